@@ -1,0 +1,1 @@
+//! VM isolation primitives for Linux/KVM.
