@@ -1,1 +1,13 @@
 //! VM isolation primitives for Linux/KVM.
+#![allow(dead_code)]
+
+pub mod bus;
+mod config;
+mod error;
+mod memory;
+mod sys;
+
+pub use config::{Boot, BootProtocol, Discovery, MemoryBacking, MemoryConfig, PageSize};
+pub use error::{Error, ErrorKind, Result};
+pub use memory::{GuestAddress, GuestMemory, MemoryRegion};
+pub use sys::EventFd;

@@ -1,0 +1,86 @@
+//! What the guest starts with: kernel, initrd, command line, and how it is entered.
+
+use std::path::{Path, PathBuf};
+
+/// How the kernel is entered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BootProtocol {
+    /// PVH for an ELF image that carries the note, the 64-bit Linux protocol for everything else.
+    #[default]
+    Auto,
+    /// The 64-bit Linux boot protocol: long mode, with the zero page in `rsi`.
+    Linux64,
+    /// PVH: 32-bit protected mode, with the start info in `ebx`. Only for an ELF image that carries the note.
+    Pvh,
+}
+
+/// How the guest finds its devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Discovery {
+    /// ACPI tables describe them.
+    #[default]
+    Acpi,
+    /// `virtio_mmio.device=SIZE@ADDR:IRQ` is appended to the command line, and there are no ACPI tables.
+    Cmdline,
+}
+
+/// A kernel to boot, and what goes with it.
+///
+/// Nothing is opened before [`build`](crate::VmBuilder::build).
+///
+/// ```
+/// use vmcell::{Boot, BootProtocol};
+///
+/// let boot = Boot::linux("vmlinuz").initrd("initrd.img").cmdline("console=ttyS0").protocol(BootProtocol::Linux64);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Boot {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: Option<PathBuf>,
+    pub(crate) cmdline: String,
+    pub(crate) protocol: BootProtocol,
+    pub(crate) discovery: Discovery,
+}
+
+impl Boot {
+    /// A Linux kernel (or a guest that is entered like one): a bzImage or an ELF image.
+    pub fn linux(kernel: impl AsRef<Path>) -> Self {
+        Self {
+            kernel: kernel.as_ref().to_owned(),
+            initrd: None,
+            cmdline: String::new(),
+            protocol: BootProtocol::default(),
+            discovery: Discovery::default(),
+        }
+    }
+
+    /// An initial RAM disk, handed to the kernel as it is.
+    #[must_use]
+    pub fn initrd(mut self, initrd: impl AsRef<Path>) -> Self {
+        self.initrd = Some(initrd.as_ref().to_owned());
+        self
+    }
+
+    /// The kernel's command line; at most 2047 bytes with what discovery appends to it, and no NUL.
+    #[must_use]
+    pub fn cmdline(mut self, cmdline: impl Into<String>) -> Self {
+        self.cmdline = cmdline.into();
+        self
+    }
+
+    /// How the kernel is entered.
+    #[must_use]
+    pub fn protocol(mut self, protocol: BootProtocol) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
+    /// How the guest finds its devices.
+    #[must_use]
+    pub fn discovery(mut self, discovery: Discovery) -> Self {
+        self.discovery = discovery;
+        self
+    }
+}

@@ -1,0 +1,123 @@
+//! How much RAM the guest has, and what the host takes it from.
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Below this no kernel that we know starts.
+const MIN_MIB: u64 = 16;
+/// The guest physical address space that every x86_64 CPU with KVM has at least: 2^36 bytes would be the architectural
+/// minimum, but all with nested paging have 2^40 or more. KVM refuses what the host's CPU cannot address.
+const MAX_MIB: u64 = 1 << (40 - 20);
+
+/// Where the host takes the guest's memory from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MemoryBacking {
+    /// Private anonymous memory.
+    #[default]
+    Anonymous,
+    /// An unnamed file in memory (memfd), which another process could map too.
+    Memfd,
+}
+
+/// The pages that back the guest's memory on the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PageSize {
+    /// What the host's policy for transparent huge pages gives.
+    #[default]
+    Default,
+    /// Asks for transparent huge pages, and runs on small ones where there are none.
+    Transparent,
+    /// Pages of 2 MiB from the host's reserved pool; refused where the pool has too few.
+    Huge2Mib,
+}
+
+impl PageSize {
+    /// What sizes and addresses must be a multiple of, in bytes.
+    pub(crate) fn bytes(self) -> u64 {
+        match self {
+            Self::Default | Self::Transparent => 4 << 10,
+            Self::Huge2Mib => 2 << 20,
+        }
+    }
+}
+
+/// The guest's RAM.
+///
+/// ```
+/// use vmcell::{MemoryBacking, MemoryConfig, PageSize};
+///
+/// let memory = MemoryConfig::mib(256).backing(MemoryBacking::Memfd).pages(PageSize::Transparent);
+/// assert_eq!(memory.bytes(), 256 << 20);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryConfig {
+    mib: u64,
+    pub(crate) backing: MemoryBacking,
+    pub(crate) pages: PageSize,
+}
+
+impl MemoryConfig {
+    /// `mib` MiB of private anonymous memory; 16 is the least.
+    pub fn mib(mib: u64) -> Self {
+        Self { mib, backing: MemoryBacking::default(), pages: PageSize::default() }
+    }
+
+    /// Where the host takes the memory from.
+    #[must_use]
+    pub fn backing(mut self, backing: MemoryBacking) -> Self {
+        self.backing = backing;
+        self
+    }
+
+    /// Which pages back the memory.
+    #[must_use]
+    pub fn pages(mut self, pages: PageSize) -> Self {
+        self.pages = pages;
+        self
+    }
+
+    /// Its size in bytes; `u64::MAX` where that cannot be said in 64 bits.
+    pub fn bytes(&self) -> u64 {
+        self.mib.saturating_mul(1 << 20)
+    }
+
+    /// Refuses sizes that no guest can have.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let mib = self.mib;
+        if !(MIN_MIB..=MAX_MIB).contains(&mib) {
+            let message = format!("{mib} MiB of memory were asked for, allowed are {MIN_MIB} to {MAX_MIB} MiB");
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
+        }
+        if !self.bytes().is_multiple_of(self.pages.bytes()) {
+            let message = format!("{mib} MiB of memory were asked for, on 2 MiB pages only even numbers are allowed");
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(memory: MemoryConfig) -> String {
+        memory.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn sizes_outside_the_range_are_refused() {
+        assert!(MemoryConfig::mib(16).validate().is_ok());
+        assert!(MemoryConfig::mib(MAX_MIB).validate().is_ok());
+        let allowed = "allowed are 16 to 1048576 MiB";
+        for mib in [0, 15, MAX_MIB + 1, u64::MAX] {
+            assert_eq!(refusal(MemoryConfig::mib(mib)), format!("{mib} MiB of memory were asked for, {allowed}"));
+        }
+    }
+
+    #[test]
+    fn odd_sizes_need_small_pages() {
+        assert!(MemoryConfig::mib(17).validate().is_ok());
+        assert!(refusal(MemoryConfig::mib(17).pages(PageSize::Huge2Mib)).contains("only even numbers"));
+    }
+}

@@ -1,0 +1,126 @@
+//! The one public error: what was refused, its value, what is allowed, and the cause behind it.
+//!
+//! Every room returns it. It is not an enum of every possible failure: callers match on [`ErrorKind`], people read the
+//! message, and the cause is behind [`std::error::Error::source`].
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// The result of every fallible call in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A refused request or a failed operation.
+///
+/// The message names what was refused, its value and what is allowed. It does not contain the cause; walk
+/// [`source`](StdError::source) for that.
+///
+/// ```
+/// use vmcell::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::InvalidConfig, "0 vCPUs were asked for, allowed are 1 to 64");
+/// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+/// assert_eq!(error.to_string(), "0 vCPUs were asked for, allowed are 1 to 64");
+/// ```
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What a caller can tell apart without reading the message.
+///
+/// The numbers are shared with the C interface and are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u32)]
+pub enum ErrorKind {
+    /// A value in the configuration is out of range, or two of them contradict each other.
+    InvalidConfig = 1,
+    /// A kernel, an initrd or a command line was refused.
+    BootImage = 2,
+    /// A disk was refused, or its file could not be used.
+    Disk = 3,
+    /// A network interface was refused, or its TAP device could not be used.
+    Network = 4,
+    /// A console sink could not be used.
+    Console = 5,
+    /// `/dev/kvm` is missing, was refused, or lacks a capability.
+    KvmUnavailable = 6,
+    /// KVM refused an operation.
+    Kvm = 7,
+    /// The host could not provide the guest's memory.
+    HostMemory = 8,
+    /// An address or a range lies outside the guest's memory.
+    GuestAddress = 9,
+    /// The call is not legal in the present state.
+    InvalidState = 10,
+    /// Another request to the host's operating system failed.
+    Host = 11,
+    /// The guest did something that ends the VM: an exit that cannot be served.
+    Guest = 12,
+    /// A time limit passed.
+    Timeout = 13,
+    /// The guest broke the virtio specification in one of its queues.
+    Virtqueue = 14,
+}
+
+impl Error {
+    /// Makes an error without a cause.
+    ///
+    /// The message is lower case where grammar allows it and has no final stop.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), source: None }))
+    }
+
+    /// Adds the cause, replacing an earlier one.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// What went wrong, for a program to match on.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The message and every cause behind it, joined by `: `, for a log line.
+    ///
+    /// ```
+    /// use vmcell::{Error, ErrorKind};
+    ///
+    /// let cause = std::io::Error::from_raw_os_error(2);
+    /// let error = Error::new(ErrorKind::Disk, "cannot open disk root.img").with_source(cause);
+    /// assert!(error.chain().starts_with("cannot open disk root.img: No such file"));
+    /// ```
+    pub fn chain(&self) -> String {
+        let mut text = self.0.message.clone();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}({})", self.0.kind, self.chain())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_ref().map(|source| source.as_ref() as &(dyn StdError + 'static))
+    }
+}

@@ -1,0 +1,35 @@
+//! Guest physical addresses.
+
+use std::fmt;
+
+/// A guest physical address (GPA): where the guest sees a byte of its RAM or a device register.
+///
+/// ```
+/// use vmcell::GuestAddress;
+///
+/// let gpa = GuestAddress(0x1000);
+/// assert_eq!(gpa.checked_add(0x234), Some(GuestAddress(0x1234)));
+/// assert_eq!(GuestAddress(u64::MAX).checked_add(1), None);
+/// assert_eq!(gpa.to_string(), "0x1000");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GuestAddress(pub u64);
+
+impl GuestAddress {
+    /// The address `offset` bytes further, or `None` past the end of the 64-bit address space.
+    pub fn checked_add(self, offset: u64) -> Option<Self> {
+        self.0.checked_add(offset).map(Self)
+    }
+}
+
+impl fmt::Display for GuestAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+impl From<GuestAddress> for vm_memory::GuestAddress {
+    fn from(gpa: GuestAddress) -> Self {
+        Self(gpa.0)
+    }
+}

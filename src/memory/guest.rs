@@ -1,0 +1,157 @@
+//! Checked access to the guest's RAM by guest physical address.
+
+use std::sync::Arc;
+
+use vm_memory::{
+    Bytes, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, GuestUsize, VolatileSlice,
+};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use super::address::GuestAddress;
+use super::mapping::map;
+use crate::config::{MemoryBacking, PageSize};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The guest's RAM, one or more regions. A clone is another handle to the same memory, which is unmapped when the last
+/// one is dropped.
+///
+/// Every access copies, and may race with the guest: what was read may have changed since. Calls never block, except to
+/// page memory in, and may be made from any thread.
+///
+/// ```
+/// use vmcell::{GuestAddress, GuestMemory};
+///
+/// let memory = GuestMemory::anonymous(&[(GuestAddress(0), 1 << 20)])?;
+/// memory.write(GuestAddress(0x1000), b"hello")?;
+/// let mut bytes = [0; 5];
+/// memory.read(GuestAddress(0x1000), &mut bytes)?;
+/// assert_eq!(&bytes, b"hello");
+/// assert!(memory.write(GuestAddress((1 << 20) - 2), b"hello").is_err());
+/// # Ok::<(), vmcell::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct GuestMemory {
+    regions: Arc<GuestMemoryMmap>,
+}
+
+/// One contiguous range of the guest's RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryRegion {
+    /// Where the guest sees its first byte.
+    pub start: GuestAddress,
+    /// Its length in bytes.
+    pub len: u64,
+    /// Where we see its first byte; leaves this crate only for KVM.
+    pub(crate) host_address: u64,
+}
+
+impl GuestMemory {
+    /// Maps private anonymous memory: for each region its first guest address and its length in bytes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for no region, an empty or unaligned one, or regions that overlap or are not in
+    /// ascending order; [`ErrorKind::HostMemory`] where the host refuses the mapping.
+    pub fn anonymous(regions: &[(GuestAddress, u64)]) -> Result<Self> {
+        Self::map(regions, MemoryBacking::Anonymous, PageSize::Default)
+    }
+
+    /// Maps memory from where `backing` says, on pages of the given size. Errors as for [`anonymous`](Self::anonymous).
+    pub fn map(regions: &[(GuestAddress, u64)], backing: MemoryBacking, pages: PageSize) -> Result<Self> {
+        let mapped = regions.iter().map(|&(start, len)| map_region(start, len, backing, pages));
+        let regions = GuestMemoryMmap::from_regions(mapped.collect::<Result<_>>()?).map_err(|cause| {
+            let message = "the guest memory's regions must be at least one, ascending and apart";
+            Error::new(ErrorKind::InvalidConfig, message).with_source(cause)
+        })?;
+        Ok(Self { regions: Arc::new(regions) })
+    }
+
+    /// The regions in ascending order.
+    pub fn regions(&self) -> impl Iterator<Item = MemoryRegion> + '_ {
+        self.regions.iter().map(|region| MemoryRegion {
+            start: GuestAddress(region.start_addr().0),
+            len: region.len(),
+            host_address: region.as_ptr() as u64,
+        })
+    }
+
+    /// All regions together, in bytes.
+    pub fn size(&self) -> u64 {
+        self.regions.iter().map(GuestMemoryRegion::len).sum::<GuestUsize>()
+    }
+
+    /// Whether `len` bytes from `gpa` on are all RAM. An empty range must start in RAM too.
+    pub fn contains(&self, gpa: GuestAddress, len: u64) -> bool {
+        match usize::try_from(len) {
+            Ok(0) => self.regions.address_in_range(gpa.into()),
+            Ok(len) => GuestMemoryBackend::check_range(&*self.regions, gpa.into(), len),
+            Err(_) => false,
+        }
+    }
+
+    /// Copies from the guest's memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::GuestAddress`] where a byte of the range is not RAM; `bytes` may be filled in part then.
+    pub fn read(&self, gpa: GuestAddress, bytes: &mut [u8]) -> Result<()> {
+        self.check(gpa, bytes.len())?;
+        self.regions.read_slice(bytes, gpa.into()).map_err(|e| outside(gpa, bytes.len()).with_source(e))
+    }
+
+    /// Copies into the guest's memory.
+    ///
+    /// # Errors
+    /// [`ErrorKind::GuestAddress`] where a byte of the range is not RAM; nothing is written then.
+    pub fn write(&self, gpa: GuestAddress, bytes: &[u8]) -> Result<()> {
+        self.check(gpa, bytes.len())?;
+        self.regions.write_slice(bytes, gpa.into()).map_err(|e| outside(gpa, bytes.len()).with_source(e))
+    }
+
+    /// Copies a plain value out of the guest's memory, once: what the caller then checks is what it uses.
+    pub(crate) fn read_value<T: FromBytes + IntoBytes + Immutable>(&self, gpa: GuestAddress) -> Result<T> {
+        let mut value = T::new_zeroed();
+        self.read(gpa, value.as_mut_bytes())?;
+        Ok(value)
+    }
+
+    /// Copies a plain value into the guest's memory.
+    pub(crate) fn write_value<T: IntoBytes + Immutable>(&self, gpa: GuestAddress, value: &T) -> Result<()> {
+        self.write(gpa, value.as_bytes())
+    }
+
+    /// The memory in the form that `virtio-queue` and `linux-loader` take.
+    pub(crate) fn mmap(&self) -> &GuestMemoryMmap {
+        &self.regions
+    }
+
+    /// The host's view of a range, cut where regions meet.
+    pub(super) fn slices(&self, gpa: GuestAddress, len: usize) -> Result<Vec<VolatileSlice<'_>>> {
+        self.check(gpa, len)?;
+        GuestMemoryBackend::get_slices(&*self.regions, gpa.into(), len)
+            .map(|slice| slice.map_err(|e| outside(gpa, len).with_source(e)))
+            .collect()
+    }
+
+    fn check(&self, gpa: GuestAddress, len: usize) -> Result<()> {
+        if self.contains(gpa, len as u64) { Ok(()) } else { Err(outside(gpa, len)) }
+    }
+}
+
+fn map_region(start: GuestAddress, len: u64, backing: MemoryBacking, pages: PageSize) -> Result<GuestRegionMmap> {
+    let alignment = pages.bytes();
+    let refused = |why: &str| {
+        let message = format!("the guest memory region gpa={start} len={len:#x} {why}");
+        Error::new(ErrorKind::InvalidConfig, message)
+    };
+    if len == 0 || !len.is_multiple_of(alignment) || !start.0.is_multiple_of(alignment) {
+        return Err(refused(&format!("is empty or not aligned to pages of {alignment:#x} bytes")));
+    }
+    let size = usize::try_from(len).map_err(|_| refused("is larger than the host's address space"))?;
+    start.checked_add(len).ok_or_else(|| refused("runs past the end of the address space"))?;
+    GuestRegionMmap::new(map(size, backing, pages)?, start.into())
+        .ok_or_else(|| refused("runs past the end of the address space"))
+}
+
+fn outside(gpa: GuestAddress, len: usize) -> Error {
+    Error::new(ErrorKind::GuestAddress, format!("gpa={gpa} len={len:#x} is not inside the guest's memory"))
+}

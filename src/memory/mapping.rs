@@ -1,0 +1,83 @@
+//! Where the host takes the guest's RAM from: one mapping a region.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::FromRawFd;
+
+use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
+use vm_memory::{FileOffset, MmapRegion};
+
+use crate::config::{MemoryBacking, PageSize};
+use crate::error::{Error, ErrorKind, Result};
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+type MapResult = std::result::Result<MmapRegion, Cause>;
+
+/// Maps `size` bytes the way `backing` and `pages` say.
+pub(super) fn map(size: usize, backing: MemoryBacking, pages: PageSize) -> Result<MmapRegion> {
+    let region = match backing {
+        MemoryBacking::Anonymous => map_anonymous(size, pages),
+        MemoryBacking::Memfd => map_memfd(size, pages),
+    };
+    let region = region.map_err(|cause| refused(size, pages, cause))?;
+    if pages == PageSize::Transparent {
+        // Advice only: where the host has no transparent huge pages the guest still runs, on small ones.
+        // SAFETY: the range is exactly the mapping that was just made.
+        unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_HUGEPAGE) };
+    }
+    Ok(region)
+}
+
+// MAP_NORESERVE is left out on purpose: with it the host would promise any amount and kill a process later; without it,
+// its overcommit policy refuses now what it can never provide.
+fn map_anonymous(size: usize, pages: PageSize) -> MapResult {
+    let huge = if pages == PageSize::Huge2Mib { libc::MAP_HUGETLB | libc::MAP_HUGE_2MB } else { 0 };
+    build(MmapRegionBuilder::new(size).with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | huge))
+}
+
+fn map_memfd(size: usize, pages: PageSize) -> MapResult {
+    let file = sealed_memfd(size, pages)?;
+    build(MmapRegionBuilder::new(size).with_file_offset(FileOffset::new(file, 0)).with_mmap_flags(libc::MAP_SHARED))
+}
+
+fn build(builder: MmapRegionBuilder) -> MapResult {
+    match builder.with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE).build() {
+        Ok(region) => Ok(region),
+        Err(MmapRegionError::Mmap(cause)) => Err(cause.into()),
+        Err(cause) => Err(cause.to_string().into()),
+    }
+}
+
+/// A memfd of `size` bytes that nobody can shrink, so that no access to the mapping can fault.
+fn sealed_memfd(size: usize, pages: PageSize) -> io::Result<File> {
+    let huge = if pages == PageSize::Huge2Mib { libc::MFD_HUGETLB | libc::MFD_HUGE_2MB } else { 0 };
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | huge;
+    // SAFETY: the name is a C string, and the call touches nothing else.
+    let fd = unsafe { libc::memfd_create(c"vmcell-memory".as_ptr(), flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and belongs to nobody else.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(size as u64)?;
+    // SAFETY: the descriptor is open, and F_ADD_SEALS takes a plain integer.
+    if unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(file)
+}
+
+fn refused(size: usize, pages: PageSize, cause: Cause) -> Error {
+    let mib = size >> 20;
+    let message = match pages {
+        PageSize::Huge2Mib => format!(
+            "the host has no {mib} MiB of free 2 MiB pages for the guest ({} needed; /proc/sys/vm/nr_hugepages sets how \
+             many there are)",
+            size.div_ceil(2 << 20)
+        ),
+        PageSize::Default | PageSize::Transparent => {
+            format!("the host cannot provide {mib} MiB of memory for the guest")
+        }
+    };
+    Error::new(ErrorKind::HostMemory, message).with_source(cause)
+}

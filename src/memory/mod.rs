@@ -1,0 +1,15 @@
+//! The guest's RAM: how it is mapped, and the only ways to reach into it.
+//!
+//! The guest may change any byte at any time, so no reference to its memory ever leaves this room: callers copy bytes in
+//! and out by guest physical address, or hand whole ranges to the kernel for I/O. Where the RAM lies in the guest's
+//! address space is not decided here but by `arch`.
+#![allow(unsafe_code, reason = "hands guest ranges to the kernel for scatter-gather I/O")]
+
+mod address;
+mod guest;
+mod io;
+mod mapping;
+
+pub use address::GuestAddress;
+pub use guest::{GuestMemory, MemoryRegion};
+pub(crate) use io::IoRanges;

@@ -1,0 +1,14 @@
+//! The only raw calls to the host's C library: each file wraps one thing and owns its descriptor or mapping.
+//!
+//! Nothing here knows of virtual machines. Every room above uses it instead of `libc`.
+#![allow(unsafe_code, reason = "wraps system calls that have no safe interface")]
+
+mod epoll;
+mod eventfd;
+mod signal;
+mod thread;
+
+pub(crate) use epoll::{Epoll, Interest, Readiness};
+pub use eventfd::EventFd;
+pub(crate) use signal::{KickSignal, SignalSet};
+pub(crate) use thread::{ThreadHandle, spawn};
