@@ -4,6 +4,7 @@
 pub mod bus;
 mod config;
 mod error;
+pub mod kvm;
 mod memory;
 mod sys;
 

@@ -11,4 +11,4 @@ mod thread;
 pub(crate) use epoll::{Epoll, Interest, Readiness};
 pub use eventfd::EventFd;
 pub(crate) use signal::{KickSignal, SignalSet};
-pub(crate) use thread::{ThreadHandle, spawn};
+pub(crate) use thread::{ThreadHandle, current_thread_id, kick_thread, spawn};

@@ -1,6 +1,5 @@
 //! Threads that no signal of the host program can land on.
 
-use std::os::unix::thread::JoinHandleExt;
 use std::thread::{Builder, JoinHandle};
 
 use super::signal::{KickSignal, SignalSet};
@@ -23,13 +22,6 @@ pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<
 }
 
 impl ThreadHandle {
-    /// Sends the kick. Harmless if the thread has ended.
-    pub(crate) fn kick(&self, signal: KickSignal) {
-        // SAFETY: the thread has not been joined, so its identifier is valid even after it has ended. It blocks the
-        // signal, so that nothing but KVM_RUN sees it.
-        unsafe { libc::pthread_kill(self.0.as_pthread_t(), signal.number()) };
-    }
-
     pub(crate) fn is_finished(&self) -> bool {
         self.0.is_finished()
     }
@@ -38,4 +30,18 @@ impl ThreadHandle {
     pub(crate) fn join(self) {
         let _ = self.0.join();
     }
+}
+
+/// The kernel's identifier of the calling thread. Never 0.
+pub(crate) fn current_thread_id() -> i32 {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::gettid() }
+}
+
+/// Sends the kick to a thread of this process. Harmless if it has ended.
+///
+/// The caller makes sure that the thread blocks the signal, so that nothing but `KVM_RUN` sees it.
+pub(crate) fn kick_thread(thread: i32, signal: KickSignal) {
+    // SAFETY: plain integers; a thread that is gone, or that is not of this process, gives an error.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal.number()) };
 }

@@ -1,0 +1,131 @@
+//! `/dev/kvm`: opened, and asked whether it can do what we need.
+
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::path::Path;
+
+use kvm_ioctls::Cap;
+
+use super::refused;
+use super::vm::KvmVm;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The only version of the interface that any kernel since 2.6.22 speaks.
+const API_VERSION: i32 = 12;
+
+/// What a machine of ours stands on. Optional capabilities are asked for where they are used.
+const REQUIRED: &[(Cap, &str)] = &[
+    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
+    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
+    (Cap::Irqfd, "KVM_CAP_IRQFD"),
+    (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
+    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
+    (Cap::Pit2, "KVM_CAP_PIT2"),
+    (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
+    (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
+    (Cap::MpState, "KVM_CAP_MP_STATE"),
+    (Cap::AdjustClock, "KVM_CAP_ADJUST_CLOCK"),
+    (Cap::TscDeadlineTimer, "KVM_CAP_TSC_DEADLINE_TIMER"),
+];
+
+/// KVM itself.
+pub struct Kvm {
+    fd: kvm_ioctls::Kvm,
+}
+
+impl Kvm {
+    /// Opens `/dev/kvm` and checks that it can do what this crate needs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::KvmUnavailable`] where the device is missing or refused, or names the capabilities that are missing.
+    pub fn open() -> Result<Self> {
+        Self::open_at(Path::new("/dev/kvm"))
+    }
+
+    /// The same for a device node at another path, as a jail may have it.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_at(path: &Path) -> Result<Self> {
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(path).map_err(|cause| {
+            let hint = match cause.kind() {
+                std::io::ErrorKind::NotFound => {
+                    "; is the kvm module loaded, and virtualization enabled in the firmware?"
+                }
+                std::io::ErrorKind::PermissionDenied => "; is this user in the group kvm?",
+                _ => "",
+            };
+            let message = format!("cannot open {} for reading and writing{hint}", path.display());
+            Error::new(ErrorKind::KvmUnavailable, message).with_source(cause)
+        })?;
+        // SAFETY: the descriptor was just opened and is handed over; whether it is KVM is what check() finds out.
+        let kvm = Self { fd: unsafe { kvm_ioctls::Kvm::from_raw_fd(file.into_raw_fd()) } };
+        kvm.check(path)?;
+        Ok(kvm)
+    }
+
+    /// Makes a VM without memory, vCPUs or an irqchip. Takes up to some milliseconds in the kernel.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Kvm`] where KVM refuses, for instance since the process may open no more descriptors.
+    pub fn create_vm(&self) -> Result<KvmVm> {
+        // A signal that interrupts the kernel here says nothing about the VM: try again.
+        loop {
+            match self.fd.create_vm() {
+                Ok(fd) => return Ok(KvmVm::new(fd)),
+                Err(e) if e.errno() == libc::EINTR => continue,
+                Err(e) => return Err(refused("make a VM", e)),
+            }
+        }
+    }
+
+    pub(super) fn fd(&self) -> &kvm_ioctls::Kvm {
+        &self.fd
+    }
+
+    fn check(&self, path: &Path) -> Result<()> {
+        let unavailable = |message: String| Err(Error::new(ErrorKind::KvmUnavailable, message));
+        let version = self.fd.get_api_version();
+        if version != API_VERSION {
+            return unavailable(format!(
+                "{} speaks version {version} of the KVM interface, needed is {API_VERSION}",
+                path.display()
+            ));
+        }
+        let missing = missing(REQUIRED, |capability| self.fd.check_extension(capability));
+        if !missing.is_empty() {
+            return unavailable(format!("{} lacks {}, which vmcell needs", path.display(), missing.join(", ")));
+        }
+        Ok(())
+    }
+}
+
+fn missing(required: &[(Cap, &'static str)], has: impl Fn(Cap) -> bool) -> Vec<&'static str> {
+    required.iter().filter(|(capability, _)| !has(*capability)).map(|(_, name)| *name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(path: &str) -> Error {
+        Kvm::open_at(Path::new(path)).err().expect("is refused")
+    }
+
+    #[test]
+    fn a_missing_device_is_named() {
+        let error = refusal("/nonexistent/kvm");
+        assert_eq!(error.kind(), ErrorKind::KvmUnavailable);
+        assert!(error.chain().contains("/nonexistent/kvm"), "{error:?}");
+    }
+
+    #[test]
+    fn a_device_that_is_not_kvm_is_refused() {
+        assert!(refusal("/dev/null").to_string().contains("needed is 12"));
+    }
+
+    #[test]
+    fn every_missing_capability_is_named() {
+        let names = missing(REQUIRED, |capability| !matches!(capability, Cap::Irqfd | Cap::Ioeventfd));
+        assert_eq!(names, ["KVM_CAP_IRQFD", "KVM_CAP_IOEVENTFD"]);
+    }
+}

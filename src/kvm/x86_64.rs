@@ -1,0 +1,365 @@
+//! The state of an x86_64 vCPU as plain values, and its way to and from KVM.
+
+use kvm_bindings::{
+    CpuId, Msrs, kvm_cpuid_entry2, kvm_dtable, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs,
+};
+
+use super::vcpu::Vcpu;
+use super::{refused, system::Kvm};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The general-purpose registers, the instruction pointer and the flags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named as in the Intel SDM, volume 1, section 3.4")]
+pub struct Registers {
+    pub rax: u64,
+    pub rbx: u64,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    pub rsp: u64,
+    pub rbp: u64,
+    pub r8: u64,
+    pub r9: u64,
+    pub r10: u64,
+    pub r11: u64,
+    pub r12: u64,
+    pub r13: u64,
+    pub r14: u64,
+    pub r15: u64,
+    pub rip: u64,
+    pub rflags: u64,
+}
+
+/// A segment register with its hidden part (Intel SDM, volume 3, section 3.4.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// Linear address of its first byte.
+    pub base: u64,
+    /// Last offset inside it, in bytes whatever the granularity.
+    pub limit: u32,
+    /// The visible part.
+    pub selector: u16,
+    /// The four type bits.
+    pub type_: u8,
+    /// Whether it is present.
+    pub present: bool,
+    /// Descriptor privilege level, 0 to 3.
+    pub dpl: u8,
+    /// Default operation size: 32 bits if set.
+    pub db: bool,
+    /// Code or data if set, system if clear.
+    pub s: bool,
+    /// 64-bit code.
+    pub l: bool,
+    /// Granularity of the limit: 4 KiB if set.
+    pub g: bool,
+    /// Whether it may not be used.
+    pub unusable: bool,
+}
+
+/// GDTR or IDTR.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DescriptorTable {
+    /// Linear address of its first byte.
+    pub base: u64,
+    /// Its size in bytes, less one.
+    pub limit: u16,
+}
+
+/// Segments, descriptor tables and control registers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named as in the Intel SDM, volume 3, section 2.1")]
+pub struct SpecialRegisters {
+    pub cs: Segment,
+    pub ds: Segment,
+    pub es: Segment,
+    pub fs: Segment,
+    pub gs: Segment,
+    pub ss: Segment,
+    pub tr: Segment,
+    pub ldt: Segment,
+    pub gdt: DescriptorTable,
+    pub idt: DescriptorTable,
+    pub cr0: u64,
+    pub cr2: u64,
+    pub cr3: u64,
+    pub cr4: u64,
+    pub cr8: u64,
+    pub efer: u64,
+    pub apic_base: u64,
+}
+
+/// What the `cpuid` instruction answers for one leaf and subleaf.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the registers speak for themselves")]
+pub struct CpuidEntry {
+    /// The leaf, `eax` of the question.
+    pub function: u32,
+    /// The subleaf, `ecx` of the question, where `flags` says that it counts.
+    pub index: u32,
+    /// KVM's flags; bit 0: the subleaf counts.
+    pub flags: u32,
+    pub eax: u32,
+    pub ebx: u32,
+    pub ecx: u32,
+    pub edx: u32,
+}
+
+/// A local interrupt line of the LAPIC (Intel SDM, volume 3, section 11.5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LocalApicLine {
+    /// LINT0, wired to the PIC's interrupt output on a PC.
+    Lint0,
+    /// LINT1, wired to NMI on a PC.
+    Lint1,
+}
+
+impl Kvm {
+    /// What KVM and the host's CPU can give a guest, leaf by leaf.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Kvm`] where KVM refuses to say.
+    pub fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>> {
+        let cpuid = self
+            .fd()
+            .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
+            .map_err(|e| refused("list the CPUID leaves that it supports", e))?;
+        Ok(cpuid.as_slice().iter().map(CpuidEntry::from).collect())
+    }
+}
+
+impl Vcpu {
+    /// Reads the general-purpose registers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Kvm`] where KVM refuses.
+    pub fn registers(&self) -> Result<Registers> {
+        self.fd().get_regs().map(Registers::from).map_err(|e| refused("read a vCPU's registers", e))
+    }
+
+    /// Sets the general-purpose registers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Kvm`] where KVM refuses.
+    pub fn set_registers(&self, registers: &Registers) -> Result<()> {
+        self.fd().set_regs(&(*registers).into()).map_err(|e| refused("set a vCPU's registers", e))
+    }
+
+    /// Reads segments, descriptor tables and control registers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Kvm`] where KVM refuses.
+    pub fn special_registers(&self) -> Result<SpecialRegisters> {
+        let sregs = self.fd().get_sregs().map_err(|e| refused("read a vCPU's special registers", e))?;
+        Ok((&sregs).into())
+    }
+
+    /// Sets segments, descriptor tables and control registers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Kvm`] where KVM refuses, for instance a control register with reserved bits.
+    pub fn set_special_registers(&self, registers: &SpecialRegisters) -> Result<()> {
+        // What KVM keeps beside these, a pending interrupt, stays as it is.
+        let mut sregs = self.fd().get_sregs().map_err(|e| refused("read a vCPU's special registers", e))?;
+        registers.store(&mut sregs);
+        self.fd().set_sregs(&sregs).map_err(|e| refused("set a vCPU's special registers", e))
+    }
+
+    /// Sets model-specific registers, each as its number and value, in order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Kvm`] naming the first register that KVM refused; those before it are set.
+    pub fn set_msrs(&self, msrs: &[(u32, u64)]) -> Result<()> {
+        let entries: Vec<_> =
+            msrs.iter().map(|&(index, data)| kvm_msr_entry { index, data, ..Default::default() }).collect();
+        let list = Msrs::from_entries(&entries).map_err(|e| {
+            Error::new(ErrorKind::Kvm, format!("cannot set {} MSRs at once", msrs.len())).with_source(e)
+        })?;
+        let done = self.fd().set_msrs(&list).map_err(|e| refused("set a vCPU's MSRs", e))?;
+        match msrs.get(done) {
+            None => Ok(()),
+            Some((index, value)) => {
+                Err(Error::new(ErrorKind::Kvm, format!("KVM refused the value {value:#x} for MSR {index:#x}")))
+            }
+        }
+    }
+
+    /// Sets what the `cpuid` instruction answers in the guest.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Kvm`] where KVM refuses an entry.
+    pub fn set_cpuid(&self, entries: &[CpuidEntry]) -> Result<()> {
+        let entries: Vec<_> = entries.iter().map(kvm_cpuid_entry2::from).collect();
+        let list = CpuId::from_entries(&entries).map_err(|e| {
+            Error::new(ErrorKind::Kvm, format!("cannot set {} CPUID entries at once", entries.len())).with_source(e)
+        })?;
+        self.fd().set_cpuid2(&list).map_err(|e| refused("set a vCPU's CPUID", e))
+    }
+
+    /// Puts the x87 and SSE units into the state that a boot loader leaves them in: all exceptions masked.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Kvm`] where KVM refuses.
+    pub fn reset_fpu(&self) -> Result<()> {
+        // The values of FNINIT and of power-on: Intel SDM, volume 1, sections 8.1.5 and 10.2.3.
+        let fpu = kvm_fpu { fcw: 0x37f, mxcsr: 0x1f80, ..Default::default() };
+        self.fd().set_fpu(&fpu).map_err(|e| refused("set a vCPU's FPU", e))
+    }
+
+    /// Sets the delivery mode of a local interrupt line: 4 is NMI, 7 is ExtINT.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Kvm`] where there is no in-kernel irqchip.
+    pub fn set_lapic_line(&self, line: LocalApicLine, delivery_mode: u8) -> Result<()> {
+        let offset = match line {
+            LocalApicLine::Lint0 => 0x350,
+            LocalApicLine::Lint1 => 0x360,
+        };
+        let mut lapic = self.fd().get_lapic().map_err(|e| refused("read a vCPU's LAPIC", e))?;
+        // Delivery mode is bits 8 to 10 of the entry; the mask bit 16 is cleared.
+        let entry = u32::from(delivery_mode & 7) << 8;
+        for (register, byte) in lapic.regs[offset..offset + 4].iter_mut().zip(entry.to_le_bytes()) {
+            *register = byte as std::ffi::c_char;
+        }
+        self.fd().set_lapic(&lapic).map_err(|e| refused("set a vCPU's LAPIC", e))
+    }
+
+    /// The frequency of the time-stamp counter that the guest sees, in kHz.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Kvm`] where the host's counter has no fixed frequency.
+    pub fn tsc_khz(&self) -> Result<u32> {
+        self.fd().get_tsc_khz().map_err(|e| refused("tell the frequency of the time-stamp counter", e))
+    }
+}
+
+impl SpecialRegisters {
+    fn store(&self, sregs: &mut kvm_sregs) {
+        sregs.cs = self.cs.into();
+        sregs.ds = self.ds.into();
+        sregs.es = self.es.into();
+        sregs.fs = self.fs.into();
+        sregs.gs = self.gs.into();
+        sregs.ss = self.ss.into();
+        sregs.tr = self.tr.into();
+        sregs.ldt = self.ldt.into();
+        sregs.gdt = self.gdt.into();
+        sregs.idt = self.idt.into();
+        sregs.cr0 = self.cr0;
+        sregs.cr2 = self.cr2;
+        sregs.cr3 = self.cr3;
+        sregs.cr4 = self.cr4;
+        sregs.cr8 = self.cr8;
+        sregs.efer = self.efer;
+        sregs.apic_base = self.apic_base;
+    }
+}
+
+impl From<&kvm_sregs> for SpecialRegisters {
+    fn from(sregs: &kvm_sregs) -> Self {
+        Self {
+            cs: sregs.cs.into(),
+            ds: sregs.ds.into(),
+            es: sregs.es.into(),
+            fs: sregs.fs.into(),
+            gs: sregs.gs.into(),
+            ss: sregs.ss.into(),
+            tr: sregs.tr.into(),
+            ldt: sregs.ldt.into(),
+            gdt: sregs.gdt.into(),
+            idt: sregs.idt.into(),
+            cr0: sregs.cr0,
+            cr2: sregs.cr2,
+            cr3: sregs.cr3,
+            cr4: sregs.cr4,
+            cr8: sregs.cr8,
+            efer: sregs.efer,
+            apic_base: sregs.apic_base,
+        }
+    }
+}
+
+impl From<Segment> for kvm_segment {
+    fn from(segment: Segment) -> Self {
+        Self {
+            base: segment.base,
+            limit: segment.limit,
+            selector: segment.selector,
+            type_: segment.type_,
+            present: segment.present.into(),
+            dpl: segment.dpl,
+            db: segment.db.into(),
+            s: segment.s.into(),
+            l: segment.l.into(),
+            g: segment.g.into(),
+            unusable: segment.unusable.into(),
+            ..Default::default()
+        }
+    }
+}
+
+impl From<kvm_segment> for Segment {
+    fn from(segment: kvm_segment) -> Self {
+        Self {
+            base: segment.base,
+            limit: segment.limit,
+            selector: segment.selector,
+            type_: segment.type_,
+            present: segment.present != 0,
+            dpl: segment.dpl,
+            db: segment.db != 0,
+            s: segment.s != 0,
+            l: segment.l != 0,
+            g: segment.g != 0,
+            unusable: segment.unusable != 0,
+        }
+    }
+}
+
+impl From<DescriptorTable> for kvm_dtable {
+    fn from(table: DescriptorTable) -> Self {
+        Self { base: table.base, limit: table.limit, ..Default::default() }
+    }
+}
+
+impl From<kvm_dtable> for DescriptorTable {
+    fn from(table: kvm_dtable) -> Self {
+        Self { base: table.base, limit: table.limit }
+    }
+}
+
+impl From<&kvm_cpuid_entry2> for CpuidEntry {
+    fn from(entry: &kvm_cpuid_entry2) -> Self {
+        let &kvm_cpuid_entry2 { function, index, flags, eax, ebx, ecx, edx, .. } = entry;
+        Self { function, index, flags, eax, ebx, ecx, edx }
+    }
+}
+
+impl From<&CpuidEntry> for kvm_cpuid_entry2 {
+    fn from(entry: &CpuidEntry) -> Self {
+        let &CpuidEntry { function, index, flags, eax, ebx, ecx, edx } = entry;
+        Self { function, index, flags, eax, ebx, ecx, edx, ..Default::default() }
+    }
+}
+
+macro_rules! same_fields {
+    ($ours:ty, $theirs:ty: $($field:ident),*) => {
+        impl From<$theirs> for $ours {
+            fn from(other: $theirs) -> Self {
+                Self { $($field: other.$field),* }
+            }
+        }
+
+        impl From<$ours> for $theirs {
+            fn from(other: $ours) -> Self {
+                Self { $($field: other.$field),* }
+            }
+        }
+    };
+}
+
+same_fields!(Registers, kvm_regs:
+    rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags);
