@@ -5,6 +5,7 @@ pub mod bus;
 mod config;
 mod error;
 pub mod kvm;
+mod legacy;
 mod memory;
 mod sys;
 

@@ -1,0 +1,28 @@
+//! The few devices of an old PC that a kernel cannot do without: a serial port, the keyboard controller's reset line, the
+//! clock's index port, and the registers that ACPI's fixed hardware powers off and resets by.
+//!
+//! They know neither KVM nor the host: an interrupt is an eventfd, output is a bounded buffer, and a request to end the VM
+//! is a callback.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation
+    )
+)]
+
+mod cmos;
+mod i8042;
+mod output;
+mod power;
+mod serial;
+
+pub(crate) use cmos::Cmos;
+pub(crate) use i8042::I8042;
+pub(crate) use output::OutputBuffer;
+pub(crate) use power::{Power, PowerRequest, PowerValues};
+pub(crate) use serial::Serial;

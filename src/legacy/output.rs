@@ -1,0 +1,141 @@
+//! What the guest wrote to its console and the host has not taken yet: bounded, and never in a vCPU's way.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::sys::EventFd;
+
+/// Some hundred screens of text; what a guest writes in a tenth of a second.
+const CAPACITY: usize = 64 << 10;
+
+/// For how long a full buffer holds the guest's transmitter back before it drops bytes instead. A reader that pauses for
+/// less loses nothing; one that never reads costs the guest no more than this, once.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// A byte buffer between the UART, written by vCPU threads, and the sink, drained by the I/O thread. Clones share it.
+#[derive(Clone)]
+pub(crate) struct OutputBuffer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Signalled when the buffer is no longer empty.
+    filled: EventFd,
+}
+
+struct State {
+    bytes: VecDeque<u8>,
+    /// When the buffer became full, for as long as nothing was taken since.
+    full_since: Option<Instant>,
+    dropped: u64,
+}
+
+impl OutputBuffer {
+    pub(crate) fn new() -> Result<Self> {
+        let state = Mutex::new(State { bytes: VecDeque::new(), full_since: None, dropped: 0 });
+        Ok(Self { shared: Arc::new(Shared { state, filled: EventFd::new()? }) })
+    }
+
+    /// Signalled whenever there is something to take after there was nothing.
+    pub(crate) fn filled(&self) -> &EventFd {
+        &self.shared.filled
+    }
+
+    /// Copies the oldest bytes, without taking them, and says how many.
+    pub(crate) fn peek(&self, bytes: &mut [u8]) -> usize {
+        self.state().bytes.iter().zip(bytes).map(|(from, to)| *to = *from).count()
+    }
+
+    /// Takes the oldest `count` bytes; says whether the buffer was full before.
+    pub(crate) fn consume(&self, count: usize) -> bool {
+        let mut state = self.state();
+        let was_full = state.bytes.len() >= CAPACITY;
+        let count = count.min(state.bytes.len());
+        state.bytes.drain(..count);
+        if count > 0 {
+            state.full_since = None;
+        }
+        was_full && count > 0
+    }
+
+    /// How many bytes were dropped since nobody took them.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.state().dropped
+    }
+
+    /// Whether the guest should wait before it writes the next byte.
+    pub(super) fn holds_back(&self) -> bool {
+        self.state().full_since.is_some_and(|since| since.elapsed() < PATIENCE)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for OutputBuffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.state();
+        let was_empty = state.bytes.is_empty();
+        let room = CAPACITY.saturating_sub(state.bytes.len());
+        state.bytes.extend(bytes.iter().take(room));
+        state.dropped = state.dropped.saturating_add(bytes.len().saturating_sub(room) as u64);
+        if state.bytes.len() >= CAPACITY {
+            state.full_since.get_or_insert_with(Instant::now);
+        }
+        drop(state);
+        if was_empty {
+            self.shared.filled.signal();
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(buffer: &OutputBuffer, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        let count = buffer.peek(&mut bytes);
+        bytes.truncate(count);
+        buffer.consume(count);
+        bytes
+    }
+
+    #[test]
+    fn bytes_come_out_in_order_and_one_wakeup_announces_them() {
+        let mut buffer = OutputBuffer::new().unwrap();
+        buffer.write_all(b"ab").unwrap();
+        assert!(buffer.filled().take());
+        buffer.write_all(b"c").unwrap();
+        assert!(!buffer.filled().take());
+        assert_eq!(take(&buffer, 10), b"abc");
+        buffer.write_all(b"d").unwrap();
+        assert!(buffer.filled().take());
+    }
+
+    #[test]
+    fn a_full_buffer_holds_back_first_and_drops_then() {
+        let mut buffer = OutputBuffer::new().unwrap();
+        buffer.write_all(&vec![b'x'; CAPACITY]).unwrap();
+        assert!(buffer.holds_back());
+        buffer.write_all(b"lost").unwrap();
+        assert_eq!(buffer.dropped(), 4);
+        std::thread::sleep(PATIENCE + Duration::from_millis(10));
+        assert!(!buffer.holds_back());
+        assert!(buffer.consume(1));
+        assert!(!buffer.holds_back());
+        buffer.write_all(b"y").unwrap();
+        assert!(buffer.holds_back(), "patience starts anew after the reader took something");
+        assert_eq!(take(&buffer, 2 * CAPACITY).len(), CAPACITY);
+    }
+}
