@@ -5,6 +5,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 /// The result of every fallible call in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -21,7 +22,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// assert_eq!(error.kind(), ErrorKind::InvalidConfig);
 /// assert_eq!(error.to_string(), "0 vCPUs were asked for, allowed are 1 to 64");
 /// ```
-pub struct Error(Box<Inner>);
+///
+/// A clone is another handle to the same error.
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
 
 struct Inner {
     kind: ErrorKind,
@@ -71,14 +75,13 @@ impl Error {
     ///
     /// The message is lower case where grammar allows it and has no final stop.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Inner { kind, message: message.into(), source: None }))
+        Self(Arc::new(Inner { kind, message: message.into(), source: None }))
     }
 
     /// Adds the cause, replacing an earlier one.
     #[must_use]
-    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
-        self
+    pub fn with_source(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self(Arc::new(Inner { kind: self.0.kind, message: self.0.message.clone(), source: Some(source.into()) }))
     }
 
     /// What went wrong, for a program to match on.

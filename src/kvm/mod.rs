@@ -12,7 +12,7 @@ mod vm;
 mod x86_64;
 
 pub use system::Kvm;
-pub use vcpu::{Vcpu, VcpuExit, VcpuKicker};
+pub use vcpu::{SystemEvent, Vcpu, VcpuExit, VcpuKicker};
 pub use vm::KvmVm;
 pub use x86_64::{CpuidEntry, DescriptorTable, LocalApicLine, Registers, Segment, SpecialRegisters};
 

@@ -69,8 +69,8 @@ pub enum VcpuExit<'a> {
     Halt,
     /// Triple fault.
     Shutdown,
-    /// The guest asked KVM itself for a power state (KVM_EXIT_SYSTEM_EVENT): its number.
-    SystemEvent(u32),
+    /// The guest asked KVM itself for a change of power state.
+    SystemEvent(SystemEvent),
     /// The vCPU was kicked, or a signal arrived; nothing is to be done for the guest.
     Interrupted,
     /// The processor refused to enter the guest: the hardware's reason.
@@ -79,6 +79,28 @@ pub enum VcpuExit<'a> {
     InternalError(u32),
     /// An exit that this crate does not know: its number in KVM's interface.
     Unknown(u32),
+}
+
+/// What the guest asked KVM for (KVM_EXIT_SYSTEM_EVENT).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SystemEvent {
+    /// To be turned off.
+    Shutdown,
+    /// To be restarted.
+    Reset,
+    /// Something else: its number in KVM's interface.
+    Other(u32),
+}
+
+impl From<u32> for SystemEvent {
+    fn from(number: u32) -> Self {
+        match number {
+            kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN => Self::Shutdown,
+            kvm_bindings::KVM_SYSTEM_EVENT_RESET => Self::Reset,
+            other => Self::Other(other),
+        }
+    }
 }
 
 /// Who runs the vCPU at the moment: the kernel's identifier of the thread, if there is one.
@@ -266,7 +288,7 @@ fn plain_exit(exit: &RawExit<'_>) -> Option<VcpuExit<'static>> {
     Some(match exit {
         RawExit::Hlt => VcpuExit::Halt,
         RawExit::Shutdown => VcpuExit::Shutdown,
-        RawExit::SystemEvent(event, _) => VcpuExit::SystemEvent(*event),
+        RawExit::SystemEvent(event, _) => VcpuExit::SystemEvent((*event).into()),
         RawExit::FailEntry(reason, _) => VcpuExit::FailedEntry(*reason),
         RawExit::Intr | RawExit::IrqWindowOpen => VcpuExit::Interrupted,
         _ => return None,

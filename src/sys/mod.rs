@@ -6,9 +6,11 @@
 mod epoll;
 mod eventfd;
 mod signal;
+mod stream;
 mod thread;
 
 pub(crate) use epoll::{Epoll, Interest, Readiness};
 pub use eventfd::EventFd;
 pub(crate) use signal::{KickSignal, SignalSet};
+pub(crate) use stream::{InputStream, OutputStream};
 pub(crate) use thread::{ThreadHandle, current_thread_id, kick_thread, spawn};

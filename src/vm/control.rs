@@ -1,0 +1,214 @@
+//! What the handle and the vCPU threads agree on: the goal, who has reached it, and how the VM ended.
+//!
+//! The goal only moves as the drawing shows; `Stop` is final. A change kicks every vCPU, so that each thread sees it
+//! before it runs another instruction of the guest.
+//!
+//! ```text
+//! Ready ──start──▶ Run ◀──resume/pause──▶ Pause
+//!   └───────────────┴──── end ────────────┴────▶ Stop
+//! ```
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::exit::{Exit, Status};
+use crate::error::{Error, ErrorKind, Result};
+use crate::kvm::VcpuKicker;
+use crate::sys::EventFd;
+
+pub(super) struct Control {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Whether the goal is anything but `Run`: read before each entry into the guest.
+    interrupted: AtomicBool,
+    /// Signalled, and never taken, once the VM has ended and its vCPU threads have left the guest.
+    ended: EventFd,
+    kickers: Vec<VcpuKicker>,
+}
+
+struct State {
+    goal: Goal,
+    /// vCPU threads that may be in the guest.
+    active: usize,
+    /// vCPU threads that have not returned.
+    alive: usize,
+    exit: Option<Exit>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Goal {
+    Ready,
+    Run,
+    Pause,
+    Stop,
+}
+
+/// What a vCPU thread does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Run,
+    /// Paused: leave the vCPU whole, then [`Control::park`].
+    Park,
+    Finish,
+}
+
+impl Control {
+    pub(super) fn new(kickers: Vec<VcpuKicker>) -> Result<Self> {
+        let state = State { goal: Goal::Ready, active: 0, alive: 0, exit: None };
+        Ok(Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            interrupted: AtomicBool::new(true),
+            ended: EventFd::new()?,
+            kickers,
+        })
+    }
+
+    pub(super) fn ended(&self) -> &EventFd {
+        &self.ended
+    }
+
+    pub(super) fn status(&self) -> Status {
+        match self.state().goal {
+            Goal::Ready => Status::Ready,
+            Goal::Run => Status::Running,
+            Goal::Pause => Status::Paused,
+            Goal::Stop => Status::Ended,
+        }
+    }
+
+    /// The goal becomes `Run`; `vcpus` threads are about to take part.
+    pub(super) fn start(&self, vcpus: usize) -> Result<()> {
+        let mut state = self.state();
+        state.expect("start", &[Goal::Ready])?;
+        state.active = vcpus;
+        state.alive = vcpus;
+        self.set_goal(&mut state, Goal::Run);
+        Ok(())
+    }
+
+    /// The goal becomes `Pause`; waits until no vCPU is in the guest.
+    pub(super) fn pause(&self) -> Result<()> {
+        let mut state = self.state();
+        state.expect("pause", &[Goal::Run, Goal::Pause])?;
+        self.set_goal(&mut state, Goal::Pause);
+        while state.active > 0 && state.goal == Goal::Pause {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.expect("pause", &[Goal::Pause])
+    }
+
+    pub(super) fn resume(&self) -> Result<()> {
+        let mut state = self.state();
+        state.expect("resume", &[Goal::Run, Goal::Pause])?;
+        self.set_goal(&mut state, Goal::Run);
+        Ok(())
+    }
+
+    /// Ends the VM, unless it has ended already: the first reason is the one that counts.
+    pub(super) fn end(&self, exit: Exit) {
+        let mut state = self.state();
+        if state.exit.is_none() {
+            state.exit = Some(exit);
+        }
+        self.set_goal(&mut state, Goal::Stop);
+        if state.alive == 0 {
+            self.ended.signal();
+        }
+    }
+
+    /// Waits until the VM has ended and its vCPU threads have left the guest, or `deadline` passes.
+    pub(super) fn wait(&self, deadline: Option<Instant>) -> Result<Exit> {
+        let mut state = self.state();
+        if state.goal == Goal::Ready {
+            return Err(Error::new(ErrorKind::InvalidState, "the VM was not started, so it cannot be waited for"));
+        }
+        loop {
+            if let (Some(exit), 0) = (&state.exit, state.alive) {
+                return Ok(exit.clone());
+            }
+            state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if left.is_zero() => {
+                    return Err(Error::new(ErrorKind::Timeout, "the VM had not ended when the time limit passed"));
+                }
+                Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+    }
+
+    /// What a vCPU thread does next. Costs one atomic load while the guest runs.
+    pub(super) fn next_step(&self) -> Step {
+        if !self.interrupted.load(Ordering::Acquire) {
+            return Step::Run;
+        }
+        match self.state().goal {
+            Goal::Run => Step::Run,
+            Goal::Ready | Goal::Pause => Step::Park,
+            Goal::Stop => Step::Finish,
+        }
+    }
+
+    /// Blocks a vCPU thread for as long as the VM is paused.
+    pub(super) fn park(&self) {
+        let mut state = self.state();
+        state.active -= 1;
+        self.changed.notify_all();
+        while matches!(state.goal, Goal::Ready | Goal::Pause) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.active += 1;
+    }
+
+    /// A vCPU thread is about to return. Says whether it is the last one.
+    pub(super) fn is_last_vcpu(&self) -> bool {
+        let mut state = self.state();
+        state.active -= 1;
+        state.active == 0
+    }
+
+    /// A vCPU thread returns.
+    pub(super) fn vcpu_finished(&self) {
+        let mut state = self.state();
+        state.alive -= 1;
+        if state.alive == 0 {
+            self.ended.signal();
+        }
+        self.changed.notify_all();
+    }
+
+    /// A thread that `start` counted could not be made.
+    pub(super) fn vcpu_not_started(&self) {
+        self.state().active -= 1;
+        self.vcpu_finished();
+    }
+
+    fn set_goal(&self, state: &mut State, goal: Goal) {
+        state.goal = goal;
+        self.interrupted.store(goal != Goal::Run, Ordering::Release);
+        self.changed.notify_all();
+        if goal != Goal::Run {
+            self.kickers.iter().for_each(VcpuKicker::kick);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn expect(&self, call: &str, allowed: &[Goal]) -> Result<()> {
+        if allowed.contains(&self.goal) {
+            return Ok(());
+        }
+        let found = match self.goal {
+            Goal::Ready => "was not started",
+            Goal::Run => "runs",
+            Goal::Pause => "is paused",
+            Goal::Stop => "has ended",
+        };
+        Err(Error::new(ErrorKind::InvalidState, format!("cannot {call} a VM that {found}")))
+    }
+}

@@ -1,0 +1,46 @@
+//! How a VM ended, and what it is doing before that.
+
+use crate::error::Error;
+
+/// Why the VM ended.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Exit {
+    /// The guest turned itself off.
+    Shutdown,
+    /// The guest asked for a restart: `reboot`, a panic with `panic=-1`, or a crash of its CPU. A VM of this crate starts
+    /// once; build another one.
+    Reset(ResetCause),
+    /// [`Vm::stop`](crate::Vm::stop) or dropping the VM ended it.
+    Stopped,
+    /// The guest did something that cannot be served, or the host failed.
+    Failed(Error),
+}
+
+/// By which way the guest asked for a restart. A kernel chooses one of these for `reboot` and for a panic alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ResetCause {
+    /// The reset register that the ACPI tables name.
+    Acpi,
+    /// The reset line of the keyboard controller (port 0x64).
+    KeyboardController,
+    /// A triple fault: by `reboot=t`, or by a guest that lost its way.
+    TripleFault,
+    /// A request to KVM itself.
+    SystemEvent,
+}
+
+/// What a VM is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// Built, and not started.
+    Ready,
+    /// Its vCPUs run.
+    Running,
+    /// Its vCPUs and devices stand still.
+    Paused,
+    /// It has ended; [`Vm::wait`](crate::Vm::wait) tells how.
+    Ended,
+}

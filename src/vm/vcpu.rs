@@ -1,0 +1,113 @@
+//! The thread of one vCPU: in and out of the guest until the VM ends.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::control::{Control, Step};
+use super::exit::{Exit, ResetCause};
+use crate::bus::Bus;
+use crate::error::{Error, ErrorKind, Result};
+use crate::kvm::{SystemEvent, Vcpu, VcpuExit};
+use crate::sys;
+
+/// Everything that a guest's access outside its RAM can reach.
+pub(super) struct Buses {
+    pub(super) pio: Bus,
+    pub(super) mmio: Bus,
+}
+
+/// Starts the thread. `on_last` runs on the thread of the vCPU that is the last to leave the guest.
+pub(super) fn spawn(
+    vcpu: Vcpu,
+    buses: Arc<Buses>,
+    control: Arc<Control>,
+    on_last: Arc<dyn Fn() + Send + Sync>,
+) -> Result<sys::ThreadHandle> {
+    sys::spawn(&format!("vmcell-vcpu{}", vcpu.index()), move || {
+        let mut vcpu = vcpu;
+        let body = AssertUnwindSafe(|| run(&mut vcpu, &buses, &control));
+        if let Err(error) = catch_unwind(body).unwrap_or_else(|_| Err(panicked(vcpu.index()))) {
+            control.end(Exit::Failed(error));
+        }
+        drop(vcpu);
+        if control.is_last_vcpu() {
+            let _ = catch_unwind(AssertUnwindSafe(|| on_last()));
+        }
+        // Devices that the buses hold may be the last owners of something; let them go before the VM counts as ended.
+        drop((buses, on_last));
+        control.vcpu_finished();
+    })
+}
+
+fn run(vcpu: &mut Vcpu, buses: &Buses, control: &Control) -> Result<()> {
+    loop {
+        match control.next_step() {
+            Step::Run => {
+                if let Some(exit) = serve(vcpu.run()?, buses)? {
+                    control.end(exit);
+                }
+            }
+            Step::Park => {
+                vcpu.finish_pending_access();
+                control.park();
+                vcpu.note_pause();
+            }
+            Step::Finish => return Ok(()),
+        }
+    }
+}
+
+/// Does what the guest asked for; says whether that ends the VM.
+fn serve(exit: VcpuExit<'_>, buses: &Buses) -> Result<Option<Exit>> {
+    match exit {
+        VcpuExit::PioRead { port, width, data } => {
+            for access in data.chunks_mut(width.max(1).into()) {
+                if !buses.pio.read(port.into(), access) {
+                    access.fill(ABSENT);
+                }
+            }
+        }
+        VcpuExit::PioWrite { port, width, data } => {
+            for access in data.chunks(width.max(1).into()) {
+                buses.pio.write(port.into(), access);
+            }
+        }
+        VcpuExit::MmioRead { gpa, data } => {
+            if !buses.mmio.read(gpa.0, data) {
+                data.fill(ABSENT);
+            }
+        }
+        VcpuExit::MmioWrite { gpa, data } => {
+            buses.mmio.write(gpa.0, data);
+        }
+        VcpuExit::Interrupted => {}
+        VcpuExit::Shutdown => return Ok(Some(Exit::Reset(ResetCause::TripleFault))),
+        VcpuExit::SystemEvent(event) => return system_event(event).map(Some),
+        VcpuExit::Halt => return Err(failed("halted where no interrupt can wake it".into())),
+        VcpuExit::FailedEntry(reason) => return Err(failed(format!("could not be entered, reason={reason:#x}"))),
+        VcpuExit::InternalError(suberror) => {
+            return Err(failed(format!("did something that KVM cannot emulate, suberror={suberror}")));
+        }
+        VcpuExit::Unknown(number) => return Err(failed(format!("left with the unknown exit {number}"))),
+    }
+    Ok(None)
+}
+
+/// What a read sees where no device is, as on a real bus.
+const ABSENT: u8 = 0xff;
+
+fn system_event(event: SystemEvent) -> Result<Exit> {
+    match event {
+        SystemEvent::Shutdown => Ok(Exit::Shutdown),
+        SystemEvent::Reset => Ok(Exit::Reset(ResetCause::SystemEvent)),
+        event => Err(failed(format!("raised the system event {event:?}"))),
+    }
+}
+
+fn failed(what: String) -> Error {
+    Error::new(ErrorKind::Guest, format!("the guest {what}"))
+}
+
+fn panicked(index: u32) -> Error {
+    Error::new(ErrorKind::Host, format!("the thread of vCPU {index} panicked"))
+}
