@@ -6,8 +6,10 @@ mod config;
 mod error;
 mod memory;
 mod sys;
+pub mod virtio;
 
 pub use config::{Boot, BootProtocol, Discovery, MemoryBacking, MemoryConfig, PageSize};
 pub use error::{Error, ErrorKind, Result};
 pub use memory::{GuestAddress, GuestMemory, MemoryRegion};
 pub use sys::EventFd;
+pub use virtio::IoThread;
