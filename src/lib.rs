@@ -8,8 +8,10 @@ pub mod kvm;
 mod legacy;
 mod memory;
 mod sys;
+pub mod virtio;
 
 pub use config::{Boot, BootProtocol, Discovery, MemoryBacking, MemoryConfig, PageSize};
 pub use error::{Error, ErrorKind, Result};
 pub use memory::{GuestAddress, GuestMemory, MemoryRegion};
 pub use sys::EventFd;
+pub use virtio::IoThread;

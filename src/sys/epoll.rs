@@ -16,6 +16,8 @@ pub(crate) enum Interest {
     ReadableEdge,
     /// Woken for as long as something may be written.
     Writable,
+    /// Woken for as long as there is something to read, or something may be written.
+    ReadableWritable,
     /// Stays registered, but is not woken.
     Nothing,
 }
@@ -26,6 +28,7 @@ impl Interest {
             Self::Readable => EventSet::IN,
             Self::ReadableEdge => EventSet::IN | EventSet::EDGE_TRIGGERED,
             Self::Writable => EventSet::OUT,
+            Self::ReadableWritable => EventSet::IN | EventSet::OUT,
             // A hang-up is reported whatever was asked; reported once, it cannot become a busy loop.
             Self::Nothing => EventSet::EDGE_TRIGGERED,
         }
@@ -37,6 +40,10 @@ impl Interest {
 pub(crate) struct Readiness {
     /// The number given when the descriptor was added.
     pub(crate) token: u64,
+    /// There is something to read.
+    pub(crate) readable: bool,
+    /// Something may be written.
+    pub(crate) writable: bool,
     /// The other side is gone, or the descriptor is in error.
     pub(crate) hang_up: bool,
 }
@@ -82,6 +89,8 @@ impl Epoll {
         };
         ready.extend(events.iter().take(count).map(|event| Readiness {
             token: event.data(),
+            readable: event.event_set().contains(EventSet::IN),
+            writable: event.event_set().contains(EventSet::OUT),
             hang_up: event.event_set().intersects(EventSet::HANG_UP | EventSet::ERROR),
         }));
         Ok(())

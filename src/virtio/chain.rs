@@ -1,0 +1,199 @@
+//! One request of the driver: its buffers, copied and checked once.
+
+use std::sync::{Arc, Mutex};
+
+use virtio_queue::desc::split::Descriptor;
+
+use super::lock;
+use super::ring::Ring;
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory::{GuestAddress, GuestMemory};
+
+/// A contiguous part of a chain. It lies inside the guest's RAM and is not empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Segment {
+    /// Its first byte.
+    pub gpa: GuestAddress,
+    /// Its length in bytes.
+    pub len: u32,
+}
+
+/// A descriptor chain that was taken from a queue.
+///
+/// Its descriptors were read once and checked: all inside RAM, what the device reads before what it writes, less than
+/// 4 GiB together. What the buffers *contain* may change at any time, so a device copies what it decides on.
+///
+/// It knows its queue, may be sent to another thread, and chains may be completed in any order. Each is completed exactly
+/// once: by [`complete`](Self::complete), or with length 0 when dropped. After a reset both do nothing.
+pub struct Chain {
+    ring: Arc<Mutex<Ring>>,
+    memory: GuestMemory,
+    head: u16,
+    buffers: Buffers,
+    done: bool,
+}
+
+/// The segments of a chain: first what the device reads, then what it writes.
+pub(super) struct Buffers {
+    segments: Vec<Segment>,
+    first_writable: usize,
+    readable_len: u32,
+    writable_len: u32,
+}
+
+impl Buffers {
+    /// Copies a chain's descriptors; `None` where the chain is malformed or longer than `limit`.
+    pub(super) fn collect(
+        memory: &GuestMemory,
+        descriptors: impl Iterator<Item = Descriptor>,
+        limit: usize,
+    ) -> Option<Self> {
+        let mut buffers = Self { segments: Vec::new(), first_writable: 0, readable_len: 0, writable_len: 0 };
+        let mut complete = false;
+        for descriptor in descriptors {
+            buffers.push(memory, &descriptor, limit)?;
+            // The iterator just ends at whatever is wrong; only a last descriptor without a successor is a real end.
+            complete = !descriptor.has_next();
+        }
+        complete.then_some(buffers)
+    }
+
+    fn push(&mut self, memory: &GuestMemory, descriptor: &Descriptor, limit: usize) -> Option<()> {
+        let segment = Segment { gpa: GuestAddress(descriptor.addr().0), len: descriptor.len() };
+        let fits = self.segments.len() < limit && segment.len != 0 && memory.contains(segment.gpa, segment.len.into());
+        if !fits {
+            return None;
+        }
+        if descriptor.is_write_only() {
+            self.writable_len = self.writable_len.checked_add(segment.len)?;
+        } else if self.writable_len == 0 {
+            self.readable_len = self.readable_len.checked_add(segment.len)?;
+            self.first_writable = self.first_writable.checked_add(1)?;
+        } else {
+            return None;
+        }
+        self.segments.push(segment);
+        Some(())
+    }
+}
+
+impl Chain {
+    pub(super) fn new(ring: Arc<Mutex<Ring>>, memory: GuestMemory, head: u16, buffers: Buffers) -> Self {
+        Self { ring, memory, head, buffers, done: false }
+    }
+
+    /// What the device may read, in order.
+    pub fn readable(&self) -> &[Segment] {
+        self.buffers.segments.get(..self.buffers.first_writable).unwrap_or_default()
+    }
+
+    /// What the device may write, in order.
+    pub fn writable(&self) -> &[Segment] {
+        self.buffers.segments.get(self.buffers.first_writable..).unwrap_or_default()
+    }
+
+    /// All that the device may read, in bytes.
+    pub fn readable_len(&self) -> u32 {
+        self.buffers.readable_len
+    }
+
+    /// All that the device may write, in bytes.
+    pub fn writable_len(&self) -> u32 {
+        self.buffers.writable_len
+    }
+
+    /// The readable bytes from `offset` on, `len` of them, as segments; shorter where the chain is.
+    pub fn readable_range(&self, offset: u32, len: u32) -> impl Iterator<Item = Segment> + '_ {
+        cut(self.readable(), offset, len)
+    }
+
+    /// The writable bytes from `offset` on, `len` of them, as segments; shorter where the chain is.
+    pub fn writable_range(&self, offset: u32, len: u32) -> impl Iterator<Item = Segment> + '_ {
+        cut(self.writable(), offset, len)
+    }
+
+    /// Copies readable bytes from `offset` on. A second read of the same bytes may give others.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Virtqueue`] where the chain has fewer readable bytes.
+    pub fn read(&self, offset: u32, bytes: &mut [u8]) -> Result<()> {
+        let len = checked_len(offset, bytes.len(), self.readable_len(), "readable")?;
+        let mut rest = bytes;
+        for segment in self.readable_range(offset, len) {
+            let (part, tail) = rest.split_at_mut_checked(segment.len as usize).ok_or_else(torn)?;
+            self.memory.read(segment.gpa, part)?;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    /// Copies into writable bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Virtqueue`] where the chain has fewer writable bytes; nothing is written then.
+    pub fn write(&self, offset: u32, bytes: &[u8]) -> Result<()> {
+        let len = checked_len(offset, bytes.len(), self.writable_len(), "writable")?;
+        let mut rest = bytes;
+        for segment in self.writable_range(offset, len) {
+            let (part, tail) = rest.split_at_checked(segment.len as usize).ok_or_else(torn)?;
+            self.memory.write(segment.gpa, part)?;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    /// Gives the chain back to the driver; `written` is how many of its writable bytes the device wrote.
+    ///
+    /// The driver hears of it when the device returns to the transport, or at [`Queue::notify`](super::Queue::notify).
+    pub fn complete(mut self, written: u32) {
+        self.done = true;
+        lock(&self.ring).publish(&[(self.head, written)]);
+    }
+
+    /// Gives several chains back at once: the driver sees all of them or none. They must be of the same queue.
+    pub(crate) fn complete_together(chains: impl IntoIterator<Item = (Self, u32)>) {
+        let mut ring = None;
+        let mut used = Vec::new();
+        for (mut chain, written) in chains {
+            chain.done = true;
+            used.push((chain.head, written));
+            ring.get_or_insert_with(|| Arc::clone(&chain.ring));
+        }
+        if let Some(ring) = ring {
+            lock(&ring).publish(&used);
+        }
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        if !self.done {
+            lock(&self.ring).publish(&[(self.head, 0)]);
+        }
+    }
+}
+
+fn cut(segments: &[Segment], offset: u32, len: u32) -> impl Iterator<Item = Segment> + '_ {
+    let (mut skip, mut take) = (offset, len);
+    segments.iter().filter_map(move |segment| {
+        let skipped = skip.min(segment.len);
+        skip = skip.saturating_sub(skipped);
+        let len = segment.len.saturating_sub(skipped).min(take);
+        take = take.saturating_sub(len);
+        let gpa = segment.gpa.checked_add(skipped.into())?;
+        (len > 0).then_some(Segment { gpa, len })
+    })
+}
+
+fn checked_len(offset: u32, len: usize, available: u32, what: &str) -> Result<u32> {
+    let wanted = u32::try_from(len).ok().filter(|len| offset.checked_add(*len).is_some_and(|end| end <= available));
+    wanted.ok_or_else(|| {
+        let message = format!("{len} bytes at offset {offset} do not fit in the chain's {available} {what} bytes");
+        Error::new(ErrorKind::Virtqueue, message)
+    })
+}
+
+fn torn() -> Error {
+    Error::new(ErrorKind::Virtqueue, "a chain's segments do not add up")
+}

@@ -1,0 +1,182 @@
+//! The rings of one running queue. `virtio-queue` walks the driver's half; the device's half is written here.
+//!
+//! Three things of `virtio-queue` are not used, for a reason: `add_used` publishes entries one by one, and a driver that
+//! sees the first of several merged receive buffers without the others drops the packet; `needs_notification` ignores
+//! VIRTQ_AVAIL_F_NO_INTERRUPT; and its setters only log what they refuse.
+
+use std::sync::atomic::{Ordering, fence};
+
+use virtio_queue::{Queue as RawQueue, QueueOwnedT, QueueT};
+use vm_memory::Bytes;
+
+use super::chain::Buffers;
+use super::queue::QueueConfig;
+use super::spec::ring;
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory::{GuestAddress, GuestMemory};
+
+pub(super) struct Ring {
+    raw: RawQueue,
+    memory: GuestMemory,
+    size: u16,
+    max_chain: usize,
+    avail_ring: GuestAddress,
+    used_ring: GuestAddress,
+    event_idx: bool,
+    next_used: u16,
+    /// `next_used` when the driver was last considered for an interrupt.
+    last_signal: u16,
+    in_flight: u16,
+    /// The driver was asked not to ring; only without EVENT_IDX.
+    muted: bool,
+    paused: bool,
+    closed: bool,
+}
+
+/// What the next entry of the available ring holds.
+pub(super) enum Next {
+    Chain(u16, Buffers),
+    /// A chain that breaks the rules; it has been completed with length 0.
+    Malformed,
+    Empty,
+}
+
+impl Ring {
+    /// `config` must have been validated against `memory`.
+    pub(super) fn new(config: &QueueConfig, memory: &GuestMemory, event_idx: bool) -> Result<Self> {
+        let mut raw = RawQueue::new(config.max_size()).map_err(refused)?;
+        raw.try_set_size(config.size).map_err(refused)?;
+        raw.try_set_desc_table_address(config.desc_table.into()).map_err(refused)?;
+        raw.try_set_avail_ring_address(config.avail_ring.into()).map_err(refused)?;
+        raw.try_set_used_ring_address(config.used_ring.into()).map_err(refused)?;
+        raw.set_event_idx(event_idx);
+        raw.set_ready(true);
+        Ok(Self {
+            raw,
+            memory: memory.clone(),
+            size: config.size,
+            max_chain: config.max_size().into(),
+            avail_ring: config.avail_ring,
+            used_ring: config.used_ring,
+            event_idx,
+            next_used: 0,
+            last_signal: 0,
+            in_flight: 0,
+            muted: false,
+            paused: false,
+            closed: false,
+        })
+    }
+
+    /// Takes the next chain, or finds the ring empty and asks the driver to ring from now on.
+    ///
+    /// Fails where the driver's index is one that no driver can reach: more entries than the queue has descriptors.
+    pub(super) fn next(&mut self) -> Result<Next> {
+        if self.paused || self.closed {
+            return Ok(Next::Empty);
+        }
+        if let Some(next) = self.take()? {
+            self.mute();
+            return Ok(next);
+        }
+        self.muted = false;
+        match self.raw.enable_notification(self.memory.mmap()) {
+            Ok(false) => Ok(Next::Empty),
+            // One came in between, so the driver did not ring for it.
+            Ok(true) => Ok(self.take()?.unwrap_or(Next::Empty)),
+            Err(e) => Err(refused(e)),
+        }
+    }
+
+    fn take(&mut self) -> Result<Option<Next>> {
+        let memory = self.memory.clone();
+        let mut available = self.raw.iter(memory.mmap()).map_err(refused)?;
+        let Some(chain) = available.next() else { return Ok(None) };
+        let head = chain.head_index();
+        if head >= self.size || self.in_flight >= self.size {
+            let (size, busy) = (self.size, self.in_flight);
+            let message =
+                format!("the driver offers descriptor {head} with {busy} in flight, the queue's size is {size}");
+            return Err(Error::new(ErrorKind::Virtqueue, message));
+        }
+        self.in_flight = self.in_flight.saturating_add(1);
+        match Buffers::collect(&memory, chain, self.max_chain) {
+            Some(buffers) => Ok(Some(Next::Chain(head, buffers))),
+            None => {
+                self.publish(&[(head, 0)]);
+                Ok(Some(Next::Malformed))
+            }
+        }
+    }
+
+    fn mute(&mut self) {
+        if !self.event_idx && !self.muted {
+            self.muted = self.raw.disable_notification(self.memory.mmap()).is_ok();
+        }
+    }
+
+    /// Puts chains on the used ring, so that the driver sees all of them or none (2.7.8).
+    pub(super) fn publish(&mut self, chains: &[(u16, u32)]) {
+        if self.closed {
+            return;
+        }
+        for &(head, written) in chains {
+            let slot = u64::from(self.next_used & self.size.saturating_sub(1));
+            let offset = slot.saturating_mul(ring::USED_ENTRY_LEN).saturating_add(ring::HEADER_LEN);
+            let entry = u64::from(head) | u64::from(written) << 32;
+            self.store(self.used_ring, offset, |memory, gpa| memory.write(gpa, &entry.to_le_bytes()));
+            self.next_used = self.next_used.wrapping_add(1);
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+        let index = self.next_used.to_le();
+        self.store(self.used_ring, ring::INDEX_OFFSET, |memory, gpa| {
+            memory.mmap().store(index, gpa.into(), Ordering::Release).map_err(refused)
+        });
+    }
+
+    // The rings were checked to lie in RAM, which is never unmapped while we hold it: no access to them can fail.
+    fn store(&self, base: GuestAddress, offset: u64, write: impl FnOnce(&GuestMemory, GuestAddress) -> Result<()>) {
+        if let Some(gpa) = base.checked_add(offset) {
+            let _ = write(&self.memory, gpa);
+        }
+    }
+
+    fn load(&self, base: GuestAddress, offset: u64) -> u16 {
+        let value = base.checked_add(offset).and_then(|gpa| {
+            let value: u16 = self.memory.mmap().load(gpa.into(), Ordering::Relaxed).ok()?;
+            Some(u16::from_le(value))
+        });
+        value.unwrap_or_default()
+    }
+
+    /// Whether the driver wants an interrupt for what was published since the last call (2.7.7, 2.7.8).
+    pub(super) fn take_signal(&mut self) -> bool {
+        let published = self.next_used.wrapping_sub(self.last_signal);
+        if self.closed || published == 0 {
+            return false;
+        }
+        self.last_signal = self.next_used;
+        // The index must be visible before we look whether the driver went to sleep.
+        fence(Ordering::SeqCst);
+        if !self.event_idx {
+            return self.load(self.avail_ring, 0) & ring::AVAIL_NO_INTERRUPT == 0;
+        }
+        let entries = u64::from(self.size).saturating_mul(ring::AVAIL_ENTRY_LEN);
+        let event = self.load(self.avail_ring, entries.saturating_add(ring::HEADER_LEN));
+        self.next_used.wrapping_sub(event).wrapping_sub(1) < published
+    }
+
+    /// While paused nothing is taken; completions still go through.
+    pub(super) fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// From now on the queue takes nothing and writes nothing.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+}
+
+fn refused(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::Virtqueue, "the queue cannot be processed").with_source(cause)
+}
