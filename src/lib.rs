@@ -3,6 +3,7 @@
 
 pub mod bus;
 mod config;
+mod console;
 mod error;
 pub mod kvm;
 mod legacy;
@@ -11,6 +12,7 @@ mod sys;
 pub mod virtio;
 
 pub use config::{Boot, BootProtocol, Discovery, MemoryBacking, MemoryConfig, PageSize};
+pub use console::Console;
 pub use error::{Error, ErrorKind, Result};
 pub use memory::{GuestAddress, GuestMemory, MemoryRegion};
 pub use sys::EventFd;

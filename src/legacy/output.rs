@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
@@ -23,12 +23,15 @@ pub(crate) struct OutputBuffer {
 
 struct Shared {
     state: Mutex<State>,
+    drained: Condvar,
     /// Signalled when the buffer is no longer empty.
     filled: EventFd,
 }
 
 struct State {
     bytes: VecDeque<u8>,
+    /// Nobody will ever take anything.
+    discards: bool,
     /// When the buffer became full, for as long as nothing was taken since.
     full_since: Option<Instant>,
     dropped: u64,
@@ -36,8 +39,32 @@ struct State {
 
 impl OutputBuffer {
     pub(crate) fn new() -> Result<Self> {
-        let state = Mutex::new(State { bytes: VecDeque::new(), full_since: None, dropped: 0 });
-        Ok(Self { shared: Arc::new(Shared { state, filled: EventFd::new()? }) })
+        let state = State { bytes: VecDeque::new(), discards: false, full_since: None, dropped: 0 };
+        let shared = Shared { state: Mutex::new(state), drained: Condvar::new(), filled: EventFd::new()? };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// From now on what is written is forgotten at once.
+    pub(crate) fn discard(&self) {
+        let mut state = self.state();
+        state.discards = true;
+        state.bytes.clear();
+        state.full_since = None;
+        self.shared.drained.notify_all();
+    }
+
+    /// Waits until everything was taken, or nothing was for as long as `patience`.
+    pub(crate) fn wait_drained(&self, patience: Duration) {
+        let mut state = self.state();
+        while !state.bytes.is_empty() {
+            let before = state.bytes.len();
+            let (after, timeout) =
+                self.shared.drained.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
+            state = after;
+            if timeout.timed_out() && state.bytes.len() >= before {
+                return;
+            }
+        }
     }
 
     /// Signalled whenever there is something to take after there was nothing.
@@ -58,6 +85,7 @@ impl OutputBuffer {
         state.bytes.drain(..count);
         if count > 0 {
             state.full_since = None;
+            self.shared.drained.notify_all();
         }
         was_full && count > 0
     }
@@ -80,6 +108,9 @@ impl OutputBuffer {
 impl Write for OutputBuffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.state();
+        if state.discards {
+            return Ok(bytes.len());
+        }
         let was_empty = state.bytes.is_empty();
         let room = CAPACITY.saturating_sub(state.bytes.len());
         state.bytes.extend(bytes.iter().take(room));
@@ -121,6 +152,29 @@ mod tests {
         assert_eq!(take(&buffer, 10), b"abc");
         buffer.write_all(b"d").unwrap();
         assert!(buffer.filled().take());
+    }
+
+    #[test]
+    fn waiting_ends_when_all_was_taken_or_nobody_takes() {
+        let mut buffer = OutputBuffer::new().unwrap();
+        buffer.wait_drained(Duration::MAX);
+        buffer.write_all(b"ab").unwrap();
+        let begin = Instant::now();
+        buffer.wait_drained(Duration::from_millis(20));
+        assert!(begin.elapsed() >= Duration::from_millis(20));
+        let reader = buffer.clone();
+        let thread = std::thread::spawn(move || take(&reader, 2));
+        buffer.wait_drained(Duration::from_secs(60));
+        assert_eq!(thread.join().unwrap(), b"ab");
+    }
+
+    #[test]
+    fn a_buffer_without_a_reader_stays_empty() {
+        let mut buffer = OutputBuffer::new().unwrap();
+        buffer.discard();
+        buffer.write_all(&vec![b'x'; 2 * CAPACITY]).unwrap();
+        assert!(!buffer.holds_back() && !buffer.filled().take());
+        assert_eq!(buffer.peek(&mut [0; 4]), 0);
     }
 
     #[test]

@@ -91,11 +91,6 @@ impl Serial {
         taken
     }
 
-    /// How many bytes of input there is room for.
-    pub(crate) fn input_room(&self) -> usize {
-        INPUT_CAPACITY.saturating_sub(self.state().input.len())
-    }
-
     /// Moves queued input into the port's own buffer, as far as it goes.
     pub(crate) fn feed(&self) {
         self.state().feed();

@@ -1,0 +1,103 @@
+//! From the port's buffer to the sink.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::legacy::{OutputBuffer, Serial};
+use crate::sys::{Interest, OutputStream};
+use crate::virtio::{Control, IoThread, Registration};
+
+pub(super) enum Sink {
+    Stream(OutputStream),
+    Callback(Box<dyn FnMut(&[u8]) + Send>),
+}
+
+/// How many pieces are taken before the other devices on the thread have their turn.
+const BATCH: usize = 16;
+const PIECE: usize = 4096;
+
+struct Drain {
+    sink: Mutex<Sink>,
+    buffer: OutputBuffer,
+    serial: Arc<Serial>,
+    /// How to be told that a full sink has room again.
+    writable: OnceLock<Control>,
+}
+
+pub(super) fn connect(
+    sink: Sink,
+    serial: &Arc<Serial>,
+    buffer: &OutputBuffer,
+    io_thread: &IoThread,
+) -> Result<Vec<Registration>> {
+    let polled = match &sink {
+        Sink::Stream(stream) if stream.must_be_polled() => Some(stream.as_fd().try_clone_to_owned().map_err(|e| {
+            Error::new(ErrorKind::Console, "cannot duplicate the console's output descriptor").with_source(e)
+        })?),
+        _ => None,
+    };
+    let (sink, writable) = (Mutex::new(sink), OnceLock::new());
+    let drain = Arc::new(Drain { sink, buffer: buffer.clone(), serial: serial.clone(), writable });
+    let mut registrations = Vec::new();
+    if let Some(fd) = polled {
+        let woken = drain.clone();
+        let registration = io_thread.register(fd, Interest::Nothing, move |_| woken.run())?;
+        let _ = drain.writable.set(registration.control());
+        registrations.push(registration);
+    }
+    let filled = buffer.filled().try_clone()?;
+    registrations.push(io_thread.register(filled, Interest::Readable, move |_| {
+        drain.buffer.filled().take();
+        drain.run();
+    })?);
+    Ok(registrations)
+}
+
+impl Drain {
+    fn run(&self) {
+        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut piece = [0; PIECE];
+        for _ in 0..BATCH {
+            let len = self.buffer.peek(&mut piece);
+            if len == 0 {
+                return self.watch(Interest::Nothing);
+            }
+            match sink.take(&piece[..len]) {
+                Ok(taken) => {
+                    if self.buffer.consume(taken) {
+                        self.serial.release_transmitter();
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return self.watch(Interest::Writable),
+                // The reader is gone for good: the guest goes on as if nobody had ever listened.
+                Err(_) => {
+                    self.buffer.discard();
+                    self.serial.release_transmitter();
+                    return self.watch(Interest::Nothing);
+                }
+            }
+        }
+        self.buffer.filled().signal();
+    }
+
+    fn watch(&self, interest: Interest) {
+        if let Some(control) = self.writable.get() {
+            control.set_interest(interest);
+        }
+    }
+}
+
+impl Sink {
+    fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stream(stream) => stream.write(bytes),
+            Self::Callback(callback) => {
+                callback(bytes);
+                Ok(bytes.len())
+            }
+        }
+    }
+}

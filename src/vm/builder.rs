@@ -1,0 +1,154 @@
+//! The description of a VM, and the one function that says in which order it is made.
+
+use std::sync::Arc;
+
+use super::control::Control;
+use super::handle::Vm;
+use super::machine::Machine;
+use crate::arch;
+use crate::block::Disk;
+use crate::config::{Boot, MemoryConfig, check_vcpus};
+use crate::console::Console;
+use crate::error::{Error, ErrorKind, Result};
+use crate::kvm::{Kvm, KvmVm, Vcpu};
+use crate::memory::GuestMemory;
+use crate::net::Nic;
+use crate::virtio::{IoThread, VirtioDevice};
+
+/// Describes a VM; see [`Vm`] for an example.
+///
+/// Nothing is checked and nothing is made before [`build`](Self::build), except what is handed over already open.
+pub struct VmBuilder {
+    vcpus: u32,
+    memory: MemoryConfig,
+    boot: Option<Boot>,
+    disks: Vec<Disk>,
+    nics: Vec<Nic>,
+    devices: Vec<Box<dyn VirtioDevice>>,
+    console: Console,
+    io_thread: Option<IoThread>,
+}
+
+impl VmBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            vcpus: 1,
+            memory: MemoryConfig::mib(128),
+            boot: None,
+            disks: Vec::new(),
+            nics: Vec::new(),
+            devices: Vec::new(),
+            console: Console::none(),
+            io_thread: None,
+        }
+    }
+
+    /// How many vCPUs, 1 to 64. The default is 1.
+    #[must_use]
+    pub fn vcpus(mut self, vcpus: u32) -> Self {
+        self.vcpus = vcpus;
+        self
+    }
+
+    /// How much RAM in MiB, 16 or more, on private anonymous memory. The default is 128.
+    #[must_use]
+    pub fn memory_mib(self, mib: u64) -> Self {
+        self.memory(MemoryConfig::mib(mib))
+    }
+
+    /// How much RAM, and what the host takes it from.
+    #[must_use]
+    pub fn memory(mut self, memory: MemoryConfig) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// What the guest starts with. There is no default.
+    #[must_use]
+    pub fn boot(mut self, boot: Boot) -> Self {
+        self.boot = Some(boot);
+        self
+    }
+
+    /// Adds a disk. The first one is `/dev/vda` in Linux, the second one `/dev/vdb`, and so on.
+    #[must_use]
+    pub fn disk(mut self, disk: Disk) -> Self {
+        self.disks.push(disk);
+        self
+    }
+
+    /// Adds a network interface, after those added before.
+    #[must_use]
+    pub fn nic(mut self, nic: Nic) -> Self {
+        self.nics.push(nic);
+        self
+    }
+
+    /// Adds a virtio device of your own, behind disks and network interfaces.
+    #[must_use]
+    pub fn device(mut self, device: Box<dyn VirtioDevice>) -> Self {
+        self.devices.push(device);
+        self
+    }
+
+    /// What the serial port is connected to. The default is nothing.
+    #[must_use]
+    pub fn console(mut self, console: Console) -> Self {
+        self.console = console;
+        self
+    }
+
+    /// Lets `io_thread`, which other VMs may share, serve the devices. The default is a thread of the VM's own.
+    #[must_use]
+    pub fn io_thread(mut self, io_thread: IoThread) -> Self {
+        self.io_thread = Some(io_thread);
+        self
+    }
+
+    /// Checks the description and makes the VM, which is [`Ready`](crate::Status::Ready) then: the kernel is loaded, every
+    /// device is there, nothing runs. Takes as long as reading the kernel and the initrd does.
+    ///
+    /// # Errors
+    /// Says what was refused, its value, and what is allowed, with the kind of what was wrong; see [`ErrorKind`].
+    pub fn build(self) -> Result<Vm> {
+        let boot = self.boot.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::InvalidConfig, "no kernel was given; VmBuilder::boot says what the guest starts with")
+        })?;
+        check_vcpus(self.vcpus)?;
+        self.memory.validate()?;
+        self.check_device_count()?;
+
+        let kvm = Kvm::open()?;
+        let supported = kvm.supported_cpuid()?;
+        arch::check_memory_size(self.memory.bytes(), &supported)?;
+        let memory = GuestMemory::map(
+            &arch::memory_layout(self.memory.bytes()),
+            self.memory.backing,
+            self.memory.pages,
+        )?;
+        let vm = kvm.create_vm()?;
+        let vcpus = make_vcpus(&vm, &memory, self.vcpus)?;
+        let control = Arc::new(Control::new(vcpus.iter().map(Vcpu::kicker).collect())?);
+        let slots: Vec<_> = (0..self.device_count()).map(arch::mmio_device).collect();
+        let platform = arch::Platform { vcpus: self.vcpus, devices: &slots };
+        let entry = arch::load(&memory, boot, &platform)?;
+        for vcpu in &vcpus {
+            arch::setup_vcpu(vcpu, &supported, self.vcpus, &entry)?;
+        }
+        let machine = Machine::assemble(vm, &memory, &control, self.into_parts()?)?;
+        Ok(Vm::new(control, machine, vcpus))
+    }
+
+    fn device_count(&self) -> usize {
+        self.disks.len() + self.nics.len() + self.devices.len()
+    }
+
+    fn check_device_count(&self) -> Result<()> {
+        let (count, most) = (self.device_count(), arch::MAX_MMIO_DEVICES);
+        if count <= most {
+            return Ok(());
+        }
+        let message = format!("{count} disks, network interfaces and other devices were asked for, allowed are {most}");
+        Err(Error::new(ErrorKind::InvalidConfig, message))
+    }
+}

@@ -1,0 +1,188 @@
+//! The handle that a host program keeps: start, pause, resume, stop, wait, status.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::builder::VmBuilder;
+use super::control::Control;
+use super::exit::{Exit, Status};
+use super::machine::Machine;
+use super::vcpu;
+use crate::error::{Error, ErrorKind, Result};
+use crate::kvm::Vcpu;
+use crate::sys::ThreadHandle;
+
+/// What [`Vm::stop`] promises, less a margin for its own way back.
+const STOP_LIMIT: Duration = Duration::from_millis(90);
+
+/// A virtual machine: built by [`Vm::builder`], run by its own threads, controlled from any thread through this handle.
+///
+/// Dropping it stops the VM and waits for its threads. Nothing of it remains then: no thread, descriptor or mapping.
+///
+/// ```no_run
+/// use vmcell::{Boot, Console, Disk, Exit, Vm};
+///
+/// let vm = Vm::builder()
+///     .vcpus(2)
+///     .memory_mib(256)
+///     .boot(Boot::linux("vmlinuz").cmdline("console=ttyS0 root=/dev/vda"))
+///     .disk(Disk::open("root.img")?)
+///     .console(Console::stdio())
+///     .build()?;
+/// vm.start()?;
+/// match vm.wait()? {
+///     Exit::Shutdown => println!("the guest turned itself off"),
+///     other => println!("the guest ended otherwise: {other:?}"),
+/// }
+/// # Ok::<(), vmcell::Error>(())
+/// ```
+pub struct Vm {
+    control: Arc<Control>,
+    machine: Arc<Machine>,
+    /// Until the start.
+    vcpus: Mutex<Vec<Vcpu>>,
+    threads: Mutex<Vec<ThreadHandle>>,
+    /// Held while devices follow the vCPUs into or out of a pause.
+    transition: Mutex<()>,
+}
+
+impl Vm {
+    /// Begins the description of a VM.
+    pub fn builder() -> VmBuilder {
+        VmBuilder::new()
+    }
+
+    pub(super) fn new(control: Arc<Control>, machine: Machine, vcpus: Vec<Vcpu>) -> Self {
+        Self { control, machine: Arc::new(machine), vcpus: Mutex::new(vcpus), threads: Mutex::default(), transition: Mutex::default() }
+    }
+
+    /// Starts the vCPUs, each in a thread of its own, and returns at once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidState`] unless the VM is [`Status::Ready`]; [`ErrorKind::Host`] where the host gives no more
+    /// threads, and then the VM has ended.
+    pub fn start(&self) -> Result<()> {
+        let vcpus = std::mem::take(&mut *lock(&self.vcpus));
+        let count = vcpus.len();
+        self.control.start(count)?;
+        for (started, vcpu) in vcpus.into_iter().enumerate() {
+            match self.spawn(vcpu) {
+                Ok(thread) => lock(&self.threads).push(thread),
+                Err(error) => {
+                    self.control.end(Exit::Failed(error.clone()));
+                    (started..count).for_each(|_| self.control.vcpu_not_started());
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes vCPUs and devices stand still. Returns when no vCPU is in the guest and no device touches its memory; may
+    /// block for as long as a backend does. A paused VM may be paused again, which does nothing.
+    ///
+    /// The guest's clocks go on: after [`resume`](Self::resume) it sees that time has passed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidState`] where the VM was not started or has ended, also if it ends meanwhile.
+    pub fn pause(&self) -> Result<()> {
+        let _one_at_a_time = lock(&self.transition);
+        self.control.pause()?;
+        self.machine.pause_devices();
+        Ok(())
+    }
+
+    /// Lets vCPUs and devices go on where they were. Does nothing to a VM that runs. Blocks only while another thread is in
+    /// [`pause`](Self::pause).
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidState`] where the VM was not started or has ended.
+    pub fn resume(&self) -> Result<()> {
+        let _one_at_a_time = lock(&self.transition);
+        self.control.resume()?;
+        self.machine.resume_devices();
+        Ok(())
+    }
+
+    /// Ends the VM from outside, in whatever state it is. From the moment it returns, the guest executes nothing.
+    ///
+    /// Returns within 100 ms whatever the guest or a backend does. The guest gets no chance to write its disks back. A VM
+    /// that has ended already stays as it is.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] where a backend still holds one of the VM's threads, outside the guest; dropping the VM waits
+    /// for it.
+    pub fn stop(&self) -> Result<()> {
+        let deadline = Instant::now() + STOP_LIMIT;
+        self.machine.close();
+        self.control.end(Exit::Stopped);
+        match self.control.wait(Some(deadline)) {
+            Err(error) if error.kind() == ErrorKind::Timeout => {
+                let message = "the VM is stopped, but a backend still holds one of its threads";
+                Err(Error::new(ErrorKind::Timeout, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Blocks until the VM has ended and tells how. May be called by several threads and again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidState`] where the VM was not started.
+    pub fn wait(&self) -> Result<Exit> {
+        self.control.wait(None)
+    }
+
+    /// As [`wait`](Self::wait), for at most `limit`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] where the VM had not ended by then, or [`ErrorKind::InvalidState`] where it was not started.
+    pub fn wait_timeout(&self, limit: Duration) -> Result<Exit> {
+        self.control.wait(Instant::now().checked_add(limit))
+    }
+
+    /// What the VM is doing. Never blocks.
+    pub fn status(&self) -> Status {
+        self.control.status()
+    }
+
+    /// A descriptor that becomes readable when the VM has ended, for an event loop. Do not read from it: it stays readable.
+    pub fn ended_fd(&self) -> BorrowedFd<'_> {
+        self.control.ended().as_fd()
+    }
+
+    /// Types `bytes` into the guest's console and returns how many there was room for. Never blocks.
+    ///
+    /// What has no room is for the caller to send again, once the guest has read. A [`Console::stdio`](crate::Console::stdio)
+    /// sends its own input this way too.
+    pub fn write_console(&self, bytes: &[u8]) -> usize {
+        self.machine.write_console(bytes)
+    }
+
+    fn spawn(&self, vcpu: Vcpu) -> Result<ThreadHandle> {
+        let machine = self.machine.clone();
+        let buses = self.machine.buses().clone();
+        vcpu::spawn(vcpu, buses, self.control.clone(), Arc::new(move || machine.guest_has_ended()))
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        // The one order in which everything ends: the guest first, then the threads that served it, then what they used.
+        let _ = self.stop();
+        lock(&self.vcpus).clear();
+        lock(&self.threads).drain(..).for_each(ThreadHandle::join);
+        self.machine.detach();
+    }
+}
+
+impl std::fmt::Debug for Vm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vm").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
