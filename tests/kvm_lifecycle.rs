@@ -1,0 +1,280 @@
+//! Start, pause, resume, stop, wait and drop, in every state and against guests that do not cooperate.
+
+mod support;
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use support::{Footprint, Kernel, Transcript, tiny};
+use vmcell::testing::TinyGuest;
+use vmcell::{ErrorKind, Exit, ResetCause, Status, Vm};
+
+const LONG: Duration = Duration::from_secs(30);
+const STOP_PROMISE: Duration = Duration::from_millis(100);
+
+fn started(guest: &TinyGuest, vcpus: u32) -> Vm {
+    let kernel = Kernel::new(guest);
+    let vm = tiny(&kernel).vcpus(vcpus).build().expect("the VM is built");
+    vm.start().expect("the VM starts");
+    vm
+}
+
+fn exit_of(guest: &TinyGuest) -> Exit {
+    started(guest, 1).wait_timeout(LONG).expect("the guest ends")
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn each_way_to_end_is_told_apart() {
+    assert!(matches!(exit_of(&TinyGuest::power_off()), Exit::Shutdown));
+    assert!(matches!(exit_of(&TinyGuest::acpi_reset()), Exit::Reset(ResetCause::Acpi)));
+    assert!(matches!(exit_of(&TinyGuest::keyboard_reset()), Exit::Reset(ResetCause::KeyboardController)));
+    assert!(matches!(exit_of(&TinyGuest::triple_fault()), Exit::Reset(ResetCause::TripleFault)));
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn output_is_complete_when_wait_returns() {
+    let text = "all of it, ".repeat(100);
+    let kernel = Kernel::new(&TinyGuest::print(&text));
+    let transcript = Transcript::default();
+    let vm = tiny(&kernel).console(transcript.console()).build().unwrap();
+    vm.start().unwrap();
+    assert!(matches!(vm.wait().unwrap(), Exit::Shutdown));
+    assert_eq!(transcript.text(), text);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn stop_keeps_its_promise_against_any_guest() {
+    let guests = [
+        TinyGuest::spin(),
+        TinyGuest::halt(),
+        TinyGuest::flood(b'x'),
+        // Where no device is: every store leaves the guest.
+        TinyGuest::store(0xd800_0000, 1),
+    ];
+    for guest in guests {
+        for vcpus in [1, 2] {
+            let vm = started(&guest, vcpus);
+            std::thread::sleep(Duration::from_millis(20));
+            let begin = Instant::now();
+            vm.stop().unwrap();
+            let took = begin.elapsed();
+            assert!(took < STOP_PROMISE, "{took:?} for {vcpus} vCPUs in {guest:?}");
+            assert!(matches!(vm.wait().unwrap(), Exit::Stopped));
+            assert_eq!(vm.status(), Status::Ended);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn stop_keeps_its_promise_while_nobody_reads_the_console() {
+    let kernel = Kernel::new(&TinyGuest::flood(b'x'));
+    let (reader, writer) = std::io::pipe().unwrap();
+    let vm = tiny(&kernel).console(vmcell::Console::descriptors(writer.into(), None)).build().unwrap();
+    vm.start().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let begin = Instant::now();
+    vm.stop().unwrap();
+    assert!(begin.elapsed() < STOP_PROMISE, "{:?}", begin.elapsed());
+    drop(reader);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn stop_returns_in_time_while_a_callback_blocks() {
+    let kernel = Kernel::new(&TinyGuest::flood(b'x'));
+    let (release, blocked) = std::sync::mpsc::channel::<()>();
+    let vm = tiny(&kernel).console(vmcell::Console::callback(move |_| drop(blocked.recv()))).build().unwrap();
+    vm.start().unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let begin = Instant::now();
+    let _ = vm.stop();
+    assert!(begin.elapsed() < STOP_PROMISE, "{:?}", begin.elapsed());
+    drop(release);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_paused_guest_stands_still_and_goes_on() {
+    let kernel = Kernel::new(&TinyGuest::flood(b'x'));
+    let transcript = Transcript::default();
+    let vm = tiny(&kernel).console(transcript.console()).build().unwrap();
+    vm.start().unwrap();
+    assert!(transcript.wait_until(LONG, |text| text.len() > 100));
+    for _ in 0..20 {
+        vm.pause().unwrap();
+        assert_eq!(vm.status(), Status::Paused);
+        // What was printed before is still on its way to us.
+        std::thread::sleep(Duration::from_millis(20));
+        let before = transcript.len();
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(transcript.len(), before);
+        vm.pause().unwrap();
+        vm.resume().unwrap();
+        assert_eq!(vm.status(), Status::Running);
+        assert!(transcript.wait_until(LONG, |text| text.len() > before));
+    }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_halted_guest_with_two_vcpus_pauses_too() {
+    let vm = started(&TinyGuest::halt(), 2);
+    vm.pause().unwrap();
+    vm.resume().unwrap();
+    vm.pause().unwrap();
+    vm.stop().unwrap();
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn what_is_typed_comes_back() {
+    let kernel = Kernel::new(&TinyGuest::echo());
+    let transcript = Transcript::default();
+    let vm = tiny(&kernel).console(transcript.console()).build().unwrap();
+    vm.start().unwrap();
+    let text: String = (0..2000).map(|n| format!("{n},")).collect();
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        let taken = vm.write_console(rest);
+        rest = &rest[taken..];
+    }
+    assert!(transcript.wait_until(LONG, |seen| seen.len() >= text.len()));
+    assert_eq!(transcript.text(), text);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn calls_that_a_state_does_not_allow_are_refused() {
+    let kernel = Kernel::new(&TinyGuest::spin());
+    let vm = tiny(&kernel).build().unwrap();
+    assert_eq!(vm.status(), Status::Ready);
+    for error in [vm.pause(), vm.resume(), vm.wait().map(drop)].map(Result::unwrap_err) {
+        assert_eq!(error.kind(), ErrorKind::InvalidState);
+        assert!(error.to_string().contains("not started"), "{error}");
+    }
+    vm.start().unwrap();
+    assert_eq!(vm.start().unwrap_err().to_string(), "cannot start a VM that runs");
+    vm.resume().unwrap();
+    assert_eq!(vm.wait_timeout(Duration::from_millis(10)).unwrap_err().kind(), ErrorKind::Timeout);
+    vm.stop().unwrap();
+    vm.stop().unwrap();
+    for error in [vm.start(), vm.pause(), vm.resume()].map(Result::unwrap_err) {
+        assert!(error.to_string().ends_with("a VM that has ended"), "{error}");
+    }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn stop_before_start_ends_the_vm() {
+    let kernel = Kernel::new(&TinyGuest::spin());
+    let vm = tiny(&kernel).build().unwrap();
+    vm.stop().unwrap();
+    assert!(matches!(vm.wait().unwrap(), Exit::Stopped));
+    assert_eq!(vm.start().unwrap_err().to_string(), "cannot start a VM that has ended");
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn the_first_reason_to_end_is_the_one_that_counts() {
+    let vm = started(&TinyGuest::power_off(), 1);
+    vm.wait_timeout(LONG).unwrap();
+    vm.stop().unwrap();
+    assert!(matches!(vm.wait().unwrap(), Exit::Shutdown));
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn several_threads_may_wait_and_one_may_poll() {
+    let vm = Arc::new(started(&TinyGuest::spin(), 1));
+    let waiters: Vec<_> = (0..4)
+        .map(|_| {
+            let vm = vm.clone();
+            std::thread::spawn(move || vm.wait().unwrap())
+        })
+        .collect();
+    assert!(!is_readable(&vm));
+    vm.stop().unwrap();
+    assert!(is_readable(&vm) && is_readable(&vm));
+    for waiter in waiters {
+        assert!(matches!(waiter.join().unwrap(), Exit::Stopped));
+    }
+}
+
+fn is_readable(vm: &Vm) -> bool {
+    let path = format!("/proc/self/fdinfo/{}", vm.ended_fd().as_raw_fd());
+    let info = std::fs::read_to_string(path).unwrap();
+    let count = info.lines().find_map(|line| line.strip_prefix("eventfd-count:")).unwrap();
+    u64::from_str_radix(count.trim(), 16).unwrap() > 0
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn vms_in_one_process_do_not_disturb_each_other() {
+    let steady = started(&TinyGuest::spin(), 2);
+    let shared = vmcell::IoThread::new("shared").unwrap();
+    let kernels = [Kernel::new(&TinyGuest::print("a")), Kernel::new(&TinyGuest::print("b"))];
+    for kernel in kernels.iter().cycle().take(20) {
+        let transcript = Transcript::default();
+        let vm = tiny(kernel).io_thread(shared.clone()).console(transcript.console()).build().unwrap();
+        vm.start().unwrap();
+        assert!(matches!(vm.wait_timeout(LONG).unwrap(), Exit::Shutdown));
+        assert_eq!(transcript.len(), 1);
+    }
+    assert_eq!(steady.status(), Status::Running);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn drop_in_any_state_leaves_nothing() {
+    let kernel = Kernel::new(&TinyGuest::flood(b'x'));
+    let before = Footprint::now();
+    for state in 0..5 {
+        let vm = tiny(&kernel).vcpus(2).build().unwrap();
+        if state > 0 {
+            vm.start().unwrap();
+        }
+        match state {
+            2 => vm.pause().unwrap(),
+            3 => vm.stop().unwrap(),
+            4 => {
+                vm.pause().unwrap();
+                vm.resume().unwrap();
+            }
+            _ => {}
+        }
+        drop(vm);
+        assert_eq!(Footprint::now(), before, "state {state}");
+    }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_thousand_vms_leave_no_thread_descriptor_or_mapping() {
+    let kernel = Kernel::new(&TinyGuest::power_off());
+    drop(tiny(&kernel).build().unwrap());
+    let before = Footprint::now();
+    let memory_before = resident_kib();
+    for number in 0..1000 {
+        let vm = tiny(&kernel).build().unwrap();
+        if number % 2 == 0 {
+            vm.start().unwrap();
+        }
+        if number % 4 == 0 {
+            vm.wait_timeout(LONG).unwrap();
+        }
+    }
+    assert_eq!(Footprint::now(), before);
+    let grown = resident_kib().saturating_sub(memory_before);
+    assert!(grown < 4096, "the process grew by {grown} KiB");
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
