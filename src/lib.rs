@@ -1,6 +1,7 @@
 //! VM isolation primitives for Linux/KVM.
 #![allow(dead_code)]
 
+mod arch;
 pub mod bus;
 mod config;
 mod console;

@@ -1,0 +1,14 @@
+//! What differs from one CPU family to the next: where memory and devices lie, how a kernel is loaded and entered, and
+//! the state in which a vCPU starts.
+//!
+//! Not here: ioctls (`kvm`), the devices at the addresses named here (`legacy`, `virtio`). `vm` calls it while it builds a
+//! machine, and nothing of it runs afterwards. The present CPU family is x86_64, and only `arch` and the register file of
+//! `kvm` know that.
+
+mod x86_64;
+
+pub(crate) use x86_64::{
+    CMOS_PORT, CMOS_PORTS, COM1_GSI, COM1_PORT, COM1_PORTS, Entry, I8042_PORT, I8042_PORTS, KVM_IDENTITY_MAP, KVM_TSS,
+    MAX_MMIO_DEVICES, MMIO_DEVICE_SIZE, MmioSlot, POWER_PORT, POWER_PORTS, Platform, RESET_VALUE, SLEEP_TYPE_S5, load,
+    memory_layout, mmio_device, setup_vcpu,
+};

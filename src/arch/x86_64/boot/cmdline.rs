@@ -1,0 +1,74 @@
+//! The command line: the caller's, with the devices in it where no ACPI tables tell of them.
+
+use std::fmt::Write;
+
+use super::Placed;
+use crate::arch::x86_64::layout::{CMDLINE, CMDLINE_ROOM, MMIO_DEVICE_SIZE, MmioSlot};
+use crate::config::{Boot, Discovery};
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory::GuestMemory;
+
+/// Writes the command line and its NUL; `limit` is the longest that the kernel takes, without the NUL.
+pub(super) fn write(memory: &GuestMemory, boot: &Boot, devices: &[MmioSlot], limit: u32) -> Result<Placed> {
+    let devices = if boot.discovery == Discovery::Cmdline { devices } else { &[] };
+    let text = with_devices(&boot.cmdline, devices);
+    let limit = limit.min(CMDLINE_ROOM - 1) as usize;
+    if let Some(position) = text.find('\0') {
+        return Err(refuse(format!("the command line has a NUL at byte {position}, allowed is none")));
+    }
+    if text.len() > limit {
+        let appended = match text.len() - boot.cmdline.len() {
+            0 => String::new(),
+            appended => format!(", {appended} of them for devices"),
+        };
+        return Err(refuse(format!("the command line has {} bytes{appended}; allowed are {limit}", text.len())));
+    }
+    let mut bytes = text.into_bytes();
+    bytes.push(0);
+    memory.write(CMDLINE, &bytes)?;
+    Ok(Placed { start: CMDLINE, len: bytes.len() as u64 })
+}
+
+/// Adds `virtio_mmio.device=SIZE@ADDR:IRQ` for each device (Documentation/admin-guide/kernel-parameters.txt).
+///
+/// What follows a lone `--` goes to the guest's init, so the devices stand before it.
+fn with_devices(cmdline: &str, devices: &[MmioSlot]) -> String {
+    let (kernel, init) = cmdline.split_at(init_arguments(cmdline));
+    let mut text = kernel.trim_end_matches(' ').to_owned();
+    if devices.is_empty() {
+        return cmdline.to_owned();
+    }
+    for device in devices {
+        let separator = if text.is_empty() { "" } else { " " };
+        let size = MMIO_DEVICE_SIZE >> 10;
+        // Writing into a String does not fail.
+        let _ = write!(text, "{separator}virtio_mmio.device={size}K@{}:{}", device.gpa, device.gsi);
+    }
+    if !init.is_empty() {
+        text.push(' ');
+        text.push_str(init);
+    }
+    text
+}
+
+/// Where the word `--` starts, or else the end. Linux splits at white space outside of double quotes.
+fn init_arguments(cmdline: &str) -> usize {
+    let (mut quoted, mut word) = (false, 0);
+    for (at, byte) in cmdline.bytes().chain([b' ']).enumerate() {
+        match byte {
+            b'"' => quoted = !quoted,
+            _ if byte.is_ascii_whitespace() && !quoted => {
+                if cmdline.get(word..at) == Some("--") {
+                    return word;
+                }
+                word = at + 1;
+            }
+            _ => {}
+        }
+    }
+    cmdline.len()
+}
+
+fn refuse(message: String) -> Error {
+    Error::new(ErrorKind::BootImage, message)
+}

@@ -1,0 +1,51 @@
+//! x86_64: a PC without a PC's firmware.
+//!
+//! | Question | File |
+//! |---|---|
+//! | Where is what in the guest's address space? | `layout` |
+//! | How do kernel, initrd and command line get into memory? | `boot` |
+//! | What does the `cpuid` instruction answer? | `cpuid` |
+//! | Which registers does the guest start with? | `regs`, `msr` |
+//! | How does the guest find its devices? | `acpi`, or `boot::cmdline` |
+
+mod acpi;
+mod boot;
+mod cpuid;
+mod layout;
+mod msr;
+mod regs;
+
+pub(crate) use boot::{Entry, Platform, load};
+pub(crate) use layout::{
+    CMOS_PORT, CMOS_PORTS, COM1_GSI, COM1_PORT, COM1_PORTS, I8042_PORT, I8042_PORTS, KVM_IDENTITY_MAP, KVM_TSS,
+    MAX_MMIO_DEVICES, MMIO_DEVICE_SIZE, MmioSlot, POWER_PORT, POWER_PORTS, RESET_VALUE, SLEEP_TYPE_S5, memory_layout,
+    mmio_device,
+};
+
+use crate::error::Result;
+use crate::kvm::{CpuidEntry, LocalApicLine, Vcpu};
+
+/// Delivery modes of a LAPIC's local interrupt lines (Intel SDM, volume 3, section 11.5.1).
+const DELIVER_NMI: u8 = 4;
+const DELIVER_EXTINT: u8 = 7;
+
+/// Brings a vCPU into the state in which a boot loader hands over to a kernel.
+///
+/// `supported` is what KVM can give, `vcpus` how many the machine has. The first vCPU gets the registers that `entry` asks
+/// for; the others stay as KVM made them, and wait for the guest to start them through their LAPICs.
+///
+/// # Errors
+/// `ErrorKind::Kvm` where KVM refuses a part of it.
+pub(crate) fn setup_vcpu(vcpu: &Vcpu, supported: &[CpuidEntry], vcpus: u32, entry: &Entry) -> Result<()> {
+    // A host whose counter has no fixed frequency cannot tell it; the guest then finds out for itself.
+    let tsc_khz = vcpu.tsc_khz().ok();
+    vcpu.set_cpuid(&cpuid::entries(supported, &cpuid::Topology { vcpus, index: vcpu.index() }, tsc_khz))?;
+    msr::set(vcpu)?;
+    vcpu.reset_fpu()?;
+    vcpu.set_lapic_line(LocalApicLine::Lint0, DELIVER_EXTINT)?;
+    vcpu.set_lapic_line(LocalApicLine::Lint1, DELIVER_NMI)?;
+    if vcpu.index() == 0 {
+        regs::set(vcpu, entry)?;
+    }
+    Ok(())
+}
