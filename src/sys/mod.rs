@@ -5,10 +5,16 @@
 
 mod epoll;
 mod eventfd;
+mod file;
+mod random;
 mod signal;
+mod tap;
 mod thread;
 
 pub(crate) use epoll::{Epoll, Interest, Readiness};
 pub use eventfd::EventFd;
+pub(crate) use file::{ZeroMode, is_writable, open_disk, try_lock, zero_range};
+pub(crate) use random::random_bytes;
 pub(crate) use signal::{KickSignal, SignalSet};
+pub(crate) use tap::{Offloads, Tap};
 pub(crate) use thread::{ThreadHandle, spawn};
