@@ -126,7 +126,8 @@ fn a_panic_is_a_reset() {
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
 fn the_guest_knows_the_time() {
-    let script = "cat /sys/devices/system/clocksource/clocksource0/current_clocksource; echo now=$(date +%s)-end; sleep 1";
+    let script =
+        "cat /sys/devices/system/clocksource/clocksource0/current_clocksource; echo now=$(date +%s)-end; sleep 1";
     let guest = LinuxGuest::new(script).start(|builder| builder);
     guest.expect("-end");
     let here = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();

@@ -35,8 +35,8 @@ fn a_guest_whose_console_nobody_reads_goes_on() {
     let (reader, writer) = std::io::pipe().unwrap();
     let script = "seq 1 40000; poweroff -f";
     let begin = Instant::now();
-    let guest = LinuxGuest::new(script)
-        .start(|builder| builder.console(vmcell::Console::descriptors(writer.into(), None)));
+    let guest =
+        LinuxGuest::new(script).start(|builder| builder.console(vmcell::Console::descriptors(writer.into(), None)));
     let exit = guest.vm.wait_timeout(Duration::from_secs(150)).unwrap();
     assert!(matches!(exit, vmcell::Exit::Shutdown), "{exit:?} after {:?}", begin.elapsed());
     drop(reader);

@@ -28,10 +28,10 @@ fn with_address(address: &str, script: &str) -> LinuxGuest {
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
 fn the_host_answers_a_ping_and_the_guest_too() {
     let tap = HostTap::new("vmc-ping", Some("10.77.1.1/24"), 1500);
-    let script = "in_root ping -c 3 -i 0.2 -W 5 10.77.1.1; echo mac=$(cat /sys/class/net/eth0/address)-end; echo ready; sleep 5";
+    let script =
+        "in_root ping -c 3 -i 0.2 -W 5 10.77.1.1; echo mac=$(cat /sys/class/net/eth0/address)-end; echo ready; sleep 5";
     let mac = [2, 0, 0, 0x77, 1, 2];
-    let guest =
-        with_address("10.77.1.2", script).start(|builder| builder.disk(root_disk()).nic(nic(&tap).mac(mac)));
+    let guest = with_address("10.77.1.2", script).start(|builder| builder.disk(root_disk()).nic(nic(&tap).mac(mac)));
     guest.expect("ready");
     host("ping", &["-c", "2", "-W", "5", "10.77.1.2"]);
     let text = guest.finish();
@@ -51,8 +51,7 @@ fn pattern(len: usize) -> Vec<u8> {
 }
 
 fn md5(bytes: &[u8]) -> String {
-    let mut child =
-        Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("md5sum starts");
+    let mut child = Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("md5sum starts");
     child.stdin.take().expect("a pipe").write_all(bytes).expect("md5sum reads");
     let output = child.wait_with_output().expect("md5sum ends");
     String::from_utf8_lossy(&output.stdout).split_whitespace().next().expect("a sum").to_owned()
@@ -80,8 +79,8 @@ in_root bash -c 'exec 3<>/dev/tcp/10.77.2.1/7000; cat <&3' > /tmp/data
 echo got=$(md5sum < /tmp/data | cut -d' ' -f1)-end
 in_root bash -c 'exec 3<>/dev/tcp/10.77.2.1/7000; cat >&3' < /tmp/data
 "#;
-    let text = with_address("10.77.2.2", script)
-        .run(|builder| builder.memory_mib(512).disk(root_disk()).nic(nic(&tap)));
+    let text =
+        with_address("10.77.2.2", script).run(|builder| builder.memory_mib(512).disk(root_disk()).nic(nic(&tap)));
     assert_eq!(between(&text, "got=", "-end"), md5(&data), "{text}");
     assert!(server.join().unwrap() == data, "the host got something else back");
 }
@@ -141,7 +140,8 @@ fn two_guests_talk_to_each_other() {
     let server = with_address("10.77.5.1", "echo listening; in_root iperf3 -s -1 && echo served")
         .start(|builder| builder.disk(root_disk()).nic(nic(&taps[0])));
     server.expect("listening");
-    let script = "for n in 1 2 3 4 5 6 7 8 9; do in_root iperf3 -c 10.77.5.1 -n 20M && echo talked && break; sleep 1; done";
+    let script =
+        "for n in 1 2 3 4 5 6 7 8 9; do in_root iperf3 -c 10.77.5.1 -n 20M && echo talked && break; sleep 1; done";
     let text = with_address("10.77.5.2", script).run(|builder| builder.disk(root_disk()).nic(nic(&taps[1])));
     assert!(text.contains("talked"), "{text}");
     assert!(server.finish().contains("served"));

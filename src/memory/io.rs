@@ -75,10 +75,15 @@ impl IoRanges {
         retry(|| unsafe { libc::readv(fd.as_raw_fd(), self.vectors.as_ptr(), self.count()) })
     }
 
-    /// Writes the ranges with one write, as a packet device wants it; says how many bytes went.
-    pub(crate) fn drain_once(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        // SAFETY: as in `drain_to`.
-        retry(|| unsafe { libc::writev(fd.as_raw_fd(), self.vectors.as_ptr(), self.count()) })
+    /// Writes `head`, which the guest cannot change, and the ranges with one write, as a packet device wants it; says how
+    /// many bytes went.
+    pub(crate) fn drain_once(&self, fd: BorrowedFd<'_>, head: &[u8]) -> io::Result<usize> {
+        let mut vectors = Vec::with_capacity(self.vectors.len() + 1);
+        vectors.push(libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() });
+        vectors.extend_from_slice(&self.vectors);
+        let count = vectors.len().min(MAX_VECTORS) as libc::c_int;
+        // SAFETY: as in `drain_to`; `head` is only read, and outlives the call.
+        retry(|| unsafe { libc::writev(fd.as_raw_fd(), vectors.as_ptr(), count) })
     }
 
     fn count(&self) -> libc::c_int {

@@ -5,12 +5,18 @@
 
 mod epoll;
 mod eventfd;
+mod file;
+mod random;
 mod signal;
 mod stream;
+mod tap;
 mod thread;
 
 pub(crate) use epoll::{Epoll, Interest, Readiness};
 pub use eventfd::EventFd;
+pub(crate) use file::{ZeroMode, is_writable, open_disk, try_lock, zero_range};
+pub(crate) use random::random_bytes;
 pub(crate) use signal::{KickSignal, SignalSet};
 pub(crate) use stream::{InputStream, OutputStream};
+pub(crate) use tap::{Offloads, Tap};
 pub(crate) use thread::{ThreadHandle, current_thread_id, kick_thread, spawn};

@@ -43,3 +43,11 @@ pub use queue::{Queue, QueueConfig};
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Serves a read of a config space that is `config`; what lies past its end stays as it is.
+pub(crate) fn read_config_bytes(config: &[u8], offset: u64, data: &mut [u8]) {
+    let rest = usize::try_from(offset).ok().and_then(|offset| config.get(offset..)).unwrap_or_default();
+    for (to, from) in data.iter_mut().zip(rest) {
+        *to = *from;
+    }
+}

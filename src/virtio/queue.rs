@@ -131,7 +131,7 @@ impl Queue {
                 Next::Empty => return Ok(None),
             }
         }
-        self.shared.more.store(true, Ordering::Release);
+        self.revisit();
         Ok(None)
     }
 
@@ -144,6 +144,14 @@ impl Queue {
         if wanted {
             self.shared.interrupt.signal_used(self.shared.index);
         }
+    }
+
+    /// Has the transport process this queue again, as if the driver had rung.
+    ///
+    /// For a device that found, in a call about something else, that it can go on with a queue whose driver was not asked
+    /// to ring.
+    pub fn revisit(&self) {
+        self.shared.more.store(true, Ordering::Release);
     }
 
     /// Whether `pop` left work behind that needs another visit.

@@ -1,12 +1,13 @@
 //! The description of a VM, and the one function that says in which order it is made.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::control::Control;
 use super::handle::Vm;
-use super::machine::Machine;
+use super::machine::{Machine, Parts};
 use crate::arch;
-use crate::block::Disk;
+use crate::block::{Disk, Identity};
 use crate::config::{Boot, MemoryConfig, check_vcpus};
 use crate::console::Console;
 use crate::error::{Error, ErrorKind, Result};
@@ -117,15 +118,13 @@ impl VmBuilder {
         check_vcpus(self.vcpus)?;
         self.memory.validate()?;
         self.check_device_count()?;
+        self.check_disks_are_apart()?;
 
         let kvm = Kvm::open()?;
         let supported = kvm.supported_cpuid()?;
         arch::check_memory_size(self.memory.bytes(), &supported)?;
-        let memory = GuestMemory::map(
-            &arch::memory_layout(self.memory.bytes()),
-            self.memory.backing,
-            self.memory.pages,
-        )?;
+        let memory =
+            GuestMemory::map(&arch::memory_layout(self.memory.bytes()), self.memory.backing, self.memory.pages)?;
         let vm = kvm.create_vm()?;
         let vcpus = make_vcpus(&vm, &memory, self.vcpus)?;
         let control = Arc::new(Control::new(vcpus.iter().map(Vcpu::kicker).collect())?);
@@ -137,6 +136,37 @@ impl VmBuilder {
         }
         let machine = Machine::assemble(vm, &memory, &control, self.into_parts()?)?;
         Ok(Vm::new(control, machine, vcpus))
+    }
+
+    /// Turns what a user gave into devices, in the order in which the guest finds them.
+    fn into_parts(self) -> Result<Parts> {
+        let mut devices: Vec<(Box<dyn VirtioDevice>, Option<IoThread>)> = Vec::new();
+        for disk in self.disks {
+            let io_thread = disk.chosen_io_thread().cloned();
+            devices.push((Box::new(disk.build()?), io_thread));
+        }
+        for nic in self.nics {
+            let io_thread = nic.chosen_io_thread().cloned();
+            devices.push((Box::new(nic.build()?), io_thread));
+        }
+        devices.extend(self.devices.into_iter().map(|device| (device, None)));
+        let io_thread = self.io_thread.map_or_else(|| IoThread::new("vmcell-io"), Ok)?;
+        Ok(Parts { devices, console: self.console, io_thread })
+    }
+
+    /// The lock on a file keeps other VMs away, but not a second disk of the same VM that only reads.
+    fn check_disks_are_apart(&self) -> Result<()> {
+        let mut seen: HashMap<Identity, &Disk> = HashMap::new();
+        for disk in &self.disks {
+            if let Some(other) = seen.insert(disk.identity()?, disk)
+                && !(disk.is_read_only() && other.is_read_only())
+            {
+                let message =
+                    format!("disk {} is given twice; a disk that is written to may be given once", disk.name());
+                return Err(Error::new(ErrorKind::InvalidConfig, message));
+            }
+        }
+        Ok(())
     }
 
     fn device_count(&self) -> usize {
@@ -151,4 +181,18 @@ impl VmBuilder {
         let message = format!("{count} disks, network interfaces and other devices were asked for, allowed are {most}");
         Err(Error::new(ErrorKind::InvalidConfig, message))
     }
+}
+
+/// Memory before the irqchip, the irqchip before the vCPUs: see [`KvmVm`].
+fn make_vcpus(vm: &KvmVm, memory: &GuestMemory, vcpus: u32) -> Result<Vec<Vcpu>> {
+    let most = vm.max_vcpus();
+    if vcpus > most {
+        let message = format!("{vcpus} vCPUs were asked for, allowed are {most} by this host's KVM");
+        return Err(Error::new(ErrorKind::InvalidConfig, message));
+    }
+    vm.add_memory(memory)?;
+    vm.set_kvm_pages(arch::KVM_TSS, arch::KVM_IDENTITY_MAP)?;
+    vm.create_irqchip()?;
+    vm.create_pit()?;
+    (0..vcpus).map(|index| vm.create_vcpu(index)).collect()
 }

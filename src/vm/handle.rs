@@ -54,7 +54,13 @@ impl Vm {
     }
 
     pub(super) fn new(control: Arc<Control>, machine: Machine, vcpus: Vec<Vcpu>) -> Self {
-        Self { control, machine: Arc::new(machine), vcpus: Mutex::new(vcpus), threads: Mutex::default(), transition: Mutex::default() }
+        Self {
+            control,
+            machine: Arc::new(machine),
+            vcpus: Mutex::new(vcpus),
+            threads: Mutex::default(),
+            transition: Mutex::default(),
+        }
     }
 
     /// Starts the vCPUs, each in a thread of its own, and returns at once.

@@ -98,11 +98,11 @@ fn connect(vm: &KvmVm, bus: &mut Bus, slot: arch::MmioSlot, transport: &Arc<Mmio
 
 fn ports(serial: &Arc<Serial>, control: &Arc<Control>) -> Result<Bus> {
     let mut bus = Bus::new();
-    bus.insert(arch::COM1_PORT.into(), 8, serial.clone())?;
+    bus.insert(arch::COM1_PORT.into(), arch::COM1_PORTS.into(), serial.clone())?;
     let ends = control.clone();
     let i8042 = I8042::new(move || ends.end(Exit::Reset(ResetCause::KeyboardController)));
-    bus.insert(arch::I8042_PORT.into(), 5, Arc::new(i8042))?;
-    bus.insert(arch::CMOS_PORT.into(), 2, Arc::new(Cmos))?;
+    bus.insert(arch::I8042_PORT.into(), arch::I8042_PORTS.into(), Arc::new(i8042))?;
+    bus.insert(arch::CMOS_PORT.into(), arch::CMOS_PORTS.into(), Arc::new(Cmos))?;
     let values = PowerValues { soft_off: arch::SLEEP_TYPE_S5, reset: arch::RESET_VALUE };
     let ends = control.clone();
     let power = Power::new(values, move |request| {
@@ -111,6 +111,6 @@ fn ports(serial: &Arc<Serial>, control: &Arc<Control>) -> Result<Bus> {
             PowerRequest::Reset => Exit::Reset(ResetCause::Acpi),
         });
     });
-    bus.insert(arch::POWER_PORT.into(), 3, Arc::new(power))?;
+    bus.insert(arch::POWER_PORT.into(), arch::POWER_PORTS.into(), Arc::new(power))?;
     Ok(bus)
 }

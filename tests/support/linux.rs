@@ -25,7 +25,9 @@ in_root() { chroot /root /usr/bin/env PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/t
 "#;
 
 pub fn path_of(variable: &str) -> PathBuf {
-    std::env::var_os(variable).map(PathBuf::from).unwrap_or_else(|| panic!("{variable} is not set; run cargo xtask test"))
+    std::env::var_os(variable)
+        .map(PathBuf::from)
+        .unwrap_or_else(|| panic!("{variable} is not set; run cargo xtask test"))
 }
 
 /// Describes one run of a script in a Linux guest.
@@ -156,9 +158,7 @@ fn cpio(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
     let mut archive = Vec::new();
     for (name, mode, content) in files.iter().chain(&[("TRAILER!!!", 0, &[][..])]) {
         let (size, name_size) = (content.len(), name.len() + 1);
-        archive.extend(
-            format!("070701{:08x}{mode:08x}{:08x}{:08x}{:08x}{:08x}{size:08x}", 0, 0, 0, 1, 0).bytes(),
-        );
+        archive.extend(format!("070701{:08x}{mode:08x}{:08x}{:08x}{:08x}{:08x}{size:08x}", 0, 0, 0, 1, 0).bytes());
         archive.extend(format!("{:08x}{:08x}{:08x}{:08x}{name_size:08x}{:08x}", 0, 0, 0, 0, 0).bytes());
         archive.extend(name.bytes().chain([0]));
         archive.resize(archive.len().next_multiple_of(4), 0);

@@ -22,12 +22,30 @@ pub(crate) use layout::{
     mmio_device,
 };
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::{CpuidEntry, LocalApicLine, Vcpu};
 
 /// Delivery modes of a LAPIC's local interrupt lines (Intel SDM, volume 3, section 11.5.1).
 const DELIVER_NMI: u8 = 4;
 const DELIVER_EXTINT: u8 = 7;
+
+/// Refuses more memory than the host's CPU can address, which KVM would only find out when the guest uses it.
+pub(crate) fn check_memory_size(bytes: u64, supported: &[CpuidEntry]) -> Result<()> {
+    // Where the leaf is missing, 36 bits are what every CPU with long mode has.
+    let bits = supported.iter().find(|entry| entry.function == 0x8000_0008).map_or(36, |entry| entry.eax & 0xff);
+    let most = 1u64
+        .checked_shl(bits)
+        .map_or(u64::MAX, |space| space.saturating_sub(layout::MMIO_GAP_END - layout::MMIO_GAP_START));
+    if bytes <= most {
+        return Ok(());
+    }
+    let message = format!(
+        "{} MiB of memory were asked for, allowed are {} MiB on this host, whose CPU has {bits} physical address bits",
+        bytes >> 20,
+        most >> 20
+    );
+    Err(Error::new(ErrorKind::InvalidConfig, message))
+}
 
 /// Brings a vCPU into the state in which a boot loader hands over to a kernel.
 ///

@@ -1,0 +1,54 @@
+//! How a disk is shown to the guest.
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// What the guest can be told of a disk's serial number, in bytes (5.2.6).
+pub(crate) const MAX_SERIAL: usize = 20;
+
+/// How a disk's requests reach its file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Engine {
+    /// Ordinary system calls, one request after the other.
+    #[default]
+    Sync,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DiskConfig {
+    pub(crate) read_only: bool,
+    pub(crate) serial: String,
+    pub(crate) engine: Engine,
+}
+
+impl DiskConfig {
+    pub(crate) fn validate(&self) -> Result<()> {
+        let serial = &self.serial;
+        if serial.len() <= MAX_SERIAL && serial.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
+            return Ok(());
+        }
+        let len = serial.len();
+        let message =
+            format!("disk serial {serial:?} has {len} bytes, allowed are 0 to {MAX_SERIAL} printable ASCII ones");
+        Err(Error::new(ErrorKind::InvalidConfig, message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_serial(serial: &str) -> DiskConfig {
+        DiskConfig { serial: serial.to_owned(), ..DiskConfig::default() }
+    }
+
+    #[test]
+    fn serials_are_at_most_twenty_printable_bytes() {
+        assert!(with_serial("").validate().is_ok());
+        assert!(with_serial("abcdefghij 123456789").validate().is_ok());
+        for serial in ["abcdefghij 1234567890", "tab\t", "nul\0", "süß"] {
+            let error = with_serial(serial).validate().unwrap_err();
+            assert!(error.to_string().contains("allowed are 0 to 20 printable ASCII"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! How a network interface is shown to the guest, and the names that a TAP device may have.
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// IFNAMSIZ, with its NUL.
+const NAME_BYTES: usize = 16;
+/// The least that IPv4 allows (RFC 791), and the virtio specification with it (5.1.4.1).
+const MIN_MTU: u16 = 68;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NicConfig {
+    pub(crate) mac: Option<[u8; 6]>,
+    pub(crate) mtu: Option<u16>,
+}
+
+impl NicConfig {
+    pub(crate) fn validate(&self) -> Result<()> {
+        if let Some(mac) = self.mac.filter(|mac| mac[0] & 1 == 1 || *mac == [0; 6]) {
+            let [a, b, c, d, e, f] = mac;
+            let message = format!(
+                "MAC address {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x} is no unicast address (its first byte must \
+                 be even, and not all may be zero)"
+            );
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
+        }
+        if let Some(mtu) = self.mtu.filter(|mtu| *mtu < MIN_MTU) {
+            let message = format!("an MTU of {mtu} bytes was asked for, allowed are {MIN_MTU} to {}", u16::MAX);
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses names that no network interface can have.
+pub(crate) fn check_tap_name(name: &str) -> Result<()> {
+    let len = name.len();
+    if len == 0 || len >= NAME_BYTES {
+        let message = format!("TAP name {name:?} has {len} bytes, allowed are 1 to {}", NAME_BYTES - 1);
+        return Err(Error::new(ErrorKind::InvalidConfig, message));
+    }
+    // The kernel refuses the same; a percent sign would make it invent a name.
+    let forbidden = |byte: u8| byte.is_ascii_whitespace() || matches!(byte, 0 | b'/' | b':' | b'%');
+    if name.bytes().any(forbidden) || matches!(name, "." | "..") {
+        let message = format!("TAP name {name:?} must hold no space, NUL, slash, colon or percent sign");
+        return Err(Error::new(ErrorKind::InvalidConfig, message));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_one_to_fifteen_bytes() {
+        assert!(check_tap_name("t").is_ok());
+        assert!(check_tap_name("vmcell-tap-0123").is_ok());
+        let long = check_tap_name("vmcell-tap-01234").unwrap_err().to_string();
+        assert_eq!(long, "TAP name \"vmcell-tap-01234\" has 16 bytes, allowed are 1 to 15");
+        assert!(check_tap_name("").is_err());
+    }
+
+    #[test]
+    fn names_that_the_kernel_refuses_are_refused() {
+        for name in ["a/b", "a b", "a\0b", "a:0", "tap%d", ".", ".."] {
+            assert!(check_tap_name(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_must_be_unicast() {
+        let mac = |mac| NicConfig { mac: Some(mac), mtu: None }.validate();
+        assert!(mac([2, 0, 0, 0, 0, 1]).is_ok());
+        assert!(mac([0, 0, 0, 0, 0, 1]).is_ok());
+        for refused in [[0; 6], [0xff; 6], [1, 0, 0x5e, 0, 0, 1]] {
+            assert!(mac(refused).unwrap_err().to_string().contains("is no unicast address"));
+        }
+    }
+
+    #[test]
+    fn the_mtu_is_at_least_what_ip_needs() {
+        let mtu = |mtu| NicConfig { mac: None, mtu: Some(mtu) }.validate();
+        assert!(mtu(68).is_ok() && mtu(u16::MAX).is_ok());
+        assert_eq!(mtu(67).unwrap_err().to_string(), "an MTU of 67 bytes was asked for, allowed are 68 to 65535");
+    }
+}

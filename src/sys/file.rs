@@ -1,0 +1,96 @@
+//! What the standard library does not offer on files: locks that belong to the open file, and holes.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Opens a file for reading, or for both, without ever waiting: an ordinary open of a FIFO waits for its other end.
+pub(crate) fn open_disk(path: &Path, write: bool) -> io::Result<File> {
+    File::options().read(true).write(write).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
+/// Locks a whole file for this open file description, against every other one. Never waits.
+///
+/// # Errors
+/// `WouldBlock` where another holds a lock that excludes it; whatever else the file system answers.
+pub(crate) fn try_lock(file: &File, exclusive: bool) -> io::Result<()> {
+    let kind = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
+    // SAFETY: all-zero bytes are a valid flock; open file description locks demand that `l_pid` stays zero.
+    let mut range: libc::flock = unsafe { std::mem::zeroed() };
+    range.l_type = kind as libc::c_short;
+    range.l_whence = libc::SEEK_SET as libc::c_short;
+    // SAFETY: the descriptor is open, and the pointer is valid for the call.
+    match check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &range) }) {
+        Err(e) if e.raw_os_error() == Some(libc::EACCES) => Err(io::ErrorKind::WouldBlock.into()),
+        other => other,
+    }
+}
+
+/// Whether the descriptor was opened for reading and writing.
+pub(crate) fn is_writable(file: &File) -> io::Result<bool> {
+    // SAFETY: the descriptor is open, and F_GETFL takes no argument.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    check(flags)?;
+    Ok(flags & libc::O_ACCMODE == libc::O_RDWR)
+}
+
+/// How a range is made to read as zeros without writing them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ZeroMode {
+    /// Gives the range's storage back.
+    Deallocate,
+    /// Keeps the range's storage.
+    Keep,
+}
+
+/// Makes `len` bytes from `offset` on read as zeros; the file's size stays as it is.
+///
+/// # Errors
+/// `Unsupported` where the file system or the device has no such operation; whatever else it answers.
+pub(crate) fn zero_range(file: &File, offset: u64, len: u64, mode: ZeroMode) -> io::Result<()> {
+    let invalid = |_| io::Error::from_raw_os_error(libc::EINVAL);
+    let (offset, len) = (i64::try_from(offset).map_err(invalid)?, i64::try_from(len).map_err(invalid)?);
+    let flags = match mode {
+        ZeroMode::Deallocate => libc::FALLOC_FL_PUNCH_HOLE,
+        ZeroMode::Keep => libc::FALLOC_FL_ZERO_RANGE,
+    };
+    loop {
+        // SAFETY: the descriptor is open, and the call takes plain numbers.
+        let done = unsafe { libc::fallocate64(file.as_raw_fd(), flags | libc::FALLOC_FL_KEEP_SIZE, offset, len) };
+        match check(done) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => return Err(io::ErrorKind::Unsupported.into()),
+            other => return other,
+        }
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_exclude_other_open_files_of_the_same_process() {
+        let named = tempfile::NamedTempFile::new().unwrap();
+        let open = || File::options().read(true).write(true).open(named.path()).unwrap();
+        let (first, second) = (open(), open());
+        try_lock(&first, false).unwrap();
+        try_lock(&second, false).unwrap();
+        assert_eq!(try_lock(&second, true).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(first);
+        try_lock(&second, true).unwrap();
+    }
+
+    #[test]
+    fn only_read_write_descriptors_are_writable() {
+        let named = tempfile::NamedTempFile::new().unwrap();
+        assert!(is_writable(named.as_file()).unwrap());
+        assert!(!is_writable(&File::open(named.path()).unwrap()).unwrap());
+    }
+}
