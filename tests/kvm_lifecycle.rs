@@ -30,7 +30,8 @@ fn each_way_to_end_is_told_apart() {
     assert!(matches!(exit_of(&TinyGuest::power_off()), Exit::Shutdown));
     assert!(matches!(exit_of(&TinyGuest::acpi_reset()), Exit::Reset(ResetCause::Acpi)));
     assert!(matches!(exit_of(&TinyGuest::keyboard_reset()), Exit::Reset(ResetCause::KeyboardController)));
-    assert!(matches!(exit_of(&TinyGuest::triple_fault()), Exit::Reset(ResetCause::TripleFault)));
+    let exit = exit_of(&TinyGuest::triple_fault());
+    assert!(matches!(exit, Exit::Reset(ResetCause::TripleFault)), "{exit:?}");
 }
 
 #[test]
@@ -88,7 +89,12 @@ fn stop_keeps_its_promise_while_nobody_reads_the_console() {
 fn stop_returns_in_time_while_a_callback_blocks() {
     let kernel = Kernel::new(&TinyGuest::flood(b'x'));
     let (release, blocked) = std::sync::mpsc::channel::<()>();
-    let vm = tiny(&kernel).console(vmcell::Console::callback(move |_| drop(blocked.recv()))).build().unwrap();
+    let vm = tiny(&kernel)
+        .console(vmcell::Console::callback(move |_| {
+            let _ = blocked.recv();
+        }))
+        .build()
+        .unwrap();
     vm.start().unwrap();
     std::thread::sleep(Duration::from_millis(100));
     let begin = Instant::now();

@@ -84,14 +84,16 @@ impl TinyGuest {
         ])
     }
 
-    /// Raises an exception with an empty interrupt descriptor table.
+    /// Reads where nothing is mapped, with an empty interrupt descriptor table.
     pub fn triple_fault() -> Self {
         Self::new([
             0xbc, 0x00, 0x00, 0x20, 0x00, // mov esp, 0x200000
             0x6a, 0x00, //                   push 0
             0x6a, 0x00, //                   push 0
             0x0f, 0x01, 0x1c, 0x24, //       lidt [rsp]
-            0xcc, //                         int3
+            0x48, 0x31, 0xc0, //             xor rax, rax
+            0x48, 0xff, 0xc8, //             dec rax
+            0x8a, 0x00, //                   mov al, [rax]
         ])
     }
 

@@ -43,7 +43,8 @@ fn run(vcpu: &mut Vcpu, buses: &Buses, control: &Control) -> Result<()> {
     loop {
         match control.next_step() {
             Step::Run => {
-                if let Some(exit) = serve(vcpu.run()?, buses)? {
+                let served = serve(vcpu.run()?, buses);
+                if let Some(exit) = served.map_err(|error| located(error, vcpu))? {
                     control.end(exit);
                 }
             }
@@ -106,6 +107,14 @@ fn system_event(event: SystemEvent) -> Result<Exit> {
 
 fn failed(what: String) -> Error {
     Error::new(ErrorKind::Guest, format!("the guest {what}"))
+}
+
+/// Adds where the guest was.
+fn located(error: Error, vcpu: &Vcpu) -> Error {
+    match vcpu.registers() {
+        Ok(registers) => error.with_source(format!("vCPU {} was at rip={:#x}", vcpu.index(), registers.rip)),
+        Err(_) => error,
+    }
 }
 
 fn panicked(index: u32) -> Error {
