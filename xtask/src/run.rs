@@ -135,8 +135,8 @@ fn run_direct(prepared: &Prepared, options: &RunOptions) -> Result<u8> {
     eprintln!("xtask: network: {}", launcher::tap_up());
     eprintln!("xtask: running\n\n    {}\n", launcher::pretty(&command));
     let _terminal = terminal::Saved::now();
-    let (status, script) = watch(&mut command)?;
-    Ok(script.filter(|_| status == 0).unwrap_or(status))
+    let (status, shell) = watch(&mut command)?;
+    overall(status, shell)
 }
 
 fn run_nested(prepared: &Prepared, options: &RunOptions) -> Result<u8> {
@@ -166,29 +166,45 @@ fn run_nested(prepared: &Prepared, options: &RunOptions) -> Result<u8> {
     eprintln!("xtask: running, in the nested host\n\n    {}\n", launcher::pretty(&command));
     eprintln!("xtask: the nested host takes some seconds to start; everything here is emulated and slow");
     let _terminal = terminal::Saved::now();
-    let (_, script) = watch(&mut qemu)?;
+    let (_, shell) = watch(&mut qemu)?;
     let markers = std::fs::read_to_string(&markers).unwrap_or_default();
     let Some(status) = launcher_status(&markers) else {
         return Err(Error::new("the nested host ended before the launcher did"));
     };
-    Ok(script.filter(|_| status == 0).unwrap_or(status))
+    overall(status, shell)
+}
+
+/// The exit status: the launcher's if it failed, else that of the guest's shell where it ran a script.
+fn overall(launcher: u8, shell: Shell) -> Result<u8> {
+    match (launcher, shell) {
+        (0, Shell::Ended(status)) => Ok(status),
+        (0, Shell::Unknown) => Err(Error::new("the guest ended before its shell did")),
+        (status, _) => Ok(status),
+    }
+}
+
+/// What is known of the guest's shell.
+enum Shell {
+    /// It ended with this status; at a terminal, where a person saw it all, that counts as 0.
+    Ended(u8),
+    Unknown,
 }
 
 fn launcher_status(markers: &str) -> Option<u8> {
     markers.lines().find_map(|line| line.trim().strip_prefix("@vmcell launcher ")?.parse().ok())
 }
 
-/// Runs what shows the guest's console; gives its exit status and, where the guest ran a script, the script's.
-fn watch(command: &mut Command) -> Result<(u8, Option<u8>)> {
+/// Runs what shows the guest's console; gives its exit status and what is known of the guest's shell.
+fn watch(command: &mut Command) -> Result<(u8, Shell)> {
     if terminal::is_interactive() {
         let status = command.status().context(exec::show(command))?;
-        return Ok((exit_status(status), None));
+        return Ok((exit_status(status), Shell::Ended(0)));
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = Killed(command.spawn().context(exec::show(command))?);
-    let script = child.0.stdout.take().map(relay).transpose().context("the guest's console")?.flatten();
+    let shell = child.0.stdout.take().map(relay).transpose().context("the guest's console")?.flatten();
     let status = child.0.wait().context(exec::show(command))?;
-    Ok((exit_status(status), script))
+    Ok((exit_status(status), shell.map_or(Shell::Unknown, Shell::Ended)))
 }
 
 /// Copies the console to standard output and looks for what `guest/shell.sh` says last.
