@@ -62,7 +62,10 @@ impl Distro {
         apt.args(["indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)", "Created-By: Packages"]);
         let sources = self.parse_sources(&exec::capture_text(&mut apt)?);
         if sources.is_empty() {
-            return Err(Error::new(format!("apt knows no archive of {} {}; check its sources", self.id, self.codename)));
+            return Err(Error::new(format!(
+                "apt knows no archive of {} {}; check its sources",
+                self.id, self.codename
+            )));
         }
         Ok(sources)
     }

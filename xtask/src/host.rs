@@ -42,7 +42,9 @@ impl fmt::Display for Kvm {
             Self::Software { pvm: true } => {
                 f.write_str("software KVM (/dev/kvm opens, the CPU has neither svm nor vmx, kvm_pvm is loaded)")
             }
-            Self::Software { pvm: false } => f.write_str("software KVM (/dev/kvm opens, the CPU has neither svm nor vmx)"),
+            Self::Software { pvm: false } => {
+                f.write_str("software KVM (/dev/kvm opens, the CPU has neither svm nor vmx)")
+            }
             Self::None(why) => write!(f, "no KVM ({why})"),
         }
     }

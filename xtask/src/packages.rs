@@ -40,7 +40,12 @@ const TABLE: &[Row] = &[
     row("mmdebstrap", Purpose::Guest, "makes the root file system"),
     row("xz-utils", Purpose::Guest, "unpacks the kernel and its modules"),
     row("zstd", Purpose::Guest, "unpacks the kernel and its modules"),
-    Row { package: "fakeroot", purpose: Purpose::Guest, root: Some(false), why: "owners in the image without being root" },
+    Row {
+        package: "fakeroot",
+        purpose: Purpose::Guest,
+        root: Some(false),
+        why: "owners in the image without being root",
+    },
     Row { package: "uidmap", purpose: Purpose::Guest, root: Some(false), why: "mmdebstrap without being root" },
     row("qemu-system-x86", Purpose::Nested, "the nested host"),
     row("seabios", Purpose::Nested, "the nested host's firmware"),

@@ -105,7 +105,8 @@ fn list() -> Result<Vec<KvmTest>> {
     let entries = std::fs::read_dir(&dir).context(dir.display())?;
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let is_kvm = |name: &String| name.starts_with("kvm_") || name.starts_with("linux_");
-    let mut files: Vec<String> = names.filter_map(|name| name.strip_suffix(".rs").map(String::from)).filter(is_kvm).collect();
+    let mut files: Vec<String> =
+        names.filter_map(|name| name.strip_suffix(".rs").map(String::from)).filter(is_kvm).collect();
     files.sort();
     if files.is_empty() {
         return Err(Error::new("tests/ has neither kvm_*.rs nor linux_*.rs, so no KVM test was run"));
@@ -115,9 +116,14 @@ fn list() -> Result<Vec<KvmTest>> {
     args.extend(files.iter().flat_map(|file| ["--test", file]));
     let mut tests = Vec::new();
     for program in cargo::build(&args)?.into_iter().filter(|program| program.kind == "test") {
-        let listing = exec::capture_text(Command::new(&program.path).args(["--list", "--ignored", "--format", "terse"]))?;
+        let listing =
+            exec::capture_text(Command::new(&program.path).args(["--list", "--ignored", "--format", "terse"]))?;
         let names = listing.lines().filter_map(|line| line.strip_suffix(": test"));
-        tests.extend(names.map(|name| KvmTest { file: program.name.clone(), binary: program.path.clone(), name: name.into() }));
+        tests.extend(names.map(|name| KvmTest {
+            file: program.name.clone(),
+            binary: program.path.clone(),
+            name: name.into(),
+        }));
     }
     Ok(tests)
 }
@@ -150,7 +156,8 @@ fn run_nested(
     let on_disk = |name: &str| format!("{}/{name}", image::MOUNT);
     let files = ["vmlinuz", "vmlinux", "initrd.img"].map(on_disk);
     let environment = environment([&files[0], &files[1], &files[2], image::ROOTFS, &on_disk("launch")]);
-    let exports: String = environment.iter().map(|(name, value)| format!("export {name}={}\n", exec::quote(value))).collect();
+    let exports: String =
+        environment.iter().map(|(name, value)| format!("export {name}={}\n", exec::quote(value))).collect();
     let mut items = image::guest_items(guest);
     items.push(Item { name: "launch".into(), from: launcher.into() });
     for test in tests {
@@ -165,7 +172,8 @@ fn run_nested(
 }
 
 fn report(tests: &[KvmTest], setup: &Setup<'_>, summary: &mut Summary) -> Result<()> {
-    let job = |(id, test): (u32, &KvmTest)| Job { id, binary: test.file.clone(), name: test.name.clone(), lost: Vec::new() };
+    let job =
+        |(id, test): (u32, &KvmTest)| Job { id, binary: test.file.clone(), name: test.name.clone(), lost: Vec::new() };
     let jobs = (0..).zip(tests).map(job).collect();
     let progress = Mutex::new((0, Instant::now()));
     let tell = |event: Event<'_>| {

@@ -42,11 +42,15 @@ impl Machine<'_> {
         qemu.args(["-m", &self.memory_mib.to_string(), "-nodefaults", "-display", "none"]);
         // The ELF starts faster than the bzImage.
         qemu.arg("-kernel").arg(&self.assets.elf).arg("-initrd").arg(&self.assets.host_initrd);
-        qemu.args(["-append", "console=ttyS0 reboot=t panic=-1 nokaslr quiet rw root=/dev/nvme0n1 vmcell.assets=/dev/nvme1n1"]);
+        qemu.args([
+            "-append",
+            "console=ttyS0 reboot=t panic=-1 nokaslr quiet rw root=/dev/nvme0n1 vmcell.assets=/dev/nvme1n1",
+        ]);
         for (number, disk) in [&self.assets.rootfs, self.disk, self.guest_rootfs].into_iter().enumerate() {
             // All of them are snapshots, as two shards share the images; what is written is dropped at the end.
             let file = disk.to_string_lossy().replace(',', ",,");
-            qemu.arg("-drive").arg(format!("file={file},format=raw,if=none,id=d{number},snapshot=on,cache=unsafe,discard=unmap"));
+            qemu.arg("-drive")
+                .arg(format!("file={file},format=raw,if=none,id=d{number},snapshot=on,cache=unsafe,discard=unmap"));
             qemu.arg("-device").arg(format!("nvme,drive=d{number},serial=d{number}"));
         }
         self.add_serial(&mut qemu);

@@ -76,7 +76,8 @@ impl Shard<'_> {
             }
             let console = self.setup.logs.join(format!("nested-{}-{start}.log", self.number));
             let Some(why) = self.serve_once(&console)? else { break };
-            let loss = format!("nested host {}, start {}: {why}; its console: {}", self.number, start + 1, console.display());
+            let loss =
+                format!("nested host {}, start {}: {why}; its console: {}", self.number, start + 1, console.display());
             (self.tell)(Event::Note(&format!("{loss}\n{}", session::tail(&console, 5))));
             self.losses.lock().unwrap_or_else(PoisonError::into_inner).push(loss);
         }
@@ -86,13 +87,18 @@ impl Shard<'_> {
     /// One start of the host; gives why it was lost, if it was.
     fn serve_once(&self, console: &Path) -> Result<Option<String>> {
         let Setup { assets, disk, guest_rootfs, .. } = *self.setup;
-        let machine = Machine { assets, disk, guest_rootfs, memory_mib: self.memory_mib, serial: Serial::Pipes { console } };
+        let machine =
+            Machine { assets, disk, guest_rootfs, memory_mib: self.memory_mib, serial: Serial::Pipes { console } };
         let began = Instant::now();
         let mut session = match Session::start(&machine)? {
             Ok(session) => session,
             Err(why) => return Ok(Some(format!("it did not come up: {why}"))),
         };
-        (self.tell)(Event::Note(&format!("nested host {} is up after {:.1} s", self.number, began.elapsed().as_secs_f64())));
+        (self.tell)(Event::Note(&format!(
+            "nested host {} is up after {:.1} s",
+            self.number,
+            began.elapsed().as_secs_f64()
+        )));
         while let Some(job) = self.queue.take() {
             if let Some(why) = self.serve_job(&mut session, job) {
                 return Ok(Some(why));
