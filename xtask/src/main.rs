@@ -1,3 +1,51 @@
 //! Everything that the repository does with itself: `cargo xtask run` and `cargo xtask test`.
+//!
+//! Both do all of their own set-up: they find out which kind of KVM this host has ([`host`]), install what is missing
+//! ([`packages`]), prepare a guest and keep it in a cache ([`guest`], [`cache`]), and start the nested host where this one
+//! cannot boot Linux ([`nested`]).
 
-fn main() {}
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod args;
+mod cache;
+mod cargo;
+mod check;
+mod distro;
+mod exec;
+mod guest;
+mod host;
+mod launcher;
+mod nested;
+mod packages;
+mod run;
+mod scratch;
+mod terminal;
+
+use std::process::ExitCode;
+
+use args::Command;
+
+fn main() -> ExitCode {
+    let command = match args::parse(std::env::args().skip(1)) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let outcome = match command {
+        Command::Help => {
+            print!("{}", args::USAGE);
+            Ok(0)
+        }
+        Command::Run(options) => run::run(&options),
+        Command::Test(options) => check::run(&options),
+    };
+    match outcome {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

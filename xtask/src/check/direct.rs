@@ -1,0 +1,36 @@
+//! KVM tests on this very host, one process a test function.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::kvm::KvmTest;
+use super::summary::Status;
+use crate::exec;
+
+/// `timeout` ends the test's whole process group, launchers and all, and says so by these.
+const TIMED_OUT: [i32; 2] = [124, 137];
+
+/// Runs `test` with `environment`, files that it writes in `tmp`.
+pub fn run(test: &KvmTest, limit: Duration, environment: &[(String, String)], tmp: &Path) -> (Status, Duration) {
+    let began = Instant::now();
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", &limit.as_secs().to_string()]).arg(&test.binary);
+    command.args(["--ignored", "--exact", &test.name, "--nocapture"]);
+    command.envs(environment.iter().map(|(name, value)| (name, value))).env("TMPDIR", tmp).current_dir(tmp);
+    let output = command.stdin(Stdio::null()).output();
+    let took = began.elapsed();
+    let output = match output {
+        Ok(output) => output,
+        Err(error) => return (Status::Failed(format!("cannot start {}: {error}", exec::show(&command))), took),
+    };
+    if output.status.success() {
+        return (Status::Passed, took);
+    }
+    for stream in [&output.stdout, &output.stderr] {
+        print!("{}", String::from_utf8_lossy(stream));
+    }
+    let late = output.status.code().is_some_and(|code| TIMED_OUT.contains(&code));
+    let why = if late { format!("no end within {} s", limit.as_secs()) } else { output.status.to_string() };
+    (Status::Failed(why), took)
+}

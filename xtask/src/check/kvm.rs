@@ -1,0 +1,216 @@
+//! The tests that need a KVM: `tests/kvm_*.rs` any KVM, for guests of a few instructions; `tests/linux_*.rs` one that boots Linux.
+//! All are ignored by a plain `cargo test`; here each function is a run of its own, on this host or in the nested one.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::direct;
+use super::summary::{Status, Summary};
+use crate::cache::Cache;
+use crate::cargo;
+use crate::distro::Distro;
+use crate::exec::{self, Context, Error, Result};
+use crate::guest::{Assets, Guest};
+use crate::host::Kvm;
+use crate::nested::image::{self, Item};
+use crate::nested::queue::{Done, Job};
+use crate::nested::shards::{self, Event, Setup};
+use crate::scratch::Scratch;
+
+/// For one test; what takes longer hangs.
+const LIMIT: Duration = Duration::from_secs(180);
+const AGENT: &str = include_str!("../nested/agent.sh");
+
+/// One test function.
+#[derive(Debug, Clone)]
+pub struct KvmTest {
+    /// The file in tests/, without its extension.
+    pub file: String,
+    pub binary: PathBuf,
+    pub name: String,
+}
+
+impl KvmTest {
+    fn boots_linux(&self) -> bool {
+        self.file.starts_with("linux_")
+    }
+}
+
+impl fmt::Display for KvmTest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}::{}", self.file, self.name)
+    }
+}
+
+/// Which tests run on this host; the others run in the nested one.
+pub struct Place {
+    kvm: Kvm,
+    tiny_here: bool,
+    linux_here: bool,
+}
+
+impl Place {
+    /// Linux guests need a network, so root.
+    pub fn choose(kvm: Kvm, nested: bool) -> Self {
+        let tiny_here = kvm.runs_tiny_guests() && !nested;
+        let linux_here = kvm.boots_linux() && exec::is_root() && !nested;
+        Self { kvm, tiny_here, linux_here }
+    }
+
+    fn is_here(&self, test: &KvmTest) -> bool {
+        if test.boots_linux() { self.linux_here } else { self.tiny_here }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = |here| if here { "directly" } else { "in the nested host" };
+        let (tiny, linux) = (place(self.tiny_here), place(self.linux_here));
+        write!(f, "{}: tiny guests run {tiny}, Linux guests {linux}", self.kvm)
+    }
+}
+
+/// Runs the tests that `filter` leaves; that none ran is a failure.
+pub fn run(place: &Place, distro: &Distro, filter: Option<&str>, summary: &mut Summary) {
+    println!("\n== KVM tests");
+    let began = Instant::now();
+    if let Err(error) = try_run(place, distro, filter, summary) {
+        summary.add("KVM tests", Status::Failed(error.to_string()), began.elapsed());
+    }
+}
+
+fn try_run(place: &Place, distro: &Distro, filter: Option<&str>, summary: &mut Summary) -> Result<()> {
+    let mut tests = list()?;
+    tests.retain(|test| filter.is_none_or(|filter| test.to_string().contains(filter)));
+    if tests.is_empty() {
+        let what = filter.map(|filter| format!(" whose name contains `{filter}`")).unwrap_or_default();
+        return Err(Error::new(format!("tests/ has no KVM test{what}, so none was run")));
+    }
+    let (here, nested): (Vec<KvmTest>, Vec<KvmTest>) = tests.into_iter().partition(|test| place.is_here(test));
+    let cache = Cache::open()?;
+    let assets = Assets::prepare(&cache, distro)?;
+    let scratch = Scratch::new(&cargo::target_dir().join("xtask"), "test")?;
+    let guest = Guest::choose(&assets, scratch.path())?;
+    let launcher = cargo::build_launcher()?;
+    run_here(&here, &guest, &launcher, &scratch, summary)?;
+    if nested.is_empty() { Ok(()) } else { run_nested(&nested, &assets, &guest, &launcher, &scratch, summary) }
+}
+
+/// Builds the test binaries and asks each for its tests.
+fn list() -> Result<Vec<KvmTest>> {
+    let dir = cargo::workspace().join("tests");
+    let entries = std::fs::read_dir(&dir).context(dir.display())?;
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let is_kvm = |name: &String| name.starts_with("kvm_") || name.starts_with("linux_");
+    let mut files: Vec<String> =
+        names.filter_map(|name| name.strip_suffix(".rs").map(String::from)).filter(is_kvm).collect();
+    files.sort();
+    if files.is_empty() {
+        return Err(Error::new("tests/ has neither kvm_*.rs nor linux_*.rs, so no KVM test was run"));
+    }
+    // Release: emulation is slow enough.
+    let mut args = vec!["test", "--release", "--no-run"];
+    args.extend(files.iter().flat_map(|file| ["--test", file]));
+    let mut tests = Vec::new();
+    for program in cargo::build(&args)?.into_iter().filter(|program| program.kind == "test") {
+        let listing =
+            exec::capture_text(Command::new(&program.path).args(["--list", "--ignored", "--format", "terse"]))?;
+        let names = listing.lines().filter_map(|line| line.strip_suffix(": test"));
+        tests.extend(names.map(|name| KvmTest {
+            file: program.name.clone(),
+            binary: program.path.clone(),
+            name: name.into(),
+        }));
+    }
+    Ok(tests)
+}
+
+/// What the tests are told, for files at these places.
+fn environment(guest: [&str; 5]) -> Vec<(String, String)> {
+    let names = ["VMCELL_KERNEL", "VMCELL_KERNEL_ELF", "VMCELL_INITRD", "VMCELL_ROOTFS", "VMCELL_LAUNCH"];
+    names.into_iter().zip(guest).map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
+
+fn run_here(tests: &[KvmTest], guest: &Guest, launcher: &Path, scratch: &Scratch, summary: &mut Summary) -> Result<()> {
+    let files = [&guest.kernel, &guest.elf, &guest.initrd, &guest.rootfs, launcher].map(|path| path.to_string_lossy());
+    let environment = environment(files.each_ref().map(|file| file.as_ref()));
+    for test in tests {
+        let tmp = Scratch::new(scratch.path(), "tmp")?;
+        let (status, took) = direct::run(test, LIMIT, &environment, tmp.path());
+        summary.add(&test.to_string(), status, took);
+    }
+    Ok(())
+}
+
+fn run_nested(
+    tests: &[KvmTest],
+    assets: &Assets,
+    guest: &Guest,
+    launcher: &Path,
+    scratch: &Scratch,
+    summary: &mut Summary,
+) -> Result<()> {
+    let on_disk = |name: &str| format!("{}/{name}", image::MOUNT);
+    let files = ["vmlinuz", "vmlinux", "initrd.img"].map(on_disk);
+    let environment = environment([&files[0], &files[1], &files[2], image::ROOTFS, &on_disk("launch")]);
+    let exports: String =
+        environment.iter().map(|(name, value)| format!("export {name}={}\n", exec::quote(value))).collect();
+    let mut items = image::guest_items(guest);
+    items.push(Item { name: "launch".into(), from: launcher.into() });
+    for test in tests {
+        if !items.iter().any(|item| item.name == test.file) {
+            items.push(Item { name: test.file.clone(), from: test.binary.clone() });
+        }
+    }
+    let disk = image::make(scratch, assets, &items, &format!("{exports}{AGENT}"))?;
+    let logs = cargo::target_dir().join("xtask");
+    let setup = Setup { assets, disk: &disk, guest_rootfs: &guest.rootfs, logs: &logs, limit: LIMIT };
+    report(tests, &setup, summary)
+}
+
+fn report(tests: &[KvmTest], setup: &Setup<'_>, summary: &mut Summary) -> Result<()> {
+    let job =
+        |(id, test): (u32, &KvmTest)| Job { id, binary: test.file.clone(), name: test.name.clone(), lost: Vec::new() };
+    let jobs = (0..).zip(tests).map(job).collect();
+    let progress = Mutex::new((0, Instant::now()));
+    let tell = |event: Event<'_>| {
+        let Ok(mut progress) = progress.lock() else { return };
+        let clock = progress.1.elapsed().as_secs();
+        match event {
+            Event::Note(note) => println!("[{clock:>4} s] {note}"),
+            Event::Done(done) => {
+                progress.0 += 1;
+                let word = if done.failure.is_some() { "FAILED" } else { "ok" };
+                let Job { binary, name, .. } = &done.job;
+                let took = done.took.as_secs_f64();
+                println!("[{clock:>4} s] {}/{} {word} {binary}::{name} ({took:.1} s)", progress.0, tests.len());
+            }
+        }
+    };
+    let report = shards::run(setup, jobs, &tell)?;
+    println!();
+    for done in &report.done {
+        add(done, summary);
+    }
+    for loss in report.losses {
+        summary.note(loss);
+    }
+    Ok(())
+}
+
+fn add(done: &Done, summary: &mut Summary) {
+    let Job { binary, name, lost, .. } = &done.job;
+    let title = format!("{binary}::{name}");
+    let Some(why) = &done.failure else {
+        summary.add(&title, Status::Passed, done.took);
+        if !lost.is_empty() {
+            summary.note(format!("{title} passed at try {}; before that: {}", lost.len() + 1, lost.join("; ")));
+        }
+        return;
+    };
+    println!("-- {title}\n{}", done.output);
+    summary.add(&title, Status::Failed(why.clone()), done.took);
+}

@@ -1,0 +1,32 @@
+//! `cargo xtask test`: every check and test, and one summary at the end.
+
+mod direct;
+mod kvm;
+mod steps;
+mod summary;
+
+use std::time::Instant;
+
+use crate::args::TestOptions;
+use crate::distro::Distro;
+use crate::exec::Result;
+use crate::host::Kvm;
+use crate::packages::{self, Purpose};
+use summary::Summary;
+
+/// Runs everything; gives the exit status.
+pub fn run(options: &TestOptions) -> Result<u8> {
+    let began = Instant::now();
+    let place = kvm::Place::choose(Kvm::detect(), options.nested);
+    println!("host: {place}");
+    let distro = Distro::detect()?;
+    packages::ensure(&distro, &[Purpose::Build, Purpose::Guest, Purpose::Nested, Purpose::Network])?;
+    let mut summary = Summary::default();
+    if options.skip_checks || options.filter.is_some() {
+        println!("checks: left out, as asked");
+    } else {
+        steps::run(&mut summary);
+    }
+    kvm::run(&place, &distro, options.filter.as_deref(), &mut summary);
+    Ok(summary.print(began.elapsed()))
+}

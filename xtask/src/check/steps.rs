@@ -1,0 +1,116 @@
+//! The checks that need no guest: format, lints, documentation, unit tests, licences.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use super::summary::{Status, Summary};
+use crate::cache::Cache;
+use crate::cargo::cargo;
+use crate::exec::{self, Context, Result};
+
+/// Runs all of them, each whatever became of the others.
+pub fn run(summary: &mut Summary) {
+    step(summary, "format", &["fmt", "--all", "--check"], &[]);
+    let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+    step(summary, "clippy", &clippy, &[]);
+    step(summary, "docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]);
+    unit_tests(summary);
+    licences(summary);
+}
+
+fn step(summary: &mut Summary, name: &str, args: &[&str], env: &[(&str, &str)]) {
+    let mut command = cargo();
+    command.args(args).envs(env.iter().copied());
+    println!("\n== {name}: {}", exec::show(&command));
+    let began = Instant::now();
+    let status = status_of(exec::run(&mut command));
+    summary.add(name, status, began.elapsed());
+}
+
+fn status_of(result: Result<()>) -> Status {
+    match result {
+        Ok(()) => Status::Passed,
+        Err(error) => Status::Failed(error.to_string()),
+    }
+}
+
+fn unit_tests(summary: &mut Summary) {
+    let mut command = cargo();
+    command.args(["test", "--workspace"]);
+    println!("\n== unit, doc and layering tests: {}", exec::show(&command));
+    let began = Instant::now();
+    let (status, passed) = match count_tests(&mut command) {
+        Ok((status, passed)) => (status, passed),
+        Err(error) => (Status::Failed(error.to_string()), 0),
+    };
+    summary.add_all("unit, doc and layering tests", status, began.elapsed(), passed);
+}
+
+/// Runs cargo's tests, showing what they say; gives how they ended and how many passed.
+fn count_tests(command: &mut Command) -> Result<(Status, u64)> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let mut passed = 0;
+    for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines) {
+        let line = line.context("what the tests say")?;
+        writeln!(io::stdout(), "{line}").context("standard output")?;
+        passed += passed_in(&line).unwrap_or(0);
+    }
+    let status = child.wait().context("cargo test")?;
+    let status = if status.success() { Status::Passed } else { Status::Failed(format!("cargo test: {status}")) };
+    Ok((status, passed))
+}
+
+/// `test result: ok. 12 passed; 0 failed; ...`; the ignored ones need a KVM and come later.
+fn passed_in(line: &str) -> Option<u64> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    counts.split_once(" passed")?.0.parse().ok()
+}
+
+fn licences(summary: &mut Summary) {
+    println!("\n== licences, bans, sources: cargo deny");
+    let began = Instant::now();
+    let status = match cargo_deny() {
+        // Not the advisories: their database is fetched from elsewhere, and new ones are no fault of a change.
+        Ok(Some(program)) => {
+            let mut deny = Command::new(program);
+            deny.current_dir(crate::cargo::workspace()).args(["check", "licenses", "bans", "sources"]);
+            status_of(exec::run(&mut deny))
+        }
+        Ok(None) => Status::Skipped("cargo-deny is not installed; run: cargo install cargo-deny --locked".into()),
+        Err(error) => Status::Failed(error.to_string()),
+    };
+    summary.add("licences, bans, sources", status, began.elapsed());
+}
+
+/// The installed cargo-deny, or one of our own where we may install things unasked.
+fn cargo_deny() -> Result<Option<PathBuf>> {
+    if exec::exists("cargo-deny") {
+        return Ok(Some("cargo-deny".into()));
+    }
+    let root = Cache::open()?.root().join("tools");
+    let program = root.join("bin/cargo-deny");
+    if program.is_file() {
+        return Ok(Some(program));
+    }
+    if !exec::is_root() && std::env::var_os("CI").is_none() {
+        return Ok(None);
+    }
+    println!("installing cargo-deny into {} (some minutes, once)", root.display());
+    exec::run(cargo().args(["install", "cargo-deny", "--locked", "--quiet", "--root"]).arg(&root))?;
+    Ok(Some(program))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passed_tests_are_read_from_the_result_line() {
+        let line = "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.01s";
+        assert_eq!(passed_in(line), Some(12));
+        assert_eq!(passed_in(&line.replace("ok", "FAILED")), Some(12));
+        assert_eq!(passed_in("test result: looks good"), None);
+    }
+}

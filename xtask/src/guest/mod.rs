@@ -1,0 +1,88 @@
+//! The guest: a distribution's kernel, an initrd, and a root file system, prepared once and kept in the cache.
+//!
+//! Nothing in it is ours but two short scripts (`init.sh`, `shell.sh`): kernel, modules, busybox and root file system are the
+//! distribution's packages, downloaded by its apt.
+
+mod bzimage;
+pub mod cpio;
+mod initrd;
+mod kernel;
+mod modules;
+mod rootfs;
+
+use std::path::{Path, PathBuf};
+
+use crate::cache::Cache;
+use crate::distro::Distro;
+use crate::exec::{Context, Error, Result};
+
+pub use kernel::elf_of;
+pub use modules::load as load_module;
+
+/// The modules that a guest on virtio-mmio needs; what they depend on is found out.
+const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "virtio_net", "ext4"];
+/// The modules that make a host of a guest.
+const HOST_MODULES: &[&str] = &["kvm-amd", "tun", "nvme", "ext4"];
+
+/// A kernel with what belongs to it.
+pub struct Assets {
+    /// The distribution's kernel as it is shipped.
+    pub bzimage: PathBuf,
+    /// The ELF inside it.
+    pub elf: PathBuf,
+    /// Busybox, the modules of [`GUEST_MODULES`], and `init.sh`.
+    pub initrd: PathBuf,
+    /// A minimal installation of the distribution, an ext4 image.
+    pub rootfs: PathBuf,
+    /// The modules that the nested host loads, in order.
+    pub host_modules: Vec<PathBuf>,
+    /// Busybox and the modules that the nested host needs to find its root.
+    pub host_initrd: PathBuf,
+}
+
+impl Assets {
+    /// Takes them from the cache, or makes them.
+    pub fn prepare(cache: &Cache, distro: &Distro) -> Result<Self> {
+        let kernel = kernel::prepare(cache, distro)?;
+        let rootfs = rootfs::prepare(cache, distro)?;
+        let initrd = initrd::prepare(cache, &kernel, GUEST_MODULES)?;
+        let host_initrd = initrd::prepare(cache, &kernel, &["nvme", "ext4"])?;
+        let host_modules = kernel.modules()?.resolve(HOST_MODULES)?;
+        Ok(Self { bzimage: kernel.bzimage(), elf: kernel.elf(), initrd, rootfs, host_modules, host_initrd })
+    }
+}
+
+/// What a guest boots: the assets, or what the environment names instead.
+pub struct Guest {
+    pub kernel: PathBuf,
+    pub elf: PathBuf,
+    pub initrd: PathBuf,
+    pub rootfs: PathBuf,
+}
+
+impl Guest {
+    /// Applies `VMCELL_KERNEL` and `VMCELL_ROOTFS`; `scratch` is for the ELF inside another kernel.
+    pub fn choose(assets: &Assets, scratch: &Path) -> Result<Self> {
+        let rootfs = named_file("VMCELL_ROOTFS")?.unwrap_or_else(|| assets.rootfs.clone());
+        let (kernel, elf) = match named_file("VMCELL_KERNEL")? {
+            None => (assets.bzimage.clone(), assets.elf.clone()),
+            Some(kernel) => {
+                let elf = scratch.join("vmlinux");
+                elf_of(&kernel, &elf)?;
+                (kernel, elf)
+            }
+        };
+        Ok(Self { kernel, elf, initrd: assets.initrd.clone(), rootfs })
+    }
+}
+
+fn named_file(variable: &str) -> Result<Option<PathBuf>> {
+    let Some(value) = std::env::var_os(variable).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let path = PathBuf::from(value);
+    let path = path.canonicalize().context(format_args!("{variable}={}", path.display()))?;
+    if path.is_dir() {
+        return Err(Error::new(format!("{variable}={} is a directory; a file is wanted", path.display())));
+    }
+    eprintln!("xtask: {variable}: {}", path.display());
+    Ok(Some(path))
+}
