@@ -1,5 +1,52 @@
-//! VM isolation primitives for Linux/KVM.
-#![allow(dead_code)]
+//! VM isolation primitives for Linux/KVM: vCPUs, guest memory, kernel loading, virtio-block and virtio-net as a library.
+//!
+//! A host program builds a VM, keeps a handle to it, and stays in control: nothing here exits the process, prints,
+//! installs a signal handler, or keeps state outside the VM, so one process may hold a thousand of them. The guest is
+//! taken to be hostile from its first instruction.
+//!
+//! ```no_run
+//! use vmcell::{Boot, Console, Disk, Nic, Vm};
+//!
+//! fn main() -> vmcell::Result<()> {
+//!     let vm = Vm::builder()
+//!         .vcpus(2)
+//!         .memory_mib(256)
+//!         .boot(Boot::linux("vmlinuz").initrd("initrd.img").cmdline("console=ttyS0"))
+//!         .disk(Disk::open("root.img")?.read_only(true))
+//!         .nic(Nic::tap("tap0")?)
+//!         .console(Console::stdio())
+//!         .build()?; // whatever can be refused is refused here; nothing runs yet
+//!     vm.start()?; // the caller keeps the handle: pause, resume, stop, wait, status
+//!     println!("guest ended: {:?}", vm.wait()?);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Two layers
+//! [`Vm`] is a whole machine. Under it lie the primitives, for orchestrators that build one of their own: [`kvm`] (a VM,
+//! a vCPU with decoded exits), [`GuestMemory`], [`bus`], and [`virtio`] (the device trait, queues, the MMIO transport, the
+//! I/O thread). A device of your own goes into a whole machine by [`VmBuilder::device`].
+//!
+//! # Rooms
+//! | Room | What it is |
+//! |---|---|
+//! | `error` | the one public error: kind, message, cause |
+//! | `sys` | the only calls to the C library: eventfd, epoll, signals, threads, TAP, files |
+//! | `config` | plain data that a user fills in, and its validation |
+//! | `memory` | guest RAM: mappings, checked access, scatter-gather I/O |
+//! | [`kvm`] | the only ioctls: system, VM, vCPU and its exits |
+//! | [`bus`] | address range to device, for MMIO and port I/O |
+//! | `arch` | per CPU family: memory layout, CPUID, MSRs, registers, ACPI tables, boot protocols |
+//! | `legacy` | serial port, reset and power registers: only what a kernel cannot do without |
+//! | [`virtio`] | queue, chain, device trait, MMIO transport, I/O thread |
+//! | `block`, `net`, `console` | one folder a device; none knows another |
+//! | `vm` | builder, handle, vCPU threads, order of start and stop |
+//!
+//! A room uses rooms above it in this table, never below; a test holds us to it.
+//!
+//! # Threads
+//! One a vCPU, and one I/O thread a VM, which several VMs may share ([`IoThread`]). All of them block every signal. A
+//! callback says on which thread it is called.
 
 mod arch;
 mod block;
