@@ -127,3 +127,16 @@ fn page_end(address: u64) -> u64 {
 fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
+
+#[cfg(test)]
+#[path = "images_test.rs"]
+mod images;
+#[cfg(test)]
+#[path = "load_test.rs"]
+mod load_tests;
+#[cfg(test)]
+#[path = "mutate_test.rs"]
+mod mutate_tests;
+#[cfg(test)]
+#[path = "refuse_test.rs"]
+mod refuse_tests;
