@@ -71,7 +71,7 @@ fn mutate(image: &[u8], head: usize, rounds: usize) {
         slowest = slowest.max(start.elapsed());
     }
     assert!(loaded > rounds / 50 && refused > rounds / 50, "{loaded} loaded, {refused} refused");
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
 }
 
 #[test]
@@ -102,5 +102,6 @@ fn a_hostile_elf_image_of_100_mib_takes_linear_time() {
     for protocol in [BootProtocol::Auto, BootProtocol::Linux64] {
         let _ = load(&memory, &boot.clone().protocol(protocol), &Platform { vcpus: 1, devices: &[] });
     }
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    // Note by note it would be hours.
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }

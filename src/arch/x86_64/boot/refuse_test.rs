@@ -3,10 +3,14 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use super::images::{BzHeader, Files, Part, bzimage, elf, memory, note};
+use super::images::{BzHeader, Files, Part, bzimage, elf, note};
 use super::*;
 
 const MIB: u64 = 1 << 20;
+
+fn memory(mib: u64) -> GuestMemory {
+    GuestMemory::anonymous(&[(GuestAddress(0), mib << 20)]).unwrap()
+}
 
 fn refusal(boot: &Boot) -> String {
     let error = load(&memory(16), boot, &Platform { vcpus: 1, devices: &[] }).unwrap_err();
