@@ -32,6 +32,7 @@ const EXTENDED_FEATURES_AMD: u32 = 0x8000_0001;
 const ADDRESS_SIZES: u32 = 0x8000_0008;
 const CACHES_AMD: u32 = 0x8000_001d;
 const TOPOLOGY_AMD: u32 = 0x8000_001e;
+const TOPOLOGY_AMD_V2: u32 = 0x8000_0026;
 
 /// Leaf 1.
 const ECX_TSC_DEADLINE: u32 = 1 << 24;
@@ -54,10 +55,11 @@ pub(super) fn entries(supported: &[CpuidEntry], topology: &Topology, tsc_khz: Op
     let leaf = |function: u32| supported.iter().find(|entry| entry.function == function);
     let amd = leaf(VENDOR).is_some_and(is_amd);
     let highest = leaf(VENDOR).map_or(0, |entry| entry.eax);
+    // What tells of the host's topology is made anew, or left out: guests then use an older leaf that is.
     // An answer of nothing but zeros is also the answer where there is no entry, and KVM takes only so many of them.
     let kept = supported
         .iter()
-        .filter(|entry| !matches!(entry.function, TOPOLOGY | TOPOLOGY_V2 | SGX))
+        .filter(|entry| !matches!(entry.function, TOPOLOGY | TOPOLOGY_V2 | TOPOLOGY_AMD_V2 | SGX))
         .filter(|entry| entry.function == CRYSTAL || [entry.eax, entry.ebx, entry.ecx, entry.edx] != [0; 4]);
     let mut entries: Vec<CpuidEntry> = kept.copied().collect();
     for entry in &mut entries {

@@ -7,7 +7,7 @@ use linux_loader::loader::{BzImage, KernelLoader};
 use vm_memory::ByteValued;
 
 use super::image::Image;
-use super::{Entry, Handover, Kernel, mib};
+use super::{Entry, Handover, Kernel, Room};
 use crate::arch::x86_64::layout::{HIGH_RAM_START, MMIO_GAP_START};
 use crate::error::Result;
 use crate::memory::{GuestAddress, GuestMemory};
@@ -28,11 +28,11 @@ const PARAGRAPH: u64 = 16;
 const ENTRY_64: u64 = 0x200;
 
 /// Checks the image against its header and loads it.
-pub(super) fn load(memory: &GuestMemory, image: &mut Image, ram_end: u64) -> Result<Kernel> {
+pub(super) fn load(memory: &GuestMemory, image: &mut Image, room: &Room) -> Result<Kernel> {
     let header = read_header(image)?;
     check_protocol(image, &header)?;
     let payload = payload_len(image, &header)?;
-    let (start, end) = place(image, &header, payload, ram_end)?;
+    let (start, end) = place(image, &header, payload, room)?;
     let loaded = BzImage::load(memory.mmap(), Some(vm_memory::GuestAddress(start)), image.file(), None);
     loaded.map_err(|cause| image.refuse("cannot be loaded").with_source(cause))?;
     let entry = Entry { address: GuestAddress(start + ENTRY_64), handover: Handover::Linux64 };
@@ -91,17 +91,16 @@ fn payload_len(image: &Image, header: &setup_header) -> Result<u64> {
 ///
 /// The preferred address is also the lowest at which it would run: loaded lower, it only moves itself up. So there is no
 /// other place to try in a small guest.
-fn place(image: &Image, header: &setup_header, payload: u64, ram_end: u64) -> Result<(u64, u64)> {
+fn place(image: &Image, header: &setup_header, payload: u64, room: &Room) -> Result<(u64, u64)> {
     let (preferred, init_size) = (header.pref_address, u64::from(header.init_size));
     let needed = payload.max(init_size);
     let end = aligned(preferred, header).and_then(|start| Some((start, start.checked_add(needed)?)));
     match end {
-        Some((start, end)) if start >= HIGH_RAM_START && end <= ram_end => Ok((start, end)),
-        Some((start, end)) if start >= HIGH_RAM_START && end <= MMIO_GAP_START => Err(image.refuse(format!(
-            "needs {needed} bytes from gpa={start:#x} on, so {} MiB of memory; the guest has {} MiB",
-            mib(end),
-            mib(ram_end)
-        ))),
+        Some((start, end)) if start >= HIGH_RAM_START && end <= room.ram_end => Ok((start, end)),
+        Some((start, end)) if start >= HIGH_RAM_START && end <= MMIO_GAP_START => {
+            let why = format!("unpacks itself to gpa={start:#x} to {end:#x}, so it {}", room.needed(end));
+            Err(image.refuse(why))
+        }
         _ => Err(image.refuse(format!(
             "needs {needed} bytes at the preferred address {preferred:#x}, allowed are {HIGH_RAM_START:#x} to \
              {MMIO_GAP_START:#x}"

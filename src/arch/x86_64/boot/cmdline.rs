@@ -33,11 +33,11 @@ pub(super) fn write(memory: &GuestMemory, boot: &Boot, devices: &[MmioSlot], lim
 ///
 /// What follows a lone `--` goes to the guest's init, so the devices stand before it.
 fn with_devices(cmdline: &str, devices: &[MmioSlot]) -> String {
-    let (kernel, init) = cmdline.split_at(init_arguments(cmdline));
-    let mut text = kernel.trim_end_matches(' ').to_owned();
     if devices.is_empty() {
         return cmdline.to_owned();
     }
+    let (kernel, init) = cmdline.split_at(init_arguments(cmdline));
+    let mut text = kernel.trim_end_matches(' ').to_owned();
     for device in devices {
         let separator = if text.is_empty() { "" } else { " " };
         let size = MMIO_DEVICE_SIZE >> 10;
@@ -71,4 +71,29 @@ fn init_arguments(cmdline: &str) -> usize {
 
 fn refuse(message: String) -> Error {
     Error::new(ErrorKind::BootImage, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch::x86_64::mmio_device;
+
+    #[test]
+    fn devices_stand_before_the_arguments_of_init() {
+        let device = "virtio_mmio.device=4K@0xd0000000:5";
+        let with = |cmdline| with_devices(cmdline, &[mmio_device(0)]);
+        assert_eq!(with(""), device);
+        assert_eq!(with("quiet"), format!("quiet {device}"));
+        assert_eq!(with("quiet  "), format!("quiet {device}"));
+        assert_eq!(with("quiet -- single --"), format!("quiet {device} -- single --"));
+        assert_eq!(with("quiet\t--"), format!("quiet\t {device} --"));
+        assert_eq!(with("-- single"), format!("{device} -- single"));
+        assert_eq!(with("a--b --c"), format!("a--b --c {device}"));
+        assert_eq!(with("dyndbg=\"a -- b\" x"), format!("dyndbg=\"a -- b\" x {device}"));
+    }
+
+    #[test]
+    fn without_devices_nothing_is_changed() {
+        assert_eq!(with_devices(" quiet  -- a ", &[]), " quiet  -- a ");
+    }
 }

@@ -3,12 +3,11 @@
 //! `linux-loader` copies the segments. What it leaves open is checked here first: it does not look at the machine, at
 //! where segments end in memory, at overlaps or at the entry point, and it would walk every note segment note by note.
 
-use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::{Elf, KernelLoader};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::image::Image;
-use super::{Entry, Handover, Kernel, mib, note, zero_page};
+use super::{Entry, Handover, Kernel, Room, note, zero_page};
 use crate::arch::x86_64::layout::{HIGH_RAM_START, MMIO_GAP_START};
 use crate::config::BootProtocol;
 use crate::error::Result;
@@ -65,10 +64,14 @@ struct Segment {
 }
 
 /// Checks the image, loads it, and chooses how it is entered.
-pub(super) fn load(memory: &GuestMemory, image: &mut Image, ram_end: u64, wanted: BootProtocol) -> Result<Kernel> {
+pub(super) fn load(memory: &GuestMemory, image: &mut Image, room: &Room, wanted: BootProtocol) -> Result<Kernel> {
     let header = read_header(image)?;
     let programs = read_program_headers(image, &header)?;
-    let segments = check_segments(image, &programs, ram_end)?;
+    let segments = check_segments(image, &programs)?;
+    let end = segments.iter().map(|segment| segment.end).max().unwrap_or(HIGH_RAM_START);
+    if end > room.ram_end {
+        return Err(image.refuse(format!("has a segment up to gpa={end:#x}, so it {}", room.needed(end))));
+    }
     let pvh = match wanted {
         BootProtocol::Linux64 => None,
         BootProtocol::Auto | BootProtocol::Pvh => find_pvh_entry(image, &programs)?,
@@ -86,14 +89,8 @@ pub(super) fn load(memory: &GuestMemory, image: &mut Image, ram_end: u64, wanted
     // With an offset, even one of zero, it leaves the notes alone.
     let loaded = Elf::load(memory.mmap(), Some(vm_memory::GuestAddress(0)), image.file(), None);
     loaded.map_err(|cause| image.refuse("cannot be loaded").with_source(cause))?;
-    let end = segments.iter().map(|segment| segment.end).max().unwrap_or(HIGH_RAM_START);
     let entry = Entry { address: GuestAddress(address), handover };
-    Ok(Kernel { entry, end, header: made_up_header() })
-}
-
-/// What the zero page says for a kernel that brings no header along.
-fn made_up_header() -> setup_header {
-    zero_page::default_header()
+    Ok(Kernel { entry, end, header: zero_page::default_header() })
 }
 
 fn read_header(image: &Image) -> Result<FileHeader> {
@@ -140,10 +137,9 @@ fn read_program_headers(image: &Image, header: &FileHeader) -> Result<Vec<Progra
 }
 
 /// The loaded segments in ascending order.
-fn check_segments(image: &Image, programs: &[ProgramHeader], ram_end: u64) -> Result<Vec<Segment>> {
+fn check_segments(image: &Image, programs: &[ProgramHeader]) -> Result<Vec<Segment>> {
     let loaded = programs.iter().filter(|program| program.kind == PT_LOAD && program.memory_size != 0);
-    let mut segments =
-        loaded.map(|program| check_segment(image, program, ram_end)).collect::<Result<Vec<Segment>>>()?;
+    let mut segments = loaded.map(|program| check_segment(image, program)).collect::<Result<Vec<Segment>>>()?;
     if segments.is_empty() {
         return Err(image.refuse("has no segment to load"));
     }
@@ -161,7 +157,7 @@ fn check_segments(image: &Image, programs: &[ProgramHeader], ram_end: u64) -> Re
     Ok(segments)
 }
 
-fn check_segment(image: &Image, program: &ProgramHeader, ram_end: u64) -> Result<Segment> {
+fn check_segment(image: &Image, program: &ProgramHeader) -> Result<Segment> {
     let &ProgramHeader { offset, file_size, memory_size, physical_address: start, .. } = program;
     if file_size > memory_size {
         return Err(image.refuse(format!(
@@ -175,12 +171,7 @@ fn check_segment(image: &Image, program: &ProgramHeader, ram_end: u64) -> Result
         )));
     }
     match start.checked_add(memory_size) {
-        Some(end) if start >= HIGH_RAM_START && end <= ram_end => Ok(Segment { start, end }),
-        Some(end) if start >= HIGH_RAM_START && end <= MMIO_GAP_START => Err(image.refuse(format!(
-            "has a segment gpa={start:#x} to {end:#x}, so it needs {} MiB of memory; the guest has {} MiB",
-            mib(end),
-            mib(ram_end)
-        ))),
+        Some(end) if start >= HIGH_RAM_START && end <= MMIO_GAP_START => Ok(Segment { start, end }),
         _ => Err(image.refuse(format!(
             "has a segment gpa={start:#x} len={memory_size:#x}, allowed are addresses from {HIGH_RAM_START:#x} to \
              {MMIO_GAP_START:#x}"

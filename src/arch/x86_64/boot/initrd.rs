@@ -1,49 +1,44 @@
 //! The initial RAM disk: as high as the kernel allows, out of the way of a kernel that unpacks itself.
 
-use std::path::Path;
-
 use vm_memory::Bytes;
 
 use super::image::Image;
-use super::{Kernel, Placed, mib};
-use crate::error::Result;
+use super::{Kernel, Placed, Room, page_end};
+use crate::arch::x86_64::layout::MMIO_GAP_START;
+use crate::error::{Error, Result};
 use crate::memory::{GuestAddress, GuestMemory};
 
 const PAGE_SIZE: u64 = 0x1000;
 
-pub(super) fn load(memory: &GuestMemory, path: &Path, kernel: &Kernel, ram_end: u64) -> Result<Placed> {
-    let mut image = Image::open("initrd", path)?;
-    let len = image.len();
-    // The field names the last byte that may be used.
-    let limit = ram_end.min(u64::from(kernel.header.initrd_addr_max) + 1);
+pub(super) fn load(memory: &GuestMemory, image: &mut Image, kernel: &Kernel, room: &Room) -> Result<Placed> {
+    let len = room.initrd_len;
+    let limit = room.ram_end.min(kernel_limit(kernel));
     let start = limit.checked_sub(len).map(|start| start & !(PAGE_SIZE - 1)).filter(|start| *start >= kernel.end);
-    let Some(start) = start else {
-        return Err(refuse(&image, kernel, limit, ram_end));
+    // The length is not larger than the guest's memory, so it fits.
+    let (Some(start), Ok(size)) = (start, usize::try_from(len)) else {
+        return Err(too_large(image, kernel, room));
     };
-    let read = usize::try_from(len).map_err(|cause| cause.to_string()).and_then(|len| {
-        let start = vm_memory::GuestAddress(start);
-        memory.mmap().read_exact_volatile_from(start, image.file(), len).map_err(|cause| cause.to_string())
-    });
-    read.map_err(|cause| image.refuse("cannot be read").with_source(cause))?;
+    let read = memory.mmap().read_exact_volatile_from(vm_memory::GuestAddress(start), image.file(), size);
+    read.map_err(|cause| image.refuse("cannot be loaded").with_source(cause))?;
     Ok(Placed { start: GuestAddress(start), len })
 }
 
-fn refuse(image: &Image, kernel: &Kernel, limit: u64, ram_end: u64) -> crate::error::Error {
-    let len = image.len();
-    let pages = |bytes: u64| bytes.next_multiple_of(PAGE_SIZE);
-    let limited_by_kernel = limit < ram_end;
-    match pages(kernel.end).checked_add(len.div_ceil(PAGE_SIZE).saturating_mul(PAGE_SIZE)) {
-        Some(needed) if !limited_by_kernel && needed <= super::MMIO_GAP_START => image.refuse(format!(
-            "has {len} bytes, and the kernel ends at gpa={:#x}: together they need {} MiB of memory, the guest has {} MiB",
+/// The first address that the kernel cannot reach; its field names the one before.
+fn kernel_limit(kernel: &Kernel) -> u64 {
+    u64::from(kernel.header.initrd_addr_max) + 1
+}
+
+fn too_large(image: &Image, kernel: &Kernel, room: &Room) -> Error {
+    let (len, end, highest) = (room.initrd_len, page_end(kernel.end), MMIO_GAP_START.min(kernel_limit(kernel)));
+    let most = highest.saturating_sub(end);
+    if len <= most {
+        return image.refuse(format!(
+            "has {len} bytes and the kernel ends at gpa={:#x}, so it {}",
             kernel.end,
-            mib(needed),
-            mib(ram_end)
-        )),
-        _ => image.refuse(format!(
-            "has {len} bytes, allowed are {} between the end of the kernel at gpa={:#x} and gpa={:#x}",
-            limit.saturating_sub(pages(kernel.end)),
-            kernel.end,
-            super::MMIO_GAP_START.min(u64::from(kernel.header.initrd_addr_max) + 1)
-        )),
+            room.needed(kernel.end)
+        ));
     }
+    image.refuse(format!(
+        "has {len} bytes, allowed are {most}: it must lie between the end of the kernel at gpa={end:#x} and gpa={highest:#x}"
+    ))
 }

@@ -13,7 +13,7 @@ mod note;
 mod start_info;
 mod zero_page;
 
-use super::layout::{MMIO_GAP_START, MmioSlot, RSDP};
+use super::layout::{HIGH_RAM_START, MMIO_GAP_START, MmioSlot, RSDP};
 use super::{acpi, regs};
 use crate::config::{Boot, BootProtocol, Discovery};
 use crate::error::{Error, ErrorKind, Result};
@@ -68,18 +68,16 @@ struct Placed {
 /// without a region from 0 up to 1 MiB at least.
 pub(crate) fn load(memory: &GuestMemory, boot: &Boot, platform: &Platform) -> Result<Entry> {
     let mut image = Image::open("kernel", &boot.kernel)?;
-    let ram_end = low_ram_end(memory)?;
+    let mut initrd = boot.initrd.as_ref().map(|path| Image::open("initrd", path)).transpose()?;
+    let room = Room { ram_end: low_ram_end(memory)?, initrd_len: initrd.as_ref().map_or(0, Image::len) };
     let kernel = match image.format()? {
-        Format::Elf => elf::load(memory, &mut image, ram_end, boot.protocol)?,
+        Format::Elf => elf::load(memory, &mut image, &room, boot.protocol)?,
         Format::BzImage if boot.protocol == BootProtocol::Pvh => {
             return Err(image.refuse("is a bzImage, which PVH cannot boot; that takes an ELF image with a PVH note"));
         }
-        Format::BzImage => bzimage::load(memory, &mut image, ram_end)?,
+        Format::BzImage => bzimage::load(memory, &mut image, &room)?,
     };
-    let initrd = match &boot.initrd {
-        Some(path) => Some(initrd::load(memory, path, &kernel, ram_end)?),
-        None => None,
-    };
+    let initrd = initrd.as_mut().map(|image| initrd::load(memory, image, &kernel, &room)).transpose()?;
     let cmdline = cmdline::write(memory, boot, platform.devices, kernel.header.cmdline_size)?;
     let rsdp = match boot.discovery {
         Discovery::Acpi => acpi::write(memory, platform).map(|()| Some(RSDP))?,
@@ -93,17 +91,52 @@ pub(crate) fn load(memory: &GuestMemory, boot: &Boot, platform: &Platform) -> Re
     Ok(kernel.entry)
 }
 
-/// The end of the RAM below the MMIO gap, where everything is loaded.
+/// The RAM below the MMIO gap, where everything is loaded, and what must find place in it besides the kernel.
+struct Room {
+    ram_end: u64,
+    initrd_len: u64,
+}
+
+impl Room {
+    /// What memory a kernel needs that ends at `kernel_end`, in words that follow the image's name and a reason.
+    fn needed(&self, kernel_end: u64) -> String {
+        let initrd = match self.initrd_len {
+            0 => "",
+            _ => " with the initrd",
+        };
+        let bytes = page_end(kernel_end).saturating_add(page_end(self.initrd_len));
+        format!("needs {} MiB of memory{initrd}; the guest has {} MiB", mib(bytes), mib(self.ram_end))
+    }
+}
+
 fn low_ram_end(memory: &GuestMemory) -> Result<u64> {
     let first = memory.regions().next().filter(|region| region.start == GuestAddress(0));
     let end = first.map_or(0, |region| region.len.min(MMIO_GAP_START));
-    if end < super::layout::HIGH_RAM_START {
+    if end < HIGH_RAM_START {
         let message = format!("the guest has {end} bytes of memory from gpa=0x0 on, a kernel needs 1 MiB at least");
         return Err(Error::new(ErrorKind::InvalidConfig, message));
     }
     Ok(end)
 }
 
+/// The end of the page that `address` is in, or `address` where one starts.
+fn page_end(address: u64) -> u64 {
+    address.checked_next_multiple_of(0x1000).unwrap_or(u64::MAX)
+}
+
 fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
+
+#[cfg(test)]
+#[path = "images_test.rs"]
+mod images;
+#[cfg(test)]
+#[path = "load_test.rs"]
+mod load_tests;
+#[cfg(test)]
+#[path = "mutate_test.rs"]
+mod mutate_tests;
+#[cfg(test)]
+#[path = "refuse_test.rs"]
+mod refuse_tests;
