@@ -189,3 +189,7 @@ fn settle(backend: &mut dyn Backend, running: &Running) -> io::Result<()> {
 fn ranges(memory: &GuestMemory, segments: impl Iterator<Item = Segment>) -> io::Result<IoRanges> {
     IoRanges::new(memory, segments.map(|segment| (segment.gpa, segment.len))).map_err(io::Error::other)
 }
+
+#[cfg(test)]
+#[path = "device_test.rs"]
+mod tests;

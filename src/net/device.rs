@@ -166,3 +166,7 @@ impl Transmitter {
         backend.send(&header, &frame)
     }
 }
+
+#[cfg(test)]
+#[path = "device_test.rs"]
+mod tests;

@@ -67,6 +67,18 @@ pub(crate) fn zero_range(file: &File, offset: u64, len: u64, mode: ZeroMode) -> 
     }
 }
 
+/// A file without a name that lives in memory; all its bytes are zero.
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) fn anonymous_file(len: u64) -> io::Result<File> {
+    // SAFETY: the name is a C string, and the call touches nothing else.
+    let fd = unsafe { libc::memfd_create(c"vmcell".as_ptr(), libc::MFD_CLOEXEC) };
+    check(fd)?;
+    // SAFETY: the descriptor was just made and belongs to nobody else.
+    let file = unsafe { <File as std::os::fd::FromRawFd>::from_raw_fd(fd) };
+    file.set_len(len)?;
+    Ok(file)
+}
+
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

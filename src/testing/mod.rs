@@ -1,5 +1,62 @@
-//! Helpers for tests, of this crate and of those that build on it (feature `test-util`).
+//! The driver's half of what this crate is the device's half of, for tests: here, and in crates that build devices.
+//!
+//! [`DriverQueue`] writes descriptors into real guest memory, well-formed or not; [`MmioDriver`] walks a device through its
+//! registers as a driver does; [`RecordingInterrupt`] and [`memory_disk`] stand in for the host, and a
+//! [`TinyGuest`] for a kernel. Memory is filled with a
+//! pattern first, so that a test can see a write of one byte too many.
+//!
+//! ```
+//! use vmcell::testing::{Buffer, DriverQueue, RecordingInterrupt, patterned_memory};
+//! use vmcell::virtio::Queue;
+//! use vmcell::GuestAddress;
+//!
+//! let memory = patterned_memory(1 << 20);
+//! let mut driver = DriverQueue::new(&memory, GuestAddress(0x1000), 16);
+//! let interrupt = RecordingInterrupt::new();
+//! let queue = Queue::new(&driver.config(), &memory, 0, false, interrupt.clone())?;
+//!
+//! let head = driver.offer(&[Buffer::readable(0x8000, 5), Buffer::writable(0x9000, 8)]);
+//! let chain = queue.pop()?.unwrap();
+//! assert_eq!((chain.readable_len(), chain.writable_len()), (5, 8));
+//! chain.complete(3);
+//! queue.notify();
+//! assert_eq!(driver.take_used(), Some((head.into(), 3)));
+//! assert_eq!(interrupt.used_count(), 1);
+//! # Ok::<(), vmcell::Error>(())
+//! ```
 
+mod disk;
+mod driver;
 mod guest;
+mod interrupt;
+mod mmio;
 
+pub use disk::memory_disk;
+pub use driver::{Buffer, DriverQueue};
 pub use guest::TinyGuest;
+pub use interrupt::RecordingInterrupt;
+pub use mmio::MmioDriver;
+
+use crate::memory::{GuestAddress, GuestMemory};
+
+/// What guest memory holds before a test.
+pub const PATTERN: u8 = 0xa5;
+
+/// Guest memory of `len` bytes from address zero on, each of them [`PATTERN`].
+///
+/// # Panics
+/// Where the host cannot provide it, or `len` is not a multiple of 4096.
+pub fn patterned_memory(len: u64) -> GuestMemory {
+    let memory = GuestMemory::anonymous(&[(GuestAddress(0), len)]).expect("the host provides the memory");
+    let page = [PATTERN; 4096];
+    for gpa in (0..len).step_by(page.len()) {
+        memory.write(GuestAddress(gpa), &page).expect("the page lies in the memory");
+    }
+    memory
+}
+
+/// Whether `len` bytes from `gpa` on still hold the pattern.
+pub fn is_untouched(memory: &GuestMemory, gpa: u64, len: usize) -> bool {
+    let mut bytes = vec![0; len];
+    memory.read(GuestAddress(gpa), &mut bytes).is_ok() && bytes.iter().all(|byte| *byte == PATTERN)
+}

@@ -8,7 +8,7 @@ use super::interrupt::{Interrupt, MmioInterrupt};
 use super::io_thread::{IoThread, Registration};
 use super::lock;
 use super::queue::Queue;
-use super::registers::{Action, Registers};
+use super::registers::Registers;
 use super::spec::feature::{RING_EVENT_IDX, RING_INDIRECT_DESC, VERSION_1};
 use super::spec::mmio as reg;
 use super::spec::status::DEVICE_NEEDS_RESET;
@@ -97,30 +97,31 @@ impl MmioTransport {
         self.cell.close();
     }
 
+    // Reading and acknowledging interrupts, and ringing, take no lock: they are what a running driver does.
     fn read_register(&self, offset: u64) -> u32 {
-        let registers = lock(&self.registers);
         match offset {
             reg::INTERRUPT_STATUS => self.cell.interrupt.status(),
             reg::CONFIG_GENERATION => self.cell.interrupt.generation(),
-            reg::STATUS if self.cell.interrupt.needs_reset() => registers.status.bits() | DEVICE_NEEDS_RESET,
-            reg::STATUS => registers.status.bits(),
-            _ => registers.read(offset),
+            reg::STATUS => {
+                let failed = if self.cell.interrupt.needs_reset() { DEVICE_NEEDS_RESET } else { 0 };
+                lock(&self.registers).status.bits() | failed
+            }
+            _ => lock(&self.registers).read(offset),
         }
     }
 
     fn write_register(&self, offset: u64, value: u32) {
-        // Held to the end: what two vCPUs write at once happens one after the other, a reset included.
-        let mut registers = lock(&self.registers);
-        match registers.write(offset, value, &self.memory) {
-            Action::None => {}
-            Action::Notify(queue) => {
-                let doorbell = usize::try_from(queue).ok().and_then(|queue| self.cell.doorbells.get(queue));
+        match offset {
+            reg::QUEUE_NOTIFY => {
+                let doorbell = usize::try_from(value).ok().and_then(|queue| self.cell.doorbells.get(queue));
                 if let Some(doorbell) = doorbell {
                     doorbell.signal();
                 }
             }
-            Action::Acknowledge(reasons) => self.cell.interrupt.acknowledge(reasons),
-            Action::Status(value) => self.write_status(&mut registers, value),
+            reg::INTERRUPT_ACK => self.cell.interrupt.acknowledge(value),
+            // Held to the end: what two vCPUs write at once happens one after the other, a reset included.
+            reg::STATUS => self.write_status(&mut lock(&self.registers), value),
+            _ => lock(&self.registers).write(offset, value, &self.memory),
         }
     }
 
@@ -134,7 +135,8 @@ impl MmioTransport {
             Step::Forward { negotiates: true, .. } if !self.accepts(registers.accepted()) => {}
             Step::Forward { next, activates, .. } => {
                 registers.status = next;
-                if activates {
+                // A device that has failed stays still until it is reset, however far its driver goes.
+                if activates && !self.cell.interrupt.needs_reset() {
                     self.activate(registers);
                 }
             }

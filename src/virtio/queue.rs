@@ -167,3 +167,7 @@ impl Queue {
         lock(&self.shared.ring).close();
     }
 }
+
+#[cfg(test)]
+#[path = "queue_test.rs"]
+mod tests;

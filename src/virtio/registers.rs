@@ -26,18 +26,6 @@ struct QueueSlot {
     ready: bool,
 }
 
-/// What a write asks of someone else than the register file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    None,
-    /// Ring the doorbell of a queue.
-    Notify(u32),
-    /// Take back reasons of interrupts.
-    Acknowledge(u32),
-    /// A write to the status register.
-    Status(u32),
-}
-
 impl Registers {
     pub(super) fn new(device_id: u32, offered: u64, max_sizes: &[u16]) -> Result<Self> {
         let slot = |&max_size: &u16| Ok(QueueSlot { config: QueueConfig::new(max_size)?, ready: false });
@@ -93,19 +81,15 @@ impl Registers {
     }
 
     /// A write by the driver. What is not allowed in the present state is refused, and changes nothing.
-    pub(super) fn write(&mut self, offset: u64, value: u32, memory: &GuestMemory) -> Action {
+    pub(super) fn write(&mut self, offset: u64, value: u32, memory: &GuestMemory) {
         match offset {
             reg::DEVICE_FEATURES_SEL => self.device_features_sel = value,
             reg::DRIVER_FEATURES_SEL => self.driver_features_sel = value,
             reg::DRIVER_FEATURES => self.accept(value),
             reg::QUEUE_SEL => self.queue_sel = value,
             reg::QUEUE_READY => self.set_ready(value, memory),
-            reg::QUEUE_NOTIFY => return Action::Notify(value),
-            reg::INTERRUPT_ACK => return Action::Acknowledge(value),
-            reg::STATUS => return Action::Status(value),
             _ => self.configure(offset, value),
         }
-        Action::None
     }
 
     fn accept(&mut self, value: u32) {

@@ -1,0 +1,352 @@
+//! A queue against drivers that keep the rules, and against those that don't.
+
+use super::*;
+use crate::testing::{Buffer, DriverQueue, RecordingInterrupt, is_untouched, patterned_memory};
+use crate::virtio::Segment;
+
+const MEMORY: u64 = 1 << 20;
+const BUFFER: u64 = 0x10000;
+const TABLE: u64 = 0x20000;
+const SIZE: u16 = 16;
+
+struct Rig {
+    memory: GuestMemory,
+    driver: DriverQueue,
+    queue: Queue,
+    interrupt: Arc<RecordingInterrupt>,
+}
+
+fn rig_with(event_idx: bool) -> Rig {
+    let memory = patterned_memory(MEMORY);
+    let driver = DriverQueue::new(&memory, GuestAddress(0x1000), SIZE);
+    let interrupt = RecordingInterrupt::new();
+    let queue = Queue::new(&driver.config(), &memory, 0, event_idx, interrupt.clone()).unwrap();
+    Rig { memory, driver, queue, interrupt }
+}
+
+fn rig() -> Rig {
+    rig_with(true)
+}
+
+impl Rig {
+    fn pop(&self) -> Option<Chain> {
+        self.queue.pop().unwrap()
+    }
+
+    /// What the driver did must be answered by length 0, and the next request must be served.
+    fn assert_malformed(mut self, head: u16) {
+        assert!(self.pop().is_none(), "a malformed chain reached the device");
+        assert_eq!(self.driver.take_used(), Some((head.into(), 0)));
+        let head = self.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+        self.pop().expect("the next chain is served").complete(4);
+        assert_eq!(self.driver.take_used(), Some((head.into(), 4)));
+        assert_eq!(self.driver.take_used(), None);
+    }
+}
+
+fn segment(gpa: u64, len: u32) -> Segment {
+    Segment { gpa: GuestAddress(gpa), len }
+}
+
+const NEXT: u16 = ring::DESCRIPTOR_NEXT;
+const WRITE: u16 = ring::DESCRIPTOR_WRITE;
+const INDIRECT: u16 = ring::DESCRIPTOR_INDIRECT;
+
+#[test]
+fn a_chain_has_its_segments_in_order() {
+    let mut rig = rig();
+    let buffers = [
+        Buffer::readable(BUFFER, 3),
+        Buffer::readable(BUFFER + 0x100, 5),
+        Buffer::writable(BUFFER + 0x200, 7),
+        Buffer::writable(BUFFER + 0x300, 9),
+    ];
+    rig.driver.offer(&buffers);
+    rig.driver.offer_indirect(TABLE + 1, &buffers);
+    for _ in 0..2 {
+        let chain = rig.pop().unwrap();
+        assert_eq!(chain.readable(), [segment(BUFFER, 3), segment(BUFFER + 0x100, 5)]);
+        assert_eq!(chain.writable(), [segment(BUFFER + 0x200, 7), segment(BUFFER + 0x300, 9)]);
+        assert_eq!((chain.readable_len(), chain.writable_len()), (8, 16));
+    }
+    assert!(rig.pop().is_none());
+}
+
+#[test]
+fn reads_and_writes_cross_segments_and_stop_at_the_end() {
+    let mut rig = rig();
+    rig.memory.write(GuestAddress(BUFFER), b"abc").unwrap();
+    rig.memory.write(GuestAddress(BUFFER + 0x100), b"defgh").unwrap();
+    rig.driver.offer(&[
+        Buffer::readable(BUFFER, 3),
+        Buffer::readable(BUFFER + 0x100, 5),
+        Buffer::writable(BUFFER + 0x200, 2),
+        Buffer::writable(BUFFER + 0x300, 2),
+    ]);
+    let chain = rig.pop().unwrap();
+    let mut bytes = [0; 4];
+    chain.read(1, &mut bytes).unwrap();
+    assert_eq!(&bytes, b"bcde");
+    chain.write(1, b"XY").unwrap();
+    let mut byte = [0; 1];
+    rig.memory.read(GuestAddress(BUFFER + 0x201), &mut byte).unwrap();
+    assert_eq!(&byte, b"X");
+    rig.memory.read(GuestAddress(BUFFER + 0x300), &mut byte).unwrap();
+    assert_eq!(&byte, b"Y");
+    assert!(is_untouched(&rig.memory, BUFFER + 0x200, 1) && is_untouched(&rig.memory, BUFFER + 0x301, 8));
+    assert!(chain.read(5, &mut bytes).is_err() && chain.read(u32::MAX, &mut bytes).is_err());
+    assert!(chain.write(1, &bytes).is_err());
+    assert_eq!(chain.readable_range(2, 2).collect::<Vec<_>>(), [segment(BUFFER + 2, 1), segment(BUFFER + 0x100, 1)]);
+    assert_eq!(chain.writable_range(9, 9).count(), 0);
+}
+
+#[test]
+fn chains_are_completed_once_in_any_order() {
+    let mut rig = rig();
+    let heads: Vec<u32> = (0..3).map(|_| rig.driver.offer(&[Buffer::writable(BUFFER, 4)]).into()).collect();
+    let [first, second, third] = [rig.pop().unwrap(), rig.pop().unwrap(), rig.pop().unwrap()];
+    third.complete(3);
+    drop(first);
+    std::thread::spawn(move || second.complete(2)).join().unwrap();
+    let used: Vec<_> = std::iter::from_fn(|| rig.driver.take_used()).collect();
+    assert_eq!(used, [(heads[2], 3), (heads[0], 0), (heads[1], 2)]);
+}
+
+#[test]
+fn the_rings_wrap() {
+    let mut rig = rig();
+    for round in 0..200_000u32 {
+        let head = rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+        rig.pop().unwrap().complete(round);
+        assert_eq!(rig.driver.take_used(), Some((head.into(), round)));
+    }
+}
+
+#[test]
+fn after_close_nothing_is_taken_and_nothing_is_written() {
+    let mut rig = rig();
+    rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    let [first, second] = [rig.pop().unwrap(), rig.pop().unwrap()];
+    rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    rig.queue.close();
+    first.complete(4);
+    drop(second);
+    assert!(rig.pop().is_none());
+    rig.queue.notify();
+    assert_eq!((rig.driver.used_index(), rig.interrupt.used_count()), (0, 0));
+}
+
+#[test]
+fn malformed_chains_are_answered_and_the_next_is_served() {
+    type Make = fn(&DriverQueue);
+    let cases: [(&str, Make); 19] = [
+        ("a loop of one", |d| d.set_descriptor(0, BUFFER, 4, NEXT, 0)),
+        ("a loop of two", |d| {
+            d.set_descriptor(0, BUFFER, 4, NEXT, 1);
+            d.set_descriptor(1, BUFFER, 4, NEXT, 0)
+        }),
+        ("a successor out of range", |d| d.set_descriptor(0, BUFFER, 4, NEXT, SIZE)),
+        ("a successor far out of range", |d| d.set_descriptor(0, BUFFER, 4, NEXT, u16::MAX)),
+        ("no bytes", |d| d.set_descriptor(0, BUFFER, 0, 0, 0)),
+        ("no bytes, writable", |d| d.set_descriptor(0, BUFFER, 0, WRITE, 0)),
+        ("past the end of RAM", |d| d.set_descriptor(0, MEMORY - 3, 4, 0, 0)),
+        ("outside RAM", |d| d.set_descriptor(0, MEMORY, 1, 0, 0)),
+        ("wraps", |d| d.set_descriptor(0, u64::MAX, 2, 0, 0)),
+        ("4 GiB", |d| d.set_descriptor(0, 0, u32::MAX, WRITE, 0)),
+        ("readable after writable", |d| {
+            d.set_descriptor(0, BUFFER, 4, WRITE | NEXT, 1);
+            d.set_descriptor(1, BUFFER, 4, 0, 0)
+        }),
+        ("an indirect table that is empty", |d| d.set_descriptor(0, TABLE, 0, INDIRECT, 0)),
+        ("an indirect table of broken length", |d| d.set_descriptor(0, TABLE, 24, INDIRECT, 0)),
+        ("an indirect table outside RAM", |d| d.set_descriptor(0, MEMORY, 16, INDIRECT, 0)),
+        ("an indirect table that leaves RAM", |d| {
+            d.write_descriptor(MEMORY - 16, BUFFER, 4, NEXT, 1);
+            d.set_descriptor(0, MEMORY - 16, 32, INDIRECT, 0)
+        }),
+        ("an indirect table that is huge", |d| d.set_descriptor(0, TABLE, 0xffff_fff0, INDIRECT, 0)),
+        ("a table in a table", |d| {
+            d.write_descriptor(TABLE, TABLE + 0x100, 16, INDIRECT, 0);
+            d.write_descriptor(TABLE + 0x100, BUFFER, 4, 0, 0);
+            d.set_descriptor(0, TABLE, 16, INDIRECT, 0)
+        }),
+        ("a loop in a table", |d| {
+            d.write_descriptor(TABLE, BUFFER, 4, NEXT, 1);
+            d.write_descriptor(TABLE + 16, BUFFER, 4, NEXT, 0);
+            d.set_descriptor(0, TABLE, 32, INDIRECT, 0)
+        }),
+        ("a table longer than the queue may be", |d| {
+            for index in 0..64 {
+                let flags = if index == 63 { 0 } else { NEXT };
+                d.write_descriptor(TABLE + index * 16, BUFFER, 4, flags, index as u16 + 1);
+            }
+            d.set_descriptor(0, TABLE, 64 * 16, INDIRECT, 0)
+        }),
+    ];
+    for (name, make) in cases {
+        println!("{name}");
+        let mut rig = rig();
+        make(&rig.driver);
+        rig.driver.offer_head(0);
+        rig.assert_malformed(0);
+    }
+}
+
+#[test]
+fn many_large_buffers_are_malformed_once_they_reach_4_gib() {
+    let memory = GuestMemory::anonymous(&[(GuestAddress(0), 1 << 30)]).unwrap();
+    let driver = &mut DriverQueue::new(&memory, GuestAddress(0x1000), SIZE);
+    let interrupt = RecordingInterrupt::new();
+    let queue = Queue::new(&driver.config(), &memory, 0, true, interrupt).unwrap();
+    let large = Buffer::writable(0, 1 << 30);
+    driver.offer(&[large; 4]);
+    assert!(queue.pop().unwrap().is_none());
+    assert_eq!(driver.take_used(), Some((0, 0)));
+    driver.offer(&[large; 3]);
+    assert_eq!(queue.pop().unwrap().unwrap().writable_len(), 3 << 30);
+}
+
+#[test]
+fn an_index_that_no_driver_can_reach_is_an_error_of_the_queue() {
+    for jump in [SIZE + 1, 0x7fff, 0xffff] {
+        let mut rig = rig();
+        rig.driver.set_avail_index(jump);
+        let error = rig.queue.pop().map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Virtqueue);
+        assert_eq!(rig.driver.used_index(), 0);
+    }
+}
+
+#[test]
+fn an_index_that_goes_back_is_an_error_of_the_queue() {
+    let mut rig = rig();
+    for _ in 0..3 {
+        rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+        rig.pop().unwrap().complete(0);
+    }
+    rig.driver.set_avail_index(2);
+    assert!(rig.queue.pop().is_err());
+}
+
+#[test]
+fn a_head_out_of_range_is_an_error_of_the_queue() {
+    for head in [SIZE, u16::MAX] {
+        let mut rig = rig();
+        rig.driver.offer_head(head);
+        assert!(rig.queue.pop().is_err());
+    }
+}
+
+#[test]
+fn more_chains_in_flight_than_descriptors_are_an_error_of_the_queue() {
+    let mut rig = rig();
+    let mut chains = Vec::new();
+    for _ in 0..SIZE {
+        rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+        chains.push(rig.pop().unwrap());
+    }
+    rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    assert!(rig.queue.pop().is_err());
+}
+
+#[test]
+fn a_flood_of_malformed_chains_ends_the_call_and_asks_for_another() {
+    let memory = patterned_memory(MEMORY);
+    let mut driver = DriverQueue::new(&memory, GuestAddress(0x1000), 256);
+    let queue = Queue::new(&driver.config(), &memory, 0, true, RecordingInterrupt::new()).unwrap();
+    for _ in 0..Queue::MALFORMED_AT_ONCE + 1 {
+        driver.offer(&[Buffer::writable(MEMORY, 4)]);
+    }
+    assert!(queue.pop().unwrap().is_none());
+    assert_eq!(usize::from(driver.used_index()), Queue::MALFORMED_AT_ONCE);
+    assert!(queue.take_more() && !queue.take_more());
+    assert!(queue.pop().unwrap().is_none());
+    assert!(!queue.take_more());
+}
+
+#[test]
+fn without_event_idx_flags_say_who_wants_to_hear() {
+    let mut rig = rig_with(false);
+    assert_eq!(rig.driver.used_flags(), 0);
+    rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    rig.pop().unwrap().complete(0);
+    assert_eq!(rig.driver.used_flags(), ring::USED_NO_NOTIFY, "while it works, the device looks by itself");
+    assert!(rig.pop().is_none());
+    assert_eq!(rig.driver.used_flags(), 0);
+    rig.queue.notify();
+    rig.queue.notify();
+    assert_eq!(rig.interrupt.used_count(), 1, "one interrupt for what was completed, none for nothing");
+
+    rig.driver.set_avail_flags(ring::AVAIL_NO_INTERRUPT);
+    rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    rig.pop().unwrap().complete(0);
+    rig.queue.notify();
+    assert_eq!(rig.interrupt.used_count(), 1);
+}
+
+#[test]
+fn with_event_idx_indices_say_who_wants_to_hear() {
+    let mut rig = rig();
+    rig.driver.set_used_event(1);
+    for expected in [0, 1, 1] {
+        rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+        rig.pop().unwrap().complete(0);
+        rig.queue.notify();
+        assert_eq!(rig.interrupt.used_count(), expected);
+    }
+    assert!(rig.pop().is_none());
+    assert_eq!(rig.driver.avail_event(), 3, "the device wants to hear of the fourth");
+}
+
+#[test]
+fn chains_completed_together_are_one_step_of_the_index_and_pass_the_event() {
+    let mut rig = rig();
+    for _ in 0..3 {
+        rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    }
+    // In the middle of what appears at once.
+    rig.driver.set_used_event(1);
+    let chains = [rig.pop().unwrap(), rig.pop().unwrap(), rig.pop().unwrap()];
+    Chain::complete_together(chains.into_iter().zip([4, 3, 2]));
+    rig.queue.notify();
+    assert_eq!(rig.interrupt.used_count(), 1);
+    let used: Vec<_> = std::iter::from_fn(|| rig.driver.take_used()).collect();
+    assert_eq!(used, [(0, 4), (1, 3), (2, 2)]);
+}
+
+#[test]
+fn configurations_that_no_queue_can_have_are_refused() {
+    let memory = patterned_memory(MEMORY);
+    let good = DriverQueue::new(&memory, GuestAddress(0x1000), SIZE).config();
+    assert!(good.validate(&memory).is_ok());
+    let refused = |change: &dyn Fn(&mut QueueConfig)| {
+        let mut config = good;
+        change(&mut config);
+        assert_eq!(config.validate(&memory).unwrap_err().kind(), ErrorKind::Virtqueue, "{config:?}");
+    };
+    for size in [0, 3, 15, 17, 32, 0x8000, u16::MAX] {
+        refused(&|config| config.size = size);
+    }
+    // Not set, not aligned, past the end, straddling the end, at the end of the address space.
+    for gpa in [0, 0x1001, MEMORY, MEMORY - 16, MEMORY - 2, u64::MAX - 15, u64::MAX] {
+        refused(&|config| config.desc_table = GuestAddress(gpa));
+        refused(&|config| config.avail_ring = GuestAddress(gpa));
+        refused(&|config| config.used_ring = GuestAddress(gpa));
+    }
+    refused(&|config| config.desc_table = GuestAddress(0x1008));
+    refused(&|config| config.used_ring = GuestAddress(0x1002));
+    let mut last = good;
+    last.desc_table = GuestAddress(MEMORY - 16 * 16);
+    assert!(last.validate(&memory).is_ok());
+}
+
+#[test]
+fn largest_sizes_are_powers_of_two() {
+    for size in [1, 2, 256, 32768] {
+        assert_eq!(QueueConfig::new(size).unwrap().max_size(), size);
+    }
+    for size in [0, 3, 255, 32769, u16::MAX] {
+        assert!(QueueConfig::new(size).is_err());
+    }
+}
