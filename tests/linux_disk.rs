@@ -6,9 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use support::linux::{
-    ENTER_ROOT, LinuxGuest, allocated, between, empty_disk, host, initrd_with, launcher, path_of, root_disk,
-};
+use support::linux::{ENTER_ROOT, LinuxGuest, allocated, between, empty_disk, host, initrd_with, path_of, root_disk};
 use vmcell::Disk;
 
 const LONG: Duration = Duration::from_secs(240);
@@ -93,7 +91,7 @@ fn what_was_flushed_survives_the_launcher_being_killed() {
          echo it-is-flushed; sleep 600"
     );
     let initrd = initrd_with(&script);
-    let mut child = launcher()
+    let mut child = support::launcher()
         .arg("--kernel")
         .arg(path_of("VMCELL_KERNEL_ELF"))
         .arg("--initrd")

@@ -58,7 +58,12 @@ impl GuestMemory {
 
     /// Maps memory from where `backing` says, on pages of the given size. Errors as for [`anonymous`](Self::anonymous).
     pub fn map(regions: &[(GuestAddress, u64)], backing: MemoryBacking, pages: PageSize) -> Result<Self> {
-        let mapped = regions.iter().map(|&(start, len)| map_region(start, len, backing, pages));
+        let total = regions.iter().fold(0u64, |total, (_, len)| total.saturating_add(*len));
+        let mapped = regions.iter().map(|&(start, len)| {
+            let size = check_region(start, len, pages)?;
+            GuestRegionMmap::new(map(size, total, backing, pages)?, start.into())
+                .ok_or_else(|| past_the_end(start, len))
+        });
         let regions = GuestMemoryMmap::from_regions(mapped.collect::<Result<_>>()?).map_err(|cause| {
             let message = "the guest memory's regions must be at least one, ascending and apart";
             Error::new(ErrorKind::InvalidConfig, message).with_source(cause)
@@ -137,19 +142,22 @@ impl GuestMemory {
     }
 }
 
-fn map_region(start: GuestAddress, len: u64, backing: MemoryBacking, pages: PageSize) -> Result<GuestRegionMmap> {
+/// The size of a region, if there can be one like it.
+fn check_region(start: GuestAddress, len: u64, pages: PageSize) -> Result<usize> {
     let alignment = pages.bytes();
-    let refused = |why: &str| {
-        let message = format!("the guest memory region gpa={start} len={len:#x} {why}");
-        Error::new(ErrorKind::InvalidConfig, message)
-    };
     if len == 0 || !len.is_multiple_of(alignment) || !start.0.is_multiple_of(alignment) {
-        return Err(refused(&format!("is empty or not aligned to pages of {alignment:#x} bytes")));
+        let message = format!(
+            "the guest memory region gpa={start} len={len:#x} is empty or not aligned to pages of {alignment:#x} bytes"
+        );
+        return Err(Error::new(ErrorKind::InvalidConfig, message));
     }
-    let size = usize::try_from(len).map_err(|_| refused("is larger than the host's address space"))?;
-    start.checked_add(len).ok_or_else(|| refused("runs past the end of the address space"))?;
-    GuestRegionMmap::new(map(size, backing, pages)?, start.into())
-        .ok_or_else(|| refused("runs past the end of the address space"))
+    start.checked_add(len).ok_or_else(|| past_the_end(start, len))?;
+    usize::try_from(len).map_err(|_| past_the_end(start, len))
+}
+
+fn past_the_end(start: GuestAddress, len: u64) -> Error {
+    let message = format!("the guest memory region gpa={start} len={len:#x} runs past the end of the address space");
+    Error::new(ErrorKind::InvalidConfig, message)
 }
 
 fn outside(gpa: GuestAddress, len: usize) -> Error {

@@ -13,13 +13,13 @@ use crate::error::{Error, ErrorKind, Result};
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 type MapResult = std::result::Result<MmapRegion, Cause>;
 
-/// Maps `size` bytes the way `backing` and `pages` say.
-pub(super) fn map(size: usize, backing: MemoryBacking, pages: PageSize) -> Result<MmapRegion> {
+/// Maps `size` bytes the way `backing` and `pages` say; `total` bytes are what the guest gets in all.
+pub(super) fn map(size: usize, total: u64, backing: MemoryBacking, pages: PageSize) -> Result<MmapRegion> {
     let region = match backing {
         MemoryBacking::Anonymous => map_anonymous(size, pages),
         MemoryBacking::Memfd => map_memfd(size, pages),
     };
-    let region = region.map_err(|cause| refused(size, pages, cause))?;
+    let region = region.map_err(|cause| refused(total, pages, cause))?;
     if pages == PageSize::Transparent {
         // Advice only: where the host has no transparent huge pages the guest still runs, on small ones.
         // SAFETY: the range is exactly the mapping that was just made.
@@ -67,13 +67,13 @@ fn sealed_memfd(size: usize, pages: PageSize) -> io::Result<File> {
     Ok(file)
 }
 
-fn refused(size: usize, pages: PageSize, cause: Cause) -> Error {
-    let mib = size >> 20;
+fn refused(total: u64, pages: PageSize, cause: Cause) -> Error {
+    let mib = total >> 20;
     let message = match pages {
         PageSize::Huge2Mib => format!(
             "the host has no {mib} MiB of free 2 MiB pages for the guest ({} needed; /proc/sys/vm/nr_hugepages sets how \
              many there are)",
-            size.div_ceil(2 << 20)
+            total.div_ceil(2 << 20)
         ),
         PageSize::Default | PageSize::Transparent => {
             format!("the host cannot provide {mib} MiB of memory for the guest")

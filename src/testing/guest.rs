@@ -8,6 +8,14 @@ use std::path::Path;
 /// Where the code is loaded and entered.
 const ENTRY: u64 = 0x10_0000;
 
+/// Writes SLP_EN and the type of S5 to the sleep control register, and spins in case that did nothing.
+const POWER_OFF: [u8; 9] = [
+    0x66, 0xba, 0x00, 0x06, // mov dx, 0x600
+    0xb0, 0x34, //             mov al, SLP_EN | 5 << 2
+    0xee, //                   out dx, al
+    0xeb, 0xfe, //             spin
+];
+
 /// A guest of a few instructions.
 ///
 /// ```
@@ -56,12 +64,36 @@ impl TinyGuest {
         for byte in text.bytes() {
             code.extend([0xb0, byte, 0xee]); // mov al, byte; out dx, al
         }
+        code.extend(POWER_OFF);
+        Self::new(code)
+    }
+
+    /// Prints the command line that the zero page leads to, then turns itself off.
+    pub fn print_cmdline() -> Self {
+        let mut code = vec![
+            0x8b, 0xb6, 0x28, 0x02, 0x00, 0x00, // mov esi, [rsi + 0x228]
+            0x66, 0xba, 0xf8, 0x03, //             mov dx, 0x3f8
+            0x8a, 0x06, //                         mov al, [rsi]
+            0x84, 0xc0, //                         test al, al
+            0x74, 0x06, //                         jz behind the loop
+            0xee, //                               out dx, al
+            0x48, 0xff, 0xc6, //                   inc rsi
+            0xeb, 0xf4, //                         jmp to the load
+        ];
+        code.extend(POWER_OFF);
+        Self::new(code)
+    }
+
+    /// Prints the four bytes of the register at `address`, lowest first, then turns itself off.
+    pub fn print_register(address: u32) -> Self {
+        let mut code = vec![0xbb]; // mov ebx, address
+        code.extend(address.to_le_bytes());
         code.extend([
-            0x66, 0xba, 0x00, 0x06, // mov dx, 0x600
-            0xb0, 0x34, //             mov al, SLP_EN | 5 << 2
-            0xee, //                   out dx, al
-            0xeb, 0xfe, //             spin
+            0x8b, 0x03, //             mov eax, [rbx]
+            0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8
         ]);
+        code.extend([0xee, 0xc1, 0xe8, 0x08].repeat(4)); // out dx, al; shr eax, 8
+        code.extend(POWER_OFF);
         Self::new(code)
     }
 

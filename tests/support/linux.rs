@@ -168,11 +168,6 @@ fn cpio(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
     archive
 }
 
-/// The launcher, ready for arguments.
-pub fn launcher() -> std::process::Command {
-    std::process::Command::new(path_of("VMCELL_LAUNCH"))
-}
-
 /// A TAP device of the host that is removed with this. Needs root.
 pub struct HostTap {
     pub name: String,

@@ -94,3 +94,13 @@ impl Footprint {
         Self { threads: entries("/proc/self/task"), descriptors: entries("/proc/self/fd"), mappings }
     }
 }
+
+/// The launcher that was built beside this test program, or the one that the environment names.
+pub fn launcher() -> std::process::Command {
+    let built = || {
+        let own = std::env::current_exe().expect("this program has a path");
+        let target = own.parent().and_then(std::path::Path::parent).expect("a target directory");
+        target.join("examples/launch")
+    };
+    std::process::Command::new(std::env::var_os("VMCELL_LAUNCH").map_or_else(built, PathBuf::from))
+}
