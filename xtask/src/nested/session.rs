@@ -15,7 +15,7 @@ use crate::exec::{Context, Result};
 /// From QEMU's start until the agent is ready; about 10 s where nothing else runs.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// The agent says something every two seconds.
-const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+const SILENCE_LIMIT: Duration = Duration::from_secs(45);
 /// For the agent to end a test that is over its time and to report it.
 const GRACE: Duration = Duration::from_secs(60);
 /// `timeout` says so by its exit status: ended by its first signal, or its second.
