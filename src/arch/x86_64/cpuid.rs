@@ -86,12 +86,11 @@ fn is_amd(vendor: &CpuidEntry) -> bool {
 fn adapt(entry: &mut CpuidEntry, topology: &Topology, amd: bool, tsc_khz: Option<u32>) {
     match entry.function {
         FEATURES => features(entry, topology, amd),
-        CACHES_INTEL => {
-            // Identifiers reserved in the socket, less one; a processor without this leaf's caches has none to share.
-            if cache_type(entry) != 0 {
-                share_cache(entry, (1 << topology.id_bits()) - 1);
-                entry.eax = entry.eax & 0x03ff_ffff | ((1 << topology.id_bits()) - 1) << 26;
-            }
+        CACHES_INTEL if cache_type(entry) != 0 => {
+            // Identifiers reserved for cores and for those that share a cache, each less one.
+            let others = (1 << topology.id_bits()) - 1;
+            share_cache(entry, others);
+            entry.eax = entry.eax & 0x03ff_ffff | others << 26;
         }
         EXTENDED_FEATURES if entry.index == 0 => {
             // A guest can do nothing with SGX without protected memory of its own, which we do not give it.

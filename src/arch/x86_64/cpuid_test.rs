@@ -35,9 +35,9 @@ fn intel() -> Vec<CpuidEntry> {
 fn amd() -> Vec<CpuidEntry> {
     vec![
         vendor(0x10, b"AuthenticAMD"),
-        entry(1, 0, [0x0a20_f10, 0x0520_0800, 0x0000_2000, 0x178b_fbff]),
+        entry(1, 0, [0x00a2_0f10, 0x0520_0800, 0x0000_2000, 0x178b_fbff]),
         entry(0xb, 0, [1, 2, 0x100, 5]),
-        entry(0x8000_0001, 0, [0x0a20_f10, 0, 0x0040_01f3, 0x2fd3_fbff]),
+        entry(0x8000_0001, 0, [0x00a2_0f10, 0, 0x0040_01f3, 0x2fd3_fbff]),
         entry(0x8000_0008, 0, [0x3030, 0x1000, 0x5_700f, 0]),
         entry(0x8000_001d, 0, [0x4121, 0x01c0_003f, 0x3f, 0]),
         entry(0x8000_001d, 2, [0x4143, 0x01c0_003f, 0x3ff, 2]),

@@ -67,3 +67,23 @@ pub(crate) fn setup_vcpu(vcpu: &Vcpu, supported: &[CpuidEntry], vcpus: u32, entr
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_the_cpu_cannot_address_is_refused() {
+        let with_bits = |bits: u32| [CpuidEntry { function: 0x8000_0008, eax: 0x3000 | bits, ..Default::default() }];
+        let gap = 1 << 30;
+        for (supported, most) in [(with_bits(39).as_slice(), (1 << 39) - gap), (&[], (1 << 36) - gap)] {
+            check_memory_size(most, supported).unwrap();
+            assert_eq!(check_memory_size(most + 1, supported).unwrap_err().kind(), ErrorKind::InvalidConfig);
+        }
+        check_memory_size(u64::MAX, &with_bits(64)).unwrap();
+        let error = check_memory_size(1 << 39, &with_bits(39)).unwrap_err();
+        assert!(
+            error.to_string().ends_with("allowed are 523264 MiB on this host, whose CPU has 39 physical address bits")
+        );
+    }
+}

@@ -138,7 +138,7 @@ fn write_page_tables(memory: &GuestMemory) -> Result<()> {
         memory.write_value(pointer, &(table(2 + directory).0 | PAGE_PRESENT_WRITABLE))?;
     }
     let pages: Vec<u8> = (0..DIRECTORIES * ENTRIES)
-        .flat_map(|page| (page * LARGE_PAGE_SIZE | PAGE_PRESENT_WRITABLE | PAGE_LARGE).to_le_bytes())
+        .flat_map(|page| ((page * LARGE_PAGE_SIZE) | PAGE_PRESENT_WRITABLE | PAGE_LARGE).to_le_bytes())
         .collect();
     memory.write(table(2), &pages)
 }

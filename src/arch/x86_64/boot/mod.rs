@@ -129,6 +129,9 @@ fn mib(bytes: u64) -> u64 {
 }
 
 #[cfg(test)]
+#[path = "enter_test.rs"]
+mod enter_tests;
+#[cfg(test)]
 #[path = "images_test.rs"]
 mod images;
 #[cfg(test)]
