@@ -8,7 +8,7 @@ use super::*;
 use crate::block::Disk;
 use crate::bus::BusDevice;
 use crate::memory::GuestAddress;
-use crate::testing::{Buffer, DriverQueue, MmioDriver, is_untouched, memory_disk, patterned_memory};
+use crate::testing::{Buffer, Conformance, DriverQueue, MmioDriver, is_untouched, memory_disk, patterned_memory};
 use crate::virtio::spec::feature::{RING_EVENT_IDX, RING_INDIRECT_DESC, VERSION_1};
 use crate::virtio::{IoThread, MmioTransport};
 
@@ -265,4 +265,20 @@ fn a_file_that_shrank_gives_errors_and_what_is_left() {
     rig.file.set_len(512).unwrap();
     assert_eq!(rig.read(0, 1024), (1, 1));
     assert_eq!(rig.read(0, 512), (0, 513));
+}
+
+#[test]
+fn it_stands_what_every_device_must() {
+    let make = || {
+        let disk = Disk::from_file(memory_disk(SECTORS * SECTOR)).unwrap();
+        Box::new(disk.build().unwrap()) as Box<dyn VirtioDevice>
+    };
+    let serves = |driver: &MmioDriver, queues: &mut [DriverQueue]| {
+        let queue = &mut queues[0];
+        queue.memory().write(GuestAddress(HEADER), &[0; 16]).unwrap();
+        queue.offer(&[Buffer::readable(HEADER, 16), Buffer::writable(DATA, 512), Buffer::writable(STATUS, 1)]);
+        driver.kick(0);
+        assert_eq!(driver.wait_used(queue), (0, 513));
+    };
+    Conformance::new(make, serves, 1 << feature::FLUSH).run();
 }
