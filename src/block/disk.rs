@@ -223,3 +223,7 @@ fn identity(metadata: &Metadata) -> Identity {
 fn refused(name: &str, why: &str) -> Error {
     Error::new(ErrorKind::Disk, format!("disk {name} {why}"))
 }
+
+#[cfg(test)]
+#[path = "disk_test.rs"]
+mod tests;

@@ -160,3 +160,7 @@ fn words(bytes: [u8; 16]) -> [u32; 4] {
     };
     [word(0), word(4), word(8), word(12)]
 }
+
+#[cfg(test)]
+#[path = "request_test.rs"]
+mod tests;

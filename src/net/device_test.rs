@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::memory::GuestAddress;
 use crate::net::header::ETHERNET_LEN;
-use crate::testing::{Buffer, DriverQueue, MmioDriver, is_untouched, patterned_memory};
+use crate::testing::{Buffer, Conformance, DriverQueue, MmioDriver, is_untouched, patterned_memory};
 use crate::virtio::spec::feature::{RING_EVENT_IDX, VERSION_1};
 use crate::virtio::{IoThread, MmioTransport};
 
@@ -238,4 +238,33 @@ fn a_full_wire_is_waited_for() {
         });
     }
     assert_eq!(sent, 320);
+}
+
+#[test]
+fn it_stands_what_every_device_must() {
+    let wires: Arc<Mutex<Option<UnixDatagram>>> = Arc::default();
+    let make = || {
+        let (wire, socket) = UnixDatagram::pair().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        *wires.lock().unwrap() = Some(wire);
+        let backend = SocketBackend { socket: Arc::new(socket.into()), offers: Arc::default() };
+        Box::new(Net::new(Box::new(backend), [2, 0, 0, 0, 0, 1], None)) as Box<dyn VirtioDevice>
+    };
+    let serves = |driver: &MmioDriver, queues: &mut [DriverQueue]| {
+        let wires = wires.lock().unwrap();
+        let wire = wires.as_ref().unwrap();
+        // What earlier abuse sent is not what is waited for.
+        wire.set_nonblocking(true).unwrap();
+        while wire.recv(&mut [0; 16]).is_ok() {}
+        let head = queues[0].offer(&[Buffer::writable(RX, 2048)]);
+        driver.kick(0);
+        wire.send(&[7; 100]).unwrap();
+        assert_eq!(driver.wait_used(&mut queues[0]), (head.into(), 100));
+        queues[1].memory().write(GuestAddress(TX), &[0; 80]).unwrap();
+        let head = queues[1].offer(&[Buffer::readable(TX, 72)]);
+        driver.kick(1);
+        assert_eq!(driver.wait_used(&mut queues[1]), (head.into(), 0));
+        assert_eq!(wire.recv(&mut [0; 200]).unwrap(), 72);
+    };
+    Conformance::new(make, serves, 1 << feature::MRG_RXBUF).run();
 }

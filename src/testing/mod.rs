@@ -1,7 +1,7 @@
 //! The driver's half of what this crate is the device's half of, for tests: here, and in crates that build devices.
 //!
 //! [`DriverQueue`] writes descriptors into real guest memory, well-formed or not; [`MmioDriver`] walks a device through its
-//! registers as a driver does; [`RecordingInterrupt`] and [`memory_disk`] stand in for the host, and a
+//! registers as a driver does; [`Conformance`] abuses any device in the ways that all must stand; [`RecordingInterrupt`] and [`memory_disk`] stand in for the host, and a
 //! [`TinyGuest`] for a kernel. Memory is filled with a
 //! pattern first, so that a test can see a write of one byte too many.
 //!
@@ -25,12 +25,14 @@
 //! # Ok::<(), vmcell::Error>(())
 //! ```
 
+mod conformance;
 mod disk;
 mod driver;
 mod guest;
 mod interrupt;
 mod mmio;
 
+pub use conformance::Conformance;
 pub use disk::memory_disk;
 pub use driver::{Buffer, DriverQueue};
 pub use guest::TinyGuest;

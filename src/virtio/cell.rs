@@ -288,3 +288,7 @@ fn interest(wanted: BackendInterest) -> Interest {
         (false, false) => Interest::Nothing,
     }
 }
+
+#[cfg(test)]
+#[path = "cell_test.rs"]
+mod tests;

@@ -140,11 +140,9 @@ impl Shared {
         if panicked {
             self.forget(&entry);
         }
-        // Removed by itself while it ran: then the removal could not drop it.
+        // Removed while it ran. Dropped before the lock is given back: who waits for the removal waits for this, too.
         if entry.removed.load(Ordering::Acquire) {
-            let handler = slot.take();
-            drop(slot);
-            drop(handler);
+            drop(slot.take());
         }
     }
 
@@ -231,3 +229,7 @@ impl std::fmt::Debug for IoThread {
         f.debug_struct("IoThread").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "io_thread_test.rs"]
+mod tests;

@@ -205,3 +205,7 @@ impl Drop for MmioTransport {
 fn is_config_width(len: usize) -> bool {
     matches!(len, 1 | 2 | 4 | 8)
 }
+
+#[cfg(test)]
+#[path = "mmio_test.rs"]
+mod tests;

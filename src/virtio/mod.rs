@@ -28,6 +28,8 @@ mod registers;
 mod ring;
 pub mod spec;
 mod status;
+#[cfg(test)]
+mod test_rig;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

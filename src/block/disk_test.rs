@@ -1,0 +1,116 @@
+//! Which files become disks, and what the others are told.
+
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::testing::memory_disk;
+
+struct Directory(tempfile::TempDir);
+
+impl Directory {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn file(&self, name: &str, len: usize) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, vec![0; len]).unwrap();
+        path
+    }
+}
+
+fn refusal(result: Result<impl Sized>) -> String {
+    let error = result.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Disk, "{error}");
+    error.to_string()
+}
+
+#[test]
+fn what_is_no_file_of_at_least_a_sector_is_refused_by_name_and_at_once() {
+    let start = Instant::now();
+    let directory = Directory::new();
+    let fifo = directory.path("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let socket = directory.path("socket");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let cases = [
+        (directory.path("missing"), "cannot be opened"),
+        (directory.path(""), "is a directory, allowed are regular files and block devices"),
+        (fifo, "is a FIFO"),
+        (socket, "is a socket"),
+        (PathBuf::from("/dev/null"), "is a character device"),
+        (directory.file("empty", 0), "is empty"),
+        (directory.file("small", 511), "has 511 bytes, the least is one sector of 512 bytes"),
+    ];
+    for (path, expected) in cases {
+        let message = refusal(Disk::open(&path));
+        assert!(message.starts_with(&format!("disk {} {expected}", path.display())), "{message}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn the_capacity_is_in_whole_sectors() {
+    let directory = Directory::new();
+    let disk = Disk::open(directory.file("disk", 3 * 512 + 511)).unwrap();
+    assert_eq!(disk.capacity().unwrap(), 3);
+}
+
+#[test]
+fn a_descriptor_without_write_access_is_refused_unless_read_only() {
+    let directory = Directory::new();
+    let path = directory.file("disk", 4096);
+    let open = || Disk::from_file(File::open(&path).unwrap()).unwrap();
+    assert!(refusal(open().build()).contains("is not writable"));
+    assert!(open().read_only(true).build().is_ok());
+}
+
+#[test]
+fn a_file_that_is_replaced_before_the_vm_is_built_is_refused() {
+    let directory = Directory::new();
+    let path = directory.file("disk", 4096);
+    let disk = Disk::open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    directory.file("disk", 4096);
+    assert!(refusal(disk.build()).contains("was replaced"));
+}
+
+#[test]
+fn what_is_written_to_is_given_once() {
+    let directory = Directory::new();
+    let path = directory.file("disk", 4096);
+    let open = |read_only| Disk::open(&path).unwrap().read_only(read_only);
+    let writer = open(false).build().unwrap();
+    assert!(refusal(open(false).build()).contains("only one may write"));
+    assert!(refusal(open(true).build()).contains("in use for writing"));
+    drop(writer);
+    let readers = [open(true).build().unwrap(), open(true).build().unwrap()];
+    assert!(refusal(open(false).build()).contains("only one may write"));
+    drop(readers);
+    assert!(open(false).build().is_ok());
+}
+
+#[test]
+fn two_names_of_one_file_have_one_identity() {
+    let directory = Directory::new();
+    let path = directory.file("disk", 4096);
+    std::fs::hard_link(&path, directory.path("hard")).unwrap();
+    std::os::unix::fs::symlink(&path, directory.path("soft")).unwrap();
+    let identity = |path: &Path| Disk::open(path).unwrap().identity().unwrap();
+    assert_eq!(identity(&path), identity(&directory.path("hard")));
+    assert_eq!(identity(&path), identity(&directory.path("soft")));
+    assert_ne!(identity(&path), identity(&directory.file("other", 4096)));
+}
+
+#[test]
+fn a_serial_number_that_is_too_long_is_refused_when_the_vm_is_built() {
+    let disk = || Disk::from_file(memory_disk(4096)).unwrap();
+    assert!(disk().serial("12345678901234567890").build().is_ok());
+    let error = disk().serial("123456789012345678901").build().map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+}

@@ -1,0 +1,147 @@
+//! The device's life: failures, resets, pauses and the end, with requests under way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::testing::MmioDriver;
+use crate::virtio::IoThread;
+use crate::virtio::spec::mmio as reg;
+use crate::virtio::spec::status::DEVICE_NEEDS_RESET;
+use crate::virtio::test_rig::{MODERN, gated, rig_on, running};
+
+#[test]
+fn an_index_that_jumps_makes_the_device_need_a_reset_and_a_reset_helps() {
+    let mut rig = running();
+    rig.driver.transport().interrupt().take();
+    rig.queue.set_avail_index(1000);
+    rig.driver.kick(0);
+    rig.driver.wait_until("the failure", || rig.driver.status() & DEVICE_NEEDS_RESET != 0);
+    assert_eq!(rig.driver.status(), 15 | DEVICE_NEEDS_RESET);
+    assert_eq!(rig.driver.read(reg::INTERRUPT_STATUS), reg::INTERRUPT_CONFIG);
+    assert!(rig.driver.transport().interrupt().take());
+    rig.driver.kick(0);
+    rig.restart();
+    assert_eq!(rig.driver.status(), 15);
+    rig.request();
+}
+
+#[test]
+fn a_device_that_panics_or_fails_needs_a_reset_and_others_go_on() {
+    let io_thread = IoThread::new("test-io").unwrap();
+    let (mut bad, mut good) = (rig_on(&io_thread, None), rig_on(&io_thread, None));
+    good.driver.bring_up(MODERN, &[&good.queue]);
+    for panics in [true, false] {
+        bad.restart();
+        bad.seen.panics.store(panics, Ordering::SeqCst);
+        bad.seen.fails.store(!panics, Ordering::SeqCst);
+        bad.offer();
+        bad.driver.kick(0);
+        bad.driver.wait_until("the failure", || bad.driver.status() & DEVICE_NEEDS_RESET != 0);
+        good.request();
+    }
+    bad.seen.fails.store(false, Ordering::SeqCst);
+    bad.restart();
+    bad.request();
+}
+
+#[test]
+fn a_reset_waits_for_the_request_that_is_running_and_forgets_it() {
+    let (mut rig, open) = gated();
+    (0..3).for_each(|_| rig.offer());
+    rig.driver.kick(0);
+    let opener = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        open.send(()).unwrap();
+        open
+    });
+    std::thread::sleep(Duration::from_millis(10));
+    rig.driver.write(reg::STATUS, 0);
+    assert_eq!((rig.driver.status(), rig.processed()), (0, 1), "one was running, the others were not begun");
+    assert_eq!(rig.queue.used_index(), 0);
+    assert_eq!(rig.driver.read(reg::INTERRUPT_STATUS), 0);
+    let open = opener.join().unwrap();
+    rig.restart();
+    open.send(()).unwrap();
+    rig.request();
+}
+
+#[test]
+fn close_does_not_wait_and_releases_who_waits() {
+    let (mut rig, open) = gated();
+    rig.offer();
+    rig.driver.kick(0);
+    std::thread::sleep(Duration::from_millis(10));
+    std::thread::scope(|scope| {
+        let vcpu = scope.spawn(|| rig.driver.write(reg::STATUS, 0));
+        std::thread::sleep(Duration::from_millis(10));
+        let start = Instant::now();
+        rig.driver.transport().close();
+        vcpu.join().unwrap();
+        assert!(start.elapsed() < Duration::from_millis(50));
+    });
+    rig.driver.kick(0);
+    assert_eq!(rig.processed(), 0);
+    drop(open);
+}
+
+#[test]
+fn a_pause_ends_the_batch_and_resume_catches_up() {
+    let (mut rig, open) = gated();
+    (0..3).for_each(|_| rig.offer());
+    rig.driver.kick(0);
+    std::thread::sleep(Duration::from_millis(10));
+    std::thread::scope(|scope| {
+        let pause = scope.spawn(|| rig.driver.transport().pause());
+        std::thread::sleep(Duration::from_millis(10));
+        open.send(()).unwrap();
+        pause.join().unwrap();
+    });
+    assert_eq!(rig.processed(), 1);
+    assert_eq!(rig.driver.wait_used(&mut rig.queue).1, 4);
+    (0..3).for_each(|_| open.send(()).unwrap());
+    rig.offer();
+    rig.driver.kick(0);
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!((rig.processed(), rig.queue.used_index()), (1, 1), "paused");
+    rig.driver.transport().resume();
+    (0..3).for_each(|_| assert_eq!(rig.driver.wait_used(&mut rig.queue).1, 4));
+}
+
+#[test]
+fn a_storm_of_doorbells_does_not_starve_the_neighbour() {
+    let io_thread = IoThread::new("test-io").unwrap();
+    let (storm, mut quiet) = (rig_on(&io_thread, None), rig_on(&io_thread, None));
+    storm.driver.bring_up(MODERN, &[&storm.queue]);
+    quiet.driver.bring_up(MODERN, &[&quiet.queue]);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::SeqCst) {
+                storm.driver.kick(0);
+            }
+        });
+        let start = Instant::now();
+        (0..100).for_each(|_| quiet.request());
+        stop.store(true, Ordering::SeqCst);
+        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    });
+}
+
+#[test]
+fn dropping_the_transport_waits_for_the_device() {
+    let (mut rig, open) = gated();
+    rig.offer();
+    rig.driver.kick(0);
+    std::thread::sleep(Duration::from_millis(10));
+    let seen = Arc::clone(&rig.seen);
+    let opener = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(30));
+        drop(open);
+    });
+    drop(rig.driver);
+    assert_eq!(seen.processed.load(Ordering::SeqCst), 1);
+    assert_eq!(Arc::strong_count(&seen), 2, "the device is gone; the rig's handle and this one are left");
+    opener.join().unwrap();
+}
