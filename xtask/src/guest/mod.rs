@@ -22,7 +22,7 @@ pub use modules::load as load_module;
 /// The modules that a guest on virtio-mmio needs; what they depend on is found out.
 const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "virtio_net", "ext4"];
 /// The modules that make a host of a guest.
-const HOST_MODULES: &[&str] = &["kvm-amd", "tun", "nvme", "ext4"];
+const HOST_MODULES: &[&str] = &["kvm-amd", "tun", "bridge", "nvme", "ext4"];
 
 /// A kernel with what belongs to it.
 pub struct Assets {
