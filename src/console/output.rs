@@ -2,11 +2,13 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::legacy::{OutputBuffer, Serial};
-use crate::sys::{Interest, OutputStream};
+use crate::legacy::{OutputBuffer, Pressure, Serial};
+use crate::sys::{Interest, OutputStream, Timer};
 use crate::virtio::{Control, IoThread, Registration};
 
 pub(super) enum Sink {
@@ -18,8 +20,14 @@ pub(super) enum Sink {
 const BATCH: usize = 16;
 const PIECE: usize = 4096;
 
+/// How soon a sink that was full is looked at again, whether or not it has room.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 struct Drain {
     sink: Mutex<Sink>,
+    /// Runs out while the sink has no room.
+    patience: Mutex<Timer>,
+    blocked: AtomicBool,
     buffer: OutputBuffer,
     serial: Arc<Serial>,
     /// How to be told that a full sink has room again.
@@ -38,9 +46,19 @@ pub(super) fn connect(
         })?),
         _ => None,
     };
-    let (sink, writable) = (Mutex::new(sink), OnceLock::new());
-    let drain = Arc::new(Drain { sink, buffer: buffer.clone(), serial: serial.clone(), writable });
+    let patience = Timer::new()?;
+    let ran_out = patience.descriptor()?;
+    let drain = Arc::new(Drain {
+        sink: Mutex::new(sink),
+        patience: Mutex::new(patience),
+        blocked: AtomicBool::new(false),
+        buffer: buffer.clone(),
+        serial: serial.clone(),
+        writable: OnceLock::new(),
+    });
     let mut registrations = Vec::new();
+    let impatient = drain.clone();
+    registrations.push(io_thread.register(ran_out, Interest::Readable, move |_| impatient.lose_patience())?);
     if let Some(fd) = polled {
         let woken = drain.clone();
         let registration = io_thread.register(fd, Interest::Nothing, move |_| woken.run())?;
@@ -57,7 +75,7 @@ pub(super) fn connect(
 
 impl Drain {
     fn run(&self) {
-        let mut sink = self.sink.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sink = lock(&self.sink);
         let mut piece = [0; PIECE];
         for _ in 0..BATCH {
             let len = self.buffer.peek(&mut piece);
@@ -71,7 +89,10 @@ impl Drain {
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return self.watch(Interest::Writable),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.watch(Interest::Writable);
+                    return lock(&self.patience).set(LOOK_AGAIN);
+                }
                 // The reader is gone for good: the guest goes on as if nobody had ever listened.
                 Err(_) => {
                     self.buffer.discard();
@@ -83,11 +104,27 @@ impl Drain {
         self.buffer.filled().signal();
     }
 
+    /// A guest that was asked to wait must be told when waiting is over, also where the sink never has room again.
+    fn lose_patience(&self) {
+        let mut patience = lock(&self.patience);
+        patience.take();
+        match self.buffer.pressure() {
+            Pressure::Drops => self.serial.release_transmitter(),
+            _ if self.blocked.load(Ordering::Relaxed) => patience.set(LOOK_AGAIN),
+            _ => {}
+        }
+    }
+
     fn watch(&self, interest: Interest) {
+        self.blocked.store(interest == Interest::Writable, Ordering::Relaxed);
         if let Some(control) = self.writable.get() {
             control.set_interest(interest);
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sink {

@@ -23,6 +23,6 @@ mod serial;
 
 pub(crate) use cmos::Cmos;
 pub(crate) use i8042::I8042;
-pub(crate) use output::OutputBuffer;
+pub(crate) use output::{OutputBuffer, Pressure};
 pub(crate) use power::{Power, PowerRequest, PowerValues};
 pub(crate) use serial::Serial;

@@ -37,6 +37,17 @@ struct State {
     dropped: u64,
 }
 
+/// What becomes of bytes that the guest writes now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pressure {
+    /// They are buffered.
+    Room,
+    /// The buffer is full, and the guest is asked to wait.
+    HoldsBack,
+    /// The buffer has been full for too long: they are lost.
+    Drops,
+}
+
 impl OutputBuffer {
     pub(crate) fn new() -> Result<Self> {
         let state = State { bytes: VecDeque::new(), discards: false, full_since: None, dropped: 0 };
@@ -95,9 +106,18 @@ impl OutputBuffer {
         self.state().dropped
     }
 
+    /// How the guest's next byte will fare.
+    pub(crate) fn pressure(&self) -> Pressure {
+        match self.state().full_since {
+            None => Pressure::Room,
+            Some(since) if since.elapsed() < PATIENCE => Pressure::HoldsBack,
+            Some(_) => Pressure::Drops,
+        }
+    }
+
     /// Whether the guest should wait before it writes the next byte.
     pub(super) fn holds_back(&self) -> bool {
-        self.state().full_since.is_some_and(|since| since.elapsed() < PATIENCE)
+        self.pressure() == Pressure::HoldsBack
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

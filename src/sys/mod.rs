@@ -11,6 +11,7 @@ mod signal;
 mod stream;
 mod tap;
 mod thread;
+mod timer;
 
 pub(crate) use epoll::{Epoll, Interest, Readiness};
 pub use eventfd::EventFd;
@@ -22,3 +23,4 @@ pub(crate) use signal::{KickSignal, SignalSet};
 pub(crate) use stream::{InputStream, OutputStream};
 pub(crate) use tap::{Offloads, Tap};
 pub(crate) use thread::{ThreadHandle, current_thread_id, kick_thread, spawn};
+pub(crate) use timer::Timer;

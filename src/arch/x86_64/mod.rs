@@ -6,6 +6,7 @@
 //! | How do kernel, initrd and command line get into memory? | `boot` |
 //! | What does the `cpuid` instruction answer? | `cpuid` |
 //! | Which registers does the guest start with? | `regs`, `msr` |
+//! | What if the guest jumps to the firmware? | `reset_vector` |
 //! | How does the guest find its devices? | `acpi`, or `boot::cmdline` |
 
 mod acpi;
@@ -14,6 +15,7 @@ mod cpuid;
 mod layout;
 mod msr;
 mod regs;
+mod reset_vector;
 
 pub(crate) use boot::{Entry, Platform, load};
 pub(crate) use layout::{

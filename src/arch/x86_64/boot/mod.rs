@@ -14,7 +14,7 @@ mod start_info;
 mod zero_page;
 
 use super::layout::{HIGH_RAM_START, MMIO_GAP_START, MmioSlot, RSDP};
-use super::{acpi, regs};
+use super::{acpi, regs, reset_vector};
 use crate::config::{Boot, BootProtocol, Discovery};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{GuestAddress, GuestMemory};
@@ -88,6 +88,7 @@ pub(crate) fn load(memory: &GuestMemory, boot: &Boot, platform: &Platform) -> Re
         Handover::Pvh => start_info::write(memory, initrd, cmdline, rsdp)?,
     }
     regs::write_tables(memory, kernel.entry.handover)?;
+    reset_vector::write(memory)?;
     Ok(kernel.entry)
 }
 
