@@ -19,8 +19,15 @@ done
 $box mkdir -p $run/bin $run/sbin /dev/pts /dev/shm
 $box --install -s $run/bin
 $box mount -t devpts devpts /dev/pts
+# The lines that begin with `vmcell:` are read by xtask.
 for word in poweroff reboot halt; do
-    printf '#!/bin/sh\nsync\nmount -o remount,ro / 2>/dev/null\nexec %s %s -f\n' $box $word >$run/sbin/$word
+    cat >$run/sbin/$word <<END
+#!/bin/sh
+echo 'vmcell: the guest ends on purpose' >/dev/console
+sync
+mount -o remount,ro / 2>/dev/null
+exec $box $word -f
+END
     chmod +x $run/sbin/$word
 done
 hostname vmcell
@@ -34,13 +41,13 @@ fi
 
 shell=$(command -v bash || echo sh)
 cd "$HOME" || cd /
+echo 'vmcell: the guest is up'
 if [ -f $run/script ]; then
     $shell <$run/script || status=$?
 else
     echo "$(. /etc/os-release && echo "$PRETTY_NAME"), Linux $(uname -r). To leave: poweroff, or end the shell."
     # A shell wants a terminal of its own for job control, and init's console cannot be one.
-    setsid -c "$shell" </dev/ttyS0 >/dev/ttyS0 2>&1
+    setsid -c "$shell" </dev/ttyS0 >/dev/ttyS0 2>&1 || status=$?
 fi
-# Read by xtask: the exit status of the command follows it.
 echo "vmcell: the guest's shell ended with status $status"
 poweroff

@@ -17,8 +17,8 @@ while read -r verb id limit binary name <&3; do
     cd /
     # The next test finds nothing of this one.
     pkill -KILL -x launch
-    for tap in /sys/class/net/*/tun_flags; do
-        [ ! -e "$tap" ] || ip link delete "$(basename "${tap%/*}")"
+    for link in /sys/class/net/*; do
+        [ "${link##*/}" = lo ] || ip link delete "${link##*/}"
     done
     rm -rf "$TMPDIR"
     mkdir "$TMPDIR"

@@ -1,8 +1,10 @@
 //! `cargo xtask run`: a distribution's kernel and root file system in a micro-VM, and its console.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+mod console;
+mod input;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use crate::args::RunOptions;
 use crate::cache::Cache;
@@ -16,9 +18,14 @@ use crate::nested::qemu::{self, Machine, Serial};
 use crate::packages::{self, Purpose};
 use crate::scratch::Scratch;
 use crate::{cargo, terminal};
+use console::Ended;
+use input::Input;
 
 /// What the nested host does when it is up; the marker tells us the launcher's exit status.
-const NESTED_MAIN: &str = include_str!("nested/run.sh");
+const NESTED_MAIN: &str = include_str!("../nested/run.sh");
+
+/// QEMU's nested SVM hangs now and then.
+const NESTED_STARTS: u32 = 3;
 
 /// Everything that both ways of running need.
 struct Prepared {
@@ -27,6 +34,7 @@ struct Prepared {
     launcher: PathBuf,
     /// The guest's initrd, with the script in it if there is one.
     initrd: PathBuf,
+    input: Input,
     scratch: Scratch,
 }
 
@@ -46,8 +54,8 @@ pub fn run(options: &RunOptions) -> Result<u8> {
     let distro = Distro::detect()?;
     let place = if direct { Purpose::Network } else { Purpose::Nested };
     packages::ensure(&distro, &[Purpose::Build, Purpose::Guest, place])?;
-    let prepared = prepare(&distro)?;
-    if direct { run_direct(&prepared, options) } else { run_nested(&prepared, options) }
+    let mut prepared = prepare(&distro)?;
+    if direct { run_direct(&mut prepared, options) } else { run_nested(&mut prepared, options) }
 }
 
 fn prepare(distro: &Distro) -> Result<Prepared> {
@@ -58,21 +66,19 @@ fn prepare(distro: &Distro) -> Result<Prepared> {
     let guest = Guest::choose(&assets, scratch.path())?;
     eprintln!("xtask: building the launcher (cargo build --release --example launch)");
     let launcher = cargo::build_launcher()?;
-    let initrd = with_script(&guest.initrd, &scratch)?;
-    Ok(Prepared { assets, guest, launcher, initrd, scratch })
+    let input = Input::open();
+    eprintln!("xtask: {}", input.describe());
+    let initrd = match &input {
+        Input::Script(script) => with_script(&guest.initrd, script, &scratch)?,
+        _ => guest.initrd.clone(),
+    };
+    Ok(Prepared { assets, guest, launcher, initrd, input, scratch })
 }
 
-/// Without a terminal, what standard input holds is the guest's script: put into the initrd, no byte of it can be lost on a
-/// serial line that nobody reads yet.
-fn with_script(initrd: &Path, scratch: &Scratch) -> Result<PathBuf> {
-    if terminal::is_interactive() {
-        return Ok(initrd.into());
-    }
-    eprintln!("xtask: standard input is no terminal: the guest's shell gets what it holds, then the guest powers off");
-    let mut script = Vec::new();
-    io::stdin().read_to_end(&mut script).context("standard input")?;
+/// The initrd with `script` appended, which the guest's shell then runs.
+fn with_script(initrd: &Path, script: &[u8], scratch: &Scratch) -> Result<PathBuf> {
     let mut archive = cpio::Archive::default();
-    archive.file("script", false, &script);
+    archive.file("script", false, script);
     let mut bytes = std::fs::read(initrd).context(initrd.display())?;
     bytes.extend(archive.finish());
     let path = scratch.path().join("initrd.img");
@@ -119,7 +125,7 @@ impl Drop for Tap {
     }
 }
 
-fn run_direct(prepared: &Prepared, options: &RunOptions) -> Result<u8> {
+fn run_direct(prepared: &mut Prepared, options: &RunOptions) -> Result<u8> {
     let disk = prepared.scratch.path().join("root.ext4");
     eprintln!("xtask: copying the root file system, so that the cached one stays as it is");
     let mut copy = Command::new("cp");
@@ -135,11 +141,13 @@ fn run_direct(prepared: &Prepared, options: &RunOptions) -> Result<u8> {
     eprintln!("xtask: network: {}", launcher::tap_up());
     eprintln!("xtask: running\n\n    {}\n", launcher::pretty(&command));
     let _terminal = terminal::Saved::now();
-    let (status, shell) = watch(&mut command)?;
-    overall(status, shell)
+    match console::watch(&mut command, &mut prepared.input)? {
+        Ended::Exited { status, shell } => overall(status, shell),
+        Ended::NotUp => Err(Error::new("the guest did not come up in time, and was ended")),
+    }
 }
 
-fn run_nested(prepared: &Prepared, options: &RunOptions) -> Result<u8> {
+fn run_nested(prepared: &mut Prepared, options: &RunOptions) -> Result<u8> {
     let on_disk = |name: &str| format!("{}/{name}", image::MOUNT);
     let files = Files {
         launcher: on_disk("launch"),
@@ -161,81 +169,37 @@ fn run_nested(prepared: &Prepared, options: &RunOptions) -> Result<u8> {
         memory_mib: qemu::fitting(1).1,
         serial: Serial::Terminal { markers: &markers },
     };
-    let mut qemu = machine.command();
     eprintln!("xtask: network, in the nested host: {}", launcher::tap_up());
     eprintln!("xtask: running, in the nested host\n\n    {}\n", launcher::pretty(&command));
     eprintln!("xtask: the nested host takes some seconds to start; everything here is emulated and slow");
     let _terminal = terminal::Saved::now();
-    let (_, shell) = watch(&mut qemu)?;
-    let markers = std::fs::read_to_string(&markers).unwrap_or_default();
-    let Some(status) = launcher_status(&markers) else {
-        return Err(Error::new("the nested host ended before the launcher did"));
-    };
-    overall(status, shell)
+    for start in 1..=NESTED_STARTS {
+        match console::watch(&mut machine.command(), &mut prepared.input)? {
+            Ended::NotUp => {
+                eprintln!("\nxtask: start {start} of {NESTED_STARTS}: the nested host hung before its guest was up")
+            }
+            Ended::Exited { shell, .. } => {
+                let markers = std::fs::read_to_string(&markers).unwrap_or_default();
+                let status = launcher_status(&markers);
+                let status = status.ok_or_else(|| Error::new("the nested host ended before the launcher did"))?;
+                return overall(status, shell);
+            }
+        }
+    }
+    Err(Error::new("the guest did not come up in time, and was ended"))
 }
 
-/// The exit status: the launcher's if it failed, else that of the guest's shell where it ran a script.
-fn overall(launcher: u8, shell: Shell) -> Result<u8> {
+/// The exit status: the launcher's if it failed, else that of the guest's shell.
+fn overall(launcher: u8, shell: Option<u8>) -> Result<u8> {
     match (launcher, shell) {
-        (0, Shell::Ended(status)) => Ok(status),
-        (0, Shell::Unknown) => Err(Error::new("the guest ended before its shell did")),
+        (0, Some(status)) => Ok(status),
+        (0, None) => Err(Error::new("the guest ended before its shell did")),
         (status, _) => Ok(status),
     }
 }
 
-/// What is known of the guest's shell.
-enum Shell {
-    /// It ended with this status; at a terminal, where a person saw it all, that counts as 0.
-    Ended(u8),
-    Unknown,
-}
-
 fn launcher_status(markers: &str) -> Option<u8> {
     markers.lines().find_map(|line| line.trim().strip_prefix("@vmcell launcher ")?.parse().ok())
-}
-
-/// Runs what shows the guest's console; gives its exit status and what is known of the guest's shell.
-fn watch(command: &mut Command) -> Result<(u8, Shell)> {
-    if terminal::is_interactive() {
-        let status = command.status().context(exec::show(command))?;
-        return Ok((exit_status(status), Shell::Ended(0)));
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = Killed(command.spawn().context(exec::show(command))?);
-    let shell = child.0.stdout.take().map(relay).transpose().context("the guest's console")?.flatten();
-    let status = child.0.wait().context(exec::show(command))?;
-    Ok((exit_status(status), shell.map_or(Shell::Unknown, Shell::Ended)))
-}
-
-/// Copies the console to standard output and looks for what `guest/shell.sh` says last.
-fn relay(console: impl Read) -> io::Result<Option<u8>> {
-    let (mut console, mut line, mut status) = (BufReader::new(console), Vec::new(), None);
-    while console.read_until(b'\n', &mut line)? > 0 {
-        io::stdout().write_all(&line)?;
-        io::stdout().flush()?;
-        status = script_status(&String::from_utf8_lossy(&line)).or(status);
-        line.clear();
-    }
-    Ok(status)
-}
-
-fn script_status(line: &str) -> Option<u8> {
-    line.trim().strip_prefix("vmcell: the guest's shell ended with status ")?.parse().ok()
-}
-
-fn exit_status(status: std::process::ExitStatus) -> u8 {
-    // Ended by a signal: as a shell has it, a failure.
-    status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
-}
-
-/// Killed when dropped, if it still runs: when our own output is closed, say.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 #[cfg(test)]
@@ -249,8 +213,9 @@ mod tests {
     }
 
     #[test]
-    fn the_script_s_status_is_read_from_the_console() {
-        assert_eq!(script_status("vmcell: the guest's shell ended with status 7\r\n"), Some(7));
-        assert_eq!(script_status("# echo vmcell: the guest's shell ended with status 7"), None);
+    fn a_failed_launcher_decides_and_then_the_shell() {
+        assert_eq!(overall(1, Some(0)).unwrap(), 1);
+        assert_eq!(overall(0, Some(3)).unwrap(), 3);
+        assert!(overall(0, None).is_err());
     }
 }
