@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::*;
-use crate::testing::MmioDriver;
 use crate::virtio::IoThread;
 use crate::virtio::spec::mmio as reg;
 use crate::virtio::spec::status::DEVICE_NEEDS_RESET;
