@@ -6,10 +6,12 @@ use std::os::fd::AsFd;
 use std::process::Command;
 
 use super::*;
-use crate::memory::GuestAddress;
+use crate::memory::{GuestAddress, GuestMemory};
 use crate::testing::{Buffer, DriverQueue, MmioDriver, patterned_memory};
 use crate::virtio::MmioTransport;
 use crate::virtio::spec::feature::{RING_EVENT_IDX, VERSION_1};
+
+const BUFFERS: u64 = 0x40000;
 
 /// A TAP device that goes when it is dropped.
 struct TestTap(String);
@@ -100,9 +102,28 @@ fn addresses_are_random_and_locally_administered() {
     assert_eq!((one[0], two[0]), (2, 2));
 }
 
+/// The kernel drops what it is sent for a moment after the device got its carrier, so it is sent again and again. It may send
+/// frames of its own, too, for neighbour discovery.
+fn wait_for_frame(driver: &MmioDriver, rx: &mut DriverQueue, memory: &GuestMemory, send: impl Fn()) -> Vec<u8> {
+    let mut found = None;
+    let mut polls = 0;
+    driver.wait_until("the frame", || {
+        if polls % 500 == 0 {
+            send();
+        }
+        polls += 1;
+        let Some((head, len)) = rx.take_used() else { return false };
+        let mut frame = vec![0; len as usize];
+        memory.read(GuestAddress(BUFFERS + u64::from(head) * 2048), &mut frame).unwrap();
+        assert_eq!(frame[10..12], [1, 0], "one buffer");
+        found = Some(frame).filter(|frame| frame.ends_with(b"to the guest"));
+        found.is_some()
+    });
+    found.unwrap()
+}
+
 #[test]
 fn frames_go_through_a_real_device_both_ways() {
-    const BUFFERS: u64 = 0x40000;
     let Some(tap) = TestTap::new(2) else { return };
     let address = |host: u8| format!("198.18.{}.{host}", std::process::id() % 250);
     let made = ip(&["addr", "add", &format!("{}/24", address(1)), "dev", &tap.0]) && ip(&["link", "set", &tap.0, "up"]);
@@ -124,17 +145,9 @@ fn frames_go_through_a_real_device_both_ways() {
 
     let socket = UdpSocket::bind((address(1), 0)).unwrap();
     socket.set_read_timeout(Some(MmioDriver::PATIENCE)).unwrap();
-    socket.send_to(b"to the guest", (address(2), 7)).unwrap();
-    // The host may send frames of its own, for neighbour discovery, before ours.
-    let frame = loop {
-        let (head, len) = driver.wait_used(&mut rx);
-        let mut frame = vec![0; len as usize];
-        memory.read(GuestAddress(BUFFERS + u64::from(head) * 2048), &mut frame).unwrap();
-        assert_eq!(frame[10..12], [1, 0], "one buffer");
-        if frame.ends_with(b"to the guest") {
-            break frame;
-        }
-    };
+    let frame = wait_for_frame(&driver, &mut rx, &memory, || {
+        socket.send_to(b"to the guest", (address(2), 7)).unwrap();
+    });
     assert_eq!(frame[12..18], [2, 0, 0, 0, 0, 2]);
 
     // The same frame back, with the ends exchanged: that leaves every checksum as it is.
