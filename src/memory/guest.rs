@@ -130,11 +130,14 @@ impl GuestMemory {
     }
 
     /// The host's view of a range, cut where regions meet.
-    pub(super) fn slices(&self, gpa: GuestAddress, len: usize) -> Result<Vec<VolatileSlice<'_>>> {
+    pub(super) fn slices(
+        &self,
+        gpa: GuestAddress,
+        len: usize,
+    ) -> Result<impl Iterator<Item = Result<VolatileSlice<'_>>>> {
         self.check(gpa, len)?;
-        GuestMemoryBackend::get_slices(&*self.regions, gpa.into(), len)
-            .map(|slice| slice.map_err(|e| outside(gpa, len).with_source(e)))
-            .collect()
+        let slices = GuestMemoryBackend::get_slices(&*self.regions, gpa.into(), len);
+        Ok(slices.map(move |slice| slice.map_err(|e| outside(gpa, len).with_source(e))))
     }
 
     fn check(&self, gpa: GuestAddress, len: usize) -> Result<()> {

@@ -97,3 +97,7 @@ fn random_mac() -> Result<[u8; 6]> {
     // Unicast, and the bit of addresses that no maker has given out.
     Ok([0x02, b, c, d, e, f])
 }
+
+#[cfg(test)]
+#[path = "nic_test.rs"]
+mod tests;

@@ -62,3 +62,20 @@ pub fn is_untouched(memory: &GuestMemory, gpa: u64, len: usize) -> bool {
     let mut bytes = vec![0; len];
     memory.read(GuestAddress(gpa), &mut bytes).is_ok() && bytes.iter().all(|byte| *byte == PATTERN)
 }
+
+/// Tries until it works. For what a descriptor that was just closed held: a child process that another test starts at that
+/// moment has a copy of it until it executes its program.
+///
+/// # Panics
+/// Where it takes longer than [`MmioDriver::PATIENCE`].
+#[cfg(test)]
+pub(crate) fn retry<T>(mut attempt: impl FnMut() -> crate::Result<T>) -> T {
+    let start = std::time::Instant::now();
+    loop {
+        match attempt() {
+            Ok(value) => return value,
+            Err(error) => assert!(start.elapsed() < MmioDriver::PATIENCE, "{error:?}"),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}

@@ -115,7 +115,7 @@ impl DeviceCell {
             return None;
         };
         let result = self.guarded(&mut entered, call);
-        self.settle(&entered);
+        self.settle(&mut entered);
         result
     }
 
@@ -154,7 +154,7 @@ impl DeviceCell {
             return self.each_queue(Queue::close);
         }
         self.guarded(&mut entered, |device| device.activate(activation));
-        self.settle(&entered);
+        self.settle(&mut entered);
         drop(entered);
         self.ring_all();
     }
@@ -194,8 +194,8 @@ impl DeviceCell {
     pub(super) fn resume(&self) {
         lock(&self.state).paused = false;
         self.each_queue(|queue| queue.set_paused(false));
-        if let Some(entered) = self.enter(|state| state.active && !state.paused) {
-            self.settle(&entered);
+        if let Some(mut entered) = self.enter(|state| state.active && !state.paused) {
+            self.settle(&mut entered);
         }
         self.ring_all();
     }
@@ -235,7 +235,7 @@ impl DeviceCell {
     }
 
     /// What every call leaves to do: tell the driver, come back for what was left, wait for what the device waits for.
-    fn settle(&self, entered: &Entered<'_>) {
+    fn settle(&self, entered: &mut Entered<'_>) {
         for (queue, doorbell) in lock(&self.queues).iter().zip(&self.doorbells) {
             let Some(queue) = queue else { continue };
             queue.notify();
@@ -243,15 +243,17 @@ impl DeviceCell {
                 doorbell.signal();
             }
         }
-        let Some(device) = entered.device.as_ref() else { return };
-        if !self.is_active() {
+        if self.backends().is_empty() || !self.is_active() {
             return;
         }
-        for backend in self.backends() {
-            let muted = backend.muted.load(Ordering::Acquire);
-            let interest = if muted { Interest::Nothing } else { interest(device.backend_interest(backend.token)) };
-            backend.set(interest);
-        }
+        self.guarded(entered, |device| {
+            for backend in self.backends() {
+                let muted = backend.muted.load(Ordering::Acquire);
+                let wanted = if muted { BackendInterest::default() } else { device.backend_interest(backend.token) };
+                backend.set(interest(wanted));
+            }
+            Ok(())
+        });
     }
 
     /// Waits for no source any more.

@@ -4,12 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::*;
-use crate::testing::MmioDriver;
 use crate::virtio::IoThread;
+use crate::virtio::rig_test::{MODERN, gated, rig_on, running};
 use crate::virtio::spec::mmio as reg;
 use crate::virtio::spec::status::DEVICE_NEEDS_RESET;
-use crate::virtio::test_rig::{MODERN, gated, rig_on, running};
 
 #[test]
 fn an_index_that_jumps_makes_the_device_need_a_reset_and_a_reset_helps() {

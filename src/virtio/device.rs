@@ -70,6 +70,24 @@ use crate::memory::GuestMemory;
 ///         self.queue = None;
 ///     }
 /// }
+///
+/// // In a VM it is `VmBuilder::device` that does this; here, a driver in the same process sends a request.
+/// use vmcell::testing::{Buffer, DriverQueue, MmioDriver, patterned_memory};
+/// use vmcell::virtio::MmioTransport;
+/// use vmcell::{GuestAddress, IoThread};
+///
+/// let memory = patterned_memory(1 << 20);
+/// let io_thread = IoThread::new("example-io")?;
+/// let driver = MmioDriver::new(MmioTransport::new(Box::<Counter>::default(), memory.clone(), &io_thread)?);
+/// let mut queue = DriverQueue::new(&memory, GuestAddress(0x1000), 64);
+/// driver.bring_up(driver.offered(), &[&queue]);
+/// queue.offer(&[Buffer::readable(0x8000, 300), Buffer::writable(0x9000, 4)]);
+/// driver.kick(0);
+/// assert_eq!(driver.wait_used(&mut queue), (0, 4));
+/// let mut answer = [0; 4];
+/// memory.read(GuestAddress(0x9000), &mut answer)?;
+/// assert_eq!(u32::from_le_bytes(answer), 300);
+/// # Ok::<(), vmcell::Error>(())
 /// ```
 pub trait VirtioDevice: Send {
     /// The device's type (5).

@@ -75,7 +75,7 @@ impl IoThread {
     }
 
     /// Calls `handler` on this thread each time `source` is ready for what `interest` says, until the registration is
-    /// removed or dropped. `source` is kept open until then; it must be one that epoll takes, so no regular file.
+    /// dropped. `source` is kept open until then; it must be one that epoll takes, so no regular file.
     ///
     /// The handler must not wait, and should do a bounded amount of work: what is still ready is reported again, after
     /// the others had their turn. Where it panics it is removed, and the thread goes on.
@@ -166,7 +166,10 @@ impl Entry {
     }
 }
 
-/// A handler on an I/O thread. Dropping it removes the handler, as [`remove`](Self::remove) does.
+/// A handler on an I/O thread.
+///
+/// Dropping it removes the handler: after that it is not running and never runs again. From any thread; waits for a handler
+/// that is running, unless that is the caller itself.
 #[must_use = "dropping it removes the handler"]
 pub(crate) struct Registration {
     thread: IoThread,
@@ -174,20 +177,10 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    /// Changes what the handler is called for. From any thread.
-    pub(crate) fn set_interest(&self, interest: Interest) -> Result<()> {
-        let shared = &self.thread.owner.shared;
-        shared.epoll.modify(self.entry.fd(), interest, self.entry.token)
-    }
-
     /// Something to change the interest with that does not own the handler.
     pub(crate) fn control(&self) -> Control {
         Control { shared: Arc::downgrade(&self.thread.owner.shared), entry: Arc::downgrade(&self.entry) }
     }
-
-    /// Removes the handler: when this returns it is not running and never runs again. From any thread; waits for a
-    /// handler that is running, unless it is the caller itself.
-    pub(crate) fn remove(self) {}
 }
 
 impl Drop for Registration {

@@ -52,7 +52,7 @@ fn after_removal_the_handler_is_not_running_and_never_called() {
             inside.fetch_sub(1, Ordering::SeqCst);
         });
         thread::sleep(Duration::from_micros(50));
-        registration.unwrap().remove();
+        drop(registration.unwrap());
         gone.store(true, Ordering::SeqCst);
         assert_eq!(running.load(Ordering::SeqCst), 0);
         assert_eq!(Arc::strong_count(&running), 1, "the handler was dropped");
@@ -88,7 +88,7 @@ fn a_handler_may_remove_another() {
     let taken = Arc::clone(&first);
     let killer = thread.register(Arc::clone(&first), Interest::Readable, move |_| {
         taken.take();
-        victim.take().map(Registration::remove);
+        drop(victim.take());
         sender.send(()).unwrap();
     });
     let _killer = killer.unwrap();
@@ -138,8 +138,8 @@ fn interest_may_change_and_a_control_outlives_its_handler() {
     let control = registration.control();
     control.set_interest(Interest::Readable);
     eventually("a call", || calls.load(Ordering::SeqCst) > 2);
-    registration.set_interest(Interest::Nothing).unwrap();
-    registration.remove();
+    control.set_interest(Interest::Nothing);
+    drop(registration);
     control.set_interest(Interest::Readable);
     let calls_then = calls.load(Ordering::SeqCst);
     thread::sleep(Duration::from_millis(5));

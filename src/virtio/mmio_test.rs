@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::memory::GuestAddress;
 use crate::testing::DriverQueue;
+use crate::virtio::rig_test::{MODERN, OWN_FEATURE, rig, running};
 use crate::virtio::spec::status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES_OK};
-use crate::virtio::test_rig::{MODERN, OWN_FEATURE, rig, running};
 
 #[test]
 fn what_never_changes_is_what_the_specification_says() {

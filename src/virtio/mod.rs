@@ -28,8 +28,6 @@ mod registers;
 mod ring;
 pub mod spec;
 mod status;
-#[cfg(test)]
-mod test_rig;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -53,3 +51,6 @@ pub(crate) fn read_config_bytes(config: &[u8], offset: u64, data: &mut [u8]) {
         *to = *from;
     }
 }
+
+#[cfg(test)]
+mod rig_test;
