@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, SystemTime};
 
 use support::linux::{LinuxGuest, between, root_disk};
-use vmcell::{BootProtocol, Exit, MemoryConfig, PageSize, ResetCause};
+use vmcell::{BootProtocol, Exit, MemoryBacking, MemoryConfig, PageSize, ResetCause};
 
 /// Names each CPU on which a process ran, and the topology that the guest believes in.
 const EVERY_CPU: &str = r#"
@@ -203,6 +203,19 @@ fn two_vms_run_in_one_process() {
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
 fn memory_on_a_memfd_boots() {
-    let memory = vmcell::MemoryConfig::mib(256).backing(vmcell::MemoryBacking::Memfd);
+    let memory = MemoryConfig::mib(256).backing(MemoryBacking::Memfd);
     assert!(LinuxGuest::new("echo it-runs").run(|builder| builder.memory(memory)).contains("it-runs"));
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn memory_on_huge_pages_boots() {
+    let pool = "/proc/sys/vm/nr_hugepages";
+    let before = std::fs::read_to_string(pool).unwrap();
+    std::fs::write(pool, "80").expect("the pool is ours to change");
+    for backing in [MemoryBacking::Anonymous, MemoryBacking::Memfd] {
+        let memory = MemoryConfig::mib(128).backing(backing).pages(PageSize::Huge2Mib);
+        assert!(LinuxGuest::new("echo it-runs").run(|builder| builder.memory(memory)).contains("it-runs"));
+    }
+    std::fs::write(pool, before).unwrap();
 }

@@ -17,7 +17,7 @@ use crate::legacy::{OutputBuffer, Serial};
 use crate::sys::{InputStream, OutputStream};
 use crate::virtio::{IoThread, Registration};
 
-use self::output::Sink;
+use self::output::{Callback, Sink};
 
 /// What the serial console is connected to.
 ///
@@ -38,7 +38,7 @@ enum Output {
     None,
     Stdout,
     Descriptor(OwnedFd),
-    Callback(Box<dyn FnMut(&[u8]) + Send>),
+    Callback(Callback),
 }
 
 enum Input {

@@ -11,9 +11,11 @@ use crate::legacy::{OutputBuffer, Pressure, Serial};
 use crate::sys::{Interest, OutputStream, Timer};
 use crate::virtio::{Control, IoThread, Registration};
 
+pub(super) type Callback = Box<dyn FnMut(&[u8]) + Send>;
+
 pub(super) enum Sink {
     Stream(OutputStream),
-    Callback(Box<dyn FnMut(&[u8]) + Send>),
+    Callback(Callback),
 }
 
 /// How many pieces are taken before the other devices on the thread have their turn.

@@ -15,6 +15,11 @@ const CAPACITY: usize = 64 << 10;
 /// less loses nothing; one that never reads costs the guest no more than this, once.
 const PATIENCE: Duration = Duration::from_millis(250);
 
+/// How long the end of a VM waits for a reader that takes nothing of what the guest wrote last.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+/// The same where the VM is stopped from outside, which has to be over within 100 ms.
+const LAST_PATIENCE_IN_A_HURRY: Duration = Duration::from_millis(40);
+
 /// A byte buffer between the UART, written by vCPU threads, and the sink, drained by the I/O thread. Clones share it.
 #[derive(Clone)]
 pub(crate) struct OutputBuffer {
@@ -32,6 +37,7 @@ struct State {
     bytes: VecDeque<u8>,
     /// Nobody will ever take anything.
     discards: bool,
+    hurried: bool,
     /// When the buffer became full, for as long as nothing was taken since.
     full_since: Option<Instant>,
     dropped: u64,
@@ -50,7 +56,7 @@ pub(crate) enum Pressure {
 
 impl OutputBuffer {
     pub(crate) fn new() -> Result<Self> {
-        let state = State { bytes: VecDeque::new(), discards: false, full_since: None, dropped: 0 };
+        let state = State { bytes: VecDeque::new(), discards: false, hurried: false, full_since: None, dropped: 0 };
         let shared = Shared { state: Mutex::new(state), drained: Condvar::new(), filled: EventFd::new()? };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -64,18 +70,28 @@ impl OutputBuffer {
         self.shared.drained.notify_all();
     }
 
-    /// Waits until everything was taken, or nothing was for as long as `patience`.
-    pub(crate) fn wait_drained(&self, patience: Duration) {
+    /// Waits until everything was taken, or nothing was for a second; much less after [`hurry`](Self::hurry).
+    pub(crate) fn wait_drained(&self) {
         let mut state = self.state();
+        let mut last_progress = Instant::now();
         while !state.bytes.is_empty() {
-            let before = state.bytes.len();
-            let (after, timeout) =
-                self.shared.drained.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
-            state = after;
-            if timeout.timed_out() && state.bytes.len() >= before {
+            let patience = if state.hurried { LAST_PATIENCE_IN_A_HURRY } else { LAST_PATIENCE };
+            let left = patience.saturating_sub(last_progress.elapsed());
+            if left.is_zero() {
                 return;
             }
+            let before = state.bytes.len();
+            state = self.shared.drained.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            if state.bytes.len() < before {
+                last_progress = Instant::now();
+            }
         }
+    }
+
+    /// Cuts present and later waiting for the reader short.
+    pub(crate) fn hurry(&self) {
+        self.state().hurried = true;
+        self.shared.drained.notify_all();
     }
 
     /// Signalled whenever there is something to take after there was nothing.
@@ -175,17 +191,19 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_when_all_was_taken_or_nobody_takes() {
+    fn waiting_ends_when_all_was_taken_or_somebody_is_in_a_hurry() {
         let mut buffer = OutputBuffer::new().unwrap();
-        buffer.wait_drained(Duration::MAX);
+        buffer.wait_drained();
         buffer.write_all(b"ab").unwrap();
-        let begin = Instant::now();
-        buffer.wait_drained(Duration::from_millis(20));
-        assert!(begin.elapsed() >= Duration::from_millis(20));
         let reader = buffer.clone();
         let thread = std::thread::spawn(move || take(&reader, 2));
-        buffer.wait_drained(Duration::from_secs(60));
+        buffer.wait_drained();
         assert_eq!(thread.join().unwrap(), b"ab");
+        buffer.write_all(b"nobody reads this").unwrap();
+        let begin = Instant::now();
+        buffer.hurry();
+        buffer.wait_drained();
+        assert!((LAST_PATIENCE_IN_A_HURRY..LAST_PATIENCE).contains(&begin.elapsed()), "{:?}", begin.elapsed());
     }
 
     #[test]

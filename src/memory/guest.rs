@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vm_memory::{
     Bytes, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, GuestUsize, VolatileSlice,
 };
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::{Immutable, IntoBytes};
 
 use super::address::GuestAddress;
 use super::mapping::map;
@@ -112,8 +112,9 @@ impl GuestMemory {
         self.regions.write_slice(bytes, gpa.into()).map_err(|e| outside(gpa, bytes.len()).with_source(e))
     }
 
-    /// Copies a plain value out of the guest's memory, once: what the caller then checks is what it uses.
-    pub(crate) fn read_value<T: FromBytes + IntoBytes + Immutable>(&self, gpa: GuestAddress) -> Result<T> {
+    /// Copies a plain value out of the guest's memory.
+    #[cfg(test)]
+    pub(crate) fn read_value<T: zerocopy::FromBytes + IntoBytes>(&self, gpa: GuestAddress) -> Result<T> {
         let mut value = T::new_zeroed();
         self.read(gpa, value.as_mut_bytes())?;
         Ok(value)

@@ -22,10 +22,6 @@ pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<
 }
 
 impl ThreadHandle {
-    pub(crate) fn is_finished(&self) -> bool {
-        self.0.is_finished()
-    }
-
     /// Waits for the thread to end. A panic in it was caught and reported by its body.
     pub(crate) fn join(self) {
         let _ = self.0.join();

@@ -166,6 +166,11 @@ impl Vm {
         self.machine.write_console(bytes)
     }
 
+    /// How many bytes of the guest's console output were dropped since its reader did not read. Never blocks.
+    pub fn console_dropped(&self) -> u64 {
+        self.machine.console_dropped()
+    }
+
     fn spawn(&self, vcpu: Vcpu) -> Result<ThreadHandle> {
         let machine = self.machine.clone();
         let buses = self.machine.buses().clone();

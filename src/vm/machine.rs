@@ -1,7 +1,6 @@
 //! The parts of one VM around its vCPUs, and how they are put together and taken apart.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use super::control::Control;
 use super::exit::{Exit, ResetCause};
@@ -14,9 +13,6 @@ use crate::kvm::KvmVm;
 use crate::legacy::{Cmos, I8042, OutputBuffer, Power, PowerRequest, PowerValues, Serial};
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::virtio::{IoThread, MmioTransport, Registration, VirtioDevice, spec};
-
-/// How long the end of a VM waits for a reader of its console that takes nothing.
-const CONSOLE_PATIENCE: Duration = Duration::from_millis(40);
 
 /// What the builder hands over.
 pub(super) struct Parts {
@@ -62,6 +58,10 @@ impl Machine {
         self.serial.queue_input(bytes)
     }
 
+    pub(super) fn console_dropped(&self) -> u64 {
+        self.output.dropped()
+    }
+
     /// Stands the devices still; blocks for as long as a backend does.
     pub(super) fn pause_devices(&self) {
         self.transports.iter().for_each(|transport| transport.pause());
@@ -71,15 +71,16 @@ impl Machine {
         self.transports.iter().for_each(|transport| transport.resume());
     }
 
-    /// The devices serve no more requests. Never blocks.
+    /// The devices serve no more requests, and nobody waits long for a reader of the console. Never blocks.
     pub(super) fn close(&self) {
         self.transports.iter().for_each(|transport| transport.close());
+        self.output.hurry();
     }
 
     /// Called once no vCPU runs any more: what the guest wrote last still reaches its reader.
     pub(super) fn guest_has_ended(&self) {
-        self.close();
-        self.output.wait_drained(CONSOLE_PATIENCE);
+        self.transports.iter().for_each(|transport| transport.close());
+        self.output.wait_drained();
     }
 
     /// Takes the console off the I/O thread; waits for a callback that is running.
