@@ -44,22 +44,23 @@ fn a_device_that_panics_or_fails_needs_a_reset_and_others_go_on() {
     bad.request();
 }
 
+/// Long enough for another thread to come to where it waits.
+const A_WHILE: Duration = Duration::from_millis(100);
+
 #[test]
 fn a_reset_waits_for_the_request_that_is_running_and_forgets_it() {
     let (mut rig, open) = gated();
     (0..3).for_each(|_| rig.offer());
-    rig.driver.kick(0);
-    let opener = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(50));
+    rig.begin();
+    std::thread::scope(|scope| {
+        let vcpu = scope.spawn(|| rig.driver.write(reg::STATUS, 0));
+        std::thread::sleep(A_WHILE);
+        assert!(!vcpu.is_finished());
         open.send(()).unwrap();
-        open
     });
-    std::thread::sleep(Duration::from_millis(10));
-    rig.driver.write(reg::STATUS, 0);
     assert_eq!((rig.driver.status(), rig.processed()), (0, 1), "one was running, the others were not begun");
     assert_eq!(rig.queue.used_index(), 0);
     assert_eq!(rig.driver.read(reg::INTERRUPT_STATUS), 0);
-    let open = opener.join().unwrap();
     rig.restart();
     open.send(()).unwrap();
     rig.request();
@@ -69,15 +70,13 @@ fn a_reset_waits_for_the_request_that_is_running_and_forgets_it() {
 fn close_does_not_wait_and_releases_who_waits() {
     let (mut rig, open) = gated();
     rig.offer();
-    rig.driver.kick(0);
-    std::thread::sleep(Duration::from_millis(10));
+    rig.begin();
     std::thread::scope(|scope| {
         let vcpu = scope.spawn(|| rig.driver.write(reg::STATUS, 0));
-        std::thread::sleep(Duration::from_millis(10));
-        let start = Instant::now();
+        std::thread::sleep(A_WHILE);
+        assert!(!vcpu.is_finished());
+        // The gate stays shut: if this waited for the request, it would wait for ever.
         rig.driver.transport().close();
-        vcpu.join().unwrap();
-        assert!(start.elapsed() < Duration::from_millis(50));
     });
     rig.driver.kick(0);
     assert_eq!(rig.processed(), 0);
@@ -88,20 +87,19 @@ fn close_does_not_wait_and_releases_who_waits() {
 fn a_pause_ends_the_batch_and_resume_catches_up() {
     let (mut rig, open) = gated();
     (0..3).for_each(|_| rig.offer());
-    rig.driver.kick(0);
-    std::thread::sleep(Duration::from_millis(10));
+    rig.begin();
     std::thread::scope(|scope| {
         let pause = scope.spawn(|| rig.driver.transport().pause());
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(A_WHILE);
+        assert!(!pause.is_finished());
         open.send(()).unwrap();
-        pause.join().unwrap();
     });
     assert_eq!(rig.processed(), 1);
     assert_eq!(rig.driver.wait_used(&mut rig.queue).1, 4);
     (0..3).for_each(|_| open.send(()).unwrap());
     rig.offer();
     rig.driver.kick(0);
-    std::thread::sleep(Duration::from_millis(20));
+    std::thread::sleep(A_WHILE);
     assert_eq!((rig.processed(), rig.queue.used_index()), (1, 1), "paused");
     rig.driver.transport().resume();
     (0..3).for_each(|_| assert_eq!(rig.driver.wait_used(&mut rig.queue).1, 4));
@@ -131,11 +129,10 @@ fn a_storm_of_doorbells_does_not_starve_the_neighbour() {
 fn dropping_the_transport_waits_for_the_device() {
     let (mut rig, open) = gated();
     rig.offer();
-    rig.driver.kick(0);
-    std::thread::sleep(Duration::from_millis(10));
+    rig.begin();
     let seen = Arc::clone(&rig.seen);
     let opener = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(30));
+        std::thread::sleep(A_WHILE);
         drop(open);
     });
     drop(rig.driver);
