@@ -12,8 +12,6 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) enum Interest {
     /// Woken for as long as there is something to read.
     Readable,
-    /// Woken once each time something arrives.
-    ReadableEdge,
     /// Woken for as long as something may be written.
     Writable,
     /// Woken for as long as there is something to read, or something may be written.
@@ -26,7 +24,6 @@ impl Interest {
     fn events(self) -> EventSet {
         match self {
             Self::Readable => EventSet::IN,
-            Self::ReadableEdge => EventSet::IN | EventSet::EDGE_TRIGGERED,
             Self::Writable => EventSet::OUT,
             Self::ReadableWritable => EventSet::IN | EventSet::OUT,
             // A hang-up is reported whatever was asked; reported once, it cannot become a busy loop.

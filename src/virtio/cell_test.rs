@@ -1,13 +1,21 @@
 //! The device's life: failures, resets, pauses and the end, with requests under way.
 
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::virtio::IoThread;
+use crate::error::Result;
+use crate::memory::GuestAddress;
+use crate::testing::{DriverQueue, MmioDriver, patterned_memory};
 use crate::virtio::rig_test::{MODERN, gated, rig_on, running};
 use crate::virtio::spec::mmio as reg;
 use crate::virtio::spec::status::DEVICE_NEEDS_RESET;
+use crate::virtio::{
+    Activation, BackendEvent, BackendInterest, BackendSource, IoThread, MmioTransport, Progress, VirtioDevice,
+};
 
 #[test]
 fn an_index_that_jumps_makes_the_device_need_a_reset_and_a_reset_helps() {
@@ -139,4 +147,76 @@ fn dropping_the_transport_waits_for_the_device() {
     assert_eq!(seen.processed.load(Ordering::SeqCst), 1);
     assert_eq!(Arc::strong_count(&seen), 2, "the device is gone; the rig's handle and this one are left");
     opener.join().unwrap();
+}
+
+/// Waits for a socket, and counts what it hears of it.
+struct Listener {
+    socket: Arc<OwnedFd>,
+    calls: Arc<AtomicU32>,
+}
+
+impl VirtioDevice for Listener {
+    fn device_id(&self) -> u32 {
+        42
+    }
+
+    fn queue_max_sizes(&self) -> &[u16] {
+        &[16]
+    }
+
+    fn activate(&mut self, _activation: Activation) -> Result<()> {
+        Ok(())
+    }
+
+    fn process_queue(&mut self, _index: u16) -> Result<Progress> {
+        Ok(Progress::Done)
+    }
+
+    fn backend_sources(&self) -> Vec<BackendSource> {
+        vec![BackendSource { token: 7, fd: Arc::clone(&self.socket) }]
+    }
+
+    fn backend_interest(&self, token: usize) -> BackendInterest {
+        BackendInterest { readable: token == 7, writable: false }
+    }
+
+    fn process_backend(&mut self, token: usize, event: BackendEvent) -> Result<()> {
+        assert!(token == 7 && (event.readable || event.hang_up));
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn reset(&mut self) {}
+}
+
+#[test]
+fn a_source_is_heard_only_while_the_device_is_active_and_a_hang_up_once() {
+    let (socket, mut other) = UnixStream::pair().unwrap();
+    let calls = Arc::<AtomicU32>::default();
+    let device = Box::new(Listener { socket: Arc::new(socket.into()), calls: Arc::clone(&calls) });
+    let memory = patterned_memory(1 << 20);
+    let transport = MmioTransport::new(device, memory.clone(), &IoThread::new("test-io").unwrap()).unwrap();
+    let driver = MmioDriver::new(transport);
+    let queue = DriverQueue::new(&memory, GuestAddress(0x1000), 16);
+    let count = || calls.load(Ordering::SeqCst);
+
+    other.write_all(b"x").unwrap();
+    std::thread::sleep(A_WHILE);
+    assert_eq!(count(), 0, "not active yet");
+    driver.bring_up(MODERN, &[&queue]);
+    driver.wait_until("a call, again and again", || count() > 3);
+    driver.transport().pause();
+    let calls_then = count();
+    std::thread::sleep(A_WHILE);
+    assert_eq!(count(), calls_then, "paused");
+    driver.transport().resume();
+    driver.wait_until("a call", || count() > calls_then);
+    drop(other);
+    std::thread::sleep(A_WHILE);
+    let calls_then = count();
+    std::thread::sleep(A_WHILE);
+    assert_eq!(count(), calls_then, "hung up, and told once");
+    driver.bring_up(MODERN, &[&queue]);
+    driver.wait_until("a call in the new life", || count() > calls_then);
+    driver.transport().close();
 }
