@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::memory::GuestAddress;
-use crate::net::header::ETHERNET_LEN;
+use crate::net::header::{ETHERNET_LEN, MAX_FRAME};
 use crate::testing::{Buffer, Conformance, DriverQueue, MmioDriver, is_untouched, patterned_memory};
 use crate::virtio::spec::feature::{RING_EVENT_IDX, VERSION_1};
 use crate::virtio::{IoThread, MmioTransport};
@@ -165,6 +165,29 @@ fn offloads_are_what_the_guest_copes_with() {
 }
 
 #[test]
+fn the_largest_frame_goes_both_ways_and_one_that_is_cut_is_dropped() {
+    let mut rig = rig(ALL);
+    let frame = vec![6; MAX_FRAME as usize];
+    rig.transmit([0; 12], &frame);
+    let packet = rig.on_the_wire();
+    assert_eq!(packet[12..], frame);
+    // Too few buffers for it: it is lost, and they are there for the next.
+    rig.rx.offer(&[Buffer::writable(RX, 32768)]);
+    rig.driver.kick(0);
+    rig.wire.send(&packet).unwrap();
+    rig.wire.send(&packet[..100]).unwrap();
+    assert_eq!(rig.driver.wait_used(&mut rig.rx), (0, 100));
+    for index in 0..3 {
+        rig.rx.offer(&[Buffer::writable(RX + index * 32768, 32768)]);
+    }
+    rig.driver.kick(0);
+    rig.wire.send(&packet).unwrap();
+    let lens: Vec<_> = (0..3).map(|_| rig.driver.wait_used(&mut rig.rx).1).collect();
+    assert_eq!(lens, [32768, 32768, packet.len() as u32 - 65536]);
+    assert_eq!(rig.bytes(RX + 12, frame.len()), frame);
+}
+
+#[test]
 fn features_without_what_they_need_are_refused() {
     let rig = rig(MERGE);
     for (lonely, needed) in [
@@ -202,7 +225,7 @@ fn bad_frames_are_dropped_and_the_next_goes_out() {
     }
     // Too short for a frame, and too long.
     rig.transmit([0; 12], &[2; ETHERNET_LEN as usize - 1]);
-    rig.transmit([0; 12], &vec![3; 65551]);
+    rig.transmit([0; 12], &vec![3; MAX_FRAME as usize + 1]);
     // Only a header, and less than that.
     for len in [12, 11, 1] {
         let head = rig.tx.offer(&[Buffer::readable(TX, len)]);

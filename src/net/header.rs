@@ -6,8 +6,11 @@ pub(super) const HEADER_LEN: u32 = 12;
 pub(super) const NUM_BUFFERS_OFFSET: u32 = 10;
 /// Destination, source and type: no frame is shorter.
 pub(super) const ETHERNET_LEN: u32 = 14;
-/// The largest header and frame that either side may send (5.1.6.3.1): 64 KiB of IP, with what stands in front.
-pub(super) const MAX_PACKET: u32 = 65562;
+/// The largest frame that either side may send: the most that IP can say, behind an Ethernet header with a VLAN tag. The
+/// specification's own figure (5.1.6.3.1) leaves no room for the tag.
+pub(super) const MAX_FRAME: u32 = 65535 + 18;
+/// Such a frame with the header in front.
+pub(super) const MAX_PACKET: u32 = HEADER_LEN + MAX_FRAME;
 
 /// Feature bits (5.1.3).
 pub(super) mod feature {
@@ -99,7 +102,7 @@ impl Header {
             csum_start: pair(e, f),
             csum_offset: pair(g, h),
         };
-        let fits = (ETHERNET_LEN..=MAX_PACKET.saturating_sub(HEADER_LEN)).contains(&frame_len);
+        let fits = (ETHERNET_LEN..=MAX_FRAME).contains(&frame_len);
         (fits && header.checksum_fits(frame_len, offers) && header.segments_fit(frame_len, offers)).then_some(header)
     }
 

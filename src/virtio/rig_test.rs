@@ -17,6 +17,7 @@ pub(super) const OWN_FEATURE: u64 = 1 << 3;
 /// What the test sees and steers of the device.
 #[derive(Default)]
 pub(super) struct Seen {
+    pub(super) begun: AtomicU32,
     pub(super) processed: AtomicU32,
     pub(super) resets: AtomicU32,
     pub(super) config_writes: AtomicU32,
@@ -65,6 +66,7 @@ impl VirtioDevice for Echo {
             if self.seen.fails.load(Ordering::SeqCst) {
                 return Err(Error::new(ErrorKind::Host, "told to fail"));
             }
+            self.seen.begun.fetch_add(1, Ordering::SeqCst);
             if let Some(gate) = &self.gate {
                 let _ = gate.recv();
             }
@@ -130,6 +132,12 @@ impl Rig {
         let head = self.queue.offer(&[Buffer::writable(BUFFER, 4)]);
         self.driver.kick(0);
         assert_eq!(self.driver.wait_used(&mut self.queue), (head.into(), 4));
+    }
+
+    /// Rings, and waits until the device is in the middle of its first request.
+    pub(super) fn begin(&self) {
+        self.driver.kick(0);
+        self.driver.wait_until("the request to begin", || self.seen.begun.load(Ordering::SeqCst) > 0);
     }
 
     pub(super) fn processed(&self) -> u32 {
