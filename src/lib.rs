@@ -45,8 +45,10 @@
 //! A room uses rooms above it in this table, never below; a test holds us to it.
 //!
 //! # Threads
-//! One a vCPU, and one I/O thread a VM, which several VMs may share ([`IoThread`]). All of them block every signal. A
-//! callback says on which thread it is called.
+//! One a vCPU, and one I/O thread a VM, which several VMs may share ([`IoThread`]). All of them block every signal; only
+//! while it is in the guest does a vCPU's thread let one through, `SIGRTMAX - 7`, by which it is made to leave. There is no
+//! handler for it. A host program must not send that signal to its own process as a whole, and may otherwise use signals as
+//! it likes. A callback says on which thread it is called.
 
 mod arch;
 mod block;

@@ -93,6 +93,31 @@ fn stop_keeps_its_promise_while_the_guest_floods_a_device() {
 
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_guest_that_touches_every_port_comes_to_its_end() {
+    assert!(matches!(exit_of(&TinyGuest::touch_every_port()), Exit::Shutdown));
+}
+
+/// Registers and config space of a disk and the page behind it, at every alignment of a store of four bytes.
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_guest_that_writes_anywhere_near_a_device_is_stopped_as_any_other() {
+    let image = tempfile::NamedTempFile::new().unwrap();
+    image.as_file().set_len(1 << 20).unwrap();
+    for address in (0xd000_0000..0xd000_0120).step_by(13).chain([0xd000_0fff, 0xd000_1000]) {
+        let kernel = Kernel::new(&TinyGuest::store(address, 0xffff_ffff));
+        let disk = vmcell::Disk::open(image.path()).unwrap();
+        let vm = tiny(&kernel).disk(disk).build().unwrap();
+        vm.start().unwrap();
+        std::thread::sleep(Duration::from_millis(2));
+        assert_eq!(vm.status(), Status::Running, "{address:#x}");
+        let begin = Instant::now();
+        vm.stop().unwrap();
+        assert!(begin.elapsed() < STOP_PROMISE, "{:?} at {address:#x}", begin.elapsed());
+    }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
 fn stop_keeps_its_promise_while_nobody_reads_the_console() {
     let kernel = Kernel::new(&TinyGuest::flood(b'x'));
     let (reader, writer) = std::io::pipe().unwrap();

@@ -163,6 +163,11 @@ impl Vcpu {
     /// # Errors
     /// [`ErrorKind::Kvm`] where KVM refuses to run it.
     pub fn run(&mut self) -> Result<VcpuExit<'_>> {
+        self.fd.set_kvm_immediate_exit(0);
+        self.enter()
+    }
+
+    fn enter(&mut self) -> Result<VcpuExit<'_>> {
         self.bind_to_this_thread()?;
         let exit = match self.fd.run() {
             Ok(exit) => exit,
@@ -183,14 +188,14 @@ impl Vcpu {
         }
     }
 
-    /// Finishes a port or MMIO access that the last exit began, without running an instruction, so that the vCPU's state
-    /// is whole. Never blocks.
-    pub(crate) fn finish_pending_access(&mut self) {
+    /// Finishes the access that the last exit began, without running an instruction: until it gives
+    /// [`VcpuExit::Interrupted`], the exits of the rest of that access. Then the vCPU's state is whole. Never blocks.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub fn finish_access(&mut self) -> Result<VcpuExit<'_>> {
         self.fd.set_kvm_immediate_exit(1);
-        // With the flag set the call always "fails", with EINTR.
-        let _ = self.fd.run();
-        self.fd.set_kvm_immediate_exit(0);
-        self.kick.take_pending();
+        self.enter()
     }
 
     /// Tells the guest's clock that time passed in which it did not run, so that its watchdogs stay quiet.

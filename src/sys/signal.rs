@@ -57,10 +57,10 @@ impl SignalSet {
 pub(crate) struct KickSignal(i32);
 
 impl KickSignal {
-    /// The first real-time signal that the C library leaves to programs. A host program may use the same one for
-    /// itself: it is only ever sent to our own threads, which block it.
+    /// Not one at either end of the real-time signals, where programs begin to count. It is only ever sent to our own
+    /// threads, but one that the host program sends to its whole process could end there too.
     pub(crate) fn new() -> Self {
-        Self(libc::SIGRTMIN())
+        Self(libc::SIGRTMAX() - 7)
     }
 
     /// The mask for KVM to install while the guest runs: everything blocked but the kick.

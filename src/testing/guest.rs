@@ -153,6 +153,22 @@ impl TinyGuest {
         ])
     }
 
+    /// Reads every port and writes zero to it, a byte and four bytes at a time, then turns itself off.
+    pub fn touch_every_port() -> Self {
+        let mut code = vec![
+            0x31, 0xd2, //                   xor edx, edx
+            0xec, //                         in al, dx
+            0xed, //                         in eax, dx
+            0x31, 0xc0, //                   xor eax, eax
+            0xee, //                         out dx, al
+            0xef, //                         out dx, eax
+            0x66, 0xff, 0xc2, //             inc dx
+            0x75, 0xf5, //                   jnz to the first in
+        ];
+        code.extend(POWER_OFF);
+        Self::new(code)
+    }
+
     /// Writes a 32-bit value to an address for ever, as fast as it can.
     pub fn store(address: u32, value: u32) -> Self {
         let mut code = vec![0xbb]; // mov ebx, address

@@ -10,12 +10,15 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::exit::{Exit, Status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::VcpuKicker;
 use crate::sys::EventFd;
+
+/// How long a vCPU may take to leave the guest before it is kicked again.
+const KICK_AGAIN: Duration = Duration::from_millis(10);
 
 pub(super) struct Control {
     state: Mutex<State>,
@@ -94,7 +97,7 @@ impl Control {
         state.expect("pause", &[Goal::Run, Goal::Pause])?;
         self.set_goal(&mut state, Goal::Pause);
         while state.active > 0 && state.goal == Goal::Pause {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.wait_for_change(state, None);
         }
         state.expect("pause", &[Goal::Pause])
     }
@@ -128,14 +131,29 @@ impl Control {
             if let (Some(exit), 0) = (&state.exit, state.alive) {
                 return Ok(exit.clone());
             }
-            state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(left) if left.is_zero() => {
-                    return Err(Error::new(ErrorKind::Timeout, "the VM had not ended when the time limit passed"));
-                }
-                Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
-            };
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(Error::new(ErrorKind::Timeout, "the VM had not ended when the time limit passed"));
+            }
+            state = self.wait_for_change(state, left);
         }
+    }
+
+    /// Waits for a change, at most for `limit`. Where vCPUs are on their way out of the guest, they are kicked again now and
+    /// then: the host bounds how many signals may be pending, and drops those beyond.
+    fn wait_for_change<'a>(&self, state: MutexGuard<'a, State>, limit: Option<Duration>) -> MutexGuard<'a, State> {
+        let limit = match state.goal {
+            Goal::Ready | Goal::Run => limit,
+            Goal::Pause | Goal::Stop => Some(limit.unwrap_or(KICK_AGAIN).min(KICK_AGAIN)),
+        };
+        let state = match limit {
+            None => return self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            Some(limit) => self.changed.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0,
+        };
+        if state.goal != Goal::Run && state.active > 0 {
+            self.kickers.iter().for_each(VcpuKicker::kick);
+        }
+        state
     }
 
     /// What a vCPU thread does next. Costs one atomic load while the guest runs.

@@ -48,11 +48,17 @@ fn run(vcpu: &mut Vcpu, buses: &Buses, control: &Control) -> Result<()> {
                     control.end(exit);
                 }
             }
-            Step::Park => {
-                vcpu.finish_pending_access();
-                control.park();
-                vcpu.note_pause();
-            }
+            Step::Park => match vcpu.finish_access()? {
+                VcpuExit::Interrupted => {
+                    control.park();
+                    vcpu.note_pause();
+                }
+                exit => {
+                    if let Some(exit) = serve(exit, buses)? {
+                        control.end(exit);
+                    }
+                }
+            },
             Step::Finish => return Ok(()),
         }
     }

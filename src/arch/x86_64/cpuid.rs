@@ -1,7 +1,8 @@
 //! What the `cpuid` instruction answers: what KVM supports, with this machine's own topology and frequencies.
 //!
 //! The topology is the truth about the vCPUs: one socket, a core each, one thread a core. Nothing is offered that KVM does
-//! not report, except the TSC deadline timer, which KVM leaves to us to announce.
+//! not report, except the TSC deadline timer, which KVM leaves to us to announce. Virtualization itself is not offered: a
+//! guest that runs guests reaches much more of KVM, and ours are hostile.
 //!
 //! Leaves are described in the Intel SDM, volume 2, "CPUID", and in AMD's APM, volume 3, appendix E.
 
@@ -31,16 +32,20 @@ const HYPERVISOR_FREQUENCIES: u32 = 0x4000_0010;
 const EXTENDED_FEATURES_AMD: u32 = 0x8000_0001;
 const ADDRESS_SIZES: u32 = 0x8000_0008;
 const CACHES_AMD: u32 = 0x8000_001d;
+const SVM: u32 = 0x8000_000a;
 const TOPOLOGY_AMD: u32 = 0x8000_001e;
 const TOPOLOGY_AMD_V2: u32 = 0x8000_0026;
 
 /// Leaf 1.
+const ECX_VMX: u32 = 1 << 5;
 const ECX_TSC_DEADLINE: u32 = 1 << 24;
 const ECX_HYPERVISOR: u32 = 1 << 31;
 const EDX_HTT: u32 = 1 << 28;
 /// Leaf 7.
 const EBX_SGX: u32 = 1 << 2;
 const ECX_SGX_LC: u32 = 1 << 30;
+/// Leaf 0x8000_0001.
+const ECX_SVM: u32 = 1 << 2;
 /// Leaf 0x8000_0001: more than one logical processor means cores, not threads.
 const ECX_CMP_LEGACY: u32 = 1 << 1;
 /// Levels of leaf 0xb.
@@ -59,7 +64,7 @@ pub(super) fn entries(supported: &[CpuidEntry], topology: &Topology, tsc_khz: Op
     // An answer of nothing but zeros is also the answer where there is no entry, and KVM takes only so many of them.
     let kept = supported
         .iter()
-        .filter(|entry| !matches!(entry.function, TOPOLOGY | TOPOLOGY_V2 | TOPOLOGY_AMD_V2 | SGX))
+        .filter(|entry| !matches!(entry.function, TOPOLOGY | TOPOLOGY_V2 | TOPOLOGY_AMD_V2 | SGX | SVM))
         .filter(|entry| entry.function == CRYSTAL || [entry.eax, entry.ebx, entry.ecx, entry.edx] != [0; 4]);
     let mut entries: Vec<CpuidEntry> = kept.copied().collect();
     for entry in &mut entries {
@@ -98,7 +103,10 @@ fn adapt(entry: &mut CpuidEntry, topology: &Topology, amd: bool, tsc_khz: Option
             entry.ecx &= !ECX_SGX_LC;
         }
         CRYSTAL => crystal(entry, tsc_khz),
-        EXTENDED_FEATURES_AMD if amd => set(&mut entry.ecx, ECX_CMP_LEGACY, topology.vcpus > 1),
+        EXTENDED_FEATURES_AMD if amd => {
+            set(&mut entry.ecx, ECX_CMP_LEGACY, topology.vcpus > 1);
+            set(&mut entry.ecx, ECX_SVM, false);
+        }
         ADDRESS_SIZES if amd => entry.ecx = entry.ecx & !0xf0ff | topology.id_bits() << 12 | (topology.vcpus - 1),
         CACHES_AMD if cache_type(entry) != 0 => share_cache(entry, topology.vcpus - 1),
         TOPOLOGY_AMD => {
@@ -116,6 +124,7 @@ fn features(entry: &mut CpuidEntry, topology: &Topology, amd: bool) {
     let count = if amd { topology.vcpus } else { 1 << topology.id_bits() };
     entry.ebx = entry.ebx & 0xffff | count << 16 | topology.index << 24;
     entry.ecx |= ECX_TSC_DEADLINE | ECX_HYPERVISOR;
+    set(&mut entry.ecx, ECX_VMX, false);
     set(&mut entry.edx, EDX_HTT, topology.vcpus > 1);
 }
 

@@ -175,3 +175,20 @@ fn a_host_that_is_no_kvm_gets_no_leaf_for_frequencies() {
 fn answers_of_zeros_take_no_entry() {
     assert!(!Answers::new(&intel(), 2, 0).0.iter().any(|entry| entry.function == 4 && entry.index == 4));
 }
+
+#[test]
+fn virtualization_is_not_offered() {
+    for (name, function, ecx) in [(*b"GenuineIntel", 1, ECX_VMX), (*b"AuthenticAMD", EXTENDED_FEATURES_AMD, ECX_SVM)] {
+        let word = |index: usize| u32::from_le_bytes([name[index], name[index + 1], name[index + 2], name[index + 3]]);
+        let vendor = CpuidEntry { eax: 0x1f, ebx: word(0), edx: word(4), ecx: word(8), ..Default::default() };
+        let supported = [
+            vendor,
+            CpuidEntry { function, ecx: ecx | 1, ..Default::default() },
+            CpuidEntry { function: SVM, eax: 1, ..Default::default() },
+        ];
+        let entries = entries(&supported, &Topology { vcpus: 1, index: 0 }, None);
+        let offered = entries.iter().find(|entry| entry.function == function).unwrap().ecx;
+        assert_eq!(offered & (ecx | 1), 1);
+        assert!(!entries.iter().any(|entry| entry.function == SVM));
+    }
+}
