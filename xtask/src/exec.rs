@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// A result whose error is a message for the person at the terminal.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -84,6 +85,12 @@ pub fn filter(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
     }
 }
 
+/// Does this exit status of `timeout` say that the program was ended for being late? Its own is 124; 137 is SIGKILL's, which
+/// `timeout` sends last, but others send too.
+pub fn was_late(code: i32, took: Duration, limit: Duration) -> bool {
+    code == 124 || (code == 137 && took >= limit)
+}
+
 /// Is there a program of this name on PATH?
 pub fn exists(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -122,6 +129,13 @@ mod tests {
         assert_eq!(quote("console=ttyS0 panic=-1"), "'console=ttyS0 panic=-1'");
         assert_eq!(quote("it's"), r"'it'\''s'");
         assert_eq!(quote(""), "''");
+    }
+
+    #[test]
+    fn a_kill_before_the_limit_is_not_for_being_late() {
+        let (second, limit) = (Duration::from_secs(1), Duration::from_secs(180));
+        assert!(was_late(124, limit, limit) && was_late(137, limit, limit));
+        assert!(!was_late(137, second, limit) && !was_late(101, limit, limit));
     }
 
     #[test]

@@ -8,12 +8,10 @@ use super::kvm::KvmTest;
 use super::summary::Status;
 use crate::exec;
 
-/// `timeout` ends the test's whole process group, launchers and all, and says so by these.
-const TIMED_OUT: [i32; 2] = [124, 137];
-
 /// Runs `test` with `environment`, files that it writes in `tmp`.
 pub fn run(test: &KvmTest, limit: Duration, environment: &[(String, String)], tmp: &Path) -> (Status, Duration) {
     let began = Instant::now();
+    // It ends the whole process group of a test that is late, launchers and all.
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", &limit.as_secs().to_string()]).arg(&test.binary);
     command.args(["--ignored", "--exact", &test.name, "--nocapture"]);
@@ -30,7 +28,7 @@ pub fn run(test: &KvmTest, limit: Duration, environment: &[(String, String)], tm
     for stream in [&output.stdout, &output.stderr] {
         print!("{}", String::from_utf8_lossy(stream));
     }
-    let late = output.status.code().is_some_and(|code| TIMED_OUT.contains(&code));
+    let late = output.status.code().is_some_and(|code| exec::was_late(code, took, limit));
     let why = if late { format!("no end within {} s", limit.as_secs()) } else { output.status.to_string() };
     (Status::Failed(why), took)
 }

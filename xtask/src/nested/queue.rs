@@ -5,8 +5,10 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A test whose host was lost this often has failed.
+/// A test that was lost with its host this often has failed.
 pub const TRIES: usize = 3;
+/// A test that ran over its time while its host went on: a second hang is its own, not the emulation's.
+pub const TRIES_LATE: usize = 2;
 
 /// A test to run in a nested host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,13 +66,13 @@ impl Queue {
         self.state().done.push(done);
     }
 
-    /// The host was lost while it ran `job`: it waits again, after the others, unless it was tried often enough.
-    pub fn lost(&self, mut job: Job, why: &str, output: String, took: Duration) {
+    /// The host was lost while it ran `job`: it waits again, after the others, unless it was tried `tries` times.
+    pub fn lost(&self, mut job: Job, why: &str, tries: usize, output: String, took: Duration) {
         job.lost.push(why.into());
-        if job.lost.len() < TRIES {
+        if job.lost.len() < tries {
             self.state().waiting.push_back(job);
         } else {
-            let failure = Some(format!("{why}, {TRIES} times"));
+            let failure = Some(format!("{} (at {} tries)", job.lost.join("; "), job.lost.len()));
             self.finish(Done { job, failure, output, took });
         }
     }
@@ -121,7 +123,7 @@ mod tests {
     fn a_lost_job_goes_behind_the_others() {
         let queue = Queue::new(vec![job(0), job(1)]);
         let lost = queue.take().unwrap();
-        queue.lost(lost, "hung", String::new(), Duration::ZERO);
+        queue.lost(lost, "hung", TRIES, String::new(), Duration::ZERO);
         assert_eq!(queue.take().unwrap().id, 1);
         assert_eq!(queue.take().unwrap().lost, ["hung"]);
     }
@@ -131,10 +133,10 @@ mod tests {
         let queue = Queue::new(vec![job(0)]);
         for _ in 0..TRIES {
             let lost = queue.take().unwrap();
-            queue.lost(lost, "hung", String::new(), Duration::ZERO);
+            queue.lost(lost, "hung", TRIES, String::new(), Duration::ZERO);
         }
         assert!(queue.is_empty());
-        assert_eq!(queue.into_done("")[0].failure.as_deref(), Some("hung, 3 times"));
+        assert_eq!(queue.into_done("")[0].failure.as_deref(), Some("hung; hung; hung (at 3 tries)"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::marker::{Line, Splitter};
 use super::qemu::{Machine, Serial};
 use super::queue::Job;
-use crate::exec::{Context, Result};
+use crate::exec::{self, Context, Result};
 
 /// From QEMU's start until the agent is ready; about 10 s where nothing else runs.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
@@ -18,9 +18,6 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 const SILENCE_LIMIT: Duration = Duration::from_secs(45);
 /// For the agent to end a test that is over its time and to report it.
 const GRACE: Duration = Duration::from_secs(60);
-/// `timeout` says so by its exit status: ended by its first signal, or its second.
-const TIMED_OUT: [i32; 2] = [124, 137];
-
 /// A nested host that is up.
 pub struct Session {
     qemu: Child,
@@ -38,7 +35,9 @@ enum Message {
 pub enum Ended {
     /// By itself, with this exit status.
     Exited(i32),
-    /// It or the host hung, or the host ended: the session is of no use any more.
+    /// It ran over its time and was ended; what it left behind is unknown, so the session is of no use any more.
+    Late,
+    /// The host hung or ended.
     Lost(String),
 }
 
@@ -69,12 +68,10 @@ impl Session {
             return Ended::Lost(format!("the nested host ended ({error})"));
         }
         let is_end = |line: &Line| matches!(line, Line::End { id: ended, .. } if ended == id);
-        let deadline = Instant::now() + limit + GRACE;
+        let began = Instant::now();
+        let deadline = began + limit + GRACE;
         match self.until(deadline, SILENCE_LIMIT, is_end, &mut |text| output.push_str(text)) {
-            // Nested SVM may hang in a guest while the host goes on, so this gets another try too.
-            Ok(Line::End { code, .. }) if TIMED_OUT.contains(&code) => {
-                Ended::Lost(format!("no end within {} s", limit.as_secs()))
-            }
+            Ok(Line::End { code, .. }) if exec::was_late(code, began.elapsed(), limit) => Ended::Late,
             Ok(Line::End { code, .. }) => Ended::Exited(code),
             Ok(_) => Ended::Lost("the agent was misunderstood".into()),
             Err(why) => Ended::Lost(why),

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::qemu::{self, Machine, Serial};
-use super::queue::{Done, Job, Queue};
+use super::queue::{self, Done, Job, Queue};
 use super::session::{self, Ended, Session};
 use crate::exec::Result;
 use crate::guest::Assets;
@@ -112,18 +112,25 @@ impl Shard<'_> {
         let (began, mut output) = (Instant::now(), String::new());
         let ended = session.run(&job, self.setup.limit, &mut output);
         let took = began.elapsed();
-        let code = match ended {
-            Ended::Exited(code) => code,
-            Ended::Lost(why) => {
-                let loss = format!("{}: {why}", job.name);
-                self.queue.lost(job, &why, output, took);
-                return Some(loss);
+        let (why, tries) = match ended {
+            Ended::Exited(code) => {
+                self.finish(job, code, output, took);
+                return None;
             }
+            // Nested SVM may hang in a guest while the host goes on, so this gets another try too.
+            Ended::Late => (format!("no end within {} s", self.setup.limit.as_secs()), queue::TRIES_LATE),
+            Ended::Lost(why) => (why, queue::TRIES),
         };
+        let loss = format!("{}: {why}", job.name);
+        (self.tell)(Event::Note(&format!("{loss}; it had written:\n{output}")));
+        self.queue.lost(job, &why, tries, output, took);
+        Some(loss)
+    }
+
+    fn finish(&self, job: Job, code: i32, output: String, took: Duration) {
         let failure = (code != 0).then(|| format!("exit status {code}"));
         let done = Done { job, failure, output, took };
         (self.tell)(Event::Done(&done));
         self.queue.finish(done);
-        None
     }
 }
