@@ -22,13 +22,15 @@ pub(super) enum Sink {
 const BATCH: usize = 16;
 const PIECE: usize = 4096;
 
+/// A guest that writes a byte mostly writes another one soon: they are collected for this long, which nobody sees.
+const COLLECT: Duration = Duration::from_millis(2);
 /// How soon a sink that was full is looked at again, whether or not it has room.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const WHILE_BLOCKED: Duration = Duration::from_millis(100);
 
 struct Drain {
     sink: Mutex<Sink>,
-    /// Runs out while the sink has no room.
-    patience: Mutex<Timer>,
+    /// Runs out some time after the guest wrote, or while the sink has no room.
+    timer: Mutex<Timer>,
     blocked: AtomicBool,
     buffer: OutputBuffer,
     serial: Arc<Serial>,
@@ -48,19 +50,19 @@ pub(super) fn connect(
         })?),
         _ => None,
     };
-    let patience = Timer::new()?;
-    let ran_out = patience.descriptor()?;
+    let timer = Timer::new()?;
+    let ran_out = timer.descriptor()?;
     let drain = Arc::new(Drain {
         sink: Mutex::new(sink),
-        patience: Mutex::new(patience),
+        timer: Mutex::new(timer),
         blocked: AtomicBool::new(false),
         buffer: buffer.clone(),
         serial: serial.clone(),
         writable: OnceLock::new(),
     });
     let mut registrations = Vec::new();
-    let impatient = drain.clone();
-    registrations.push(io_thread.register(ran_out, Interest::Readable, move |_| impatient.lose_patience())?);
+    let timed = drain.clone();
+    registrations.push(io_thread.register(ran_out, Interest::Readable, move |_| timed.look_again())?);
     if let Some(fd) = polled {
         let woken = drain.clone();
         let registration = io_thread.register(fd, Interest::Nothing, move |_| woken.run())?;
@@ -79,13 +81,15 @@ impl Drain {
     fn run(&self) {
         let mut sink = lock(&self.sink);
         let mut piece = [0; PIECE];
+        let mut moved = false;
         for _ in 0..BATCH {
             let len = self.buffer.peek(&mut piece);
             if len == 0 {
-                return self.watch(Interest::Nothing);
+                return self.rest(moved);
             }
             match sink.take(&piece[..len]) {
                 Ok(taken) => {
+                    moved = true;
                     if self.buffer.consume(taken) {
                         self.serial.release_transmitter();
                     }
@@ -93,7 +97,7 @@ impl Drain {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.watch(Interest::Writable);
-                    return lock(&self.patience).set(LOOK_AGAIN);
+                    return lock(&self.timer).set(WHILE_BLOCKED);
                 }
                 // The reader is gone for good: the guest goes on as if nobody had ever listened.
                 Err(_) => {
@@ -106,14 +110,26 @@ impl Drain {
         self.buffer.filled().signal();
     }
 
-    /// A guest that was asked to wait must be told when waiting is over, also where the sink never has room again.
-    fn lose_patience(&self) {
-        let mut patience = lock(&self.patience);
-        patience.take();
+    /// Everything was taken. If there was something, more will follow.
+    fn rest(&self, moved: bool) {
+        self.watch(Interest::Nothing);
+        if moved {
+            self.buffer.be_silent();
+            lock(&self.timer).set(COLLECT);
+        } else {
+            self.buffer.announce();
+        }
+    }
+
+    fn look_again(&self) {
+        lock(&self.timer).take();
+        if !self.blocked.load(Ordering::Relaxed) {
+            return self.run();
+        }
+        // A guest that was asked to wait must be told when waiting is over, also where the sink never has room again.
         match self.buffer.pressure() {
             Pressure::Drops => self.serial.release_transmitter(),
-            _ if self.blocked.load(Ordering::Relaxed) => patience.set(LOOK_AGAIN),
-            _ => {}
+            Pressure::Room | Pressure::HoldsBack => lock(&self.timer).set(WHILE_BLOCKED),
         }
     }
 

@@ -29,7 +29,7 @@ pub(crate) struct OutputBuffer {
 struct Shared {
     state: Mutex<State>,
     drained: Condvar,
-    /// Signalled when the buffer is no longer empty.
+    /// Signalled when there is something to take, or will be.
     filled: EventFd,
 }
 
@@ -38,6 +38,8 @@ struct State {
     /// Nobody will ever take anything.
     discards: bool,
     hurried: bool,
+    /// Whoever takes will look by itself soon, and need not be woken for each byte.
+    silent: bool,
     /// When the buffer became full, for as long as nothing was taken since.
     full_since: Option<Instant>,
     dropped: u64,
@@ -56,7 +58,14 @@ pub(crate) enum Pressure {
 
 impl OutputBuffer {
     pub(crate) fn new() -> Result<Self> {
-        let state = State { bytes: VecDeque::new(), discards: false, hurried: false, full_since: None, dropped: 0 };
+        let state = State {
+            bytes: VecDeque::new(),
+            discards: false,
+            hurried: false,
+            silent: false,
+            full_since: None,
+            dropped: 0,
+        };
         let shared = Shared { state: Mutex::new(state), drained: Condvar::new(), filled: EventFd::new()? };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -72,6 +81,7 @@ impl OutputBuffer {
 
     /// Waits until everything was taken, or nothing was for a second; much less after [`hurry`](Self::hurry).
     pub(crate) fn wait_drained(&self) {
+        self.announce();
         let mut state = self.state();
         let mut last_progress = Instant::now();
         while !state.bytes.is_empty() {
@@ -94,9 +104,24 @@ impl OutputBuffer {
         self.shared.drained.notify_all();
     }
 
-    /// Signalled whenever there is something to take after there was nothing.
+    /// Signalled when there is something to take after there was nothing, unless that is [silent](Self::be_silent).
     pub(crate) fn filled(&self) -> &EventFd {
         &self.shared.filled
+    }
+
+    /// Until [`announce`](Self::announce) the caller looks by itself, and is only woken where the buffer fills up. A wakeup
+    /// for each byte would cost the guest more than the byte.
+    pub(crate) fn be_silent(&self) {
+        self.state().silent = true;
+    }
+
+    /// From now on the first byte is announced again; also one that is there already.
+    pub(crate) fn announce(&self) {
+        let mut state = self.state();
+        state.silent = false;
+        if !state.bytes.is_empty() {
+            self.shared.filled.signal();
+        }
     }
 
     /// Copies the oldest bytes, without taking them, and says how many.
@@ -147,15 +172,17 @@ impl Write for OutputBuffer {
         if state.discards {
             return Ok(bytes.len());
         }
-        let was_empty = state.bytes.is_empty();
-        let room = CAPACITY.saturating_sub(state.bytes.len());
+        let before = state.bytes.len();
+        let room = CAPACITY.saturating_sub(before);
         state.bytes.extend(bytes.iter().take(room));
         state.dropped = state.dropped.saturating_add(bytes.len().saturating_sub(room) as u64);
         if state.bytes.len() >= CAPACITY {
             state.full_since.get_or_insert_with(Instant::now);
         }
+        let starts = before == 0 && !state.silent;
+        let fills_up = before < CAPACITY / 2 && state.bytes.len() >= CAPACITY / 2;
         drop(state);
-        if was_empty {
+        if starts || fills_up {
             self.shared.filled.signal();
         }
         Ok(bytes.len())
@@ -187,6 +214,23 @@ mod tests {
         assert!(!buffer.filled().take());
         assert_eq!(take(&buffer, 10), b"abc");
         buffer.write_all(b"d").unwrap();
+        assert!(buffer.filled().take());
+    }
+
+    #[test]
+    fn a_silent_buffer_wakes_only_when_it_fills_up() {
+        let mut buffer = OutputBuffer::new().unwrap();
+        buffer.be_silent();
+        buffer.write_all(b"a").unwrap();
+        assert!(!buffer.filled().take());
+        buffer.write_all(&vec![b'x'; CAPACITY / 2]).unwrap();
+        assert!(buffer.filled().take());
+        buffer.announce();
+        assert!(buffer.filled().take(), "what is there is announced");
+        take(&buffer, CAPACITY);
+        buffer.announce();
+        assert!(!buffer.filled().take());
+        buffer.write_all(b"b").unwrap();
         assert!(buffer.filled().take());
     }
 

@@ -12,7 +12,10 @@ pub(crate) struct Timer(TimerFd);
 
 impl Timer {
     pub(crate) fn new() -> Result<Self> {
-        TimerFd::new().map(Self).map_err(|e| Error::new(ErrorKind::Host, "cannot make a timer").with_source(e))
+        let timer = TimerFd::new().map_err(|e| Error::new(ErrorKind::Host, "cannot make a timer").with_source(e))?;
+        // SAFETY: the descriptor is open, and the command takes a plain integer.
+        unsafe { libc::fcntl(timer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+        Ok(Self(timer))
     }
 
     /// Becomes readable once, after `delay`; an earlier setting is forgotten.
@@ -21,7 +24,7 @@ impl Timer {
         let _ = self.0.reset(delay, None);
     }
 
-    /// Makes it unreadable again. Waits for the timer if it has not run out.
+    /// Makes it unreadable again. Never blocks, also where it was set anew since it ran out.
     pub(crate) fn take(&mut self) {
         let _ = self.0.wait();
     }
