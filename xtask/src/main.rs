@@ -20,6 +20,7 @@ mod packages;
 mod run;
 mod scratch;
 mod terminal;
+mod tools;
 
 use std::process::ExitCode;
 

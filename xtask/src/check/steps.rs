@@ -1,14 +1,13 @@
 //! The checks that need no guest: format, lints, documentation, unit tests, licences.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use super::summary::{Status, Summary};
-use crate::cache::Cache;
 use crate::cargo::cargo;
 use crate::exec::{self, Context, Result};
+use crate::tools::CARGO_DENY;
 
 /// Runs all of them, each whatever became of the others.
 pub fn run(summary: &mut Summary) {
@@ -71,35 +70,17 @@ fn passed_in(line: &str) -> Option<u64> {
 fn licences(summary: &mut Summary) {
     println!("\n== licences, bans, sources: cargo deny");
     let began = Instant::now();
-    let status = match cargo_deny() {
+    let status = match CARGO_DENY.find_or_install() {
         // Not the advisories: their database is fetched from elsewhere, and new ones are no fault of a change.
         Ok(Some(program)) => {
             let mut deny = Command::new(program);
             deny.current_dir(crate::cargo::workspace()).args(["check", "licenses", "bans", "sources"]);
             status_of(exec::run(&mut deny))
         }
-        Ok(None) => Status::Skipped("cargo-deny is not installed; run: cargo install cargo-deny --locked".into()),
+        Ok(None) => Status::Skipped(CARGO_DENY.hint()),
         Err(error) => Status::Failed(error.to_string()),
     };
     summary.add("licences, bans, sources", status, began.elapsed());
-}
-
-/// The installed cargo-deny, or one of our own where we may install things unasked.
-fn cargo_deny() -> Result<Option<PathBuf>> {
-    if exec::exists("cargo-deny") {
-        return Ok(Some("cargo-deny".into()));
-    }
-    let root = Cache::open()?.root().join("tools");
-    let program = root.join("bin/cargo-deny");
-    if program.is_file() {
-        return Ok(Some(program));
-    }
-    if !exec::is_root() && std::env::var_os("CI").is_none() {
-        return Ok(None);
-    }
-    println!("installing cargo-deny into {} (some minutes, once)", root.display());
-    exec::run(cargo().args(["install", "cargo-deny", "--locked", "--quiet", "--root"]).arg(&root))?;
-    Ok(Some(program))
 }
 
 #[cfg(test)]
