@@ -93,8 +93,8 @@ pub enum SystemEvent {
     Other(u32),
 }
 
-impl From<u32> for SystemEvent {
-    fn from(number: u32) -> Self {
+impl SystemEvent {
+    fn from_number(number: u32) -> Self {
         match number {
             kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN => Self::Shutdown,
             kvm_bindings::KVM_SYSTEM_EVENT_RESET => Self::Reset,
@@ -293,7 +293,7 @@ fn plain_exit(exit: &RawExit<'_>) -> Option<VcpuExit<'static>> {
     Some(match exit {
         RawExit::Hlt => VcpuExit::Halt,
         RawExit::Shutdown => VcpuExit::Shutdown,
-        RawExit::SystemEvent(event, _) => VcpuExit::SystemEvent((*event).into()),
+        RawExit::SystemEvent(event, _) => VcpuExit::SystemEvent(SystemEvent::from_number(*event)),
         RawExit::FailEntry(reason, _) => VcpuExit::FailedEntry(*reason),
         RawExit::Intr | RawExit::IrqWindowOpen => VcpuExit::Interrupted,
         _ => return None,

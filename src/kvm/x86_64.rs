@@ -127,7 +127,7 @@ impl Kvm {
             .fd()
             .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
             .map_err(|e| refused("list the CPUID leaves that it supports", e))?;
-        Ok(cpuid.as_slice().iter().map(CpuidEntry::from).collect())
+        Ok(cpuid.as_slice().iter().map(CpuidEntry::from_kvm).collect())
     }
 }
 
@@ -137,7 +137,7 @@ impl Vcpu {
     /// # Errors
     /// [`ErrorKind::Kvm`] where KVM refuses.
     pub fn registers(&self) -> Result<Registers> {
-        self.fd().get_regs().map(Registers::from).map_err(|e| refused("read a vCPU's registers", e))
+        self.fd().get_regs().map(Registers::from_kvm).map_err(|e| refused("read a vCPU's registers", e))
     }
 
     /// Sets the general-purpose registers.
@@ -145,7 +145,7 @@ impl Vcpu {
     /// # Errors
     /// [`ErrorKind::Kvm`] where KVM refuses.
     pub fn set_registers(&self, registers: &Registers) -> Result<()> {
-        self.fd().set_regs(&(*registers).into()).map_err(|e| refused("set a vCPU's registers", e))
+        self.fd().set_regs(&registers.to_kvm()).map_err(|e| refused("set a vCPU's registers", e))
     }
 
     /// Reads segments, descriptor tables and control registers.
@@ -154,7 +154,7 @@ impl Vcpu {
     /// [`ErrorKind::Kvm`] where KVM refuses.
     pub fn special_registers(&self) -> Result<SpecialRegisters> {
         let sregs = self.fd().get_sregs().map_err(|e| refused("read a vCPU's special registers", e))?;
-        Ok((&sregs).into())
+        Ok(SpecialRegisters::from_kvm(&sregs))
     }
 
     /// Sets segments, descriptor tables and control registers.
@@ -192,7 +192,7 @@ impl Vcpu {
     /// # Errors
     /// [`ErrorKind::Kvm`] where KVM refuses an entry.
     pub fn set_cpuid(&self, entries: &[CpuidEntry]) -> Result<()> {
-        let entries: Vec<_> = entries.iter().map(kvm_cpuid_entry2::from).collect();
+        let entries: Vec<_> = entries.iter().map(CpuidEntry::to_kvm).collect();
         let list = CpuId::from_entries(&entries).map_err(|e| {
             Error::new(ErrorKind::Kvm, format!("cannot set {} CPUID entries at once", entries.len())).with_source(e)
         })?;
@@ -236,18 +236,28 @@ impl Vcpu {
     }
 }
 
+/// The way from KVM's types to ours. Not `From`, which would make theirs a part of our interface.
+trait FromKvm<T> {
+    fn from_kvm(theirs: T) -> Self;
+}
+
+/// The way from our types to KVM's.
+trait ToKvm<T> {
+    fn to_kvm(&self) -> T;
+}
+
 impl SpecialRegisters {
     fn store(&self, sregs: &mut kvm_sregs) {
-        sregs.cs = self.cs.into();
-        sregs.ds = self.ds.into();
-        sregs.es = self.es.into();
-        sregs.fs = self.fs.into();
-        sregs.gs = self.gs.into();
-        sregs.ss = self.ss.into();
-        sregs.tr = self.tr.into();
-        sregs.ldt = self.ldt.into();
-        sregs.gdt = self.gdt.into();
-        sregs.idt = self.idt.into();
+        sregs.cs = self.cs.to_kvm();
+        sregs.ds = self.ds.to_kvm();
+        sregs.es = self.es.to_kvm();
+        sregs.fs = self.fs.to_kvm();
+        sregs.gs = self.gs.to_kvm();
+        sregs.ss = self.ss.to_kvm();
+        sregs.tr = self.tr.to_kvm();
+        sregs.ldt = self.ldt.to_kvm();
+        sregs.gdt = self.gdt.to_kvm();
+        sregs.idt = self.idt.to_kvm();
         sregs.cr0 = self.cr0;
         sregs.cr2 = self.cr2;
         sregs.cr3 = self.cr3;
@@ -258,19 +268,19 @@ impl SpecialRegisters {
     }
 }
 
-impl From<&kvm_sregs> for SpecialRegisters {
-    fn from(sregs: &kvm_sregs) -> Self {
+impl FromKvm<&kvm_sregs> for SpecialRegisters {
+    fn from_kvm(sregs: &kvm_sregs) -> Self {
         Self {
-            cs: sregs.cs.into(),
-            ds: sregs.ds.into(),
-            es: sregs.es.into(),
-            fs: sregs.fs.into(),
-            gs: sregs.gs.into(),
-            ss: sregs.ss.into(),
-            tr: sregs.tr.into(),
-            ldt: sregs.ldt.into(),
-            gdt: sregs.gdt.into(),
-            idt: sregs.idt.into(),
+            cs: Segment::from_kvm(sregs.cs),
+            ds: Segment::from_kvm(sregs.ds),
+            es: Segment::from_kvm(sregs.es),
+            fs: Segment::from_kvm(sregs.fs),
+            gs: Segment::from_kvm(sregs.gs),
+            ss: Segment::from_kvm(sregs.ss),
+            tr: Segment::from_kvm(sregs.tr),
+            ldt: Segment::from_kvm(sregs.ldt),
+            gdt: DescriptorTable::from_kvm(sregs.gdt),
+            idt: DescriptorTable::from_kvm(sregs.idt),
             cr0: sregs.cr0,
             cr2: sregs.cr2,
             cr3: sregs.cr3,
@@ -282,9 +292,10 @@ impl From<&kvm_sregs> for SpecialRegisters {
     }
 }
 
-impl From<Segment> for kvm_segment {
-    fn from(segment: Segment) -> Self {
-        Self {
+impl ToKvm<kvm_segment> for Segment {
+    fn to_kvm(&self) -> kvm_segment {
+        let segment = self;
+        kvm_segment {
             base: segment.base,
             limit: segment.limit,
             selector: segment.selector,
@@ -301,8 +312,8 @@ impl From<Segment> for kvm_segment {
     }
 }
 
-impl From<kvm_segment> for Segment {
-    fn from(segment: kvm_segment) -> Self {
+impl FromKvm<kvm_segment> for Segment {
+    fn from_kvm(segment: kvm_segment) -> Self {
         Self {
             base: segment.base,
             limit: segment.limit,
@@ -319,43 +330,43 @@ impl From<kvm_segment> for Segment {
     }
 }
 
-impl From<DescriptorTable> for kvm_dtable {
-    fn from(table: DescriptorTable) -> Self {
-        Self { base: table.base, limit: table.limit, ..Default::default() }
+impl ToKvm<kvm_dtable> for DescriptorTable {
+    fn to_kvm(&self) -> kvm_dtable {
+        kvm_dtable { base: self.base, limit: self.limit, ..Default::default() }
     }
 }
 
-impl From<kvm_dtable> for DescriptorTable {
-    fn from(table: kvm_dtable) -> Self {
+impl FromKvm<kvm_dtable> for DescriptorTable {
+    fn from_kvm(table: kvm_dtable) -> Self {
         Self { base: table.base, limit: table.limit }
     }
 }
 
-impl From<&kvm_cpuid_entry2> for CpuidEntry {
-    fn from(entry: &kvm_cpuid_entry2) -> Self {
+impl FromKvm<&kvm_cpuid_entry2> for CpuidEntry {
+    fn from_kvm(entry: &kvm_cpuid_entry2) -> Self {
         let &kvm_cpuid_entry2 { function, index, flags, eax, ebx, ecx, edx, .. } = entry;
         Self { function, index, flags, eax, ebx, ecx, edx }
     }
 }
 
-impl From<&CpuidEntry> for kvm_cpuid_entry2 {
-    fn from(entry: &CpuidEntry) -> Self {
-        let &CpuidEntry { function, index, flags, eax, ebx, ecx, edx } = entry;
-        Self { function, index, flags, eax, ebx, ecx, edx, ..Default::default() }
+impl ToKvm<kvm_cpuid_entry2> for CpuidEntry {
+    fn to_kvm(&self) -> kvm_cpuid_entry2 {
+        let &Self { function, index, flags, eax, ebx, ecx, edx } = self;
+        kvm_cpuid_entry2 { function, index, flags, eax, ebx, ecx, edx, ..Default::default() }
     }
 }
 
 macro_rules! same_fields {
-    ($ours:ty, $theirs:ty: $($field:ident),*) => {
-        impl From<$theirs> for $ours {
-            fn from(other: $theirs) -> Self {
+    ($ours:ty, $theirs:ident: $($field:ident),*) => {
+        impl FromKvm<$theirs> for $ours {
+            fn from_kvm(other: $theirs) -> Self {
                 Self { $($field: other.$field),* }
             }
         }
 
-        impl From<$ours> for $theirs {
-            fn from(other: $ours) -> Self {
-                Self { $($field: other.$field),* }
+        impl ToKvm<$theirs> for $ours {
+            fn to_kvm(&self) -> $theirs {
+                $theirs { $($field: self.$field),* }
             }
         }
     };

@@ -20,16 +20,15 @@ impl GuestAddress {
     pub fn checked_add(self, offset: u64) -> Option<Self> {
         self.0.checked_add(offset).map(Self)
     }
+
+    /// The same address in the type of `vm-memory`, which is not a part of our interface.
+    pub(crate) fn inner(self) -> vm_memory::GuestAddress {
+        vm_memory::GuestAddress(self.0)
+    }
 }
 
 impl fmt::Display for GuestAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#x}", self.0)
-    }
-}
-
-impl From<GuestAddress> for vm_memory::GuestAddress {
-    fn from(gpa: GuestAddress) -> Self {
-        Self(gpa.0)
     }
 }

@@ -61,7 +61,7 @@ impl GuestMemory {
         let total = regions.iter().fold(0u64, |total, (_, len)| total.saturating_add(*len));
         let mapped = regions.iter().map(|&(start, len)| {
             let size = check_region(start, len, pages)?;
-            GuestRegionMmap::new(map(size, total, backing, pages)?, start.into())
+            GuestRegionMmap::new(map(size, total, backing, pages)?, start.inner())
                 .ok_or_else(|| past_the_end(start, len))
         });
         let regions = GuestMemoryMmap::from_regions(mapped.collect::<Result<_>>()?).map_err(|cause| {
@@ -88,8 +88,8 @@ impl GuestMemory {
     /// Whether `len` bytes from `gpa` on are all RAM. An empty range must start in RAM too.
     pub fn contains(&self, gpa: GuestAddress, len: u64) -> bool {
         match usize::try_from(len) {
-            Ok(0) => self.regions.address_in_range(gpa.into()),
-            Ok(len) => GuestMemoryBackend::check_range(&*self.regions, gpa.into(), len),
+            Ok(0) => self.regions.address_in_range(gpa.inner()),
+            Ok(len) => GuestMemoryBackend::check_range(&*self.regions, gpa.inner(), len),
             Err(_) => false,
         }
     }
@@ -100,7 +100,7 @@ impl GuestMemory {
     /// [`ErrorKind::GuestAddress`] where a byte of the range is not RAM; `bytes` may be filled in part then.
     pub fn read(&self, gpa: GuestAddress, bytes: &mut [u8]) -> Result<()> {
         self.check(gpa, bytes.len())?;
-        self.regions.read_slice(bytes, gpa.into()).map_err(|e| outside(gpa, bytes.len()).with_source(e))
+        self.regions.read_slice(bytes, gpa.inner()).map_err(|e| outside(gpa, bytes.len()).with_source(e))
     }
 
     /// Copies into the guest's memory.
@@ -109,7 +109,7 @@ impl GuestMemory {
     /// [`ErrorKind::GuestAddress`] where a byte of the range is not RAM; nothing is written then.
     pub fn write(&self, gpa: GuestAddress, bytes: &[u8]) -> Result<()> {
         self.check(gpa, bytes.len())?;
-        self.regions.write_slice(bytes, gpa.into()).map_err(|e| outside(gpa, bytes.len()).with_source(e))
+        self.regions.write_slice(bytes, gpa.inner()).map_err(|e| outside(gpa, bytes.len()).with_source(e))
     }
 
     /// Copies a plain value out of the guest's memory.
@@ -137,7 +137,7 @@ impl GuestMemory {
         len: usize,
     ) -> Result<impl Iterator<Item = Result<VolatileSlice<'_>>>> {
         self.check(gpa, len)?;
-        let slices = GuestMemoryBackend::get_slices(&*self.regions, gpa.into(), len);
+        let slices = GuestMemoryBackend::get_slices(&*self.regions, gpa.inner(), len);
         Ok(slices.map(move |slice| slice.map_err(|e| outside(gpa, len).with_source(e))))
     }
 

@@ -46,9 +46,9 @@ impl Ring {
     pub(super) fn new(config: &QueueConfig, memory: &GuestMemory, event_idx: bool) -> Result<Self> {
         let mut raw = RawQueue::new(config.max_size()).map_err(refused)?;
         raw.try_set_size(config.size).map_err(refused)?;
-        raw.try_set_desc_table_address(config.desc_table.into()).map_err(refused)?;
-        raw.try_set_avail_ring_address(config.avail_ring.into()).map_err(refused)?;
-        raw.try_set_used_ring_address(config.used_ring.into()).map_err(refused)?;
+        raw.try_set_desc_table_address(config.desc_table.inner()).map_err(refused)?;
+        raw.try_set_avail_ring_address(config.avail_ring.inner()).map_err(refused)?;
+        raw.try_set_used_ring_address(config.used_ring.inner()).map_err(refused)?;
         raw.set_event_idx(event_idx);
         raw.set_ready(true);
         Ok(Self {
@@ -130,7 +130,7 @@ impl Ring {
         }
         let index = self.next_used.to_le();
         self.store(self.used_ring, ring::INDEX_OFFSET, |memory, gpa| {
-            memory.mmap().store(index, gpa.into(), Ordering::Release).map_err(refused)
+            memory.mmap().store(index, gpa.inner(), Ordering::Release).map_err(refused)
         });
     }
 
@@ -143,7 +143,7 @@ impl Ring {
 
     fn load(&self, base: GuestAddress, offset: u64) -> u16 {
         let value = base.checked_add(offset).and_then(|gpa| {
-            let value: u16 = self.memory.mmap().load(gpa.into(), Ordering::Relaxed).ok()?;
+            let value: u16 = self.memory.mmap().load(gpa.inner(), Ordering::Relaxed).ok()?;
             Some(u16::from_le(value))
         });
         value.unwrap_or_default()
