@@ -8,10 +8,10 @@
  *     vmcell_config *config;
  *     vmcell_vm *vm;
  *     vmcell_error *error = NULL;
- *     int32_t exit;
+ *     int32_t exit_kind;
  *     if (vmcell_config_new(&config, &error) || vmcell_config_set_kernel(config, "vmlinuz", &error) ||
  *         vmcell_config_set_cmdline(config, "console=ttyS0", &error) || vmcell_vm_new(config, &vm, &error) ||
- *         vmcell_vm_start(vm, &error) || vmcell_vm_wait(vm, VMCELL_WAIT_FOREVER, &exit, &error))
+ *         vmcell_vm_start(vm, &error) || vmcell_vm_wait(vm, VMCELL_WAIT_FOREVER, &exit_kind, &error))
  *         fprintf(stderr, "%s\n", vmcell_error_chain(error));
  *
  * CALLS
@@ -738,14 +738,14 @@ int32_t vmcell_vm_stop(vmcell_vm *vm,
 
 /**
  * Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no limit.
- * How the VM ended, one of VMCELL_EXIT_*, is written to `exit`, which may be NULL. What the guest printed has reached its
+ * How the VM ended, one of VMCELL_EXIT_*, is written to `exit_kind`, which may be NULL. What the guest printed has reached its
  * console then, or a reader that took too long has missed it. Any number of threads may wait, and again.
  *
  * Errors: TIMEOUT where it had not ended by then; INVALID_STATE where it was not started; BAD_VALUE below -1.
  */
 int32_t vmcell_vm_wait(const vmcell_vm *vm,
                        int64_t timeout_ms,
-                       int32_t *exit,
+                       int32_t *exit_kind,
                        vmcell_error **error);
 
 /**

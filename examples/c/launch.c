@@ -161,9 +161,9 @@ static long long now_us(void) {
 }
 
 /* How the guest ended, as an exit status. */
-static int status_of(const vmcell_vm *vm, int32_t exit) {
+static int status_of(const vmcell_vm *vm, int32_t ended) {
     vmcell_error *failure = NULL;
-    if (exit == VMCELL_EXIT_SHUTDOWN || exit == VMCELL_EXIT_RESET)
+    if (ended == VMCELL_EXIT_SHUTDOWN || ended == VMCELL_EXIT_RESET)
         return EXIT_SUCCESS;
     if (vmcell_vm_exit_error(vm, &failure, NULL) == VMCELL_OK)
         fprintf(stderr, "launch: %s\n", vmcell_error_chain(failure));
@@ -176,7 +176,7 @@ static int status_of(const vmcell_vm *vm, int32_t exit) {
 static int run(vmcell_config *config, int wants_terminal, int verbose) {
     vmcell_vm *vm;
     vmcell_error *error = NULL;
-    int32_t exit;
+    int32_t ended;
     long long begin = now_us();
     check(vmcell_vm_new(config, &vm, &error), &error);
     if (wants_terminal)
@@ -184,11 +184,11 @@ static int run(vmcell_config *config, int wants_terminal, int verbose) {
     check(vmcell_vm_start(vm, &error), &error);
     if (verbose)
         fprintf(stderr, "launch: built and started in %lld us\r\n", now_us() - begin);
-    check(vmcell_vm_wait(vm, VMCELL_WAIT_FOREVER, &exit, &error), &error);
+    check(vmcell_vm_wait(vm, VMCELL_WAIT_FOREVER, &ended, &error), &error);
     leave_raw();
     if (verbose)
-        fprintf(stderr, "launch: the guest ended after %lld ms: exit %d\n", (now_us() - begin) / 1000, (int)exit);
-    int status = status_of(vm, exit);
+        fprintf(stderr, "launch: the guest ended after %lld ms: exit %d\n", (now_us() - begin) / 1000, (int)ended);
+    int status = status_of(vm, ended);
     vmcell_vm_free(vm);
     return status;
 }

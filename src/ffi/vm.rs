@@ -156,7 +156,7 @@ pub unsafe extern "C" fn vmcell_vm_stop(vm: *mut VmObject, error: *mut *mut Erro
 }
 
 /// Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no limit.
-/// How the VM ended, one of VMCELL_EXIT_*, is written to `exit`, which may be NULL. What the guest printed has reached its
+/// How the VM ended, one of VMCELL_EXIT_*, is written to `exit_kind`, which may be NULL. What the guest printed has reached its
 /// console then, or a reader that took too long has missed it. Any number of threads may wait, and again.
 ///
 /// Errors: TIMEOUT where it had not ended by then; INVALID_STATE where it was not started; BAD_VALUE below -1.
@@ -164,7 +164,7 @@ pub unsafe extern "C" fn vmcell_vm_stop(vm: *mut VmObject, error: *mut *mut Erro
 pub unsafe extern "C" fn vmcell_vm_wait(
     vm: *const VmObject,
     timeout_ms: i64,
-    exit: *mut i32,
+    exit_kind: *mut i32,
     error: *mut *mut ErrorObject,
 ) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
@@ -180,8 +180,8 @@ pub unsafe extern "C" fn vmcell_vm_wait(
             }
         };
         // SAFETY: the header demands NULL or a place for the result.
-        if let Ok(exit) = unsafe { Out::new(exit, "exit") } {
-            exit.write(exit_number(&ended));
+        if let Ok(exit_kind) = unsafe { Out::new(exit_kind, "exit_kind") } {
+            exit_kind.write(exit_number(&ended));
         }
         Ok(())
     })
