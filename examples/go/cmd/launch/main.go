@@ -36,6 +36,9 @@ func main() {
 	if config.Kernel == "" {
 		refuse(errors.New("--kernel is missing"))
 	}
+	if config.MemoryMiB == 0 {
+		refuse(errors.New("--memory is 0, allowed are 16 or more")) // in a Config it is the default
+	}
 	exit, err := launch(config, *console, verbose)
 	if err == nil && (exit.Kind == vmcell.Shutdown || exit.Kind == vmcell.Reset) {
 		return
