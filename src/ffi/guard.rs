@@ -52,7 +52,7 @@ pub(super) fn guard_value<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
 fn catch<T>(body: impl FnOnce() -> T) -> std::thread::Result<T> {
     // What is shared between calls is behind locks and whole after each single write.
     catch_unwind(AssertUnwindSafe(|| {
-        #[cfg(feature = "test-util")]
+        #[cfg(test)]
         forced::check();
         body()
     }))
@@ -63,10 +63,10 @@ fn text_of(panic: &(dyn Any + Send)) -> String {
     format!("this is a bug in vmcell: it panicked: {}", text.unwrap_or("no text"))
 }
 
-#[cfg(feature = "test-util")]
-pub(crate) use forced::panic_in_next_call;
+#[cfg(test)]
+use forced::panic_in_next_call;
 
-#[cfg(feature = "test-util")]
+#[cfg(test)]
 mod forced {
     use std::cell::Cell;
 
@@ -75,7 +75,7 @@ mod forced {
     }
 
     /// Makes the next call of this thread into the C interface panic inside.
-    pub(crate) fn panic_in_next_call() {
+    pub(super) fn panic_in_next_call() {
         NEXT.set(true);
     }
 
@@ -83,3 +83,7 @@ mod forced {
         assert!(!NEXT.take(), "forced by a test");
     }
 }
+
+#[cfg(test)]
+#[path = "guard_test.rs"]
+mod tests;

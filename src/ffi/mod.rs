@@ -21,6 +21,3 @@ mod nic;
 mod slot;
 mod version;
 mod vm;
-
-#[cfg(feature = "test-util")]
-pub(crate) use guard::panic_in_next_call;

@@ -41,12 +41,6 @@ pub use mmio::MmioDriver;
 
 use crate::memory::{GuestAddress, GuestMemory};
 
-/// Makes the next call of this thread into the C interface panic inside, to show that no panic comes out.
-#[cfg(feature = "test-util")]
-pub fn panic_in_next_ffi_call() {
-    crate::ffi::panic_in_next_call();
-}
-
 /// What guest memory holds before a test.
 pub const PATTERN: u8 = 0xa5;
 
