@@ -1,6 +1,6 @@
 //! The library as C programs find it: installed by cargo-c into a prefix of its own.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -40,13 +40,12 @@ impl Prefix {
 fn install() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ffi");
     fs::create_dir_all(&folder).expect("the folder is made");
-    // Tests may be processes of their own, and only one installs at a time. The lock goes with the file.
-    let lock = File::create(folder.join("lock")).expect("the lock is made");
-    lock.lock().expect("the lock is taken");
     let (prefix, target) = (folder.join("prefix"), folder.join("target"));
-    let mut cargo = Command::new("cargo-cinstall");
-    cargo.args(["cinstall", "--release", "--locked", "--libdir"]).arg(prefix.join("lib"));
-    run(cargo.arg("--prefix").arg(&prefix).arg("--target-dir").arg(&target).current_dir(repository("")));
+    // Tests may be processes of their own, and only one installs at a time.
+    let mut cargo = Command::new("flock");
+    cargo.arg(folder.join("lock")).args(["cargo-cinstall", "cinstall", "--release", "--locked", "--libdir"]);
+    cargo.arg(prefix.join("lib")).arg("--prefix").arg(&prefix).arg("--target-dir").arg(&target);
+    run(cargo.current_dir(repository("")));
     prefix
 }
 
