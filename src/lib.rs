@@ -41,6 +41,7 @@
 //! | [`virtio`] | queue, chain, device trait, MMIO transport, I/O thread |
 //! | `block`, `net`, `console` | one folder a device; none knows another |
 //! | `vm` | builder, handle, vCPU threads, order of start and stop |
+//! | `ffi` | the C face of all this: `include/vmcell.h`, for C, Go and whatever calls C |
 //!
 //! A room uses rooms above it in this table, never below; a test holds us to it.
 //!
@@ -56,6 +57,7 @@ pub mod bus;
 mod config;
 mod console;
 mod error;
+mod ffi;
 pub mod kvm;
 mod legacy;
 mod memory;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -34,6 +34,12 @@ pub(crate) fn is_writable(file: &File) -> io::Result<bool> {
     let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
     check(flags)?;
     Ok(flags & libc::O_ACCMODE == libc::O_RDWR)
+}
+
+/// Whether `fd` is a descriptor of this process that is open.
+pub(crate) fn is_open(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD takes no argument, and any number may be asked for.
+    check(unsafe { libc::fcntl(fd, libc::F_GETFD) }).is_ok()
 }
 
 /// How a range is made to read as zeros without writing them.

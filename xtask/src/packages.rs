@@ -16,6 +16,8 @@ pub enum Purpose {
     Nested,
     /// A network for guests on this host.
     Network,
+    /// The C interface: its installation, and the programs that test it.
+    CFace,
 }
 
 /// Why a package is needed, for the message before it is installed. `root` says whether it is needed by root, others, or both.
@@ -50,6 +52,15 @@ const TABLE: &[Row] = &[
     row("qemu-system-x86", Purpose::Nested, "the nested host"),
     row("seabios", Purpose::Nested, "the nested host's firmware"),
     row("iproute2", Purpose::Network, "TAP devices and their addresses"),
+    row("clang", Purpose::CFace, "compiles the tests in C"),
+    row("libclang-rt-dev", Purpose::CFace, "clang's AddressSanitizer"),
+    row("g++", Purpose::CFace, "compiles the header as C++"),
+    row("golang-go", Purpose::CFace, "the package and the launcher in Go"),
+    row("libssl-dev", Purpose::CFace, "cargo-c is built with it"),
+    row("make", Purpose::CFace, "builds the launcher in C"),
+    row("pkg-config", Purpose::CFace, "finds the installed library"),
+    row("python3", Purpose::CFace, "the documentation's example"),
+    row("valgrind", Purpose::CFace, "finds leaks in the tests in C"),
 ];
 
 /// Makes sure that everything for `purposes` is there.

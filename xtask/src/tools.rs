@@ -14,6 +14,8 @@ pub struct Tool {
     program: &'static str,
 }
 
+/// Its versions follow cargo's; this one takes Rust 1.95 to build.
+pub const CARGO_C: Tool = Tool { package: "cargo-c", version: "0.10.24+cargo-0.98.0", program: "cargo-cinstall" };
 pub const CARGO_DENY: Tool = Tool { package: "cargo-deny", version: "0.20.2", program: "cargo-deny" };
 
 impl Tool {

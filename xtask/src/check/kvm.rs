@@ -2,11 +2,12 @@
 //! All are ignored by a plain `cargo test`; here each function is a run of its own, on this host or in the nested one.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use super::capi::{self, CFace};
 use super::direct;
 use super::summary::{Status, Summary};
 use crate::cache::Cache;
@@ -19,6 +20,7 @@ use crate::nested::image::{self, Item};
 use crate::nested::queue::{Done, Job};
 use crate::nested::shards::{self, Event, Setup};
 use crate::scratch::Scratch;
+use crate::tools::CARGO_C;
 
 /// For one test; what takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -36,6 +38,11 @@ pub struct KvmTest {
 impl KvmTest {
     fn boots_linux(&self) -> bool {
         self.file.starts_with("linux_")
+    }
+
+    /// Does it build programs and run them?
+    fn compiles(&self) -> bool {
+        self.file == "kvm_ffi"
     }
 }
 
@@ -61,6 +68,10 @@ impl Place {
     }
 
     fn is_here(&self, test: &KvmTest) -> bool {
+        if test.compiles() {
+            // The nested host has no compiler.
+            return self.kvm.runs_tiny_guests();
+        }
         if test.boots_linux() { self.linux_here } else { self.tiny_here }
     }
 }
@@ -89,14 +100,40 @@ fn try_run(place: &Place, distro: &Distro, filter: Option<&str>, summary: &mut S
         let what = filter.map(|filter| format!(" whose name contains `{filter}`")).unwrap_or_default();
         return Err(Error::new(format!("tests/ has no KVM test{what}, so none was run")));
     }
+    let c_face = c_face(place, &mut tests, summary)?;
     let (here, nested): (Vec<KvmTest>, Vec<KvmTest>) = tests.into_iter().partition(|test| place.is_here(test));
     let cache = Cache::open()?;
     let assets = Assets::prepare(&cache, distro)?;
     let scratch = Scratch::new(&cargo::target_dir().join("xtask"), "test")?;
     let guest = Guest::choose(&assets, scratch.path())?;
-    let launcher = cargo::build_launcher()?;
-    run_here(&here, &guest, &launcher, &scratch, summary)?;
-    if nested.is_empty() { Ok(()) } else { run_nested(&nested, &assets, &guest, &launcher, &scratch, summary) }
+    let programs = Programs { launcher: cargo::build_launcher()?, c_face };
+    run_here(&here, &guest, &programs, &scratch, summary)?;
+    if nested.is_empty() { Ok(()) } else { run_nested(&nested, &assets, &guest, &programs, &scratch, summary) }
+}
+
+/// What the tests run.
+struct Programs {
+    launcher: PathBuf,
+    c_face: Option<CFace>,
+}
+
+/// Builds the C interface if a test wants it, and takes the tests out that cannot have it.
+fn c_face(place: &Place, tests: &mut Vec<KvmTest>, summary: &mut Summary) -> Result<Option<CFace>> {
+    let mut skip = |tests: &mut Vec<KvmTest>, which: &dyn Fn(&KvmTest) -> bool, why: &str| {
+        for test in tests.extract_if(.., |test| which(test)) {
+            summary.add(&test.to_string(), Status::Skipped(why.into()), Duration::ZERO);
+        }
+    };
+    let lost = |test: &KvmTest| test.compiles() && !place.is_here(test);
+    skip(tests, &lost, "needs a KVM where the compilers are, and this host's runs no guests");
+    if !tests.iter().any(capi::wanted_by) {
+        return Ok(None);
+    }
+    let c_face = CFace::build()?;
+    if c_face.is_none() {
+        skip(tests, &capi::wanted_by, &CARGO_C.hint());
+    }
+    Ok(c_face)
 }
 
 /// Builds the test binaries and asks each for its tests.
@@ -134,9 +171,20 @@ fn environment(guest: [&str; 5]) -> Vec<(String, String)> {
     names.into_iter().zip(guest).map(|(name, value)| (name.to_string(), value.to_string())).collect()
 }
 
-fn run_here(tests: &[KvmTest], guest: &Guest, launcher: &Path, scratch: &Scratch, summary: &mut Summary) -> Result<()> {
-    let files = [&guest.kernel, &guest.elf, &guest.initrd, &guest.rootfs, launcher].map(|path| path.to_string_lossy());
-    let environment = environment(files.each_ref().map(|file| file.as_ref()));
+fn run_here(
+    tests: &[KvmTest],
+    guest: &Guest,
+    programs: &Programs,
+    scratch: &Scratch,
+    summary: &mut Summary,
+) -> Result<()> {
+    let files = [&guest.kernel, &guest.elf, &guest.initrd, &guest.rootfs, &programs.launcher];
+    let files = files.map(|path| path.to_string_lossy());
+    let mut environment = environment(files.each_ref().map(|file| file.as_ref()));
+    if let Some(CFace { prefix, c_launcher, go_launcher }) = &programs.c_face {
+        let named = [("VMCELL_PREFIX", prefix), ("VMCELL_C_LAUNCH", c_launcher), ("VMCELL_GO_LAUNCH", go_launcher)];
+        environment.extend(named.map(|(name, path)| (name.into(), path.to_string_lossy().into_owned())));
+    }
     for test in tests {
         let tmp = Scratch::new(scratch.path(), "tmp")?;
         let (status, took) = direct::run(test, LIMIT, &environment, tmp.path());
@@ -149,17 +197,25 @@ fn run_nested(
     tests: &[KvmTest],
     assets: &Assets,
     guest: &Guest,
-    launcher: &Path,
+    programs: &Programs,
     scratch: &Scratch,
     summary: &mut Summary,
 ) -> Result<()> {
     let on_disk = |name: &str| format!("{}/{name}", image::MOUNT);
     let files = ["vmlinuz", "vmlinux", "initrd.img"].map(on_disk);
-    let environment = environment([&files[0], &files[1], &files[2], image::ROOTFS, &on_disk("launch")]);
+    let mut environment = environment([&files[0], &files[1], &files[2], image::ROOTFS, &on_disk("launch")]);
+    let mut items = image::guest_items(guest);
+    items.push(Item { name: "launch".into(), from: programs.launcher.clone() });
+    if let Some(CFace { c_launcher, go_launcher, .. }) = &programs.c_face {
+        for (variable, name, from) in
+            [("VMCELL_C_LAUNCH", "launch-c", c_launcher), ("VMCELL_GO_LAUNCH", "launch-go", go_launcher)]
+        {
+            environment.push((variable.into(), on_disk(name)));
+            items.push(Item { name: name.into(), from: from.clone() });
+        }
+    }
     let exports: String =
         environment.iter().map(|(name, value)| format!("export {name}={}\n", exec::quote(value))).collect();
-    let mut items = image::guest_items(guest);
-    items.push(Item { name: "launch".into(), from: launcher.into() });
     for test in tests {
         if !items.iter().any(|item| item.name == test.file) {
             items.push(Item { name: test.file.clone(), from: test.binary.clone() });

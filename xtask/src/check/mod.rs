@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check and test, and one summary at the end.
 
+mod capi;
 mod direct;
 mod kvm;
 mod steps;
@@ -20,7 +21,7 @@ pub fn run(options: &TestOptions) -> Result<u8> {
     let place = kvm::Place::choose(Kvm::detect(), options.nested);
     println!("host: {place}");
     let distro = Distro::detect()?;
-    packages::ensure(&distro, &[Purpose::Build, Purpose::Guest, Purpose::Nested, Purpose::Network])?;
+    packages::ensure(&distro, &[Purpose::Build, Purpose::Guest, Purpose::Nested, Purpose::Network, Purpose::CFace])?;
     let mut summary = Summary::default();
     if options.skip_checks || options.filter.is_some() {
         println!("checks: left out, as asked");

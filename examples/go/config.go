@@ -1,0 +1,261 @@
+package vmcell
+
+/*
+#include <stdlib.h>
+#include <vmcell.h>
+*/
+import "C"
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"unsafe"
+)
+
+// Protocol is how the kernel is entered.
+type Protocol int32
+
+const (
+	// ProtocolAuto is PVH for an ELF image that carries the note, and Linux64 for everything else.
+	ProtocolAuto Protocol = C.VMCELL_PROTOCOL_AUTO
+	// ProtocolLinux64 is the 64-bit Linux boot protocol.
+	ProtocolLinux64 Protocol = C.VMCELL_PROTOCOL_LINUX64
+	// ProtocolPVH is PVH, only for an ELF image that carries the note.
+	ProtocolPVH Protocol = C.VMCELL_PROTOCOL_PVH
+)
+
+// Discovery is how the guest finds its devices.
+type Discovery int32
+
+const (
+	// DiscoveryACPI describes them in ACPI tables.
+	DiscoveryACPI Discovery = C.VMCELL_DISCOVERY_ACPI
+	// DiscoveryCmdline appends them to the command line.
+	DiscoveryCmdline Discovery = C.VMCELL_DISCOVERY_CMDLINE
+)
+
+// Backing is where the host takes the guest's memory from.
+type Backing int32
+
+const (
+	// Anonymous is private anonymous memory.
+	Anonymous Backing = C.VMCELL_MEMORY_ANONYMOUS
+	// Memfd is an unnamed file in memory.
+	Memfd Backing = C.VMCELL_MEMORY_MEMFD
+)
+
+// Pages are the pages that back the guest's memory.
+type Pages int32
+
+const (
+	// DefaultPages are what the host's policy gives.
+	DefaultPages Pages = C.VMCELL_PAGES_DEFAULT
+	// TransparentPages asks for transparent huge pages.
+	TransparentPages Pages = C.VMCELL_PAGES_TRANSPARENT
+	// Huge2MiBPages are of the host's reserved pool.
+	Huge2MiBPages Pages = C.VMCELL_PAGES_HUGE_2_MIB
+)
+
+// Engine is how requests reach a disk's file.
+type Engine int32
+
+// EngineSync makes ordinary system calls, one request after the other.
+const EngineSync Engine = C.VMCELL_ENGINE_SYNC
+
+// Disk is a raw file or block device that the guest gets as a disk.
+type Disk struct {
+	Path     string
+	ReadOnly bool
+	// Serial is what the guest is told: at most 20 printable ASCII characters.
+	Serial string
+	Engine Engine
+	// IOThread serves the disk, rather than the VM's own thread.
+	IOThread *IOThread
+}
+
+// NIC is a network interface on a TAP device of the host.
+type NIC struct {
+	Tap string
+	// MAC is what the guest is told. The default is a random one.
+	MAC net.HardwareAddr
+	// MTU is the largest packet that the guest is told to send. The default is to say nothing.
+	MTU uint16
+	// IOThread serves the interface, rather than the VM's own thread.
+	IOThread *IOThread
+}
+
+// Config says what a VM is to be. The zero value of each field is its default; only Kernel has none.
+type Config struct {
+	// VCPUs is how many vCPUs there are, 1 to 64; the default is 1.
+	VCPUs uint32
+	// MemoryMiB is how much RAM there is, 16 or more; the default is 128.
+	MemoryMiB uint64
+	Backing   Backing
+	Pages     Pages
+	// Kernel is the path of a bzImage or an ELF image.
+	Kernel    string
+	Initrd    string
+	Cmdline   string
+	Protocol  Protocol
+	Discovery Discovery
+	// Disks are /dev/vda, /dev/vdb and so on in Linux.
+	Disks []Disk
+	NICs  []NIC
+	// Stdout gets what the guest prints on its serial console, and Stdin types into it, as with exec.Cmd. Nil is nothing.
+	Stdout io.Writer
+	Stdin  io.Reader
+	// IOThread serves the VM's devices, rather than a thread of its own.
+	IOThread *IOThread
+}
+
+// text is a string for a call, which must not hold a NUL.
+type text struct{ pointer *C.char }
+
+func newText(value string) (text, error) {
+	if strings.IndexByte(value, 0) >= 0 {
+		return text{}, &Error{Number: ErrInvalidConfig, Message: fmt.Sprintf("%q holds a NUL", value)}
+	}
+	return text{C.CString(value)}, nil
+}
+
+func (t text) free() { C.free(unsafe.Pointer(t.pointer)) }
+
+// describer collects the calls that make a configuration, up to the first that fails.
+type describer struct {
+	config *C.vmcell_config
+	err    error
+}
+
+func (d *describer) do(call func(e **C.vmcell_error) C.int32_t) {
+	if d.err == nil {
+		var e *C.vmcell_error
+		number := call(&e)
+		d.err = failure(number, e)
+	}
+}
+
+func (d *describer) withText(value string, call func(text *C.char, e **C.vmcell_error) C.int32_t) {
+	if d.err != nil {
+		return
+	}
+	var t text
+	if t, d.err = newText(value); d.err == nil {
+		defer t.free()
+		d.do(func(e **C.vmcell_error) C.int32_t { return call(t.pointer, e) })
+	}
+}
+
+func (d *describer) withThread(thread *IOThread, call func(h *C.vmcell_io_thread, e **C.vmcell_error) C.int32_t) {
+	if thread != nil {
+		d.do(func(e **C.vmcell_error) C.int32_t { return call(thread.handle, e) })
+	}
+}
+
+// describe makes the library's configuration, which the caller hands over or frees.
+func (c Config) describe(console *streams) (*C.vmcell_config, error) {
+	d := &describer{}
+	d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_new(&d.config, e) })
+	c.machine(d)
+	for _, disk := range c.Disks {
+		disk.add(d)
+	}
+	for _, nic := range c.NICs {
+		nic.add(d)
+	}
+	d.withThread(c.IOThread, func(h *C.vmcell_io_thread, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_config_set_io_thread(d.config, h, e)
+	})
+	console.connect(d)
+	if d.err != nil {
+		C.vmcell_config_free(d.config)
+		return nil, d.err
+	}
+	return d.config, nil
+}
+
+func (c Config) machine(d *describer) {
+	if c.VCPUs != 0 {
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_vcpus(d.config, C.uint32_t(c.VCPUs), e) })
+	}
+	memory := c.MemoryMiB
+	if memory == 0 {
+		memory = 128
+	}
+	d.do(func(e **C.vmcell_error) C.int32_t {
+		return C.vmcell_config_set_memory(d.config, C.uint64_t(memory), C.int32_t(c.Backing), C.int32_t(c.Pages), e)
+	})
+	if c.Kernel != "" {
+		d.withText(c.Kernel, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_kernel(d.config, t, e) })
+	}
+	if c.Initrd != "" {
+		d.withText(c.Initrd, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_initrd(d.config, t, e) })
+	}
+	d.withText(c.Cmdline, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_cmdline(d.config, t, e) })
+	d.do(func(e **C.vmcell_error) C.int32_t {
+		return C.vmcell_config_set_protocol(d.config, C.int32_t(c.Protocol), e)
+	})
+	d.do(func(e **C.vmcell_error) C.int32_t {
+		return C.vmcell_config_set_discovery(d.config, C.int32_t(c.Discovery), e)
+	})
+}
+
+func (disk Disk) add(d *describer) {
+	var h *C.vmcell_disk
+	d.withText(disk.Path, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_disk_new(t, &h, e) })
+	if disk.ReadOnly {
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_disk_set_read_only(h, 1, e) })
+	}
+	d.withText(disk.Serial, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_disk_set_serial(h, t, e) })
+	d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_disk_set_engine(h, C.int32_t(disk.Engine), e) })
+	d.withThread(disk.IOThread, func(thread *C.vmcell_io_thread, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_disk_set_io_thread(h, thread, e)
+	})
+	if d.err != nil {
+		C.vmcell_disk_free(h)
+		return
+	}
+	d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_add_disk(d.config, h, e) })
+}
+
+func (nic NIC) add(d *describer) {
+	var h *C.vmcell_nic
+	d.withText(nic.Tap, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_nic_new(t, &h, e) })
+	if nic.MAC != nil {
+		if len(nic.MAC) != C.VMCELL_MAC_BYTES && d.err == nil {
+			d.err = &Error{Number: ErrInvalidConfig, Message: fmt.Sprintf("MAC address %v has %d bytes, allowed are 6", nic.MAC, len(nic.MAC))}
+		}
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_nic_set_mac(h, (*C.uint8_t)(&nic.MAC[0]), e) })
+	}
+	if nic.MTU != 0 {
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_nic_set_mtu(h, C.uint16_t(nic.MTU), e) })
+	}
+	d.withThread(nic.IOThread, func(thread *C.vmcell_io_thread, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_nic_set_io_thread(h, thread, e)
+	})
+	if d.err != nil {
+		C.vmcell_nic_free(h)
+		return
+	}
+	d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_add_nic(d.config, h, e) })
+}
+
+// IOThread serves devices of one VM or of many.
+type IOThread struct{ handle *C.vmcell_io_thread }
+
+// NewIOThread starts a thread; of its name Linux keeps 15 bytes.
+func NewIOThread(name string) (*IOThread, error) {
+	thread := &IOThread{}
+	d := &describer{}
+	d.withText(name, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_io_thread_new(t, &thread.handle, e) })
+	if d.err != nil {
+		return nil, d.err
+	}
+	return thread, nil
+}
+
+// Close lets go of the thread, which goes on for as long as a VM uses it. A second call gives an error and does no harm.
+func (thread *IOThread) Close() error {
+	return failure(C.vmcell_io_thread_free(thread.handle), nil)
+}

@@ -1,0 +1,3 @@
+module vmcell.dev/go
+
+go 1.19

@@ -1,0 +1,256 @@
+// Package vmcell runs micro-VMs on Linux/KVM.
+//
+// It wraps the C library of the same name, which pkg-config must find. A first VM:
+//
+//	vm, err := vmcell.New(vmcell.Config{Kernel: "vmlinuz", Cmdline: "console=ttyS0", Stdout: os.Stdout})
+//	if err != nil {
+//		return err
+//	}
+//	defer vm.Close()
+//	if err := vm.Start(ctx); err != nil {
+//		return err
+//	}
+//	exit, err := vm.Wait(ctx)
+//
+// A VM may be used by any number of goroutines at once, and none of them needs to stay on its thread. A call holds a thread
+// only for as long as the library works; waiting for a VM does not.
+package vmcell
+
+/*
+#cgo pkg-config: vmcell
+#include <stdlib.h>
+#include <vmcell.h>
+*/
+import "C"
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+	"unsafe"
+)
+
+// Version tells which version of the library is in use.
+func Version() string {
+	return C.GoString(C.vmcell_version())
+}
+
+// HasFeature tells whether the library in use has a feature; vmcell.h lists their names.
+func HasFeature(name string) bool {
+	text := C.CString(name)
+	defer C.free(unsafe.Pointer(text))
+	return C.vmcell_has_feature(text) == 1
+}
+
+// Objects counts the objects of the library that this process holds: for tests that want to know whether one was left over.
+func Objects() uint64 {
+	return uint64(C.vmcell_handle_count())
+}
+
+// Status is what a VM is doing.
+type Status int32
+
+const (
+	// Ready is a VM that was made and not started.
+	Ready Status = C.VMCELL_STATUS_READY
+	// Running is a VM whose vCPUs run.
+	Running Status = C.VMCELL_STATUS_RUNNING
+	// Paused is a VM whose vCPUs and devices stand still.
+	Paused Status = C.VMCELL_STATUS_PAUSED
+	// Ended is a VM that has ended.
+	Ended Status = C.VMCELL_STATUS_ENDED
+)
+
+// String names the status.
+func (s Status) String() string {
+	switch s {
+	case Ready:
+		return "ready"
+	case Running:
+		return "running"
+	case Paused:
+		return "paused"
+	case Ended:
+		return "ended"
+	}
+	return fmt.Sprintf("status %d", int32(s))
+}
+
+// VM is a virtual machine. Close it when it is no longer needed.
+type VM struct {
+	handle *C.vmcell_vm
+	// A descriptor of our own for the end of the VM.
+	ended   *os.File
+	console *streams
+
+	mu      sync.Mutex
+	unwatch context.CancelFunc
+
+	closing sync.Once
+	closed  error
+}
+
+// New makes a VM: everything is checked, the kernel is loaded, nothing runs. Start starts it.
+func New(config Config) (*VM, error) {
+	console, err := newStreams(config)
+	if err != nil {
+		return nil, err
+	}
+	c, err := config.describe(console)
+	if err != nil {
+		console.abandon()
+		return nil, err
+	}
+	vm := &VM{console: console}
+	var e *C.vmcell_error
+	// The configuration is taken, whatever comes of it.
+	if err := failure(C.vmcell_vm_new(c, &vm.handle, &e), e); err != nil {
+		console.abandon()
+		return nil, err
+	}
+	if vm.ended, err = endedFile(vm.handle); err != nil {
+		C.vmcell_vm_free(vm.handle)
+		console.abandon()
+		return nil, err
+	}
+	// Only a safety net: a VM holds memory and threads that the garbage collector knows nothing of.
+	runtime.SetFinalizer(vm, func(vm *VM) { vm.Close() })
+	return vm, nil
+}
+
+// call makes one call with the VM, which stays alive for as long as that takes.
+func (vm *VM) call(do func(handle *C.vmcell_vm, e **C.vmcell_error) C.int32_t) error {
+	var e *C.vmcell_error
+	number := do(vm.handle, &e)
+	runtime.KeepAlive(vm)
+	return failure(number, e)
+}
+
+// Start starts the vCPUs and returns at once. When ctx is done before the VM has ended, the VM is stopped, as
+// exec.CommandContext does with a process.
+func (vm *VM) Start(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return C.vmcell_vm_start(h, e) })
+	if err != nil {
+		return err
+	}
+	vm.console.start()
+	if ctx.Done() == nil {
+		return nil
+	}
+	watching, unwatch := context.WithCancel(ctx)
+	vm.mu.Lock()
+	vm.unwatch = unwatch
+	vm.mu.Unlock()
+	handle := vm.handle
+	// Not the VM itself, which would never be garbage then. A handle that was freed is refused, and does no harm.
+	go func() {
+		<-watching.Done()
+		if ctx.Err() != nil {
+			C.vmcell_vm_stop(handle, nil)
+		}
+	}()
+	return nil
+}
+
+// Pause makes vCPUs and devices stand still; it may take as long as a slow disk does.
+func (vm *VM) Pause() error {
+	return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return C.vmcell_vm_pause(h, e) })
+}
+
+// Resume lets a paused VM go on.
+func (vm *VM) Resume() error {
+	return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return C.vmcell_vm_resume(h, e) })
+}
+
+// Stop ends the VM within 100 ms, whatever the guest does. The guest gets no chance to write its disks back.
+func (vm *VM) Stop() error {
+	return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return C.vmcell_vm_stop(h, e) })
+}
+
+// Status tells what the VM is doing.
+func (vm *VM) Status() (Status, error) {
+	var status C.int32_t
+	err := vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return C.vmcell_vm_status(h, &status, e) })
+	return Status(status), err
+}
+
+// Wait waits until the VM has ended and tells how, or until ctx is done, which does not end the VM. Everything that the
+// guest printed has been written to Config.Stdout then. Any number of goroutines may wait, and no thread does.
+func (vm *VM) Wait(ctx context.Context) (Exit, error) {
+	// Refused before the start, which nothing would ever end.
+	if err := vm.look(); err != nil && !errors.Is(err, ErrTimeout) {
+		return Exit{}, err
+	}
+	if err := awaitReadable(ctx, vm.ended); err != nil {
+		if errors.Is(err, os.ErrClosed) {
+			return Exit{}, vm.look()
+		}
+		return Exit{}, err
+	}
+	if err := vm.console.finish(ctx); err != nil {
+		return Exit{}, err
+	}
+	return vm.exit()
+}
+
+func (vm *VM) look() error {
+	return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return C.vmcell_vm_wait(h, 0, nil, e) })
+}
+
+// Close stops the VM and frees what it holds: its memory, its threads, its descriptors. A second call does nothing.
+func (vm *VM) Close() error {
+	vm.closing.Do(func() {
+		runtime.SetFinalizer(vm, nil)
+		vm.closed = failure(C.vmcell_vm_free(vm.handle), nil)
+		vm.mu.Lock()
+		if vm.unwatch != nil {
+			vm.unwatch()
+		}
+		vm.mu.Unlock()
+		vm.ended.Close()
+		vm.console.abandon()
+	})
+	return vm.closed
+}
+
+// Console gives a writer that types into the guest's console, for VMs without Config.Stdin and with it. It waits while the
+// guest does not read, until the VM has ended.
+func (vm *VM) Console() io.Writer {
+	return consoleWriter{vm}
+}
+
+type consoleWriter struct{ vm *VM }
+
+// How long to leave a guest alone that has not read what was typed.
+const patience = 2 * time.Millisecond
+
+// Write implements io.Writer.
+func (w consoleWriter) Write(bytes []byte) (int, error) {
+	written := 0
+	for written < len(bytes) {
+		var taken C.size_t
+		rest := bytes[written:]
+		err := w.vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t {
+			return C.vmcell_vm_write_console(h, (*C.uint8_t)(unsafe.Pointer(&rest[0])), C.size_t(len(rest)), &taken, e)
+		})
+		if err != nil {
+			return written, err
+		}
+		written += int(taken)
+		if taken == 0 {
+			if status, err := w.vm.Status(); err != nil || status == Ended {
+				return written, io.ErrClosedPipe
+			}
+			time.Sleep(patience)
+		}
+	}
+	return written, nil
+}

@@ -1,0 +1,398 @@
+package vmcell_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	vmcell "vmcell.dev/go"
+)
+
+// guest gives the path of a guest of a few instructions, which VMCELL_GUESTS holds.
+func guest(t testing.TB, name string) string {
+	folder := os.Getenv("VMCELL_GUESTS")
+	if folder == "" {
+		t.Skip("VMCELL_GUESTS names no folder with guests; cargo xtask test does")
+	}
+	return filepath.Join(folder, name)
+}
+
+func newVM(t testing.TB, config vmcell.Config) *vmcell.VM {
+	config.MemoryMiB = 16
+	vm, err := vmcell.New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { vm.Close() })
+	return vm
+}
+
+func started(t testing.TB, ctx context.Context, config vmcell.Config) *vmcell.VM {
+	vm := newVM(t, config)
+	if err := vm.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return vm
+}
+
+func wait(t testing.TB, vm *vmcell.VM) vmcell.Exit {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	exit, err := vm.Wait(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exit
+}
+
+func TestEachWayToEndIsToldApart(t *testing.T) {
+	for _, test := range []struct {
+		guest string
+		kind  vmcell.ExitKind
+		cause vmcell.ResetCause
+	}{
+		{"power_off", vmcell.Shutdown, 0},
+		{"acpi_reset", vmcell.Reset, vmcell.ResetACPI},
+		{"keyboard_reset", vmcell.Reset, vmcell.ResetKeyboardController},
+		{"triple_fault", vmcell.Reset, vmcell.ResetTripleFault},
+		{"failing", vmcell.Failed, 0},
+	} {
+		exit := wait(t, started(t, context.Background(), vmcell.Config{Kernel: guest(t, test.guest)}))
+		if exit.Kind != test.kind || exit.Cause != test.cause || (exit.Err != nil) != (test.kind == vmcell.Failed) {
+			t.Errorf("%s: %v", test.guest, exit)
+		}
+	}
+}
+
+func TestOutputIsCompleteWhenWaitReturns(t *testing.T) {
+	var output bytes.Buffer
+	wait(t, started(t, context.Background(), vmcell.Config{Kernel: guest(t, "hello"), Stdout: &output}))
+	if output.String() != "hello" {
+		t.Errorf("%q", output.String())
+	}
+}
+
+func TestOutputMayBeAFile(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait(t, started(t, context.Background(), vmcell.Config{Kernel: guest(t, "hello"), Stdout: file}))
+	if text, _ := os.ReadFile(file.Name()); string(text) != "hello" {
+		t.Errorf("%q", text)
+	}
+	if _, err := file.WriteString("still ours"); err != nil {
+		t.Error(err)
+	}
+}
+
+// syncBuffer is a buffer that may be read while it is written.
+type syncBuffer struct {
+	sync.Mutex
+	bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.Lock()
+	defer b.Unlock()
+	return b.Buffer.Write(p)
+}
+
+func (b *syncBuffer) expect(t *testing.T, wanted string) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		b.Lock()
+		text := b.String()
+		b.Unlock()
+		if text == wanted {
+			return
+		}
+		if len(text) >= len(wanted) {
+			break
+		}
+	}
+	t.Fatalf("%d bytes instead of %d", b.Len(), len(wanted))
+}
+
+func TestWhatIsTypedComesBack(t *testing.T) {
+	text := strings.Repeat("0123456789", 300)
+	var fromReader, fromWriter syncBuffer
+	started(t, context.Background(), vmcell.Config{Kernel: guest(t, "echo"), Stdout: &fromReader, Stdin: strings.NewReader(text)})
+	vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "echo"), Stdout: &fromWriter})
+	if n, err := io.WriteString(vm.Console(), text); n != len(text) || err != nil {
+		t.Fatal(n, err)
+	}
+	fromReader.expect(t, text)
+	fromWriter.expect(t, text)
+}
+
+func TestAWriterIsToldThatTheVMEnded(t *testing.T) {
+	vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin")})
+	time.AfterFunc(50*time.Millisecond, func() { vm.Stop() })
+	if _, err := vm.Console().Write(make([]byte, 1<<20)); !errors.Is(err, io.ErrClosedPipe) {
+		t.Error(err)
+	}
+}
+
+func TestAContextThatEndsStopsTheVM(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	vm := started(t, ctx, vmcell.Config{Kernel: guest(t, "spin"), VCPUs: 2})
+	time.AfterFunc(20*time.Millisecond, cancel)
+	if exit := wait(t, vm); exit.Kind != vmcell.Stopped {
+		t.Error(exit)
+	}
+	if err := newVM(t, vmcell.Config{Kernel: guest(t, "spin")}).Start(ctx); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestAWaitThatEndsLeavesTheVMAlone(t *testing.T) {
+	vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin")})
+	var waiters sync.WaitGroup
+	for i := 0; i < 8; i++ {
+		waiters.Add(1)
+		go func(i int) {
+			defer waiters.Done()
+			ctx, cancel := context.WithTimeout(context.Background(), time.Duration(i)*10*time.Millisecond)
+			defer cancel()
+			if _, err := vm.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+		}(i)
+	}
+	waiters.Wait()
+	if status, err := vm.Status(); status != vmcell.Running || err != nil {
+		t.Error(status, err)
+	}
+}
+
+func TestPauseAndResume(t *testing.T) {
+	vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin")})
+	for i := 0; i < 20; i++ {
+		if err := vm.Pause(); err != nil {
+			t.Fatal(err)
+		}
+		if status, _ := vm.Status(); status != vmcell.Paused {
+			t.Error(status)
+		}
+		if err := vm.Resume(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestErrorsUnwrap(t *testing.T) {
+	_, err := vmcell.New(vmcell.Config{Kernel: "/does/not/exist"})
+	var own *vmcell.Error
+	if !errors.Is(err, vmcell.ErrBootImage) || errors.Is(err, vmcell.ErrDisk) || !errors.As(err, &own) {
+		t.Fatal(err)
+	}
+	if own.Number != vmcell.ErrBootImage || own.Unwrap() == nil || !strings.Contains(err.Error(), "No such file") {
+		t.Error(err)
+	}
+	for _, test := range []struct {
+		config vmcell.Config
+		number vmcell.Number
+	}{
+		{vmcell.Config{}, vmcell.ErrInvalidConfig},
+		{vmcell.Config{Kernel: "a\x00b"}, vmcell.ErrInvalidConfig},
+		{vmcell.Config{Kernel: "k", Cmdline: "\xff"}, vmcell.ErrNotUTF8},
+		{vmcell.Config{Kernel: "k", Protocol: 9}, vmcell.ErrBadValue},
+		{vmcell.Config{Kernel: "k", Discovery: 9}, vmcell.ErrBadValue},
+		{vmcell.Config{Kernel: "k", Backing: 9}, vmcell.ErrBadValue},
+		{vmcell.Config{Kernel: "k", Disks: []vmcell.Disk{{Path: "/does/not/exist"}}}, vmcell.ErrDisk},
+		{vmcell.Config{Kernel: "k", NICs: []vmcell.NIC{{Tap: "vmcell-none"}}}, vmcell.ErrNetwork},
+		{vmcell.Config{Kernel: "k", VCPUs: 65}, vmcell.ErrInvalidConfig},
+	} {
+		if _, err := vmcell.New(test.config); !errors.Is(err, test.number) {
+			t.Errorf("%+v: %v", test.config, err)
+		}
+	}
+}
+
+func TestCallsAfterCloseAreRefused(t *testing.T) {
+	vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin")})
+	waited := make(chan error)
+	go func() {
+		_, err := vm.Wait(context.Background())
+		waited <- err
+	}()
+	time.Sleep(20 * time.Millisecond)
+	if err := vm.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-waited; !errors.Is(err, vmcell.ErrClosed) {
+		t.Error(err)
+	}
+	for _, err := range []error{vm.Start(context.Background()), vm.Pause(), vm.Resume(), vm.Stop()} {
+		if !errors.Is(err, vmcell.ErrClosed) {
+			t.Error(err)
+		}
+	}
+	if err := vm.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := vm.Wait(context.Background()); !errors.Is(err, vmcell.ErrClosed) {
+		t.Error(err)
+	}
+}
+
+func TestAVMThatWasNotStartedIsNotWaitedFor(t *testing.T) {
+	vm := newVM(t, vmcell.Config{Kernel: guest(t, "spin")})
+	if _, err := vm.Wait(context.Background()); !errors.Is(err, vmcell.ErrInvalidState) {
+		t.Error(err)
+	}
+}
+
+func TestTheFinalizerIsASafetyNet(t *testing.T) {
+	before := vmcell.Objects()
+	func() {
+		vm, err := vmcell.New(vmcell.Config{Kernel: guest(t, "spin"), MemoryMiB: 16})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := vm.Start(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	for deadline := time.Now().Add(30 * time.Second); vmcell.Objects() != before; time.Sleep(time.Millisecond) {
+		runtime.GC()
+		if time.Now().After(deadline) {
+			t.Fatalf("%d objects, %d before", vmcell.Objects(), before)
+		}
+	}
+}
+
+// Ten goroutines make, run and end a VM each, many times, on whatever thread they are at the time.
+func TestTenVMsFromTenGoroutines(t *testing.T) {
+	shared, err := vmcell.NewIOThread("shared")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shared.Close()
+	var all sync.WaitGroup
+	for i := 0; i < 10; i++ {
+		all.Add(1)
+		go func(i int) {
+			defer all.Done()
+			for round := 0; round < 5; round++ {
+				var output bytes.Buffer
+				config := vmcell.Config{Kernel: guest(t, "hello"), MemoryMiB: 16, Stdout: &output}
+				if i%2 == 0 {
+					config.IOThread = shared
+				}
+				vm, err := vmcell.New(config)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for _, step := range []func() error{
+					func() error { return vm.Start(context.Background()) },
+					func() error { _, err := vm.Wait(context.Background()); return err },
+					vm.Close,
+				} {
+					runtime.Gosched()
+					if err := step(); err != nil {
+						t.Error(err)
+					}
+				}
+				if output.String() != "hello" {
+					t.Errorf("%q", output.String())
+				}
+			}
+		}(i)
+	}
+	all.Wait()
+}
+
+// The runtime preempts by SIGURG whatever runs for more than 10 ms; here every thread of the process gets far more of them.
+func TestAStormOfSignalsDisturbsNobody(t *testing.T) {
+	var output syncBuffer
+	echo := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "echo"), Stdout: &output})
+	spin := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin"), VCPUs: 2})
+	stop := make(chan struct{})
+	var storm sync.WaitGroup
+	storm.Add(2)
+	go func() {
+		defer storm.Done()
+		for sum := 0; ; sum++ { // what the runtime preempts
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	}()
+	go func() {
+		defer storm.Done()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				sendToAllThreads(syscall.SIGURG)
+			}
+		}
+	}()
+	text := strings.Repeat("0123456789", 50)
+	if _, err := io.WriteString(echo.Console(), text); err != nil {
+		t.Error(err)
+	}
+	output.expect(t, text)
+	for _, call := range []func() error{spin.Pause, spin.Resume} {
+		if err := call(); err != nil {
+			t.Error(err)
+		}
+	}
+	status, err := spin.Status()
+	close(stop)
+	storm.Wait()
+	if status != vmcell.Running || err != nil {
+		t.Error(status, err)
+	}
+	for _, vm := range []*vmcell.VM{echo, spin} {
+		if err := vm.Stop(); err != nil && !errors.Is(err, vmcell.ErrTimeout) {
+			t.Error(err)
+		}
+		if exit := wait(t, vm); exit.Kind != vmcell.Stopped {
+			t.Error(exit)
+		}
+	}
+}
+
+func sendToAllThreads(signal syscall.Signal) {
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		panic(err)
+	}
+	for _, thread := range threads {
+		number := 0
+		for _, digit := range thread.Name() {
+			number = number*10 + int(digit-'0')
+		}
+		syscall.RawSyscall(syscall.SYS_TGKILL, uintptr(os.Getpid()), uintptr(number), uintptr(signal))
+	}
+}
+
+func TestVersionAndFeatures(t *testing.T) {
+	if vmcell.Version() == "" || !vmcell.HasFeature("disk") || vmcell.HasFeature("none such") {
+		t.Error(vmcell.Version())
+	}
+}
+
+func TestNothingIsLeft(t *testing.T) {
+	for deadline := time.Now().Add(30 * time.Second); vmcell.Objects() != 0; time.Sleep(time.Millisecond) {
+		runtime.GC()
+		if time.Now().After(deadline) {
+			t.Fatalf("%d objects", vmcell.Objects())
+		}
+	}
+}

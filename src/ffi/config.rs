@@ -1,0 +1,329 @@
+//! What a VM is to be.
+
+use std::ffi::c_char;
+use std::path::PathBuf;
+
+use super::console::ConsoleObject;
+use super::convert::{Out, choice, read_path, read_text};
+use super::disk::DiskObject;
+use super::error::{ErrorObject, FfiResult};
+use super::guard::{Report, guard};
+use super::handle::{self, Object};
+use super::io_thread::IoThreadObject;
+use super::nic::NicObject;
+use super::slot::{Described, Slot, hand_over, update};
+use crate::block::Disk;
+use crate::config::{Boot, BootProtocol, Discovery, MemoryBacking, MemoryConfig, PageSize};
+use crate::console::Console;
+use crate::error::Result;
+use crate::net::Nic;
+use crate::virtio::IoThread;
+use crate::vm::Vm;
+
+/// Private anonymous memory. The default.
+pub const VMCELL_MEMORY_ANONYMOUS: i32 = 0;
+/// An unnamed file in memory (memfd), which another process could map too.
+pub const VMCELL_MEMORY_MEMFD: i32 = 1;
+
+/// Pages as the host's policy for transparent huge pages gives them. The default.
+pub const VMCELL_PAGES_DEFAULT: i32 = 0;
+/// Asks for transparent huge pages, and runs on small ones where there are none.
+pub const VMCELL_PAGES_TRANSPARENT: i32 = 1;
+/// Pages of 2 MiB from the host's reserved pool; refused where the pool has too few.
+pub const VMCELL_PAGES_HUGE_2_MIB: i32 = 2;
+
+/// PVH for an ELF image that carries the note, the 64-bit Linux protocol for everything else. The default.
+pub const VMCELL_PROTOCOL_AUTO: i32 = 0;
+/// The 64-bit Linux boot protocol.
+pub const VMCELL_PROTOCOL_LINUX64: i32 = 1;
+/// PVH: only for an ELF image that carries the note.
+pub const VMCELL_PROTOCOL_PVH: i32 = 2;
+
+/// ACPI tables describe the devices. The default.
+pub const VMCELL_DISCOVERY_ACPI: i32 = 0;
+/// The devices are appended to the command line, and there are no ACPI tables.
+pub const VMCELL_DISCOVERY_CMDLINE: i32 = 1;
+
+const BACKINGS: [(i32, MemoryBacking); 2] =
+    [(VMCELL_MEMORY_ANONYMOUS, MemoryBacking::Anonymous), (VMCELL_MEMORY_MEMFD, MemoryBacking::Memfd)];
+const PAGES: [(i32, PageSize); 3] = [
+    (VMCELL_PAGES_DEFAULT, PageSize::Default),
+    (VMCELL_PAGES_TRANSPARENT, PageSize::Transparent),
+    (VMCELL_PAGES_HUGE_2_MIB, PageSize::Huge2Mib),
+];
+const PROTOCOLS: [(i32, BootProtocol); 3] = [
+    (VMCELL_PROTOCOL_AUTO, BootProtocol::Auto),
+    (VMCELL_PROTOCOL_LINUX64, BootProtocol::Linux64),
+    (VMCELL_PROTOCOL_PVH, BootProtocol::Pvh),
+];
+const DISCOVERIES: [(i32, Discovery); 2] =
+    [(VMCELL_DISCOVERY_ACPI, Discovery::Acpi), (VMCELL_DISCOVERY_CMDLINE, Discovery::Cmdline)];
+
+/// What a VM is to be. Made by vmcell_config_new; taken by vmcell_vm_new; freed by vmcell_config_free.
+///
+/// The setters store; what is out of range, missing or contradictory is refused by vmcell_vm_new.
+pub struct ConfigObject(Slot<Description>);
+
+impl Object for ConfigObject {
+    const NAME: &'static str = "vmcell_config";
+}
+
+impl Described for ConfigObject {
+    type Value = Description;
+
+    fn slot(&self) -> &Slot<Description> {
+        &self.0
+    }
+}
+
+/// What the setters collect: what a builder takes, in whatever order it comes.
+#[derive(Default)]
+pub(super) struct Description {
+    vcpus: Option<u32>,
+    memory: Option<(u64, MemoryBacking, PageSize)>,
+    kernel: Option<PathBuf>,
+    initrd: Option<PathBuf>,
+    cmdline: String,
+    protocol: BootProtocol,
+    discovery: Discovery,
+    disks: Vec<Disk>,
+    nics: Vec<Nic>,
+    console: Option<Console>,
+    io_thread: Option<IoThread>,
+}
+
+impl Description {
+    pub(super) fn build(self) -> Result<Vm> {
+        let mut builder = Vm::builder();
+        if let Some(vcpus) = self.vcpus {
+            builder = builder.vcpus(vcpus);
+        }
+        if let Some((mib, backing, pages)) = self.memory {
+            builder = builder.memory(MemoryConfig::mib(mib).backing(backing).pages(pages));
+        }
+        if let Some(kernel) = &self.kernel {
+            let boot = Boot::linux(kernel).cmdline(self.cmdline).protocol(self.protocol).discovery(self.discovery);
+            builder = builder.boot(match &self.initrd {
+                Some(initrd) => boot.initrd(initrd),
+                None => boot,
+            });
+        }
+        builder = self.disks.into_iter().fold(builder, |builder, disk| builder.disk(disk));
+        builder = self.nics.into_iter().fold(builder, |builder, nic| builder.nic(nic));
+        if let Some(console) = self.console {
+            builder = builder.console(console);
+        }
+        if let Some(io_thread) = self.io_thread {
+            builder = builder.io_thread(io_thread);
+        }
+        builder.build()
+    }
+}
+
+/// Changes what a configuration holds.
+fn set(config: *mut ConfigObject, change: impl FnOnce(&mut Description)) -> FfiResult<()> {
+    update(config, |mut description| {
+        change(&mut description);
+        description
+    })
+}
+
+/// Makes a configuration of 1 vCPU, 128 MiB, no kernel, no device and no console. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_new(config: *mut *mut ConfigObject, error: *mut *mut ErrorObject) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a place for the result.
+        let config = unsafe { Out::new(config, "config") }?;
+        config.insert(ConfigObject(Slot::new(Description::default())))
+    })
+}
+
+/// How many vCPUs, 1 to 64; the default is 1. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_set_vcpus(
+    config: *mut ConfigObject,
+    vcpus: u32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || set(config, |description| description.vcpus = Some(vcpus)))
+}
+
+/// How much RAM in MiB, 16 or more (the default is 128), what the host takes it from, one of VMCELL_MEMORY_*, and the pages
+/// that back it, one of VMCELL_PAGES_*. Never blocks.
+///
+/// Errors: BAD_VALUE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_set_memory(
+    config: *mut ConfigObject,
+    mib: u64,
+    backing: i32,
+    pages: i32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let memory = (mib, choice("backing", backing, &BACKINGS)?, choice("pages", pages, &PAGES)?);
+        set(config, |description| description.memory = Some(memory))
+    })
+}
+
+/// The guest's kernel, a bzImage or an ELF image: a path of any bytes, copied, which is opened when the VM is made. There is
+/// no default. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_set_kernel(
+    config: *mut ConfigObject,
+    path: *const c_char,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a text that ends with a NUL.
+        let path = unsafe { read_path(path, "path") }?;
+        set(config, |description| description.kernel = Some(path))
+    })
+}
+
+/// The initial RAM disk: a path of any bytes, copied, which is opened when the VM is made; NULL for none, the default. Never
+/// blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_set_initrd(
+    config: *mut ConfigObject,
+    path: *const c_char,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a text that ends with a NUL.
+        let path = (!path.is_null()).then(|| unsafe { read_path(path, "path") }).transpose()?;
+        set(config, |description| description.initrd = path)
+    })
+}
+
+/// The kernel's command line, UTF-8, copied: at most 2047 bytes with what discovery appends to it. The default is an empty
+/// one. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_set_cmdline(
+    config: *mut ConfigObject,
+    cmdline: *const c_char,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a text that ends with a NUL.
+        let cmdline = unsafe { read_text(cmdline, "cmdline") }?;
+        set(config, |description| description.cmdline = cmdline)
+    })
+}
+
+/// How the kernel is entered, one of VMCELL_PROTOCOL_*. Never blocks.
+///
+/// Errors: BAD_VALUE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_set_protocol(
+    config: *mut ConfigObject,
+    protocol: i32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let protocol = choice("protocol", protocol, &PROTOCOLS)?;
+        set(config, |description| description.protocol = protocol)
+    })
+}
+
+/// How the guest finds its devices, one of VMCELL_DISCOVERY_*. Never blocks.
+///
+/// Errors: BAD_VALUE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_set_discovery(
+    config: *mut ConfigObject,
+    discovery: i32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let discovery = choice("discovery", discovery, &DISCOVERIES)?;
+        set(config, |description| description.discovery = discovery)
+    })
+}
+
+/// Adds a disk: the first is /dev/vda in Linux, the second /dev/vdb, and so on. `disk` is taken, also if this call fails.
+/// Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_add_disk(
+    config: *mut ConfigObject,
+    disk: *mut DiskObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let disk = hand_over(disk)?;
+        set(config, |description| description.disks.push(disk))
+    })
+}
+
+/// Adds a network interface after those added before. `nic` is taken, also if this call fails. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_add_nic(
+    config: *mut ConfigObject,
+    nic: *mut NicObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let nic = hand_over(nic)?;
+        set(config, |description| description.nics.push(nic))
+    })
+}
+
+/// What the serial port (ttyS0 in Linux) is connected to, in place of what was set before; the default is nothing. `console`
+/// is taken, also if this call fails. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_set_console(
+    config: *mut ConfigObject,
+    console: *mut ConsoleObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let console = hand_over(console)?;
+        set(config, |description| description.console = Some(console))
+    })
+}
+
+/// Serves the VM's devices and console on this I/O thread rather than on one of its own, but for those that have their own.
+/// `io_thread` is borrowed, as by vmcell_disk_set_io_thread. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_set_io_thread(
+    config: *mut ConfigObject,
+    io_thread: *const IoThreadObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let io_thread = handle::get(io_thread)?.thread();
+        set(config, |description| description.io_thread = Some(io_thread))
+    })
+}
+
+/// Frees a configuration of which no VM was made, with all that it was given. NULL is fine.
+///
+/// Errors: BAD_HANDLE, also where it was handed over to vmcell_vm_new.
+#[unsafe(no_mangle)]
+pub extern "C" fn vmcell_config_free(config: *mut ConfigObject) -> i32 {
+    handle::free(config, drop)
+}

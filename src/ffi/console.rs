@@ -1,0 +1,173 @@
+//! Consoles.
+
+use std::ffi::{c_char, c_void};
+
+use super::convert::{Out, read_path, take_fd};
+use super::error::{ErrorObject, Failure, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_NULL_ARGUMENT};
+use super::guard::{Report, guard};
+use super::handle::{self, Object};
+use super::slot::{Described, Slot};
+use crate::console::Console;
+
+/// What a serial console is connected to. Whatever it is, vmcell_vm_write_console types into it. Made by one of
+/// vmcell_console_new_*; taken by vmcell_config_set_console; freed by vmcell_console_free.
+pub struct ConsoleObject(Slot<Console>);
+
+impl Object for ConsoleObject {
+    const NAME: &'static str = "vmcell_console";
+}
+
+impl Described for ConsoleObject {
+    type Value = Console;
+
+    fn slot(&self) -> &Slot<Console> {
+        &self.0
+    }
+}
+
+/// Gets what the guest prints: `len` bytes, 1 to 4096, valid until it returns, and `user` as it was given. Called on the
+/// I/O thread that serves the VM, never by two threads at once, never after the release function. It must not block (the
+/// devices on that thread wait for as long), and must not unwind: no C++ exception, no longjmp. It may call anything of
+/// this library for any VM, this one included, but vmcell_vm_pause and vmcell_vm_wait.
+pub type ConsoleOutput = Option<unsafe extern "C" fn(bytes: *const u8, len: usize, user: *mut c_void)>;
+
+/// Gets `user` when the library has no more use for it: once, after the last call with it, on any thread, often on the one
+/// that frees the VM.
+pub type ReleaseUser = Option<unsafe extern "C" fn(user: *mut c_void)>;
+
+/// Instead of a descriptor.
+const NO_INPUT: i32 = -1;
+
+/// What a caller wants to get back with each call, until it is released.
+struct User {
+    user: *mut c_void,
+    release: ReleaseUser,
+}
+
+// SAFETY: the header says on which threads it is used, and it is never used by two at once.
+unsafe impl Send for User {}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        if let Some(release) = self.release {
+            // SAFETY: the header demands a function that takes it, and this is the one time that it is called.
+            unsafe { release(self.user) };
+        }
+    }
+}
+
+/// No console: output is discarded. That is the default of a configuration. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_console_new_none(
+    console: *mut *mut ConsoleObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a place for the result.
+        let console = unsafe { Out::new(console, "console") }?;
+        console.insert(ConsoleObject(Slot::new(Console::none())))
+    })
+}
+
+/// Output to the process's standard output, input from its standard input. Neither's flags are changed, and a terminal's mode
+/// is left as it is: a program that wants each key to reach the guest makes it raw itself. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_console_new_stdio(
+    console: *mut *mut ConsoleObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a place for the result.
+        let console = unsafe { Out::new(console, "console") }?;
+        console.insert(ConsoleObject(Slot::new(Console::stdio())))
+    })
+}
+
+/// Output to a file, which is made or emptied; no input. The path may be of any bytes. Does not wait, whatever it leads to.
+///
+/// Errors: CONSOLE where the file cannot be opened for writing; a FIFO that nobody reads is refused too.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_console_new_file(
+    path: *const c_char,
+    console: *mut *mut ConsoleObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a place for the result.
+        let console = unsafe { Out::new(console, "console") }?;
+        // SAFETY: the header demands NULL or a text that ends with a NUL.
+        let path = unsafe { read_path(path, "path") }?;
+        console.insert(ConsoleObject(Slot::new(Console::file(path)?)))
+    })
+}
+
+/// Output to one descriptor, input from another or none (-1): files, pipes, sockets, terminals. A pipe or socket that nobody
+/// reads holds output back for a moment (64 KiB are buffered), then it is dropped; the guest never waits. Both are taken: they
+/// are closed with the console or with the VM that got it, also if this call fails. Never blocks.
+///
+/// Errors: BAD_DESCRIPTOR; BAD_VALUE where one descriptor is given for both (use dup).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_console_new_fds(
+    output: i32,
+    input: i32,
+    console: *mut *mut ConsoleObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        if output == input && output >= 0 {
+            let message = format!("output and input are both {output}, and each of them is closed at the end");
+            return Err(Failure::new(VMCELL_ERROR_BAD_VALUE, message));
+        }
+        // SAFETY: the header says that the descriptor is taken.
+        let taken = unsafe { take_fd(output, "output") };
+        // SAFETY: as before, and it is another one.
+        let input = (input != NO_INPUT).then(|| unsafe { take_fd(input, "input") }).transpose()?;
+        // SAFETY: the header demands NULL or a place for the result.
+        let console = unsafe { Out::new(console, "console") }?;
+        console.insert(ConsoleObject(Slot::new(Console::descriptors(taken?, input))))
+    })
+}
+
+/// Output to a function; no input. `user` is handed to `output` and, at the end, to `release`, either of which tells on which
+/// thread. `user` is taken: `release`, unless it is NULL, is called for it also if this call fails.
+///
+/// Errors: NULL_ARGUMENT where `output` is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_console_new_callback(
+    output: ConsoleOutput,
+    user: *mut c_void,
+    release: ReleaseUser,
+    console: *mut *mut ConsoleObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let user = User { user, release };
+        let output = output.ok_or_else(|| Failure::new(VMCELL_ERROR_NULL_ARGUMENT, "output is NULL"))?;
+        // SAFETY: the header demands NULL or a place for the result.
+        let console = unsafe { Out::new(console, "console") }?;
+        let print = move |bytes: &[u8]| {
+            let user = &user;
+            // SAFETY: the header demands a function that takes this; the bytes are valid until it returns.
+            unsafe { output(bytes.as_ptr(), bytes.len(), user.user) };
+        };
+        console.insert(ConsoleObject(Slot::new(Console::callback(print))))
+    })
+}
+
+/// Frees a console that no VM got: closes its descriptors, releases its `user`. NULL is fine.
+///
+/// Errors: BAD_HANDLE, also where it was handed over to a configuration.
+#[unsafe(no_mangle)]
+pub extern "C" fn vmcell_console_free(console: *mut ConsoleObject) -> i32 {
+    handle::free(console, drop)
+}

@@ -1,0 +1,147 @@
+//! Disks.
+
+use std::ffi::c_char;
+use std::fs::File;
+
+use super::convert::{Out, choice, read_path, read_text, take_fd};
+use super::error::ErrorObject;
+use super::guard::{Report, guard};
+use super::handle::{self, Object};
+use super::io_thread::IoThreadObject;
+use super::slot::{Described, Slot, update};
+use crate::block::Disk;
+use crate::config::Engine;
+
+/// Ordinary system calls, one request after the other. The default.
+pub const VMCELL_ENGINE_SYNC: i32 = 0;
+
+const ENGINES: [(i32, Engine); 1] = [(VMCELL_ENGINE_SYNC, Engine::Sync)];
+
+/// A raw file or block device that a guest gets as a disk. Made by vmcell_disk_new or vmcell_disk_new_from_fd; taken by
+/// vmcell_config_add_disk; freed by vmcell_disk_free.
+pub struct DiskObject(Slot<Disk>);
+
+impl Object for DiskObject {
+    const NAME: &'static str = "vmcell_disk";
+}
+
+impl Described for DiskObject {
+    type Value = Disk;
+
+    fn slot(&self) -> &Slot<Disk> {
+        &self.0
+    }
+}
+
+/// Opens a raw file or block device by its path, of any bytes. It is opened for reading now, and for writing when the VM is
+/// made, unless it is read-only then. Its size, in whole sectors of 512 bytes, is taken when the VM is made. Its content is
+/// never looked at: no image format is ever guessed. Does not wait, whatever the path leads to.
+///
+/// Errors: DISK where it is missing, may not be read, is empty, or is neither a regular file nor a block device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_new(
+    path: *const c_char,
+    disk: *mut *mut DiskObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a place for the result.
+        let disk = unsafe { Out::new(disk, "disk") }?;
+        // SAFETY: the header demands NULL or a text that ends with a NUL.
+        let path = unsafe { read_path(path, "path") }?;
+        disk.insert(DiskObject(Slot::new(Disk::open(path)?)))
+    })
+}
+
+/// The same for a file that the caller has open, for reading and writing unless the disk will be read-only. `fd` is taken:
+/// it is closed with the disk or with the VM that got the disk, also if this call fails.
+///
+/// Errors: BAD_DESCRIPTOR; DISK where it is empty, or is neither a regular file nor a block device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_new_from_fd(
+    fd: i32,
+    disk: *mut *mut DiskObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header says that the descriptor is taken.
+        let fd = unsafe { take_fd(fd, "fd") }?;
+        // SAFETY: the header demands NULL or a place for the result.
+        let disk = unsafe { Out::new(disk, "disk") }?;
+        disk.insert(DiskObject(Slot::new(Disk::from_file(File::from(fd))?)))
+    })
+}
+
+/// Whether the guest may only read: 0 no (the default), anything else yes. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_set_read_only(
+    disk: *mut DiskObject,
+    read_only: i32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || update(disk, |disk| disk.read_only(read_only != 0)))
+}
+
+/// The serial number that the guest is told, at most 20 printable ASCII characters; the default is an empty one. Copied.
+/// What is not allowed is refused when the VM is made. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_set_serial(
+    disk: *mut DiskObject,
+    serial: *const c_char,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a text that ends with a NUL.
+        let serial = unsafe { read_text(serial, "serial") }?;
+        update(disk, |disk| disk.serial(serial))
+    })
+}
+
+/// How requests reach the file, one of VMCELL_ENGINE_*. Never blocks.
+///
+/// Errors: BAD_VALUE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_set_engine(
+    disk: *mut DiskObject,
+    engine: i32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let engine = choice("engine", engine, &ENGINES)?;
+        update(disk, |disk| disk.engine(engine))
+    })
+}
+
+/// Serves the disk on this I/O thread rather than on the VM's own. `io_thread` is borrowed for the call: it may be freed any
+/// time, and the thread goes on for as long as something uses it. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_set_io_thread(
+    disk: *mut DiskObject,
+    io_thread: *const IoThreadObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let io_thread = handle::get(io_thread)?.thread();
+        update(disk, |disk| disk.io_thread(io_thread))
+    })
+}
+
+/// Frees a disk that no VM got, and closes its file. NULL is fine.
+///
+/// Errors: BAD_HANDLE, also where it was handed over to a configuration.
+#[unsafe(no_mangle)]
+pub extern "C" fn vmcell_disk_free(disk: *mut DiskObject) -> i32 {
+    handle::free(disk, drop)
+}

@@ -1,0 +1,114 @@
+//! A panic inside any function of the C interface comes back as an error.
+
+use std::ffi::CStr;
+use std::ptr::{null, null_mut};
+
+use super::super::{config::*, console::*, disk::*, error::*, handle::*, io_thread::*, nic::*, version::*, vm::*};
+use super::panic_in_next_call;
+
+type Call = fn(*mut *mut ErrorObject) -> i32;
+
+macro_rules! calls {
+    ($($name:ident($($argument:expr),*)),* $(,)?) => {
+        [$((stringify!($name), (|error| {
+            let _ = error;
+            // SAFETY: every pointer is NULL, but for `error`, which is a place for a pointer.
+            unsafe { $name($($argument,)* error) }
+        }) as Call)),*]
+    };
+}
+
+fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
+    calls![
+        vmcell_config_add_disk(null_mut(), null_mut()),
+        vmcell_config_add_nic(null_mut(), null_mut()),
+        vmcell_config_new(null_mut()),
+        vmcell_config_set_cmdline(null_mut(), null()),
+        vmcell_config_set_console(null_mut(), null_mut()),
+        vmcell_config_set_discovery(null_mut(), 0),
+        vmcell_config_set_initrd(null_mut(), null()),
+        vmcell_config_set_io_thread(null_mut(), null()),
+        vmcell_config_set_kernel(null_mut(), null()),
+        vmcell_config_set_memory(null_mut(), 0, 0, 0),
+        vmcell_config_set_protocol(null_mut(), 0),
+        vmcell_config_set_vcpus(null_mut(), 0),
+        vmcell_console_new_callback(None, null_mut(), None, null_mut()),
+        vmcell_console_new_fds(-1, -1, null_mut()),
+        vmcell_console_new_file(null(), null_mut()),
+        vmcell_console_new_none(null_mut()),
+        vmcell_console_new_stdio(null_mut()),
+        vmcell_disk_new(null(), null_mut()),
+        vmcell_disk_new_from_fd(-1, null_mut()),
+        vmcell_disk_set_engine(null_mut(), 0),
+        vmcell_disk_set_io_thread(null_mut(), null()),
+        vmcell_disk_set_read_only(null_mut(), 0),
+        vmcell_disk_set_serial(null_mut(), null()),
+        vmcell_io_thread_new(null(), null_mut()),
+        vmcell_nic_new(null(), null_mut()),
+        vmcell_nic_new_from_fd(-1, null_mut()),
+        vmcell_nic_set_io_thread(null_mut(), null()),
+        vmcell_nic_set_mac(null_mut(), null()),
+        vmcell_nic_set_mtu(null_mut(), 0),
+        vmcell_vm_ended_fd(null(), null_mut()),
+        vmcell_vm_exit_error(null(), null_mut()),
+        vmcell_vm_new(null_mut(), null_mut()),
+        vmcell_vm_pause(null_mut()),
+        vmcell_vm_reset_cause(null(), null_mut()),
+        vmcell_vm_resume(null_mut()),
+        vmcell_vm_start(null_mut()),
+        vmcell_vm_status(null(), null_mut()),
+        vmcell_vm_stop(null_mut()),
+        vmcell_vm_wait(null(), 0, null_mut()),
+        vmcell_vm_write_console(null_mut(), null(), 0, null_mut()),
+    ]
+}
+
+/// Functions without a place for an error: whether each gave what it gives after a panic.
+fn silent() -> Vec<(&'static str, bool)> {
+    fn after_panic<T>(call: impl FnOnce() -> T) -> T {
+        panic_in_next_call();
+        call()
+    }
+    // SAFETY: NULL is allowed.
+    let has_feature = after_panic(|| unsafe { vmcell_has_feature(null()) });
+    vec![
+        ("vmcell_config_free", after_panic(|| vmcell_config_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_console_free", after_panic(|| vmcell_console_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_disk_free", after_panic(|| vmcell_disk_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_error_cause", after_panic(|| vmcell_error_cause(null(), 0)).is_null()),
+        ("vmcell_error_cause_count", after_panic(|| vmcell_error_cause_count(null())) == 0),
+        ("vmcell_error_chain", !after_panic(|| vmcell_error_chain(null())).is_null()),
+        ("vmcell_error_free", after_panic(|| vmcell_error_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_error_message", !after_panic(|| vmcell_error_message(null())).is_null()),
+        ("vmcell_error_number", after_panic(|| vmcell_error_number(null())) == VMCELL_ERROR_PANIC),
+        ("vmcell_handle_count", after_panic(|| vmcell_handle_count()) == 0),
+        ("vmcell_has_feature", has_feature == 0),
+        ("vmcell_io_thread_free", after_panic(|| vmcell_io_thread_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_nic_free", after_panic(|| vmcell_nic_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_vm_free", after_panic(|| vmcell_vm_free(null_mut())) == VMCELL_ERROR_PANIC),
+    ]
+}
+
+#[test]
+fn a_panic_inside_any_function_comes_back_as_an_error() {
+    // It gives the address of a constant, and does nothing else.
+    let mut seen = vec!["vmcell_version"];
+    for (name, call) in reporting() {
+        let mut error = null_mut();
+        panic_in_next_call();
+        assert_eq!(call(&raw mut error), VMCELL_ERROR_PANIC, "{name}");
+        // SAFETY: the text is borrowed from an error that lives.
+        let message = unsafe { CStr::from_ptr(vmcell_error_message(error)) }.to_str().unwrap();
+        assert_eq!(message, "this is a bug in vmcell: it panicked: forced by a test", "{name}");
+        assert_eq!(vmcell_error_free(error), VMCELL_OK);
+        panic_in_next_call();
+        assert_eq!(call(null_mut()), VMCELL_ERROR_PANIC, "{name}");
+        seen.push(name);
+    }
+    for (name, as_expected) in silent() {
+        assert!(as_expected, "{name}");
+        seen.push(name);
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, include_str!("../../tests/ffi/symbols.txt").lines().collect::<Vec<_>>());
+}

@@ -1,0 +1,173 @@
+//! The table of all objects that C callers hold.
+//!
+//! What C sees as a pointer is a number that looks like no address: it is looked up here and never followed. Numbers are
+//! never used twice, so an object that was freed, one of another type and an address from elsewhere are all noticed.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::error::{Failure, FfiResult, VMCELL_ERROR_BAD_HANDLE, VMCELL_ERROR_HOST, VMCELL_ERROR_NULL_ARGUMENT};
+use super::guard::{Report, guard, guard_value};
+
+/// Something that C callers hold by an opaque pointer.
+pub(super) trait Object: Any + Send + Sync {
+    /// What C calls it.
+    const NAME: &'static str;
+}
+
+#[derive(Clone)]
+struct Entry {
+    name: &'static str,
+    object: Arc<dyn Any + Send + Sync>,
+}
+
+/// Handles are odd, as no object's address is, and lie where no processor has addresses.
+const MARK: u64 = 0x5643 << 48;
+const SERIAL_BITS: u32 = 47;
+const SERIAL_END: u64 = 1 << SERIAL_BITS;
+const SHARDS: u64 = 16;
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+static TABLE: [RwLock<BTreeMap<u64, Entry>>; SHARDS as usize] =
+    [const { RwLock::new(BTreeMap::new()) }; SHARDS as usize];
+
+const _: () = assert!(usize::BITS == 64, "a handle has 64 bits");
+
+fn handle_of(serial: u64) -> u64 {
+    MARK | serial << 1 | 1
+}
+
+/// The serial number, where it is one that was given out.
+fn serial_of(handle: u64) -> Option<u64> {
+    let serial = (handle ^ MARK) >> 1;
+    let given_out = 1..NEXT.load(Ordering::Relaxed).min(SERIAL_END);
+    (handle & 1 == 1 && handle & !(u64::MAX >> 16) == MARK && given_out.contains(&serial)).then_some(serial)
+}
+
+fn shard(serial: u64) -> &'static RwLock<BTreeMap<u64, Entry>> {
+    &TABLE[(serial % SHARDS) as usize]
+}
+
+/// Puts an object into the table.
+pub(super) fn insert<T: Object>(object: T) -> FfiResult<*mut T> {
+    let serial = NEXT.fetch_add(1, Ordering::Relaxed);
+    if serial >= SERIAL_END {
+        NEXT.store(SERIAL_END, Ordering::Relaxed);
+        return Err(Failure::new(VMCELL_ERROR_HOST, format!("all {SERIAL_END} handles of this process are used up")));
+    }
+    let entry = Entry { name: T::NAME, object: Arc::new(object) };
+    shard(serial).write().unwrap_or_else(PoisonError::into_inner).insert(serial, entry);
+    Ok(ptr::without_provenance_mut(handle_of(serial) as usize))
+}
+
+/// The object behind a handle. It lives at least as long as what is returned, also if it is freed meanwhile.
+pub(super) fn get<T: Object>(handle: *const T) -> FfiResult<Arc<T>> {
+    let serial = serial(handle)?;
+    let entry = shard(serial).read().unwrap_or_else(PoisonError::into_inner).get(&serial).cloned();
+    downcast(entry.ok_or_else(gone::<T>)?)
+}
+
+/// Takes an object out of the table: its handle is known to be gone from now on.
+pub(super) fn take<T: Object>(handle: *const T) -> FfiResult<Arc<T>> {
+    let serial = serial(handle)?;
+    let mut shard = shard(serial).write().unwrap_or_else(PoisonError::into_inner);
+    let object = downcast(shard.get(&serial).cloned().ok_or_else(gone::<T>)?)?;
+    let entry = shard.remove(&serial);
+    // What an object does at its end must not happen under the lock.
+    drop(shard);
+    drop(entry);
+    Ok(object)
+}
+
+/// What every `vmcell_<object>_free` does, but for what an object needs at its end.
+pub(super) fn free<T: Object>(handle: *mut T, end: impl FnOnce(Arc<T>)) -> i32 {
+    guard(Report::NOWHERE, || {
+        if !handle.is_null() {
+            end(take(handle)?);
+        }
+        Ok(())
+    })
+}
+
+fn serial<T: Object>(handle: *const T) -> FfiResult<u64> {
+    if handle.is_null() {
+        return Err(Failure::new(VMCELL_ERROR_NULL_ARGUMENT, format!("a {} was expected, this is NULL", T::NAME)));
+    }
+    let message = || format!("a {} was expected, {handle:p} is no object of this library", T::NAME);
+    serial_of(handle.addr() as u64).ok_or_else(|| Failure::new(VMCELL_ERROR_BAD_HANDLE, message()))
+}
+
+/// The object was freed, or handed over to a call that takes it.
+pub(super) fn gone<T: Object>() -> Failure {
+    let message = format!("a {} was expected, this object was freed or handed over before", T::NAME);
+    Failure::new(VMCELL_ERROR_BAD_HANDLE, message)
+}
+
+fn downcast<T: Object>(entry: Entry) -> FfiResult<Arc<T>> {
+    entry.object.downcast().map_err(|_| {
+        Failure::new(VMCELL_ERROR_BAD_HANDLE, format!("a {} was expected, this is a {}", T::NAME, entry.name))
+    })
+}
+
+/// How many objects of this library the process holds that were neither freed nor handed over: for a test at its end.
+#[unsafe(no_mangle)]
+pub extern "C" fn vmcell_handle_count() -> u64 {
+    let len = |shard: &RwLock<BTreeMap<u64, Entry>>| shard.read().unwrap_or_else(PoisonError::into_inner).len() as u64;
+    guard_value(0, || TABLE.iter().map(len).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Plum(u32);
+    struct Pear;
+
+    impl Object for Plum {
+        const NAME: &'static str = "plum";
+    }
+
+    impl Object for Pear {
+        const NAME: &'static str = "pear";
+    }
+
+    fn refusal(handle: *const Plum) -> (i32, String) {
+        let failure = get(handle).err().expect("it is refused");
+        (failure.number(), failure.to_string())
+    }
+
+    #[test]
+    fn an_object_is_found_until_it_is_taken() {
+        let handle = insert(Plum(7)).unwrap();
+        assert_eq!(get(handle).unwrap().0, 7);
+        assert_eq!(take(handle).unwrap().0, 7);
+        let gone = "a plum was expected, this object was freed or handed over before";
+        assert_eq!(refusal(handle), (VMCELL_ERROR_BAD_HANDLE, gone.to_owned()));
+        assert!(take(handle).is_err());
+    }
+
+    #[test]
+    fn null_other_types_and_foreign_addresses_are_told_apart() {
+        assert_eq!(refusal(ptr::null()).0, VMCELL_ERROR_NULL_ARGUMENT);
+        let pear = insert(Pear).unwrap();
+        assert_eq!(refusal(pear.cast()), (VMCELL_ERROR_BAD_HANDLE, "a plum was expected, this is a pear".to_owned()));
+        assert!(get(pear).is_ok(), "a wrong guess takes nothing");
+        take(pear).unwrap();
+        let elsewhere = Plum(1);
+        for foreign in [&raw const elsewhere, ptr::without_provenance(1), ptr::without_provenance(usize::MAX)] {
+            assert!(refusal(foreign).1.ends_with("is no object of this library"));
+        }
+    }
+
+    #[test]
+    fn what_is_in_use_outlives_its_handle() {
+        let handle = insert(Plum(3)).unwrap();
+        let used = get(handle).unwrap();
+        assert_eq!(free(handle, drop), 0);
+        assert_eq!(free(handle, drop), VMCELL_ERROR_BAD_HANDLE);
+        assert_eq!(used.0, 3);
+    }
+}

@@ -1,0 +1,52 @@
+//! I/O threads.
+
+use std::ffi::c_char;
+
+use super::convert::{Out, read_text};
+use super::error::ErrorObject;
+use super::guard::{Report, guard};
+use super::handle::{self, Object};
+use crate::virtio::IoThread;
+
+/// A thread that serves devices of one VM or of many. A device that waits, such as a disk whose file is slow, holds up the
+/// others on its thread. Without one, each VM has its own. Made by vmcell_io_thread_new; freed by vmcell_io_thread_free.
+pub struct IoThreadObject(IoThread);
+
+impl Object for IoThreadObject {
+    const NAME: &'static str = "vmcell_io_thread";
+}
+
+impl IoThreadObject {
+    pub(super) fn thread(&self) -> IoThread {
+        self.0.clone()
+    }
+}
+
+/// Starts a thread; of its name Linux keeps 15 bytes. It blocks every signal.
+///
+/// Errors: HOST where the host gives no thread or no descriptor.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_io_thread_new(
+    name: *const c_char,
+    io_thread: *mut *mut IoThreadObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a place for the result.
+        let io_thread = unsafe { Out::new(io_thread, "io_thread") }?;
+        // SAFETY: the header demands NULL or a text that ends with a NUL.
+        let name = unsafe { read_text(name, "name") }?;
+        io_thread.insert(IoThreadObject(IoThread::new(&name)?))
+    })
+}
+
+/// Lets go of a thread. It goes on for as long as a disk, an interface, a configuration or a VM uses it; then it ends. If
+/// nothing does, this call waits for its end. NULL is fine.
+///
+/// Errors: BAD_HANDLE.
+#[unsafe(no_mangle)]
+pub extern "C" fn vmcell_io_thread_free(io_thread: *mut IoThreadObject) -> i32 {
+    handle::free(io_thread, drop)
+}

@@ -1,0 +1,122 @@
+//! Network interfaces.
+
+use std::ffi::c_char;
+
+use super::convert::{Out, read_bytes, read_text, take_fd};
+use super::error::ErrorObject;
+use super::guard::{Report, guard};
+use super::handle::{self, Object};
+use super::io_thread::IoThreadObject;
+use super::slot::{Described, Slot, update};
+use crate::net::Nic;
+
+/// How many bytes a MAC address has.
+pub const VMCELL_MAC_BYTES: usize = 6;
+
+/// A network interface on a TAP device. Made by vmcell_nic_new or vmcell_nic_new_from_fd; taken by vmcell_config_add_nic;
+/// freed by vmcell_nic_free.
+pub struct NicObject(Slot<Nic>);
+
+impl Object for NicObject {
+    const NAME: &'static str = "vmcell_nic";
+}
+
+impl Described for NicObject {
+    type Value = Nic;
+
+    fn slot(&self) -> &Slot<Nic> {
+        &self.0
+    }
+}
+
+/// Attaches to a TAP device that exists, by its name of 1 to 15 bytes. Nothing else can attach to it for as long as the
+/// interface, or the VM that gets it, lives. Never waits.
+///
+/// Errors: INVALID_CONFIG for a name that no device can have; NETWORK where the device is missing, in use, no TAP device, or
+/// not ours to use.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_new(
+    name: *const c_char,
+    nic: *mut *mut NicObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a place for the result.
+        let nic = unsafe { Out::new(nic, "nic") }?;
+        // SAFETY: the header demands NULL or a text that ends with a NUL.
+        let name = unsafe { read_text(name, "name") }?;
+        nic.insert(NicObject(Slot::new(Nic::tap(&name)?)))
+    })
+}
+
+/// The same for a descriptor of /dev/net/tun that the caller has attached to a TAP device, with IFF_TAP, IFF_NO_PI and
+/// IFF_VNET_HDR. It is made non-blocking. `fd` is taken: it is closed with the interface or with the VM that got it, also if
+/// this call fails.
+///
+/// Errors: BAD_DESCRIPTOR; NETWORK where it is something else.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_new_from_fd(
+    fd: i32,
+    nic: *mut *mut NicObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header says that the descriptor is taken.
+        let fd = unsafe { take_fd(fd, "fd") }?;
+        // SAFETY: the header demands NULL or a place for the result.
+        let nic = unsafe { Out::new(nic, "nic") }?;
+        nic.insert(NicObject(Slot::new(Nic::from_fd(fd)?)))
+    })
+}
+
+/// The address that the guest is told: VMCELL_MAC_BYTES bytes, copied. The default is a random one, marked as locally
+/// administered. One that is not unicast is refused when the VM is made. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_set_mac(nic: *mut NicObject, mac: *const u8, error: *mut *mut ErrorObject) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or that many bytes.
+        let bytes = unsafe { read_bytes(mac, VMCELL_MAC_BYTES, "mac") }?;
+        let mut mac = [0; VMCELL_MAC_BYTES];
+        mac.copy_from_slice(bytes);
+        update(nic, |nic| nic.mac(mac))
+    })
+}
+
+/// The largest packet without its Ethernet header that the guest is told to send, 68 to 65535 bytes. The TAP device must be
+/// able to take it. The default is to say nothing, and then guests use 1500. Too small ones are refused when the VM is made.
+/// Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_set_mtu(nic: *mut NicObject, mtu: u16, error: *mut *mut ErrorObject) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || update(nic, |nic| nic.mtu(mtu)))
+}
+
+/// Serves the interface on this I/O thread rather than on the VM's own; as vmcell_disk_set_io_thread. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_set_io_thread(
+    nic: *mut NicObject,
+    io_thread: *const IoThreadObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let io_thread = handle::get(io_thread)?.thread();
+        update(nic, |nic| nic.io_thread(io_thread))
+    })
+}
+
+/// Frees an interface that no VM got, and lets go of its TAP device. NULL is fine.
+///
+/// Errors: BAD_HANDLE, also where it was handed over to a configuration.
+#[unsafe(no_mangle)]
+pub extern "C" fn vmcell_nic_free(nic: *mut NicObject) -> i32 {
+    handle::free(nic, drop)
+}

@@ -1,0 +1,301 @@
+/* Errors, configurations, disks, network interfaces, consoles, I/O threads: all that needs no KVM. */
+#include "check.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NOT_UTF8 "\xff\xfe"
+
+static int is_open(int fd) {
+    return fcntl(fd, F_GETFD) >= 0 || errno != EBADF;
+}
+
+/* What is freed is known to be: by number, by message, and by each function of it. */
+void test_errors(void) {
+    CHECK(strcmp(vmcell_version(), VMCELL_VERSION) == 0);
+    char version[64];
+    snprintf(version, sizeof version, "%d.%d.%d", VMCELL_VERSION_MAJOR, VMCELL_VERSION_MINOR, VMCELL_VERSION_PATCH);
+    CHECK(strcmp(version, VMCELL_VERSION) == 0);
+    CHECK(vmcell_has_feature("disk") == 1 && vmcell_has_feature("acpi") == 1 && vmcell_has_feature("engine-sync") == 1);
+    CHECK(vmcell_has_feature("") == 0 && vmcell_has_feature(NULL) == 0 && vmcell_has_feature(NOT_UTF8) == 0);
+    CHECK(vmcell_has_feature("test-util") == 0);
+
+    CHECK(vmcell_error_number(NULL) == VMCELL_OK && vmcell_error_cause_count(NULL) == 0);
+    CHECK(strcmp(vmcell_error_message(NULL), "no error") == 0 && strcmp(vmcell_error_chain(NULL), "no error") == 0);
+    CHECK(vmcell_error_cause(NULL, 0) == NULL && vmcell_error_free(NULL) == VMCELL_OK);
+
+    vmcell_disk *disk = (vmcell_disk *)&version;
+    vmcell_error *error = NULL;
+    CHECK(vmcell_disk_new("/does/not/exist", &disk, &error) == VMCELL_ERROR_DISK);
+    CHECK(disk == (vmcell_disk *)&version); /* a result is written only on success */
+    CHECK(vmcell_error_number(error) == VMCELL_ERROR_DISK);
+    CHECK(strcmp(vmcell_error_message(error), "disk /does/not/exist cannot be opened") == 0);
+    CHECK(vmcell_error_cause_count(error) == 1 && vmcell_error_cause(error, 1) == NULL);
+    CHECK(strstr(vmcell_error_cause(error, 0), "No such file") != NULL);
+    CHECK(strstr(vmcell_error_chain(error), "cannot be opened: No such file") != NULL);
+    CHECK(vmcell_disk_new("/does/not/exist", &disk, NULL) == VMCELL_ERROR_DISK);
+    CHECK(vmcell_error_free(error) == VMCELL_OK);
+    CHECK(vmcell_error_free(error) == VMCELL_ERROR_BAD_HANDLE);
+    CHECK(vmcell_error_number(error) == VMCELL_ERROR_BAD_HANDLE && vmcell_error_cause_count(error) == 0);
+    CHECK(strstr(vmcell_error_message(error), "freed") != NULL && strstr(vmcell_error_chain(error), "freed") != NULL);
+    CHECK(vmcell_error_cause(error, 0) == NULL);
+    CHECK(vmcell_error_free((vmcell_error *)&version) == VMCELL_ERROR_BAD_HANDLE);
+}
+
+static vmcell_config *freed_config(void) {
+    vmcell_config *config;
+    OK(vmcell_config_new(&config, &e));
+    CHECK(vmcell_config_free(config) == VMCELL_OK);
+    CHECK(vmcell_config_free(config) == VMCELL_ERROR_BAD_HANDLE);
+    return config;
+}
+
+static vmcell_console *freed_console(void) {
+    vmcell_console *console;
+    OK(vmcell_console_new_none(&console, &e));
+    CHECK(vmcell_console_free(console) == VMCELL_OK);
+    CHECK(vmcell_console_free(console) == VMCELL_ERROR_BAD_HANDLE);
+    return console;
+}
+
+static vmcell_io_thread *freed_io_thread(void) {
+    vmcell_io_thread *io_thread;
+    OK(vmcell_io_thread_new("freed", &io_thread, &e));
+    CHECK(vmcell_io_thread_free(io_thread) == VMCELL_OK);
+    CHECK(vmcell_io_thread_free(io_thread) == VMCELL_ERROR_BAD_HANDLE);
+    return io_thread;
+}
+
+/* Every setter of a configuration, refused for this one. */
+static void config_is_refused(int32_t number, vmcell_config *config, const char *why) {
+    FAILS_SAYING(number, why, vmcell_config_set_vcpus(config, 1, &e));
+    FAILS_SAYING(number, why, vmcell_config_set_memory(config, 16, 0, 0, &e));
+    FAILS_SAYING(number, why, vmcell_config_set_kernel(config, "k", &e));
+    FAILS_SAYING(number, why, vmcell_config_set_initrd(config, NULL, &e));
+    FAILS_SAYING(number, why, vmcell_config_set_cmdline(config, "", &e));
+    FAILS_SAYING(number, why, vmcell_config_set_protocol(config, VMCELL_PROTOCOL_AUTO, &e));
+    FAILS_SAYING(number, why, vmcell_config_set_discovery(config, VMCELL_DISCOVERY_ACPI, &e));
+    vmcell_console *console;
+    OK(vmcell_console_new_none(&console, &e));
+    FAILS_SAYING(number, why, vmcell_config_set_console(config, console, &e));
+    CHECK(vmcell_console_free(console) == VMCELL_ERROR_BAD_HANDLE); /* taken although it failed */
+    vmcell_io_thread *io_thread;
+    OK(vmcell_io_thread_new("t", &io_thread, &e));
+    FAILS_SAYING(number, why, vmcell_config_set_io_thread(config, io_thread, &e));
+    CHECK(vmcell_io_thread_free(io_thread) == VMCELL_OK); /* borrowed */
+    vmcell_vm *vm;
+    FAILS_SAYING(number, why, vmcell_vm_new(config, &vm, &e));
+}
+
+void test_config(void) {
+    vmcell_config *config;
+    FAILS_SAYING(VMCELL_ERROR_NULL_ARGUMENT, "config is NULL", vmcell_config_new(NULL, &e));
+    CHECK(vmcell_config_new(NULL, NULL) == VMCELL_ERROR_NULL_ARGUMENT);
+    CHECK(vmcell_config_free(NULL) == VMCELL_OK);
+    OK(vmcell_config_new(&config, &e));
+
+    OK(vmcell_config_set_vcpus(config, 2, &e));
+    OK(vmcell_config_set_memory(config, 16, VMCELL_MEMORY_MEMFD, VMCELL_PAGES_TRANSPARENT, &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "backing is 2, allowed are 0, 1", vmcell_config_set_memory(config, 16, 2, 0, &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "pages is -1", vmcell_config_set_memory(config, 16, 0, -1, &e));
+    OK(vmcell_config_set_kernel(config, NOT_UTF8, &e)); /* a path is of any bytes */
+    FAILS_SAYING(VMCELL_ERROR_NULL_ARGUMENT, "path is NULL", vmcell_config_set_kernel(config, NULL, &e));
+    OK(vmcell_config_set_initrd(config, "initrd", &e));
+    OK(vmcell_config_set_initrd(config, NULL, &e));
+    OK(vmcell_config_set_cmdline(config, "console=ttyS0 s\xc3\xbc\xc3\x9f", &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_config_set_cmdline(config, NULL, &e));
+    FAILS_SAYING(VMCELL_ERROR_NOT_UTF8, "from byte 3 on", vmcell_config_set_cmdline(config, "abc" NOT_UTF8, &e));
+    OK(vmcell_config_set_protocol(config, VMCELL_PROTOCOL_PVH, &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "protocol is 3", vmcell_config_set_protocol(config, 3, &e));
+    OK(vmcell_config_set_discovery(config, VMCELL_DISCOVERY_CMDLINE, &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "discovery is 77", vmcell_config_set_discovery(config, 77, &e));
+
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_config_add_disk(config, NULL, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_config_add_nic(config, NULL, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_config_set_console(config, NULL, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_config_set_io_thread(config, NULL, &e));
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_config_set_console(config, freed_console(), &e));
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_config_set_io_thread(config, freed_io_thread(), &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_HANDLE, "a vmcell_disk was expected, this is a vmcell_config",
+                 vmcell_config_add_disk(config, (vmcell_disk *)config, &e));
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_config_add_nic(config, (vmcell_nic *)config, &e));
+    OK(vmcell_config_set_vcpus(config, 2, &e)); /* a wrong guess takes nothing */
+
+    config_is_refused(VMCELL_ERROR_NULL_ARGUMENT, NULL, "NULL");
+    config_is_refused(VMCELL_ERROR_BAD_HANDLE, freed_config(), "freed or handed over");
+    config_is_refused(VMCELL_ERROR_BAD_HANDLE, (vmcell_config *)"a text", "no object of this library");
+    vmcell_console *console;
+    OK(vmcell_console_new_stdio(&console, &e));
+    config_is_refused(VMCELL_ERROR_BAD_HANDLE, (vmcell_config *)console, "this is a vmcell_console");
+    CHECK(vmcell_config_free((vmcell_config *)console) == VMCELL_ERROR_BAD_HANDLE);
+    CHECK(vmcell_console_free(console) == VMCELL_OK);
+    CHECK(vmcell_config_free(config) == VMCELL_OK);
+}
+
+static void disk_is_refused(int32_t number, vmcell_disk *disk, vmcell_io_thread *io_thread, vmcell_config *config) {
+    FAILS(number, vmcell_disk_set_read_only(disk, 1, &e));
+    FAILS(number, vmcell_disk_set_serial(disk, "", &e));
+    FAILS(number, vmcell_disk_set_engine(disk, VMCELL_ENGINE_SYNC, &e));
+    FAILS(number, vmcell_disk_set_io_thread(disk, io_thread, &e));
+    FAILS(number, vmcell_config_add_disk(config, disk, &e));
+}
+
+static void test_disks(const char *image, vmcell_io_thread *io_thread, vmcell_config *config) {
+    vmcell_disk *disk;
+    OK(vmcell_disk_new(image, &disk, &e));
+    OK(vmcell_disk_set_read_only(disk, 1, &e));
+    OK(vmcell_disk_set_serial(disk, "serial", &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_disk_set_serial(disk, NULL, &e));
+    FAILS(VMCELL_ERROR_NOT_UTF8, vmcell_disk_set_serial(disk, NOT_UTF8, &e));
+    OK(vmcell_disk_set_engine(disk, VMCELL_ENGINE_SYNC, &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "engine is 99", vmcell_disk_set_engine(disk, 99, &e));
+    OK(vmcell_disk_set_io_thread(disk, io_thread, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_disk_set_io_thread(disk, NULL, &e));
+    OK(vmcell_config_add_disk(config, disk, &e));
+    disk_is_refused(VMCELL_ERROR_BAD_HANDLE, disk, io_thread, config); /* handed over */
+    CHECK(vmcell_disk_free(disk) == VMCELL_ERROR_BAD_HANDLE);
+    disk_is_refused(VMCELL_ERROR_NULL_ARGUMENT, NULL, io_thread, config);
+    CHECK(vmcell_disk_free(NULL) == VMCELL_OK);
+
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_disk_new(NULL, &disk, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_disk_new(image, NULL, &e));
+    FAILS_SAYING(VMCELL_ERROR_DISK, "is a directory", vmcell_disk_new("/", &disk, &e));
+
+    int fd = open(image, O_RDWR | O_CLOEXEC);
+    OK(vmcell_disk_new_from_fd(fd, &disk, &e));
+    CHECK(is_open(fd) && vmcell_disk_free(disk) == VMCELL_OK && !is_open(fd));
+    FAILS_SAYING(VMCELL_ERROR_BAD_DESCRIPTOR, "no open descriptor", vmcell_disk_new_from_fd(fd, &disk, &e));
+    FAILS(VMCELL_ERROR_BAD_DESCRIPTOR, vmcell_disk_new_from_fd(-1, &disk, &e));
+    fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    FAILS(VMCELL_ERROR_DISK, vmcell_disk_new_from_fd(fd, &disk, &e));
+    CHECK(!is_open(fd)); /* taken although it failed */
+    fd = open(image, O_RDWR | O_CLOEXEC);
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_disk_new_from_fd(fd, NULL, &e));
+    CHECK(!is_open(fd));
+}
+
+/* An unused TAP device, or -1 where the host gives none. */
+static int new_tap(void) {
+    struct ifreq request;
+    int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+    memset(&request, 0, sizeof request);
+    request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    if (fd >= 0 && ioctl(fd, TUNSETIFF, &request) != 0) {
+        close(fd);
+        fd = -1;
+    }
+    if (fd < 0)
+        fprintf(stderr, "no TAP device can be made here (%s): vmcell_nic is checked in part\n", strerror(errno));
+    return fd;
+}
+
+static void nic_is_refused(int32_t number, vmcell_nic *nic, vmcell_io_thread *io_thread, vmcell_config *config) {
+    static const uint8_t MAC[VMCELL_MAC_BYTES] = {2, 0, 0, 0, 0, 1};
+    FAILS(number, vmcell_nic_set_mac(nic, MAC, &e));
+    FAILS(number, vmcell_nic_set_mtu(nic, 1500, &e));
+    FAILS(number, vmcell_nic_set_io_thread(nic, io_thread, &e));
+    FAILS(number, vmcell_config_add_nic(config, nic, &e));
+}
+
+static void test_nics(vmcell_io_thread *io_thread, vmcell_config *config) {
+    static const uint8_t MAC[VMCELL_MAC_BYTES] = {2, 0, 0, 0, 0, 1};
+    vmcell_nic *nic;
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_nic_new(NULL, &nic, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_nic_new("tap0", NULL, &e));
+    FAILS(VMCELL_ERROR_NOT_UTF8, vmcell_nic_new(NOT_UTF8, &nic, &e));
+    FAILS(VMCELL_ERROR_INVALID_CONFIG, vmcell_nic_new("a name that is too long", &nic, &e));
+    FAILS(VMCELL_ERROR_NETWORK, vmcell_nic_new("vmcell-none", &nic, &e));
+    FAILS(VMCELL_ERROR_BAD_DESCRIPTOR, vmcell_nic_new_from_fd(-1, &nic, &e));
+    int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    FAILS(VMCELL_ERROR_NETWORK, vmcell_nic_new_from_fd(fd, &nic, &e));
+    CHECK(!is_open(fd));
+    nic_is_refused(VMCELL_ERROR_NULL_ARGUMENT, NULL, io_thread, config);
+    nic_is_refused(VMCELL_ERROR_BAD_HANDLE, (vmcell_nic *)config, io_thread, config);
+    CHECK(vmcell_nic_free(NULL) == VMCELL_OK);
+
+    if ((fd = new_tap()) < 0)
+        return;
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_nic_new_from_fd(fd, NULL, &e));
+    CHECK(!is_open(fd));
+    OK(vmcell_nic_new_from_fd(new_tap(), &nic, &e));
+    OK(vmcell_nic_set_mac(nic, MAC, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_nic_set_mac(nic, NULL, &e));
+    OK(vmcell_nic_set_mtu(nic, 1400, &e));
+    OK(vmcell_nic_set_io_thread(nic, io_thread, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_nic_set_io_thread(nic, NULL, &e));
+    OK(vmcell_config_add_nic(config, nic, &e));
+    nic_is_refused(VMCELL_ERROR_BAD_HANDLE, nic, io_thread, config);
+    CHECK(vmcell_nic_free(nic) == VMCELL_ERROR_BAD_HANDLE);
+    OK(vmcell_nic_new_from_fd(new_tap(), &nic, &e));
+    CHECK(vmcell_nic_free(nic) == VMCELL_OK);
+}
+
+static void count(void *user) {
+    ++*(int *)user;
+}
+
+static void print_nothing(const uint8_t *bytes, size_t len, void *user) {
+    (void)bytes, (void)len, (void)user;
+}
+
+static void test_consoles(const char *folder, vmcell_config *config) {
+    vmcell_console *console;
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_console_new_none(NULL, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_console_new_stdio(NULL, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_console_new_file(NULL, &console, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_console_new_file(in(folder, "log"), NULL, &e));
+    FAILS(VMCELL_ERROR_CONSOLE, vmcell_console_new_file("/does/not/exist", &console, &e));
+    CHECK(mkfifo(in(folder, "fifo"), 0600) == 0 || errno == EEXIST);
+    FAILS(VMCELL_ERROR_CONSOLE, vmcell_console_new_file(in(folder, "fifo"), &console, &e));
+    OK(vmcell_console_new_file(in(folder, "log"), &console, &e));
+    OK(vmcell_config_set_console(config, console, &e));
+    CHECK(vmcell_console_free(console) == VMCELL_ERROR_BAD_HANDLE);
+
+    int pipes[2][2];
+    CHECK(pipe(pipes[0]) == 0 && pipe(pipes[1]) == 0);
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_console_new_fds(pipes[0][1], pipes[0][1], &console, &e));
+    CHECK(is_open(pipes[0][1]));
+    OK(vmcell_console_new_fds(pipes[0][1], pipes[1][0], &console, &e));
+    CHECK(vmcell_console_free(console) == VMCELL_OK && !is_open(pipes[0][1]) && !is_open(pipes[1][0]));
+    FAILS(VMCELL_ERROR_BAD_DESCRIPTOR, vmcell_console_new_fds(-1, -1, &console, &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_DESCRIPTOR, "input is 7777", vmcell_console_new_fds(pipes[0][0], 7777, &console, &e));
+    CHECK(!is_open(pipes[0][0])); /* taken although it failed */
+    FAILS_SAYING(VMCELL_ERROR_BAD_DESCRIPTOR, "output is -2", vmcell_console_new_fds(-2, pipes[1][1], &console, &e));
+    CHECK(!is_open(pipes[1][1]));
+
+    int released = 0;
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_console_new_callback(NULL, &released, count, &console, &e));
+    CHECK(released == 1); /* taken although it failed */
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_console_new_callback(print_nothing, &released, count, NULL, &e));
+    CHECK(released == 2);
+    OK(vmcell_console_new_callback(print_nothing, &released, count, &console, &e));
+    CHECK(released == 2 && vmcell_console_free(console) == VMCELL_OK && released == 3);
+    OK(vmcell_console_new_callback(print_nothing, NULL, NULL, &console, &e));
+    OK(vmcell_config_set_console(config, console, &e));
+    CHECK(vmcell_console_free(NULL) == VMCELL_OK);
+}
+
+void test_objects(const char *folder) {
+    vmcell_config *config;
+    vmcell_io_thread *io_thread;
+    const char *image = in(folder, "disk.img");
+    FILE *file = fopen(image, "w");
+    CHECK(file != NULL && ftruncate(fileno(file), 1 << 20) == 0 && fclose(file) == 0);
+    OK(vmcell_config_new(&config, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_io_thread_new(NULL, &io_thread, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_io_thread_new("t", NULL, &e));
+    FAILS(VMCELL_ERROR_NOT_UTF8, vmcell_io_thread_new(NOT_UTF8, &io_thread, &e));
+    CHECK(vmcell_io_thread_free(NULL) == VMCELL_OK);
+    OK(vmcell_io_thread_new("shared", &io_thread, &e));
+    test_disks(image, io_thread, config);
+    test_nics(io_thread, config);
+    test_consoles(folder, config);
+    OK(vmcell_config_set_io_thread(config, io_thread, &e));
+    CHECK(vmcell_io_thread_free(io_thread) == VMCELL_OK);
+    CHECK(vmcell_config_free(config) == VMCELL_OK);
+}

@@ -1,0 +1,355 @@
+/* VMs: their life, how they end, and their consoles. */
+#include "check.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <unistd.h>
+
+enum { LONG_MS = 30000 };
+
+vmcell_config *config_of(const char *guest) {
+    vmcell_config *config;
+    OK(vmcell_config_new(&config, &e));
+    OK(vmcell_config_set_memory(config, 16, VMCELL_MEMORY_ANONYMOUS, VMCELL_PAGES_DEFAULT, &e));
+    OK(vmcell_config_set_kernel(config, guest, &e));
+    return config;
+}
+
+static vmcell_vm *vm_of(vmcell_config *config) {
+    vmcell_vm *vm;
+    OK(vmcell_vm_new(config, &vm, &e));
+    return vm;
+}
+
+static vmcell_vm *started(const char *guest) {
+    vmcell_vm *vm = vm_of(config_of(guest));
+    OK(vmcell_vm_start(vm, &e));
+    return vm;
+}
+
+static int32_t status_of(const vmcell_vm *vm) {
+    int32_t status = 0;
+    OK(vmcell_vm_status(vm, &status, &e));
+    return status;
+}
+
+static int32_t exit_of(const vmcell_vm *vm) {
+    int32_t ended = 0;
+    OK(vmcell_vm_wait(vm, LONG_MS, &ended, &e));
+    CHECK(status_of(vm) == VMCELL_STATUS_ENDED);
+    return ended;
+}
+
+static int is_readable(const vmcell_vm *vm, int timeout_ms) {
+    struct pollfd poller = {.events = POLLIN};
+    OK(vmcell_vm_ended_fd(vm, &poller.fd, &e));
+    return poll(&poller, 1, timeout_ms) == 1;
+}
+
+/* Every call with a VM, refused for this one. */
+static void vm_is_refused(int32_t number, vmcell_vm *vm) {
+    int32_t value = -7;
+    size_t taken = 7;
+    vmcell_error *failure = NULL;
+    FAILS(number, vmcell_vm_start(vm, &e));
+    FAILS(number, vmcell_vm_pause(vm, &e));
+    FAILS(number, vmcell_vm_resume(vm, &e));
+    FAILS(number, vmcell_vm_stop(vm, &e));
+    FAILS(number, vmcell_vm_wait(vm, 0, &value, &e));
+    FAILS(number, vmcell_vm_status(vm, &value, &e));
+    FAILS(number, vmcell_vm_ended_fd(vm, &value, &e));
+    FAILS(number, vmcell_vm_write_console(vm, (const uint8_t *)"x", 1, &taken, &e));
+    FAILS(number, vmcell_vm_reset_cause(vm, &value, &e));
+    FAILS(number, vmcell_vm_exit_error(vm, &failure, &e));
+    CHECK(value == -7 && taken == 7 && failure == NULL); /* nothing is written by a call that fails */
+}
+
+static void test_refused_configurations(const char *folder) {
+    vmcell_vm *vm = NULL;
+    vmcell_config *config;
+    OK(vmcell_config_new(&config, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "no kernel", vmcell_vm_new(config, &vm, &e));
+    CHECK(vm == NULL && vmcell_config_free(config) == VMCELL_ERROR_BAD_HANDLE); /* taken although it failed */
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_new(config_of(in(folder, "spin")), NULL, &e));
+    FAILS(VMCELL_ERROR_BOOT_IMAGE, vmcell_vm_new(config_of("/does/not/exist"), &vm, &e));
+    config = config_of(in(folder, "spin"));
+    OK(vmcell_config_set_vcpus(config, 65, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "65 vCPUs", vmcell_vm_new(config, &vm, &e));
+    config = config_of(in(folder, "spin"));
+    OK(vmcell_config_set_memory(config, UINT64_MAX, VMCELL_MEMORY_ANONYMOUS, VMCELL_PAGES_DEFAULT, &e));
+    FAILS(VMCELL_ERROR_INVALID_CONFIG, vmcell_vm_new(config, &vm, &e));
+    /* The file is in use, and only one VM may write to it. */
+    vmcell_disk *disk;
+    vmcell_config *other = config_of(in(folder, "spin"));
+    config = config_of(in(folder, "spin"));
+    OK(vmcell_disk_new(in(folder, "disk.img"), &disk, &e));
+    OK(vmcell_config_add_disk(config, disk, &e));
+    OK(vmcell_disk_new(in(folder, "disk.img"), &disk, &e));
+    OK(vmcell_config_add_disk(other, disk, &e));
+    vm = vm_of(config);
+    vmcell_vm *second = NULL;
+    FAILS_SAYING(VMCELL_ERROR_DISK, "in use", vmcell_vm_new(other, &second, &e));
+    CHECK(second == NULL && vmcell_vm_free(vm) == VMCELL_OK);
+}
+
+static void test_life(const char *folder) {
+    int32_t ended = -7, cause = -7;
+    vmcell_error *failure = NULL;
+    vmcell_config *config = config_of(in(folder, "spin"));
+    OK(vmcell_config_set_vcpus(config, 2, &e));
+    vmcell_vm *vm = vm_of(config);
+    CHECK(vmcell_config_free(config) == VMCELL_ERROR_BAD_HANDLE);
+    CHECK(status_of(vm) == VMCELL_STATUS_READY);
+    FAILS_SAYING(VMCELL_ERROR_INVALID_STATE, "not started", vmcell_vm_wait(vm, 0, &ended, &e));
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vm_pause(vm, &e));
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vm_resume(vm, &e));
+    OK(vmcell_vm_start(vm, &e));
+    CHECK(status_of(vm) == VMCELL_STATUS_RUNNING);
+    FAILS_SAYING(VMCELL_ERROR_INVALID_STATE, "cannot start a VM that runs", vmcell_vm_start(vm, &e));
+    OK(vmcell_vm_pause(vm, &e));
+    OK(vmcell_vm_pause(vm, &e));
+    CHECK(status_of(vm) == VMCELL_STATUS_PAUSED);
+    OK(vmcell_vm_resume(vm, &e));
+    FAILS(VMCELL_ERROR_TIMEOUT, vmcell_vm_wait(vm, 0, &ended, &e));
+    FAILS(VMCELL_ERROR_TIMEOUT, vmcell_vm_wait(vm, 10, &ended, &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "timeout_ms is -2", vmcell_vm_wait(vm, -2, &ended, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_vm_wait(vm, INT64_MIN, &ended, &e));
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vm_reset_cause(vm, &cause, &e));
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vm_exit_error(vm, &failure, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_status(vm, NULL, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_ended_fd(vm, NULL, &e));
+    CHECK(ended == -7 && !is_readable(vm, 0));
+    stop(vm);
+    OK(vmcell_vm_stop(vm, &e));
+    CHECK(exit_of(vm) == VMCELL_EXIT_STOPPED && is_readable(vm, 0) && is_readable(vm, 0));
+    OK(vmcell_vm_wait(vm, VMCELL_WAIT_FOREVER, NULL, &e));
+    OK(vmcell_vm_wait(vm, INT64_MAX, NULL, NULL));
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vm_start(vm, &e));
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vm_reset_cause(vm, &cause, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_STATE, "ended otherwise", vmcell_vm_exit_error(vm, &failure, &e));
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK);
+    CHECK(vmcell_vm_free(vm) == VMCELL_ERROR_BAD_HANDLE);
+    CHECK(vmcell_vm_free(NULL) == VMCELL_OK);
+    vm_is_refused(VMCELL_ERROR_BAD_HANDLE, vm);
+    vm_is_refused(VMCELL_ERROR_NULL_ARGUMENT, NULL);
+    config = config_of(in(folder, "spin"));
+    vm_is_refused(VMCELL_ERROR_BAD_HANDLE, (vmcell_vm *)config);
+    CHECK(vmcell_config_free(config) == VMCELL_OK);
+}
+
+static void test_resets(const char *folder) {
+    static const struct {
+        const char *guest;
+        int32_t cause;
+    } RESETS[] = {
+        {"acpi_reset", VMCELL_RESET_ACPI},
+        {"keyboard_reset", VMCELL_RESET_KEYBOARD_CONTROLLER},
+        {"triple_fault", VMCELL_RESET_TRIPLE_FAULT},
+    };
+    for (size_t i = 0; i < sizeof RESETS / sizeof *RESETS; i++) {
+        int32_t cause = 0;
+        vmcell_vm *vm = started(in(folder, RESETS[i].guest));
+        CHECK(exit_of(vm) == VMCELL_EXIT_RESET);
+        FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_reset_cause(vm, NULL, &e));
+        OK(vmcell_vm_reset_cause(vm, &cause, &e));
+        CHECK(cause == RESETS[i].cause && vmcell_vm_free(vm) == VMCELL_OK);
+    }
+}
+
+static void test_failure(const char *folder) {
+    int32_t cause;
+    vmcell_error *failure = NULL;
+    vmcell_vm *vm = started(in(folder, "failing"));
+    CHECK(exit_of(vm) == VMCELL_EXIT_FAILED);
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vm_reset_cause(vm, &cause, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_exit_error(vm, NULL, &e));
+    OK(vmcell_vm_exit_error(vm, &failure, &e));
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK);
+    /* It outlives its VM. */
+    CHECK(vmcell_error_number(failure) == VMCELL_ERROR_GUEST || vmcell_error_number(failure) == VMCELL_ERROR_KVM);
+    CHECK(*vmcell_error_message(failure) != '\0' && vmcell_error_free(failure) == VMCELL_OK);
+}
+
+static void test_disk_and_thread(const char *folder) {
+    vmcell_disk *disk;
+    vmcell_io_thread *io_thread;
+    vmcell_config *config = config_of(in(folder, "power_off"));
+    OK(vmcell_io_thread_new("shared", &io_thread, &e));
+    OK(vmcell_config_set_io_thread(config, io_thread, &e));
+    OK(vmcell_disk_new_from_fd(open(in(folder, "disk.img"), O_RDONLY | O_CLOEXEC), &disk, &e));
+    OK(vmcell_disk_set_read_only(disk, 1, &e));
+    OK(vmcell_disk_set_io_thread(disk, io_thread, &e));
+    OK(vmcell_config_add_disk(config, disk, &e));
+    CHECK(vmcell_io_thread_free(io_thread) == VMCELL_OK); /* goes on as long as the VM needs it */
+    vmcell_vm *vm = vm_of(config);
+    OK(vmcell_vm_start(vm, &e));
+    CHECK(is_readable(vm, LONG_MS) && exit_of(vm) == VMCELL_EXIT_SHUTDOWN && vmcell_vm_free(vm) == VMCELL_OK);
+}
+
+void test_vm(const char *folder) {
+    test_refused_configurations(folder);
+    test_life(folder);
+    test_resets(folder);
+    test_failure(folder);
+    test_disk_and_thread(folder);
+    /* Freed in any state. */
+    CHECK(vmcell_vm_free(vm_of(config_of(in(folder, "spin")))) == VMCELL_OK);
+    CHECK(vmcell_vm_free(started(in(folder, "spin"))) == VMCELL_OK);
+}
+
+/* What a guest printed, and how often its console was released. */
+struct transcript {
+    pthread_mutex_t lock;
+    char text[4096];
+    size_t len;
+    int released;
+    vmcell_vm *vm;
+    pthread_t caller;
+};
+
+static void collect(const uint8_t *bytes, size_t len, void *user) {
+    struct transcript *transcript = user;
+    pthread_mutex_lock(&transcript->lock);
+    CHECK(len > 0 && transcript->released == 0);
+    size_t room = sizeof transcript->text - 1 - transcript->len;
+    memcpy(transcript->text + transcript->len, bytes, len < room ? len : room);
+    transcript->len += len < room ? len : room;
+    transcript->caller = pthread_self();
+    pthread_mutex_unlock(&transcript->lock);
+}
+
+static void release(void *user) {
+    struct transcript *transcript = user;
+    pthread_mutex_lock(&transcript->lock);
+    transcript->released++;
+    pthread_mutex_unlock(&transcript->lock);
+}
+
+static vmcell_config *with_callback(vmcell_config *config, vmcell_console_output output, struct transcript *transcript) {
+    vmcell_console *console;
+    OK(vmcell_console_new_callback(output, transcript, release, &console, &e));
+    OK(vmcell_config_set_console(config, console, &e));
+    return config;
+}
+
+static size_t length_of(struct transcript *transcript) {
+    pthread_mutex_lock(&transcript->lock);
+    size_t len = transcript->len;
+    pthread_mutex_unlock(&transcript->lock);
+    return len;
+}
+
+static void test_callback(const char *folder) {
+    struct transcript transcript = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    vmcell_vm *vm = vm_of(with_callback(config_of(in(folder, "hello")), collect, &transcript));
+    OK(vmcell_vm_start(vm, &e));
+    CHECK(exit_of(vm) == VMCELL_EXIT_SHUTDOWN);
+    CHECK(strcmp(transcript.text, "hello") == 0 && !pthread_equal(transcript.caller, pthread_self()));
+    CHECK(transcript.released == 0 && vmcell_vm_free(vm) == VMCELL_OK && transcript.released == 1);
+}
+
+static void test_echo(const char *folder) {
+    struct transcript transcript = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    vmcell_vm *vm = vm_of(with_callback(config_of(in(folder, "echo")), collect, &transcript));
+    size_t taken = 7;
+    OK(vmcell_vm_start(vm, &e));
+    OK(vmcell_vm_write_console(vm, NULL, 0, &taken, &e));
+    CHECK(taken == 0);
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_write_console(vm, NULL, 1, &taken, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_write_console(vm, (const uint8_t *)"x", 1, NULL, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_vm_write_console(vm, (const uint8_t *)"x", SIZE_MAX, &taken, &e));
+    for (size_t sent = 0; sent < 2000; sent += taken) {
+        static const uint8_t DIGITS[] = "0123456789";
+        size_t at = sent % 10;
+        OK(vmcell_vm_write_console(vm, DIGITS + at, 10 - at, &taken, &e));
+        CHECK(taken <= 10 - at);
+    }
+    while (length_of(&transcript) < 2000)
+        usleep(1000);
+    stop(vm);
+    for (size_t i = 0; i < 2000; i++)
+        CHECK(transcript.text[i] == (char)('0' + i % 10));
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK && transcript.released == 1);
+}
+
+static void test_pipes(const char *folder) {
+    int output[2], input[2];
+    char text[6] = "";
+    vmcell_console *console;
+    vmcell_config *config = config_of(in(folder, "echo"));
+    CHECK(pipe(output) == 0 && pipe(input) == 0);
+    OK(vmcell_console_new_fds(output[1], input[0], &console, &e));
+    OK(vmcell_config_set_console(config, console, &e));
+    vmcell_vm *vm = vm_of(config);
+    OK(vmcell_vm_start(vm, &e));
+    CHECK(write(input[1], "typed", 5) == 5);
+    for (ssize_t len = 0; len < 5;)
+        len += read(output[0], text + len, (size_t)(5 - len));
+    CHECK(strcmp(text, "typed") == 0 && vmcell_vm_free(vm) == VMCELL_OK);
+    CHECK(read(output[0], text, 1) == 0); /* the library's end is closed */
+    close(output[0]);
+    close(input[1]);
+}
+
+static void test_file(const char *folder) {
+    char text[16] = "";
+    vmcell_console *console;
+    vmcell_config *config = config_of(in(folder, "hello"));
+    OK(vmcell_console_new_file(in(folder, "log"), &console, &e));
+    OK(vmcell_config_set_console(config, console, &e));
+    vmcell_vm *vm = vm_of(config);
+    OK(vmcell_vm_start(vm, &e));
+    CHECK(exit_of(vm) == VMCELL_EXIT_SHUTDOWN && vmcell_vm_free(vm) == VMCELL_OK);
+    FILE *log = fopen(in(folder, "log"), "r");
+    CHECK(log != NULL && fgets(text, sizeof text, log) != NULL && fclose(log) == 0 && strcmp(text, "hello") == 0);
+}
+
+static void stop_it(const uint8_t *bytes, size_t len, void *user) {
+    struct transcript *transcript = user;
+    collect(bytes, len, user);
+    int32_t number = vmcell_vm_stop(transcript->vm, NULL);
+    CHECK(number == VMCELL_OK || number == VMCELL_ERROR_TIMEOUT || number == VMCELL_ERROR_BAD_HANDLE);
+}
+
+static void free_it(const uint8_t *bytes, size_t len, void *user) {
+    struct transcript *transcript = user;
+    collect(bytes, len, user);
+    /* What was printed before may still come. */
+    int32_t number = vmcell_vm_free(transcript->vm);
+    CHECK(number == VMCELL_OK || number == VMCELL_ERROR_BAD_HANDLE);
+}
+
+/* The I/O thread may still be in a call with the VM while that is freed, and then it is the one that releases. */
+static void wait_for_release(struct transcript *transcript) {
+    for (int released = 0; !released;) {
+        usleep(1000);
+        pthread_mutex_lock(&transcript->lock);
+        released = transcript->released;
+        pthread_mutex_unlock(&transcript->lock);
+    }
+}
+
+/* A console's function may end its own VM, and even free it. */
+static void test_end_from_callback(const char *folder) {
+    struct transcript stopped = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    stopped.vm = vm_of(with_callback(config_of(in(folder, "flood")), stop_it, &stopped));
+    OK(vmcell_vm_start(stopped.vm, &e));
+    CHECK(exit_of(stopped.vm) == VMCELL_EXIT_STOPPED && vmcell_vm_free(stopped.vm) == VMCELL_OK);
+    wait_for_release(&stopped);
+
+    struct transcript freed = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    freed.vm = vm_of(with_callback(config_of(in(folder, "flood")), free_it, &freed));
+    vmcell_vm *vm = freed.vm;
+    OK(vmcell_vm_start(vm, &e));
+    wait_for_release(&freed);
+    vm_is_refused(VMCELL_ERROR_BAD_HANDLE, vm);
+}
+
+void test_console(const char *folder) {
+    test_callback(folder);
+    test_echo(folder);
+    test_pipes(folder);
+    test_file(folder);
+    test_end_from_callback(folder);
+}

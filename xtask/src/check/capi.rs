@@ -1,0 +1,78 @@
+//! The library as C programs get it: installed by cargo-c, and the launchers in C and in Go with it inside.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::kvm::KvmTest;
+use crate::cargo;
+use crate::exec::{self, Context, Result};
+use crate::tools::CARGO_C;
+
+/// What the tests of the C interface use. Programs are linked against `libvmcell.a`: they run where nothing is installed.
+pub struct CFace {
+    /// Where header, libraries and pkg-config file are.
+    pub prefix: PathBuf,
+    pub c_launcher: PathBuf,
+    pub go_launcher: PathBuf,
+}
+
+/// Does the test use what is made here?
+pub fn wanted_by(test: &KvmTest) -> bool {
+    test.file.ends_with("_ffi")
+}
+
+impl CFace {
+    /// Makes it; `None` where cargo-c is missing and may not be installed unasked.
+    pub fn build() -> Result<Option<Self>> {
+        let Some(cinstall) = CARGO_C.find_or_install()? else { return Ok(None) };
+        let folder = cargo::target_dir().join("xtask/capi");
+        let (shared, fixed) = (folder.join("prefix"), folder.join("static"));
+        println!("C interface: cargo cinstall, and the launchers in C and in Go");
+        install(&cinstall, &shared, &folder.join("target"))?;
+        leave_static_library(&shared, &fixed)?;
+        let (c_launcher, go_launcher) = (folder.join("launch"), folder.join("launch-go"));
+        let mut make = with_library(Command::new("make"), &fixed);
+        make.args(["--silent", "--always-make", "STATIC=1"]).arg(format!("OUT={}", folder.display()));
+        exec::capture(make.arg("-C").arg(cargo::workspace().join("examples/c")))?;
+        exec::capture(go_build(&fixed).arg(&go_launcher).arg("./cmd/launch"))?;
+        Ok(Some(Self { prefix: shared, c_launcher, go_launcher }))
+    }
+}
+
+fn install(cinstall: &Path, prefix: &Path, target: &Path) -> Result<()> {
+    let mut command = Command::new(cinstall);
+    command.current_dir(cargo::workspace()).args(["cinstall", "--release", "--locked", "--quiet", "--target-dir"]);
+    command.arg(target).arg("--prefix").arg(prefix).arg("--libdir").arg(prefix.join("lib"));
+    exec::capture(&mut command).map(drop)
+}
+
+/// A prefix without the shared library, so that no linker can prefer it.
+fn leave_static_library(from: &Path, to: &Path) -> Result<()> {
+    for file in ["include/vmcell.h", "lib/libvmcell.a", "lib/pkgconfig/vmcell.pc"] {
+        let (from, to) = (from.join(file), to.join(file));
+        fs::create_dir_all(to.parent().unwrap_or(&to)).context(to.display())?;
+        fs::copy(&from, &to).context(from.display())?;
+    }
+    let pc = to.join("lib/pkgconfig/vmcell.pc");
+    let text = fs::read_to_string(&pc).context(pc.display())?;
+    // What the static library needs is always needed now.
+    let lines = text.lines().map(|line| match line.split_once('=') {
+        Some(("prefix", _)) => format!("prefix={}\n", to.display()),
+        _ => line.replace("-lvmcell", "-lvmcell -lgcc_s -lm -lc") + "\n",
+    });
+    fs::write(&pc, lines.collect::<String>()).context(pc.display())
+}
+
+fn with_library(mut command: Command, prefix: &Path) -> Command {
+    command.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
+    command
+}
+
+/// Waits for the file to write to. Downloads nothing.
+fn go_build(prefix: &Path) -> Command {
+    let mut go = with_library(Command::new("go"), prefix);
+    go.current_dir(cargo::workspace().join("examples/go"));
+    go.env("CGO_ENABLED", "1").env("GOPROXY", "off").env("GOTOOLCHAIN", "local").args(["build", "-o"]);
+    go
+}
