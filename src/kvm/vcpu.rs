@@ -208,7 +208,8 @@ impl Vcpu {
         &self.fd
     }
 
-    fn bind_to_this_thread(&mut self) -> Result<()> {
+    /// Makes kicks reach the calling thread, and blocks all signals in it. [`run`](Self::run) does it too.
+    pub(crate) fn bind_to_this_thread(&mut self) -> Result<()> {
         if self.bound_to == Some(current_thread_id()) {
             return Ok(());
         }

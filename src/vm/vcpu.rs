@@ -40,6 +40,8 @@ pub(super) fn spawn(
 }
 
 fn run(vcpu: &mut Vcpu, buses: &Buses, control: &Control) -> Result<()> {
+    // Before the goal is looked at for the first time: a kick that comes after that look must find this thread.
+    vcpu.bind_to_this_thread()?;
     loop {
         match control.next_step() {
             Step::Run => {
