@@ -774,6 +774,14 @@ int32_t vmcell_vm_write_console(vmcell_vm *vm,
                                 vmcell_error **error);
 
 /**
+ * Writes to `bytes` how many bytes of what the guest printed were dropped so far, since what the console is connected to did
+ * not take them. Never blocks.
+ */
+int32_t vmcell_vm_console_dropped(const vmcell_vm *vm,
+                                  uint64_t *bytes,
+                                  vmcell_error **error);
+
+/**
  * By which way the guest asked for a restart, one of VMCELL_RESET_*. Never blocks.
  *
  * Errors: INVALID_STATE where the VM has not ended, or ended otherwise.

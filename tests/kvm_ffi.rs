@@ -240,7 +240,7 @@ fn the_documented_program_in_go_runs() {
     let (prefix, folder) = (Prefix::new(), tempfile::tempdir().unwrap());
     let package = repository("examples/go");
     let module = format!(
-        "module first\n\ngo 1.19\n\nrequire vmcell.dev/go v0.0.0\n\nreplace vmcell.dev/go => {}\n",
+        "module first\n\ngo 1.19\n\nrequire example.com/vmcell v0.0.0\n\nreplace example.com/vmcell => {}\n",
         package.display()
     );
     fs::write(folder.path().join("go.mod"), module).unwrap();

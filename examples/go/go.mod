@@ -1,3 +1,3 @@
-module vmcell.dev/go
+module example.com/vmcell
 
 go 1.19

@@ -254,3 +254,12 @@ func (w consoleWriter) Write(bytes []byte) (int, error) {
 	}
 	return written, nil
 }
+
+// Dropped tells how many bytes of what the guest printed were dropped so far, since nobody took them.
+func (vm *VM) Dropped() (uint64, error) {
+	var bytes C.uint64_t
+	err := vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_vm_console_dropped(h, &bytes, e)
+	})
+	return uint64(bytes), err
+}

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	vmcell "vmcell.dev/go"
+	vmcell "example.com/vmcell"
 )
 
 // guest gives the path of a guest of a few instructions, which VMCELL_GUESTS holds.
@@ -132,6 +132,9 @@ func TestWhatIsTypedComesBack(t *testing.T) {
 	}
 	fromReader.expect(t, text)
 	fromWriter.expect(t, text)
+	if dropped, err := vm.Dropped(); dropped != 0 || err != nil {
+		t.Error(dropped, err)
+	}
 }
 
 func TestAWriterIsToldThatTheVMEnded(t *testing.T) {
@@ -241,6 +244,9 @@ func TestCallsAfterCloseAreRefused(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := vm.Wait(context.Background()); !errors.Is(err, vmcell.ErrClosed) {
+		t.Error(err)
+	}
+	if _, err := vm.Dropped(); !errors.Is(err, vmcell.ErrClosed) {
 		t.Error(err)
 	}
 }

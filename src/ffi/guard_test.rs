@@ -49,6 +49,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_nic_set_io_thread(null_mut(), null()),
         vmcell_nic_set_mac(null_mut(), null()),
         vmcell_nic_set_mtu(null_mut(), 0),
+        vmcell_vm_console_dropped(null(), null_mut()),
         vmcell_vm_ended_fd(null(), null_mut()),
         vmcell_vm_exit_error(null(), null_mut()),
         vmcell_vm_new(null_mut(), null_mut()),

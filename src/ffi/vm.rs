@@ -238,6 +238,24 @@ pub unsafe extern "C" fn vmcell_vm_write_console(
     })
 }
 
+/// Writes to `bytes` how many bytes of what the guest printed were dropped so far, since what the console is connected to did
+/// not take them. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_vm_console_dropped(
+    vm: *const VmObject,
+    bytes: *mut u64,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a place for the result.
+        let bytes = unsafe { Out::new(bytes, "bytes") }?;
+        bytes.write(handle::get(vm)?.0.console_dropped());
+        Ok(())
+    })
+}
+
 /// By which way the guest asked for a restart, one of VMCELL_RESET_*. Never blocks.
 ///
 /// Errors: INVALID_STATE where the VM has not ended, or ended otherwise.

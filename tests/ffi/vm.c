@@ -51,6 +51,7 @@ static int is_readable(const vmcell_vm *vm, int timeout_ms) {
 static void vm_is_refused(int32_t number, vmcell_vm *vm) {
     int32_t value = -7;
     size_t taken = 7;
+    uint64_t dropped = 7;
     vmcell_error *failure = NULL;
     FAILS(number, vmcell_vm_start(vm, &e));
     FAILS(number, vmcell_vm_pause(vm, &e));
@@ -60,9 +61,10 @@ static void vm_is_refused(int32_t number, vmcell_vm *vm) {
     FAILS(number, vmcell_vm_status(vm, &value, &e));
     FAILS(number, vmcell_vm_ended_fd(vm, &value, &e));
     FAILS(number, vmcell_vm_write_console(vm, (const uint8_t *)"x", 1, &taken, &e));
+    FAILS(number, vmcell_vm_console_dropped(vm, &dropped, &e));
     FAILS(number, vmcell_vm_reset_cause(vm, &value, &e));
     FAILS(number, vmcell_vm_exit_error(vm, &failure, &e));
-    CHECK(value == -7 && taken == 7 && failure == NULL); /* nothing is written by a call that fails */
+    CHECK(value == -7 && taken == 7 && dropped == 7 && failure == NULL); /* nothing is written by a call that fails */
 }
 
 static void test_refused_configurations(const char *folder) {
@@ -253,7 +255,11 @@ static void test_echo(const char *folder) {
     struct transcript transcript = {.lock = PTHREAD_MUTEX_INITIALIZER};
     vmcell_vm *vm = vm_of(with_callback(config_of(in(folder, "echo")), collect, &transcript));
     size_t taken = 7;
+    uint64_t dropped = 7;
     OK(vmcell_vm_start(vm, &e));
+    OK(vmcell_vm_console_dropped(vm, &dropped, &e));
+    CHECK(dropped == 0);
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_console_dropped(vm, NULL, &e));
     OK(vmcell_vm_write_console(vm, NULL, 0, &taken, &e));
     CHECK(taken == 0);
     FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_write_console(vm, NULL, 1, &taken, &e));

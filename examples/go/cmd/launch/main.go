@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"time"
 
-	vmcell "vmcell.dev/go"
+	vmcell "example.com/vmcell"
 )
 
 const (
