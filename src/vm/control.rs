@@ -142,15 +142,12 @@ impl Control {
     /// Waits for a change, at most for `limit`. Where vCPUs are on their way out of the guest, they are kicked again now and
     /// then: the host bounds how many signals may be pending, and drops those beyond.
     fn wait_for_change<'a>(&self, state: MutexGuard<'a, State>, limit: Option<Duration>) -> MutexGuard<'a, State> {
-        let limit = match state.goal {
-            Goal::Ready | Goal::Run => limit,
-            Goal::Pause | Goal::Stop => Some(limit.unwrap_or(KICK_AGAIN).min(KICK_AGAIN)),
-        };
+        let limit = if state.wants_vcpus_out() { Some(limit.unwrap_or(KICK_AGAIN).min(KICK_AGAIN)) } else { limit };
         let state = match limit {
             None => return self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             Some(limit) => self.changed.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0,
         };
-        if state.goal != Goal::Run && state.active > 0 {
+        if state.wants_vcpus_out() {
             self.kickers.iter().for_each(VcpuKicker::kick);
         }
         state
@@ -217,6 +214,10 @@ impl Control {
 }
 
 impl State {
+    fn wants_vcpus_out(&self) -> bool {
+        matches!(self.goal, Goal::Pause | Goal::Stop) && self.active > 0
+    }
+
     fn expect(&self, call: &str, allowed: &[Goal]) -> Result<()> {
         if allowed.contains(&self.goal) {
             return Ok(());

@@ -43,25 +43,20 @@ fn run(vcpu: &mut Vcpu, buses: &Buses, control: &Control) -> Result<()> {
     // Before the goal is looked at for the first time: a kick that comes after that look must find this thread.
     vcpu.bind_to_this_thread()?;
     loop {
-        match control.next_step() {
-            Step::Run => {
-                let served = serve(vcpu.run()?, buses);
-                if let Some(exit) = served.map_err(|error| located(error, vcpu))? {
-                    control.end(exit);
-                }
-            }
-            Step::Park => match vcpu.finish_access()? {
-                VcpuExit::Interrupted => {
-                    control.park();
-                    vcpu.note_pause();
-                }
-                exit => {
-                    if let Some(exit) = serve(exit, buses)? {
-                        control.end(exit);
-                    }
-                }
-            },
+        let step = control.next_step();
+        let exit = match step {
+            Step::Run => vcpu.run()?,
+            Step::Park => vcpu.finish_access()?,
             Step::Finish => return Ok(()),
+        };
+        if step == Step::Park && matches!(exit, VcpuExit::Interrupted) {
+            control.park();
+            vcpu.note_pause();
+            continue;
+        }
+        let served = serve(exit, buses);
+        if let Some(exit) = served.map_err(|error| located(error, vcpu))? {
+            control.end(exit);
         }
     }
 }
