@@ -83,7 +83,7 @@ impl Console {
     /// Output to a function, in pieces of at most 4 KiB as they come; no input.
     ///
     /// It is called on the VM's I/O thread and must not block: for as long as it does, the devices on that thread wait. It
-    /// may use the VM's handle.
+    /// may use the VM's handle, and even drop it, but not pause a VM nor wait for one.
     pub fn callback(output: impl FnMut(&[u8]) + Send + 'static) -> Self {
         Self { output: Output::Callback(Box::new(output)), input: Input::None }
     }
