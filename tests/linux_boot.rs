@@ -47,6 +47,12 @@ fn four_vcpus_run() {
     boots_with_vcpus(4);
 }
 
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn sixty_four_vcpus_run() {
+    boots_with_vcpus(64);
+}
+
 /// Fills the free memory with blocks that all differ, then reads all of them back and compares.
 const FILL_MEMORY: &str = r#"
 grep MemTotal /proc/meminfo
