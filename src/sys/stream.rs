@@ -146,6 +146,10 @@ mod tests {
         let flags = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_GETFL) };
         assert_eq!(flags & libc::O_NONBLOCK, 0);
         drop(reader);
+        // A process that another test is just starting holds the reader's end too, until it has become its program.
+        while stream.write(b"x").unwrap_err().kind() == io::ErrorKind::WouldBlock {
+            std::thread::yield_now();
+        }
         assert_eq!(stream.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
@@ -177,6 +181,13 @@ mod tests {
         let mut stream = InputStream::new(reader.as_fd()).unwrap();
         assert_eq!(stream.read(&mut [0; 4]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(writer);
-        assert_eq!(stream.read(&mut [0; 4]).unwrap(), 0);
+        // As above, for the writer's end.
+        let end = loop {
+            match stream.read(&mut [0; 4]) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+                other => break other.unwrap(),
+            }
+        };
+        assert_eq!(end, 0);
     }
 }
