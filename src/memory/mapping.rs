@@ -20,12 +20,20 @@ pub(super) fn map(size: usize, total: u64, backing: MemoryBacking, pages: PageSi
         MemoryBacking::Memfd => map_memfd(size, pages),
     };
     let region = region.map_err(|cause| refused(total, pages, cause))?;
+    // A child process has no business with the guest's memory, nor has a core dump: it holds the guest's secrets, and copying
+    // its page tables would make each fork of the host program slow.
+    advise(&region, libc::MADV_DONTFORK);
+    advise(&region, libc::MADV_DONTDUMP);
     if pages == PageSize::Transparent {
-        // Advice only: where the host has no transparent huge pages the guest still runs, on small ones.
-        // SAFETY: the range is exactly the mapping that was just made.
-        unsafe { libc::madvise(region.as_ptr().cast(), region.size(), libc::MADV_HUGEPAGE) };
+        advise(&region, libc::MADV_HUGEPAGE);
     }
     Ok(region)
+}
+
+/// Advice only: where the host does not take it, the guest still runs.
+fn advise(region: &MmapRegion, advice: libc::c_int) {
+    // SAFETY: the range is exactly one mapping of ours, and none of the advice given here changes what it holds.
+    unsafe { libc::madvise(region.as_ptr().cast(), region.size(), advice) };
 }
 
 // MAP_NORESERVE is left out on purpose: with it the host would promise any amount and kill a process later; without it,
@@ -80,4 +88,34 @@ fn refused(total: u64, pages: PageSize, cause: Cause) -> Error {
         }
     };
     Error::new(ErrorKind::HostMemory, message).with_source(cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The flags of the mapping that `address` is in, as `/proc/self/smaps` abbreviates them.
+    fn flags_at(address: usize) -> String {
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines = smaps.lines().skip_while(|line| !covers(line, address));
+        lines.find_map(|line| line.strip_prefix("VmFlags:")).expect("it is mapped").to_owned() + " "
+    }
+
+    /// Whether this is the first line of a mapping with `address` in it; neighbours of the same kind are one mapping.
+    fn covers(line: &str, address: usize) -> bool {
+        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+        range.is_some_and(|(start, end)| {
+            let number = |text| usize::from_str_radix(text, 16);
+            matches!((number(start), number(end)), (Ok(start), Ok(end)) if (start..end).contains(&address))
+        })
+    }
+
+    #[test]
+    fn neither_a_child_process_nor_a_core_dump_gets_the_guests_memory() {
+        for backing in [MemoryBacking::Anonymous, MemoryBacking::Memfd] {
+            let region = map(1 << 20, 1 << 20, backing, PageSize::Transparent).unwrap();
+            let flags = flags_at(region.as_ptr() as usize);
+            assert!(flags.contains(" dc ") && flags.contains(" dd "), "{backing:?}: {flags}");
+        }
+    }
 }

@@ -57,7 +57,7 @@ impl VmBuilder {
         self.memory(MemoryConfig::mib(mib))
     }
 
-    /// How much RAM, and what the host takes it from.
+    /// How much RAM, and what the host takes it from. It is kept out of child processes and core dumps.
     #[must_use]
     pub fn memory(mut self, memory: MemoryConfig) -> Self {
         self.memory = memory;
