@@ -236,6 +236,26 @@ fn stop_before_start_ends_the_vm() {
 
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
+fn of_several_threads_that_start_a_vm_one_does() {
+    let kernel = Kernel::new(&TinyGuest::power_off());
+    for _ in 0..300 {
+        let vm = tiny(&kernel).build().unwrap();
+        let ready = std::sync::Barrier::new(8);
+        let start = || {
+            ready.wait();
+            vm.start().is_ok()
+        };
+        let started = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).filter(|started| *started).count()
+        });
+        assert_eq!(started, 1);
+        assert!(matches!(vm.wait_timeout(LONG).unwrap(), Exit::Shutdown));
+    }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
 fn the_first_reason_to_end_is_the_one_that_counts() {
     let vm = started(&TinyGuest::power_off(), 1);
     vm.wait_timeout(LONG).unwrap();

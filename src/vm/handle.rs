@@ -69,9 +69,13 @@ impl Vm {
     /// [`ErrorKind::InvalidState`] unless the VM is [`Status::Ready`]; [`ErrorKind::Host`] where the host gives no more
     /// threads, and then the VM has ended.
     pub fn start(&self) -> Result<()> {
-        let vcpus = std::mem::take(&mut *lock(&self.vcpus));
+        let vcpus = {
+            // Under the lock, so that of several callers only the one that starts the VM takes them.
+            let mut vcpus = lock(&self.vcpus);
+            self.control.start(vcpus.len())?;
+            std::mem::take(&mut *vcpus)
+        };
         let count = vcpus.len();
-        self.control.start(count)?;
         for (started, vcpu) in vcpus.into_iter().enumerate() {
             match self.spawn(vcpu) {
                 Ok(thread) => lock(&self.threads).push(thread),
