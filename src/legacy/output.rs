@@ -37,7 +37,8 @@ struct State {
     bytes: VecDeque<u8>,
     /// Nobody will ever take anything.
     discards: bool,
-    hurried: bool,
+    /// Since when somebody is in a hurry.
+    hurried_since: Option<Instant>,
     /// Whoever takes will look by itself soon, and need not be woken for each byte.
     silent: bool,
     /// When the buffer became full, for as long as nothing was taken since.
@@ -61,7 +62,7 @@ impl OutputBuffer {
         let state = State {
             bytes: VecDeque::new(),
             discards: false,
-            hurried: false,
+            hurried_since: None,
             silent: false,
             full_since: None,
             dropped: 0,
@@ -79,14 +80,19 @@ impl OutputBuffer {
         self.shared.drained.notify_all();
     }
 
-    /// Waits until everything was taken, or nothing was for a second; much less after [`hurry`](Self::hurry).
+    /// Waits until everything was taken, or nothing was for a second. After [`hurry`](Self::hurry) it ends soon in any case.
     pub(crate) fn wait_drained(&self) {
         self.announce();
         let mut state = self.state();
-        let mut last_progress = Instant::now();
+        let begin = Instant::now();
+        let mut last_progress = begin;
         while !state.bytes.is_empty() {
-            let patience = if state.hurried { LAST_PATIENCE_IN_A_HURRY } else { LAST_PATIENCE };
-            let left = patience.saturating_sub(last_progress.elapsed());
+            let (from, patience) = match state.hurried_since {
+                // However steadily the reader takes: whoever is in a hurry has a limit.
+                Some(since) => (since.max(begin), LAST_PATIENCE_IN_A_HURRY),
+                None => (last_progress, LAST_PATIENCE),
+            };
+            let left = patience.saturating_sub(from.elapsed());
             if left.is_zero() {
                 return;
             }
@@ -100,7 +106,7 @@ impl OutputBuffer {
 
     /// Cuts present and later waiting for the reader short.
     pub(crate) fn hurry(&self) {
-        self.state().hurried = true;
+        self.state().hurried_since.get_or_insert_with(Instant::now);
         self.shared.drained.notify_all();
     }
 
@@ -248,6 +254,24 @@ mod tests {
         buffer.hurry();
         buffer.wait_drained();
         assert!((LAST_PATIENCE_IN_A_HURRY..LAST_PATIENCE).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    }
+
+    #[test]
+    fn a_reader_that_takes_a_little_now_and_then_does_not_hold_up_who_is_in_a_hurry() {
+        let mut buffer = OutputBuffer::new().unwrap();
+        buffer.write_all(&[b'x'; 100]).unwrap();
+        let reader = buffer.clone();
+        let thread = std::thread::spawn(move || {
+            while take(&reader, 1).len() == 1 {
+                std::thread::sleep(LAST_PATIENCE_IN_A_HURRY / 4);
+            }
+        });
+        buffer.hurry();
+        let begin = Instant::now();
+        buffer.wait_drained();
+        assert!(begin.elapsed() < 10 * LAST_PATIENCE_IN_A_HURRY, "{:?}", begin.elapsed());
+        buffer.discard();
+        thread.join().unwrap();
     }
 
     #[test]
