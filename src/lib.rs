@@ -57,6 +57,7 @@ pub mod bus;
 mod config;
 mod console;
 mod error;
+pub mod event;
 mod ffi;
 pub mod kvm;
 mod legacy;
@@ -68,12 +69,22 @@ pub mod testing;
 pub mod virtio;
 mod vm;
 
-pub use block::Disk;
+/// What a disk consists of: the open seam under it, and the parts to build layers of.
+pub mod disk {
+    pub use crate::block::{ByteRange, DiskBackend, DiskInfo, Done, FileBackend, Operation, Slab, Tag};
+}
+
+/// What a network card consists of: the open seam under it.
+pub mod nic {
+    pub use crate::net::{Delivery, Need, NicBackend, NicInfo, Offloads, RxBatch, TxBatch, TxFrame, VnetHeader};
+}
+
+pub use block::{Disk, DiskHandle};
 pub use config::{Boot, BootProtocol, Discovery, Engine, MemoryBacking, MemoryConfig, PageSize};
 pub use console::Console;
 pub use error::{Error, ErrorKind, Result};
-pub use memory::{GuestAddress, GuestMemory, MemoryRegion};
-pub use net::Nic;
+pub use event::IoThread;
+pub use memory::{Buffer, GuestAddress, GuestMemory, GuestRanges, HostBuffer, MemoryRegion};
+pub use net::{Nic, NicHandle};
 pub use sys::EventFd;
-pub use virtio::IoThread;
 pub use vm::{Exit, ResetCause, Status, Vm, VmBuilder};

@@ -1,65 +1,55 @@
 //! Devices that come and go leave nothing behind in the process. Alone in its program, since it counts what that has open.
 
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 
+use vmcell::event::{Interest, Io, Token, Wants};
 use vmcell::testing::{Buffer, DriverQueue, MmioDriver, patterned_memory};
-use vmcell::virtio::{
-    Activation, BackendEvent, BackendInterest, BackendSource, MmioTransport, Progress, Queue, VirtioDevice,
-};
+use vmcell::virtio::{Activation, DeviceInfo, MmioTransport, Queues, VirtioDevice};
 use vmcell::{GuestAddress, GuestMemory, IoThread};
 
 /// Answers each chain, and waits for a socket that never says anything.
 struct Device {
-    socket: Arc<OwnedFd>,
-    queue: Option<Queue>,
+    socket: Arc<UnixDatagram>,
+    token: Option<Token>,
 }
 
 impl Device {
     fn new() -> (Box<Self>, UnixDatagram) {
         let (socket, other) = UnixDatagram::pair().expect("the host gives sockets");
-        (Box::new(Self { socket: Arc::new(socket.into()), queue: None }), other)
+        (Box::new(Self { socket: Arc::new(socket), token: None }), other)
     }
 }
 
 impl VirtioDevice for Device {
-    fn device_id(&self) -> u32 {
-        42
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo::new(42, &[16, 16])
     }
 
-    fn queue_max_sizes(&self) -> &[u16] {
-        &[16, 16]
-    }
-
-    fn activate(&mut self, mut activation: Activation) -> vmcell::Result<()> {
-        self.queue = activation.take_queue(0);
+    fn attach(&mut self, io: &mut Io) -> vmcell::Result<()> {
+        self.token = Some(io.token());
         Ok(())
     }
 
-    fn process_queue(&mut self, _index: u16) -> vmcell::Result<Progress> {
-        if let Some(chain) = self.queue.as_ref().map(Queue::pop).transpose()?.flatten() {
-            chain.complete(1);
-            return Ok(Progress::More);
+    fn activate(&mut self, _io: &mut Io, _activation: Activation) -> vmcell::Result<()> {
+        Ok(())
+    }
+
+    fn process_queue(&mut self, io: &mut Io, queues: &mut Queues, index: u16) -> vmcell::Result<()> {
+        let Some(queue) = queues.get(index) else { return Ok(()) };
+        while let Some(chain) = queue.pop(io)? {
+            queue.complete(chain, 1);
         }
-        Ok(Progress::Done)
-    }
-
-    fn backend_sources(&self) -> Vec<BackendSource> {
-        vec![BackendSource { token: 7, fd: Arc::clone(&self.socket) }]
-    }
-
-    fn backend_interest(&self, _token: usize) -> BackendInterest {
-        BackendInterest { readable: true, writable: false }
-    }
-
-    fn process_backend(&mut self, _token: usize, _event: BackendEvent) -> vmcell::Result<()> {
         Ok(())
     }
 
-    fn reset(&mut self) {
-        self.queue = None;
+    fn wants(&self, wants: &mut Wants) {
+        if let Some(token) = self.token {
+            wants.descriptor(token, &self.socket, Interest::Readable);
+        }
     }
+
+    fn reset(&mut self, _io: &mut Io) {}
 }
 
 fn serve_once(memory: &GuestMemory, io_thread: &IoThread) {

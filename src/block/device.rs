@@ -1,17 +1,21 @@
 //! The virtio-block device: config space, and each chain from the queue to its status byte.
 
-use std::io;
-use std::time::{Duration, Instant};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
-use super::backend::{Backend, Operation};
+use super::backend::{DiskBackend, DiskInfo, Done, Operation};
+use super::control::{Change, Control};
+use super::job::{Cutter, Job, Work, len};
 use super::request::{
-    DATA_OFFSET, Limits, MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS, MAX_ZEROES_RANGES, MAX_ZEROES_SECTORS, Refusal,
-    Request, SECTOR, Status, parse,
+    Limits, MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS, MAX_ZEROES_RANGES, MAX_ZEROES_SECTORS, Refusal, Request, Status,
+    parse,
 };
-use crate::error::Result;
-use crate::memory::{GuestMemory, IoRanges};
+use super::tag::Slab;
+use crate::error::{ErrorKind, Result};
+use crate::event::{Cause, Event, Io, Token, Wants};
+use crate::memory::Buffer;
 use crate::virtio::spec::device_id;
-use crate::virtio::{Activation, Chain, Progress, Queue, Segment, VirtioDevice, read_config_bytes};
+use crate::virtio::{Activation, Chain, DeviceInfo, DeviceState, Guarded, Queue, Queues, VirtioDevice};
 
 /// Feature bits (5.2.3).
 pub(super) mod feature {
@@ -26,168 +30,346 @@ pub(super) mod feature {
 const QUEUE_SIZE: u16 = 256;
 /// Data segments of one request: a chain has a header and a status beside them.
 const MAX_SEGMENTS: u32 = QUEUE_SIZE as u32 - 2;
-/// Requests served before the other devices on the thread get their turn.
-const BATCH: usize = 32;
-/// The driver is not left waiting for a batch that takes longer than this.
-const SLOW: Duration = Duration::from_micros(200);
+/// What an operation without data counts in a turn, in bytes.
+const BARE_CHARGE: u64 = 4096;
+/// What a completion counts in a turn, in bytes.
+const DONE_CHARGE: u64 = 512;
 /// The config space as far as we have fields (5.2.4).
 const CONFIG_LEN: usize = 60;
 
-pub(crate) struct Block {
-    backend: Box<dyn Backend>,
-    limits: Limits,
-    serial: [u8; 20],
-    running: Option<Running>,
-}
+/// There is nothing to save beside features and queues; a number for the day that there is.
+const STATE_VERSION: u32 = 1;
 
-struct Running {
-    queue: Queue,
-    memory: GuestMemory,
-    /// The driver does not flush, so each write is made stable by itself (5.2.5).
-    write_through: bool,
+pub(crate) struct Block {
+    backend: Guarded<dyn DiskBackend>,
+    read_only: bool,
+    serial: [u8; 20],
+    cutter: Cutter,
+    /// Requests of which the backend has an operation.
+    jobs: Slab<Job>,
+    /// Requests whose next operation is still to be submitted.
+    waiting: VecDeque<Job>,
+    /// Operations in flight of a life that a reset has ended.
+    stale: usize,
+    /// The backend had no room; nothing is submitted until something happens.
+    full: bool,
+    control: Arc<Control>,
+    control_token: Option<Token>,
+    change: Option<Change>,
 }
 
 impl Block {
-    pub(super) fn new(backend: Box<dyn Backend>, limits: Limits, serial: &str) -> Self {
+    pub(super) fn new(
+        backend: Box<dyn DiskBackend>,
+        info: DiskInfo,
+        read_only: bool,
+        serial: &str,
+        control: Arc<Control>,
+    ) -> Self {
         let mut padded = [0; 20];
         for (to, from) in padded.iter_mut().zip(serial.bytes()) {
             *to = from;
         }
-        Self { backend, limits, serial: padded, running: None }
+        Self {
+            backend: Guarded::new(backend, ErrorKind::Disk),
+            read_only,
+            serial: padded,
+            cutter: Cutter { info, write_through: false, lists: Vec::new() },
+            jobs: Slab::new(QUEUE_SIZE.into()),
+            waiting: VecDeque::new(),
+            stale: 0,
+            full: false,
+            control,
+            control_token: None,
+            change: None,
+        }
     }
 
-    fn config(&self) -> [u8; CONFIG_LEN] {
-        let mut config = [0; CONFIG_LEN];
-        let mut put = |at: usize, bytes: &[u8]| {
-            for (to, from) in config.iter_mut().skip(at).zip(bytes) {
-                *to = *from;
+    fn limits(&self) -> Limits {
+        Limits::new(&self.cutter.info, self.read_only)
+    }
+
+    /// Moves everything on as far as the turn and the backend allow.
+    fn pump(&mut self, io: &mut Io, mut queue: Option<&mut Queue>) -> Result<()> {
+        loop {
+            let done = self.take_completions(io, queue.as_deref_mut())?;
+            self.apply_change(io)?;
+            let begun = self.submit_requests(io, queue.as_deref_mut())?;
+            if begun {
+                self.backend.call(|backend| backend.commit(io))?;
             }
-        };
-        let sector = u32::try_from(SECTOR).unwrap_or_default();
-        put(0, &self.limits.capacity.to_le_bytes());
-        put(12, &MAX_SEGMENTS.to_le_bytes());
-        put(20, &sector.to_le_bytes());
-        if !self.limits.read_only {
-            put(36, &MAX_DISCARD_SECTORS.to_le_bytes());
-            put(40, &MAX_DISCARD_RANGES.to_le_bytes());
-            // Ranges need not be aligned to more than a sector.
-            put(44, &1u32.to_le_bytes());
-            put(48, &MAX_ZEROES_SECTORS.to_le_bytes());
-            put(52, &MAX_ZEROES_RANGES.to_le_bytes());
-            put(56, &[1]);
+            if !(done || begun) || io.spent() {
+                return Ok(());
+            }
         }
-        config
+    }
+
+    fn take_completions(&mut self, io: &mut Io, mut queue: Option<&mut Queue>) -> Result<bool> {
+        let mut any = false;
+        while !io.spent() {
+            let Some(done) = self.backend.call(|backend| backend.completed(io))? else { break };
+            any = true;
+            self.full = false;
+            io.charge(DONE_CHARGE);
+            self.take(done, queue.as_deref_mut())?;
+        }
+        Ok(any)
+    }
+
+    /// An operation is done: its request goes on, or is.
+    fn take(&mut self, done: Done, queue: Option<&mut Queue>) -> Result<()> {
+        let Done { tag, operation, result, .. } = done;
+        let Some(mut job) = self.jobs.remove(tag) else {
+            let Some(stale) = self.stale.checked_sub(1) else {
+                return Err(self.backend.condemn("completed an operation that it does not have"));
+            };
+            self.stale = stale;
+            self.recycle(operation);
+            return Ok(());
+        };
+        job.advance(&operation);
+        self.recycle(operation);
+        let Some(queue) = queue else { return Ok(()) };
+        match result {
+            Ok(()) => self.go_on(job, queue),
+            Err(_) => answer(queue, job.into_chain(), Status::IoError, 0),
+        }
+        Ok(())
+    }
+
+    fn recycle(&mut self, operation: Operation) {
+        if let Operation::Read { into: Buffer::Guest(ranges), .. }
+        | Operation::Write { from: Buffer::Guest(ranges), .. } = operation
+        {
+            self.cutter.lists.push(ranges.into_list());
+        }
+    }
+
+    /// Cuts the next operation of a request, or answers it if there is none.
+    fn go_on(&mut self, mut job: Job, queue: &mut Queue) {
+        match job.next(&mut self.cutter, queue.lessor()) {
+            Ok(Some(operation)) => {
+                job.keep(operation);
+                self.waiting.push_back(job);
+            }
+            Ok(None) => {
+                let written = job.data_written();
+                answer(queue, job.into_chain(), Status::Ok, written);
+            }
+            Err(_) => answer(queue, job.into_chain(), Status::IoError, 0),
+        }
+    }
+
+    fn submit_requests(&mut self, io: &mut Io, mut queue: Option<&mut Queue>) -> Result<bool> {
+        let mut any = false;
+        while self.may_submit() && !io.spent() {
+            if let Some(job) = self.waiting.pop_front() {
+                any |= self.submit(io, job)?;
+                continue;
+            }
+            let Some(queue) = queue.as_deref_mut() else { break };
+            let Some(chain) = queue.pop(io)? else { break };
+            self.begin(queue, chain);
+        }
+        Ok(any)
+    }
+
+    fn may_submit(&self) -> bool {
+        !self.full && !self.jobs.is_full() && self.change.is_none()
+    }
+
+    fn submit(&mut self, io: &mut Io, mut job: Job) -> Result<bool> {
+        let Some(operation) = job.take_cut() else { return Ok(false) };
+        let was_begun = job.has_begun();
+        job.begin();
+        io.charge(len(&operation).max(BARE_CHARGE));
+        let tag = match self.jobs.insert(job) {
+            Ok(tag) => tag,
+            // It was asked whether there is room.
+            Err(_) => return Ok(false),
+        };
+        let refused = self.backend.call(|backend| backend.submit(io, tag, operation))?;
+        if let Err(operation) = refused
+            && let Some(mut job) = self.jobs.remove(tag)
+        {
+            job.refused(operation, was_begun);
+            self.waiting.push_front(job);
+            self.full = true;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Takes a new request up, or answers it right away.
+    fn begin(&mut self, queue: &mut Queue, chain: Chain) {
+        let work = match parse(&chain, self.limits()) {
+            Ok(Request::Read(range)) => Work::Read(range),
+            Ok(Request::Write(range)) => Work::Write(range),
+            Ok(Request::Flush) => Work::Flush,
+            Ok(Request::Discard(ranges)) => Work::Discard { ranges, position: 0 },
+            Ok(Request::WriteZeroes { range, unmap }) => Work::WriteZeroes { range, unmap },
+            Ok(Request::Serial(len)) => return self.tell_serial(queue, chain, len),
+            Err(Refusal::Status(status)) => return answer(queue, chain, status, 0),
+            Err(Refusal::NoStatus) => return queue.complete(chain, 0),
+        };
+        self.go_on(Job::new(chain, work), queue);
+    }
+
+    fn tell_serial(&self, queue: &mut Queue, chain: Chain, len: u32) {
+        let bytes = usize::try_from(len).ok().and_then(|len| self.serial.get(..len)).unwrap_or(&self.serial);
+        match chain.write(0, bytes) {
+            Ok(()) => answer(queue, chain, Status::Ok, len),
+            Err(_) => answer(queue, chain, Status::IoError, 0),
+        }
+    }
+
+    fn take_control(&mut self, io: &mut Io) -> Result<()> {
+        if self.change.is_none() {
+            self.change = self.control.take();
+        }
+        if let Some(Change::Refresh) = self.change {
+            self.change = None;
+            self.backend.call(|backend| backend.refresh(io))?;
+            io.info_changed();
+        }
+        Ok(())
+    }
+
+    /// Exchanges the backend, once the present one has nothing in flight.
+    fn apply_change(&mut self, io: &mut Io) -> Result<()> {
+        if !self.jobs.is_empty() || self.stale > 0 {
+            return Ok(());
+        }
+        let Some(change) = self.change.take() else { return Ok(()) };
+        if let Change::Replace(replacement) = change
+            && let Some((backend, reply)) = replacement.begin()
+        {
+            let mut next = Guarded::new(backend, ErrorKind::Disk);
+            let attached = next.call(|backend| backend.attach(io))?;
+            let past = match attached {
+                Ok(()) => Ok(std::mem::replace(&mut self.backend, next).into_inner()),
+                Err(error) => Err(error),
+            };
+            self.full = false;
+            io.info_changed();
+            reply.send(past);
+        }
+        self.take_control(io)
     }
 }
 
 impl VirtioDevice for Block {
-    fn device_id(&self) -> u32 {
-        device_id::BLOCK
-    }
-
-    fn features(&self) -> u64 {
+    fn info(&self) -> DeviceInfo {
         let common = 1 << feature::SEG_MAX | 1 << feature::BLK_SIZE | 1 << feature::FLUSH;
         let writing = 1 << feature::DISCARD | 1 << feature::WRITE_ZEROES;
-        common | if self.limits.read_only { 1 << feature::RO } else { writing }
+        let own = common | if self.read_only { 1 << feature::RO } else { writing };
+        DeviceInfo::new(device_id::BLOCK, &[QUEUE_SIZE]).features(own)
     }
 
-    fn queue_max_sizes(&self) -> &[u16] {
-        &[QUEUE_SIZE]
-    }
-
-    fn read_config(&self, offset: u64, data: &mut [u8]) {
-        read_config_bytes(&self.config(), offset, data);
-    }
-
-    fn activate(&mut self, mut activation: Activation) -> Result<()> {
-        let write_through = !activation.has(feature::FLUSH);
-        self.running =
-            activation.take_queue(0).map(|queue| Running { queue, memory: activation.memory.clone(), write_through });
-        Ok(())
-    }
-
-    fn process_queue(&mut self, _index: u16) -> Result<Progress> {
-        let Some(running) = &self.running else { return Ok(Progress::Done) };
-        let mut told = Instant::now();
-        for _ in 0..BATCH {
-            let Some(chain) = running.queue.pop()? else { return Ok(Progress::Done) };
-            serve(self.backend.as_mut(), running, self.limits, &self.serial, chain);
-            if told.elapsed() > SLOW {
-                running.queue.notify();
-                told = Instant::now();
-            }
+    fn config(&mut self) -> Vec<u8> {
+        if let Some(info) = self.backend.look(|backend| backend.info()).filter(|info| info.check().is_ok()) {
+            self.cutter.info.capacity = info.capacity;
         }
-        Ok(Progress::More)
+        config_space(&self.cutter.info, self.read_only)
     }
 
-    fn reset(&mut self) {
-        self.running = None;
+    fn attach(&mut self, io: &mut Io) -> Result<()> {
+        let token = io.token();
+        self.control_token = Some(token);
+        self.control.set_waker(io.waker(token));
+        self.backend.call(|backend| backend.attach(io))?
+    }
+
+    fn activate(&mut self, io: &mut Io, activation: Activation) -> Result<()> {
+        self.cutter.write_through = !activation.has(feature::FLUSH);
+        self.full = false;
+        self.take_control(io)
+    }
+
+    fn process_queue(&mut self, io: &mut Io, queues: &mut Queues, index: u16) -> Result<()> {
+        self.pump(io, queues.get(index))
+    }
+
+    fn woken(&mut self, io: &mut Io, queues: &mut Queues, event: &Event) -> Result<()> {
+        if self.control_token == Some(event.token) {
+            self.take_control(io)?;
+        } else if event.cause != Cause::Again {
+            self.backend.call(|backend| backend.woken(io, event))?;
+            self.full = false;
+        }
+        self.pump(io, queues.get(0))
+    }
+
+    fn wants(&self, wants: &mut Wants) {
+        self.backend.look(|backend| backend.wants(wants));
+    }
+
+    fn quiesce(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
+        let Some(queue) = queues.get(0) else { return Ok(()) };
+        // Of those that have not begun there is one at most, and it was taken last.
+        if self.waiting.back().is_some_and(|job| !job.has_begun())
+            && let Some(mut job) = self.waiting.pop_back()
+        {
+            if let Some(operation) = job.take_cut() {
+                self.recycle(operation);
+            }
+            queue.put_back(job.into_chain())?;
+        }
+        self.pump(io, Some(queue))
+    }
+
+    fn reset(&mut self, io: &mut Io) {
+        self.stale = self.stale.saturating_add(self.jobs.len());
+        self.jobs.clear();
+        self.waiting.clear();
+        // One that has broken a rule is not asked; what it holds, it holds.
+        let _ = self.backend.call(|backend| backend.cancel(io));
+        let _ = self.pump(io, None);
+    }
+
+    fn save(&self) -> Result<DeviceState> {
+        Ok(DeviceState::new(STATE_VERSION, []))
     }
 }
 
-/// Carries out one chain, and completes it with its status.
-fn serve(backend: &mut dyn Backend, running: &Running, limits: Limits, serial: &[u8], chain: Chain) {
-    let outcome = match parse(&chain, limits) {
-        Ok(request) => carry_out(backend, running, serial, &chain, request).map_err(|_| Status::IoError),
-        Err(Refusal::Status(status)) => Err(status),
-        Err(Refusal::NoStatus) => return chain.complete(0),
-    };
-    let (status, data) = match outcome {
-        Ok(written) => (Status::Ok, written),
-        Err(status) => (status, 0),
-    };
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.control.end();
+    }
+}
+
+/// Completes a chain with its status, which is its last byte; `data` bytes of its first ones were written.
+fn answer(queue: &mut Queue, chain: Chain, status: Status, data: u32) {
     let last = chain.writable_len().saturating_sub(1);
-    let written = if chain.write(last, &[status as u8]).is_ok() { data.saturating_add(1) } else { 0 };
-    chain.complete(written);
+    // What is claimed as written begins with the first byte (2.7.8.2): the status counts if nothing is missing before it.
+    let written = match chain.write(last, &[status as u8]) {
+        Ok(()) if data == last => data.saturating_add(1),
+        Ok(()) | Err(_) => data,
+    };
+    queue.complete(chain, written);
 }
 
-/// Says how many bytes of data were written to the guest.
-fn carry_out(
-    backend: &mut dyn Backend,
-    running: &Running,
-    serial: &[u8],
-    chain: &Chain,
-    request: Request,
-) -> io::Result<u32> {
-    match request {
-        Request::Read(range) => {
-            let len = chain.writable_len().saturating_sub(1);
-            let data = ranges(&running.memory, chain.writable_range(0, len))?;
-            backend.run(&Operation::Read { offset: range.offset, data })?;
-            return Ok(len);
+fn config_space(info: &DiskInfo, read_only: bool) -> Vec<u8> {
+    let mut config = vec![0; CONFIG_LEN];
+    let mut put = |at: usize, bytes: &[u8]| {
+        for (to, from) in config.iter_mut().skip(at).zip(bytes) {
+            *to = *from;
         }
-        Request::Write(range) => {
-            let data = ranges(&running.memory, chain.readable_range(DATA_OFFSET, u32::MAX))?;
-            backend.run(&Operation::Write { offset: range.offset, data })?;
-            settle(backend, running)?;
-        }
-        Request::Flush => backend.run(&Operation::Flush)?,
-        Request::Serial(len) => {
-            let len_bytes = usize::try_from(len).unwrap_or_default();
-            chain.write(0, serial.get(..len_bytes).unwrap_or(serial)).map_err(io::Error::other)?;
-            return Ok(len);
-        }
-        Request::Discard(ranges) => {
-            for range in ranges.into_iter().filter(|range| range.len > 0) {
-                backend.run(&Operation::Discard(range))?;
-            }
-        }
-        Request::WriteZeroes { range, unmap } => {
-            if range.len > 0 {
-                backend.run(&Operation::WriteZeroes { range, unmap })?;
-                settle(backend, running)?;
-            }
-        }
+    };
+    let limits = Limits::new(info, read_only);
+    put(0, &limits.capacity.to_le_bytes());
+    put(12, &MAX_SEGMENTS.to_le_bytes());
+    put(20, &info.block_size.to_le_bytes());
+    if !read_only {
+        put(36, &MAX_DISCARD_SECTORS.to_le_bytes());
+        put(40, &MAX_DISCARD_RANGES.to_le_bytes());
+        // Ranges are aligned to a block, in sectors.
+        put(44, &u32::try_from(limits.block).unwrap_or(1).to_le_bytes());
+        put(48, &MAX_ZEROES_SECTORS.to_le_bytes());
+        put(52, &MAX_ZEROES_RANGES.to_le_bytes());
+        put(56, &[1]);
     }
-    Ok(0)
-}
-
-fn settle(backend: &mut dyn Backend, running: &Running) -> io::Result<()> {
-    if running.write_through { backend.run(&Operation::Flush) } else { Ok(()) }
-}
-
-fn ranges(memory: &GuestMemory, segments: impl Iterator<Item = Segment>) -> io::Result<IoRanges> {
-    IoRanges::new(memory, segments.map(|segment| (segment.gpa, segment.len))).map_err(io::Error::other)
+    config
 }
 
 #[cfg(test)]

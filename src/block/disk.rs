@@ -1,21 +1,24 @@
-//! A disk as a user gives it: which file, and how the guest sees it.
+//! A disk as a user gives it: which file or backend, and how the guest sees it.
 
-use std::fs::{File, Metadata};
-use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use super::backend::{DiskBackend, DiskInfo};
+use super::control::Control;
 use super::device::Block;
-use super::file::FileBackend;
-use super::request::{Limits, SECTOR};
+use super::medium::{self, Identity};
+use super::sync::{DiskFile, FileBackend};
 use crate::config::{DiskConfig, Engine};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::{is_writable, open_disk, try_lock};
-use crate::virtio::IoThread;
+use crate::event::{IoThread, Placement};
+use crate::sys::open_disk;
 
-/// A raw file or block device that the guest gets as a disk.
+/// What the guest gets as a disk: a raw file, a block device, or a backend of your own.
 ///
-/// Its capacity is the file's size in whole sectors of 512 bytes, taken when the VM is built. While the VM lives the file
+/// The capacity of a file is its size in whole sectors of 512 bytes, taken when the VM is built. While the VM lives the file
 /// is locked (an advisory lock of the open file), so that it cannot be given to another VM for writing at the same time.
 /// Its content is never looked at: a disk is raw.
 ///
@@ -30,20 +33,18 @@ use crate::virtio::IoThread;
 /// # std::fs::remove_dir_all(&dir).unwrap();
 /// # Ok::<(), vmcell::Error>(())
 /// ```
-#[derive(Debug)]
 pub struct Disk {
-    file: File,
+    medium: Medium,
     name: String,
-    path: Option<PathBuf>,
     config: DiskConfig,
     io_thread: Option<IoThread>,
+    control: Arc<Control>,
 }
 
-/// Two disks of the same identity are the same storage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Identity {
-    File { device: u64, inode: u64 },
-    BlockDevice(u64),
+/// What the guest's data lie on.
+enum Medium {
+    File { file: File, path: Option<PathBuf> },
+    Backend { backend: Box<dyn DiskBackend>, never_blocks: bool },
 }
 
 impl Disk {
@@ -53,31 +54,53 @@ impl Disk {
     /// then.
     ///
     /// # Errors
-    /// [`ErrorKind::Disk`] where it is missing, may not be read, is empty, or is neither a regular file nor a block device.
+    /// [`ErrorKind::Disk`] if it is missing, may not be read, is empty, or is neither a regular file nor a block device.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let name = path.display().to_string();
-        let cannot = |e: io::Error| refused(&name, "cannot be opened").with_source(e);
+        let cannot = |e: io::Error| medium::refused(&name, "cannot be opened").with_source(e);
         // Looked at first: opening some devices has effects, and a socket cannot be opened at all.
-        check_type(&name, &path.metadata().map_err(cannot)?)?;
+        medium::check_type(&name, &path.metadata().map_err(cannot)?)?;
         let file = open_disk(path, false).map_err(cannot)?;
-        Self::new(file, name, Some(path.to_owned()))
+        Self::on_file(file, name, Some(path.to_owned()))
     }
 
     /// Takes a file or block device that the caller opened, for reading and writing unless the disk will be
     /// [read-only](Self::read_only).
     ///
     /// # Errors
-    /// [`ErrorKind::Disk`] where it is empty, or is neither a regular file nor a block device.
+    /// [`ErrorKind::Disk`] if it is empty, or is neither a regular file nor a block device.
     pub fn from_file(file: File) -> Result<Self> {
-        Self::new(file, "from a file".to_owned(), None)
+        Self::on_file(file, "from a file".to_owned(), None)
     }
 
-    fn new(file: File, name: String, path: Option<PathBuf>) -> Result<Self> {
-        let disk = Self { file, name, path, config: DiskConfig::default(), io_thread: None };
-        check_type(&disk.name, &disk.metadata()?)?;
-        disk.capacity()?;
-        Ok(disk)
+    /// Puts a backend of your own under the disk; see [`DiskBackend`] for its rules.
+    ///
+    /// It is served by a thread of its own, so that one that blocks harms only its disk, unless another thread is
+    /// [chosen](Self::io_thread) or the caller [vouches](Self::never_blocks) that it never does.
+    ///
+    /// ```
+    /// use vmcell::Disk;
+    /// use vmcell::disk::{FileBackend, DiskBackend};
+    ///
+    /// # let file = vmcell::testing::memory_disk(4096);
+    /// let backend = FileBackend::new(file)?; // or one of your own, on top of this one
+    /// let disk = Disk::backend(backend).never_blocks();
+    /// # Ok::<(), vmcell::Error>(())
+    /// ```
+    pub fn backend(backend: impl DiskBackend + 'static) -> Self {
+        let medium = Medium::Backend { backend: Box::new(backend), never_blocks: false };
+        Self::new(medium, "on a backend".to_owned())
+    }
+
+    fn on_file(file: File, name: String, path: Option<PathBuf>) -> Result<Self> {
+        medium::check_type(&name, &medium::metadata(&name, &file)?)?;
+        medium::size(&name, &file)?;
+        Ok(Self::new(Medium::File { file, path }, name))
+    }
+
+    fn new(medium: Medium, name: String) -> Self {
+        Self { medium, name, config: DiskConfig::default(), io_thread: None, control: Arc::default() }
     }
 
     /// Whether the guest may only read. The default is that it may write.
@@ -94,7 +117,7 @@ impl Disk {
         self
     }
 
-    /// How requests reach the file.
+    /// How requests reach the file. Means nothing to a [backend](Self::backend).
     #[must_use]
     pub fn engine(mut self, engine: Engine) -> Self {
         self.config.engine = engine;
@@ -108,9 +131,28 @@ impl Disk {
         self
     }
 
-    /// The thread that was asked for.
-    pub(crate) fn chosen_io_thread(&self) -> Option<&IoThread> {
-        self.io_thread.as_ref()
+    /// Vouches that the [backend](Self::backend) never blocks, so that it may share the VM's own thread. Disks on files
+    /// never do.
+    #[must_use]
+    pub fn never_blocks(mut self) -> Self {
+        if let Medium::Backend { never_blocks, .. } = &mut self.medium {
+            *never_blocks = true;
+        }
+        self
+    }
+
+    /// A handle by which the disk can be changed while its VM runs.
+    pub fn handle(&self) -> DiskHandle {
+        DiskHandle { control: Arc::clone(&self.control), read_only: self.config.read_only }
+    }
+
+    /// The thread that is to serve it.
+    pub(crate) fn placement(&self) -> Placement {
+        match (&self.io_thread, &self.medium) {
+            (Some(io_thread), _) => Placement::Chosen(io_thread.clone()),
+            (None, Medium::Backend { never_blocks: false, .. }) => Placement::Alone,
+            (None, Medium::Backend { .. } | Medium::File { .. }) => Placement::Shared,
+        }
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
@@ -122,106 +164,112 @@ impl Disk {
         &self.name
     }
 
-    pub(crate) fn identity(&self) -> Result<Identity> {
-        Ok(identity(&self.metadata()?))
+    /// Which storage it is, if that can be said.
+    pub(crate) fn identity(&self) -> Result<Option<Identity>> {
+        match &self.medium {
+            Medium::File { file, .. } => {
+                medium::metadata(&self.name, file).map(|metadata| Some(Identity::of(&metadata)))
+            }
+            Medium::Backend { .. } => Ok(None),
+        }
     }
 
     /// Makes the device: opens the file for writing, if the guest may, and locks it.
     ///
     /// # Errors
-    /// [`ErrorKind::Disk`] where it cannot be written to, is in use by another VM, or became another file;
-    /// [`ErrorKind::InvalidConfig`] for a serial number that is too long.
-    pub(crate) fn build(mut self) -> Result<Block> {
+    /// [`ErrorKind::Disk`] if it cannot be written to, is in use by another VM, or became another file, or if the backend
+    /// is like no disk; [`ErrorKind::InvalidConfig`] for a serial number that is too long.
+    pub(crate) fn build(self) -> Result<Block> {
+        let (serial, read_only, control) =
+            (self.config.serial.clone(), self.config.read_only, Arc::clone(&self.control));
+        let (backend, info) = self.into_backend()?;
+        Ok(Block::new(backend, info, read_only, &serial, control))
+    }
+
+    fn into_backend(self) -> Result<(Box<dyn DiskBackend>, DiskInfo)> {
         self.config.validate()?;
-        if !self.config.read_only {
-            self.make_writable()?;
-        }
-        self.lock()?;
-        let limits = Limits { capacity: self.capacity()?, read_only: self.config.read_only };
-        let backend = match self.config.engine {
-            Engine::Sync => Box::new(FileBackend::new(self.file)),
-        };
-        Ok(Block::new(backend, limits, &self.config.serial))
-    }
-
-    fn make_writable(&mut self) -> Result<()> {
-        let read_only_hint = "is not writable (a disk that the guest only reads must be made read-only)";
-        let Some(path) = &self.path else {
-            let writable = is_writable(&self.file).map_err(|e| self.refused("cannot be used").with_source(e))?;
-            return if writable { Ok(()) } else { Err(self.refused(read_only_hint)) };
-        };
-        let file = open_disk(path, true).map_err(|e| self.refused(read_only_hint).with_source(e))?;
-        let metadata = file.metadata().map_err(|e| self.refused("cannot be used").with_source(e))?;
-        if identity(&metadata) != self.identity()? {
-            return Err(self.refused("was replaced by another file since it was given"));
-        }
-        self.file = file;
-        Ok(())
-    }
-
-    fn lock(&self) -> Result<()> {
-        match try_lock(&self.file, !self.config.read_only) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                let why = if self.config.read_only {
-                    "is in use for writing by another VM or process"
-                } else {
-                    "is in use by another VM or process, and only one may write to it"
+        let backend: Box<dyn DiskBackend> = match self.medium {
+            Medium::Backend { backend, .. } => backend,
+            Medium::File { file, path } => {
+                let file = match path {
+                    _ if self.config.read_only => file,
+                    None => medium::check_writable(&self.name, file)?,
+                    Some(path) => medium::reopen_writable(&self.name, &file, &path)?,
                 };
-                Err(self.refused(why))
+                medium::lock(&self.name, &file, self.config.read_only)?;
+                let size = medium::size(&self.name, &file)?;
+                match self.config.engine {
+                    Engine::Sync => Box::new(FileBackend::on(DiskFile::new(file), size)),
+                }
             }
-            // Not every file system has locks, and they only guard against mistakes.
-            _ => Ok(()),
+        };
+        let info = backend.info();
+        info.check()?;
+        Ok((backend, info))
+    }
+}
+
+/// Changes a disk while its VM runs. A clone changes the same disk; may be used from any thread.
+///
+/// ```no_run
+/// # fn main() -> vmcell::Result<()> {
+/// use vmcell::Disk;
+///
+/// let disk = Disk::open("data.img")?;
+/// let handle = disk.handle();
+/// // ... once the VM runs, and `data.img` was made larger:
+/// handle.refresh(); // the guest is told, and may grow its file system
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct DiskHandle {
+    control: Arc<Control>,
+    read_only: bool,
+}
+
+impl DiskHandle {
+    /// Says that the size of the file or block device may have changed. The disk looks at it soon, and tells the guest's
+    /// driver if so. Never blocks.
+    pub fn refresh(&self) {
+        self.control.refresh();
+    }
+
+    /// Exchanges what the disk lies on. Requests in flight end on the old medium first; what the guest has not flushed may or
+    /// may not be on it. The settings of `disk` beside its medium mean nothing here.
+    ///
+    /// Blocks until the exchange is made, at most for `limit`.
+    ///
+    /// # Errors
+    /// As building a VM with `disk`; [`ErrorKind::InvalidConfig`] if only one of the two is read-only;
+    /// [`ErrorKind::Timeout`] if requests were still in flight, or no VM ran, at the limit: then nothing was exchanged;
+    /// [`ErrorKind::InvalidState`] if the VM has ended.
+    pub fn replace(&self, disk: Disk, limit: Duration) -> Result<()> {
+        if disk.is_read_only() != self.read_only {
+            let word = |read_only| if read_only { "read-only" } else { "writable" };
+            let message = format!(
+                "disk {} is {}, and was to take the place of one that is {}",
+                disk.name(),
+                word(disk.is_read_only()),
+                word(self.read_only)
+            );
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
-    }
-
-    /// In sectors.
-    fn capacity(&self) -> Result<u64> {
-        // The metadata of a block device does not say how large it is.
-        let len = (&self.file).seek(SeekFrom::End(0)).map_err(|e| self.refused("has no size").with_source(e))?;
-        match len.checked_div(SECTOR) {
-            Some(0) | None if len == 0 => Err(self.refused("is empty")),
-            Some(0) | None => Err(self.refused(&format!("has {len} bytes, the least is one sector of {SECTOR} bytes"))),
-            Some(sectors) => Ok(sectors),
-        }
-    }
-
-    fn metadata(&self) -> Result<Metadata> {
-        self.file.metadata().map_err(|e| self.refused("cannot be used").with_source(e))
-    }
-
-    fn refused(&self, why: &str) -> Error {
-        refused(&self.name, why)
+        let (backend, _) = disk.into_backend()?;
+        self.control.replace(backend, limit)
     }
 }
 
-fn check_type(name: &str, metadata: &Metadata) -> Result<()> {
-    let kind = metadata.file_type();
-    let what = if kind.is_file() || kind.is_block_device() {
-        return Ok(());
-    } else if kind.is_dir() {
-        "is a directory"
-    } else if kind.is_fifo() {
-        "is a FIFO"
-    } else if kind.is_socket() {
-        "is a socket"
-    } else if kind.is_char_device() {
-        "is a character device"
-    } else {
-        "is of an unknown type"
-    };
-    Err(refused(name, &format!("{what}, allowed are regular files and block devices")))
-}
-
-fn identity(metadata: &Metadata) -> Identity {
-    if metadata.file_type().is_block_device() {
-        Identity::BlockDevice(metadata.rdev())
-    } else {
-        Identity::File { device: metadata.dev(), inode: metadata.ino() }
+impl std::fmt::Debug for Disk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Disk").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
     }
 }
 
-fn refused(name: &str, why: &str) -> Error {
-    Error::new(ErrorKind::Disk, format!("disk {name} {why}"))
+impl std::fmt::Debug for DiskHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DiskHandle").field("read_only", &self.read_only).finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]

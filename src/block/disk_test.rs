@@ -58,7 +58,8 @@ fn what_is_no_file_of_at_least_a_sector_is_refused_by_name_and_at_once() {
 fn the_capacity_is_in_whole_sectors() {
     let directory = Directory::new();
     let disk = Disk::open(directory.file("disk", 3 * 512 + 511)).unwrap();
-    assert_eq!(disk.capacity().unwrap(), 3);
+    let (backend, info) = disk.into_backend().unwrap();
+    assert_eq!((info.capacity, backend.info().capacity), (3 * 512, 3 * 512));
 }
 
 #[test]
@@ -126,12 +127,13 @@ fn a_block_device_has_its_size_and_one_identity() {
     };
     let device = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
     let disk = || Disk::open(&device).unwrap();
-    let (capacity, identity) = (disk().capacity(), disk().identity());
+    let (capacity, identity) = (disk().read_only(true).into_backend(), disk().identity());
+    let capacity = capacity.map(|(_, info)| info.capacity);
     let built = disk().build().map(drop);
     let twice = [disk().build(), disk().build()].map(|disk| disk.is_ok());
     std::process::Command::new("losetup").arg("--detach").arg(&device).status().unwrap();
-    assert_eq!(capacity.unwrap(), 2048);
-    assert!(matches!(identity.unwrap(), Identity::BlockDevice(_)));
+    assert_eq!(capacity.unwrap(), 1 << 20);
+    assert!(matches!(identity.unwrap(), Some(Identity::BlockDevice(_))));
     built.unwrap();
     assert_eq!(twice, [true, false], "given twice for writing");
 }

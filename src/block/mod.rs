@@ -1,8 +1,8 @@
-//! virtio-block (5.2): a raw file or block device of the host as a disk of the guest.
+//! virtio-block (5.2): a raw file, a block device, or a backend of the user's as a disk of the guest.
 //!
-//! A chain becomes a [`Request`](request::Request) without any I/O; a [`Backend`](backend::Backend) carries it out and
-//! knows no queue; the device puts the two together and completes the chain. The image is raw because its owner said so:
-//! its content is never looked at.
+//! A chain becomes a [`Request`](request::Request) without any I/O, a [`Job`](job::Job) cuts it into operations, a
+//! [`DiskBackend`] carries them out and knows no queue, and the device puts these together and completes the chain. The
+//! image is raw because its owner said so: its content is never looked at.
 #![cfg_attr(
     not(test),
     deny(
@@ -16,10 +16,17 @@
 )]
 
 mod backend;
+mod control;
 mod device;
 mod disk;
-mod file;
+mod job;
+mod medium;
 mod request;
+mod sync;
+mod tag;
 
-pub use disk::Disk;
-pub(crate) use disk::Identity;
+pub use backend::{ByteRange, DiskBackend, DiskInfo, Done, Operation};
+pub use disk::{Disk, DiskHandle};
+pub(crate) use medium::Identity;
+pub use sync::FileBackend;
+pub use tag::{Slab, Tag};

@@ -1,6 +1,6 @@
 //! From a chain to a request (5.2.6): no I/O, every number checked, guest data copied once.
 
-use super::backend::ByteRange;
+use super::backend::{ByteRange, DiskInfo};
 use crate::virtio::Chain;
 
 /// A sector is always 512 bytes, whatever the block size (5.2.4).
@@ -10,10 +10,11 @@ const HEADER_LEN: u32 = 16;
 /// Sector, count, flags.
 const RANGE_LEN: u32 = 16;
 
-/// The most sectors of one range to discard: 1 GiB, so that one request does not hold up the others for long.
+/// The most sectors of one range to discard: 1 GiB.
 pub(super) const MAX_DISCARD_SECTORS: u32 = 1 << 21;
 /// The most ranges of one discard.
 pub(super) const MAX_DISCARD_RANGES: u32 = 32;
+const MAX_RANGES: usize = MAX_DISCARD_RANGES as usize;
 /// The most sectors to zero at once: 64 MiB, since they may have to be written.
 pub(super) const MAX_ZEROES_SECTORS: u32 = 1 << 17;
 /// The most ranges to zero at once.
@@ -50,11 +51,32 @@ pub(super) enum Request {
     Flush,
     /// The serial number, into this many writable bytes.
     Serial(u32),
-    Discard(Vec<ByteRange>),
+    Discard(Box<Ranges>),
     WriteZeroes {
         range: ByteRange,
         unmap: bool,
     },
+}
+
+/// Some ranges of a disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ranges {
+    ranges: [ByteRange; MAX_RANGES],
+    count: usize,
+}
+
+impl Ranges {
+    /// The range at a position, if there are so many.
+    pub(super) fn get(&self, position: usize) -> Option<ByteRange> {
+        self.ranges.get(..self.count)?.get(position).copied()
+    }
+
+    fn push(&mut self, range: ByteRange) {
+        if let Some(place) = self.ranges.get_mut(self.count) {
+            *place = range;
+            self.count = self.count.saturating_add(1);
+        }
+    }
 }
 
 /// Why a chain is not carried out.
@@ -71,7 +93,16 @@ pub(super) enum Refusal {
 pub(super) struct Limits {
     /// The disk's size in sectors.
     pub(super) capacity: u64,
+    /// What ranges are aligned to, in sectors.
+    pub(super) block: u64,
     pub(super) read_only: bool,
+}
+
+impl Limits {
+    pub(super) fn new(info: &DiskInfo, read_only: bool) -> Self {
+        let sectors = |bytes: u64| bytes.checked_div(SECTOR).unwrap_or(0);
+        Self { capacity: sectors(info.capacity), block: sectors(info.block_size.into()).max(1), read_only }
+    }
 }
 
 /// Where the data of a write begins among the readable bytes.
@@ -108,7 +139,11 @@ fn parse_discard(chain: &Chain, data: u32, limits: Limits) -> Result<Request, Re
         // Unmapping is what discard does anyway; the flag is not allowed here (5.2.6.2).
         if flags != 0 { Err(UNSUPPORTED) } else { limits.range(sector, count, MAX_DISCARD_SECTORS) }
     };
-    (0..count).map(range).collect::<Result<_, _>>().map(Request::Discard)
+    let mut ranges = Ranges::default();
+    for index in 0..count {
+        ranges.push(range(index)?);
+    }
+    Ok(Request::Discard(Box::new(ranges)))
 }
 
 fn parse_zeroes(chain: &Chain, data: u32, limits: Limits) -> Result<Request, Refusal> {
@@ -147,9 +182,12 @@ impl Limits {
 
     fn inside(self, sector: u64, count: u64) -> Result<ByteRange, Refusal> {
         sector.checked_add(count).filter(|end| *end <= self.capacity).ok_or(IO_ERROR)?;
-        let offset = sector.checked_mul(SECTOR).ok_or(IO_ERROR)?;
+        if !sector.is_multiple_of(self.block) || !count.is_multiple_of(self.block) {
+            return Err(IO_ERROR);
+        }
+        let at = sector.checked_mul(SECTOR).ok_or(IO_ERROR)?;
         let len = count.checked_mul(SECTOR).ok_or(IO_ERROR)?;
-        Ok(ByteRange { offset, len })
+        Ok(ByteRange { at, len })
     }
 }
 

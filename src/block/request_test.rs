@@ -2,31 +2,35 @@
 
 use super::*;
 use crate::memory::{GuestAddress, GuestMemory};
-use crate::testing::{Buffer, DriverQueue, RecordingInterrupt, patterned_memory};
+use crate::testing::{Buffer, DriverQueue, IoRig, RecordingInterrupt, patterned_memory};
 use crate::virtio::Queue;
 
 const BYTES: u64 = 0x10000;
 const DATA: u64 = 0x20000;
-const LIMITS: Limits = Limits { capacity: 100, read_only: false };
-const READ_ONLY: Limits = Limits { capacity: 100, read_only: true };
+const LIMITS: Limits = Limits { capacity: 100, block: 1, read_only: false };
+const READ_ONLY: Limits = Limits { capacity: 100, block: 1, read_only: true };
 
 struct Rig {
     memory: GuestMemory,
     driver: DriverQueue,
     queue: Queue,
+    io: IoRig,
 }
 
 fn rig() -> Rig {
     let memory = patterned_memory(1 << 20);
     let driver = DriverQueue::new(&memory, GuestAddress(0x1000), 64);
     let queue = Queue::new(&driver.config(), &memory, 0, true, RecordingInterrupt::new()).unwrap();
-    Rig { memory, driver, queue }
+    Rig { memory, driver, queue, io: IoRig::new() }
 }
 
 impl Rig {
     fn parse(&mut self, buffers: &[Buffer], limits: Limits) -> Result<Request, Refusal> {
         self.driver.offer(buffers);
-        parse(&self.queue.pop().unwrap().unwrap(), limits)
+        let chain = self.queue.pop(&mut self.io.turn()).unwrap().unwrap();
+        let request = parse(&chain, limits);
+        self.queue.complete(chain, 0);
+        request
     }
 
     /// A header, `out` bytes behind it, `data` writable bytes and a status.
@@ -46,8 +50,14 @@ fn range(sector: u64, count: u32, flags: u32) -> Vec<u8> {
     [&sector.to_le_bytes()[..], &count.to_le_bytes(), &flags.to_le_bytes()].concat()
 }
 
+fn ranges(list: &[ByteRange]) -> Ranges {
+    let mut ranges = Ranges::default();
+    list.iter().for_each(|range| ranges.push(*range));
+    ranges
+}
+
 fn bytes(sector: u64, count: u64) -> ByteRange {
-    ByteRange { offset: sector * SECTOR, len: count * SECTOR }
+    ByteRange { at: sector * SECTOR, len: count * SECTOR }
 }
 
 #[test]
@@ -119,7 +129,10 @@ fn the_serial_number_is_cut_to_the_buffer() {
 fn discards_are_checked_range_by_range() {
     let mut rig = rig();
     let two = [range(1, 2, 0), range(99, 1, 0)].concat();
-    assert_eq!(rig.request((TYPE_DISCARD, 0), &two, 0), Ok(Request::Discard(vec![bytes(1, 2), bytes(99, 1)])));
+    assert_eq!(
+        rig.request((TYPE_DISCARD, 0), &two, 0),
+        Ok(Request::Discard(Box::new(ranges(&[bytes(1, 2), bytes(99, 1)]))))
+    );
     let bad = [
         vec![],
         vec![0; 15],
@@ -141,7 +154,7 @@ fn discards_are_checked_range_by_range() {
 #[test]
 fn limits_hold_even_where_the_capacity_would_do() {
     let mut rig = rig();
-    let large = Limits { capacity: 1 << 40, read_only: false };
+    let large = Limits { capacity: 1 << 40, block: 1, read_only: false };
     let mut ask = |kind, count| rig.limited((kind, 0), &range(0, count, 0), 0, large);
     assert!(ask(TYPE_DISCARD, MAX_DISCARD_SECTORS).is_ok());
     assert_eq!(ask(TYPE_DISCARD, MAX_DISCARD_SECTORS + 1), Err(IO_ERROR));
@@ -159,4 +172,14 @@ fn zeroes_may_unmap_and_nothing_else() {
     assert_eq!(rig.request((TYPE_WRITE_ZEROES, 0), &range(5, 3, 2), 0), Err(UNSUPPORTED));
     assert_eq!(rig.request((TYPE_WRITE_ZEROES, 0), &range(99, 2, 0), 0), Err(IO_ERROR));
     assert_eq!(rig.request((TYPE_WRITE_ZEROES, 0), &range(5, 3, 0).repeat(2), 0), Err(IO_ERROR));
+}
+
+#[test]
+fn a_disk_with_larger_blocks_refuses_what_is_not_aligned_to_them() {
+    let mut rig = rig();
+    let limits = Limits { capacity: 100, block: 8, read_only: false };
+    assert_eq!(rig.limited((TYPE_IN, 8), &[], 4096, limits), Ok(Request::Read(bytes(8, 8))));
+    assert_eq!(rig.limited((TYPE_IN, 8), &[], 512, limits), Err(IO_ERROR));
+    assert_eq!(rig.limited((TYPE_IN, 7), &[], 4096, limits), Err(IO_ERROR));
+    assert_eq!(rig.limited((TYPE_WRITE_ZEROES, 0), &range(0, 7, 0), 0, limits), Err(IO_ERROR));
 }

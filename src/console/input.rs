@@ -1,95 +1,98 @@
 //! From the source of input to the port's queue.
 
 use std::io;
-use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Interest, Io, Token, Wants};
 use crate::legacy::Serial;
-use crate::sys::{InputStream, Interest};
-use crate::virtio::{Control, IoThread, Registration};
+use crate::sys::{EventFd, InputStream};
 
 const PIECE: usize = 4096;
 
-struct Pump {
-    state: Mutex<State>,
-    serial: Arc<Serial>,
-    readable: OnceLock<Control>,
-}
-
-struct State {
-    /// `None` where there is no source, or once it has ended.
+pub(super) struct Input {
+    /// `None` if there is no source, or once it has ended.
     source: Option<InputStream>,
+    /// What to wait on until the source has something; `None` for one that always has.
+    polled: Option<Arc<OwnedFd>>,
     /// Read from the source, and not yet taken by the port: somebody else may have filled the room that was there.
     pending: Vec<u8>,
+    serial: Arc<Serial>,
+    /// Signalled when the guest has taken what the port held.
+    wanted: Arc<EventFd>,
+    tokens: Option<Tokens>,
+    /// There is more to read without waiting.
+    again: bool,
 }
 
-pub(super) fn connect(
-    source: Option<InputStream>,
-    serial: &Arc<Serial>,
-    io_thread: &IoThread,
-) -> Result<Vec<Registration>> {
-    let polled = match &source {
-        Some(stream) if stream.must_be_polled() => Some(stream.as_fd().try_clone_to_owned().map_err(|e| {
-            Error::new(ErrorKind::Console, "cannot duplicate the console's input descriptor").with_source(e)
-        })?),
-        _ => None,
-    };
-    let state = Mutex::new(State { source, pending: Vec::new() });
-    let pump = Arc::new(Pump { state, serial: serial.clone(), readable: OnceLock::new() });
-    let mut registrations = Vec::new();
-    match polled {
-        Some(fd) => {
-            let woken = pump.clone();
-            let registration = io_thread.register(fd, Interest::Readable, move |_| woken.run())?;
-            let _ = pump.readable.set(registration.control());
-            registrations.push(registration);
-        }
-        // Nothing will ever say that it is readable: begin with the first turn of the thread.
-        None => serial.input_wanted().signal(),
+#[derive(Clone, Copy)]
+struct Tokens {
+    source: Token,
+    wanted: Token,
+}
+
+impl Input {
+    pub(super) fn new(source: Option<InputStream>, serial: &Arc<Serial>) -> Result<Self> {
+        let polled = match &source {
+            Some(stream) if stream.must_be_polled() => Some(stream.as_fd().try_clone_to_owned().map_err(|e| {
+                Error::new(ErrorKind::Console, "cannot duplicate the console's input descriptor").with_source(e)
+            })?),
+            _ => None,
+        };
+        // Nothing will ever say that one that is not polled has something: begin with the first turn.
+        let again = source.is_some() && polled.is_none();
+        let wanted = Arc::new(serial.input_wanted().try_clone()?);
+        let serial = Arc::clone(serial);
+        Ok(Self { source, polled: polled.map(Arc::new), pending: Vec::new(), serial, wanted, tokens: None, again })
     }
-    let wanted = serial.input_wanted().try_clone()?;
-    registrations.push(io_thread.register(wanted, Interest::Readable, move |_| {
-        pump.serial.input_wanted().take();
-        pump.serial.feed();
-        pump.run();
-    })?);
-    Ok(registrations)
-}
 
-impl Pump {
-    fn run(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { source, pending } = &mut *state;
-        let Some(stream) = source else { return };
-        if pending.is_empty() {
+    pub(super) fn attach(&mut self, io: &mut Io) {
+        self.tokens = Some(Tokens { source: io.token(), wanted: io.token() });
+    }
+
+    pub(super) fn turn(&mut self, events: &[Event]) {
+        let Some(tokens) = self.tokens else { return };
+        let happened = |token| events.iter().any(|event| event.token == token);
+        let wanted = happened(tokens.wanted);
+        if wanted {
+            self.serial.feed();
+        }
+        if wanted || happened(tokens.source) || std::mem::take(&mut self.again) {
+            self.run();
+        }
+    }
+
+    pub(super) fn wants(&self, wants: &mut Wants) {
+        let Some(tokens) = self.tokens else { return };
+        wants.doorbell(tokens.wanted, &self.wanted);
+        // What is left waits until the guest reads: the port says then that it wants more.
+        if let Some(polled) = self.polled.as_ref().filter(|_| self.pending.is_empty()) {
+            wants.descriptor(tokens.source, polled, Interest::Readable);
+        }
+        if self.again {
+            wants.again();
+        }
+    }
+
+    fn run(&mut self) {
+        let Some(stream) = &mut self.source else { return };
+        if self.pending.is_empty() {
             match read(stream) {
-                Ok(bytes) if bytes.is_empty() => {
-                    *source = None;
-                    return self.watch(Interest::Nothing);
-                }
-                Ok(bytes) => *pending = bytes,
+                Ok(bytes) if bytes.is_empty() => return self.end(),
+                Ok(bytes) => self.pending = bytes,
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                Err(_) => {
-                    *source = None;
-                    return self.watch(Interest::Nothing);
-                }
+                Err(_) => return self.end(),
             }
         }
-        let taken = self.serial.queue_input(pending);
-        pending.drain(..taken);
-        // What is left waits until the guest reads: the port says then that it wants more.
-        let full = !pending.is_empty();
-        self.watch(if full { Interest::Nothing } else { Interest::Readable });
-        if !full && !stream.must_be_polled() {
-            self.serial.input_wanted().signal();
-        }
+        let taken = self.serial.queue_input(&self.pending);
+        self.pending.drain(..taken);
+        self.again = self.pending.is_empty() && self.polled.is_none();
     }
 
-    fn watch(&self, interest: Interest) {
-        if let Some(control) = self.readable.get() {
-            control.set_interest(interest);
-        }
+    fn end(&mut self) {
+        self.source = None;
+        self.polled = None;
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod input;
 mod output;
+mod pump;
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,11 +14,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::{IoThread, Membership};
 use crate::legacy::{OutputBuffer, Serial};
 use crate::sys::{InputStream, OutputStream};
-use crate::virtio::{IoThread, Registration};
 
-use self::output::{Callback, Sink};
+use self::input::Input as Source;
+use self::output::{Callback, Drain, Sink};
+use self::pump::Pump;
 
 /// What the serial console is connected to.
 ///
@@ -100,23 +103,24 @@ impl Console {
         serial: &Arc<Serial>,
         buffer: &OutputBuffer,
         io_thread: &IoThread,
-    ) -> Result<Vec<Registration>> {
-        let mut registrations = match self.output {
+    ) -> Result<Membership> {
+        let sink = match self.output {
             Output::None => {
                 buffer.discard();
-                Vec::new()
+                None
             }
-            Output::Stdout => output::connect(stream(std::io::stdout().as_fd())?, serial, buffer, io_thread)?,
-            Output::Descriptor(fd) => output::connect(stream(fd.as_fd())?, serial, buffer, io_thread)?,
-            Output::Callback(callback) => output::connect(Sink::Callback(callback), serial, buffer, io_thread)?,
+            Output::Stdout => Some(stream(std::io::stdout().as_fd())?),
+            Output::Descriptor(fd) => Some(stream(fd.as_fd())?),
+            Output::Callback(callback) => Some(Sink::Callback(callback)),
         };
-        let input = match self.input {
+        let stream = match self.input {
             Input::None => None,
             Input::Stdin => Some(InputStream::new(std::io::stdin().as_fd())?),
             Input::Descriptor(fd) => Some(InputStream::new(fd.as_fd())?),
         };
-        registrations.extend(input::connect(input, serial, io_thread)?);
-        Ok(registrations)
+        let drain = sink.map(|sink| Drain::new(sink, serial, buffer)).transpose()?;
+        let source = Source::new(stream, serial)?;
+        io_thread.add(Box::new(Pump::new(drain, source)))
     }
 }
 

@@ -1,15 +1,14 @@
 //! From the port's buffer to the sink.
 
 use std::io;
-use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Interest, Io, Token, Wants};
 use crate::legacy::{OutputBuffer, Pressure, Serial};
-use crate::sys::{Interest, OutputStream, Timer};
-use crate::virtio::{Control, IoThread, Registration};
+use crate::sys::{EventFd, OutputStream};
 
 pub(super) type Callback = Box<dyn FnMut(&[u8]) + Send>;
 
@@ -18,7 +17,7 @@ pub(super) enum Sink {
     Callback(Callback),
 }
 
-/// How many pieces are taken before the other devices on the thread have their turn.
+/// How many pieces are taken in a turn.
 const BATCH: usize = 16;
 const PIECE: usize = 4096;
 
@@ -27,59 +26,84 @@ const COLLECT: Duration = Duration::from_millis(2);
 /// How soon a sink that was full is looked at again, whether or not it has room.
 const WHILE_BLOCKED: Duration = Duration::from_millis(100);
 
-struct Drain {
-    sink: Mutex<Sink>,
-    /// Runs out some time after the guest wrote, or while the sink has no room.
-    timer: Mutex<Timer>,
-    blocked: AtomicBool,
+pub(super) struct Drain {
+    sink: Sink,
+    /// What to wait on while the sink has no room.
+    polled: Option<Arc<OwnedFd>>,
     buffer: OutputBuffer,
     serial: Arc<Serial>,
-    /// How to be told that a full sink has room again.
-    writable: OnceLock<Control>,
+    /// Signalled when there is something to take.
+    filled: Arc<EventFd>,
+    tokens: Option<Tokens>,
+    /// When to look again: some time after the guest wrote, or while the sink has no room.
+    look_again: Option<Instant>,
+    blocked: bool,
+    again: bool,
 }
 
-pub(super) fn connect(
-    sink: Sink,
-    serial: &Arc<Serial>,
-    buffer: &OutputBuffer,
-    io_thread: &IoThread,
-) -> Result<Vec<Registration>> {
-    let polled = match &sink {
-        Sink::Stream(stream) if stream.must_be_polled() => Some(stream.as_fd().try_clone_to_owned().map_err(|e| {
-            Error::new(ErrorKind::Console, "cannot duplicate the console's output descriptor").with_source(e)
-        })?),
-        _ => None,
-    };
-    let timer = Timer::new()?;
-    let ran_out = timer.descriptor()?;
-    let drain = Arc::new(Drain {
-        sink: Mutex::new(sink),
-        timer: Mutex::new(timer),
-        blocked: AtomicBool::new(false),
-        buffer: buffer.clone(),
-        serial: serial.clone(),
-        writable: OnceLock::new(),
-    });
-    let mut registrations = Vec::new();
-    let timed = drain.clone();
-    registrations.push(io_thread.register(ran_out, Interest::Readable, move |_| timed.look_again())?);
-    if let Some(fd) = polled {
-        let woken = drain.clone();
-        let registration = io_thread.register(fd, Interest::Nothing, move |_| woken.run())?;
-        let _ = drain.writable.set(registration.control());
-        registrations.push(registration);
-    }
-    let filled = buffer.filled().try_clone()?;
-    registrations.push(io_thread.register(filled, Interest::Readable, move |_| {
-        drain.buffer.filled().take();
-        drain.run();
-    })?);
-    Ok(registrations)
+#[derive(Clone, Copy)]
+struct Tokens {
+    filled: Token,
+    sink: Token,
+    timer: Token,
 }
 
 impl Drain {
-    fn run(&self) {
-        let mut sink = lock(&self.sink);
+    pub(super) fn new(sink: Sink, serial: &Arc<Serial>, buffer: &OutputBuffer) -> Result<Self> {
+        let polled = match &sink {
+            Sink::Stream(stream) if stream.must_be_polled() => {
+                Some(stream.as_fd().try_clone_to_owned().map_err(|e| {
+                    Error::new(ErrorKind::Console, "cannot duplicate the console's output descriptor").with_source(e)
+                })?)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            sink,
+            polled: polled.map(Arc::new),
+            buffer: buffer.clone(),
+            serial: Arc::clone(serial),
+            filled: Arc::new(buffer.filled().try_clone()?),
+            tokens: None,
+            look_again: None,
+            blocked: false,
+            again: false,
+        })
+    }
+
+    pub(super) fn attach(&mut self, io: &mut Io) {
+        self.tokens = Some(Tokens { filled: io.token(), sink: io.token(), timer: io.token() });
+    }
+
+    pub(super) fn turn(&mut self, io: &mut Io, events: &[Event]) {
+        let Some(tokens) = self.tokens else { return };
+        let happened = |token| events.iter().any(|event| event.token == token);
+        if happened(tokens.timer) && self.blocked {
+            self.look_while_blocked();
+        }
+        let ran_out = happened(tokens.timer) && !self.blocked;
+        if ran_out || happened(tokens.filled) || happened(tokens.sink) || std::mem::take(&mut self.again) {
+            self.run(io);
+        }
+    }
+
+    pub(super) fn wants(&self, wants: &mut Wants) {
+        let Some(tokens) = self.tokens else { return };
+        wants.doorbell(tokens.filled, &self.filled);
+        if let Some(polled) = self.polled.as_ref().filter(|_| self.blocked) {
+            wants.descriptor(tokens.sink, polled, Interest::Writable);
+        }
+        if let Some(at) = self.look_again {
+            wants.deadline(tokens.timer, at);
+        }
+        if self.again {
+            wants.again();
+        }
+    }
+
+    fn run(&mut self, io: &mut Io) {
+        self.blocked = false;
+        self.look_again = None;
         let mut piece = [0; PIECE];
         let mut moved = false;
         for _ in 0..BATCH {
@@ -87,7 +111,7 @@ impl Drain {
             if len == 0 {
                 return self.rest(moved);
             }
-            match sink.take(&piece[..len]) {
+            match self.sink.take(&piece[..len]) {
                 Ok(taken) => {
                     moved = true;
                     if self.buffer.consume(taken) {
@@ -96,53 +120,44 @@ impl Drain {
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.watch(Interest::Writable);
-                    return lock(&self.timer).set(WHILE_BLOCKED);
+                    self.blocked = true;
+                    return self.set_timer(WHILE_BLOCKED);
                 }
                 // The reader is gone for good: the guest goes on as if nobody had ever listened.
                 Err(_) => {
                     self.buffer.discard();
-                    self.serial.release_transmitter();
-                    return self.watch(Interest::Nothing);
+                    return self.serial.release_transmitter();
                 }
             }
+            if io.spent() {
+                break;
+            }
         }
-        self.buffer.filled().signal();
+        self.again = true;
     }
 
     /// Everything was taken. If there was something, more will follow.
-    fn rest(&self, moved: bool) {
-        self.watch(Interest::Nothing);
+    fn rest(&mut self, moved: bool) {
         if moved {
             self.buffer.be_silent();
-            lock(&self.timer).set(COLLECT);
+            self.set_timer(COLLECT);
         } else {
             self.buffer.announce();
         }
     }
 
-    fn look_again(&self) {
-        lock(&self.timer).take();
-        if !self.blocked.load(Ordering::Relaxed) {
-            return self.run();
-        }
-        // A guest that was asked to wait must be told when waiting is over, also where the sink never has room again.
+    /// A guest that was asked to wait must be told when waiting is over, also if the sink never has room again.
+    fn look_while_blocked(&mut self) {
+        self.look_again = None;
         match self.buffer.pressure() {
             Pressure::Drops => self.serial.release_transmitter(),
-            Pressure::Room | Pressure::HoldsBack => lock(&self.timer).set(WHILE_BLOCKED),
+            Pressure::Room | Pressure::HoldsBack => self.set_timer(WHILE_BLOCKED),
         }
     }
 
-    fn watch(&self, interest: Interest) {
-        self.blocked.store(interest == Interest::Writable, Ordering::Relaxed);
-        if let Some(control) = self.writable.get() {
-            control.set_interest(interest);
-        }
+    fn set_timer(&mut self, delay: Duration) {
+        self.look_again = Instant::now().checked_add(delay);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Sink {

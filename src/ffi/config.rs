@@ -16,8 +16,8 @@ use crate::block::Disk;
 use crate::config::{Boot, BootProtocol, Discovery, MemoryBacking, MemoryConfig, PageSize};
 use crate::console::Console;
 use crate::error::Result;
+use crate::event::IoThread;
 use crate::net::Nic;
-use crate::virtio::IoThread;
 use crate::vm::Vm;
 
 /// Private anonymous memory. The default.

@@ -6,7 +6,7 @@ use super::convert::{Out, read_text};
 use super::error::ErrorObject;
 use super::guard::{Report, guard};
 use super::handle::{self, Object};
-use crate::virtio::IoThread;
+use crate::event::IoThread;
 
 /// A thread that serves devices of one VM or of many. A device that waits, such as a disk whose file is slow, holds up the
 /// others on its thread. Without one, each VM has its own. Made by vmcell_io_thread_new; freed by vmcell_io_thread_free.

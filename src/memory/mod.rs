@@ -6,10 +6,19 @@
 #![allow(unsafe_code, reason = "hands guest ranges to the kernel for scatter-gather I/O")]
 
 mod address;
+mod buffer;
 mod guest;
-mod io;
+mod host;
+mod lease;
 mod mapping;
+mod ranges;
+mod transfer;
 
 pub use address::GuestAddress;
+pub use buffer::Buffer;
 pub use guest::{GuestMemory, MemoryRegion};
-pub(crate) use io::IoRanges;
+pub(crate) use host::BufferPool;
+pub use host::HostBuffer;
+pub(crate) use lease::{Lease, Lessor};
+pub use ranges::GuestRanges;
+pub(crate) use ranges::RangeList;

@@ -1,169 +1,225 @@
-//! The virtio-net device: config space, transmission, and when to wait for what.
+//! The virtio-net device: config space, link, and which half has something to do.
 
-use std::io;
-
-use super::backend::Backend;
-use super::header::{HEADER_LEN, Header, OFFLOAD_FEATURES, Offers, feature};
-use super::receive::{Receiver, Waiting};
-use crate::error::Result;
-use crate::memory::{GuestMemory, IoRanges};
+use super::announce;
+use super::backend::{Need, NicBackend, NicInfo};
+use super::feature;
+use super::handle::NicHandle;
+use super::offloads::Offloads;
+use super::receive::{Receiver, RxBatch};
+use super::transmit::{Transmitter, TxBatch};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Io, Token, Wants};
 use crate::virtio::spec::device_id;
-use crate::virtio::{
-    Activation, BackendEvent, BackendInterest, BackendSource, Chain, Progress, Queue, VirtioDevice, read_config_bytes,
-};
+use crate::virtio::{Activation, DeviceInfo, DeviceState, Guarded, Queues, VirtioDevice};
 
-const QUEUE_SIZES: [u16; 2] = [256, 256];
+/// Receiving, sending, control.
+const QUEUE_SIZES: [u16; 3] = [256, 256, 64];
 const RECEIVE_QUEUE: u16 = 0;
 const TRANSMIT_QUEUE: u16 = 1;
-/// Frames sent before the other devices on the thread get their turn.
-const BATCH: usize = 64;
-/// The config space as far as we have fields (5.1.4): address, status, pairs of queues, MTU.
-const CONFIG_LEN: usize = 12;
+const CONTROL_QUEUE: u16 = 2;
+
+/// Bits of the status field (5.1.4).
+const STATUS_LINK_UP: u16 = 1;
+const STATUS_ANNOUNCE: u16 = 2;
+
+/// The form of a saved state: one byte, whether an announcement is outstanding.
+const STATE_VERSION: u32 = 1;
 
 pub(crate) struct Net {
-    backend: Box<dyn Backend>,
+    backend: Guarded<dyn NicBackend>,
+    info: NicInfo,
     mac: [u8; 6],
     mtu: Option<u16>,
-    receiver: Option<Receiver>,
-    transmitter: Option<Transmitter>,
+    handle: NicHandle,
+    handle_token: Option<Token>,
+    /// The guest is asked to announce itself.
+    announcing: bool,
+    running: Option<Running>,
 }
 
-/// The sending half of a running device.
-struct Transmitter {
-    queue: Queue,
-    memory: GuestMemory,
-    offers: Offers,
-    /// A frame that the backend could not take.
-    blocked: Option<Chain>,
+struct Running {
+    receiver: Receiver,
+    transmitter: Transmitter,
+    /// The driver knows announcements.
+    announces: bool,
 }
 
 impl Net {
-    pub(super) fn new(backend: Box<dyn Backend>, mac: [u8; 6], mtu: Option<u16>) -> Self {
-        Self { backend, mac, mtu, receiver: None, transmitter: None }
+    pub(super) fn new(backend: Box<dyn NicBackend>, mac: [u8; 6], mtu: Option<u16>, handle: NicHandle) -> Self {
+        let info = backend.info();
+        let backend = Guarded::new(backend, ErrorKind::Network);
+        Self { backend, info, mac, mtu, handle, handle_token: None, announcing: false, running: None }
     }
 
-    fn config(&self) -> [u8; CONFIG_LEN] {
-        let [a, b, c, d, e, f] = self.mac;
-        let [low, high] = self.mtu.unwrap_or(0).to_le_bytes();
-        [a, b, c, d, e, f, 0, 0, 0, 0, low, high]
+    fn link_is_up(&self) -> bool {
+        self.info.link_up && self.handle.link()
     }
 
-    fn receive(&mut self) -> Result<()> {
-        self.receiver.as_mut().map_or(Ok(()), |receiver| receiver.run(self.backend.as_mut()))
+    fn receive(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
+        let (Some(running), Some(queue)) = (&mut self.running, queues.get(RECEIVE_QUEUE)) else { return Ok(()) };
+        if !(self.info.link_up && self.handle.link()) {
+            return Ok(());
+        }
+        let mut frames = RxBatch::new(&mut running.receiver, queue);
+        self.backend.call(|backend| backend.receive(io, &mut frames))?;
+        frames.into_result()
     }
 
-    fn transmit(&mut self) -> Result<Progress> {
-        self.transmitter.as_mut().map_or(Ok(Progress::Done), |transmitter| transmitter.run(self.backend.as_mut()))
+    fn transmit(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
+        let (Some(running), Some(queue)) = (&mut self.running, queues.get(TRANSMIT_QUEUE)) else { return Ok(()) };
+        if !(self.info.link_up && self.handle.link()) {
+            return running.transmitter.discard(io, queue);
+        }
+        let mut frames = TxBatch::new(&mut running.transmitter, queue);
+        self.backend.call(|backend| backend.send(io, &mut frames))?;
+        frames.into_result()
+    }
+
+    fn control(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
+        let Some(queue) = queues.get(CONTROL_QUEUE) else { return Ok(()) };
+        if announce::serve(io, queue)? && std::mem::take(&mut self.announcing) {
+            io.info_changed();
+        }
+        Ok(())
+    }
+
+    /// The host program has changed something.
+    fn take_control(&mut self, io: &mut Io) {
+        let announces = self.running.as_ref().is_some_and(|running| running.announces);
+        if self.handle.take_announce() && announces {
+            self.announcing = true;
+        }
+        io.info_changed();
+    }
+
+    fn need(&self) -> Need {
+        let Some(running) = &self.running else { return Need::default() };
+        Need {
+            room: running.receiver.has_room() && self.link_is_up(),
+            backlog: running.transmitter.has_backlog() && self.link_is_up(),
+        }
     }
 }
 
 impl VirtioDevice for Net {
-    fn device_id(&self) -> u32 {
-        device_id::NET
+    fn info(&self) -> DeviceInfo {
+        use feature::{
+            CSUM, CTRL_VQ, GUEST_ANNOUNCE, GUEST_CSUM, GUEST_ECN, GUEST_TSO4, GUEST_TSO6, HOST_ECN, HOST_TSO4,
+            HOST_TSO6, MAC, MRG_RXBUF, MTU, STATUS,
+        };
+        let mtu = if self.mtu.is_some() { 1 << MTU } else { 0 };
+        let link = 1 << STATUS | 1 << CTRL_VQ | 1 << GUEST_ANNOUNCE;
+        DeviceInfo::new(device_id::NET, &QUEUE_SIZES)
+            .features(1 << MAC | 1 << MRG_RXBUF | link | mtu | self.info.offloads.features())
+            // What depends on something stands together with it (5.1.3.1).
+            .requires(GUEST_TSO4, 1 << GUEST_CSUM)
+            .requires(GUEST_TSO6, 1 << GUEST_CSUM)
+            .requires(GUEST_ECN, 1 << GUEST_TSO4 | 1 << GUEST_TSO6)
+            .requires(HOST_TSO4, 1 << CSUM)
+            .requires(HOST_TSO6, 1 << CSUM)
+            .requires(HOST_ECN, 1 << HOST_TSO4 | 1 << HOST_TSO6)
+            .requires(GUEST_ANNOUNCE, 1 << CTRL_VQ)
     }
 
-    fn features(&self) -> u64 {
-        let mtu = if self.mtu.is_some() { 1 << feature::MTU } else { 0 };
-        1 << feature::MAC | 1 << feature::MRG_RXBUF | OFFLOAD_FEATURES | mtu
+    fn config(&mut self) -> Vec<u8> {
+        if let Some(info) = self.backend.look(|backend| backend.info()) {
+            self.info.link_up = info.link_up;
+        }
+        let link = if self.link_is_up() { STATUS_LINK_UP } else { 0 };
+        let announce = if self.announcing { STATUS_ANNOUNCE } else { 0 };
+        let mut config = self.mac.to_vec();
+        config.extend((link | announce).to_le_bytes());
+        // Pairs of queues: a field that only drivers with several read.
+        config.extend(1u16.to_le_bytes());
+        config.extend(self.mtu.unwrap_or(0).to_le_bytes());
+        config
     }
 
-    fn accepts(&self, features: u64) -> bool {
-        Offers::to_guest(features).is_consistent() && Offers::to_host(features).is_consistent()
+    fn attach(&mut self, io: &mut Io) -> Result<()> {
+        let token = io.token();
+        self.handle_token = Some(token);
+        self.handle.set_waker(io.waker(token));
+        self.backend.call(|backend| backend.attach(io))?
     }
 
-    fn queue_max_sizes(&self) -> &[u16] {
-        &QUEUE_SIZES
-    }
-
-    fn read_config(&self, offset: u64, data: &mut [u8]) {
-        read_config_bytes(&self.config(), offset, data);
-    }
-
-    fn activate(&mut self, mut activation: Activation) -> Result<()> {
+    fn activate(&mut self, io: &mut Io, activation: Activation) -> Result<()> {
         let features = activation.features;
-        self.backend.set_offloads(Offers::to_guest(features))?;
-        let mergeable = activation.has(feature::MRG_RXBUF);
-        let memory = activation.memory.clone();
-        self.receiver =
-            activation.take_queue(RECEIVE_QUEUE.into()).map(|queue| Receiver::new(queue, memory.clone(), mergeable));
-        self.transmitter = activation.take_queue(TRANSMIT_QUEUE.into()).map(|queue| Transmitter {
-            queue,
-            memory,
-            offers: Offers::to_host(features),
-            blocked: None,
+        let guest = Offloads::to_guest(features);
+        self.backend.call(|backend| backend.negotiate(guest))??;
+        if let Some(state) = &activation.state {
+            self.announcing = restore(state)?;
+        }
+        self.running = Some(Running {
+            receiver: Receiver::new(activation.has(feature::MRG_RXBUF), guest),
+            transmitter: Transmitter::new(Offloads::to_host(features)),
+            announces: activation.has(feature::GUEST_ANNOUNCE),
         });
+        if activation.state.is_none() {
+            // What the host program asked for before is for this driver, if for any.
+            self.take_control(io);
+        }
         Ok(())
     }
 
-    fn process_queue(&mut self, index: u16) -> Result<Progress> {
+    fn process_queue(&mut self, io: &mut Io, queues: &mut Queues, index: u16) -> Result<()> {
         match index {
-            // What is left of a batch makes the backend readable, which brings us back.
-            RECEIVE_QUEUE => self.receive().map(|()| Progress::Done),
-            _ => self.transmit(),
+            RECEIVE_QUEUE => self.receive(io, queues),
+            TRANSMIT_QUEUE => self.transmit(io, queues),
+            _ => self.control(io, queues),
         }
     }
 
-    fn backend_sources(&self) -> Vec<BackendSource> {
-        vec![BackendSource { token: 0, fd: self.backend.fd() }]
+    fn wants(&self, wants: &mut Wants) {
+        let need = self.need();
+        self.backend.look(|backend| backend.wants(need, wants));
     }
 
-    fn backend_interest(&self, _token: usize) -> BackendInterest {
-        BackendInterest {
-            readable: self.receiver.as_ref().is_some_and(|receiver| receiver.waiting() == Waiting::Frame),
-            writable: self.transmitter.as_ref().is_some_and(|transmitter| transmitter.blocked.is_some()),
+    fn woken(&mut self, io: &mut Io, queues: &mut Queues, event: &Event) -> Result<()> {
+        if self.handle_token == Some(event.token) {
+            self.take_control(io);
+        } else {
+            self.backend.call(|backend| backend.woken(io, event))?;
         }
-    }
-
-    fn process_backend(&mut self, _token: usize, event: BackendEvent) -> Result<()> {
-        if event.readable {
-            self.receive()?;
-        }
-        let blocked = self.transmitter.as_ref().is_some_and(|transmitter| transmitter.blocked.is_some());
-        if event.writable && blocked && self.transmit()? == Progress::More {
-            // The rest of the queue is served at the doorbell, which the driver was not asked to ring.
-            if let Some(transmitter) = &self.transmitter {
-                transmitter.queue.revisit();
-            }
+        self.receive(io, queues)?;
+        if self.running.as_ref().is_some_and(|running| running.transmitter.has_backlog()) {
+            self.transmit(io, queues)?;
         }
         Ok(())
     }
 
-    fn reset(&mut self) {
-        self.receiver = None;
-        self.transmitter = None;
+    fn quiesce(&mut self, _io: &mut Io, queues: &mut Queues) -> Result<()> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        if let Some(queue) = queues.get(RECEIVE_QUEUE) {
+            running.receiver.put_back(queue)?;
+        }
+        match queues.get(TRANSMIT_QUEUE) {
+            Some(queue) => running.transmitter.put_back(queue),
+            None => Ok(()),
+        }
+    }
+
+    fn reset(&mut self, io: &mut Io) {
+        self.running = None;
+        if std::mem::take(&mut self.announcing) {
+            io.info_changed();
+        }
+    }
+
+    fn save(&self) -> Result<DeviceState> {
+        Ok(DeviceState::new(STATE_VERSION, [u8::from(self.announcing)]))
     }
 }
 
-impl Transmitter {
-    fn run(&mut self, backend: &mut dyn Backend) -> Result<Progress> {
-        for _ in 0..BATCH {
-            let next = match self.blocked.take() {
-                Some(chain) => Some(chain),
-                None => self.queue.pop()?,
-            };
-            let Some(chain) = next else { return Ok(Progress::Done) };
-            match self.send(backend, &chain) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.blocked = Some(chain);
-                    return Ok(Progress::Done);
-                }
-                // A frame that cannot be sent is lost, as on any wire.
-                _ => chain.complete(0),
-            }
+fn restore(state: &DeviceState) -> Result<bool> {
+    match (state.version, state.bytes.as_slice()) {
+        (STATE_VERSION, [0]) => Ok(false),
+        (STATE_VERSION, [1]) => Ok(true),
+        (version, bytes) => {
+            let len = bytes.len();
+            let message =
+                format!("the saved state of a NIC is of version {version} and {len} bytes, known is 1 with 1");
+            Err(Error::new(ErrorKind::InvalidConfig, message))
         }
-        Ok(Progress::More)
-    }
-
-    fn send(&self, backend: &mut dyn Backend, chain: &Chain) -> io::Result<()> {
-        let invalid = || io::Error::from(io::ErrorKind::InvalidData);
-        let frame_len = chain.readable_len().checked_sub(HEADER_LEN).ok_or_else(invalid)?;
-        let mut bytes = [0; HEADER_LEN as usize];
-        chain.read(0, &mut bytes).map_err(io::Error::other)?;
-        // The host gets our copy of the header: the guest may change its own after the check.
-        let header = Header::parse(bytes, frame_len, self.offers).ok_or_else(invalid)?;
-        let segments = chain.readable_range(HEADER_LEN, frame_len).map(|segment| (segment.gpa, segment.len));
-        let frame = IoRanges::new(&self.memory, segments).map_err(io::Error::other)?;
-        backend.send(&header, &frame)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The header in front of each frame (5.1.6), and the features that say what may stand in it.
 
+use super::offloads::Offloads;
+
 /// Bytes of the header, with the number of buffers.
 pub(super) const HEADER_LEN: u32 = 12;
 /// Where the number of buffers stands.
@@ -12,74 +14,16 @@ pub(super) const MAX_FRAME: u32 = 65535 + 18;
 /// Such a frame with the header in front.
 pub(super) const MAX_PACKET: u32 = HEADER_LEN + MAX_FRAME;
 
-/// Feature bits (5.1.3).
-pub(super) mod feature {
-    pub(crate) const CSUM: u32 = 0;
-    pub(crate) const GUEST_CSUM: u32 = 1;
-    pub(crate) const MTU: u32 = 3;
-    pub(crate) const MAC: u32 = 5;
-    pub(crate) const GUEST_TSO4: u32 = 7;
-    pub(crate) const GUEST_TSO6: u32 = 8;
-    pub(crate) const GUEST_ECN: u32 = 9;
-    pub(crate) const HOST_TSO4: u32 = 11;
-    pub(crate) const HOST_TSO6: u32 = 12;
-    pub(crate) const HOST_ECN: u32 = 13;
-    pub(crate) const MRG_RXBUF: u32 = 15;
-}
-
-/// The features that concern the content of frames, all of which we offer.
-pub(super) const OFFLOAD_FEATURES: u64 = 1 << feature::CSUM
-    | 1 << feature::GUEST_CSUM
-    | 1 << feature::GUEST_TSO4
-    | 1 << feature::GUEST_TSO6
-    | 1 << feature::GUEST_ECN
-    | 1 << feature::HOST_TSO4
-    | 1 << feature::HOST_TSO6
-    | 1 << feature::HOST_ECN;
-
 const FLAG_NEEDS_CSUM: u8 = 1;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
 const GSO_ECN: u8 = 0x80;
 
-/// What one direction may leave to the other side.
+/// What stands in front of a frame: what its sender has left undone. Of a frame that the guest sends it was checked, so that
+/// it asks for nothing that was not offered, and points nowhere outside the frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Offers {
-    pub(super) checksum: bool,
-    pub(super) tso4: bool,
-    pub(super) tso6: bool,
-    pub(super) ecn: bool,
-}
-
-impl Offers {
-    /// What the guest copes with in the frames that it receives.
-    pub(super) fn to_guest(features: u64) -> Self {
-        use feature::{GUEST_CSUM, GUEST_ECN, GUEST_TSO4, GUEST_TSO6};
-        Self::of(features, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, GUEST_ECN)
-    }
-
-    /// What the guest may leave undone in the frames that it sends.
-    pub(super) fn to_host(features: u64) -> Self {
-        use feature::{CSUM, HOST_ECN, HOST_TSO4, HOST_TSO6};
-        Self::of(features, CSUM, HOST_TSO4, HOST_TSO6, HOST_ECN)
-    }
-
-    fn of(features: u64, checksum: u32, tso4: u32, tso6: u32, ecn: u32) -> Self {
-        let has = |bit: u32| features.checked_shr(bit).is_some_and(|bits| bits & 1 == 1);
-        Self { checksum: has(checksum), tso4: has(tso4), tso6: has(tso6), ecn: has(ecn) }
-    }
-
-    /// Whether what depends on something stands together with it (5.1.3.1).
-    pub(super) fn is_consistent(self) -> bool {
-        let segments = self.tso4 || self.tso6;
-        (self.checksum || !segments) && (segments || !self.ecn)
-    }
-}
-
-/// The header of a frame that the guest sends, checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub struct VnetHeader {
     flags: u8,
     gso_type: u8,
     header_len: u16,
@@ -88,9 +32,13 @@ pub(super) struct Header {
     csum_offset: u16,
 }
 
-impl Header {
-    /// Checks a header that stands in front of `frame_len` bytes; `None` where the frame must not be sent.
-    pub(super) fn parse(bytes: [u8; HEADER_LEN as usize], frame_len: u32, offers: Offers) -> Option<Self> {
+impl VnetHeader {
+    /// Bytes of the header.
+    pub const LEN: usize = HEADER_LEN as usize;
+
+    /// Checks a header that stands in front of `frame_len` bytes; `None` if the frame must not pass, since it leaves undone
+    /// more than `offers`, or contradicts itself.
+    pub fn parse(bytes: [u8; Self::LEN], frame_len: u32, offers: Offloads) -> Option<Self> {
         let [flags, gso_type, a, b, c, d, e, f, g, h, _, _] = bytes;
         let pair = |low, high| u16::from_le_bytes([low, high]);
         let header = Self {
@@ -102,11 +50,10 @@ impl Header {
             csum_start: pair(e, f),
             csum_offset: pair(g, h),
         };
-        let fits = (ETHERNET_LEN..=MAX_FRAME).contains(&frame_len);
-        (fits && header.checksum_fits(frame_len, offers) && header.segments_fit(frame_len, offers)).then_some(header)
+        header.suits(frame_len, offers).then_some(header)
     }
 
-    fn checksum_fits(&self, frame_len: u32, offers: Offers) -> bool {
+    fn checksum_fits(&self, frame_len: u32, offers: Offloads) -> bool {
         if self.flags & FLAG_NEEDS_CSUM == 0 {
             return true;
         }
@@ -114,7 +61,7 @@ impl Header {
         offers.checksum && end <= frame_len
     }
 
-    fn segments_fit(&self, frame_len: u32, offers: Offers) -> bool {
+    fn segments_fit(&self, frame_len: u32, offers: Offloads) -> bool {
         let ecn = self.gso_type & GSO_ECN != 0;
         let offered = match self.gso_type & !GSO_ECN {
             GSO_NONE => return !ecn,
@@ -127,8 +74,14 @@ impl Header {
         offered && checksum && sizes && (!ecn || offers.ecn)
     }
 
-    /// The header as the host takes it.
-    pub(super) fn bytes(&self) -> [u8; HEADER_LEN as usize] {
+    /// Whether the frame may pass to a receiver that copes with `offers`.
+    pub(super) fn suits(&self, frame_len: u32, offers: Offloads) -> bool {
+        let fits = (ETHERNET_LEN..=MAX_FRAME).contains(&frame_len);
+        fits && self.checksum_fits(frame_len, offers) && self.segments_fit(frame_len, offers)
+    }
+
+    /// The header in its form of virtio 1.0, with zero buffers.
+    pub fn to_bytes(&self) -> [u8; Self::LEN] {
         let [a, b] = self.header_len.to_le_bytes();
         let [c, d] = self.gso_size.to_le_bytes();
         let [e, f] = self.csum_start.to_le_bytes();

@@ -1,4 +1,4 @@
-//! virtio-net (5.1): a network card of the guest on a TAP device of the host.
+//! virtio-net (5.1): a network card of the guest on a TAP device of the host, or on a backend of the user's.
 //!
 //! Frames move straight between the TAP device and guest memory. Only the header in front of each one is copied, and
 //! checked against what was negotiated, since the host's network stack believes it.
@@ -14,11 +14,22 @@
     )
 )]
 
+mod announce;
 mod backend;
 mod device;
+mod feature;
+mod handle;
 mod header;
 mod nic;
+mod offloads;
 mod receive;
 mod tap;
+mod transmit;
 
+pub use backend::{Need, NicBackend, NicInfo};
+pub use handle::NicHandle;
+pub use header::VnetHeader;
 pub use nic::Nic;
+pub use offloads::Offloads;
+pub use receive::{Delivery, RxBatch};
+pub use transmit::{TxBatch, TxFrame};

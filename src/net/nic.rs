@@ -1,14 +1,17 @@
-//! A network card as a user gives it: which TAP device, and how the guest sees it.
+//! A network card as a user gives it: which TAP device or backend, and how the guest sees it.
 
 use std::os::fd::OwnedFd;
 
+use super::backend::NicBackend;
 use super::device::Net;
+use super::handle::NicHandle;
+use super::tap::TapBackend;
 use crate::config::{NicConfig, check_tap_name};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::{IoThread, Placement};
 use crate::sys::{Tap, random_bytes};
-use crate::virtio::IoThread;
 
-/// A network card on a TAP device of the host.
+/// A network card on a TAP device of the host, or on a backend of your own.
 ///
 /// ```no_run
 /// use vmcell::Nic;
@@ -16,11 +19,12 @@ use crate::virtio::IoThread;
 /// let nic = Nic::tap("tap0")?.mac([0x02, 0, 0, 0, 0, 0x10]).mtu(9000);
 /// # Ok::<(), vmcell::Error>(())
 /// ```
-#[derive(Debug)]
 pub struct Nic {
-    tap: Tap,
+    backend: Box<dyn NicBackend>,
+    blocks: bool,
     config: NicConfig,
     io_thread: Option<IoThread>,
+    handle: NicHandle,
 }
 
 impl Nic {
@@ -28,24 +32,45 @@ impl Nic {
     /// the card, or the VM that gets it, lives.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for a name that no device can have; [`ErrorKind::Network`] where the device is
-    /// missing, in use, not a TAP device, or not ours to use.
+    /// [`ErrorKind::InvalidConfig`] for a name that no device can have; [`ErrorKind::Network`] if the device is missing, in
+    /// use, not a TAP device, or not ours to use.
     pub fn tap(name: &str) -> Result<Self> {
         check_tap_name(name)?;
-        Tap::open(name).map(Self::new)
+        Tap::open(name).map(|tap| Self::new(Box::new(TapBackend::new(tap)), false))
     }
 
     /// Takes a descriptor of `/dev/net/tun` that the caller has attached to a TAP device, with `IFF_TAP`, `IFF_NO_PI` and
     /// `IFF_VNET_HDR`. It is made non-blocking.
     ///
     /// # Errors
-    /// [`ErrorKind::Network`] where it is something else.
+    /// [`ErrorKind::Network`] if it is something else.
     pub fn from_fd(fd: OwnedFd) -> Result<Self> {
-        Tap::from_fd(fd).map(Self::new)
+        Tap::from_fd(fd).map(|tap| Self::new(Box::new(TapBackend::new(tap)), false))
     }
 
-    fn new(tap: Tap) -> Self {
-        Self { tap, config: NicConfig::default(), io_thread: None }
+    /// Puts a backend of your own under the card; see [`NicBackend`] for its rules.
+    ///
+    /// It is served by a thread of its own, so that one that blocks harms only its card, unless another thread is
+    /// [chosen](Self::io_thread) or the caller [vouches](Self::never_blocks) that it never does.
+    pub fn backend(backend: impl NicBackend + 'static) -> Self {
+        Self::new(Box::new(backend), true)
+    }
+
+    fn new(backend: Box<dyn NicBackend>, blocks: bool) -> Self {
+        Self { backend, blocks, config: NicConfig::default(), io_thread: None, handle: NicHandle::new() }
+    }
+
+    /// Vouches that the [backend](Self::backend) never blocks, so that it may share the VM's own thread. A card on a TAP
+    /// device never does.
+    #[must_use]
+    pub fn never_blocks(mut self) -> Self {
+        self.blocks = false;
+        self
+    }
+
+    /// A handle by which the card can be changed while its VM runs.
+    pub fn handle(&self) -> NicHandle {
+        self.handle.clone()
     }
 
     /// The address that the guest is told: a unicast one. The default is a random one, marked as locally administered.
@@ -70,9 +95,13 @@ impl Nic {
         self
     }
 
-    /// The thread that was asked for.
-    pub(crate) fn chosen_io_thread(&self) -> Option<&IoThread> {
-        self.io_thread.as_ref()
+    /// The thread that is to serve it.
+    pub(crate) fn placement(&self) -> Placement {
+        match &self.io_thread {
+            Some(io_thread) => Placement::Chosen(io_thread.clone()),
+            None if self.blocks => Placement::Alone,
+            None => Placement::Shared,
+        }
     }
 
     /// Makes the device.
@@ -85,7 +114,13 @@ impl Nic {
             Some(mac) => mac,
             None => random_mac()?,
         };
-        Ok(Net::new(Box::new(self.tap), mac, self.config.mtu))
+        Ok(Net::new(self.backend, mac, self.config.mtu, self.handle))
+    }
+}
+
+impl std::fmt::Debug for Nic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Nic").field("config", &self.config).finish_non_exhaustive()
     }
 }
 

@@ -78,9 +78,10 @@ fn a_device_is_used_by_one_at_a_time() {
     let Some(tap) = TestTap::new(0) else { return };
     let first = Nic::tap(&tap.0).unwrap();
     assert!(refusal(Nic::tap(&tap.0)).contains("is in use"));
-    let fd = first.tap.as_fd().try_clone_to_owned().unwrap();
-    let second = Nic::from_fd(fd).unwrap();
     drop(first);
+    let opened = retry(|| Tap::open(&tap.0));
+    let second = Nic::from_fd(opened.as_fd().try_clone_to_owned().unwrap()).unwrap();
+    drop(opened);
     assert!(refusal(Nic::tap(&tap.0)).contains("is in use"));
     drop(second);
     retry(|| Nic::tap(&tap.0));

@@ -2,116 +2,216 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsFd;
 
-use super::backend::Backend;
-use super::header::{ETHERNET_LEN, HEADER_LEN, MAX_PACKET, NUM_BUFFERS_OFFSET};
+use super::header::{ETHERNET_LEN, HEADER_LEN, MAX_PACKET, NUM_BUFFERS_OFFSET, VnetHeader};
+use super::offloads::Offloads;
 use crate::error::Result;
-use crate::memory::{GuestMemory, IoRanges};
+use crate::event::Io;
+use crate::memory::{GuestRanges, RangeList};
 use crate::virtio::{Chain, Queue};
 
-/// Frames received before the other devices on the thread get their turn.
-const BATCH: usize = 64;
+/// The most contiguous parts that buffers for a frame may have together: as many as the kernel takes at once, less some.
+const MAX_PARTS: usize = 1000;
 
 /// The receiving half of a running device.
 pub(super) struct Receiver {
-    queue: Queue,
-    memory: GuestMemory,
     /// A frame may be spread over several chains.
     mergeable: bool,
-    /// Chains that were taken but not filled yet. Nobody knows how long the next frame is before it is read.
-    buffers: VecDeque<Chain>,
-    /// All of them together, in bytes.
-    room: u64,
-    /// What the receiver waits for.
-    waiting: Waiting,
+    /// What the guest copes with.
+    offloads: Offloads,
+    /// Chains that were taken but not filled yet, in the order in which they came. Nobody knows how long the next frame is
+    /// before it is there.
+    buffers: VecDeque<Buffer>,
+    /// Where their writable bytes lie.
+    room: Option<GuestRanges>,
+    spare: RangeList,
+    filled: Vec<(Chain, u32)>,
 }
 
+struct Buffer {
+    chain: Chain,
+    /// How many parts of the room it has; none if it is not fit for frames, and just waits for its turn to be given back.
+    parts: usize,
+}
+
+/// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waiting {
-    /// The next frame.
-    Frame,
-    /// Buffers of the driver; frames wait in the backend meanwhile.
-    Buffers,
-    /// Nothing any more: the backend fails.
-    Nothing,
+#[non_exhaustive]
+pub enum Delivery {
+    /// The guest has it.
+    Delivered,
+    /// It was too long for the guest's buffers, too short for a frame, or left undone what the guest does not cope with. It
+    /// is lost.
+    Dropped,
+    /// The guest has no buffer now. It was not taken.
+    NoRoom,
+}
+
+/// Where frames for the guest go. Lent to a backend for one call of [`receive`](super::NicBackend::receive).
+pub struct RxBatch<'a> {
+    receiver: &'a mut Receiver,
+    queue: &'a mut Queue,
+    failed: Option<crate::Error>,
+}
+
+impl<'a> RxBatch<'a> {
+    pub(super) fn new(receiver: &'a mut Receiver, queue: &'a mut Queue) -> Self {
+        Self { receiver, queue, failed: None }
+    }
+
+    /// Whether the guest has a buffer now.
+    pub fn has_room(&mut self, io: &mut Io) -> bool {
+        if let Err(error) = self.receiver.gather(io, self.queue) {
+            self.failed = Some(error);
+        }
+        self.failed.is_none() && self.receiver.has_room()
+    }
+
+    /// Copies a frame to the guest.
+    pub fn put(&mut self, io: &mut Io, header: &VnetHeader, frame: &[u8]) -> Delivery {
+        if !self.has_room(io) {
+            return Delivery::NoRoom;
+        }
+        io.charge(frame.len() as u64);
+        let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        if !header.suits(len, self.receiver.offloads) {
+            return Delivery::Dropped;
+        }
+        self.receiver.put(self.queue, header, frame)
+    }
+
+    /// Takes one packet from a descriptor that gives each with a header of 12 bytes in front, as a TAP device does, straight
+    /// to the guest. What the header says is the descriptor's to answer for.
+    ///
+    /// # Errors
+    /// What the host reports; `WouldBlock` if there is none.
+    pub fn receive_from(&mut self, io: &mut Io, device: impl AsFd) -> io::Result<Delivery> {
+        if !self.has_room(io) {
+            return Ok(Delivery::NoRoom);
+        }
+        self.receiver.receive_from(io, self.queue, device)
+    }
+
+    /// Why the queue cannot be trusted any more, if so.
+    pub(super) fn into_result(self) -> Result<()> {
+        self.failed.map_or(Ok(()), Err)
+    }
 }
 
 impl Receiver {
-    pub(super) fn new(queue: Queue, memory: GuestMemory, mergeable: bool) -> Self {
-        Self { queue, memory, mergeable, buffers: VecDeque::new(), room: 0, waiting: Waiting::Buffers }
-    }
-
-    pub(super) fn waiting(&self) -> Waiting {
-        self.waiting
-    }
-
-    /// Receives frames until there are none, or no buffers, or the batch is full; then the backend is still readable.
-    pub(super) fn run(&mut self, backend: &mut dyn Backend) -> Result<()> {
-        for _ in 0..BATCH {
-            self.gather()?;
-            let Some(ranges) = self.ranges()? else {
-                self.waiting = Waiting::Buffers;
-                return Ok(());
-            };
-            match backend.receive(&ranges) {
-                Ok(len) => self.deliver(len, ranges.len()),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) => {
-                    // It would be reported as readable for ever.
-                    self.waiting = Waiting::Nothing;
-                    return Ok(());
-                }
-            }
+    pub(super) fn new(mergeable: bool, offloads: Offloads) -> Self {
+        Self {
+            mergeable,
+            offloads,
+            buffers: VecDeque::new(),
+            room: None,
+            spare: RangeList::default(),
+            filled: Vec::new(),
         }
-        self.waiting = Waiting::Frame;
-        Ok(())
     }
 
     /// Takes chains until the largest frame fits, or there are none.
-    fn gather(&mut self) -> Result<()> {
-        while if self.mergeable { self.room < MAX_PACKET.into() } else { self.buffers.is_empty() } {
-            let Some(chain) = self.queue.pop()? else { break };
-            let least = if self.mergeable { HEADER_LEN } else { HEADER_LEN.saturating_add(ETHERNET_LEN) };
-            if chain.readable_len() > 0 || chain.writable_len() < least {
-                chain.complete(0);
-                continue;
-            }
-            self.room = self.room.saturating_add(chain.writable_len().into());
-            self.buffers.push_back(chain);
+    pub(super) fn gather(&mut self, io: &mut Io, queue: &mut Queue) -> Result<()> {
+        while !self.has_enough() {
+            let Some(chain) = queue.pop(io)? else { break };
+            self.take(queue, chain);
         }
         Ok(())
     }
 
-    fn ranges(&self) -> Result<Option<IoRanges>> {
-        if self.room < u64::from(HEADER_LEN.saturating_add(ETHERNET_LEN)) {
-            return Ok(None);
+    fn has_enough(&self) -> bool {
+        let Some(room) = &self.room else { return false };
+        if !self.mergeable {
+            return !room.is_empty();
         }
-        let segments = self.buffers.iter().flat_map(|chain| chain.writable());
-        IoRanges::new(&self.memory, segments.map(|segment| (segment.gpa, segment.len))).map(Some)
+        // As many parts as a chain can have more still fit.
+        room.len() >= MAX_PACKET.into() || room.count() > MAX_PARTS / 2 || self.buffers.len() > MAX_PARTS
+    }
+
+    fn take(&mut self, queue: &mut Queue, chain: Chain) {
+        let room =
+            self.room.get_or_insert_with(|| GuestRanges::new(std::mem::take(&mut self.spare), queue.lessor().lease()));
+        let least = if self.mergeable { HEADER_LEN } else { HEADER_LEN.saturating_add(ETHERNET_LEN) };
+        let before = room.count();
+        if chain.readable_len() == 0 && chain.writable_len() >= least {
+            // Its segments were checked to be RAM when it was taken.
+            let _ = room.extend(chain.writable().iter().map(|segment| (segment.gpa, segment.len)));
+        }
+        let parts = room.count().saturating_sub(before);
+        self.buffers.push_back(Buffer { chain, parts });
+        self.give_back_unfit(queue);
+    }
+
+    /// Gives chains back that no frame can go to, when they have come to the front.
+    fn give_back_unfit(&mut self, queue: &mut Queue) {
+        while self.buffers.front().is_some_and(|buffer| buffer.parts == 0)
+            && let Some(buffer) = self.buffers.pop_front()
+        {
+            queue.complete(buffer.chain, 0);
+        }
+    }
+
+    /// Whether any frame at all fits.
+    pub(super) fn has_room(&self) -> bool {
+        self.room.as_ref().is_some_and(|room| room.len() >= HEADER_LEN.saturating_add(ETHERNET_LEN).into())
+    }
+
+    fn put(&mut self, queue: &mut Queue, header: &VnetHeader, frame: &[u8]) -> Delivery {
+        let Some(room) = &self.room else { return Delivery::NoRoom };
+        let copied = room.copy_in(HEADER_LEN.into(), frame).and_then(|()| room.copy_in(0, &header.to_bytes()));
+        match copied {
+            Ok(()) => self.deliver(queue, (frame.len() as u64).saturating_add(HEADER_LEN.into())),
+            Err(_) => Delivery::Dropped,
+        }
+    }
+
+    fn receive_from(&mut self, io: &mut Io, queue: &mut Queue, device: impl AsFd) -> io::Result<Delivery> {
+        let Some(room) = &mut self.room else { return Ok(Delivery::NoRoom) };
+        let received = room.receive_from(device)?;
+        io.charge(received.len);
+        let whole = !received.truncated && received.len >= HEADER_LEN.saturating_add(ETHERNET_LEN).into();
+        Ok(if whole { self.deliver(queue, received.len) } else { Delivery::Dropped })
     }
 
     /// Hands the buffers that hold `len` bytes to the driver, all at once (5.1.6.4).
-    fn deliver(&mut self, len: usize, offered: u64) {
-        let len = u32::try_from(len).unwrap_or(0);
-        let cut = self.mergeable && u64::from(len) == offered && offered < MAX_PACKET.into();
-        if len < HEADER_LEN.saturating_add(ETHERNET_LEN) || cut {
-            // Too short to be a frame, or too long for what the driver offers: dropped, and the buffers used again.
-            return;
-        }
-        let mut filled = Vec::new();
-        let mut rest = len;
+    fn deliver(&mut self, queue: &mut Queue, len: u64) -> Delivery {
+        let mut rest = u32::try_from(len).unwrap_or(u32::MAX);
+        let mut parts = 0usize;
         while rest > 0 {
-            let Some(chain) = self.buffers.pop_front() else { break };
-            self.room = self.room.saturating_sub(chain.writable_len().into());
-            let written = rest.min(chain.writable_len());
+            let Some(buffer) = self.buffers.pop_front() else { break };
+            // What is unfit goes back at its place among the others.
+            let fits = if buffer.parts > 0 { buffer.chain.writable_len() } else { 0 };
+            let written = rest.min(fits);
             rest = rest.saturating_sub(written);
-            filled.push((chain, written));
+            parts = parts.saturating_add(buffer.parts);
+            if written > 0 {
+                self.filled.push((buffer.chain, written));
+            } else {
+                queue.complete(buffer.chain, 0);
+            }
         }
-        let count = u16::try_from(filled.len()).unwrap_or(u16::MAX);
-        if let Some((first, _)) = filled.first() {
+        if let Some(room) = &mut self.room {
+            room.drop_front(parts);
+        }
+        let count = u16::try_from(self.filled.len()).unwrap_or(u16::MAX);
+        if let Some((first, _)) = self.filled.first() {
             // The first buffer has room for a whole header, or it would not have been taken.
             let _ = first.write(NUM_BUFFERS_OFFSET, &count.to_le_bytes());
         }
-        Chain::complete_together(filled);
+        queue.complete_together(self.filled.drain(..));
+        self.give_back_unfit(queue);
+        Delivery::Delivered
+    }
+
+    /// Puts all chains back that were not filled.
+    pub(super) fn put_back(&mut self, queue: &mut Queue) -> Result<()> {
+        if let Some(room) = self.room.take() {
+            self.spare = room.into_list();
+        }
+        while let Some(buffer) = self.buffers.pop_back() {
+            queue.put_back(buffer.chain)?;
+        }
+        Ok(())
     }
 }

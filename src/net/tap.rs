@@ -1,30 +1,96 @@
 //! The TAP backend.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::backend::Backend;
-use super::header::{Header, Offers};
+use super::backend::{Need, NicBackend, NicInfo};
+use super::offloads::Offloads;
+use super::receive::{Delivery, RxBatch};
+use super::transmit::TxBatch;
 use crate::error::Result;
-use crate::memory::IoRanges;
-use crate::sys::{Offloads, Tap};
+use crate::event::{Event, Interest, Io, Token, Wants};
+use crate::sys::Tap;
 
-impl Backend for Tap {
-    fn fd(&self) -> Arc<OwnedFd> {
-        Tap::fd(self)
+/// How soon a device that failed is tried again. One that was set down fails every read until it is up again.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// A backend on a TAP device.
+pub(super) struct TapBackend {
+    tap: Tap,
+    fd: Arc<OwnedFd>,
+    tokens: Option<Tokens>,
+    /// The device failed; until then it is left alone.
+    failed_until: Option<Instant>,
+}
+
+#[derive(Clone, Copy)]
+struct Tokens {
+    device: Token,
+    retry: Token,
+}
+
+impl TapBackend {
+    pub(super) fn new(tap: Tap) -> Self {
+        let fd = tap.fd();
+        Self { tap, fd, tokens: None, failed_until: None }
+    }
+}
+
+impl NicBackend for TapBackend {
+    fn info(&self) -> NicInfo {
+        NicInfo { offloads: Offloads::ALL, ..NicInfo::default() }
     }
 
-    fn set_offloads(&mut self, offers: Offers) -> Result<()> {
-        let Offers { checksum, tso4, tso6, ecn } = offers;
-        Tap::set_offloads(self, Offloads { checksum, tso4, tso6, ecn })
+    fn attach(&mut self, io: &mut Io) -> Result<()> {
+        self.tokens = Some(Tokens { device: io.token(), retry: io.token() });
+        Ok(())
     }
 
-    fn receive(&mut self, buffers: &IoRanges) -> io::Result<usize> {
-        buffers.fill_once(self.as_fd())
+    fn negotiate(&mut self, guest: Offloads) -> Result<()> {
+        self.failed_until = None;
+        self.tap.set_offloads(guest)
     }
 
-    fn send(&mut self, header: &Header, frame: &IoRanges) -> io::Result<()> {
-        frame.drain_once(self.as_fd(), &header.bytes()).map(drop)
+    fn receive(&mut self, io: &mut Io, frames: &mut RxBatch) {
+        while !io.spent() && self.failed_until.is_none() {
+            match frames.receive_from(io, &self.fd) {
+                Ok(Delivery::Delivered | Delivery::Dropped) => {}
+                Ok(Delivery::NoRoom) => return,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.failed_until = Instant::now().checked_add(TRY_AGAIN),
+            }
+        }
+    }
+
+    fn send(&mut self, io: &mut Io, frames: &mut TxBatch) {
+        while let Some(frame) = frames.next(io) {
+            match frame.send_to(&self.fd) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                // A frame that the device does not take is lost, as on any wire.
+                Ok(()) | Err(_) => frames.done(),
+            }
+        }
+    }
+
+    fn wants(&self, need: Need, wants: &mut Wants) {
+        let Some(tokens) = self.tokens else { return };
+        let readable = need.room && self.failed_until.is_none();
+        match (readable, need.backlog) {
+            (true, true) => wants.descriptor(tokens.device, &self.fd, Interest::Both),
+            (true, false) => wants.descriptor(tokens.device, &self.fd, Interest::Readable),
+            (false, true) => wants.descriptor(tokens.device, &self.fd, Interest::Writable),
+            (false, false) => {}
+        }
+        if let Some(at) = self.failed_until {
+            wants.deadline(tokens.retry, at);
+        }
+    }
+
+    fn woken(&mut self, _io: &mut Io, event: &Event) {
+        if self.tokens.is_some_and(|tokens| tokens.retry == event.token) {
+            self.failed_until = None;
+        }
     }
 }

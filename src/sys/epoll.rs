@@ -2,41 +2,41 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+use std::time::Duration;
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll as RawEpoll, EpollEvent, EventSet};
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a caller wants to be woken for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Interest {
-    /// Woken for as long as there is something to read.
-    Readable,
-    /// Woken for as long as something may be written.
-    Writable,
-    /// Woken for as long as there is something to read, or something may be written.
-    ReadableWritable,
-    /// Stays registered, but is not woken.
-    Nothing,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Watch {
+    /// There is something to read.
+    pub(crate) readable: bool,
+    /// Something may be written.
+    pub(crate) writable: bool,
+    /// Once for each change, rather than for as long as it is so. An eventfd that is watched like this need not be read.
+    pub(crate) edge: bool,
 }
 
-impl Interest {
+impl Watch {
+    pub(crate) const READABLE: Self = Self { readable: true, writable: false, edge: false };
+
     fn events(self) -> EventSet {
-        match self {
-            Self::Readable => EventSet::IN,
-            Self::Writable => EventSet::OUT,
-            Self::ReadableWritable => EventSet::IN | EventSet::OUT,
-            // A hang-up is reported whatever was asked; reported once, it cannot become a busy loop.
-            Self::Nothing => EventSet::EDGE_TRIGGERED,
-        }
+        let mut events = EventSet::empty();
+        events.set(EventSet::IN, self.readable);
+        events.set(EventSet::OUT, self.writable);
+        events.set(EventSet::EDGE_TRIGGERED, self.edge);
+        events
     }
 }
 
 /// One descriptor that became ready.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Readiness {
+pub(crate) struct Ready {
     /// The number given when the descriptor was added.
-    pub(crate) token: u64,
+    pub(crate) key: u64,
     /// There is something to read.
     pub(crate) readable: bool,
     /// Something may be written.
@@ -46,50 +46,92 @@ pub(crate) struct Readiness {
 }
 
 /// An epoll instance; closes its descriptor when dropped.
-pub(crate) struct Epoll(RawEpoll);
+pub(crate) struct Epoll {
+    fd: RawEpoll,
+    events: Box<[EpollEvent; Self::AT_ONCE]>,
+    /// The kernel has `epoll_pwait2` (Linux 5.11).
+    has_fine_timeout: bool,
+}
 
 impl Epoll {
+    const AT_ONCE: usize = 64;
+
     pub(crate) fn new() -> Result<Self> {
-        RawEpoll::new()
-            .map(Self)
-            .map_err(|e| Error::new(ErrorKind::Host, "cannot make an epoll instance").with_source(e))
+        let fd =
+            RawEpoll::new().map_err(|e| Error::new(ErrorKind::Host, "cannot make an epoll instance").with_source(e))?;
+        Ok(Self { fd, events: Box::new([EpollEvent::default(); Self::AT_ONCE]), has_fine_timeout: true })
     }
 
     /// Starts to watch `fd`. The descriptor must be deleted before it is closed.
-    pub(crate) fn add(&self, fd: BorrowedFd<'_>, interest: Interest, token: u64) -> Result<()> {
-        self.control(ControlOperation::Add, fd, interest, token)
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, watch: Watch, key: u64) -> Result<()> {
+        self.control(ControlOperation::Add, fd, watch, key)
     }
 
-    pub(crate) fn modify(&self, fd: BorrowedFd<'_>, interest: Interest, token: u64) -> Result<()> {
-        self.control(ControlOperation::Modify, fd, interest, token)
+    pub(crate) fn modify(&self, fd: BorrowedFd<'_>, watch: Watch, key: u64) -> Result<()> {
+        self.control(ControlOperation::Modify, fd, watch, key)
     }
 
     pub(crate) fn delete(&self, fd: BorrowedFd<'_>) -> Result<()> {
-        self.control(ControlOperation::Delete, fd, Interest::Nothing, 0)
+        self.control(ControlOperation::Delete, fd, Watch::default(), 0)
     }
 
-    fn control(&self, operation: ControlOperation, fd: BorrowedFd<'_>, interest: Interest, token: u64) -> Result<()> {
-        self.0.ctl(operation, fd.as_raw_fd(), EpollEvent::new(interest.events(), token)).map_err(|e| {
+    fn control(&self, operation: ControlOperation, fd: BorrowedFd<'_>, watch: Watch, key: u64) -> Result<()> {
+        self.fd.ctl(operation, fd.as_raw_fd(), EpollEvent::new(watch.events(), key)).map_err(|e| {
             let message = format!("cannot change how descriptor {} is watched", fd.as_raw_fd());
             Error::new(ErrorKind::Host, message).with_source(e)
         })
     }
 
-    /// Waits until something is ready, at most `timeout_ms` milliseconds; -1 waits for ever.
-    pub(crate) fn wait(&self, timeout_ms: i32, ready: &mut Vec<Readiness>) -> Result<()> {
-        let mut events = [EpollEvent::default(); 32];
-        ready.clear();
-        let count = match self.0.wait(timeout_ms, &mut events) {
+    /// Waits until something is ready, at most for `limit`; `None` waits for ever. Appends what is ready to `ready`.
+    pub(crate) fn wait(&mut self, limit: Option<Duration>, ready: &mut Vec<Ready>) -> Result<()> {
+        let count = match self.wait_raw(limit) {
             Ok(count) => count,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => 0,
             Err(e) => return Err(Error::new(ErrorKind::Host, "cannot wait for descriptors").with_source(e)),
         };
-        ready.extend(events.iter().take(count).map(|event| Readiness {
-            token: event.data(),
+        ready.extend(self.events.iter().take(count).map(|event| Ready {
+            key: event.data(),
             readable: event.event_set().contains(EventSet::IN),
             writable: event.event_set().contains(EventSet::OUT),
             hang_up: event.event_set().intersects(EventSet::HANG_UP | EventSet::ERROR),
         }));
         Ok(())
+    }
+
+    fn wait_raw(&mut self, limit: Option<Duration>) -> io::Result<usize> {
+        let Some(limit) = limit else { return self.fd.wait(-1, &mut self.events[..]) };
+        if limit.is_zero() {
+            return self.fd.wait(0, &mut self.events[..]);
+        }
+        if self.has_fine_timeout {
+            match self.wait_fine(limit) {
+                Err(e) if e.raw_os_error() == Some(libc::ENOSYS) => self.has_fine_timeout = false,
+                other => return other,
+            }
+        }
+        // Rounded up, or a wait of half a millisecond would be a busy loop.
+        let millis = i32::try_from(limit.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
+        self.fd.wait(millis, &mut self.events[..])
+    }
+
+    fn wait_fine(&mut self, limit: Duration) -> io::Result<usize> {
+        let limit = libc::timespec {
+            tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: limit.subsec_nanos().into(),
+        };
+        // SAFETY: the buffer holds as many events as the call is told (an `EpollEvent` is the kernel's struct), the limit is
+        // valid for the call, and a null signal mask is allowed.
+        let count = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                self.fd.as_raw_fd(),
+                self.events.as_mut_ptr(),
+                Self::AT_ONCE as libc::c_int,
+                &limit,
+                ptr::null::<libc::sigset_t>(),
+                0usize,
+            )
+        };
+        usize::try_from(count).map_err(|_| io::Error::last_os_error())
     }
 }

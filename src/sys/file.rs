@@ -14,9 +14,18 @@ pub(crate) fn open_disk(path: &Path, write: bool) -> io::Result<File> {
 /// Locks a whole file for this open file description, against every other one. Never waits.
 ///
 /// # Errors
-/// `WouldBlock` where another holds a lock that excludes it; whatever else the file system answers.
+/// `WouldBlock` if another holds a lock that excludes it; whatever else the file system answers.
 pub(crate) fn try_lock(file: &File, exclusive: bool) -> io::Result<()> {
-    let kind = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
+    set_lock(file, if exclusive { libc::F_WRLCK } else { libc::F_RDLCK })
+}
+
+/// Gives the lock of this open file description up, also if copies of its descriptor are open elsewhere.
+pub(crate) fn unlock(file: &File) {
+    // Fails on file systems without locks, and then there is nothing to give up.
+    let _ = set_lock(file, libc::F_UNLCK);
+}
+
+fn set_lock(file: &File, kind: libc::c_int) -> io::Result<()> {
     // SAFETY: all-zero bytes are a valid flock; open file description locks demand that `l_pid` stays zero.
     let mut range: libc::flock = unsafe { std::mem::zeroed() };
     range.l_type = kind as libc::c_short;

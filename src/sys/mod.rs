@@ -11,16 +11,15 @@ mod signal;
 mod stream;
 mod tap;
 mod thread;
-mod timer;
 
-pub(crate) use epoll::{Epoll, Interest, Readiness};
+pub(crate) use epoll::{Epoll, Ready, Watch};
 pub use eventfd::EventFd;
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) use file::anonymous_file;
-pub(crate) use file::{ZeroMode, is_open, is_writable, open_disk, try_lock, zero_range};
+pub(crate) use file::{ZeroMode, is_open, is_writable, open_disk, try_lock, unlock, zero_range};
 pub(crate) use random::random_bytes;
 pub(crate) use signal::{KickSignal, SignalSet};
 pub(crate) use stream::{InputStream, OutputStream};
-pub(crate) use tap::{Offloads, Tap};
+pub use tap::Offloads;
+pub(crate) use tap::Tap;
 pub(crate) use thread::{ThreadHandle, current_thread_id, kick_thread, spawn};
-pub(crate) use timer::Timer;

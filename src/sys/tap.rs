@@ -14,17 +14,18 @@ const HEADER_LEN: libc::c_int = 12;
 
 const FLAGS: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
 
-/// What the receiver can cope with, so that the host may leave it undone.
+/// What the receiver of frames can cope with, so that the sender may leave it undone (virtio 5.1.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Offloads {
+#[non_exhaustive]
+pub struct Offloads {
     /// Frames without a full checksum.
-    pub(crate) checksum: bool,
-    /// TCP over IPv4 in segments larger than the MTU.
-    pub(crate) tso4: bool,
-    /// TCP over IPv6 in segments larger than the MTU.
-    pub(crate) tso6: bool,
-    /// Such segments with congestion notification.
-    pub(crate) ecn: bool,
+    pub checksum: bool,
+    /// TCP over IPv4 in segments larger than the MTU. Needs `checksum`.
+    pub tso4: bool,
+    /// TCP over IPv6 in segments larger than the MTU. Needs `checksum`.
+    pub tso6: bool,
+    /// Such segments with congestion notification. Needs one of the two.
+    pub ecn: bool,
 }
 
 /// An attached TAP device; detached when dropped. Non-blocking.

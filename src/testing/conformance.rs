@@ -8,10 +8,12 @@ use super::driver::{Buffer, DriverQueue};
 use super::mmio::MmioDriver;
 use super::patterned_memory;
 use crate::bus::BusDevice;
+use crate::error::ErrorKind;
+use crate::event::IoThread;
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::virtio::spec::feature::{RING_EVENT_IDX, RING_INDIRECT_DESC, VERSION_1};
 use crate::virtio::spec::{mmio, ring, status};
-use crate::virtio::{IoThread, MmioTransport, VirtioDevice};
+use crate::virtio::{MmioTransport, VirtioDevice};
 
 const MEMORY: u64 = 1 << 20;
 const QUEUE_SIZE: u16 = 16;
@@ -57,6 +59,7 @@ where
         self.a_reset_at_any_time_leaves_it_whole();
         self.memory_that_changes_meanwhile_is_survived();
         self.pause_and_resume_lose_nothing();
+        self.one_that_was_saved_goes_on_as_another();
     }
 
     fn config_space_is_whole_at_every_width(&self) {
@@ -175,7 +178,7 @@ where
     fn pause_and_resume_lose_nothing(&self) {
         let mut running = self.start();
         for _ in 0..20 {
-            running.driver.transport().pause();
+            running.driver.transport().pause(MmioDriver::PATIENCE).expect("nothing is in flight for long");
             running.driver.transport().resume();
             self.assert_serves(&mut running);
         }
@@ -184,10 +187,38 @@ where
         running.driver.write(mmio::STATUS, 0);
     }
 
+    /// Cuts its life in two, again and again: saved, dropped, built anew, and on.
+    fn one_that_was_saved_goes_on_as_another(&self) {
+        let mut running = self.start();
+        for round in 0..20 {
+            if round % 2 == 1 {
+                // Taken, perhaps, and put back.
+                for queue in 0..running.queues.len() {
+                    running.driver.kick(queue as u32);
+                }
+            }
+            let transport = running.driver.transport();
+            transport.pause(MmioDriver::PATIENCE).expect("nothing is in flight for long");
+            let state = match transport.save() {
+                Ok(state) => state,
+                // A device may be one that cannot be saved; it says so each time.
+                Err(error) => return assert_eq!(error.kind(), ErrorKind::InvalidState, "{error:?}"),
+            };
+            let io_thread = IoThread::new("conformance").expect("the host gives a thread");
+            let restored = MmioTransport::restore((self.make)(), running.memory.clone(), &io_thread, &state);
+            running.driver = MmioDriver::new(restored.expect("the state is the device's own"));
+            let again = running.driver.transport();
+            assert_eq!(again.save().expect("it stands still"), state, "what is saved again is the same");
+            again.resume();
+            assert_eq!(running.driver.status() & status::DEVICE_NEEDS_RESET, 0, "the device needs a reset");
+            (self.serves)(&running.driver, &mut running.queues);
+        }
+    }
+
     fn start(&self) -> Running {
         let memory = patterned_memory(MEMORY);
         let device = (self.make)();
-        let queues = device.queue_max_sizes().len();
+        let queues = device.info().queue_sizes.len();
         let io_thread = IoThread::new("conformance").expect("the host gives a thread");
         let transport = MmioTransport::new(device, memory.clone(), &io_thread).expect("the device is well-formed");
         let mut running = Running { driver: MmioDriver::new(transport), queues: lay_out(&memory, queues), memory };

@@ -6,19 +6,19 @@
 //! pattern first, so that a test can see a write of one byte too many.
 //!
 //! ```
-//! use vmcell::testing::{Buffer, DriverQueue, RecordingInterrupt, patterned_memory};
+//! use vmcell::testing::{Buffer, DriverQueue, IoRig, RecordingInterrupt, patterned_memory};
 //! use vmcell::virtio::Queue;
 //! use vmcell::GuestAddress;
 //!
 //! let memory = patterned_memory(1 << 20);
 //! let mut driver = DriverQueue::new(&memory, GuestAddress(0x1000), 16);
 //! let interrupt = RecordingInterrupt::new();
-//! let queue = Queue::new(&driver.config(), &memory, 0, false, interrupt.clone())?;
+//! let mut queue = Queue::new(&driver.config(), &memory, 0, false, interrupt.clone())?;
 //!
 //! let head = driver.offer(&[Buffer::readable(0x8000, 5), Buffer::writable(0x9000, 8)]);
-//! let chain = queue.pop()?.unwrap();
+//! let chain = queue.pop(&mut IoRig::new().turn())?.unwrap();
 //! assert_eq!((chain.readable_len(), chain.writable_len()), (5, 8));
-//! chain.complete(3);
+//! queue.complete(chain, 3);
 //! queue.notify();
 //! assert_eq!(driver.take_used(), Some((head.into(), 3)));
 //! assert_eq!(interrupt.used_count(), 1);
@@ -30,6 +30,7 @@ mod disk;
 mod driver;
 mod guest;
 mod interrupt;
+mod io;
 mod mmio;
 
 pub use conformance::Conformance;
@@ -37,6 +38,7 @@ pub use disk::memory_disk;
 pub use driver::{Buffer, DriverQueue};
 pub use guest::TinyGuest;
 pub use interrupt::RecordingInterrupt;
+pub use io::IoRig;
 pub use mmio::MmioDriver;
 
 use crate::memory::{GuestAddress, GuestMemory};

@@ -1,18 +1,21 @@
 //! A device that answers, fails, panics or waits as a test tells it, behind a transport.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 
 use super::spec::feature::{RING_EVENT_IDX, VERSION_1};
-use super::{Activation, IoThread, MmioTransport, Progress, Queue, VirtioDevice, read_config_bytes};
+use super::{Activation, Chain, DeviceInfo, DeviceState, MmioTransport, Queues, TransportState, VirtioDevice};
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Io, IoThread, Waker};
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::testing::{Buffer, DriverQueue, MmioDriver, patterned_memory};
 
 pub(super) const BUFFER: u64 = 0x10000;
 pub(super) const MODERN: u64 = 1 << VERSION_1 | 1 << RING_EVENT_IDX;
 pub(super) const OWN_FEATURE: u64 = 1 << 3;
+/// Needs the other one.
+pub(super) const DEPENDENT_FEATURE: u64 = 1 << 5;
 
 /// What the test sees and steers of the device.
 #[derive(Default)]
@@ -25,61 +28,98 @@ pub(super) struct Seen {
     pub(super) fails: AtomicBool,
 }
 
-/// Answers each chain by four bytes. Where it has a gate, it waits in the middle of each request.
+/// Answers each chain by four bytes. If it has a latch, one chain at a time waits for it.
 struct Echo {
     seen: Arc<Seen>,
-    queue: Option<Queue>,
-    gate: Option<Receiver<()>>,
+    latch: Option<Latch>,
+    held: Option<Chain>,
 }
 
-impl VirtioDevice for Echo {
-    fn device_id(&self) -> u32 {
-        42
-    }
+struct Latch {
+    opened: Receiver<()>,
+    waker: Arc<OnceLock<Waker>>,
+}
 
-    fn features(&self) -> u64 {
-        OWN_FEATURE
-    }
+/// Lets one chain of a device with a latch go.
+pub(super) struct Opener {
+    open: Sender<()>,
+    waker: Arc<OnceLock<Waker>>,
+}
 
-    fn queue_max_sizes(&self) -> &[u16] {
-        &[16, 32]
+impl Opener {
+    pub(super) fn open(&self) {
+        self.open.send(()).unwrap();
+        self.waker.get().expect("it is attached").wake();
     }
+}
 
-    fn read_config(&self, offset: u64, data: &mut [u8]) {
-        read_config_bytes(&[1, 2, 3, 4, 5, 6], offset, data);
-    }
-
-    fn write_config(&mut self, _offset: u64, _data: &[u8]) {
-        self.seen.config_writes.fetch_add(1, Ordering::SeqCst);
-    }
-
-    fn activate(&mut self, mut activation: Activation) -> Result<()> {
-        self.queue = activation.take_queue(0);
-        Ok(())
-    }
-
-    fn process_queue(&mut self, _index: u16) -> Result<Progress> {
-        let Some(queue) = &self.queue else { return Ok(Progress::Done) };
-        for _ in 0..4 {
-            let Some(chain) = queue.pop()? else { return Ok(Progress::Done) };
+impl Echo {
+    fn serve(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
+        loop {
+            if let Some(chain) = self.held.take() {
+                if self.latch.as_ref().is_some_and(|latch| latch.opened.try_recv().is_err()) {
+                    self.held = Some(chain);
+                    return Ok(());
+                }
+                let written = if chain.write(0, b"echo").is_ok() { 4 } else { 0 };
+                self.seen.processed.fetch_add(1, Ordering::SeqCst);
+                match queues.get(0) {
+                    Some(queue) => queue.complete(chain, written),
+                    // Reset meanwhile: nobody waits for it any more.
+                    None => drop(chain),
+                }
+            }
+            let Some(queue) = queues.get(0) else { return Ok(()) };
+            let Some(chain) = queue.pop(io)? else { return Ok(()) };
             assert!(!self.seen.panics.load(Ordering::SeqCst), "told to panic");
             if self.seen.fails.load(Ordering::SeqCst) {
                 return Err(Error::new(ErrorKind::Host, "told to fail"));
             }
             self.seen.begun.fetch_add(1, Ordering::SeqCst);
-            if let Some(gate) = &self.gate {
-                let _ = gate.recv();
-            }
-            let written = if chain.write(0, b"echo").is_ok() { 4 } else { 0 };
-            self.seen.processed.fetch_add(1, Ordering::SeqCst);
-            chain.complete(written);
+            self.held = Some(chain);
         }
-        Ok(Progress::More)
+    }
+}
+
+impl VirtioDevice for Echo {
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo::new(42, &[16, 32]).features(OWN_FEATURE | DEPENDENT_FEATURE).requires(5, OWN_FEATURE)
     }
 
-    fn reset(&mut self) {
+    fn config(&mut self) -> Vec<u8> {
+        vec![1, 2, 3, 4, 5, 6]
+    }
+
+    fn attach(&mut self, io: &mut Io) -> Result<()> {
+        let token = io.token();
+        if let Some(latch) = &self.latch {
+            let _ = latch.waker.set(io.waker(token));
+        }
+        Ok(())
+    }
+
+    fn write_config(&mut self, _io: &mut Io, _offset: u64, _data: &[u8]) {
+        self.seen.config_writes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn activate(&mut self, _io: &mut Io, _activation: Activation) -> Result<()> {
+        Ok(())
+    }
+
+    fn process_queue(&mut self, io: &mut Io, queues: &mut Queues, _index: u16) -> Result<()> {
+        self.serve(io, queues)
+    }
+
+    fn woken(&mut self, io: &mut Io, queues: &mut Queues, _event: &Event) -> Result<()> {
+        self.serve(io, queues)
+    }
+
+    fn reset(&mut self, _io: &mut Io) {
         self.seen.resets.fetch_add(1, Ordering::SeqCst);
-        self.queue = None;
+    }
+
+    fn save(&self) -> Result<DeviceState> {
+        Ok(DeviceState::new(1, *b"echo"))
     }
 }
 
@@ -90,17 +130,21 @@ pub(super) struct Rig {
     pub(super) memory: GuestMemory,
 }
 
-pub(super) fn rig_on(io_thread: &IoThread, gate: Option<Receiver<()>>) -> Rig {
+pub(super) fn rig_on(io_thread: &IoThread) -> Rig {
+    rig_with(io_thread, None)
+}
+
+fn rig_with(io_thread: &IoThread, latch: Option<Latch>) -> Rig {
     let memory = patterned_memory(1 << 20);
     let seen = Arc::<Seen>::default();
-    let device = Box::new(Echo { seen: Arc::clone(&seen), queue: None, gate });
+    let device = Box::new(Echo { seen: Arc::clone(&seen), latch, held: None });
     let driver = MmioDriver::new(MmioTransport::new(device, memory.clone(), io_thread).unwrap());
     let queue = DriverQueue::new(&memory, GuestAddress(0x1000), 16);
     Rig { driver, queue, seen, memory }
 }
 
 pub(super) fn rig() -> Rig {
-    rig_on(&IoThread::new("test-io").unwrap(), None)
+    rig_on(&IoThread::new("test-io").unwrap())
 }
 
 pub(super) fn running() -> Rig {
@@ -109,11 +153,14 @@ pub(super) fn running() -> Rig {
     rig
 }
 
-pub(super) fn gated() -> (Rig, Sender<()>) {
-    let (open, gate) = channel();
-    let rig = rig_on(&IoThread::new("test-io").unwrap(), Some(gate));
+/// A running device whose chains wait until they are let go one by one.
+pub(super) fn latched() -> (Rig, Opener) {
+    let (open, opened) = channel();
+    let waker = Arc::<OnceLock<Waker>>::default();
+    let latch = Latch { opened, waker: Arc::clone(&waker) };
+    let rig = rig_with(&IoThread::new("test-io").unwrap(), Some(latch));
     rig.driver.bring_up(MODERN, &[&rig.queue]);
-    (rig, open)
+    (rig, Opener { open, waker })
 }
 
 impl Rig {
@@ -138,6 +185,12 @@ impl Rig {
     pub(super) fn begin(&self) {
         self.driver.kick(0);
         self.driver.wait_until("the request to begin", || self.seen.begun.load(Ordering::SeqCst) > 0);
+    }
+
+    /// A device of the same kind, built from a state, in memory that another one left.
+    pub(super) fn restored(&self, state: &TransportState, memory: &GuestMemory, io_thread: &IoThread) -> MmioDriver {
+        let device = Box::new(Echo { seen: Arc::clone(&self.seen), latch: None, held: None });
+        MmioDriver::new(MmioTransport::restore(device, memory.clone(), io_thread, state).unwrap())
     }
 
     pub(super) fn processed(&self) -> u32 {

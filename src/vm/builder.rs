@@ -11,10 +11,11 @@ use crate::block::{Disk, Identity};
 use crate::config::{Boot, MemoryConfig, check_vcpus};
 use crate::console::Console;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::{IoThread, Placement};
 use crate::kvm::{Kvm, KvmVm, Vcpu};
 use crate::memory::GuestMemory;
 use crate::net::Nic;
-use crate::virtio::{IoThread, VirtioDevice};
+use crate::virtio::VirtioDevice;
 
 /// Describes a VM; see [`Vm`] for an example.
 ///
@@ -25,7 +26,7 @@ pub struct VmBuilder {
     boot: Option<Boot>,
     disks: Vec<Disk>,
     nics: Vec<Nic>,
-    devices: Vec<Box<dyn VirtioDevice>>,
+    devices: Vec<(Box<dyn VirtioDevice>, Placement)>,
     console: Console,
     io_thread: Option<IoThread>,
 }
@@ -88,7 +89,14 @@ impl VmBuilder {
     /// Adds a virtio device of your own, behind disks and network interfaces.
     #[must_use]
     pub fn device(mut self, device: Box<dyn VirtioDevice>) -> Self {
-        self.devices.push(device);
+        self.devices.push((device, Placement::Shared));
+        self
+    }
+
+    /// Adds a virtio device of your own that is served by `io_thread` rather than by the VM's own.
+    #[must_use]
+    pub fn device_on(mut self, device: Box<dyn VirtioDevice>, io_thread: IoThread) -> Self {
+        self.devices.push((device, Placement::Chosen(io_thread)));
         self
     }
 
@@ -140,16 +148,16 @@ impl VmBuilder {
 
     /// Turns what a user gave into devices, in the order in which the guest finds them.
     fn into_parts(self) -> Result<Parts> {
-        let mut devices: Vec<(Box<dyn VirtioDevice>, Option<IoThread>)> = Vec::new();
+        let mut devices: Vec<(Box<dyn VirtioDevice>, Placement)> = Vec::new();
         for disk in self.disks {
-            let io_thread = disk.chosen_io_thread().cloned();
-            devices.push((Box::new(disk.build()?), io_thread));
+            let placement = disk.placement();
+            devices.push((Box::new(disk.build()?), placement));
         }
         for nic in self.nics {
-            let io_thread = nic.chosen_io_thread().cloned();
-            devices.push((Box::new(nic.build()?), io_thread));
+            let placement = nic.placement();
+            devices.push((Box::new(nic.build()?), placement));
         }
-        devices.extend(self.devices.into_iter().map(|device| (device, None)));
+        devices.extend(self.devices);
         let io_thread = self.io_thread.map_or_else(|| IoThread::new("vmcell-io"), Ok)?;
         Ok(Parts { devices, console: self.console, io_thread })
     }
@@ -158,7 +166,8 @@ impl VmBuilder {
     fn check_disks_are_apart(&self) -> Result<()> {
         let mut seen: HashMap<Identity, &Disk> = HashMap::new();
         for disk in &self.disks {
-            if let Some(other) = seen.insert(disk.identity()?, disk)
+            if let Some(identity) = disk.identity()?
+                && let Some(other) = seen.insert(identity, disk)
                 && !(disk.is_read_only() && other.is_read_only())
             {
                 let message =

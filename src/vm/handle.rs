@@ -16,6 +16,9 @@ use crate::sys::ThreadHandle;
 /// What [`Vm::stop`] promises, less a margin for its own way back.
 const STOP_LIMIT: Duration = Duration::from_millis(90);
 
+/// How long a pause waits for the devices.
+const DEVICES_LIMIT: Duration = Duration::from_secs(10);
+
 /// A virtual machine: built by [`Vm::builder`], run by its own threads, controlled from any thread through this handle.
 ///
 /// Dropping it stops the VM and waits for its threads. Nothing of it remains then: no thread, descriptor or mapping.
@@ -90,17 +93,24 @@ impl Vm {
     }
 
     /// Makes vCPUs and devices stand still. Returns when no vCPU is in the guest and no device touches its memory; may
-    /// block for as long as a backend does. A paused VM may be paused again, which does nothing.
+    /// block for as long as a backend has requests in flight, but for at most ten seconds. A paused VM may be paused again,
+    /// which does nothing.
     ///
     /// The guest's clocks go on: after [`resume`](Self::resume) it sees that time has passed.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] where the VM was not started or has ended, also if it ends meanwhile.
+    /// [`ErrorKind::InvalidState`] where the VM was not started or has ended, also if it ends meanwhile;
+    /// [`ErrorKind::Timeout`] if a device, which the message names, still had requests in flight after ten seconds, and then
+    /// the VM goes on.
     pub fn pause(&self) -> Result<()> {
         let _one_at_a_time = lock(&self.transition);
         self.control.pause()?;
-        self.machine.pause_devices();
-        Ok(())
+        let paused = self.machine.pause_devices(DEVICES_LIMIT);
+        if paused.is_err() {
+            // The VM goes on as if nothing had been asked, unless it has ended meanwhile.
+            let _ = self.control.resume();
+        }
+        paused
     }
 
     /// Lets vCPUs and devices go on where they were. Does nothing to a VM that runs. Blocks only while another thread is in

@@ -1,6 +1,7 @@
 //! The parts of one VM around its vCPUs, and how they are put together and taken apart.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::control::Control;
 use super::exit::{Exit, ResetCause};
@@ -9,15 +10,16 @@ use crate::arch;
 use crate::bus::Bus;
 use crate::console::Console;
 use crate::error::Result;
+use crate::event::{IoThread, Membership, Placement};
 use crate::kvm::KvmVm;
 use crate::legacy::{Cmos, I8042, OutputBuffer, Power, PowerRequest, PowerValues, Serial};
 use crate::memory::{GuestAddress, GuestMemory};
-use crate::virtio::{IoThread, MmioTransport, Registration, VirtioDevice, spec};
+use crate::virtio::{MmioTransport, VirtioDevice, spec};
 
 /// What the builder hands over.
 pub(super) struct Parts {
-    /// In the order in which the guest finds them, each with the I/O thread of its own, if it has one.
-    pub(super) devices: Vec<(Box<dyn VirtioDevice>, Option<IoThread>)>,
+    /// In the order in which the guest finds them, each with where it is served.
+    pub(super) devices: Vec<(Box<dyn VirtioDevice>, Placement)>,
     pub(super) console: Console,
     pub(super) io_thread: IoThread,
 }
@@ -27,7 +29,7 @@ pub(super) struct Machine {
     transports: Vec<Arc<MmioTransport>>,
     serial: Arc<Serial>,
     output: OutputBuffer,
-    console: Mutex<Vec<Registration>>,
+    console: Mutex<Option<Membership>>,
     /// Interrupt lines and doorbells are connected for as long as this lives.
     _vm: KvmVm,
 }
@@ -39,15 +41,19 @@ impl Machine {
         vm.register_irqfd(serial.interrupt(), arch::COM1_GSI)?;
         let mut mmio = Bus::new();
         let mut transports = Vec::new();
-        for (index, (device, own_thread)) in parts.devices.into_iter().enumerate() {
-            let io_thread = own_thread.as_ref().unwrap_or(&parts.io_thread);
-            let transport = MmioTransport::new(device, memory.clone(), io_thread)?;
+        for (index, (device, placement)) in parts.devices.into_iter().enumerate() {
+            let io_thread = match placement {
+                Placement::Shared => parts.io_thread.clone(),
+                Placement::Chosen(io_thread) => io_thread,
+                Placement::Alone => IoThread::new(&format!("vmcell-io{index}"))?,
+            };
+            let transport = MmioTransport::new(device, memory.clone(), &io_thread)?;
             connect(&vm, &mut mmio, arch::mmio_device(index), &transport)?;
             transports.push(transport);
         }
         let console = parts.console.connect(&serial, &output, &parts.io_thread)?;
         let buses = Arc::new(Buses { pio: ports(&serial, control)?, mmio });
-        Ok(Self { buses, transports, serial, output, console: Mutex::new(console), _vm: vm })
+        Ok(Self { buses, transports, serial, output, console: Mutex::new(Some(console)), _vm: vm })
     }
 
     pub(super) fn buses(&self) -> &Arc<Buses> {
@@ -62,9 +68,16 @@ impl Machine {
         self.output.dropped()
     }
 
-    /// Stands the devices still; blocks for as long as a backend does.
-    pub(super) fn pause_devices(&self) {
-        self.transports.iter().for_each(|transport| transport.pause());
+    /// Stands the devices still, one after the other; blocks for as long as a backend does, at most for `limit`. If one of
+    /// them does not stand still in time, all go on.
+    pub(super) fn pause_devices(&self, limit: Duration) -> Result<()> {
+        let begun = Instant::now();
+        let paused =
+            self.transports.iter().try_for_each(|transport| transport.pause(limit.saturating_sub(begun.elapsed())));
+        if paused.is_err() {
+            self.resume_devices();
+        }
+        paused
     }
 
     pub(super) fn resume_devices(&self) {
@@ -85,7 +98,7 @@ impl Machine {
 
     /// Takes the console off the I/O thread; waits for a callback that is running.
     pub(super) fn detach(&self) {
-        self.console.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        drop(self.console.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 

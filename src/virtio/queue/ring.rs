@@ -9,11 +9,12 @@ use std::sync::atomic::{Ordering, fence};
 use virtio_queue::{Queue as RawQueue, QueueOwnedT, QueueT};
 use vm_memory::Bytes;
 
-use super::chain::Buffers;
-use super::queue::QueueConfig;
-use super::spec::ring;
+use super::chain::{Buffers, Segment};
+use super::config::QueueConfig;
+use super::state::QueueState;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{GuestAddress, GuestMemory};
+use crate::virtio::spec::ring;
 
 pub(super) struct Ring {
     raw: RawQueue,
@@ -26,30 +27,30 @@ pub(super) struct Ring {
     next_used: u16,
     /// `next_used` when the driver was last considered for an interrupt.
     last_signal: u16,
+    /// Chains that were taken, and neither published nor put back.
     in_flight: u16,
     /// The driver was asked not to ring; only without EVENT_IDX.
     muted: bool,
-    paused: bool,
-    closed: bool,
 }
 
-/// What the next entry of the available ring holds.
+/// What the next entry of the available ring holds; each gives the storage back that it was asked with.
 pub(super) enum Next {
     Chain(u16, Buffers),
     /// A chain that breaks the rules; it has been completed with length 0.
-    Malformed,
-    Empty,
+    Malformed(Vec<Segment>),
+    Empty(Vec<Segment>),
 }
 
 impl Ring {
     /// `config` must have been validated against `memory`.
-    pub(super) fn new(config: &QueueConfig, memory: &GuestMemory, event_idx: bool) -> Result<Self> {
+    pub(super) fn new(config: &QueueConfig, memory: &GuestMemory, event_idx: bool, state: QueueState) -> Result<Self> {
         let mut raw = RawQueue::new(config.max_size()).map_err(refused)?;
         raw.try_set_size(config.size).map_err(refused)?;
         raw.try_set_desc_table_address(config.desc_table.inner()).map_err(refused)?;
         raw.try_set_avail_ring_address(config.avail_ring.inner()).map_err(refused)?;
         raw.try_set_used_ring_address(config.used_ring.inner()).map_err(refused)?;
         raw.set_event_idx(event_idx);
+        raw.set_next_avail(state.next_avail);
         raw.set_ready(true);
         Ok(Self {
             raw,
@@ -59,54 +60,66 @@ impl Ring {
             avail_ring: config.avail_ring,
             used_ring: config.used_ring,
             event_idx,
-            next_used: 0,
-            last_signal: 0,
+            next_used: state.next_used,
+            last_signal: state.next_used,
             in_flight: 0,
             muted: false,
-            paused: false,
-            closed: false,
         })
     }
 
-    /// Takes the next chain, or finds the ring empty and asks the driver to ring from now on.
+    /// Takes the next chain into `segments`, or finds the ring empty and asks the driver to ring from now on.
     ///
-    /// Fails where the driver's index is one that no driver can reach: more entries than the queue has descriptors.
-    pub(super) fn next(&mut self) -> Result<Next> {
-        if self.paused || self.closed {
-            return Ok(Next::Empty);
-        }
-        if let Some(next) = self.take()? {
-            self.mute();
-            return Ok(next);
-        }
+    /// Fails if the driver's index is one that no driver can reach: more entries than the queue has descriptors.
+    pub(super) fn next(&mut self, segments: Vec<Segment>) -> Result<Next> {
+        let segments = match self.take(segments)? {
+            Next::Empty(segments) => segments,
+            found => {
+                self.mute();
+                return Ok(found);
+            }
+        };
         self.muted = false;
         match self.raw.enable_notification(self.memory.mmap()) {
-            Ok(false) => Ok(Next::Empty),
+            Ok(false) => Ok(Next::Empty(segments)),
             // One came in between, so the driver did not ring for it.
-            Ok(true) => Ok(self.take()?.unwrap_or(Next::Empty)),
+            Ok(true) => self.take(segments),
             Err(e) => Err(refused(e)),
         }
     }
 
-    fn take(&mut self) -> Result<Option<Next>> {
-        let memory = self.memory.clone();
-        let mut available = self.raw.iter(memory.mmap()).map_err(refused)?;
-        let Some(chain) = available.next() else { return Ok(None) };
+    fn take(&mut self, segments: Vec<Segment>) -> Result<Next> {
+        let mut available = self.raw.iter(self.memory.mmap()).map_err(refused)?;
+        let Some(chain) = available.next() else { return Ok(Next::Empty(segments)) };
         let head = chain.head_index();
-        if head >= self.size || self.in_flight >= self.size {
-            let (size, busy) = (self.size, self.in_flight);
+        let busy = self.in_flight;
+        if head >= self.size || busy >= self.size {
+            let size = self.size;
             let message =
                 format!("the driver offers descriptor {head} with {busy} in flight, the queue's size is {size}");
             return Err(Error::new(ErrorKind::Virtqueue, message));
         }
         self.in_flight = self.in_flight.saturating_add(1);
-        match Buffers::collect(&memory, chain, self.max_chain) {
-            Some(buffers) => Ok(Some(Next::Chain(head, buffers))),
-            None => {
+        match Buffers::collect(&self.memory, chain, self.max_chain, segments) {
+            Ok(buffers) => Ok(Next::Chain(head, buffers)),
+            Err(segments) => {
                 self.publish(&[(head, 0)]);
-                Ok(Some(Next::Malformed))
+                Ok(Next::Malformed(segments))
             }
         }
+    }
+
+    /// Undoes the last `take`.
+    pub(super) fn put_back(&mut self) {
+        self.raw.set_next_avail(self.raw.next_avail().wrapping_sub(1));
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    pub(super) fn in_flight(&self) -> u16 {
+        self.in_flight
+    }
+
+    pub(super) fn state(&self) -> QueueState {
+        QueueState { next_avail: self.raw.next_avail(), next_used: self.next_used }
     }
 
     fn mute(&mut self) {
@@ -117,28 +130,32 @@ impl Ring {
 
     /// Puts chains on the used ring, so that the driver sees all of them or none (2.7.8).
     pub(super) fn publish(&mut self, chains: &[(u16, u32)]) {
-        if self.closed {
-            return;
-        }
+        let mut count = 0u16;
         for &(head, written) in chains {
-            let slot = u64::from(self.next_used & self.size.saturating_sub(1));
-            let offset = slot.saturating_mul(ring::USED_ENTRY_LEN).saturating_add(ring::HEADER_LEN);
-            let entry = u64::from(head) | u64::from(written) << 32;
-            self.store(self.used_ring, offset, |memory, gpa| memory.write(gpa, &entry.to_le_bytes()));
-            self.next_used = self.next_used.wrapping_add(1);
-            self.in_flight = self.in_flight.saturating_sub(1);
+            self.stage(count, head, written);
+            count = count.saturating_add(1);
         }
-        let index = self.next_used.to_le();
-        self.store(self.used_ring, ring::INDEX_OFFSET, |memory, gpa| {
-            memory.mmap().store(index, gpa.inner(), Ordering::Release).map_err(refused)
-        });
+        self.publish_staged(count);
     }
 
-    // The rings were checked to lie in RAM, which is never unmapped while we hold it: no access to them can fail.
-    fn store(&self, base: GuestAddress, offset: u64, write: impl FnOnce(&GuestMemory, GuestAddress) -> Result<()>) {
-        if let Some(gpa) = base.checked_add(offset) {
-            let _ = write(&self.memory, gpa);
+    /// Writes the entry that is `position` behind the last published one; the driver does not see it yet.
+    pub(super) fn stage(&self, position: u16, head: u16, written: u32) {
+        let slot = u64::from(self.next_used.wrapping_add(position) & self.size.saturating_sub(1));
+        let offset = slot.saturating_mul(ring::USED_ENTRY_LEN).saturating_add(ring::HEADER_LEN);
+        let entry = u64::from(head) | u64::from(written) << 32;
+        // The rings were checked to lie in RAM, which is never unmapped while we hold it: no access to them can fail.
+        if let Some(gpa) = self.used_ring.checked_add(offset) {
+            let _ = self.memory.write(gpa, &entry.to_le_bytes());
         }
+    }
+
+    /// Shows the driver the `count` entries that were staged.
+    pub(super) fn publish_staged(&mut self, count: u16) {
+        self.next_used = self.next_used.wrapping_add(count);
+        if let Some(gpa) = self.used_ring.checked_add(ring::INDEX_OFFSET) {
+            let _ = self.memory.mmap().store(self.next_used.to_le(), gpa.inner(), Ordering::Release);
+        }
+        self.in_flight = self.in_flight.saturating_sub(count);
     }
 
     fn load(&self, base: GuestAddress, offset: u64) -> u16 {
@@ -152,7 +169,7 @@ impl Ring {
     /// Whether the driver wants an interrupt for what was published since the last call (2.7.7, 2.7.8).
     pub(super) fn take_signal(&mut self) -> bool {
         let published = self.next_used.wrapping_sub(self.last_signal);
-        if self.closed || published == 0 {
+        if published == 0 {
             return false;
         }
         self.last_signal = self.next_used;
@@ -164,16 +181,6 @@ impl Ring {
         let entries = u64::from(self.size).saturating_mul(ring::AVAIL_ENTRY_LEN);
         let event = self.load(self.avail_ring, entries.saturating_add(ring::HEADER_LEN));
         self.next_used.wrapping_sub(event).wrapping_sub(1) < published
-    }
-
-    /// While paused nothing is taken; completions still go through.
-    pub(super) fn set_paused(&mut self, paused: bool) {
-        self.paused = paused;
-    }
-
-    /// From now on the queue takes nothing and writes nothing.
-    pub(super) fn close(&mut self) {
-        self.closed = true;
     }
 }
 

@@ -1,8 +1,10 @@
 //! A queue against drivers that keep the rules, and against those that don't.
 
 use super::*;
-use crate::testing::{Buffer, DriverQueue, RecordingInterrupt, is_untouched, patterned_memory};
+use crate::memory::GuestAddress;
+use crate::testing::{Buffer, DriverQueue, IoRig, RecordingInterrupt, is_untouched, patterned_memory};
 use crate::virtio::Segment;
+use crate::virtio::spec::ring;
 
 const MEMORY: u64 = 1 << 20;
 const BUFFER: u64 = 0x10000;
@@ -29,8 +31,18 @@ fn rig() -> Rig {
 }
 
 impl Rig {
-    fn pop(&self) -> Option<Chain> {
-        self.queue.pop().unwrap()
+    fn pop(&mut self) -> Option<Chain> {
+        self.try_pop().unwrap()
+    }
+
+    fn try_pop(&mut self) -> Result<Option<Chain>> {
+        self.queue.pop(&mut IoRig::new().turn())
+    }
+
+    /// Takes the next chain, and gives it back.
+    fn serve(&mut self, written: u32) {
+        let chain = self.pop().expect("a chain is there");
+        self.queue.complete(chain, written);
     }
 
     /// What the driver did must be answered by length 0, and the next request must be served.
@@ -38,7 +50,7 @@ impl Rig {
         assert!(self.pop().is_none(), "{name}: reached the device");
         assert_eq!(self.driver.take_used(), Some((head.into(), 0)), "{name}");
         let head = self.driver.offer(&[Buffer::writable(BUFFER, 4)]);
-        self.pop().expect("the next chain is served").complete(4);
+        self.serve(4);
         assert_eq!(self.driver.take_used(), Some((head.into(), 4)));
         assert_eq!(self.driver.take_used(), None);
     }
@@ -105,11 +117,13 @@ fn chains_are_completed_once_in_any_order() {
     let mut rig = rig();
     let heads: Vec<u32> = (0..3).map(|_| rig.driver.offer(&[Buffer::writable(BUFFER, 4)]).into()).collect();
     let [first, second, third] = [rig.pop().unwrap(), rig.pop().unwrap(), rig.pop().unwrap()];
-    third.complete(3);
-    drop(first);
-    std::thread::spawn(move || second.complete(2)).join().unwrap();
+    rig.queue.complete(third, 3);
+    std::thread::spawn(move || drop(first)).join().unwrap();
+    rig.queue.complete(second, 2);
+    assert!(rig.pop().is_none());
     let used: Vec<_> = std::iter::from_fn(|| rig.driver.take_used()).collect();
-    assert_eq!(used, [(heads[2], 3), (heads[0], 0), (heads[1], 2)]);
+    assert_eq!(used, [(heads[2], 3), (heads[1], 2), (heads[0], 0)]);
+    assert_eq!(rig.queue.in_flight(), 0);
 }
 
 #[test]
@@ -117,24 +131,99 @@ fn the_rings_wrap() {
     let mut rig = rig();
     for round in 0..200_000u32 {
         let head = rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
-        rig.pop().unwrap().complete(round);
+        rig.serve(round);
         assert_eq!(rig.driver.take_used(), Some((head.into(), round)));
     }
 }
 
 #[test]
-fn after_close_nothing_is_taken_and_nothing_is_written() {
+fn a_chain_that_is_dropped_wakes_the_owner_of_its_queue() {
+    let memory = patterned_memory(MEMORY);
+    let mut driver = DriverQueue::new(&memory, GuestAddress(0x1000), 256);
+    let mut io = IoRig::new();
+    let waker = {
+        let mut turn = io.turn();
+        let token = turn.token();
+        turn.waker(token)
+    };
+    let start = Start {
+        lessor: Lessor::new(memory.clone()),
+        index: 0,
+        event_idx: true,
+        interrupt: RecordingInterrupt::new(),
+        waker: Some(waker),
+        state: QueueState::default(),
+    };
+    let mut queue = Queue::start(&driver.config(), start).unwrap();
+    (0..200).for_each(|_| _ = driver.offer(&[Buffer::writable(BUFFER, 4)]));
+    let chains: Vec<_> = std::iter::from_fn(|| queue.pop(&mut io.turn()).unwrap()).collect();
+    assert!(io.woken().is_empty());
+    drop(chains);
+    assert_eq!(io.woken().len(), 1);
+    queue.notify();
+    assert_eq!((driver.used_index(), queue.in_flight(), queue.lessor().count()), (200, 0, 0));
+}
+
+#[test]
+fn a_halted_queue_gives_nothing_and_takes_completions() {
     let mut rig = rig();
     rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    let first = rig.pop().unwrap();
     rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
-    let [first, second] = [rig.pop().unwrap(), rig.pop().unwrap()];
-    rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
-    rig.queue.close();
-    first.complete(4);
-    drop(second);
+    rig.queue.set_halted(true);
     assert!(rig.pop().is_none());
+    rig.queue.complete(first, 4);
+    assert_eq!(rig.driver.take_used(), Some((0, 4)));
+    rig.queue.set_halted(false);
+    assert!(rig.pop().is_some());
+}
+
+#[test]
+fn a_chain_that_was_put_back_is_taken_again() {
+    let mut rig = rig();
+    let heads: Vec<_> = (0..3).map(|_| u32::from(rig.driver.offer(&[Buffer::writable(BUFFER, 4)]))).collect();
+    rig.serve(1);
+    let (second, third) = (rig.pop().unwrap(), rig.pop().unwrap());
+    assert!(rig.queue.state().is_err(), "two are in flight");
+    rig.queue.put_back(third).unwrap();
+    rig.queue.put_back(second).unwrap();
+    assert_eq!(rig.queue.state().unwrap(), QueueState { next_avail: 1, next_used: 1 });
+    rig.serve(2);
+    rig.serve(3);
+    let used: Vec<_> = std::iter::from_fn(|| rig.driver.take_used()).collect();
+    assert_eq!(used, [(heads[0], 1), (heads[1], 2), (heads[2], 3)]);
+}
+
+#[test]
+fn another_queue_goes_on_from_the_state_of_one() {
+    let mut rig = rig();
+    (0..5).for_each(|_| _ = rig.driver.offer(&[Buffer::writable(BUFFER, 4)]));
+    (0..3).for_each(|_| rig.serve(4));
+    let start = Start {
+        lessor: Lessor::new(rig.memory.clone()),
+        index: 0,
+        event_idx: true,
+        interrupt: rig.interrupt.clone(),
+        waker: None,
+        state: rig.queue.state().unwrap(),
+    };
+    rig.queue = Queue::start(&rig.driver.config(), start).unwrap();
+    (0..2).for_each(|_| rig.serve(4));
+    assert!(rig.pop().is_none());
+    assert_eq!(rig.driver.used_index(), 5);
+}
+
+#[test]
+fn a_chain_of_another_queue_goes_back_where_it_came_from() {
+    let (mut rig, mut other) = (rig(), rig());
+    rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    other.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    let (mine, theirs) = (rig.pop().unwrap(), other.pop().unwrap());
+    rig.queue.complete(theirs, 4);
+    assert!(other.queue.put_back(mine).is_err());
     rig.queue.notify();
-    assert_eq!((rig.driver.used_index(), rig.interrupt.used_count()), (0, 0));
+    other.queue.notify();
+    assert_eq!((rig.driver.take_used(), other.driver.take_used()), (Some((0, 0)), Some((0, 0))));
 }
 
 #[test]
@@ -197,13 +286,14 @@ fn many_large_buffers_are_malformed_once_they_reach_4_gib() {
     let memory = GuestMemory::anonymous(&[(GuestAddress(0), 1 << 30)]).unwrap();
     let driver = &mut DriverQueue::new(&memory, GuestAddress(0x1000), SIZE);
     let interrupt = RecordingInterrupt::new();
-    let queue = Queue::new(&driver.config(), &memory, 0, true, interrupt).unwrap();
+    let mut queue = Queue::new(&driver.config(), &memory, 0, true, interrupt).unwrap();
+    let mut io = IoRig::new();
     let large = Buffer::writable(0, 1 << 30);
     driver.offer(&[large; 4]);
-    assert!(queue.pop().unwrap().is_none());
+    assert!(queue.pop(&mut io.turn()).unwrap().is_none());
     assert_eq!(driver.take_used(), Some((0, 0)));
     driver.offer(&[large; 3]);
-    assert_eq!(queue.pop().unwrap().unwrap().writable_len(), 3 << 30);
+    assert_eq!(queue.pop(&mut io.turn()).unwrap().unwrap().writable_len(), 3 << 30);
 }
 
 #[test]
@@ -211,7 +301,7 @@ fn an_index_that_no_driver_can_reach_is_an_error_of_the_queue() {
     for jump in [SIZE + 1, 0x7fff, 0xffff] {
         let mut rig = rig();
         rig.driver.set_avail_index(jump);
-        let error = rig.queue.pop().map(drop).unwrap_err();
+        let error = rig.try_pop().map(drop).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Virtqueue);
         assert_eq!(rig.driver.used_index(), 0);
     }
@@ -222,10 +312,10 @@ fn an_index_that_goes_back_is_an_error_of_the_queue() {
     let mut rig = rig();
     for _ in 0..3 {
         rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
-        rig.pop().unwrap().complete(0);
+        rig.serve(0);
     }
     rig.driver.set_avail_index(2);
-    assert!(rig.queue.pop().is_err());
+    assert!(rig.try_pop().is_err());
 }
 
 #[test]
@@ -233,7 +323,7 @@ fn a_head_out_of_range_is_an_error_of_the_queue() {
     for head in [SIZE, u16::MAX] {
         let mut rig = rig();
         rig.driver.offer_head(head);
-        assert!(rig.queue.pop().is_err());
+        assert!(rig.try_pop().is_err());
     }
 }
 
@@ -246,22 +336,22 @@ fn more_chains_in_flight_than_descriptors_are_an_error_of_the_queue() {
         chains.push(rig.pop().unwrap());
     }
     rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
-    assert!(rig.queue.pop().is_err());
+    assert!(rig.try_pop().is_err());
 }
 
 #[test]
-fn a_flood_of_malformed_chains_ends_the_call_and_asks_for_another() {
+fn a_flood_of_malformed_chains_ends_with_the_turn() {
     let memory = patterned_memory(MEMORY);
-    let mut driver = DriverQueue::new(&memory, GuestAddress(0x1000), 256);
-    let queue = Queue::new(&driver.config(), &memory, 0, true, RecordingInterrupt::new()).unwrap();
-    for _ in 0..Queue::MALFORMED_AT_ONCE + 1 {
-        driver.offer(&[Buffer::writable(MEMORY, 4)]);
+    let mut driver = DriverQueue::new(&memory, GuestAddress(0x1000), 1024);
+    let mut queue = Queue::new(&driver.config(), &memory, 0, true, RecordingInterrupt::new()).unwrap();
+    (0..1000).for_each(|_| _ = driver.offer(&[Buffer::writable(MEMORY, 4)]));
+    let mut io = IoRig::new();
+    let mut turn = io.turn();
+    assert!(queue.pop(&mut turn).unwrap().is_none());
+    assert!(turn.spent() && driver.used_index() < 1000, "{}", driver.used_index());
+    while driver.used_index() < 1000 {
+        assert!(queue.pop(&mut io.turn()).unwrap().is_none());
     }
-    assert!(queue.pop().unwrap().is_none());
-    assert_eq!(usize::from(driver.used_index()), Queue::MALFORMED_AT_ONCE);
-    assert!(queue.take_more() && !queue.take_more());
-    assert!(queue.pop().unwrap().is_none());
-    assert!(!queue.take_more());
 }
 
 #[test]
@@ -269,7 +359,7 @@ fn without_event_idx_flags_say_who_wants_to_hear() {
     let mut rig = rig_with(false);
     assert_eq!(rig.driver.used_flags(), 0);
     rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
-    rig.pop().unwrap().complete(0);
+    rig.serve(0);
     assert_eq!(rig.driver.used_flags(), ring::USED_NO_NOTIFY, "while it works, the device looks by itself");
     assert!(rig.pop().is_none());
     assert_eq!(rig.driver.used_flags(), 0);
@@ -279,7 +369,7 @@ fn without_event_idx_flags_say_who_wants_to_hear() {
 
     rig.driver.set_avail_flags(ring::AVAIL_NO_INTERRUPT);
     rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
-    rig.pop().unwrap().complete(0);
+    rig.serve(0);
     rig.queue.notify();
     assert_eq!(rig.interrupt.used_count(), 1);
 }
@@ -290,7 +380,7 @@ fn with_event_idx_indices_say_who_wants_to_hear() {
     rig.driver.set_used_event(1);
     for expected in [0, 1, 1] {
         rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
-        rig.pop().unwrap().complete(0);
+        rig.serve(0);
         rig.queue.notify();
         assert_eq!(rig.interrupt.used_count(), expected);
     }
@@ -307,7 +397,7 @@ fn chains_completed_together_are_one_step_of_the_index_and_pass_the_event() {
     // In the middle of what appears at once.
     rig.driver.set_used_event(1);
     let chains = [rig.pop().unwrap(), rig.pop().unwrap(), rig.pop().unwrap()];
-    Chain::complete_together(chains.into_iter().zip([4, 3, 2]));
+    rig.queue.complete_together(chains.into_iter().zip([4, 3, 2]));
     rig.queue.notify();
     assert_eq!(rig.interrupt.used_count(), 1);
     let used: Vec<_> = std::iter::from_fn(|| rig.driver.take_used()).collect();

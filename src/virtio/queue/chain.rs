@@ -1,13 +1,13 @@
 //! One request of the driver: its buffers, copied and checked once.
 
-use std::sync::{Arc, Mutex};
+use std::mem;
+use std::sync::Arc;
 
 use virtio_queue::desc::split::Descriptor;
 
-use super::lock;
-use super::ring::Ring;
+use super::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{GuestAddress, GuestMemory};
+use crate::memory::{GuestAddress, GuestMemory, Lease};
 
 /// A contiguous part of a chain. It lies inside the guest's RAM and is not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,13 +24,14 @@ pub struct Segment {
 /// Its descriptors were read once and checked: all inside RAM, what the device reads before what it writes, less than
 /// 4 GiB together. What the buffers *contain* may change at any time, so a device copies what it decides on.
 ///
-/// It knows its queue, may be sent to another thread, and chains may be completed in any order. Each is completed exactly
-/// once: by [`complete`](Self::complete), or with length 0 when dropped. After a reset both do nothing.
+/// It keeps the guest's memory mapped and may be sent to another thread. Each chain is completed exactly once: by
+/// [`Queue::complete`](super::Queue::complete), or, soon after it was dropped on whatever thread, with length 0. After a
+/// reset dropping it does nothing.
 pub struct Chain {
-    ring: Arc<Mutex<Ring>>,
-    memory: GuestMemory,
+    shared: Arc<Shared>,
     head: u16,
     buffers: Buffers,
+    lease: Lease,
     done: bool,
 }
 
@@ -43,20 +44,24 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Copies a chain's descriptors; `None` where the chain is malformed or longer than `limit`.
+    /// Copies a chain's descriptors to `segments`, which is empty; gives it back if the chain is malformed or longer than
+    /// `limit`.
     pub(super) fn collect(
         memory: &GuestMemory,
         descriptors: impl Iterator<Item = Descriptor>,
         limit: usize,
-    ) -> Option<Self> {
-        let mut buffers = Self { segments: Vec::new(), first_writable: 0, readable_len: 0, writable_len: 0 };
+        segments: Vec<Segment>,
+    ) -> std::result::Result<Self, Vec<Segment>> {
+        let mut buffers = Self { segments, first_writable: 0, readable_len: 0, writable_len: 0 };
         let mut complete = false;
         for descriptor in descriptors {
-            buffers.push(memory, &descriptor, limit)?;
+            if buffers.push(memory, &descriptor, limit).is_none() {
+                return Err(buffers.segments);
+            }
             // The iterator just ends at whatever is wrong; only a last descriptor without a successor is a real end.
             complete = !descriptor.has_next();
         }
-        complete.then_some(buffers)
+        if complete { Ok(buffers) } else { Err(buffers.segments) }
     }
 
     fn push(&mut self, memory: &GuestMemory, descriptor: &Descriptor, limit: usize) -> Option<()> {
@@ -79,8 +84,8 @@ impl Buffers {
 }
 
 impl Chain {
-    pub(super) fn new(ring: Arc<Mutex<Ring>>, memory: GuestMemory, head: u16, buffers: Buffers) -> Self {
-        Self { ring, memory, head, buffers, done: false }
+    pub(super) fn new(shared: &Arc<Shared>, head: u16, buffers: Buffers) -> Self {
+        Self { shared: Arc::clone(shared), head, buffers, lease: shared.lessor.lease(), done: false }
     }
 
     /// What the device may read, in order.
@@ -116,13 +121,13 @@ impl Chain {
     /// Copies readable bytes from `offset` on. A second read of the same bytes may give others.
     ///
     /// # Errors
-    /// [`ErrorKind::Virtqueue`] where the chain has fewer readable bytes.
+    /// [`ErrorKind::Virtqueue`] if the chain has fewer readable bytes.
     pub fn read(&self, offset: u32, bytes: &mut [u8]) -> Result<()> {
         let len = checked_len(offset, bytes.len(), self.readable_len(), "readable")?;
         let mut rest = bytes;
         for segment in self.readable_range(offset, len) {
             let (part, tail) = rest.split_at_mut_checked(segment.len as usize).ok_or_else(torn)?;
-            self.memory.read(segment.gpa, part)?;
+            self.lease.memory().read(segment.gpa, part)?;
             rest = tail;
         }
         Ok(())
@@ -131,45 +136,32 @@ impl Chain {
     /// Copies into writable bytes from `offset` on.
     ///
     /// # Errors
-    /// [`ErrorKind::Virtqueue`] where the chain has fewer writable bytes; nothing is written then.
+    /// [`ErrorKind::Virtqueue`] if the chain has fewer writable bytes; nothing is written then.
     pub fn write(&self, offset: u32, bytes: &[u8]) -> Result<()> {
         let len = checked_len(offset, bytes.len(), self.writable_len(), "writable")?;
         let mut rest = bytes;
         for segment in self.writable_range(offset, len) {
             let (part, tail) = rest.split_at_checked(segment.len as usize).ok_or_else(torn)?;
-            self.memory.write(segment.gpa, part)?;
+            self.lease.memory().write(segment.gpa, part)?;
             rest = tail;
         }
         Ok(())
     }
 
-    /// Gives the chain back to the driver; `written` is how many of its writable bytes the device wrote.
-    ///
-    /// The driver hears of it when the device returns to the transport, or at [`Queue::notify`](super::Queue::notify).
-    pub fn complete(mut self, written: u32) {
+    /// Its head and its storage, for the queue that it was taken from; another one's is dropped.
+    pub(super) fn take_apart(mut self, queue: &Arc<Shared>) -> Option<(u16, Vec<Segment>)> {
+        if !Arc::ptr_eq(&self.shared, queue) {
+            return None;
+        }
         self.done = true;
-        lock(&self.ring).publish(&[(self.head, written)]);
-    }
-
-    /// Gives several chains back at once: the driver sees all of them or none. They must be of the same queue.
-    pub(crate) fn complete_together(chains: impl IntoIterator<Item = (Self, u32)>) {
-        let mut ring = None;
-        let mut used = Vec::new();
-        for (mut chain, written) in chains {
-            chain.done = true;
-            used.push((chain.head, written));
-            ring.get_or_insert_with(|| Arc::clone(&chain.ring));
-        }
-        if let Some(ring) = ring {
-            lock(&ring).publish(&used);
-        }
+        Some((self.head, mem::take(&mut self.buffers.segments)))
     }
 }
 
 impl Drop for Chain {
     fn drop(&mut self) {
         if !self.done {
-            lock(&self.ring).publish(&[(self.head, 0)]);
+            self.shared.lose(self.head);
         }
     }
 }

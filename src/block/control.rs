@@ -1,0 +1,120 @@
+//! What the host program may change of a disk while its VM runs.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::Duration;
+
+use super::backend::DiskBackend;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Waker;
+
+/// Where changes wait for the thread that owns the disk.
+#[derive(Default)]
+pub(super) struct Control {
+    changes: Mutex<VecDeque<Change>>,
+    posted: AtomicBool,
+    ended: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+pub(super) enum Change {
+    /// The medium may have changed its size.
+    Refresh,
+    Replace(Replacement),
+}
+
+/// Another backend in place of the present one.
+pub(super) struct Replacement {
+    backend: Box<dyn DiskBackend>,
+    reply: Reply,
+    /// Taken by whoever comes first: the disk, to make the change, or the caller, to give it up.
+    decided: Arc<AtomicBool>,
+}
+
+/// Gives the past backend to whoever asked for the change, who drops it: that may take a while.
+pub(super) struct Reply(SyncSender<Result<Box<dyn DiskBackend>>>);
+
+impl Reply {
+    pub(super) fn send(self, past: Result<Box<dyn DiskBackend>>) {
+        let _ = self.0.send(past);
+    }
+}
+
+impl Replacement {
+    /// Takes the change up, unless its caller has given up.
+    pub(super) fn begin(self) -> Option<(Box<dyn DiskBackend>, Reply)> {
+        let mine = !self.decided.swap(true, Ordering::SeqCst);
+        mine.then_some((self.backend, self.reply))
+    }
+}
+
+impl Control {
+    pub(super) fn set_waker(&self, waker: Waker) {
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
+    }
+
+    /// Takes the next change, by the owner of the disk, which never waits for it.
+    pub(super) fn take(&self) -> Option<Change> {
+        if !self.posted.swap(false, Ordering::SeqCst) {
+            return None;
+        }
+        let change = match self.changes.try_lock() {
+            Ok(mut changes) => changes.pop_front(),
+            Err(TryLockError::Poisoned(changes)) => changes.into_inner().pop_front(),
+            // Who holds it sets `posted` again, and wakes us, when it has let go.
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        if change.is_some() {
+            self.posted.store(true, Ordering::SeqCst);
+        }
+        change
+    }
+
+    pub(super) fn refresh(&self) {
+        self.post(Change::Refresh);
+    }
+
+    pub(super) fn replace(&self, backend: Box<dyn DiskBackend>, limit: Duration) -> Result<()> {
+        let (reply, answer) = sync_channel(1);
+        let decided = Arc::new(AtomicBool::new(false));
+        self.post(Change::Replace(Replacement { backend, reply: Reply(reply), decided: Arc::clone(&decided) }));
+        match answer.recv_timeout(limit) {
+            Ok(past) => past.map(drop),
+            Err(RecvTimeoutError::Timeout) => given_up(&decided, &answer, limit),
+            Err(RecvTimeoutError::Disconnected) => Err(Error::new(ErrorKind::InvalidState, "the disk's VM has ended")),
+        }
+    }
+
+    /// The disk is gone: what waits for it, or comes later, is refused.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn post(&self, change: Change) {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.ended.load(Ordering::SeqCst) {
+            return;
+        }
+        changes.push_back(change);
+        drop(changes);
+        self.posted.store(true, Ordering::SeqCst);
+        if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+            waker.wake();
+        }
+    }
+}
+
+/// The limit has passed. If the change is being made at this moment, its answer is near.
+fn given_up(decided: &AtomicBool, answer: &Receiver<Result<Box<dyn DiskBackend>>>, limit: Duration) -> Result<()> {
+    if decided.swap(true, Ordering::SeqCst) {
+        return answer
+            .recv()
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::InvalidState, "the disk's VM has ended")))
+            .map(drop);
+    }
+    let message = format!("the disk had requests in flight, or no running VM, for {} ms", limit.as_millis());
+    Err(Error::new(ErrorKind::Timeout, message))
+}

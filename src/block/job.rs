@@ -1,0 +1,178 @@
+//! A request on its way: cut into operations that its backend can take, one after the other.
+
+use super::backend::{ByteRange, DiskInfo, Operation};
+use super::request::{DATA_OFFSET, Ranges};
+use crate::error::Result;
+use crate::memory::{Buffer, GuestAddress, GuestRanges, Lessor, RangeList};
+use crate::virtio::{Chain, Segment};
+
+/// What all requests of a disk have in common.
+pub(super) struct Cutter {
+    pub(super) info: DiskInfo,
+    /// The driver does not flush, so each write is made stable by itself (5.2.5).
+    pub(super) write_through: bool,
+    /// Storage of buffers that were given back, to be used again.
+    pub(super) lists: Vec<RangeList>,
+}
+
+pub(super) struct Job {
+    chain: Chain,
+    work: Work,
+    /// Bytes of the work that are done, or of its present range.
+    done: u64,
+    /// An operation that is to be submitted.
+    cut: Option<Operation>,
+    begun: bool,
+}
+
+pub(super) enum Work {
+    Read(ByteRange),
+    Write(ByteRange),
+    Flush,
+    Discard { ranges: Box<Ranges>, position: usize },
+    WriteZeroes { range: ByteRange, unmap: bool },
+}
+
+impl Job {
+    pub(super) fn new(chain: Chain, work: Work) -> Self {
+        Self { chain, work, done: 0, cut: None, begun: false }
+    }
+
+    /// Whether any of it was given to the backend.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    pub(super) fn into_chain(self) -> Chain {
+        self.chain
+    }
+
+    /// Keeps an operation that is to be submitted.
+    pub(super) fn keep(&mut self, operation: Operation) {
+        self.cut = Some(operation);
+    }
+
+    /// The operation that is to be submitted.
+    pub(super) fn take_cut(&mut self) -> Option<Operation> {
+        self.cut.take()
+    }
+
+    /// An operation is given to the backend.
+    pub(super) fn begin(&mut self) {
+        self.begun = true;
+    }
+
+    /// The backend had no room for it.
+    pub(super) fn refused(&mut self, operation: Operation, was_begun: bool) {
+        self.cut = Some(operation);
+        self.begun = was_begun;
+    }
+
+    /// How many bytes of data the driver got.
+    pub(super) fn data_written(&self) -> u32 {
+        match self.work {
+            Work::Read(range) => u32::try_from(range.len).unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// Moves past an operation that is done.
+    pub(super) fn advance(&mut self, operation: &Operation) {
+        self.done = self.done.saturating_add(len(operation));
+        // A flush has no length, but is done.
+        if let Work::Flush = self.work {
+            self.done = 1;
+        }
+        if let Work::Discard { ranges, position } = &mut self.work
+            && ranges.get(*position).is_some_and(|range| self.done >= range.len)
+        {
+            *position = position.saturating_add(1);
+            self.done = 0;
+        }
+    }
+
+    /// The next operation; `None` if all is done.
+    ///
+    /// # Errors
+    /// If a buffer cannot be made, which cannot be: the chain was checked.
+    pub(super) fn next(&mut self, cutter: &mut Cutter, lessor: &Lessor) -> Result<Option<Operation>> {
+        let stable = cutter.write_through;
+        self.skip_empty_ranges();
+        Ok(match &self.work {
+            Work::Read(range) => {
+                let data = self.buffer(cutter, lessor, range, Side::Writable)?;
+                data.map(|(at, into)| Operation::Read { at, into })
+            }
+            Work::Write(range) => {
+                let data = self.buffer(cutter, lessor, range, Side::Readable)?;
+                data.map(|(at, from)| Operation::Write { at, from, stable })
+            }
+            Work::Flush => (self.done == 0).then_some(Operation::Flush),
+            Work::Discard { ranges, position } => {
+                let range = ranges.get(*position);
+                range.and_then(|range| self.rest_of(range, cutter)).map(Operation::Discard)
+            }
+            Work::WriteZeroes { range, unmap } => {
+                let unmap = *unmap;
+                self.rest_of(*range, cutter).map(|range| Operation::WriteZeroes { range, unmap, stable })
+            }
+        })
+    }
+
+    /// Empty ranges are allowed, and nothing is to be done for them.
+    fn skip_empty_ranges(&mut self) {
+        if let Work::Discard { ranges, position } = &mut self.work {
+            while ranges.get(*position).is_some_and(|range| range.len == 0) {
+                *position = position.saturating_add(1);
+            }
+        }
+    }
+
+    /// The next part of a range, no longer than the backend takes.
+    fn rest_of(&self, range: ByteRange, cutter: &Cutter) -> Option<ByteRange> {
+        let len = range.len.saturating_sub(self.done).min(cutter.info.max_range);
+        (len > 0).then_some(ByteRange { at: range.at.saturating_add(self.done), len })
+    }
+
+    /// The next part of the data, no longer than the backend takes: where on the disk, and its buffer.
+    fn buffer(
+        &self,
+        cutter: &mut Cutter,
+        lessor: &Lessor,
+        range: &ByteRange,
+        side: Side,
+    ) -> Result<Option<(u64, Buffer)>> {
+        let len = range.len.saturating_sub(self.done).min(cutter.info.max_transfer);
+        let (Ok(done), Ok(len)) = (u32::try_from(self.done), u32::try_from(len)) else { return Ok(None) };
+        if len == 0 {
+            return Ok(None);
+        }
+        let mut ranges = GuestRanges::new(cutter.lists.pop().unwrap_or_default(), lessor.lease());
+        match side {
+            Side::Writable => ranges.extend(pairs(self.chain.writable_range(done, len)))?,
+            Side::Readable => {
+                ranges.extend(pairs(self.chain.readable_range(done.saturating_add(DATA_OFFSET), len)))?;
+            }
+        }
+        Ok(Some((range.at.saturating_add(self.done), Buffer::Guest(ranges))))
+    }
+}
+
+/// Which bytes of a chain the data are.
+enum Side {
+    Readable,
+    Writable,
+}
+
+/// How many bytes of its request an operation covers.
+pub(super) fn len(operation: &Operation) -> u64 {
+    match operation {
+        Operation::Read { into: buffer, .. } | Operation::Write { from: buffer, .. } => buffer.len(),
+        Operation::Flush => 0,
+        Operation::Discard(range) | Operation::WriteZeroes { range, .. } => range.len,
+    }
+}
+
+fn pairs(segments: impl Iterator<Item = Segment>) -> impl Iterator<Item = (GuestAddress, u32)> {
+    segments.map(|segment| (segment.gpa, segment.len))
+}

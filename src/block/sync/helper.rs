@@ -1,0 +1,124 @@
+//! The thread that waits for a disk, so that no other does.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::file::DiskFile;
+use crate::block::backend::{Done, Operation};
+use crate::block::tag::Tag;
+use crate::event::Waker;
+use crate::sys::{ThreadHandle, spawn};
+
+/// How long the end of a disk waits for an operation that is under way. After that the thread is left to itself: it keeps the
+/// file open and the guest's memory mapped, and ends with that operation.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// One thread a disk, started when it is first needed, that carries operations out one after the other.
+pub(super) struct Helper {
+    shared: Arc<Shared>,
+    thread: Option<ThreadHandle>,
+}
+
+struct Shared {
+    file: Arc<DiskFile>,
+    state: Mutex<State>,
+    /// There is work, or it is over.
+    begun: Condvar,
+    /// The thread has ended.
+    ended: Condvar,
+    waker: Waker,
+}
+
+#[derive(Default)]
+struct State {
+    todo: VecDeque<(Tag, Operation)>,
+    done: VecDeque<Done>,
+    closed: bool,
+    is_over: bool,
+}
+
+impl Helper {
+    pub(super) fn new(file: Arc<DiskFile>, waker: Waker) -> Self {
+        let (begun, ended) = (Condvar::new(), Condvar::new());
+        let shared = Shared { file, state: Mutex::default(), begun, ended, waker };
+        Self { shared: Arc::new(shared), thread: None }
+    }
+
+    /// Leaves an operation to the thread.
+    ///
+    /// # Errors
+    /// The operation and why, if the host gives no thread.
+    pub(super) fn begin(&mut self, tag: Tag, operation: Operation) -> Result<(), (Operation, io::Error)> {
+        if self.thread.is_none() {
+            let shared = Arc::clone(&self.shared);
+            match spawn("vmcell-disk", move || shared.run()) {
+                Ok(thread) => self.thread = Some(thread),
+                Err(e) => return Err((operation, io::Error::other(e))),
+            }
+        }
+        self.shared.state().todo.push_back((tag, operation));
+        self.shared.begun.notify_one();
+        Ok(())
+    }
+
+    pub(super) fn take_done(&self) -> Option<Done> {
+        self.shared.state().done.pop_front()
+    }
+
+    /// Fails what has not begun.
+    pub(super) fn cancel(&self) {
+        let mut state = self.shared.state();
+        while let Some((tag, operation)) = state.todo.pop_front() {
+            let cancelled = io::Error::from_raw_os_error(libc::ECANCELED);
+            state.done.push_back(Done::new(tag, operation, Err(cancelled)));
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        while let Some((tag, mut operation)) = self.next() {
+            let result = self.file.run(&mut operation);
+            self.state().done.push_back(Done::new(tag, operation, result));
+            self.waker.wake();
+        }
+        self.state().is_over = true;
+        self.ended.notify_all();
+    }
+
+    /// Waits for an operation; `None` when it is over.
+    fn next(&self) -> Option<(Tag, Operation)> {
+        let mut state = self.state();
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some(next) = state.todo.pop_front() {
+                return Some(next);
+            }
+            state = self.begun.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        state.closed = true;
+        let rest = (std::mem::take(&mut state.todo), std::mem::take(&mut state.done));
+        self.shared.begun.notify_one();
+        let Some(thread) = self.thread.take() else { return };
+        let over = self.shared.ended.wait_timeout_while(state, PATIENCE, |state| !state.is_over);
+        let is_over = over.unwrap_or_else(PoisonError::into_inner).0.is_over;
+        drop(rest);
+        if is_over {
+            thread.join();
+        }
+    }
+}

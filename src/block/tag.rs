@@ -1,0 +1,145 @@
+//! Names for what is in flight, and where its owner keeps it.
+
+/// Names an operation in flight to whoever submitted it. Of two that are in flight at once, or one after the other in the
+/// same place, no two are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tag {
+    slot: u32,
+    generation: u32,
+}
+
+impl Tag {
+    /// The tag as a number, for other languages.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.slot)
+    }
+
+    /// The reverse of [`to_bits`](Self::to_bits). Any number will do: one that was never given is known to nobody.
+    pub fn from_bits(bits: u64) -> Self {
+        let [a, b, c, d, e, f, g, h] = bits.to_le_bytes();
+        Self { slot: u32::from_le_bytes([a, b, c, d]), generation: u32::from_le_bytes([e, f, g, h]) }
+    }
+}
+
+/// Keeps a value for each operation in flight, and finds it by its tag. What was taken out is found no more: a tag carries a
+/// generation.
+///
+/// ```
+/// use vmcell::disk::Slab;
+///
+/// let mut in_flight = Slab::new(2);
+/// let tag = in_flight.insert("read").unwrap();
+/// in_flight.insert("write").unwrap();
+/// assert!(in_flight.insert("flush").is_err(), "it is full");
+/// assert_eq!(in_flight.remove(tag), Some("read"));
+/// assert_eq!(in_flight.remove(tag), None);
+/// ```
+#[derive(Debug)]
+pub struct Slab<T> {
+    slots: Vec<Slot<T>>,
+    free: Vec<u32>,
+    capacity: usize,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    generation: u32,
+    value: Option<T>,
+}
+
+impl<T> Slab<T> {
+    /// A slab for at most `capacity` values at once.
+    pub fn new(capacity: usize) -> Self {
+        Self { slots: Vec::new(), free: Vec::new(), capacity }
+    }
+
+    /// Keeps a value.
+    ///
+    /// # Errors
+    /// The value, if the slab is full.
+    pub fn insert(&mut self, value: T) -> Result<Tag, T> {
+        if let Some(slot) = self.free.pop() {
+            return Ok(self.fill(slot, value));
+        }
+        match u32::try_from(self.slots.len()) {
+            Ok(slot) if self.slots.len() < self.capacity => {
+                self.slots.push(Slot { generation: 0, value: None });
+                Ok(self.fill(slot, value))
+            }
+            _ => Err(value),
+        }
+    }
+
+    fn fill(&mut self, slot: u32, value: T) -> Tag {
+        let mut tag = Tag { slot, generation: 0 };
+        if let Some(place) = self.slot_mut(slot) {
+            place.value = Some(value);
+            tag.generation = place.generation;
+        }
+        tag
+    }
+
+    /// Takes a value out.
+    pub fn remove(&mut self, tag: Tag) -> Option<T> {
+        let place = self.slot_mut(tag.slot).filter(|place| place.generation == tag.generation)?;
+        let value = place.value.take()?;
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(tag.slot);
+        Some(value)
+    }
+
+    /// Looks at a value.
+    pub fn get_mut(&mut self, tag: Tag) -> Option<&mut T> {
+        let place = self.slot_mut(tag.slot).filter(|place| place.generation == tag.generation)?;
+        place.value.as_mut()
+    }
+
+    /// Drops all values; their tags find nothing any more.
+    pub fn clear(&mut self) {
+        for (slot, place) in (0u32..).zip(&mut self.slots) {
+            if place.value.take().is_some() {
+                place.generation = place.generation.wrapping_add(1);
+                self.free.push(slot);
+            }
+        }
+    }
+
+    /// How many values it keeps.
+    pub fn len(&self) -> usize {
+        self.slots.len().saturating_sub(self.free.len())
+    }
+
+    /// Whether it keeps none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether it has no room.
+    pub fn is_full(&self) -> bool {
+        self.len() >= self.capacity
+    }
+
+    fn slot_mut(&mut self, slot: u32) -> Option<&mut Slot<T>> {
+        self.slots.get_mut(usize::try_from(slot).ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_of_a_past_life_finds_nothing() {
+        let mut slab = Slab::new(1);
+        let first = slab.insert(1).unwrap();
+        assert_eq!(slab.insert(2), Err(2));
+        assert_eq!(slab.remove(first), Some(1));
+        let second = slab.insert(3).unwrap();
+        assert_ne!(first, second);
+        assert_eq!((slab.remove(first), slab.get_mut(first)), (None, None));
+        assert_eq!(slab.get_mut(second), Some(&mut 3));
+        assert_eq!(Tag::from_bits(second.to_bits()), second);
+        assert_eq!(slab.remove(Tag::from_bits(u64::MAX)), None);
+        assert_eq!(slab.len(), 1);
+    }
+}

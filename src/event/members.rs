@@ -1,0 +1,109 @@
+//! What lives on an I/O thread, and where.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::io::Io;
+use super::token::Event;
+use super::waker::WakeSet;
+use super::wants::Wants;
+use crate::error::Result;
+use crate::sys::EventFd;
+
+/// Lives on an I/O thread, which owns it and alone calls it.
+pub(crate) trait Participant: Send {
+    /// The first call: makes tokens and wakers. If it is refused, the participant is dropped.
+    fn attach(&mut self, io: &mut Io) -> Result<()>;
+
+    /// One turn, with all that happened since the last one. There is one soon after attaching, too. Ends soon after
+    /// [`Io::spent`] says so. A panic ends the participant.
+    fn turn(&mut self, io: &mut Io, events: &[Event]);
+
+    /// What it waits for until the next turn.
+    fn wants(&self, wants: &mut Wants);
+}
+
+/// By what other threads wake the I/O thread.
+pub(super) struct Bell {
+    pub(super) woken: WakeSet,
+    /// Some other reason to look up from waiting.
+    pub(super) called: AtomicBool,
+    pub(super) sleeping: AtomicBool,
+    pub(super) event: EventFd,
+}
+
+impl Bell {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            woken: WakeSet::new(),
+            called: AtomicBool::new(false),
+            sleeping: AtomicBool::new(false),
+            event: EventFd::new()?,
+        })
+    }
+
+    /// Has the thread look at its posts.
+    pub(super) fn call(&self) {
+        self.called.store(true, Ordering::SeqCst);
+        self.rouse();
+    }
+
+    /// Whether something happened since it was last looked at.
+    pub(super) fn is_rung(&self) -> bool {
+        self.called.load(Ordering::SeqCst) || !self.woken.is_empty()
+    }
+
+    // The thread says that it sleeps, then looks whether it is rung; others ring, then look whether it sleeps. So one of the
+    // two always sees the other, and a thread that is awake costs no system call.
+    fn rouse(&self) {
+        if self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
+            self.event.signal();
+        }
+    }
+}
+
+/// Where a participant lives: known to all that may wake it.
+pub(super) struct Place {
+    bell: Arc<Bell>,
+    slot: AtomicUsize,
+    removed: AtomicBool,
+}
+
+impl Place {
+    /// Not on the thread yet, or not any more.
+    const NOWHERE: usize = usize::MAX;
+
+    pub(super) fn new(bell: Arc<Bell>) -> Arc<Self> {
+        Arc::new(Self { bell, slot: AtomicUsize::new(Self::NOWHERE), removed: AtomicBool::new(false) })
+    }
+
+    /// Gives the participant a turn. Before it has a place that does nothing: its first turn is still to come.
+    pub(super) fn wake(&self) {
+        let slot = self.slot.load(Ordering::SeqCst);
+        if slot != Self::NOWHERE {
+            self.bell.woken.add(slot);
+            self.bell.rouse();
+        }
+    }
+
+    pub(super) fn settle(&self, slot: usize) {
+        self.slot.store(slot, Ordering::SeqCst);
+    }
+
+    pub(super) fn slot(&self) -> Option<usize> {
+        Some(self.slot.load(Ordering::SeqCst)).filter(|slot| *slot != Self::NOWHERE)
+    }
+
+    pub(super) fn leave(&self) {
+        self.slot.store(Self::NOWHERE, Ordering::SeqCst);
+    }
+
+    /// From now on the participant is not called any more.
+    pub(super) fn remove(&self) {
+        self.removed.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,28 @@
+//! The I/O thread, and the one vocabulary for what its participants wait for and are told.
+//!
+//! A *participant* is what lives on an I/O thread: a device, with its backend and whatever that is stacked on, or a console.
+//! It is owned by the thread and called by nobody else, so it needs no lock. It says what it [wants](Wants) to wait for
+//! (descriptors, the earliest deadline), and is given a turn when that [happens](Event). With each call it is lent an
+//! [`Io`], which it asks for tokens, wakers and buffers, and which says when its turn is [over](Io::spent). Other threads
+//! reach it by a [`Waker`].
+//!
+//! A turn is at most [`TURN_TIME`] and [`TURN_BYTES`], so that one that is waiting waits at most for one turn of each of
+//! the others.
+
+mod io;
+mod members;
+mod reactor;
+mod thread;
+mod token;
+mod waker;
+mod wants;
+
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) use io::Lender;
+pub use io::{Io, TURN_BYTES, TURN_TIME};
+pub(crate) use members::Participant;
+pub use thread::IoThread;
+pub(crate) use thread::{Membership, Placement};
+pub use token::{Cause, Event, Token};
+pub use waker::Waker;
+pub use wants::{Interest, Wants};

@@ -1,0 +1,260 @@
+//! The loop of an I/O thread: it waits, and gives whoever has something to do a turn, one after the other.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::io::{Io, Own, Turn};
+use super::members::{Bell, Participant, Place};
+use super::token::{Cause, Event, Token};
+use super::waker::WakeSet;
+use super::wants::{Change, Wants};
+use crate::error::{Error, ErrorKind, Result};
+use crate::memory::BufferPool;
+use crate::sys::{Epoll, Ready, Watch};
+
+/// What the buffers that a thread lends take together at most.
+const POOL_BYTES: usize = 8 << 20;
+
+/// How the kernel names the bell; no member has this key.
+const BELL: u64 = u64::MAX;
+
+pub(super) struct Reactor {
+    epoll: Epoll,
+    bell: Arc<Bell>,
+    members: Vec<Option<Member>>,
+    free: Vec<usize>,
+    /// Slots of members that have a turn to come, each once.
+    queue: VecDeque<usize>,
+    /// Slots of members that wait for a moment.
+    timed: Vec<usize>,
+    ready: Vec<Ready>,
+    pool: BufferPool,
+    next_key: u32,
+}
+
+struct Member {
+    participant: Box<dyn Participant>,
+    place: Arc<Place>,
+    own: Own,
+    wants: Wants,
+    events: Vec<Event>,
+    queued: bool,
+}
+
+/// A participant that was taken off its thread. A device of a user's may panic while it is dropped, which is nothing to the
+/// thread that drops it.
+pub(super) struct Removed(Option<Box<dyn Participant>>);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let participant = self.0.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(participant)));
+    }
+}
+
+impl Reactor {
+    pub(super) fn new(bell: Arc<Bell>) -> Result<Self> {
+        let epoll = Epoll::new()?;
+        epoll.add(bell.event.as_fd(), Watch::READABLE, BELL)?;
+        Ok(Self {
+            epoll,
+            bell,
+            members: Vec::new(),
+            free: Vec::new(),
+            queue: VecDeque::new(),
+            timed: Vec::new(),
+            ready: Vec::new(),
+            pool: BufferPool::new(POOL_BYTES),
+            next_key: 0,
+        })
+    }
+
+    /// Takes a participant in, and gives it its first turn soon.
+    pub(super) fn add(&mut self, participant: Box<dyn Participant>, place: Arc<Place>) -> Result<()> {
+        if self.free.is_empty() && self.members.len() >= WakeSet::CAPACITY {
+            let message = format!("an I/O thread serves at most {} devices and consoles", WakeSet::CAPACITY);
+            return Err(Error::new(ErrorKind::InvalidState, message));
+        }
+        let own = Own::new(Arc::clone(&place));
+        let mut member = Member { participant, place, own, wants: Wants::default(), events: Vec::new(), queued: false };
+        let attached = catch_unwind(AssertUnwindSafe(|| {
+            let mut io = Io { own: &mut member.own, pool: &self.pool, turn: Turn::begin() };
+            member.participant.attach(&mut io)
+        }));
+        attached.unwrap_or_else(|_| Err(Error::new(ErrorKind::Host, "a device or its backend panicked")))?;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.members.push(None);
+            self.members.len() - 1
+        });
+        member.place.settle(slot);
+        if let Some(place) = self.members.get_mut(slot) {
+            *place = Some(member);
+        }
+        self.enqueue(slot);
+        Ok(())
+    }
+
+    /// Takes a participant off the thread.
+    pub(super) fn remove(&mut self, place: &Place) -> Option<Removed> {
+        let slot = place.slot()?;
+        place.leave();
+        let member = self.members.get_mut(slot).and_then(Option::take)?;
+        for descriptor in &member.wants.descriptors {
+            if let Some(source) = &descriptor.source {
+                // Open still, and watched, unless the host program closed it behind our back.
+                let _ = self.epoll.delete(source.as_ref().as_fd());
+            }
+        }
+        self.timed.retain(|timed| *timed != slot);
+        self.queue.retain(|queued| *queued != slot);
+        self.free.push(slot);
+        Some(Removed(Some(member.participant)))
+    }
+
+    /// Waits until there is something to do, and does one round of it.
+    pub(super) fn round(&mut self) -> Result<()> {
+        self.wait()?;
+        let bell = Arc::clone(&self.bell);
+        bell.woken.drain(|slot| self.enqueue(slot));
+        self.enqueue_due();
+        for _ in 0..self.queue.len() {
+            if let Some(slot) = self.queue.pop_front() {
+                self.turn(slot);
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let mut limit = if self.queue.is_empty() { self.until_next_deadline() } else { Some(Duration::ZERO) };
+        let sleeps = limit != Some(Duration::ZERO);
+        if sleeps {
+            self.bell.sleeping.store(true, Ordering::SeqCst);
+            if self.bell.is_rung() {
+                limit = Some(Duration::ZERO);
+            }
+        }
+        let mut ready = mem::take(&mut self.ready);
+        let waited = self.epoll.wait(limit, &mut ready);
+        if sleeps {
+            self.bell.sleeping.store(false, Ordering::SeqCst);
+        }
+        for event in ready.drain(..) {
+            self.take_event(event);
+        }
+        self.ready = ready;
+        waited
+    }
+
+    fn take_event(&mut self, ready: Ready) {
+        if ready.key == BELL {
+            self.bell.event.take();
+            return;
+        }
+        let (slot, key) = ((ready.key >> 32) as usize, ready.key as u32);
+        let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else { return };
+        // An event may be older than the removal of its descriptor; keys are not used again soon.
+        let Some(descriptor) = member.wants.descriptors.iter().find(|known| known.key == key) else { return };
+        let Ready { readable, writable, hang_up, .. } = ready;
+        member.events.push(Event::new(descriptor.token, Cause::Ready { readable, writable, hang_up }));
+        self.enqueue(slot);
+    }
+
+    fn enqueue(&mut self, slot: usize) {
+        if let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut)
+            && !mem::replace(&mut member.queued, true)
+        {
+            self.queue.push_back(slot);
+        }
+    }
+
+    fn until_next_deadline(&self) -> Option<Duration> {
+        let earliest = self.timed.iter().filter_map(|slot| self.deadline(*slot)).map(|(at, _)| at).min()?;
+        Some(earliest.saturating_duration_since(Instant::now()))
+    }
+
+    fn deadline(&self, slot: usize) -> Option<(Instant, Token)> {
+        self.members.get(slot)?.as_ref()?.wants.deadline
+    }
+
+    fn enqueue_due(&mut self) {
+        if self.timed.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        for position in 0..self.timed.len() {
+            let Some(slot) = self.timed.get(position).copied() else { return };
+            let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else { continue };
+            if let Some((_, token)) = member.wants.deadline.filter(|(at, _)| *at <= now) {
+                member.wants.deadline = None;
+                member.events.push(Event::new(token, Cause::Deadline));
+                self.enqueue(slot);
+            }
+        }
+    }
+
+    fn turn(&mut self, slot: usize) {
+        let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else { return };
+        member.queued = false;
+        if member.place.is_removed() {
+            return;
+        }
+        member.own.collect_wakes(&mut member.events);
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            let mut io = Io { own: &mut member.own, pool: &self.pool, turn: Turn::begin() };
+            member.participant.turn(&mut io, &member.events);
+            member.wants.begin();
+            member.participant.wants(&mut member.wants);
+        }));
+        member.events.clear();
+        let place = Arc::clone(&member.place);
+        let again = member.wants.again;
+        if done.is_err() || self.apply(slot).is_err() {
+            place.remove();
+            return drop(self.remove(&place));
+        }
+        if again {
+            self.enqueue(slot);
+        }
+    }
+
+    /// Has the kernel watch what a member wants.
+    fn apply(&mut self, slot: usize) -> Result<()> {
+        let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
+        let mut result = Ok(());
+        // Removals first: a descriptor that comes back under another token is watched once at a time.
+        member.wants.descriptors.retain(|descriptor| {
+            let stays = descriptor.change != Change::Remove;
+            if !stays && let Some(source) = &descriptor.source {
+                let _ = self.epoll.delete(source.as_ref().as_fd());
+            }
+            stays
+        });
+        for descriptor in &mut member.wants.descriptors {
+            let Some(source) = &descriptor.source else { continue };
+            let key = |key: u32| (slot as u64) << 32 | u64::from(key);
+            let applied = match descriptor.change {
+                Change::Add => {
+                    descriptor.key = self.next_key;
+                    self.next_key = self.next_key.wrapping_add(1);
+                    self.epoll.add(source.as_ref().as_fd(), descriptor.watch, key(descriptor.key))
+                }
+                Change::Modify => self.epoll.modify(source.as_ref().as_fd(), descriptor.watch, key(descriptor.key)),
+                Change::Keep | Change::Remove => Ok(()),
+            };
+            descriptor.change = Change::Keep;
+            result = result.and(applied);
+        }
+        match (member.wants.deadline, self.timed.iter().position(|timed| *timed == slot)) {
+            (Some(_), None) => self.timed.push(slot),
+            (None, Some(position)) => _ = self.timed.swap_remove(position),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        result
+    }
+}

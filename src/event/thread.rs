@@ -1,0 +1,198 @@
+//! An I/O thread as a value: started, shared by its handles, and joined with the last of them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
+use std::thread::{self, ThreadId};
+
+use super::members::{Bell, Participant, Place};
+use super::reactor::{Reactor, Removed};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::{ThreadHandle, spawn};
+
+/// A thread that serves devices. A clone is another handle to the same thread.
+///
+/// Devices of one VM or of many may share one; a busy disk may have its own. Each device has its turn after the others, and
+/// a turn is [bounded](crate::event), so that none waits long for another. The thread ends, and is joined, when the last
+/// handle and the last device on it are gone. It runs with every signal blocked.
+///
+/// ```
+/// let shared = vmcell::IoThread::new("vm-io")?;
+/// let another_handle = shared.clone();
+/// # Ok::<(), vmcell::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct IoThread {
+    owner: Arc<Owner>,
+}
+
+/// On which thread a device is served.
+#[derive(Debug)]
+pub(crate) enum Placement {
+    /// The VM's own.
+    Shared,
+    /// The one that was chosen.
+    Chosen(IoThread),
+    /// One that is made for it alone.
+    Alone,
+}
+
+/// What the last handle drops.
+struct Owner {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<ThreadHandle>>,
+}
+
+struct Shared {
+    bell: Arc<Bell>,
+    posts: Mutex<Vec<Post>>,
+    stop: AtomicBool,
+    thread: OnceLock<ThreadId>,
+}
+
+/// What is asked of the thread itself.
+enum Post {
+    Add { participant: Box<dyn Participant>, place: Arc<Place>, reply: SyncSender<Result<()>> },
+    Remove { place: Arc<Place>, reply: SyncSender<Option<Removed>> },
+}
+
+impl IoThread {
+    /// Starts a thread; Linux keeps the first 15 bytes of its name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Host`](crate::ErrorKind::Host) if the host gives no thread or no descriptor, or the name has a NUL.
+    pub fn new(name: &str) -> Result<Self> {
+        if name.contains('\0') {
+            let message = format!("the thread name {name:?} was asked for, allowed are names without NUL");
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
+        }
+        let bell = Arc::new(Bell::new()?);
+        let reactor = Reactor::new(Arc::clone(&bell))?;
+        let shared =
+            Arc::new(Shared { bell, posts: Mutex::default(), stop: AtomicBool::new(false), thread: OnceLock::new() });
+        let served = Arc::clone(&shared);
+        let thread = spawn(name, move || served.run(reactor))?;
+        Ok(Self { owner: Arc::new(Owner { shared, thread: Mutex::new(Some(thread)) }) })
+    }
+
+    /// Gives a participant to the thread, and waits until it is attached.
+    ///
+    /// # Errors
+    /// What attaching says; [`ErrorKind::InvalidState`] if the caller runs on this very thread, which cannot wait for itself.
+    pub(crate) fn add(&self, participant: Box<dyn Participant>) -> Result<Membership> {
+        let shared = &self.owner.shared;
+        if shared.is_current() {
+            let message = "a VM cannot be built on an I/O thread that is to serve it";
+            return Err(Error::new(ErrorKind::InvalidState, message));
+        }
+        let place = Place::new(Arc::clone(&shared.bell));
+        let (reply, attached) = sync_channel(1);
+        shared.post(Post::Add { participant, place: Arc::clone(&place), reply });
+        let gone = || Err(Error::new(ErrorKind::Host, "the I/O thread has ended"));
+        attached.recv().unwrap_or_else(|_| gone())?;
+        Ok(Membership { thread: self.clone(), place })
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.bell.call();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A thread cannot join itself; it ends when it comes back to its loop.
+        if let Some(thread) = thread.filter(|_| !self.shared.is_current()) {
+            thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self, mut reactor: Reactor) {
+        let _ = self.thread.set(thread::current().id());
+        loop {
+            self.take_posts(&mut reactor);
+            // Without a handle there is no membership either: what is still here is dropped with the reactor.
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            // Waiting can only fail for reasons that do not pass: without a queue of events there is nothing to serve.
+            if reactor.round().is_err() {
+                return;
+            }
+        }
+    }
+
+    fn take_posts(&self, reactor: &mut Reactor) {
+        if !self.bell.called.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        // Whoever holds the lock may be a thread that does not run now; it rings when it has let go.
+        let posts = match self.posts.try_lock() {
+            Ok(mut posts) => std::mem::take(&mut *posts),
+            Err(TryLockError::Poisoned(posts)) => std::mem::take(&mut *posts.into_inner()),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        for post in posts {
+            match post {
+                Post::Add { participant, place, reply } => {
+                    let added = reactor.add(participant, Arc::clone(&place));
+                    if reply.send(added).is_err() {
+                        drop(reactor.remove(&place));
+                    }
+                }
+                Post::Remove { place, reply } => {
+                    // Whoever waits for it drops it, which may take a while; if nobody does, it is dropped here.
+                    let _ = reply.send(reactor.remove(&place));
+                }
+            }
+        }
+    }
+
+    fn post(&self, post: Post) {
+        self.posts.lock().unwrap_or_else(PoisonError::into_inner).push(post);
+        self.bell.call();
+    }
+
+    fn is_current(&self) -> bool {
+        self.thread.get().is_some_and(|id| *id == thread::current().id())
+    }
+}
+
+/// A participant on an I/O thread.
+///
+/// Dropping it takes the participant off the thread and drops it: after that it is not running and never runs again. From
+/// any thread; waits for the turns that are under way, unless the caller runs on that thread itself.
+#[must_use = "dropping it removes the participant"]
+pub(crate) struct Membership {
+    thread: IoThread,
+    place: Arc<Place>,
+}
+
+impl Membership {
+    /// Says on which thread it is.
+    pub(crate) fn is_on_this_thread(&self) -> bool {
+        self.thread.owner.shared.is_current()
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let shared = &self.thread.owner.shared;
+        self.place.remove();
+        let (reply, removed) = sync_channel(1);
+        shared.post(Post::Remove { place: Arc::clone(&self.place), reply });
+        if !shared.is_current() {
+            drop(removed.recv());
+        }
+    }
+}
+
+impl std::fmt::Debug for IoThread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IoThread").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "thread_test.rs"]
+mod tests;

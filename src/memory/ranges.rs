@@ -1,0 +1,198 @@
+//! Ranges of guest memory, in order, as one buffer: the data of a request without a copy of ours.
+
+use vm_memory::{Bytes, VolatileSlice};
+
+use super::address::GuestAddress;
+use super::buffer::outside;
+use super::lease::Lease;
+use crate::error::Result;
+
+/// Ranges of guest memory, in order, that were checked to be RAM.
+///
+/// The guest may change their bytes at any time, so they are copied, or handed to the kernel for I/O; no reference to
+/// them is ever given. The memory stays mapped for as long as they live, on whatever thread, and the device that they
+/// belong to is not idle until then.
+pub struct GuestRanges {
+    pub(super) vectors: Vec<IoVec>,
+    /// Vectors before this one were taken off the front.
+    first: usize,
+    len: u64,
+    lease: Lease,
+}
+
+/// A contiguous range as the kernel takes it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct IoVec(pub(super) libc::iovec);
+
+// SAFETY: the pointer leads into guest memory, which belongs to no thread; whoever holds an `IoVec` with a range in it also
+// holds the `Lease` that keeps the mapping alive.
+unsafe impl Send for IoVec {}
+
+/// Storage for the ranges of one buffer, to be used again.
+#[derive(Default)]
+pub(crate) struct RangeList(Vec<IoVec>);
+
+impl GuestRanges {
+    /// A buffer without a range.
+    pub(crate) fn new(list: RangeList, lease: Lease) -> Self {
+        Self { vectors: list.0, first: 0, len: 0, lease }
+    }
+
+    /// Adds ranges at the end. Empty ones are left out.
+    ///
+    /// # Errors
+    /// [`ErrorKind::GuestAddress`](crate::ErrorKind::GuestAddress) if a range is not RAM; those before it are added.
+    pub(crate) fn extend(&mut self, ranges: impl IntoIterator<Item = (GuestAddress, u32)>) -> Result<()> {
+        for (gpa, len) in ranges {
+            if len == 0 {
+                continue;
+            }
+            for slice in self.lease.memory().slices(gpa, len as usize)? {
+                let slice = slice?;
+                // `self.lease` keeps the mapping alive for longer than the guard that is dropped here.
+                let start = slice.ptr_guard_mut().as_ptr();
+                self.len += slice.len() as u64;
+                self.vectors.push(IoVec(libc::iovec { iov_base: start.cast(), iov_len: slice.len() }));
+            }
+        }
+        Ok(())
+    }
+
+    /// All ranges together, in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there is no byte in them.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Of how many contiguous parts they consist.
+    pub fn count(&self) -> usize {
+        self.vectors().len()
+    }
+
+    /// Copies `bytes` into the guest's memory, from byte `offset` of the ranges on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the ranges are shorter; nothing is copied then.
+    pub fn copy_in(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.check(offset, bytes.len())?;
+        let mut rest = bytes;
+        self.each_part(offset, bytes.len(), |slice| {
+            let (part, tail) = rest.split_at(slice.len());
+            rest = tail;
+            // The slice is exactly as long as the part.
+            let _ = slice.write_slice(part, 0);
+        });
+        Ok(())
+    }
+
+    /// Copies bytes out of the guest's memory, from byte `offset` of the ranges on. A second copy may give other bytes.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the ranges are shorter; nothing is copied then.
+    pub fn copy_out(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.check(offset, bytes.len())?;
+        let len = bytes.len();
+        let mut rest = bytes;
+        self.each_part(offset, len, |slice| {
+            let (part, tail) = std::mem::take(&mut rest).split_at_mut(slice.len());
+            rest = tail;
+            let _ = slice.read_slice(part, 0);
+        });
+        Ok(())
+    }
+
+    /// Cuts the ranges in two; what lies from byte `at` on is returned. Past the end, that is nothing.
+    #[must_use]
+    pub fn split_off(&mut self, at: u64) -> Self {
+        let mut tail = Self::new(RangeList::default(), self.lease.clone());
+        let mut before = 0;
+        let mut kept = self.first;
+        while let Some(IoVec(vector)) = self.vectors.get(kept).copied().filter(|_| before < at) {
+            let len = vector.iov_len as u64;
+            kept += 1;
+            if before + len > at {
+                let inside = (at - before) as usize;
+                self.vectors[kept - 1].0.iov_len = inside;
+                let start = vector.iov_base.cast::<u8>().wrapping_add(inside);
+                tail.vectors.push(IoVec(libc::iovec { iov_base: start.cast(), iov_len: vector.iov_len - inside }));
+            }
+            before += len;
+        }
+        tail.vectors.extend_from_slice(self.vectors.get(kept..).unwrap_or_default());
+        self.vectors.truncate(kept);
+        let len = self.len;
+        self.len = len.min(at);
+        tail.len = len - self.len;
+        tail
+    }
+
+    /// Takes the first `count` parts off.
+    pub(crate) fn drop_front(&mut self, count: usize) {
+        let count = count.min(self.vectors().len());
+        self.len -= self.vectors().iter().take(count).map(|IoVec(vector)| vector.iov_len as u64).sum::<u64>();
+        self.first += count;
+        // Moving the rest now and then keeps the list short; each part is moved once on average.
+        if self.first >= self.vectors.len() - self.first {
+            self.vectors.drain(..self.first);
+            self.first = 0;
+        }
+    }
+
+    /// Gives the storage back, to be used again.
+    pub(crate) fn into_list(self) -> RangeList {
+        let mut vectors = self.vectors;
+        vectors.clear();
+        RangeList(vectors)
+    }
+
+    pub(super) fn vectors(&self) -> &[IoVec] {
+        self.vectors.get(self.first..).unwrap_or_default()
+    }
+
+    /// For C: the ranges as the kernel takes them. They may be used for as long as `self` lives.
+    pub(crate) fn as_iovecs(&self) -> &[libc::iovec] {
+        let vectors = self.vectors();
+        // SAFETY: `IoVec` is a transparent wrapper of `iovec`, and the slice is borrowed for as long as `self` is.
+        unsafe { std::slice::from_raw_parts(vectors.as_ptr().cast(), vectors.len()) }
+    }
+
+    fn check(&self, offset: u64, len: usize) -> Result<()> {
+        let end = offset.checked_add(len as u64);
+        if end.is_some_and(|end| end <= self.len) { Ok(()) } else { Err(outside(offset, len, self.len)) }
+    }
+
+    /// Calls `each` for the parts of `len` bytes from `offset` on, which must lie inside.
+    fn each_part(&self, offset: u64, len: usize, mut each: impl FnMut(VolatileSlice<'_>)) {
+        let (mut skip, mut left) = (offset, len);
+        for IoVec(vector) in self.vectors() {
+            if left == 0 {
+                break;
+            }
+            let skipped = skip.min(vector.iov_len as u64) as usize;
+            skip -= skipped as u64;
+            let part = (vector.iov_len - skipped).min(left);
+            left -= part;
+            if part > 0 {
+                let start = vector.iov_base.cast::<u8>().wrapping_add(skipped);
+                // SAFETY: the part lies inside a range of guest memory that `self.lease` keeps mapped, and is only reached by
+                // volatile copies.
+                each(unsafe { VolatileSlice::new(start, part) });
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for GuestRanges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GuestRanges").field("len", &self.len).field("count", &self.count()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "ranges_test.rs"]
+mod tests;

@@ -1,0 +1,221 @@
+//! I/O straight from and to ranges of guest memory.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use super::buffer::Buffer;
+use super::ranges::{GuestRanges, IoVec};
+
+// UIO_MAXIOV: the kernel refuses longer vectors.
+const MAX_VECTORS: usize = 1024;
+
+/// How many vectors are cut to size at once if a transfer goes on in the middle of one.
+const CUT_AT_ONCE: usize = 64;
+
+/// What one read from a packet device brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// Bytes that were filled.
+    pub(crate) len: u64,
+    /// The packet was longer than the ranges, and its rest is lost.
+    pub(crate) truncated: bool,
+}
+
+/// A call of the kernel that moves bytes between vectors and a position of a file.
+type Transfer = unsafe extern "C" fn(RawFd, *const libc::iovec, libc::c_int, i64) -> isize;
+
+impl GuestRanges {
+    /// Fills the ranges from a file, from byte `at` of it on. Blocks as a read of the file does.
+    ///
+    /// # Errors
+    /// What the host reports, or `UnexpectedEof` if the file ends before the ranges are full. A part may be filled then.
+    pub fn read_from(&self, file: impl AsFd, at: u64) -> io::Result<()> {
+        self.whole().transfer_all(file.as_fd().as_raw_fd(), at, libc::preadv64, io::ErrorKind::UnexpectedEof)
+    }
+
+    /// Writes the ranges to a file, from byte `at` of it on. Blocks as a write to the file does.
+    ///
+    /// # Errors
+    /// What the host reports, or `WriteZero` if the file takes no more. A part may be written then.
+    pub fn write_to(&self, file: impl AsFd, at: u64) -> io::Result<()> {
+        self.whole().transfer_all(file.as_fd().as_raw_fd(), at, libc::pwritev64, io::ErrorKind::WriteZero)
+    }
+
+    /// Fills the ranges with one packet.
+    pub(crate) fn receive_from(&mut self, device: impl AsFd) -> io::Result<Received> {
+        let room = self.len();
+        // A packet that fits exactly is whole; one that spills into this byte is not.
+        let mut spill = 0u8;
+        self.vectors.push(IoVec(libc::iovec { iov_base: (&raw mut spill).cast(), iov_len: 1 }));
+        let fd = device.as_fd().as_raw_fd();
+        let vectors = self.as_iovecs();
+        let count = vectors.len().min(MAX_VECTORS) as libc::c_int;
+        // SAFETY: the vectors lead into guest memory that `self` keeps mapped, and to `spill`, which outlives the call; the
+        // kernel's writes race with nothing but the guest, through no Rust reference.
+        let result = retry(|| unsafe { libc::readv(fd, vectors.as_ptr(), count) });
+        self.vectors.pop();
+        let len = result?;
+        Ok(Received { len: len.min(room), truncated: len > room })
+    }
+
+    /// Sends `head`, which the guest cannot change, and the ranges as one packet.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub fn send_to(&self, device: impl AsFd, head: &[u8]) -> io::Result<u64> {
+        let fd = device.as_fd().as_raw_fd();
+        let mut vectors = [EMPTY; CUT_AT_ONCE];
+        let ranges = self.as_iovecs();
+        let Some(few) = vectors.get_mut(1..=ranges.len()) else { return self.send_long(fd, head) };
+        few.copy_from_slice(ranges);
+        vectors[0] = libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() };
+        let count = (ranges.len() + 1) as libc::c_int;
+        // SAFETY: as in `receive_from`; the kernel only reads, and `head` outlives the call.
+        retry(|| unsafe { libc::writev(fd, vectors.as_ptr(), count) })
+    }
+
+    /// A packet in more pieces than any driver uses for one.
+    fn send_long(&self, fd: RawFd, head: &[u8]) -> io::Result<u64> {
+        let mut vectors = Vec::with_capacity(self.count() + 1);
+        vectors.push(libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() });
+        vectors.extend_from_slice(self.as_iovecs());
+        let count = vectors.len().min(MAX_VECTORS) as libc::c_int;
+        // SAFETY: as in `send_to`.
+        retry(|| unsafe { libc::writev(fd, vectors.as_ptr(), count) })
+    }
+
+    fn whole(&self) -> Pieces<'_> {
+        Pieces { vectors: self.as_iovecs(), len: self.len() }
+    }
+}
+
+impl Buffer {
+    /// Fills the buffer from a file, from byte `at` of it on. Blocks as a read of the file does.
+    ///
+    /// # Errors
+    /// As [`GuestRanges::read_from`].
+    pub fn read_from(&mut self, file: impl AsFd, at: u64) -> io::Result<()> {
+        let fd = file.as_fd().as_raw_fd();
+        self.pieces(|pieces| pieces.transfer_all(fd, at, libc::preadv64, io::ErrorKind::UnexpectedEof))
+    }
+
+    /// Writes the buffer to a file, from byte `at` of it on. Blocks as a write to the file does.
+    ///
+    /// # Errors
+    /// As [`GuestRanges::write_to`].
+    pub fn write_to(&mut self, file: impl AsFd, at: u64) -> io::Result<()> {
+        let fd = file.as_fd().as_raw_fd();
+        self.pieces(|pieces| pieces.transfer_all(fd, at, libc::pwritev64, io::ErrorKind::WriteZero))
+    }
+
+    /// As [`read_from`](Self::read_from), but never blocks, and is content with a part: says how many bytes came.
+    pub(crate) fn read_from_now(&mut self, file: impl AsFd, at: u64) -> io::Result<u64> {
+        let fd = file.as_fd().as_raw_fd();
+        self.pieces(|pieces| pieces.transfer(fd, 0, at, preadv_now))
+    }
+
+    /// As [`write_to`](Self::write_to), but never blocks, and is content with a part: says how many bytes went.
+    pub(crate) fn write_to_now(&mut self, file: impl AsFd, at: u64) -> io::Result<u64> {
+        let fd = file.as_fd().as_raw_fd();
+        self.pieces(|pieces| pieces.transfer(fd, 0, at, pwritev_now))
+    }
+
+    fn pieces<R>(&mut self, call: impl FnOnce(Pieces<'_>) -> R) -> R {
+        match self {
+            Self::Guest(ranges) => call(ranges.whole()),
+            Self::Host(buffer) => {
+                let len = buffer.len();
+                let one = [libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: len }];
+                call(Pieces { vectors: &one, len: len as u64 })
+            }
+        }
+    }
+}
+
+/// What a buffer consists of, while it is borrowed: guest memory that it keeps mapped, or its own bytes.
+#[derive(Clone, Copy)]
+struct Pieces<'a> {
+    vectors: &'a [libc::iovec],
+    len: u64,
+}
+
+impl Pieces<'_> {
+    fn transfer_all(self, fd: RawFd, at: u64, call: Transfer, ended: io::ErrorKind) -> io::Result<()> {
+        let mut done = 0;
+        while done < self.len {
+            match self.transfer(fd, done, at, call)? {
+                0 => return Err(ended.into()),
+                moved => done += moved,
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves what lies from byte `skip` of the pieces on, or the first part of that; `at` belongs to their first byte.
+    fn transfer(self, fd: RawFd, skip: u64, at: u64, call: Transfer) -> io::Result<u64> {
+        let position = at.checked_add(skip).and_then(|position| i64::try_from(position).ok());
+        let position = position.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+        let mut few = [EMPTY; CUT_AT_ONCE];
+        let vectors = if skip == 0 { self.vectors } else { cut(self.vectors, skip, &mut few) };
+        let count = vectors.len().min(MAX_VECTORS) as libc::c_int;
+        // SAFETY: the pieces are those of a buffer that is borrowed for the call: guest memory that it keeps mapped and that is
+        // reached by no Rust reference, or bytes that it owns and that are borrowed uniquely. Each `call` takes a descriptor,
+        // vectors with their number, and a position.
+        retry(|| unsafe { call(fd, vectors.as_ptr(), count, position) })
+    }
+}
+
+const EMPTY: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+
+/// Copies to `few` what lies behind `skip` bytes, as far as it has room.
+fn cut<'a>(vectors: &[libc::iovec], mut skip: u64, few: &'a mut [libc::iovec; CUT_AT_ONCE]) -> &'a [libc::iovec] {
+    let mut used = 0;
+    for vector in vectors {
+        let skipped = skip.min(vector.iov_len as u64) as usize;
+        skip -= skipped as u64;
+        if skipped == vector.iov_len {
+            continue;
+        }
+        let Some(place) = few.get_mut(used) else { break };
+        let start = vector.iov_base.cast::<u8>().wrapping_add(skipped);
+        *place = libc::iovec { iov_base: start.cast(), iov_len: vector.iov_len - skipped };
+        used += 1;
+    }
+    few.get(..used).unwrap_or_default()
+}
+
+/// Reads what can be had without waiting for a disk.
+///
+/// # Safety
+/// As for `preadv`: `vectors` must lead to `count` vectors, each of memory that may be written.
+unsafe extern "C" fn preadv_now(fd: RawFd, vectors: *const libc::iovec, count: libc::c_int, at: i64) -> isize {
+    // SAFETY: the caller vouches for the vectors.
+    unsafe { libc::preadv2(fd, vectors, count, at, libc::RWF_NOWAIT) }
+}
+
+/// Writes what can be taken without waiting for a disk.
+///
+/// # Safety
+/// As for `pwritev`: `vectors` must lead to `count` vectors, each of memory that may be read.
+unsafe extern "C" fn pwritev_now(fd: RawFd, vectors: *const libc::iovec, count: libc::c_int, at: i64) -> isize {
+    // SAFETY: the caller vouches for the vectors.
+    unsafe { libc::pwritev2(fd, vectors, count, at, libc::RWF_NOWAIT) }
+}
+
+fn retry(mut call: impl FnMut() -> isize) -> io::Result<u64> {
+    loop {
+        match u64::try_from(call()) {
+            Ok(done) => return Ok(done),
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "transfer_test.rs"]
+mod tests;

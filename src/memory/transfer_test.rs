@@ -1,0 +1,90 @@
+//! Ranges as the kernel reads and fills them.
+
+use super::*;
+use crate::memory::{GuestAddress, GuestMemory, Lessor, RangeList};
+
+fn ranges(memory: &GuestMemory, parts: impl IntoIterator<Item = (u64, u32)>) -> GuestRanges {
+    let mut ranges = GuestRanges::new(RangeList::default(), Lessor::new(memory.clone()).lease());
+    ranges.extend(parts.into_iter().map(|(gpa, len)| (GuestAddress(gpa), len))).unwrap();
+    ranges
+}
+
+fn memory() -> GuestMemory {
+    GuestMemory::anonymous(&[(GuestAddress(0), 0x1000), (GuestAddress(0x1000), 0x1000)]).unwrap()
+}
+
+#[test]
+fn ranges_across_regions_reach_the_file_in_order() {
+    let memory = memory();
+    memory.write(GuestAddress(0xffe), b"abcd").unwrap();
+    memory.write(GuestAddress(0x10), b"xy").unwrap();
+    let file = tempfile::tempfile().unwrap();
+    ranges(&memory, [(0xffe, 4), (0x10, 2)]).write_to(&file, 3).unwrap();
+    let back = GuestMemory::anonymous(&[(GuestAddress(0), 0x1000)]).unwrap();
+    ranges(&back, [(0, 9)]).read_from(&file, 0).unwrap();
+    let mut bytes = [0xaa; 10];
+    back.read(GuestAddress(0), &mut bytes).unwrap();
+    assert_eq!(&bytes, b"\0\0\0abcdxy\0");
+}
+
+#[test]
+fn more_ranges_than_one_call_takes_reach_the_file() {
+    let memory = memory();
+    let bytes: Vec<u8> = (0..0x1000u32).map(|index| (index % 251) as u8).collect();
+    memory.write(GuestAddress(0), &bytes).unwrap();
+    let pairs = || ranges(&memory, (0..0x1000 / 2).map(|index| (index * 2, 2)));
+    let file = tempfile::tempfile().unwrap();
+    pairs().write_to(&file, 0).unwrap();
+    memory.write(GuestAddress(0), &[0; 0x1000]).unwrap();
+    pairs().read_from(&file, 0).unwrap();
+    let mut back = vec![0; 0x1000];
+    memory.read(GuestAddress(0), &mut back).unwrap();
+    assert_eq!(back, bytes);
+}
+
+#[test]
+fn a_file_that_ends_early_is_an_error() {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(10).unwrap();
+    let error = ranges(&memory(), [(0, 20)]).read_from(&file, 0).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    assert!(ranges(&memory(), [(0, 1)]).read_from(&file, u64::MAX).is_err());
+}
+
+#[test]
+fn a_packet_that_fits_exactly_is_whole_and_a_longer_one_is_not() {
+    let (sender, receiver) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let memory = memory();
+    let mut room = ranges(&memory, [(0, 4), (8, 4)]);
+    for (packet, len, truncated) in [(&b"12345678"[..], 8, false), (b"123456789", 8, true), (b"123", 3, false)] {
+        sender.send(packet).unwrap();
+        assert_eq!(room.receive_from(&receiver).unwrap(), Received { len, truncated });
+        assert_eq!((room.len(), room.count()), (8, 2));
+    }
+}
+
+#[test]
+fn a_packet_is_sent_behind_its_head_in_few_pieces_or_many() {
+    let (sender, receiver) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let memory = memory();
+    memory.write(GuestAddress(0), &[7; 200]).unwrap();
+    for pieces in [1, 62, 63, 64, 200] {
+        let packet = ranges(&memory, (0..pieces).map(|gpa| (gpa, 1)));
+        assert_eq!(packet.send_to(&sender, b"head").unwrap(), pieces + 4);
+        let mut bytes = [0; 300];
+        let len = receiver.recv(&mut bytes).unwrap();
+        assert_eq!((len as u64, &bytes[..5]), (pieces + 4, &b"head\x07"[..]));
+    }
+}
+
+#[test]
+fn a_cut_stops_inside_a_vector() {
+    let start = std::ptr::null_mut::<u8>();
+    let vector = |at: usize, iov_len| libc::iovec { iov_base: start.wrapping_add(at).cast(), iov_len };
+    let mut few = [vector(0, 0); CUT_AT_ONCE];
+    let rest: Vec<_> = cut(&[vector(0, 2), vector(2, 4), vector(6, 1)], 3, &mut few)
+        .iter()
+        .map(|vector| (vector.iov_base.addr(), vector.iov_len))
+        .collect();
+    assert_eq!(rest, [(3, 3), (6, 1)]);
+}

@@ -1,0 +1,70 @@
+//! What the host program may change of a NIC while its VM runs.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::event::Waker;
+
+/// Changes a NIC while its VM runs. A clone changes the same NIC; may be used from any thread, and never blocks.
+///
+/// ```no_run
+/// # fn main() -> vmcell::Result<()> {
+/// let nic = vmcell::Nic::tap("tap0")?;
+/// let handle = nic.handle();
+/// // ... once the VM runs:
+/// handle.set_link(false); // the guest sees its cable pulled out
+/// handle.set_link(true);
+/// handle.announce(); // the guest tells its neighbours where it is now
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct NicHandle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    link: AtomicBool,
+    announce: AtomicBool,
+    waker: OnceLock<Waker>,
+}
+
+impl NicHandle {
+    pub(super) fn new() -> Self {
+        let shared = Shared { link: AtomicBool::new(true), announce: AtomicBool::new(false), waker: OnceLock::new() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Connects or cuts the link, which is connected at first. While it is down, what the guest sends is dropped, and it gets
+    /// no frames. The link is up if both this and the backend say so.
+    pub fn set_link(&self, up: bool) {
+        self.shared.link.store(up, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Asks the guest to announce itself to its neighbours, as after a move to another host (5.1.6.5.4). A guest whose driver
+    /// knows no announcements does nothing.
+    pub fn announce(&self) {
+        self.shared.announce.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    pub(super) fn link(&self) -> bool {
+        self.shared.link.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn take_announce(&self) -> bool {
+        self.shared.announce.swap(false, Ordering::SeqCst)
+    }
+
+    pub(super) fn set_waker(&self, waker: Waker) {
+        let _ = self.shared.waker.set(waker);
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.shared.waker.get() {
+            waker.wake();
+        }
+    }
+}

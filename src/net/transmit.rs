@@ -1,0 +1,163 @@
+//! From the guest to the backend.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use super::header::{HEADER_LEN, VnetHeader};
+use super::offloads::Offloads;
+use crate::error::Result;
+use crate::event::Io;
+use crate::memory::{GuestRanges, RangeList};
+use crate::virtio::{Chain, Queue};
+
+/// The sending half of a running device.
+pub(super) struct Transmitter {
+    /// What the guest may leave undone.
+    offloads: Offloads,
+    /// The frame that is next; at most this one was taken and not sent.
+    next: Option<TxFrame>,
+    spare: RangeList,
+}
+
+/// A frame that the guest sends.
+pub struct TxFrame {
+    header: VnetHeader,
+    data: GuestRanges,
+    chain: Chain,
+}
+
+impl TxFrame {
+    /// What the guest has left undone. It was checked, and is ours: the guest cannot change it any more.
+    pub fn header(&self) -> &VnetHeader {
+        &self.header
+    }
+
+    /// The frame's length in bytes, without the header.
+    pub fn len(&self) -> u64 {
+        self.data.len()
+    }
+
+    /// Whether it has no bytes, which is never so.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// The frame, which the guest may still change.
+    pub fn data(&self) -> &GuestRanges {
+        &self.data
+    }
+
+    /// Sends it, behind its header of 12 bytes, as one packet, straight from the guest's memory.
+    ///
+    /// # Errors
+    /// What the host reports; `WouldBlock` if it cannot be taken now.
+    pub fn send_to(&self, device: impl AsFd) -> io::Result<()> {
+        self.data.send_to(device, &self.header.to_bytes()).map(drop)
+    }
+}
+
+impl std::fmt::Debug for TxFrame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TxFrame").field("header", &self.header).field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// Frames of the guest, in order. Lent to a backend for one call of [`send`](super::NicBackend::send).
+pub struct TxBatch<'a> {
+    transmitter: &'a mut Transmitter,
+    queue: &'a mut Queue,
+    failed: Option<crate::Error>,
+}
+
+impl<'a> TxBatch<'a> {
+    pub(super) fn new(transmitter: &'a mut Transmitter, queue: &'a mut Queue) -> Self {
+        Self { transmitter, queue, failed: None }
+    }
+
+    /// The frame that is next; the same one until it is [done](Self::done). `None` if there is none, or the turn is over.
+    pub fn next(&mut self, io: &mut Io) -> Option<&TxFrame> {
+        if let Err(error) = self.transmitter.take(io, self.queue) {
+            self.failed = Some(error);
+            return None;
+        }
+        self.transmitter.next.as_ref()
+    }
+
+    /// The frame that was next is sent, or lost: the guest gets its buffer back.
+    pub fn done(&mut self) {
+        self.transmitter.give_back(self.queue);
+    }
+
+    /// Why the queue cannot be trusted any more, if so.
+    pub(super) fn into_result(self) -> Result<()> {
+        self.failed.map_or(Ok(()), Err)
+    }
+}
+
+impl Transmitter {
+    pub(super) fn new(offloads: Offloads) -> Self {
+        Self { offloads, next: None, spare: RangeList::default() }
+    }
+
+    /// Whether a frame was taken and waits.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Takes the next frame that may be sent.
+    fn take(&mut self, io: &mut Io, queue: &mut Queue) -> Result<()> {
+        while self.next.is_none() {
+            let Some(chain) = queue.pop(io)? else { return Ok(()) };
+            match self.parse(chain, queue) {
+                Ok(frame) => {
+                    io.charge(frame.len());
+                    self.next = Some(frame);
+                }
+                // A frame that must not be sent is lost, as on any wire.
+                Err(chain) => queue.complete(chain, 0),
+            }
+        }
+        Ok(())
+    }
+
+    fn parse(&mut self, chain: Chain, queue: &Queue) -> std::result::Result<TxFrame, Chain> {
+        let Some(len) = chain.readable_len().checked_sub(HEADER_LEN) else { return Err(chain) };
+        let mut bytes = [0; VnetHeader::LEN];
+        // The host gets our copy of the header: the guest may change its own after the check.
+        if chain.read(0, &mut bytes).is_err() {
+            return Err(chain);
+        }
+        let Some(header) = VnetHeader::parse(bytes, len, self.offloads) else { return Err(chain) };
+        let mut data = GuestRanges::new(std::mem::take(&mut self.spare), queue.lessor().lease());
+        let segments = chain.readable_range(HEADER_LEN, len).map(|segment| (segment.gpa, segment.len));
+        match data.extend(segments) {
+            Ok(()) => Ok(TxFrame { header, data, chain }),
+            Err(_) => Err(chain),
+        }
+    }
+
+    fn give_back(&mut self, queue: &mut Queue) {
+        if let Some(frame) = self.next.take() {
+            self.spare = frame.data.into_list();
+            queue.complete(frame.chain, 0);
+        }
+    }
+
+    /// Drops what the guest sends, since there is no link.
+    pub(super) fn discard(&mut self, io: &mut Io, queue: &mut Queue) -> Result<()> {
+        loop {
+            self.take(io, queue)?;
+            if self.next.is_none() {
+                return Ok(());
+            }
+            self.give_back(queue);
+        }
+    }
+
+    /// Puts the frame back that was not sent.
+    pub(super) fn put_back(&mut self, queue: &mut Queue) -> Result<()> {
+        let Some(frame) = self.next.take() else { return Ok(()) };
+        self.spare = frame.data.into_list();
+        queue.put_back(frame.chain)
+    }
+}

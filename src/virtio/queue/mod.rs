@@ -1,0 +1,16 @@
+//! Split queues (2.7): what a driver sets up, and what runs.
+
+mod chain;
+mod config;
+mod queues;
+mod ring;
+mod running;
+mod shared;
+mod state;
+
+pub use chain::{Chain, Segment};
+pub use config::QueueConfig;
+pub use queues::Queues;
+pub use running::Queue;
+pub(super) use running::Start;
+pub use state::QueueState;

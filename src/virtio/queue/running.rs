@@ -1,0 +1,176 @@
+//! A running queue, owned by its device.
+
+use std::sync::Arc;
+
+use super::chain::{Chain, Segment};
+use super::config::QueueConfig;
+use super::ring::{Next, Ring};
+use super::shared::Shared;
+use super::state::QueueState;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Io, Waker};
+use crate::memory::{GuestMemory, Lessor};
+use crate::virtio::interrupt::Interrupt;
+
+/// What a popped chain counts in a turn, in bytes: looking at its descriptors takes about as long as copying so much.
+const CHAIN_CHARGE: u64 = 512;
+
+/// A running queue. It is lent to its device for each call, on the thread that owns the device.
+pub struct Queue {
+    ring: Ring,
+    shared: Arc<Shared>,
+    index: u16,
+    interrupt: Arc<dyn Interrupt>,
+    /// Storage of completed chains, to be used again.
+    spare: Vec<Vec<Segment>>,
+    halted: bool,
+}
+
+/// With what a queue is started.
+pub(in crate::virtio) struct Start {
+    pub(in crate::virtio) lessor: Lessor,
+    pub(in crate::virtio) index: u16,
+    pub(in crate::virtio) event_idx: bool,
+    pub(in crate::virtio) interrupt: Arc<dyn Interrupt>,
+    /// Woken if a chain is dropped somewhere.
+    pub(in crate::virtio) waker: Option<Waker>,
+    pub(in crate::virtio) state: QueueState,
+}
+
+impl Queue {
+    /// Starts queue number `index` of a device, as its transport does when the driver is ready.
+    ///
+    /// # Errors
+    /// As [`QueueConfig::validate`].
+    pub fn new(
+        config: &QueueConfig,
+        memory: &GuestMemory,
+        index: u16,
+        event_idx: bool,
+        interrupt: Arc<dyn Interrupt>,
+    ) -> Result<Self> {
+        let (lessor, state) = (Lessor::new(memory.clone()), QueueState::default());
+        Self::start(config, Start { lessor, index, event_idx, interrupt, waker: None, state })
+    }
+
+    pub(in crate::virtio) fn start(config: &QueueConfig, start: Start) -> Result<Self> {
+        let Start { lessor, index, event_idx, interrupt, waker, state } = start;
+        config.validate(lessor.memory())?;
+        let ring = Ring::new(config, lessor.memory(), event_idx, state)?;
+        let shared = Shared::new(config.size, lessor, waker);
+        Ok(Self { ring, shared, index, interrupt, spare: Vec::new(), halted: false })
+    }
+
+    /// Takes the next chain that the driver offers, if there is one, and counts it in the turn. Malformed ones are completed
+    /// with length 0 and skipped. Never blocks.
+    ///
+    /// When it says that there is none, the driver has been asked to ring for the next, unless the turn is
+    /// [over](Io::spent) or the device is paused.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Virtqueue`] if the queue cannot be trusted any more: its index jumped, or more chains are in flight than
+    /// it has descriptors. The device then passes the error on, and needs a reset.
+    pub fn pop(&mut self, io: &mut Io) -> Result<Option<Chain>> {
+        self.reclaim();
+        while !self.halted && !io.spent() {
+            io.charge(CHAIN_CHARGE);
+            let mut segments = self.spare.pop().unwrap_or_default();
+            segments.clear();
+            match self.ring.next(segments)? {
+                Next::Chain(head, buffers) => return Ok(Some(Chain::new(&self.shared, head, buffers))),
+                Next::Malformed(segments) => self.spare.push(segments),
+                Next::Empty(segments) => {
+                    self.spare.push(segments);
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Gives a chain back to the driver; `written` is how many of its writable bytes the device wrote.
+    ///
+    /// The driver hears of it when the device returns to its transport, or at [`notify`](Self::notify). A chain of another
+    /// queue is dropped, which completes it there with length 0.
+    pub fn complete(&mut self, chain: Chain, written: u32) {
+        if let Some((head, segments)) = chain.take_apart(&self.shared) {
+            self.ring.publish(&[(head, written)]);
+            self.spare.push(segments);
+        }
+    }
+
+    /// Gives several chains back at once: the driver sees all of them or none.
+    pub(crate) fn complete_together(&mut self, chains: impl IntoIterator<Item = (Chain, u32)>) {
+        let mut count = 0u16;
+        for (chain, written) in chains {
+            if let Some((head, segments)) = chain.take_apart(&self.shared) {
+                self.ring.stage(count, head, written);
+                self.spare.push(segments);
+                count = count.saturating_add(1);
+            }
+        }
+        self.ring.publish_staged(count);
+    }
+
+    /// Puts the chain that was taken last back, as if it had not been taken. To be used from the last one backwards, by a
+    /// device that is to stand still and has not begun with them.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidState`] if the chain is of another queue, which completes it there with length 0.
+    pub fn put_back(&mut self, chain: Chain) -> Result<()> {
+        let Some((_, segments)) = chain.take_apart(&self.shared) else {
+            return Err(Error::new(ErrorKind::InvalidState, "a chain was put back into a queue that it is not from"));
+        };
+        self.spare.push(segments);
+        self.ring.put_back();
+        Ok(())
+    }
+
+    /// Interrupts the driver, if it wants to hear of what was completed since the last call.
+    ///
+    /// The transport calls it at the end of each turn; a device that takes long does it in between.
+    pub fn notify(&mut self) {
+        self.reclaim();
+        if self.ring.take_signal() {
+            self.interrupt.signal_used(self.index);
+        }
+    }
+
+    /// How far the queue has come.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidState`] if chains are in flight.
+    pub fn state(&self) -> Result<QueueState> {
+        let in_flight = self.in_flight();
+        if in_flight > 0 {
+            let message = format!("{in_flight} requests of queue {} are in flight, a state needs none", self.index);
+            return Err(Error::new(ErrorKind::InvalidState, message));
+        }
+        Ok(self.ring.state())
+    }
+
+    /// What a buffer that the device makes of chains leases.
+    pub(crate) fn lessor(&self) -> &Lessor {
+        &self.shared.lessor
+    }
+
+    /// How many chains were taken, and neither completed nor put back.
+    pub fn in_flight(&self) -> u16 {
+        self.ring.in_flight()
+    }
+
+    /// While halted, the queue gives no chain.
+    pub(super) fn set_halted(&mut self, halted: bool) {
+        self.halted = halted;
+    }
+
+    /// Completes what was dropped.
+    fn reclaim(&mut self) {
+        let Self { ring, shared, .. } = self;
+        shared.take_lost(|head| ring.publish(&[(head, 0)]));
+    }
+}
+
+#[cfg(test)]
+#[path = "queue_test.rs"]
+mod tests;

@@ -1,0 +1,242 @@
+//! What every transport does with a device, however its registers are laid out: status, features, activation, reset, pause.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::registers::{Registers, refused};
+use super::state::TransportState;
+use super::status::StatusWrite;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{IoThread, Membership};
+use crate::memory::GuestMemory;
+use crate::sys::EventFd;
+use crate::virtio::device::{DeviceInfo, DeviceState, VirtioDevice};
+use crate::virtio::gate::{Gate, Message, Outcome, Plan, Saved};
+use crate::virtio::interrupt::Interrupt;
+use crate::virtio::owner::Owner;
+use crate::virtio::queue::QueueState;
+use crate::virtio::spec::feature::{RING_EVENT_IDX, RING_INDIRECT_DESC, VERSION_1};
+use crate::virtio::spec::status::DEVICE_NEEDS_RESET;
+
+/// What the transport and the queues offer beside the device's own features.
+const OFFERED: u64 = 1 << VERSION_1 | 1 << RING_EVENT_IDX | 1 << RING_INDIRECT_DESC;
+
+/// How long the saving of a device that stands still may take.
+const SAVE_LIMIT: Duration = Duration::from_secs(10);
+
+/// The half of a device that vCPU threads and the host program reach.
+pub(super) struct Common {
+    gate: Arc<Gate>,
+    registers: Mutex<Registers>,
+    info: DeviceInfo,
+    doorbells: Vec<Arc<EventFd>>,
+    memory: GuestMemory,
+    membership: Membership,
+}
+
+/// With what a device begins.
+pub(super) struct Beginning<'a> {
+    pub(super) interrupt: Arc<dyn Interrupt>,
+    /// To go on from, standing still at first.
+    pub(super) state: Option<&'a TransportState>,
+}
+
+impl Common {
+    pub(super) fn new(
+        mut device: Box<dyn VirtioDevice>,
+        memory: GuestMemory,
+        io_thread: &IoThread,
+        beginning: Beginning<'_>,
+    ) -> Result<Self> {
+        let mut info = device.info();
+        info.features |= OFFERED;
+        let mut registers = Registers::new(info.features, &info.queue_sizes)?;
+        if let Some(state) = beginning.state {
+            check(state, &info)?;
+            registers.restore(state, &memory)?;
+        }
+        let doorbells = info.queue_sizes.iter().map(|_| Ok(Arc::new(EventFd::new()?))).collect::<Result<Vec<_>>>()?;
+        let gate = Arc::new(Gate::new(&device.config()));
+        let still = beginning.state.is_some();
+        let owner = Owner::new(device, Arc::clone(&gate), beginning.interrupt, memory.clone(), &doorbells, still);
+        let membership = io_thread.add(Box::new(owner))?;
+        let common = Self { gate, registers: Mutex::new(registers), info, doorbells, memory, membership };
+        if let Some(state) = beginning.state {
+            common.go_on(state);
+        }
+        Ok(common)
+    }
+
+    fn go_on(&self, state: &TransportState) {
+        let registers = self.registers();
+        if registers.status.is_driver_ok() {
+            let progress = state.queues.iter().map(|queue| queue.progress);
+            self.activate(&registers, progress, state.device.clone());
+        }
+    }
+
+    pub(super) fn registers(&self) -> MutexGuard<'_, Registers> {
+        self.registers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn device_id(&self) -> u32 {
+        self.info.device_id
+    }
+
+    pub(super) fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    pub(super) fn doorbells(&self) -> &[Arc<EventFd>] {
+        &self.doorbells
+    }
+
+    /// The driver rings for a queue.
+    pub(super) fn ring(&self, queue: u32) {
+        if let Some(doorbell) = usize::try_from(queue).ok().and_then(|queue| self.doorbells.get(queue)) {
+            doorbell.signal();
+        }
+    }
+
+    pub(super) fn config_generation(&self) -> u32 {
+        self.gate.config.generation()
+    }
+
+    pub(super) fn read_config(&self, offset: u64, data: &mut [u8]) {
+        self.gate.config.read(offset, data);
+    }
+
+    /// Tells the device what the driver writes, and waits until it has been told: so a driver that writes all the time has
+    /// one message under way for each of its vCPUs.
+    pub(super) fn write_config(&self, offset: u64, data: &[u8]) {
+        let allowed = {
+            let registers = self.registers();
+            registers.status.may_set_config() && registers.resets == 0
+        };
+        let mut bytes = [0; 8];
+        let Some(part) = bytes.get_mut(..data.len()).filter(|_| allowed) else { return };
+        part.copy_from_slice(data);
+        let _ = self.gate.ask(None, |done| Message::WriteConfig { offset, data: bytes, len: data.len(), done });
+    }
+
+    pub(super) fn status(&self) -> u32 {
+        let failed = if self.gate.needs_reset() { DEVICE_NEEDS_RESET } else { 0 };
+        self.registers().status.bits() | failed
+    }
+
+    pub(super) fn write_status(&self, value: u32) {
+        let mut registers = self.registers();
+        match registers.status.after(value) {
+            StatusWrite::Refused => {}
+            StatusWrite::Reset => {
+                registers.resets = registers.resets.saturating_add(1);
+                // Linux does not poll the status on MMIO: for its driver the reset is over when the write returns. Other
+                // vCPUs must not wait for it, so nothing is locked meanwhile.
+                drop(registers);
+                self.reset();
+            }
+            StatusWrite::Forward { .. } if registers.resets > 0 => {}
+            StatusWrite::Forward { negotiates: true, .. } if !self.accepts(registers.accepted()) => {}
+            StatusWrite::Forward { next, activates, .. } => {
+                registers.status = next;
+                // A device that has failed stays still until it is reset, however far its driver goes.
+                if activates && !self.gate.needs_reset() {
+                    self.activate(&registers, std::iter::repeat(QueueState::default()), None);
+                }
+            }
+        }
+    }
+
+    fn reset(&self) {
+        let outcome = self.gate.ask(None, Message::Reset);
+        let mut registers = self.registers();
+        registers.resets = registers.resets.saturating_sub(1);
+        if matches!(outcome, Outcome::Answered(())) {
+            registers.reset();
+        }
+    }
+
+    fn accepts(&self, features: u64) -> bool {
+        let subset = features & !self.info.features == 0;
+        let modern = features & 1 << VERSION_1 != 0;
+        subset && modern && self.info.allows(features)
+    }
+
+    fn activate(
+        &self,
+        registers: &Registers,
+        progress: impl IntoIterator<Item = QueueState>,
+        state: Option<DeviceState>,
+    ) {
+        let queues = registers.ready_queues().zip(progress).map(|(config, progress)| Some((config?, progress)));
+        self.gate.post(Message::Activate(Plan { features: registers.accepted(), queues: queues.collect(), state }));
+    }
+
+    /// Stops the device between two requests. When this returns, nothing is in flight, and nobody touches guest memory for
+    /// it.
+    pub(super) fn pause(&self, limit: Duration) -> Result<()> {
+        if self.membership.is_on_this_thread() {
+            return Err(Error::new(ErrorKind::InvalidState, "a device cannot be paused by the thread that serves it"));
+        }
+        let deadline = Instant::now().checked_add(limit);
+        match self.gate.ask(deadline, Message::Quiesce) {
+            Outcome::Answered(()) | Outcome::Closed => Ok(()),
+            Outcome::TimedOut => {
+                self.resume();
+                let (id, millis) = (self.device_id(), limit.as_millis());
+                let message =
+                    format!("a virtio device of type {id} had requests in flight for {millis} ms, so it goes on");
+                Err(Error::new(ErrorKind::Timeout, message))
+            }
+        }
+    }
+
+    pub(super) fn resume(&self) {
+        self.gate.post(Message::Resume);
+    }
+
+    pub(super) fn close(&self) {
+        self.gate.close();
+    }
+
+    pub(super) fn save(&self, interrupt_status: u32) -> Result<TransportState> {
+        let deadline = Instant::now().checked_add(SAVE_LIMIT);
+        let Saved { queues, device } = match self.gate.ask(deadline, Message::Save) {
+            Outcome::Answered(saved) => saved?,
+            Outcome::Closed => return Err(Error::new(ErrorKind::InvalidState, "the device has ended")),
+            Outcome::TimedOut => return Err(Error::new(ErrorKind::Timeout, "the device was not saved in time")),
+        };
+        let mut state = TransportState {
+            version: TransportState::VERSION,
+            device_id: self.device_id(),
+            status: 0,
+            features: 0,
+            device_features_sel: 0,
+            driver_features_sel: 0,
+            queue_sel: 0,
+            interrupt_status,
+            queues: Vec::new(),
+            device,
+        };
+        self.registers().save(&mut state, &queues);
+        Ok(state)
+    }
+}
+
+impl Drop for Common {
+    fn drop(&mut self) {
+        self.gate.close();
+    }
+}
+
+fn check(state: &TransportState, info: &DeviceInfo) -> Result<()> {
+    if state.version != TransportState::VERSION {
+        let (found, known) = (state.version, TransportState::VERSION);
+        return Err(refused(format!("it is of version {found}, known is {known}")));
+    }
+    if state.device_id != info.device_id {
+        let (found, expected) = (state.device_id, info.device_id);
+        return Err(refused(format!("it is of a device of type {found}, the device is of type {expected}")));
+    }
+    Ok(())
+}

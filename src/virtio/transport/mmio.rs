@@ -1,0 +1,194 @@
+//! A virtio device as the guest sees it: a window of registers in its address space (4.2).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::common::{Beginning, Common};
+use super::interrupt::MmioInterrupt;
+use super::registers::{Half, Part};
+use super::state::TransportState;
+use crate::bus::BusDevice;
+use crate::error::Result;
+use crate::event::IoThread;
+use crate::memory::GuestMemory;
+use crate::sys::EventFd;
+use crate::virtio::device::VirtioDevice;
+use crate::virtio::interrupt::Interrupt;
+use crate::virtio::spec::mmio as reg;
+
+/// "vmcl", little-endian: the specification leaves the value to the maker.
+const VENDOR: u32 = u32::from_le_bytes(*b"vmcl");
+
+/// The MMIO transport, modern version only: [`WINDOW`](super::super::spec::mmio::WINDOW) bytes of registers in front of a
+/// device.
+///
+/// Put it on a bus, connect [`interrupt`](Self::interrupt) to an edge-triggered irqfd, and, for speed, each of the
+/// [`doorbells`](Self::doorbells) to an ioeventfd at offset 0x50 that matches the queue's index as 32 bits; a doorbell that
+/// comes over the bus works as well. The device is owned by the I/O thread. Dropping the transport takes it off that thread
+/// and drops it there.
+///
+/// A register access never waits for the device, but for two: a reset holds the vCPU that asks for it until nothing of the
+/// device's past life is in flight, and a write to the config space until the device was told. Both end at
+/// [`close`](Self::close). Whatever is illegal in a state is refused, and leaves the device as it was.
+pub struct MmioTransport {
+    common: Common,
+    interrupt: Arc<MmioInterrupt>,
+}
+
+impl MmioTransport {
+    /// Puts a device behind a transport and gives it to an I/O thread. It runs when the guest's driver is ready.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if a queue's largest size is not a power of two;
+    /// [`ErrorKind::Host`](crate::ErrorKind::Host) if the process may open no more descriptors; whatever the device or its
+    /// backend says when it attaches to the thread.
+    pub fn new(device: Box<dyn VirtioDevice>, memory: GuestMemory, io_thread: &IoThread) -> Result<Arc<Self>> {
+        Self::begin(device, memory, io_thread, None)
+    }
+
+    /// Goes on from a state that [`save`](Self::save) gave, in memory with the same content. The device stands still until
+    /// [`resume`](Self::resume).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the state is of another
+    /// version or another device, or says what no driver can have set.
+    pub fn restore(
+        device: Box<dyn VirtioDevice>,
+        memory: GuestMemory,
+        io_thread: &IoThread,
+        state: &TransportState,
+    ) -> Result<Arc<Self>> {
+        Self::begin(device, memory, io_thread, Some(state))
+    }
+
+    fn begin(
+        device: Box<dyn VirtioDevice>,
+        memory: GuestMemory,
+        io_thread: &IoThread,
+        state: Option<&TransportState>,
+    ) -> Result<Arc<Self>> {
+        let interrupt = Arc::new(MmioInterrupt::new()?);
+        let raises: Arc<dyn Interrupt> = interrupt.clone();
+        let common = Common::new(device, memory, io_thread, Beginning { interrupt: raises, state })?;
+        if let Some(state) = state {
+            interrupt.restore(state.interrupt_status);
+        }
+        Ok(Arc::new(Self { common, interrupt }))
+    }
+
+    /// One eventfd a queue, by index: signalling it is what the driver's doorbell does.
+    pub fn doorbells(&self) -> &[Arc<EventFd>] {
+        self.common.doorbells()
+    }
+
+    /// Signalled for each interrupt. The reasons stand in the interrupt status register.
+    pub fn interrupt(&self) -> &EventFd {
+        self.interrupt.line()
+    }
+
+    /// Stops the device between two requests: when this returns, nothing is in flight, and the device touches neither guest
+    /// memory nor its backend. Waits for that, at most for `limit`. If the transport is closed meanwhile, or was before,
+    /// there is nothing to wait for.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if something was still in flight then; the device goes on.
+    /// [`ErrorKind::InvalidState`](crate::ErrorKind::InvalidState) on the device's own I/O thread.
+    pub fn pause(&self, limit: Duration) -> Result<()> {
+        self.common.pause(limit)
+    }
+
+    /// Goes on after a pause, beginning with what the driver rang for meanwhile. Never waits for the device.
+    pub fn resume(&self) {
+        self.common.resume();
+    }
+
+    /// Stops the device for good without waiting: it gets no more chains, and is not called again. A turn that is under way
+    /// ends some time later; dropping the transport waits for it. From any thread.
+    pub fn close(&self) {
+        self.common.close();
+    }
+
+    /// The state of a paused device, as plain data.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidState`](crate::ErrorKind::InvalidState) if the device is not paused, has failed, or cannot be
+    /// saved.
+    pub fn save(&self) -> Result<TransportState> {
+        self.common.save(self.interrupt.status())
+    }
+
+    fn read_register(&self, offset: u64) -> u32 {
+        match offset {
+            reg::MAGIC_VALUE => reg::MAGIC,
+            reg::VERSION => reg::VERSION_2,
+            reg::DEVICE_ID => self.common.device_id(),
+            reg::VENDOR_ID => VENDOR,
+            reg::DEVICE_FEATURES => self.common.registers().offered_half(),
+            reg::QUEUE_NUM_MAX => self.common.registers().queue_max_size().into(),
+            reg::QUEUE_READY => self.common.registers().queue_is_ready().into(),
+            reg::INTERRUPT_STATUS => self.interrupt.status(),
+            reg::STATUS => self.common.status(),
+            // There is no shared memory region, which reads as a length of all ones (4.2.2).
+            reg::SHM_LEN_LOW..=reg::SHM_BASE_HIGH => u32::MAX,
+            reg::CONFIG_GENERATION => self.common.config_generation(),
+            _ => 0,
+        }
+    }
+
+    fn write_register(&self, offset: u64, value: u32) {
+        let common = &self.common;
+        let address = |part, half| common.registers().set_queue_address(part, half, value);
+        match offset {
+            reg::DEVICE_FEATURES_SEL => common.registers().device_features_sel = value,
+            reg::DRIVER_FEATURES_SEL => common.registers().driver_features_sel = value,
+            reg::DRIVER_FEATURES => common.registers().accept(value),
+            reg::QUEUE_SEL => common.registers().queue_sel = value,
+            reg::QUEUE_NUM => common.registers().set_queue_size(value),
+            reg::QUEUE_READY => common.registers().set_queue_ready(value, common.memory()),
+            reg::QUEUE_NOTIFY => common.ring(value),
+            reg::INTERRUPT_ACK => self.interrupt.acknowledge(value),
+            reg::STATUS => common.write_status(value),
+            reg::QUEUE_DESC_LOW => address(Part::DescTable, Half::Low),
+            reg::QUEUE_DESC_HIGH => address(Part::DescTable, Half::High),
+            reg::QUEUE_DRIVER_LOW => address(Part::AvailRing, Half::Low),
+            reg::QUEUE_DRIVER_HIGH => address(Part::AvailRing, Half::High),
+            reg::QUEUE_DEVICE_LOW => address(Part::UsedRing, Half::Low),
+            reg::QUEUE_DEVICE_HIGH => address(Part::UsedRing, Half::High),
+            _ => {}
+        }
+    }
+}
+
+impl BusDevice for MmioTransport {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        if let Some(offset) = offset.checked_sub(reg::CONFIG) {
+            if is_config_width(data.len()) {
+                self.common.read_config(offset, data);
+            }
+        } else if let Ok(data) = <&mut [u8; 4]>::try_from(data)
+            && offset.is_multiple_of(4)
+        {
+            *data = self.read_register(offset).to_le_bytes();
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        if let Some(offset) = offset.checked_sub(reg::CONFIG) {
+            if is_config_width(data.len()) {
+                self.common.write_config(offset, data);
+            }
+        } else if let Ok(data) = <[u8; 4]>::try_from(data)
+            && offset.is_multiple_of(4)
+        {
+            self.write_register(offset, u32::from_le_bytes(data));
+        }
+    }
+}
+
+fn is_config_width(len: usize) -> bool {
+    matches!(len, 1 | 2 | 4 | 8)
+}
+
+#[cfg(test)]
+#[path = "mmio_test.rs"]
+mod tests;
