@@ -6,6 +6,7 @@
 
 use crate::error::{Error, ErrorKind};
 
+mod slots;
 mod system;
 mod vcpu;
 mod vm;

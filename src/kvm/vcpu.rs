@@ -9,8 +9,9 @@ use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
 
 use super::refused;
+use super::slots::MemorySlots;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{GuestAddress, GuestMemory};
+use crate::memory::GuestAddress;
 use crate::sys::{KickSignal, SignalSet, current_thread_id, kick_thread};
 
 ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, kvm_signal_mask);
@@ -25,8 +26,8 @@ pub struct Vcpu {
     runner: Arc<Runner>,
     /// What `runner` says, to be read without its lock.
     bound_to: Option<i32>,
-    // As in `KvmVm`: the guest's memory must outlive the vCPU that runs in it.
-    _memory: Vec<GuestMemory>,
+    // Behind `fd`, so that it goes last: the guest's memory outlives the vCPU that runs in it.
+    _slots: Arc<MemorySlots>,
 }
 
 /// Why [`Vcpu::run`] returned.
@@ -141,8 +142,8 @@ pub struct VcpuKicker {
 }
 
 impl Vcpu {
-    pub(super) fn new(fd: VcpuFd, index: u32, memory: Vec<GuestMemory>) -> Self {
-        Self { fd, index, kick: KickSignal::new(), runner: Arc::default(), bound_to: None, _memory: memory }
+    pub(super) fn new(fd: VcpuFd, index: u32, slots: Arc<MemorySlots>) -> Self {
+        Self { fd, index, kick: KickSignal::new(), runner: Arc::default(), bound_to: None, _slots: slots }
     }
 
     /// Its number in the VM, from 0 on.

@@ -1,11 +1,12 @@
 //! A KVM VM: its memory slots, irqchip, interrupt lines and doorbells.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
-use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
+use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
 use kvm_ioctls::{IoEventAddress, VmFd};
 
 use super::refused;
+use super::slots::MemorySlots;
 use super::vcpu::Vcpu;
 #[cfg(doc)]
 use crate::error::ErrorKind;
@@ -13,44 +14,28 @@ use crate::error::Result;
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::sys::EventFd;
 
-/// A VM as KVM knows it. Its memory stays mapped for as long as it lives.
+/// A VM as KVM knows it. Its memory stays mapped for as long as it or one of its vCPUs lives.
 ///
 /// Order matters to its speed: memory before the irqchip (a slot added after it costs milliseconds), the irqchip before
 /// the vCPUs (KVM demands that).
 pub struct KvmVm {
     fd: VmFd,
-    // KVM reaches into it for as long as `fd` and every vCPU lives, so it must not be unmapped earlier.
-    memory: Mutex<Vec<GuestMemory>>,
+    // Behind `fd`, so that it goes last.
+    slots: Arc<MemorySlots>,
 }
 
 impl KvmVm {
     pub(super) fn new(fd: VmFd) -> Self {
-        Self { fd, memory: Mutex::default() }
+        Self { fd, slots: Arc::default() }
     }
 
-    /// Gives the guest all regions of `memory`, each in a slot of its own.
+    /// Gives the guest all regions of `memory`, each in a slot of its own; also while vCPUs run.
     ///
     /// # Errors
-    /// [`ErrorKind::Kvm`] where a region overlaps one that the guest has already, or lies past what the host's CPU can
-    /// address.
+    /// [`ErrorKind::Kvm`] if a region overlaps one that the guest has already, or lies past what the host's CPU can
+    /// address. The guest gets none of the regions then.
     pub fn add_memory(&self, memory: &GuestMemory) -> Result<()> {
-        let mut held = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = held.iter().map(|memory| memory.regions().count() as u32).sum::<u32>();
-        held.push(memory.clone());
-        for (slot, region) in (taken..).zip(memory.regions()) {
-            let entry = kvm_userspace_memory_region {
-                slot,
-                flags: 0,
-                guest_phys_addr: region.start.0,
-                memory_size: region.len,
-                userspace_addr: region.host_address,
-            };
-            // SAFETY: the range is a mapping that `memory` owns; `self` holds a handle to it for as long as KVM may use
-            // it, and all access of ours goes through volatile copies, so that the guest's writes race with no reference.
-            unsafe { self.fd.set_user_memory_region(entry) }
-                .map_err(|e| refused(&format!("map guest memory gpa={} len={:#x}", region.start, region.len), e))?;
-        }
-        Ok(())
+        self.slots.add(&self.fd, memory)
     }
 
     /// Places the pages that KVM needs for itself on Intel hosts: three at `tss`, one at `identity_map`. Both must lie
@@ -86,8 +71,7 @@ impl KvmVm {
     /// [`ErrorKind::Kvm`] where there is one with this index, or the host allows no more.
     pub fn create_vcpu(&self, index: u32) -> Result<Vcpu> {
         let fd = self.fd.create_vcpu(index.into()).map_err(|e| refused(&format!("make vCPU {index}"), e))?;
-        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(Vcpu::new(fd, index, memory))
+        Ok(Vcpu::new(fd, index, self.slots.clone()))
     }
 
     /// From now on each signal of `event` is an edge on interrupt line `gsi`, without an exit or a system call of ours.

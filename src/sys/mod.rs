@@ -6,6 +6,7 @@
 mod epoll;
 mod eventfd;
 mod file;
+mod lock;
 mod random;
 mod signal;
 mod stream;
@@ -18,6 +19,7 @@ pub use eventfd::EventFd;
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) use file::anonymous_file;
 pub(crate) use file::{ZeroMode, is_open, is_writable, open_disk, try_lock, zero_range};
+pub(crate) use lock::lock;
 pub(crate) use random::random_bytes;
 pub(crate) use signal::{KickSignal, SignalSet};
 pub(crate) use stream::{InputStream, OutputStream};
