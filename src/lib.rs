@@ -46,10 +46,11 @@
 //! A room uses rooms above it in this table, never below; a test holds us to it.
 //!
 //! # Threads
-//! One a vCPU, and one I/O thread a VM, which several VMs may share ([`IoThread`]). All of them block every signal; only
-//! while it is in the guest does a vCPU's thread let one through, `SIGRTMAX - 7`, by which it is made to leave. There is no
-//! handler for it. A host program must not send that signal to its own process as a whole, and may otherwise use signals as
-//! it likes. A callback says on which thread it is called.
+//! One a vCPU, and one I/O thread a VM, which several VMs may share ([`IoThread`]). All of them block every signal. A vCPU's
+//! thread lets a single one through, and only while it is in the guest: the signal by which it is made to leave,
+//! [`DEFAULT_KICK_SIGNAL`] unless [`VmBuilder::kick_signal`] chooses another one. There is no handler for it, and it is never
+//! delivered. A host program must not send that signal to its own process as a whole, and may otherwise use signals as it
+//! likes. A callback says on which thread it is called.
 
 mod arch;
 mod block;
@@ -74,6 +75,6 @@ pub use console::Console;
 pub use error::{Error, ErrorKind, Result};
 pub use memory::{GuestAddress, GuestMemory, MemoryRegion};
 pub use net::Nic;
-pub use sys::EventFd;
+pub use sys::{DEFAULT_KICK_SIGNAL, EventFd};
 pub use virtio::IoThread;
 pub use vm::{Exit, ResetCause, Status, Vm, VmBuilder};

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"syscall"
 	"unsafe"
 )
 
@@ -106,6 +107,9 @@ type Config struct {
 	// Stdout gets what the guest prints on its serial console, and Stdin types into it, as with exec.Cmd. Nil is nothing.
 	Stdout io.Writer
 	Stdin  io.Reader
+	// KickSignal makes vCPU threads leave the guest. It is never delivered, and must not be sent to the whole process. The
+	// default is SIGSTKFLT, which nothing else uses.
+	KickSignal syscall.Signal
 	// IOThread serves the VM's devices, rather than a thread of its own.
 	IOThread *IOThread
 }
@@ -199,6 +203,11 @@ func (c Config) machine(d *describer) {
 	d.do(func(e **C.vmcell_error) C.int32_t {
 		return C.vmcell_config_set_discovery(d.config, C.int32_t(c.Discovery), e)
 	})
+	if c.KickSignal != 0 {
+		d.do(func(e **C.vmcell_error) C.int32_t {
+			return C.vmcell_config_set_kick_signal(d.config, C.int32_t(c.KickSignal), e)
+		})
+	}
 }
 
 func (disk Disk) add(d *describer) {

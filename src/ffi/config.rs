@@ -17,6 +17,7 @@ use crate::config::{Boot, BootProtocol, Discovery, MemoryBacking, MemoryConfig, 
 use crate::console::Console;
 use crate::error::Result;
 use crate::net::Nic;
+use crate::sys::DEFAULT_KICK_SIGNAL;
 use crate::virtio::IoThread;
 use crate::vm::Vm;
 
@@ -31,6 +32,10 @@ pub const VMCELL_PAGES_DEFAULT: i32 = 0;
 pub const VMCELL_PAGES_TRANSPARENT: i32 = 1;
 /// Pages of 2 MiB from the host's reserved pool; refused where the pool has too few.
 pub const VMCELL_PAGES_HUGE_2_MIB: i32 = 2;
+
+/// SIGSTKFLT, by which vCPU threads are made to leave the guest unless vmcell_config_set_kick_signal chooses another one.
+pub const VMCELL_KICK_SIGNAL_DEFAULT: i32 = 16;
+const _: () = assert!(VMCELL_KICK_SIGNAL_DEFAULT == DEFAULT_KICK_SIGNAL);
 
 /// PVH for an ELF image that carries the note, the 64-bit Linux protocol for everything else. The default.
 pub const VMCELL_PROTOCOL_AUTO: i32 = 0;
@@ -90,6 +95,7 @@ pub(super) struct Description {
     nics: Vec<Nic>,
     console: Option<Console>,
     io_thread: Option<IoThread>,
+    kick_signal: Option<i32>,
 }
 
 impl Description {
@@ -115,6 +121,9 @@ impl Description {
         }
         if let Some(io_thread) = self.io_thread {
             builder = builder.io_thread(io_thread);
+        }
+        if let Some(signal) = self.kick_signal {
+            builder = builder.kick_signal(signal);
         }
         builder.build()
     }
@@ -318,6 +327,23 @@ pub unsafe extern "C" fn vmcell_config_set_io_thread(
         let io_thread = handle::get(io_thread)?.thread();
         set(config, |description| description.io_thread = Some(io_thread))
     })
+}
+
+/// The signal by which vCPU threads are made to leave the guest: a standard one, 1 to 31, but for 4 to 9, 11, 18 to 22 and
+/// 31, which tell of a fault, stop or continue the process, or cannot be blocked. The default is
+/// VMCELL_KICK_SIGNAL_DEFAULT. It is only sent to the VM's own threads, which block it outside the guest, so that it is
+/// never delivered: whether the program handles or ignores it makes no difference. Choose one that is not sent to the
+/// process as a whole while VMs run, because a vCPU thread may take it in place of the thread that it was meant for. Never
+/// blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_set_kick_signal(
+    config: *mut ConfigObject,
+    signal: i32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || set(config, |description| description.kick_signal = Some(signal)))
 }
 
 /// Frees a configuration of which no VM was made, with all that it was given. NULL is fine.

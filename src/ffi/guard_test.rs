@@ -28,6 +28,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_set_discovery(null_mut(), 0),
         vmcell_config_set_initrd(null_mut(), null()),
         vmcell_config_set_io_thread(null_mut(), null()),
+        vmcell_config_set_kick_signal(null_mut(), 0),
         vmcell_config_set_kernel(null_mut(), null()),
         vmcell_config_set_memory(null_mut(), 0, 0, 0),
         vmcell_config_set_protocol(null_mut(), 0),

@@ -6,14 +6,19 @@
 
 use crate::error::{Error, ErrorKind};
 
+mod exit;
+mod immediate_exit;
+mod kick;
 mod slots;
 mod system;
 mod vcpu;
 mod vm;
 mod x86_64;
 
+pub use exit::{SystemEvent, VcpuExit};
+pub use kick::VcpuKicker;
 pub use system::Kvm;
-pub use vcpu::{SystemEvent, Vcpu, VcpuExit, VcpuKicker};
+pub use vcpu::Vcpu;
 pub use vm::KvmVm;
 pub use x86_64::{CpuidEntry, DescriptorTable, LocalApicLine, Registers, Segment, SpecialRegisters};
 

@@ -71,7 +71,7 @@ impl KvmVm {
     /// [`ErrorKind::Kvm`] where there is one with this index, or the host allows no more.
     pub fn create_vcpu(&self, index: u32) -> Result<Vcpu> {
         let fd = self.fd.create_vcpu(index.into()).map_err(|e| refused(&format!("make vCPU {index}"), e))?;
-        Ok(Vcpu::new(fd, index, self.slots.clone()))
+        Vcpu::new(fd, index, self.slots.clone())
     }
 
     /// From now on each signal of `event` is an edge on interrupt line `gsi`, without an exit or a system call of ours.

@@ -21,6 +21,7 @@ pub(crate) use file::anonymous_file;
 pub(crate) use file::{ZeroMode, is_open, is_writable, open_disk, try_lock, zero_range};
 pub(crate) use lock::lock;
 pub(crate) use random::random_bytes;
+pub use signal::DEFAULT_KICK_SIGNAL;
 pub(crate) use signal::{KickSignal, SignalSet};
 pub(crate) use stream::{InputStream, OutputStream};
 pub(crate) use tap::{Offloads, Tap};

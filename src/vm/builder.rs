@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::{Kvm, KvmVm, Vcpu};
 use crate::memory::GuestMemory;
 use crate::net::Nic;
+use crate::sys::{DEFAULT_KICK_SIGNAL, KickSignal};
 use crate::virtio::{IoThread, VirtioDevice};
 
 /// Describes a VM; see [`Vm`] for an example.
@@ -28,6 +29,7 @@ pub struct VmBuilder {
     devices: Vec<Box<dyn VirtioDevice>>,
     console: Console,
     io_thread: Option<IoThread>,
+    kick_signal: i32,
 }
 
 impl VmBuilder {
@@ -41,6 +43,7 @@ impl VmBuilder {
             devices: Vec::new(),
             console: Console::none(),
             io_thread: None,
+            kick_signal: DEFAULT_KICK_SIGNAL,
         }
     }
 
@@ -106,6 +109,19 @@ impl VmBuilder {
         self
     }
 
+    /// The signal by which vCPU threads are made to leave the guest: a standard one, 1 to 31, but for those that tell of a
+    /// fault, stop or continue the process, or cannot be blocked. The default is
+    /// [`DEFAULT_KICK_SIGNAL`](crate::DEFAULT_KICK_SIGNAL).
+    ///
+    /// It is only sent to the VM's own threads, which block it except inside `KVM_RUN`, so that it is never delivered:
+    /// whether the host program handles or ignores it makes no difference. Choose one that is not sent to the process as a
+    /// whole while VMs run, because a vCPU thread may take it in place of the thread that it was meant for.
+    #[must_use]
+    pub fn kick_signal(mut self, signal: i32) -> Self {
+        self.kick_signal = signal;
+        self
+    }
+
     /// Checks the description and makes the VM, which is [`Ready`](crate::Status::Ready) then: the kernel is loaded, every
     /// device is there, nothing runs. Takes as long as reading the kernel and the initrd does.
     ///
@@ -116,6 +132,7 @@ impl VmBuilder {
             Error::new(ErrorKind::InvalidConfig, "no kernel was given; VmBuilder::boot says what the guest starts with")
         })?;
         check_vcpus(self.vcpus)?;
+        let kick = KickSignal::new(self.kick_signal)?;
         self.memory.validate()?;
         self.check_device_count()?;
         self.check_disks_are_apart()?;
@@ -126,7 +143,7 @@ impl VmBuilder {
         let memory =
             GuestMemory::map(&arch::memory_layout(self.memory.bytes()), self.memory.backing, self.memory.pages)?;
         let vm = kvm.create_vm()?;
-        let vcpus = make_vcpus(&vm, &memory, self.vcpus)?;
+        let vcpus = make_vcpus(&vm, &memory, self.vcpus, kick)?;
         let control = Arc::new(Control::new(vcpus.iter().map(Vcpu::kicker).collect())?);
         let slots: Vec<_> = (0..self.device_count()).map(arch::mmio_device).collect();
         let platform = arch::Platform { vcpus: self.vcpus, devices: &slots };
@@ -184,7 +201,7 @@ impl VmBuilder {
 }
 
 /// Memory before the irqchip, the irqchip before the vCPUs: see [`KvmVm`].
-fn make_vcpus(vm: &KvmVm, memory: &GuestMemory, vcpus: u32) -> Result<Vec<Vcpu>> {
+fn make_vcpus(vm: &KvmVm, memory: &GuestMemory, vcpus: u32, kick: KickSignal) -> Result<Vec<Vcpu>> {
     let most = vm.max_vcpus();
     if vcpus > most {
         let message = format!("{vcpus} vCPUs were asked for, allowed are {most} by this host's KVM");
@@ -194,5 +211,10 @@ fn make_vcpus(vm: &KvmVm, memory: &GuestMemory, vcpus: u32) -> Result<Vec<Vcpu>>
     vm.set_kvm_pages(arch::KVM_TSS, arch::KVM_IDENTITY_MAP)?;
     vm.create_irqchip()?;
     vm.create_pit()?;
-    (0..vcpus).map(|index| vm.create_vcpu(index)).collect()
+    let make = |index| {
+        let mut vcpu = vm.create_vcpu(index)?;
+        vcpu.kick_by(kick);
+        Ok(vcpu)
+    };
+    (0..vcpus).map(make).collect()
 }

@@ -1,7 +1,7 @@
 //! What the handle and the vCPU threads agree on: the goal, who has reached it, and how the VM ended.
 //!
-//! The goal only moves as the drawing shows; `Stop` is final. A change kicks every vCPU, so that each thread sees it
-//! before it runs another instruction of the guest.
+//! The goal only moves as the drawing shows; `Stop` is final. A change kicks the vCPUs that may be in the guest, so that each
+//! thread sees it before it runs another instruction of the guest.
 //!
 //! ```text
 //! Ready ──start──▶ Run ◀──resume/pause──▶ Pause
@@ -15,10 +15,7 @@ use std::time::{Duration, Instant};
 use super::exit::{Exit, Status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::VcpuKicker;
-use crate::sys::EventFd;
-
-/// How long a vCPU may take to leave the guest before it is kicked again.
-const KICK_AGAIN: Duration = Duration::from_millis(10);
+use crate::sys::{EventFd, lock};
 
 pub(super) struct Control {
     state: Mutex<State>,
@@ -139,18 +136,12 @@ impl Control {
         }
     }
 
-    /// Waits for a change, at most for `limit`. Where vCPUs are on their way out of the guest, they are kicked again now and
-    /// then: the host bounds how many signals may be pending, and drops those beyond.
+    /// Waits for a change, at most for `limit`.
     fn wait_for_change<'a>(&self, state: MutexGuard<'a, State>, limit: Option<Duration>) -> MutexGuard<'a, State> {
-        let limit = if state.wants_vcpus_out() { Some(limit.unwrap_or(KICK_AGAIN).min(KICK_AGAIN)) } else { limit };
-        let state = match limit {
-            None => return self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+        match limit {
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             Some(limit) => self.changed.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0,
-        };
-        if state.wants_vcpus_out() {
-            self.kickers.iter().for_each(VcpuKicker::kick);
         }
-        state
     }
 
     /// What a vCPU thread does next. Costs one atomic load while the guest runs.
@@ -203,21 +194,18 @@ impl Control {
         state.goal = goal;
         self.interrupted.store(goal != Goal::Run, Ordering::Release);
         self.changed.notify_all();
-        if goal != Goal::Run {
+        // Parked threads are not in the guest, and look at the goal before they enter it.
+        if goal != Goal::Run && state.active > 0 {
             self.kickers.iter().for_each(VcpuKicker::kick);
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
 impl State {
-    fn wants_vcpus_out(&self) -> bool {
-        matches!(self.goal, Goal::Pause | Goal::Stop) && self.active > 0
-    }
-
     fn expect(&self, call: &str, allowed: &[Goal]) -> Result<()> {
         if allowed.contains(&self.goal) {
             return Ok(());

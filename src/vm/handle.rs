@@ -1,7 +1,7 @@
 //! The handle that a host program keeps: start, pause, resume, stop, wait, status.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::builder::VmBuilder;
@@ -11,7 +11,7 @@ use super::machine::Machine;
 use super::vcpu;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::Vcpu;
-use crate::sys::ThreadHandle;
+use crate::sys::{ThreadHandle, lock};
 
 /// What [`Vm::stop`] promises, less a margin for its own way back.
 const STOP_LIMIT: Duration = Duration::from_millis(90);
@@ -196,8 +196,4 @@ impl std::fmt::Debug for Vm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Vm").field("status", &self.status()).finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

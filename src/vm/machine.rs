@@ -1,6 +1,6 @@
 //! The parts of one VM around its vCPUs, and how they are put together and taken apart.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::control::Control;
 use super::exit::{Exit, ResetCause};
@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::kvm::KvmVm;
 use crate::legacy::{Cmos, I8042, OutputBuffer, Power, PowerRequest, PowerValues, Serial};
 use crate::memory::{GuestAddress, GuestMemory};
+use crate::sys::lock;
 use crate::virtio::{IoThread, MmioTransport, Registration, VirtioDevice, spec};
 
 /// What the builder hands over.
@@ -85,7 +86,7 @@ impl Machine {
 
     /// Takes the console off the I/O thread; waits for a callback that is running.
     pub(super) fn detach(&self) {
-        self.console.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.console).clear();
     }
 }
 
