@@ -1,6 +1,9 @@
 //! Safe code reaches no memory of the host that it was not given, in whatever order it makes, uses and drops things.
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
+use std::sync::mpsc;
+
 use vmcell::kvm::{Kvm, KvmVm, Registers, Vcpu, VcpuExit};
 use vmcell::testing::{PATTERN, is_untouched, patterned_memory};
 use vmcell::{ErrorKind, GuestAddress, GuestMemory, MemoryBacking, PageSize};
@@ -109,4 +112,35 @@ fn memory_of_which_a_region_is_refused_is_not_there_in_part() {
     moved.read(DATA.checked_add(DATA_LEN - 2).unwrap(), &mut byte).unwrap();
     assert_eq!(byte, *b"!");
     assert!(is_untouched(&data, 0, DATA_LEN as usize));
+}
+
+/// Runs its vCPU once more when it is dropped.
+struct LastRun(Vcpu, mpsc::Sender<Option<ErrorKind>>);
+
+impl Drop for LastRun {
+    fn drop(&mut self) {
+        let refused = self.0.run().err().map(|error| error.kind());
+        self.1.send(refused).unwrap();
+    }
+}
+
+thread_local! {
+    static LAST_RUN: RefCell<Option<LastRun>> = const { RefCell::new(None) };
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_thread_that_is_ending_runs_no_vcpu() {
+    let vm = vm_with_code();
+    let vcpu = vcpu_at_code(&vm);
+    let (sender, refused) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        // The value that was used first is dropped last.
+        LAST_RUN.with_borrow_mut(|last| {
+            let last = &mut last.insert(LastRun(vcpu, sender)).0;
+            assert!(matches!(last.run().unwrap(), VcpuExit::MmioWrite { .. }));
+        });
+    });
+    thread.join().unwrap();
+    assert_eq!(refused.recv().unwrap(), Some(ErrorKind::InvalidState));
 }

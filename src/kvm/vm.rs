@@ -8,11 +8,12 @@ use kvm_ioctls::{IoEventAddress, VmFd};
 use super::refused;
 use super::slots::MemorySlots;
 use super::vcpu::Vcpu;
-#[cfg(doc)]
-use crate::error::ErrorKind;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::sys::EventFd;
+
+/// What KVM must share with each vCPU: the structure that tells why it came back, and the page with the data of port I/O.
+const LEAST_SHARED: usize = 2 * 4096;
 
 /// A VM as KVM knows it. Its memory stays mapped for as long as it or one of its vCPUs lives.
 ///
@@ -25,8 +26,13 @@ pub struct KvmVm {
 }
 
 impl KvmVm {
-    pub(super) fn new(fd: VmFd) -> Self {
-        Self { fd, slots: Arc::default() }
+    pub(super) fn new(fd: VmFd) -> Result<Self> {
+        let shared = fd.run_size();
+        if shared < LEAST_SHARED {
+            let message = format!("KVM shares {shared} bytes with a vCPU, needed are {LEAST_SHARED}");
+            return Err(Error::new(ErrorKind::KvmUnavailable, message));
+        }
+        Ok(Self { fd, slots: Arc::default() })
     }
 
     /// Gives the guest all regions of `memory`, each in a slot of its own; also while vCPUs run.

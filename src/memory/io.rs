@@ -73,7 +73,7 @@ impl IoRanges {
 
     /// Fills the ranges with one read, as a packet device wants it; says how many bytes came.
     pub(crate) fn fill_once(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        // SAFETY: as in `fill_from`.
+        // SAFETY: as in `fill_from`; no more vectors are counted than there are.
         retry(|| unsafe { libc::readv(fd.as_raw_fd(), self.vectors.as_ptr(), self.count()) })
     }
 

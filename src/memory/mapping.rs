@@ -32,7 +32,8 @@ pub(super) fn map(size: usize, total: u64, backing: MemoryBacking, pages: PageSi
 
 /// Advice only: where the host does not take it, the guest still runs.
 fn advise(region: &MmapRegion, advice: libc::c_int) {
-    // SAFETY: the range is exactly one mapping of ours, and none of the advice given here changes what it holds.
+    // SAFETY: the range is exactly one mapping, which `region` owns and keeps, and none of the advice given here changes what
+    // it holds.
     unsafe { libc::madvise(region.as_ptr().cast(), region.size(), advice) };
 }
 

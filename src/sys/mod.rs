@@ -1,6 +1,11 @@
-//! The only raw calls to the host's C library: each file wraps one thing and owns its descriptor or mapping.
+//! What the host offers and the standard library does not: each file wraps one thing, and owns its descriptor.
 //!
-//! Nothing here knows of virtual machines. Every room above uses it instead of `libc`.
+//! Nothing here knows of virtual machines. Rooms above use it instead of `libc`, but for `memory`, which maps the guest's RAM
+//! and hands it to the kernel, and `kvm`, which talks to KVM.
+//!
+//! Where a safety note says that a descriptor is open, the `File`, `OwnedFd` or `BorrowedFd` that it is taken from keeps it
+//! open for the call; none is kept as a number. Pointers that are passed lead to values of the calling function, which
+//! outlive the call, and the kernel keeps none of them.
 #![allow(unsafe_code, reason = "wraps system calls that have no safe interface")]
 
 mod epoll;
