@@ -623,6 +623,16 @@ int32_t vmcell_config_set_memory(vmcell_config *config,
                                  vmcell_error **error);
 
 /**
+ * Whether all RAM is taken from the host when the VM is made, rather than page by page when the guest first uses one: 0 for
+ * no, the default, anything else for yes. Then vmcell_vm_new also takes as long as the host needs to clear the pages, and
+ * private anonymous memory needs Linux 5.14. Memory on memfd is taken so in any case if the host overcommits none (vm.overcommit_memory is 2, as far
+ * as /proc tells): it could run out later, and the access would end the process. Never blocks.
+ */
+int32_t vmcell_config_set_prealloc(vmcell_config *config,
+                                   int32_t prealloc,
+                                   vmcell_error **error);
+
+/**
  * The guest's kernel, a bzImage or an ELF image: a path of any bytes, copied, which is opened when the VM is made. There is
  * no default. Never blocks.
  */

@@ -95,6 +95,8 @@ type Config struct {
 	MemoryMiB uint64
 	Backing   Backing
 	Pages     Pages
+	// Prealloc takes all RAM from the host when the VM is made, rather than page by page when the guest first uses one.
+	Prealloc bool
 	// Kernel is the path of a bzImage or an ELF image.
 	Kernel    string
 	Initrd    string
@@ -190,6 +192,9 @@ func (c Config) machine(d *describer) {
 	d.do(func(e **C.vmcell_error) C.int32_t {
 		return C.vmcell_config_set_memory(d.config, C.uint64_t(memory), C.int32_t(c.Backing), C.int32_t(c.Pages), e)
 	})
+	if c.Prealloc {
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_prealloc(d.config, 1, e) })
+	}
 	if c.Kernel != "" {
 		d.withText(c.Kernel, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_kernel(d.config, t, e) })
 	}

@@ -147,7 +147,7 @@ func TestAWriterIsToldThatTheVMEnded(t *testing.T) {
 
 func TestAContextThatEndsStopsTheVM(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
-	vm := started(t, ctx, vmcell.Config{Kernel: guest(t, "spin"), VCPUs: 2, KickSignal: syscall.SIGUSR2})
+	vm := started(t, ctx, vmcell.Config{Kernel: guest(t, "spin"), VCPUs: 2, KickSignal: syscall.SIGUSR2, Prealloc: true})
 	time.AfterFunc(20*time.Millisecond, cancel)
 	if exit := wait(t, vm); exit.Kind != vmcell.Stopped {
 		t.Error(exit)

@@ -86,6 +86,7 @@ impl Described for ConfigObject {
 pub(super) struct Description {
     vcpus: Option<u32>,
     memory: Option<(u64, MemoryBacking, PageSize)>,
+    prealloc: bool,
     kernel: Option<PathBuf>,
     initrd: Option<PathBuf>,
     cmdline: String,
@@ -104,9 +105,8 @@ impl Description {
         if let Some(vcpus) = self.vcpus {
             builder = builder.vcpus(vcpus);
         }
-        if let Some((mib, backing, pages)) = self.memory {
-            builder = builder.memory(MemoryConfig::mib(mib).backing(backing).pages(pages));
-        }
+        let (mib, backing, pages) = self.memory.unwrap_or((128, MemoryBacking::default(), PageSize::default()));
+        builder = builder.memory(MemoryConfig::mib(mib).backing(backing).pages(pages).prealloc(self.prealloc));
         if let Some(kernel) = &self.kernel {
             let boot = Boot::linux(kernel).cmdline(self.cmdline).protocol(self.protocol).discovery(self.discovery);
             builder = builder.boot(match &self.initrd {
@@ -179,6 +179,21 @@ pub unsafe extern "C" fn vmcell_config_set_memory(
         let memory = (mib, choice("backing", backing, &BACKINGS)?, choice("pages", pages, &PAGES)?);
         set(config, |description| description.memory = Some(memory))
     })
+}
+
+/// Whether all RAM is taken from the host when the VM is made, rather than page by page when the guest first uses one: 0 for
+/// no, the default, anything else for yes. Then vmcell_vm_new also takes as long as the host needs to clear the pages, and
+/// private anonymous memory needs Linux 5.14. Memory on memfd is taken so in any case if the host overcommits none (vm.overcommit_memory is 2, as far
+/// as /proc tells): it could run out later, and the access would end the process. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_set_prealloc(
+    config: *mut ConfigObject,
+    prealloc: i32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || set(config, |description| description.prealloc = prealloc != 0))
 }
 
 /// The guest's kernel, a bzImage or an ELF image: a path of any bytes, copied, which is opened when the VM is made. There is

@@ -31,6 +31,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_set_kick_signal(null_mut(), 0),
         vmcell_config_set_kernel(null_mut(), null()),
         vmcell_config_set_memory(null_mut(), 0, 0, 0),
+        vmcell_config_set_prealloc(null_mut(), 0),
         vmcell_config_set_protocol(null_mut(), 0),
         vmcell_config_set_vcpus(null_mut(), 0),
         vmcell_console_new_callback(None, null_mut(), None, null_mut()),

@@ -9,6 +9,7 @@ mod address;
 mod guest;
 mod io;
 mod mapping;
+mod preallocate;
 
 pub use address::GuestAddress;
 pub use guest::{GuestMemory, MemoryRegion};

@@ -23,7 +23,7 @@ pub(crate) use epoll::{Epoll, Interest, Readiness};
 pub use eventfd::EventFd;
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) use file::anonymous_file;
-pub(crate) use file::{ZeroMode, is_open, is_writable, open_disk, try_lock, zero_range};
+pub(crate) use file::{ZeroMode, allocate, is_open, is_writable, open_disk, try_lock, zero_range};
 pub(crate) use lock::lock;
 pub(crate) use random::random_bytes;
 pub use signal::DEFAULT_KICK_SIGNAL;

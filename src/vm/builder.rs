@@ -142,6 +142,9 @@ impl VmBuilder {
         arch::check_memory_size(self.memory.bytes(), &supported)?;
         let memory =
             GuestMemory::map(&arch::memory_layout(self.memory.bytes()), self.memory.backing, self.memory.pages)?;
+        if self.memory.prealloc {
+            memory.preallocate()?;
+        }
         let vm = kvm.create_vm()?;
         let vcpus = make_vcpus(&vm, &memory, self.vcpus, kick)?;
         let control = Arc::new(Control::new(vcpus.iter().map(Vcpu::kicker).collect())?);

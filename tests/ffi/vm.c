@@ -108,6 +108,7 @@ static void test_life(const char *folder) {
     vmcell_config *config = config_of(in(folder, "spin"));
     OK(vmcell_config_set_vcpus(config, 2, &e));
     OK(vmcell_config_set_kick_signal(config, SIGUSR1, &e));
+    OK(vmcell_config_set_prealloc(config, 1, &e));
     vmcell_vm *vm = vm_of(config);
     CHECK(vmcell_config_free(config) == VMCELL_ERROR_BAD_HANDLE);
     CHECK(status_of(vm) == VMCELL_STATUS_READY);
