@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 
-use super::refused;
+use super::refused::refused;
 use crate::error::Result;
 use crate::memory::{GuestMemory, MemoryRegion};
 use crate::sys::lock;

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use kvm_ioctls::Cap;
 
-use super::refused;
+use super::capabilities::REQUIRED;
+use super::refused::refused;
 use super::vm::KvmVm;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -16,21 +17,6 @@ const DEVICE: (u32, u32) = (10, 232);
 
 /// The only version of the interface that any kernel since 2.6.22 speaks.
 const API_VERSION: i32 = 12;
-
-/// What a machine of ours stands on. Optional capabilities are asked for where they are used.
-const REQUIRED: &[(Cap, &str)] = &[
-    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
-    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
-    (Cap::Irqfd, "KVM_CAP_IRQFD"),
-    (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
-    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
-    (Cap::Pit2, "KVM_CAP_PIT2"),
-    (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
-    (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
-    (Cap::MpState, "KVM_CAP_MP_STATE"),
-    (Cap::AdjustClock, "KVM_CAP_ADJUST_CLOCK"),
-    (Cap::TscDeadlineTimer, "KVM_CAP_TSC_DEADLINE_TIMER"),
-];
 
 /// KVM itself.
 pub struct Kvm {

@@ -7,7 +7,7 @@ use kvm_ioctls::VcpuFd;
 use super::exit::{Answer, VcpuExit};
 use super::immediate_exit::{FINISHING, ImmediateExit, KICKED};
 use super::kick::{Runner, VcpuKicker, install_signal_mask, reach_this_thread, thread_number};
-use super::refused;
+use super::refused::refused;
 use super::slots::MemorySlots;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{KickSignal, SignalSet};

@@ -1,11 +1,10 @@
-//! A KVM VM: its memory slots, irqchip, interrupt lines and doorbells.
+//! A KVM VM: its memory slots, interrupt lines and doorbells.
 
 use std::sync::Arc;
 
-use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
 use kvm_ioctls::{IoEventAddress, VmFd};
 
-use super::refused;
+use super::refused::refused;
 use super::slots::MemorySlots;
 use super::vcpu::Vcpu;
 use crate::error::{Error, ErrorKind, Result};
@@ -44,33 +43,6 @@ impl KvmVm {
         self.slots.add(&self.fd, memory)
     }
 
-    /// Places the pages that KVM needs for itself on Intel hosts: three at `tss`, one at `identity_map`. Both must lie
-    /// below 4 GiB and outside the guest's memory.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Kvm`] where KVM refuses.
-    pub fn set_kvm_pages(&self, tss: GuestAddress, identity_map: GuestAddress) -> Result<()> {
-        self.fd.set_identity_map_address(identity_map.0).map_err(|e| refused("place its identity map", e))?;
-        self.fd.set_tss_address(tss.0 as usize).map_err(|e| refused("place its TSS", e))
-    }
-
-    /// Makes the in-kernel PIC, IOAPIC and, for each vCPU made afterwards, LAPIC.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Kvm`] where there is one already, or a vCPU.
-    pub fn create_irqchip(&self) -> Result<()> {
-        self.fd.create_irq_chip().map_err(|e| refused("make an irqchip", e))
-    }
-
-    /// Makes the in-kernel programmable interval timer, which also answers port 0x61.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Kvm`] where there is no irqchip yet.
-    pub fn create_pit(&self) -> Result<()> {
-        let config = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
-        self.fd.create_pit2(config).map_err(|e| refused("make an interval timer", e))
-    }
-
     /// Makes a vCPU; `index` is also its LAPIC identifier. It belongs to the thread that runs it first.
     ///
     /// # Errors
@@ -104,6 +76,10 @@ impl KvmVm {
     /// [`ErrorKind::Kvm`] where there is no irqchip or no such line.
     pub fn set_irq_line(&self, gsi: u32, active: bool) -> Result<()> {
         self.fd.set_irq_line(gsi, active).map_err(|e| refused(&format!("set interrupt line gsi={gsi}"), e))
+    }
+
+    pub(super) fn fd(&self) -> &VmFd {
+        &self.fd
     }
 
     /// How many vCPUs KVM allows in one VM.

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::control::Control;
-use super::handle::Vm;
-use super::machine::{Machine, Parts};
+use super::devices::{Devices, Parts};
+use super::lifecycle::Lifecycle;
+use super::vm::Vm;
 use crate::arch;
 use crate::block::{Disk, Identity};
+use crate::board::Board;
 use crate::config::{Boot, MemoryConfig, check_vcpus};
 use crate::console::Console;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,8 +33,15 @@ pub struct VmBuilder {
     kick_signal: i32,
 }
 
+impl Vm {
+    /// Begins the description of a VM.
+    pub fn builder() -> VmBuilder {
+        VmBuilder::new()
+    }
+}
+
 impl VmBuilder {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self {
             vcpus: 1,
             memory: MemoryConfig::mib(128),
@@ -138,24 +146,19 @@ impl VmBuilder {
         self.check_disks_are_apart()?;
 
         let kvm = Kvm::open()?;
-        let supported = kvm.supported_cpuid()?;
-        arch::check_memory_size(self.memory.bytes(), &supported)?;
-        let memory =
-            GuestMemory::map(&arch::memory_layout(self.memory.bytes()), self.memory.backing, self.memory.pages)?;
+        let board = Board::new(&kvm, self.vcpus, self.memory.bytes())?;
+        let memory = GuestMemory::map(&board.memory_layout(), self.memory.backing, self.memory.pages)?;
         if self.memory.prealloc {
             memory.preallocate()?;
         }
         let vm = kvm.create_vm()?;
-        let vcpus = make_vcpus(&vm, &memory, self.vcpus, kick)?;
-        let control = Arc::new(Control::new(vcpus.iter().map(Vcpu::kicker).collect())?);
-        let slots: Vec<_> = (0..self.device_count()).map(arch::mmio_device).collect();
-        let platform = arch::Platform { vcpus: self.vcpus, devices: &slots };
-        let entry = arch::load(&memory, boot, &platform)?;
-        for vcpu in &vcpus {
-            arch::setup_vcpu(vcpu, &supported, self.vcpus, &entry)?;
-        }
-        let machine = Machine::assemble(vm, &memory, &control, self.into_parts()?)?;
-        Ok(Vm::new(control, machine, vcpus))
+        check_host_takes(self.vcpus, &vm)?;
+        let mut vcpus = board.populate(&vm, &memory)?;
+        vcpus.iter_mut().for_each(|vcpu| vcpu.kick_by(kick));
+        let lifecycle = Arc::new(Lifecycle::new(vcpus.iter().map(Vcpu::kicker).collect())?);
+        board.load(&memory, boot, self.device_count(), &vcpus)?;
+        let devices = Devices::assemble(&board, vm, &memory, &lifecycle, self.into_parts()?)?;
+        Ok(Vm::new(lifecycle, devices, vcpus))
     }
 
     /// Turns what a user gave into devices, in the order in which the guest finds them.
@@ -203,21 +206,11 @@ impl VmBuilder {
     }
 }
 
-/// Memory before the irqchip, the irqchip before the vCPUs: see [`KvmVm`].
-fn make_vcpus(vm: &KvmVm, memory: &GuestMemory, vcpus: u32, kick: KickSignal) -> Result<Vec<Vcpu>> {
+fn check_host_takes(vcpus: u32, vm: &KvmVm) -> Result<()> {
     let most = vm.max_vcpus();
-    if vcpus > most {
-        let message = format!("{vcpus} vCPUs were asked for, allowed are {most} by this host's KVM");
-        return Err(Error::new(ErrorKind::InvalidConfig, message));
+    if vcpus <= most {
+        return Ok(());
     }
-    vm.add_memory(memory)?;
-    vm.set_kvm_pages(arch::KVM_TSS, arch::KVM_IDENTITY_MAP)?;
-    vm.create_irqchip()?;
-    vm.create_pit()?;
-    let make = |index| {
-        let mut vcpu = vm.create_vcpu(index)?;
-        vcpu.kick_by(kick);
-        Ok(vcpu)
-    };
-    (0..vcpus).map(make).collect()
+    let message = format!("{vcpus} vCPUs were asked for, allowed are {most} by this host's KVM");
+    Err(Error::new(ErrorKind::InvalidConfig, message))
 }

@@ -1,4 +1,5 @@
-//! What the handle and the vCPU threads agree on: the goal, who has reached it, and how the VM ended.
+//! The life of a VM from its start to its end: the goal that the host program sets, which vCPU threads have reached it, and
+//! how the VM ended.
 //!
 //! The goal only moves as the drawing shows; `Stop` is final. A change kicks the vCPUs that may be in the guest, so that each
 //! thread sees it before it runs another instruction of the guest.
@@ -17,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::VcpuKicker;
 use crate::sys::{EventFd, lock};
 
-pub(super) struct Control {
+pub(super) struct Lifecycle {
     state: Mutex<State>,
     changed: Condvar,
     /// Whether the goal is anything but `Run`: read before each entry into the guest.
@@ -46,14 +47,14 @@ enum Goal {
 
 /// What a vCPU thread does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum NextMove {
     Run,
-    /// Paused: leave the vCPU whole, then [`Control::park`].
+    /// Paused: leave the vCPU whole, then [`Lifecycle::park`].
     Park,
     Finish,
 }
 
-impl Control {
+impl Lifecycle {
     pub(super) fn new(kickers: Vec<VcpuKicker>) -> Result<Self> {
         let state = State { goal: Goal::Ready, active: 0, alive: 0, exit: None };
         Ok(Self {
@@ -145,14 +146,14 @@ impl Control {
     }
 
     /// What a vCPU thread does next. Costs one atomic load while the guest runs.
-    pub(super) fn next_step(&self) -> Step {
+    pub(super) fn next_move(&self) -> NextMove {
         if !self.interrupted.load(Ordering::Acquire) {
-            return Step::Run;
+            return NextMove::Run;
         }
         match self.state().goal {
-            Goal::Run => Step::Run,
-            Goal::Ready | Goal::Pause => Step::Park,
-            Goal::Stop => Step::Finish,
+            Goal::Run => NextMove::Run,
+            Goal::Ready | Goal::Pause => NextMove::Park,
+            Goal::Stop => NextMove::Finish,
         }
     }
 
