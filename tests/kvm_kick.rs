@@ -186,7 +186,7 @@ fn no_kick_is_lost_however_often_the_guest_is_paused() {
         .into();
     vms.iter().for_each(|vm| vm.start().unwrap());
     in_time(move || {
-        for _ in 0..2000 {
+        for _ in 0..500 {
             vms.iter().for_each(|vm| vm.pause().unwrap());
             vms.iter().for_each(|vm| vm.resume().unwrap());
         }

@@ -9,6 +9,18 @@ use crate::memory::GuestAddress;
 const _: () = assert!(size_of::<kvm_run>() <= 4096);
 
 /// Why [`Vcpu::run`](super::Vcpu::run) returned.
+///
+/// Its data belongs to the vCPU, and can be used until that is run again:
+///
+/// ```compile_fail,E0499
+/// # use vmcell::kvm::Vcpu;
+/// fn run_twice(vcpu: &mut Vcpu) -> vmcell::Result<()> {
+///     let first = vcpu.run()?;
+///     vcpu.run()?;
+///     drop(first);
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum VcpuExit<'a> {

@@ -84,16 +84,16 @@ impl Vcpu {
     /// # Errors
     /// As for [`run`](Self::run).
     pub fn finish_access(&mut self) -> Result<VcpuExit<'_>> {
-        self.immediate_exit.set(FINISHING);
         self.enter(true)
     }
 
     fn enter(&mut self, finishing: bool) -> Result<VcpuExit<'_>> {
         self.bind_to_this_thread()?;
-        let exit = self.fd.run();
         if finishing {
-            self.immediate_exit.clear(FINISHING);
+            self.immediate_exit.set(FINISHING);
         }
+        let exit = self.fd.run();
+        self.immediate_exit.clear(FINISHING);
         let exit = match exit {
             Ok(exit) => exit,
             Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => {

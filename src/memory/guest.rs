@@ -36,7 +36,7 @@ pub struct GuestMemory {
 }
 
 /// One contiguous range of the guest's RAM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryRegion {
     /// Where the guest sees its first byte.
@@ -45,6 +45,14 @@ pub struct MemoryRegion {
     pub len: u64,
     /// Where we see its first byte; leaves this crate only for KVM.
     pub(crate) host_address: u64,
+}
+
+// The host's address is not for logs.
+impl std::fmt::Debug for MemoryRegion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { start, len, .. } = self;
+        write!(f, "MemoryRegion(gpa={start} len={len:#x})")
+    }
 }
 
 impl GuestMemory {
