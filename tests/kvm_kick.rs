@@ -179,16 +179,16 @@ fn every_signal_that_is_allowed_kicks_and_none_is_delivered() {
 
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
-fn no_kick_is_lost_however_often_the_guest_is_paused() {
-    let kernel = Kernel::new(&TinyGuest::flood(b'x'));
-    let vms: Vec<_> = [libc::SIGUSR1, libc::SIGUSR2, vmcell::DEFAULT_KICK_SIGNAL]
-        .map(|signal| tiny(&kernel).kick_signal(signal).build().unwrap())
-        .into();
+fn no_kick_is_lost_whenever_it_comes() {
+    let guests = [(TinyGuest::spin(), libc::SIGUSR1), (TinyGuest::flood(b'x'), libc::SIGUSR2)];
+    let vms = guests.map(|(guest, signal)| tiny(&Kernel::new(&guest)).kick_signal(signal).build().unwrap());
     vms.iter().for_each(|vm| vm.start().unwrap());
     in_time(move || {
-        for _ in 0..500 {
-            vms.iter().for_each(|vm| vm.pause().unwrap());
+        for round in 0..500 {
             vms.iter().for_each(|vm| vm.resume().unwrap());
+            // Now the thread has not woken up, now it is about to enter the guest, now it is there.
+            std::thread::sleep(Duration::from_micros(round % 100));
+            vms.iter().for_each(|vm| vm.pause().unwrap());
         }
         vms.iter().for_each(stop);
     });
