@@ -1,7 +1,7 @@
 /*
  * vmcell: micro-VMs for Linux/KVM as a library. A program makes a VM, keeps a handle to it, and stays in control: nothing
- * here exits the process, prints, installs a signal handler, or keeps anything outside the objects that it gives out, so
- * one process may hold a thousand VMs. The guest is taken to be hostile from its first instruction.
+ * here exits the process, prints, or installs a signal handler, and one process may hold a thousand VMs. The guest is taken
+ * to be hostile from its first instruction.
  *
  * This header is the manual. It is generated from src/ffi/ and cbindgen.toml; examples are in examples/c and examples/go.
  *
@@ -50,7 +50,8 @@
  *     no state of a thread: goroutines and other things that move between threads may call freely.
  *   - A function blocks only where it says so. A VM may be stopped or freed while other threads wait for it.
  *   - The library's threads (one a vCPU, one or more for I/O) block every signal and run none of the caller's code but the
- *     functions given to vmcell_console_new_callback.
+ *     functions given to vmcell_console_new_callback. A vCPU's thread lets one signal through, only
+ *     while it is in the guest: by that it is made to leave. It is never delivered; vmcell_config_set_kick_signal chooses it.
  *   - No handler is installed, no signal's disposition is changed, errno means nothing.
  *
  * PANICS
@@ -216,6 +217,11 @@
  * Pages of 2 MiB from the host's reserved pool; refused where the pool has too few.
  */
 #define VMCELL_PAGES_HUGE_2_MIB 2
+
+/**
+ * SIGSTKFLT, by which vCPU threads are made to leave the guest unless vmcell_config_set_kick_signal chooses another one.
+ */
+#define VMCELL_KICK_SIGNAL_DEFAULT 16
 
 /**
  * PVH for an ELF image that carries the note, the 64-bit Linux protocol for everything else. The default.
@@ -617,6 +623,16 @@ int32_t vmcell_config_set_memory(vmcell_config *config,
                                  vmcell_error **error);
 
 /**
+ * Whether all RAM is taken from the host when the VM is made, rather than page by page when the guest first uses one: 0 for
+ * no, the default, anything else for yes. Then vmcell_vm_new also takes as long as the host needs to clear the pages, and
+ * private anonymous memory needs Linux 5.14. Memory on memfd is taken so in any case if the host overcommits none (vm.overcommit_memory is 2, as far
+ * as /proc tells): it could run out later, and the access would end the process. Never blocks.
+ */
+int32_t vmcell_config_set_prealloc(vmcell_config *config,
+                                   int32_t prealloc,
+                                   vmcell_error **error);
+
+/**
  * The guest's kernel, a bzImage or an ELF image: a path of any bytes, copied, which is opened when the VM is made. There is
  * no default. Never blocks.
  */
@@ -682,6 +698,18 @@ int32_t vmcell_config_set_console(vmcell_config *config,
 int32_t vmcell_config_set_io_thread(vmcell_config *config,
                                     const vmcell_io_thread *io_thread,
                                     vmcell_error **error);
+
+/**
+ * The signal by which vCPU threads are made to leave the guest: a standard one, 1 to 31, but for 4 to 9, 11, 18 to 22 and
+ * 31, which tell of a fault, stop or continue the process, or cannot be blocked. The default is
+ * VMCELL_KICK_SIGNAL_DEFAULT. It is only sent to the VM's own threads, which block it outside the guest, so that it is
+ * never delivered: whether the program handles or ignores it makes no difference. Choose one that is not sent to the
+ * process as a whole while VMs run, because a vCPU thread may take it in place of the thread that it was meant for. Never
+ * blocks.
+ */
+int32_t vmcell_config_set_kick_signal(vmcell_config *config,
+                                      int32_t signal,
+                                      vmcell_error **error);
 
 /**
  * Frees a configuration of which no VM was made, with all that it was given. NULL is fine.

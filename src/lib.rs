@@ -1,8 +1,8 @@
 //! VM isolation primitives for Linux/KVM: vCPUs, guest memory, kernel loading, virtio-block and virtio-net as a library.
 //!
-//! A host program builds a VM, keeps a handle to it, and stays in control: nothing here exits the process, prints,
-//! installs a signal handler, or keeps state outside the VM, so one process may hold a thousand of them. The guest is
-//! taken to be hostile from its first instruction.
+//! A host program builds a VM, keeps a handle to it, and stays in control: nothing here exits the process, prints, or
+//! installs a signal handler, and one process may hold a thousand VMs. The guest is taken to be hostile from its first
+//! instruction.
 //!
 //! ```no_run
 //! use vmcell::{Boot, Console, Disk, Nic, Vm};
@@ -31,28 +31,36 @@
 //! | Room | What it is |
 //! |---|---|
 //! | `error` | the one public error: kind, message, cause |
-//! | `sys` | the only calls to the C library: eventfd, epoll, signals, threads, TAP, files |
+//! | `sys` | what the host offers and the standard library does not: eventfd, epoll, signals, threads, TAP, files |
 //! | `config` | plain data that a user fills in, and its validation |
 //! | `memory` | guest RAM: mappings, checked access, scatter-gather I/O |
-//! | [`kvm`] | the only ioctls: system, VM, vCPU and its exits |
+//! | [`kvm`] | KVM's ioctls: system, VM, vCPU and its exits |
 //! | [`bus`] | address range to device, for MMIO and port I/O |
 //! | `arch` | per CPU family: memory layout, CPUID, MSRs, registers, ACPI tables, boot protocols |
 //! | `legacy` | serial port, reset and power registers: only what a kernel cannot do without |
 //! | [`virtio`] | queue, chain, device trait, MMIO transport, I/O thread |
 //! | `block`, `net`, `console` | one folder a device; none knows another |
+//! | `board` | which chips and ports a machine of this CPU family has, and where |
 //! | `vm` | builder, handle, vCPU threads, order of start and stop |
 //! | `ffi` | the C face of all this: `include/vmcell.h`, for C, Go and whatever calls C |
 //!
 //! A room uses rooms above it in this table, never below; a test holds us to it.
 //!
 //! # Threads
-//! One a vCPU, and one I/O thread a VM, which several VMs may share ([`IoThread`]). All of them block every signal; only
-//! while it is in the guest does a vCPU's thread let one through, `SIGRTMAX - 7`, by which it is made to leave. There is no
-//! handler for it. A host program must not send that signal to its own process as a whole, and may otherwise use signals as
-//! it likes. A callback says on which thread it is called.
+//! One a vCPU, and one I/O thread a VM, which several VMs may share ([`IoThread`]). All of them block every signal. A vCPU's
+//! thread lets a single one through, and only while it is in the guest: the signal by which it is made to leave,
+//! [`DEFAULT_KICK_SIGNAL`] unless [`VmBuilder::kick_signal`] chooses another one. There is no handler for it, and it is never
+//! delivered. A host program must not send that signal to its own process as a whole, and may otherwise use signals as it
+//! likes. A callback says on which thread it is called.
+//!
+//! # State
+//! Everything belongs to the object that it was made for, and is gone when that is dropped, but for three things. Each thread
+//! that has run a vCPU keeps a list of those, to the effect that no signal is sent to a thread that has ended. Such threads
+//! are numbered by a counter. And what C programs hold are entries of one table.
 
 mod arch;
 mod block;
+mod board;
 pub mod bus;
 mod config;
 mod console;
@@ -80,11 +88,12 @@ pub mod nic {
 }
 
 pub use block::{Disk, DiskHandle};
+pub use board::ResetCause;
 pub use config::{Boot, BootProtocol, Discovery, Engine, MemoryBacking, MemoryConfig, PageSize};
 pub use console::Console;
 pub use error::{Error, ErrorKind, Result};
 pub use event::IoThread;
 pub use memory::{Buffer, GuestAddress, GuestMemory, GuestRanges, HostBuffer, MemoryRegion};
 pub use net::{Nic, NicHandle};
-pub use sys::EventFd;
-pub use vm::{Exit, ResetCause, Status, Vm, VmBuilder};
+pub use sys::{DEFAULT_KICK_SIGNAL, EventFd};
+pub use vm::{Exit, Status, Vm, VmBuilder};

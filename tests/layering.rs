@@ -11,6 +11,7 @@ const RANKS: &[&[&str]] = &[
     &["kvm", "bus"],
     &["arch", "legacy", "virtio"],
     &["block", "net", "console"],
+    &["board"],
     &["vm"],
     &["ffi"],
 ];

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"syscall"
 	"unsafe"
 )
 
@@ -94,6 +95,8 @@ type Config struct {
 	MemoryMiB uint64
 	Backing   Backing
 	Pages     Pages
+	// Prealloc takes all RAM from the host when the VM is made, rather than page by page when the guest first uses one.
+	Prealloc bool
 	// Kernel is the path of a bzImage or an ELF image.
 	Kernel    string
 	Initrd    string
@@ -106,6 +109,9 @@ type Config struct {
 	// Stdout gets what the guest prints on its serial console, and Stdin types into it, as with exec.Cmd. Nil is nothing.
 	Stdout io.Writer
 	Stdin  io.Reader
+	// KickSignal makes vCPU threads leave the guest. It is never delivered, and must not be sent to the whole process. The
+	// default is SIGSTKFLT, which nothing else uses.
+	KickSignal syscall.Signal
 	// IOThread serves the VM's devices, rather than a thread of its own.
 	IOThread *IOThread
 }
@@ -186,6 +192,9 @@ func (c Config) machine(d *describer) {
 	d.do(func(e **C.vmcell_error) C.int32_t {
 		return C.vmcell_config_set_memory(d.config, C.uint64_t(memory), C.int32_t(c.Backing), C.int32_t(c.Pages), e)
 	})
+	if c.Prealloc {
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_prealloc(d.config, 1, e) })
+	}
 	if c.Kernel != "" {
 		d.withText(c.Kernel, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_kernel(d.config, t, e) })
 	}
@@ -199,6 +208,11 @@ func (c Config) machine(d *describer) {
 	d.do(func(e **C.vmcell_error) C.int32_t {
 		return C.vmcell_config_set_discovery(d.config, C.int32_t(c.Discovery), e)
 	})
+	if c.KickSignal != 0 {
+		d.do(func(e **C.vmcell_error) C.int32_t {
+			return C.vmcell_config_set_kick_signal(d.config, C.int32_t(c.KickSignal), e)
+		})
+	}
 }
 
 func (disk Disk) add(d *describer) {

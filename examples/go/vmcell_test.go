@@ -147,7 +147,7 @@ func TestAWriterIsToldThatTheVMEnded(t *testing.T) {
 
 func TestAContextThatEndsStopsTheVM(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
-	vm := started(t, ctx, vmcell.Config{Kernel: guest(t, "spin"), VCPUs: 2})
+	vm := started(t, ctx, vmcell.Config{Kernel: guest(t, "spin"), VCPUs: 2, KickSignal: syscall.SIGUSR2, Prealloc: true})
 	time.AfterFunc(20*time.Millisecond, cancel)
 	if exit := wait(t, vm); exit.Kind != vmcell.Stopped {
 		t.Error(exit)
@@ -214,6 +214,7 @@ func TestErrorsUnwrap(t *testing.T) {
 		{vmcell.Config{Kernel: "k", Disks: []vmcell.Disk{{Path: "/does/not/exist"}}}, vmcell.ErrDisk},
 		{vmcell.Config{Kernel: "k", NICs: []vmcell.NIC{{Tap: "vmcell-none"}}}, vmcell.ErrNetwork},
 		{vmcell.Config{Kernel: "k", VCPUs: 65}, vmcell.ErrInvalidConfig},
+		{vmcell.Config{Kernel: "k", KickSignal: syscall.SIGKILL}, vmcell.ErrInvalidConfig},
 	} {
 		if _, err := vmcell.New(test.config); !errors.Is(err, test.number) {
 			t.Errorf("%+v: %v", test.config, err)

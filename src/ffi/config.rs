@@ -18,6 +18,7 @@ use crate::console::Console;
 use crate::error::Result;
 use crate::event::IoThread;
 use crate::net::Nic;
+use crate::sys::DEFAULT_KICK_SIGNAL;
 use crate::vm::Vm;
 
 /// Private anonymous memory. The default.
@@ -31,6 +32,10 @@ pub const VMCELL_PAGES_DEFAULT: i32 = 0;
 pub const VMCELL_PAGES_TRANSPARENT: i32 = 1;
 /// Pages of 2 MiB from the host's reserved pool; refused where the pool has too few.
 pub const VMCELL_PAGES_HUGE_2_MIB: i32 = 2;
+
+/// SIGSTKFLT, by which vCPU threads are made to leave the guest unless vmcell_config_set_kick_signal chooses another one.
+pub const VMCELL_KICK_SIGNAL_DEFAULT: i32 = 16;
+const _: () = assert!(VMCELL_KICK_SIGNAL_DEFAULT == DEFAULT_KICK_SIGNAL);
 
 /// PVH for an ELF image that carries the note, the 64-bit Linux protocol for everything else. The default.
 pub const VMCELL_PROTOCOL_AUTO: i32 = 0;
@@ -81,6 +86,7 @@ impl Described for ConfigObject {
 pub(super) struct Description {
     vcpus: Option<u32>,
     memory: Option<(u64, MemoryBacking, PageSize)>,
+    prealloc: bool,
     kernel: Option<PathBuf>,
     initrd: Option<PathBuf>,
     cmdline: String,
@@ -90,6 +96,7 @@ pub(super) struct Description {
     nics: Vec<Nic>,
     console: Option<Console>,
     io_thread: Option<IoThread>,
+    kick_signal: Option<i32>,
 }
 
 impl Description {
@@ -98,9 +105,8 @@ impl Description {
         if let Some(vcpus) = self.vcpus {
             builder = builder.vcpus(vcpus);
         }
-        if let Some((mib, backing, pages)) = self.memory {
-            builder = builder.memory(MemoryConfig::mib(mib).backing(backing).pages(pages));
-        }
+        let (mib, backing, pages) = self.memory.unwrap_or((128, MemoryBacking::default(), PageSize::default()));
+        builder = builder.memory(MemoryConfig::mib(mib).backing(backing).pages(pages).prealloc(self.prealloc));
         if let Some(kernel) = &self.kernel {
             let boot = Boot::linux(kernel).cmdline(self.cmdline).protocol(self.protocol).discovery(self.discovery);
             builder = builder.boot(match &self.initrd {
@@ -115,6 +121,9 @@ impl Description {
         }
         if let Some(io_thread) = self.io_thread {
             builder = builder.io_thread(io_thread);
+        }
+        if let Some(signal) = self.kick_signal {
+            builder = builder.kick_signal(signal);
         }
         builder.build()
     }
@@ -170,6 +179,21 @@ pub unsafe extern "C" fn vmcell_config_set_memory(
         let memory = (mib, choice("backing", backing, &BACKINGS)?, choice("pages", pages, &PAGES)?);
         set(config, |description| description.memory = Some(memory))
     })
+}
+
+/// Whether all RAM is taken from the host when the VM is made, rather than page by page when the guest first uses one: 0 for
+/// no, the default, anything else for yes. Then vmcell_vm_new also takes as long as the host needs to clear the pages, and
+/// private anonymous memory needs Linux 5.14. Memory on memfd is taken so in any case if the host overcommits none (vm.overcommit_memory is 2, as far
+/// as /proc tells): it could run out later, and the access would end the process. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_set_prealloc(
+    config: *mut ConfigObject,
+    prealloc: i32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || set(config, |description| description.prealloc = prealloc != 0))
 }
 
 /// The guest's kernel, a bzImage or an ELF image: a path of any bytes, copied, which is opened when the VM is made. There is
@@ -318,6 +342,23 @@ pub unsafe extern "C" fn vmcell_config_set_io_thread(
         let io_thread = handle::get(io_thread)?.thread();
         set(config, |description| description.io_thread = Some(io_thread))
     })
+}
+
+/// The signal by which vCPU threads are made to leave the guest: a standard one, 1 to 31, but for 4 to 9, 11, 18 to 22 and
+/// 31, which tell of a fault, stop or continue the process, or cannot be blocked. The default is
+/// VMCELL_KICK_SIGNAL_DEFAULT. It is only sent to the VM's own threads, which block it outside the guest, so that it is
+/// never delivered: whether the program handles or ignores it makes no difference. Choose one that is not sent to the
+/// process as a whole while VMs run, because a vCPU thread may take it in place of the thread that it was meant for. Never
+/// blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_set_kick_signal(
+    config: *mut ConfigObject,
+    signal: i32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || set(config, |description| description.kick_signal = Some(signal)))
 }
 
 /// Frees a configuration of which no VM was made, with all that it was given. NULL is fine.

@@ -1,9 +1,10 @@
 //! An object that is described step by step and then handed over, by whichever thread.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::error::FfiResult;
 use super::handle::{self, Object};
+use crate::sys::lock;
 
 /// Holds a value until it is handed over.
 pub(super) struct Slot<T>(Mutex<Option<T>>);
@@ -21,14 +22,14 @@ impl<T> Slot<T> {
     }
 
     fn take(&self) -> Option<T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.0).take()
     }
 }
 
 /// Changes what an object describes.
 pub(super) fn update<O: Described>(object: *mut O, change: impl FnOnce(O::Value) -> O::Value) -> FfiResult<()> {
     let object = handle::get(object)?;
-    let mut slot = object.slot().0.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut slot = lock(&object.slot().0);
     // Another thread may be handing it over right now.
     let value = slot.take().ok_or_else(handle::gone::<O>)?;
     *slot = Some(change(value));

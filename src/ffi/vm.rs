@@ -9,7 +9,8 @@ use super::error::{ErrorObject, Failure, FfiResult, VMCELL_ERROR_BAD_VALUE, VMCE
 use super::guard::{Report, guard};
 use super::handle::{self, Object};
 use super::slot::hand_over;
-use crate::vm::{Exit, ResetCause, Status, Vm};
+use crate::board::ResetCause;
+use crate::vm::{Exit, Status, Vm};
 
 /// Made, and not started.
 pub const VMCELL_STATUS_READY: i32 = 1;

@@ -1,31 +1,22 @@
 //! `/dev/kvm`: opened, and asked whether it can do what we need.
 
+use std::fs::{File, OpenOptions};
 use std::os::fd::{FromRawFd, IntoRawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use kvm_ioctls::Cap;
 
-use super::refused;
+use super::capabilities::REQUIRED;
+use super::refused::refused;
 use super::vm::KvmVm;
 use crate::error::{Error, ErrorKind, Result};
 
+/// KVM's major and minor device number, the same on every Linux.
+const DEVICE: (u32, u32) = (10, 232);
+
 /// The only version of the interface that any kernel since 2.6.22 speaks.
 const API_VERSION: i32 = 12;
-
-/// What a machine of ours stands on. Optional capabilities are asked for where they are used.
-const REQUIRED: &[(Cap, &str)] = &[
-    (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
-    (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
-    (Cap::Irqfd, "KVM_CAP_IRQFD"),
-    (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
-    (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
-    (Cap::Pit2, "KVM_CAP_PIT2"),
-    (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
-    (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
-    (Cap::MpState, "KVM_CAP_MP_STATE"),
-    (Cap::AdjustClock, "KVM_CAP_ADJUST_CLOCK"),
-    (Cap::TscDeadlineTimer, "KVM_CAP_TSC_DEADLINE_TIMER"),
-];
 
 /// KVM itself.
 pub struct Kvm {
@@ -36,17 +27,17 @@ impl Kvm {
     /// Opens `/dev/kvm` and checks that it can do what this crate needs.
     ///
     /// # Errors
-    /// [`ErrorKind::KvmUnavailable`] where the device is missing or refused, or names the capabilities that are missing.
+    /// [`ErrorKind::KvmUnavailable`] if the device is missing, is refused, or lacks capabilities, which the message names.
     pub fn open() -> Result<Self> {
         Self::open_at(Path::new("/dev/kvm"))
     }
 
-    /// The same for a device node at another path, as a jail may have it.
+    /// The same for a device node at another path, as a jail may have it. It must have KVM's device number, 10:232.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
     pub fn open_at(path: &Path) -> Result<Self> {
-        let file = std::fs::OpenOptions::new().read(true).write(true).open(path).map_err(|cause| {
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(|cause| {
             let hint = match cause.kind() {
                 std::io::ErrorKind::NotFound => {
                     "; is the kvm module loaded, and virtualization enabled in the firmware?"
@@ -57,7 +48,9 @@ impl Kvm {
             let message = format!("cannot open {} for reading and writing{hint}", path.display());
             Error::new(ErrorKind::KvmUnavailable, message).with_source(cause)
         })?;
-        // SAFETY: the descriptor was just opened and is handed over; whether it is KVM is what check() finds out.
+        check_device(&file, path)?;
+        // SAFETY: the descriptor was just opened, is handed over, and belongs to nobody else; `kvm` closes it. It is KVM's, so
+        // that its calls do what the wrapper takes them to do: other drivers may answer the same numbers otherwise.
         let kvm = Self { fd: unsafe { kvm_ioctls::Kvm::from_raw_fd(file.into_raw_fd()) } };
         kvm.check(path)?;
         Ok(kvm)
@@ -71,7 +64,7 @@ impl Kvm {
         // A signal that interrupts the kernel here says nothing about the VM: try again.
         loop {
             match self.fd.create_vm() {
-                Ok(fd) => return Ok(KvmVm::new(fd)),
+                Ok(fd) => return KvmVm::new(fd),
                 Err(e) if e.errno() == libc::EINTR => continue,
                 Err(e) => return Err(refused("make a VM", e)),
             }
@@ -99,6 +92,19 @@ impl Kvm {
     }
 }
 
+/// Refuses what is not KVM, before it is asked anything.
+fn check_device(file: &File, path: &Path) -> Result<()> {
+    let (major, minor) = DEVICE;
+    let why = match file.metadata() {
+        Ok(metadata) if !metadata.file_type().is_char_device() => "is not a character device".to_owned(),
+        Ok(metadata) if metadata.rdev() == libc::makedev(major, minor) => return Ok(()),
+        Ok(metadata) => format!("is device {}:{}", libc::major(metadata.rdev()), libc::minor(metadata.rdev())),
+        Err(e) => format!("cannot be examined ({e})"),
+    };
+    let message = format!("{} {why}, KVM is {major}:{minor}", path.display());
+    Err(Error::new(ErrorKind::KvmUnavailable, message))
+}
+
 fn missing(required: &[(Cap, &'static str)], has: impl Fn(Cap) -> bool) -> Vec<&'static str> {
     required.iter().filter(|(capability, _)| !has(*capability)).map(|(_, name)| *name).collect()
 }
@@ -119,8 +125,11 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_is_not_kvm_is_refused() {
-        assert!(refusal("/dev/null").to_string().contains("needed is 12"));
+    fn what_is_not_kvm_is_refused_before_it_is_asked_anything() {
+        assert_eq!(refusal("/dev/null").to_string(), "/dev/null is device 1:3, KVM is 10:232");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = refusal(file.path().to_str().unwrap());
+        assert!(error.to_string().ends_with("is not a character device, KVM is 10:232"), "{error:?}");
     }
 
     #[test]

@@ -1,148 +1,39 @@
-//! A vCPU: run it, learn why it came back, kick it out of the guest.
+//! A vCPU: run it, and learn why it came back.
 
-use std::cell::RefCell;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 
-use kvm_bindings::{KVMIO, kvm_signal_mask};
-use kvm_ioctls::{VcpuExit as RawExit, VcpuFd};
-use vmm_sys_util::ioctl::ioctl_with_ref;
-use vmm_sys_util::ioctl_iow_nr;
+use kvm_ioctls::VcpuFd;
 
-use super::refused;
+use super::exit::{Answer, VcpuExit};
+use super::immediate_exit::{FINISHING, ImmediateExit, KICKED};
+use super::kick::{Runner, VcpuKicker, install_signal_mask, reach_this_thread, thread_number};
+use super::refused::refused;
+use super::slots::MemorySlots;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{GuestAddress, GuestMemory};
-use crate::sys::{KickSignal, SignalSet, current_thread_id, kick_thread};
-
-ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, kvm_signal_mask);
+use crate::sys::{KickSignal, SignalSet};
 
 /// A virtual processor. One thread runs it; [`VcpuKicker`] makes that thread come back from another one.
 ///
-/// See `examples/primitives.rs` for a complete machine of some 40 lines.
+/// It may outlive its [`KvmVm`](super::KvmVm) and every handle to the memory that it runs in. See `examples/primitives.rs`
+/// for a complete machine of some 40 lines.
 pub struct Vcpu {
     fd: VcpuFd,
     index: u32,
     kick: KickSignal,
+    immediate_exit: Arc<ImmediateExit>,
     runner: Arc<Runner>,
-    /// What `runner` says, to be read without its lock.
-    bound_to: Option<i32>,
-    // As in `KvmVm`: the guest's memory must outlive the vCPU that runs in it.
-    _memory: Vec<GuestMemory>,
-}
-
-/// Why [`Vcpu::run`] returned.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum VcpuExit<'a> {
-    /// The guest reads `data.len() / width` times from a port; fill `data` before the next run.
-    PioRead {
-        /// The port.
-        port: u16,
-        /// Bytes an access: 1, 2 or 4. More than one access comes from a string instruction.
-        width: u8,
-        /// What the guest will see.
-        data: &'a mut [u8],
-    },
-    /// The guest wrote `data.len() / width` times to a port.
-    PioWrite {
-        /// The port.
-        port: u16,
-        /// Bytes an access: 1, 2 or 4.
-        width: u8,
-        /// What the guest wrote.
-        data: &'a [u8],
-    },
-    /// The guest reads where it has no RAM; fill `data` before the next run.
-    MmioRead {
-        /// Where it reads.
-        gpa: GuestAddress,
-        /// What the guest will see, 1 to 8 bytes.
-        data: &'a mut [u8],
-    },
-    /// The guest wrote where it has no RAM.
-    MmioWrite {
-        /// Where it wrote.
-        gpa: GuestAddress,
-        /// What it wrote, 1 to 8 bytes.
-        data: &'a [u8],
-    },
-    /// The guest executed `hlt`. Not seen with an in-kernel irqchip, which waits itself.
-    Halt,
-    /// Triple fault.
-    Shutdown,
-    /// The guest asked KVM itself for a change of power state.
-    SystemEvent(SystemEvent),
-    /// The vCPU was kicked, or a signal arrived; nothing is to be done for the guest.
-    Interrupted,
-    /// The processor refused to enter the guest: the hardware's reason.
-    FailedEntry(u64),
-    /// KVM could not go on, for instance at an instruction that it cannot emulate: its suberror.
-    InternalError(u32),
-    /// An exit that this crate does not know: its number in KVM's interface.
-    Unknown(u32),
-}
-
-/// What the guest asked KVM for (KVM_EXIT_SYSTEM_EVENT).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SystemEvent {
-    /// To be turned off.
-    Shutdown,
-    /// To be restarted.
-    Reset,
-    /// Something else: its number in KVM's interface.
-    Other(u32),
-}
-
-impl SystemEvent {
-    fn from_number(number: u32) -> Self {
-        match number {
-            kvm_bindings::KVM_SYSTEM_EVENT_SHUTDOWN => Self::Shutdown,
-            kvm_bindings::KVM_SYSTEM_EVENT_RESET => Self::Reset,
-            other => Self::Other(other),
-        }
-    }
-}
-
-/// Who runs the vCPU at the moment: the kernel's identifier of the thread, if there is one.
-///
-/// The lock is held while a kick is sent, so that the thread cannot end, and its identifier go to another one that does
-/// not block the signal, in between.
-#[derive(Default)]
-struct Runner(Mutex<Option<i32>>);
-
-impl Runner {
-    fn thread(&self) -> MutexGuard<'_, Option<i32>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The vCPUs that a thread has run; when it ends they have no runner.
-#[derive(Default)]
-struct RunByThisThread(Vec<Weak<Runner>>);
-
-thread_local! {
-    static RUN_BY_THIS_THREAD: RefCell<RunByThisThread> = RefCell::default();
-}
-
-impl Drop for RunByThisThread {
-    fn drop(&mut self) {
-        let this = current_thread_id();
-        for runner in self.0.iter().filter_map(Weak::upgrade) {
-            runner.thread().take_if(|thread| *thread == this);
-        }
-    }
-}
-
-/// Makes the thread that runs a vCPU come back from the guest. Clones reach the same vCPU.
-#[derive(Clone)]
-pub struct VcpuKicker {
-    runner: Arc<Runner>,
-    signal: KickSignal,
+    /// The thread that blocks all signals and that kicks reach.
+    bound_to: Option<u64>,
+    // Behind `fd` and `immediate_exit`, which keep KVM's half alive, so that it goes last: the guest's memory outlives the
+    // vCPU that runs in it.
+    _slots: Arc<MemorySlots>,
 }
 
 impl Vcpu {
-    pub(super) fn new(fd: VcpuFd, index: u32, memory: Vec<GuestMemory>) -> Self {
-        Self { fd, index, kick: KickSignal::new(), runner: Arc::default(), bound_to: None, _memory: memory }
+    pub(super) fn new(fd: VcpuFd, index: u32, slots: Arc<MemorySlots>) -> Result<Self> {
+        let (kick, immediate_exit) = (KickSignal::default(), Arc::new(ImmediateExit::map(&fd)?));
+        let runner = Arc::new(Runner::new(immediate_exit.clone(), kick));
+        Ok(Self { fd, index, kick, immediate_exit, runner, bound_to: None, _slots: slots })
     }
 
     /// Its number in the VM, from 0 on.
@@ -152,33 +43,73 @@ impl Vcpu {
 
     /// A handle with which other threads can interrupt [`run`](Self::run).
     pub fn kicker(&self) -> VcpuKicker {
-        VcpuKicker { runner: self.runner.clone(), signal: self.kick }
+        VcpuKicker(self.runner.clone())
+    }
+
+    /// Chooses the signal by which kickers, also those that exist already, reach the thread. The default is
+    /// [`DEFAULT_KICK_SIGNAL`](crate::DEFAULT_KICK_SIGNAL); see [`VmBuilder::kick_signal`](crate::VmBuilder::kick_signal)
+    /// for which are allowed, and what to mind.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for a number that is no standard signal, or one that cannot be used so.
+    pub fn set_kick_signal(&mut self, signal: i32) -> Result<()> {
+        self.kick_by(KickSignal::new(signal)?);
+        Ok(())
+    }
+
+    pub(crate) fn kick_by(&mut self, signal: KickSignal) {
+        self.runner.set_signal(signal);
+        self.take_pending_kick();
+        self.kick = signal;
+        // The next run installs the mask for it.
+        self.bound_to = None;
     }
 
     /// Enters the guest and returns at the next exit. Blocks for as long as the guest runs or halts.
     ///
-    /// The first call binds the vCPU to the calling thread and blocks all signals in that thread: the kick needs no
-    /// signal handler, but a signal that a thread does not block can end the process.
+    /// The first call binds the vCPU to the calling thread and blocks all signals in that thread, for good: the kick needs
+    /// no signal handler, but a signal that a thread does not block can end the process. Don't unblock the kick's signal.
     ///
     /// # Errors
-    /// [`ErrorKind::Kvm`] where KVM refuses to run it.
+    /// [`ErrorKind::Kvm`] if KVM refuses to run it; [`ErrorKind::InvalidState`] if the calling thread is ending, and runs
+    /// the destructors of its thread-local values.
     pub fn run(&mut self) -> Result<VcpuExit<'_>> {
-        self.fd.set_kvm_immediate_exit(0);
-        self.enter()
+        self.enter(false)
     }
 
-    fn enter(&mut self) -> Result<VcpuExit<'_>> {
+    /// Finishes the access that the last exit began, without running an instruction: until it gives
+    /// [`VcpuExit::Interrupted`], the exits of the rest of that access. Then the vCPU's state is whole. Never blocks. A kick
+    /// that comes meanwhile is left for the next [`run`](Self::run) to report.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub fn finish_access(&mut self) -> Result<VcpuExit<'_>> {
+        self.enter(true)
+    }
+
+    fn enter(&mut self, finishing: bool) -> Result<VcpuExit<'_>> {
         self.bind_to_this_thread()?;
-        let exit = match self.fd.run() {
+        if finishing {
+            self.immediate_exit.set(FINISHING);
+        }
+        let exit = self.fd.run();
+        self.immediate_exit.clear(FINISHING);
+        let exit = match exit {
             Ok(exit) => exit,
             Err(e) if matches!(e.errno(), libc::EINTR | libc::EAGAIN) => {
-                self.kick.take_pending();
+                if !finishing {
+                    // A kick that comes from here on is either part of the one that is reported now, or seen by the next
+                    // run: what made its sender kick was done before, so the caller sees it after this returns.
+                    self.immediate_exit.clear(KICKED);
+                    self.kick.take_pending();
+                }
                 return Ok(VcpuExit::Interrupted);
             }
             Err(e) => return Err(refused(&format!("run vCPU {}", self.index), e)),
         };
-        // SAFETY: the data lies in pages that KVM shares with us for as long as `self.fd` lives. The borrow is cut to that
-        // of `self`, so it ends before the next run, and until then KVM does not touch the pages.
+        // SAFETY: the data lies in pages that KVM shares with us, in the mapping that `self.fd` owns. The borrow is cut to
+        // that of `self`, mutable, so it ends before the next run, the drop, or any other call for this vCPU; until then
+        // KVM does not touch the data, and nothing of ours but the borrow does.
         match unsafe { Answer::detach(exit) } {
             Answer::Mmio(exit) => Ok(exit),
             Answer::PioRead(port, data) => Ok(VcpuExit::PioRead { port, width: self.pio_width(), data }),
@@ -188,61 +119,36 @@ impl Vcpu {
         }
     }
 
-    /// Finishes the access that the last exit began, without running an instruction: until it gives
-    /// [`VcpuExit::Interrupted`], the exits of the rest of that access. Then the vCPU's state is whole. Never blocks.
-    ///
-    /// # Errors
-    /// As for [`run`](Self::run).
-    pub fn finish_access(&mut self) -> Result<VcpuExit<'_>> {
-        self.fd.set_kvm_immediate_exit(1);
-        self.enter()
-    }
-
-    /// Tells the guest's clock that time passed in which it did not run, so that its watchdogs stay quiet.
-    pub(crate) fn note_pause(&self) {
-        // Refused where the guest has no kvm-clock, and then there is nothing to tell.
-        let _ = self.fd.kvmclock_ctrl();
-    }
-
     pub(super) fn fd(&self) -> &VcpuFd {
         &self.fd
     }
 
     /// Makes kicks reach the calling thread, and blocks all signals in it. [`run`](Self::run) does it too.
     pub(crate) fn bind_to_this_thread(&mut self) -> Result<()> {
-        if self.bound_to == Some(current_thread_id()) {
-            return Ok(());
+        let this = thread_number().ok_or_else(|| {
+            let message = format!("vCPU {} cannot be run by a thread that is ending", self.index);
+            Error::new(ErrorKind::InvalidState, message)
+        })?;
+        if self.bound_to != Some(this) {
+            SignalSet::all().block();
+            install_signal_mask(&self.fd, self.kick)?;
+            reach_this_thread(&self.runner);
+            self.bound_to = Some(this);
         }
-        SignalSet::all().block();
-        self.install_signal_mask()?;
-        RUN_BY_THIS_THREAD.with_borrow_mut(|bound| bound.0.push(Arc::downgrade(&self.runner)));
-        self.bound_to = Some(current_thread_id());
-        *self.runner.thread() = self.bound_to;
         Ok(())
     }
 
-    fn install_signal_mask(&self) -> Result<()> {
-        // The kernel's sigset is 8 bytes, and the struct ends in a flexible array member that must hold it.
-        #[repr(C)]
-        struct Mask {
-            header: kvm_signal_mask,
-            sigset: [u8; 8],
+    /// A signal that was sent, and not seen by `KVM_RUN`, does not stay behind in the thread.
+    fn take_pending_kick(&self) {
+        if self.bound_to.is_some() && self.bound_to == thread_number() {
+            self.kick.take_pending();
         }
-        let sigset = self.kick.mask_while_running().to_ne_bytes();
-        let mask = Mask { header: kvm_signal_mask { len: 8, ..Default::default() }, sigset };
-        // SAFETY: the kernel reads the header and as many bytes behind it as its `len` says, which are there.
-        let result = unsafe { ioctl_with_ref(&self.fd, KVM_SET_SIGNAL_MASK(), &mask.header) };
-        if result == 0 {
-            return Ok(());
-        }
-        let cause = std::io::Error::last_os_error();
-        let message = format!("KVM refused to set the signal mask of vCPU {}", self.index);
-        Err(Error::new(ErrorKind::Kvm, message).with_source(cause))
     }
 
     /// Bytes an access, valid right after an exit for port I/O.
     fn pio_width(&mut self) -> u8 {
-        // SAFETY: the member of the union is a plain integer, so any bytes there are a valid value.
+        // SAFETY: the member of the union is a plain integer, so any bytes there are a valid value. The exit's data, which
+        // is borrowed meanwhile, lies in another page.
         unsafe { self.fd.get_kvm_run().__bindgen_anon_1.io.size }
     }
 
@@ -256,66 +162,11 @@ impl Vcpu {
     }
 }
 
-/// An exit whose data is no longer tied to the descriptor that gave it.
-enum Answer<'a> {
-    Mmio(VcpuExit<'a>),
-    PioRead(u16, &'a mut [u8]),
-    PioWrite(u16, &'a [u8]),
-    Plain(VcpuExit<'static>),
-    Other,
-}
-
-impl<'a> Answer<'a> {
-    /// Sorts an exit, so that the descriptor can be asked for what `kvm-ioctls` leaves out.
-    ///
-    /// # Safety
-    /// The memory behind the exit's slices must stay valid and unaliased for `'a`.
-    unsafe fn detach(exit: RawExit<'_>) -> Self {
-        // SAFETY: both closures only give a slice the lifetime that the caller vouches for.
-        let shared = |data: &[u8]| unsafe { std::slice::from_raw_parts(data.as_ptr(), data.len()) };
-        // SAFETY: as above.
-        let unique = |data: &mut [u8]| unsafe { std::slice::from_raw_parts_mut(data.as_mut_ptr(), data.len()) };
-        match exit {
-            RawExit::IoIn(port, data) => Self::PioRead(port, unique(data)),
-            RawExit::IoOut(port, data) => Self::PioWrite(port, shared(data)),
-            RawExit::MmioRead(gpa, data) => {
-                Self::Mmio(VcpuExit::MmioRead { gpa: GuestAddress(gpa), data: unique(data) })
-            }
-            RawExit::MmioWrite(gpa, data) => {
-                Self::Mmio(VcpuExit::MmioWrite { gpa: GuestAddress(gpa), data: shared(data) })
-            }
-            other => plain_exit(&other).map_or(Self::Other, Self::Plain),
-        }
-    }
-}
-
-/// The exits that carry no borrowed data and whose values the wrapper already holds.
-fn plain_exit(exit: &RawExit<'_>) -> Option<VcpuExit<'static>> {
-    Some(match exit {
-        RawExit::Hlt => VcpuExit::Halt,
-        RawExit::Shutdown => VcpuExit::Shutdown,
-        RawExit::SystemEvent(event, _) => VcpuExit::SystemEvent(SystemEvent::from_number(*event)),
-        RawExit::FailEntry(reason, _) => VcpuExit::FailedEntry(*reason),
-        RawExit::Intr | RawExit::IrqWindowOpen => VcpuExit::Interrupted,
-        _ => return None,
-    })
-}
-
 impl Drop for Vcpu {
     fn drop(&mut self) {
         // A later kick must not reach a thread that has nothing to do with this vCPU any more.
-        *self.runner.thread() = None;
-    }
-}
-
-impl VcpuKicker {
-    /// Makes [`Vcpu::run`] return [`VcpuExit::Interrupted`], now or, if the thread is not in it, at its next call. Does
-    /// nothing before the first run. Never blocks.
-    pub fn kick(&self) {
-        let runner = self.runner.thread();
-        if let Some(thread) = *runner {
-            kick_thread(thread, self.signal);
-        }
+        self.runner.retire();
+        self.take_pending_kick();
     }
 }
 

@@ -1,83 +1,46 @@
-//! A KVM VM: its memory slots, irqchip, interrupt lines and doorbells.
+//! A KVM VM: its memory slots, interrupt lines and doorbells.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 
-use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region};
 use kvm_ioctls::{IoEventAddress, VmFd};
 
-use super::refused;
+use super::refused::refused;
+use super::slots::MemorySlots;
 use super::vcpu::Vcpu;
-#[cfg(doc)]
-use crate::error::ErrorKind;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::sys::EventFd;
 
-/// A VM as KVM knows it. Its memory stays mapped for as long as it lives.
+/// What KVM must share with each vCPU: the structure that tells why it came back, and the page with the data of port I/O.
+const LEAST_SHARED: usize = 2 * 4096;
+
+/// A VM as KVM knows it. Its memory stays mapped for as long as it or one of its vCPUs lives.
 ///
 /// Order matters to its speed: memory before the irqchip (a slot added after it costs milliseconds), the irqchip before
 /// the vCPUs (KVM demands that).
 pub struct KvmVm {
     fd: VmFd,
-    // KVM reaches into it for as long as `fd` and every vCPU lives, so it must not be unmapped earlier.
-    memory: Mutex<Vec<GuestMemory>>,
+    // Behind `fd`, so that it goes last.
+    slots: Arc<MemorySlots>,
 }
 
 impl KvmVm {
-    pub(super) fn new(fd: VmFd) -> Self {
-        Self { fd, memory: Mutex::default() }
-    }
-
-    /// Gives the guest all regions of `memory`, each in a slot of its own.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Kvm`] where a region overlaps one that the guest has already, or lies past what the host's CPU can
-    /// address.
-    pub fn add_memory(&self, memory: &GuestMemory) -> Result<()> {
-        let mut held = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = held.iter().map(|memory| memory.regions().count() as u32).sum::<u32>();
-        held.push(memory.clone());
-        for (slot, region) in (taken..).zip(memory.regions()) {
-            let entry = kvm_userspace_memory_region {
-                slot,
-                flags: 0,
-                guest_phys_addr: region.start.0,
-                memory_size: region.len,
-                userspace_addr: region.host_address,
-            };
-            // SAFETY: the range is a mapping that `memory` owns; `self` holds a handle to it for as long as KVM may use
-            // it, and all access of ours goes through volatile copies, so that the guest's writes race with no reference.
-            unsafe { self.fd.set_user_memory_region(entry) }
-                .map_err(|e| refused(&format!("map guest memory gpa={} len={:#x}", region.start, region.len), e))?;
+    pub(super) fn new(fd: VmFd) -> Result<Self> {
+        let shared = fd.run_size();
+        if shared < LEAST_SHARED {
+            let message = format!("KVM shares {shared} bytes with a vCPU, needed are {LEAST_SHARED}");
+            return Err(Error::new(ErrorKind::KvmUnavailable, message));
         }
-        Ok(())
+        Ok(Self { fd, slots: Arc::default() })
     }
 
-    /// Places the pages that KVM needs for itself on Intel hosts: three at `tss`, one at `identity_map`. Both must lie
-    /// below 4 GiB and outside the guest's memory.
+    /// Gives the guest all regions of `memory`, each in a slot of its own; also while vCPUs run.
     ///
     /// # Errors
-    /// [`ErrorKind::Kvm`] where KVM refuses.
-    pub fn set_kvm_pages(&self, tss: GuestAddress, identity_map: GuestAddress) -> Result<()> {
-        self.fd.set_identity_map_address(identity_map.0).map_err(|e| refused("place its identity map", e))?;
-        self.fd.set_tss_address(tss.0 as usize).map_err(|e| refused("place its TSS", e))
-    }
-
-    /// Makes the in-kernel PIC, IOAPIC and, for each vCPU made afterwards, LAPIC.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Kvm`] where there is one already, or a vCPU.
-    pub fn create_irqchip(&self) -> Result<()> {
-        self.fd.create_irq_chip().map_err(|e| refused("make an irqchip", e))
-    }
-
-    /// Makes the in-kernel programmable interval timer, which also answers port 0x61.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Kvm`] where there is no irqchip yet.
-    pub fn create_pit(&self) -> Result<()> {
-        let config = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
-        self.fd.create_pit2(config).map_err(|e| refused("make an interval timer", e))
+    /// [`ErrorKind::Kvm`] if a region overlaps one that the guest has already, or lies past what the host's CPU can
+    /// address. The guest gets none of the regions then.
+    pub fn add_memory(&self, memory: &GuestMemory) -> Result<()> {
+        self.slots.add(&self.fd, memory)
     }
 
     /// Makes a vCPU; `index` is also its LAPIC identifier. It belongs to the thread that runs it first.
@@ -86,8 +49,7 @@ impl KvmVm {
     /// [`ErrorKind::Kvm`] where there is one with this index, or the host allows no more.
     pub fn create_vcpu(&self, index: u32) -> Result<Vcpu> {
         let fd = self.fd.create_vcpu(index.into()).map_err(|e| refused(&format!("make vCPU {index}"), e))?;
-        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(Vcpu::new(fd, index, memory))
+        Vcpu::new(fd, index, self.slots.clone())
     }
 
     /// From now on each signal of `event` is an edge on interrupt line `gsi`, without an exit or a system call of ours.
@@ -114,6 +76,10 @@ impl KvmVm {
     /// [`ErrorKind::Kvm`] where there is no irqchip or no such line.
     pub fn set_irq_line(&self, gsi: u32, active: bool) -> Result<()> {
         self.fd.set_irq_line(gsi, active).map_err(|e| refused(&format!("set interrupt line gsi={gsi}"), e))
+    }
+
+    pub(super) fn fd(&self) -> &VmFd {
+        &self.fd
     }
 
     /// How many vCPUs KVM allows in one VM.

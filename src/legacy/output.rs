@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
-use crate::sys::EventFd;
+use crate::sys::{EventFd, lock};
 
 /// Some hundred screens of text; what a guest writes in a tenth of a second.
 const CAPACITY: usize = 64 << 10;
@@ -168,7 +168,7 @@ impl OutputBuffer {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.state)
     }
 }
 

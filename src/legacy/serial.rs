@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use vm_superio::Trigger;
 use vm_superio::serial::{Serial as Uart, SerialEvents};
@@ -10,7 +10,7 @@ use vm_superio::serial::{Serial as Uart, SerialEvents};
 use super::output::OutputBuffer;
 use crate::bus::BusDevice;
 use crate::error::Result;
-use crate::sys::EventFd;
+use crate::sys::{EventFd, lock};
 
 /// Register offsets (PC16550D data sheet, table II).
 const INTERRUPT_ENABLE: u8 = 1;
@@ -107,7 +107,7 @@ impl Serial {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

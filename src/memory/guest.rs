@@ -8,7 +8,8 @@ use vm_memory::{
 use zerocopy::{Immutable, IntoBytes};
 
 use super::address::GuestAddress;
-use super::mapping::map;
+use super::mapping::{cannot_provide, map};
+use super::preallocate::{may_be_refused_later, overcommit, take_all};
 use crate::config::{MemoryBacking, PageSize};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -35,7 +36,7 @@ pub struct GuestMemory {
 }
 
 /// One contiguous range of the guest's RAM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryRegion {
     /// Where the guest sees its first byte.
@@ -44,6 +45,14 @@ pub struct MemoryRegion {
     pub len: u64,
     /// Where we see its first byte; leaves this crate only for KVM.
     pub(crate) host_address: u64,
+}
+
+// The host's address is not for logs.
+impl std::fmt::Debug for MemoryRegion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { start, len, .. } = self;
+        write!(f, "MemoryRegion(gpa={start} len={len:#x})")
+    }
 }
 
 impl GuestMemory {
@@ -57,6 +66,9 @@ impl GuestMemory {
     }
 
     /// Maps memory from where `backing` says, on pages of the given size. Errors as for [`anonymous`](Self::anonymous).
+    ///
+    /// On a host that overcommits no memory (`vm.overcommit_memory` is 2), memory on memfd is
+    /// [preallocated](Self::preallocate): such a host may run out of it later, and the access would end the process.
     pub fn map(regions: &[(GuestAddress, u64)], backing: MemoryBacking, pages: PageSize) -> Result<Self> {
         let total = regions.iter().fold(0u64, |total, (_, len)| total.saturating_add(*len));
         let mapped = regions.iter().map(|&(start, len)| {
@@ -68,7 +80,24 @@ impl GuestMemory {
             let message = "the guest memory's regions must be at least one, ascending and apart";
             Error::new(ErrorKind::InvalidConfig, message).with_source(cause)
         })?;
-        Ok(Self { regions: Arc::new(regions) })
+        let memory = Self { regions: Arc::new(regions) };
+        if may_be_refused_later(backing, pages, &overcommit()) {
+            memory.preallocate()?;
+        }
+        Ok(memory)
+    }
+
+    /// Takes all of the memory from the host now, rather than page by page when the guest first uses one. What it holds
+    /// stays. Blocks for as long as the host clears pages.
+    ///
+    /// # Errors
+    /// [`ErrorKind::HostMemory`] if the host cannot provide it, or its kernel cannot do this: for private anonymous memory
+    /// that takes Linux 5.14.
+    pub fn preallocate(&self) -> Result<()> {
+        self.regions
+            .iter()
+            .try_for_each(|region| take_all(region))
+            .map_err(|e| cannot_provide(self.size()).with_source(e))
     }
 
     /// The regions in ascending order.
@@ -166,4 +195,47 @@ fn past_the_end(start: GuestAddress, len: u64) -> Error {
 
 fn outside(gpa: GuestAddress, len: usize) -> Error {
     Error::new(ErrorKind::GuestAddress, format!("gpa={gpa} len={len:#x} is not inside the guest's memory"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    const LEN: u64 = 1 << 20;
+
+    #[test]
+    fn preallocated_anonymous_memory_is_present_and_keeps_what_it_holds() {
+        let memory = GuestMemory::anonymous(&[(GuestAddress(0), LEN), (GuestAddress(2 * LEN), LEN)]).unwrap();
+        memory.write(GuestAddress(2 * LEN), b"kept").unwrap();
+        memory.preallocate().unwrap();
+        memory.preallocate().unwrap();
+        let mut bytes = [0; 4];
+        memory.read(GuestAddress(2 * LEN), &mut bytes).unwrap();
+        assert_eq!(&bytes, b"kept");
+        for region in memory.regions() {
+            assert_eq!(present(&region), LEN / 4096, "{region:?}");
+        }
+    }
+
+    #[test]
+    fn preallocated_memory_on_memfd_has_all_its_storage() {
+        let regions = [(GuestAddress(0), LEN), (GuestAddress(2 * LEN), LEN)];
+        let memory = GuestMemory::map(&regions, MemoryBacking::Memfd, PageSize::Default).unwrap();
+        memory.preallocate().unwrap();
+        for region in memory.regions.iter() {
+            let file = region.file_offset().unwrap().file().metadata().unwrap();
+            assert_eq!((file.len(), file.blocks() * 512), (LEN, LEN));
+        }
+    }
+
+    /// How many pages of a region are in memory, as `/proc/self/pagemap` says: bit 63 of each page's 8 bytes.
+    fn present(region: &MemoryRegion) -> u64 {
+        use std::os::unix::fs::FileExt;
+        let mut entries = vec![0; (region.len / 4096 * 8) as usize];
+        let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap();
+        pagemap.read_exact_at(&mut entries, region.host_address / 4096 * 8).unwrap();
+        entries.chunks(8).filter(|entry| entry[7] & 0x80 != 0).count() as u64
+    }
 }

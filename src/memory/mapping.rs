@@ -32,7 +32,8 @@ pub(super) fn map(size: usize, total: u64, backing: MemoryBacking, pages: PageSi
 
 /// Advice only: where the host does not take it, the guest still runs.
 fn advise(region: &MmapRegion, advice: libc::c_int) {
-    // SAFETY: the range is exactly one mapping of ours, and none of the advice given here changes what it holds.
+    // SAFETY: the range is exactly one mapping, which `region` owns and keeps, and none of the advice given here changes what
+    // it holds.
     unsafe { libc::madvise(region.as_ptr().cast(), region.size(), advice) };
 }
 
@@ -76,18 +77,24 @@ fn sealed_memfd(size: usize, pages: PageSize) -> io::Result<File> {
 }
 
 fn refused(total: u64, pages: PageSize, cause: Cause) -> Error {
-    let mib = total >> 20;
-    let message = match pages {
-        PageSize::Huge2Mib => format!(
-            "the host has no {mib} MiB of free 2 MiB pages for the guest ({} needed; /proc/sys/vm/nr_hugepages sets how \
-             many there are)",
-            total.div_ceil(2 << 20)
-        ),
-        PageSize::Default | PageSize::Transparent => {
-            format!("the host cannot provide {mib} MiB of memory for the guest")
+    let error = match pages {
+        PageSize::Huge2Mib => {
+            let (mib, count) = (total >> 20, total.div_ceil(2 << 20));
+            let message = format!(
+                "the host has no {mib} MiB of free 2 MiB pages for the guest ({count} needed; /proc/sys/vm/nr_hugepages \
+                 sets how many there are)"
+            );
+            Error::new(ErrorKind::HostMemory, message)
         }
+        PageSize::Default | PageSize::Transparent => cannot_provide(total),
     };
-    Error::new(ErrorKind::HostMemory, message).with_source(cause)
+    error.with_source(cause)
+}
+
+/// The error for a guest that would get `total` bytes in all.
+pub(super) fn cannot_provide(total: u64) -> Error {
+    let message = format!("the host cannot provide {} MiB of memory for the guest", total >> 20);
+    Error::new(ErrorKind::HostMemory, message)
 }
 
 #[cfg(test)]

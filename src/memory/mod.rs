@@ -3,7 +3,7 @@
 //! The guest may change any byte at any time, so no reference to its memory ever leaves this room: callers copy bytes in
 //! and out by guest physical address, or hand whole ranges to the kernel for I/O. Where the RAM lies in the guest's
 //! address space is not decided here but by `arch`.
-#![allow(unsafe_code, reason = "hands guest ranges to the kernel for scatter-gather I/O")]
+#![allow(unsafe_code, reason = "maps guest memory and hands ranges of it to the kernel for scatter-gather I/O")]
 
 mod address;
 mod buffer;
@@ -11,6 +11,7 @@ mod guest;
 mod host;
 mod lease;
 mod mapping;
+mod preallocate;
 mod ranges;
 mod transfer;
 

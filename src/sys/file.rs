@@ -82,6 +82,23 @@ pub(crate) fn zero_range(file: &File, offset: u64, len: u64, mode: ZeroMode) -> 
     }
 }
 
+/// Gives `len` bytes from `offset` on storage, so that no write to them can find none. Blocks for as long as that takes; what
+/// they hold stays.
+///
+/// # Errors
+/// `StorageFull` or `OutOfMemory` if there is not enough, and then none is taken; whatever else the file system answers.
+pub(crate) fn allocate(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let invalid = |_| io::Error::from_raw_os_error(libc::EINVAL);
+    let (offset, len) = (i64::try_from(offset).map_err(invalid)?, i64::try_from(len).map_err(invalid)?);
+    loop {
+        // SAFETY: the descriptor is open, and the call takes plain numbers.
+        match check(unsafe { libc::fallocate64(file.as_raw_fd(), 0, offset, len) }) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
 /// A file without a name that lives in memory; all its bytes are zero.
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) fn anonymous_file(len: u64) -> io::Result<File> {

@@ -1,11 +1,17 @@
-//! The only raw calls to the host's C library: each file wraps one thing and owns its descriptor or mapping.
+//! What the host offers and the standard library does not: each file wraps one thing, and owns its descriptor.
 //!
-//! Nothing here knows of virtual machines. Every room above uses it instead of `libc`.
+//! Nothing here knows of virtual machines. Rooms above use it instead of `libc`, but for `memory`, which maps the guest's RAM
+//! and hands it to the kernel, and `kvm`, which talks to KVM.
+//!
+//! Where a safety note says that a descriptor is open, the `File`, `OwnedFd` or `BorrowedFd` that it is taken from keeps it
+//! open for the call; none is kept as a number. Pointers that are passed lead to values of the calling function, which
+//! outlive the call, and the kernel keeps none of them.
 #![allow(unsafe_code, reason = "wraps system calls that have no safe interface")]
 
 mod epoll;
 mod eventfd;
 mod file;
+mod lock;
 mod random;
 mod signal;
 mod stream;
@@ -16,8 +22,10 @@ pub(crate) use epoll::{Epoll, Ready, Watch};
 pub use eventfd::EventFd;
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) use file::anonymous_file;
-pub(crate) use file::{ZeroMode, is_open, is_writable, open_disk, try_lock, unlock, zero_range};
+pub(crate) use file::{ZeroMode, allocate, is_open, is_writable, open_disk, try_lock, unlock, zero_range};
+pub(crate) use lock::lock;
 pub(crate) use random::random_bytes;
+pub use signal::DEFAULT_KICK_SIGNAL;
 pub(crate) use signal::{KickSignal, SignalSet};
 pub(crate) use stream::{InputStream, OutputStream};
 pub use tap::Offloads;

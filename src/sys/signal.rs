@@ -2,10 +2,13 @@
 //!
 //! Our threads block every signal. Only while KVM runs the guest is the kick signal let through, by the mask that KVM
 //! installs for that time. A pending signal then makes `KVM_RUN` return `EINTR`, and since it is blocked again before
-//! user code runs, it is never delivered: no handler is needed and none of the host program's is called.
+//! user code runs, it is never delivered: no handler is needed and none of the host program's is called. The kernel looks
+//! for a default action that ends the process in the mask from before too, so it finds none.
 
 use std::mem::MaybeUninit;
 use std::ptr;
+
+use crate::error::{Error, ErrorKind, Result};
 
 /// A set of signals in the C library's form.
 #[derive(Clone, Copy)]
@@ -52,15 +55,52 @@ impl SignalSet {
     }
 }
 
-/// The real-time signal that kicks vCPU threads. No handler is installed for it.
+/// The signal that kicks vCPU threads out of the guest unless another one is chosen: SIGSTKFLT, 16.
+///
+/// The kernel never sends it, and no runtime that we know of uses it, unlike SIGUSR1 and SIGUSR2 (programs, the JVM), SIGURG
+/// (Go), SIGPROF and SIGVTALRM (profilers), SIGPWR and SIGXCPU (garbage collectors), or SIGIO and SIGALRM (timers and I/O).
+pub const DEFAULT_KICK_SIGNAL: i32 = libc::SIGSTKFLT;
+
+/// Standard signals end here. From 32 on they are real-time ones.
+const LAST_STANDARD: i32 = 31;
+
+/// The signal that kicks vCPU threads. No handler is installed for it.
+///
+/// A standard one: of those at most one is pending, and more add nothing. A real-time signal is queued, and lost once this
+/// user has as many pending as RLIMIT_SIGPENDING allows, whichever process they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KickSignal(i32);
 
+impl Default for KickSignal {
+    fn default() -> Self {
+        Self(DEFAULT_KICK_SIGNAL)
+    }
+}
+
 impl KickSignal {
-    /// Not one at either end of the real-time signals, where programs begin to count. It is only ever sent to our own
-    /// threads, but one that the host program sends to its whole process could end there too.
-    pub(crate) fn new() -> Self {
-        Self(libc::SIGRTMAX() - 7)
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for a number that is no standard signal, or one that cannot be used so.
+    pub(crate) fn new(number: i32) -> Result<Self> {
+        let why = match number {
+            i32::MIN..=0 | 32.. => "is not a standard signal",
+            libc::SIGKILL | libc::SIGSTOP => "cannot be blocked",
+            libc::SIGILL
+            | libc::SIGTRAP
+            | libc::SIGABRT
+            | libc::SIGBUS
+            | libc::SIGFPE
+            | libc::SIGSEGV
+            | libc::SIGSYS => "tells of a fault",
+            libc::SIGCONT | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU => {
+                "stops or continues the process, whichever thread it is sent to"
+            }
+            _ => return Ok(Self(number)),
+        };
+        let message = format!(
+            "signal {number} was asked for to kick vCPUs, but {why}; allowed are 1 to {LAST_STANDARD} but for 4 to 9, 11, \
+             18 to 22 and 31"
+        );
+        Err(Error::new(ErrorKind::InvalidConfig, message))
     }
 
     /// The mask for KVM to install while the guest runs: everything blocked but the kick.
@@ -72,12 +112,37 @@ impl KickSignal {
     pub(crate) fn take_pending(self) {
         let set = SignalSet::only(self.0);
         let no_wait = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the pointers are valid for the call, and a null pointer for the details is allowed. One call is
-        // enough for each kick: a second one queued behind it costs one more return from the guest, no more.
+        // SAFETY: the pointers are valid for the call, and a null pointer for the details is allowed.
         unsafe { libc::sigtimedwait(&set.0, ptr::null_mut(), &no_wait) };
     }
 
     pub(crate) fn number(self) -> i32 {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_that_cannot_kick_are_refused_and_the_message_lists_the_others() {
+        let allowed: Vec<_> = (-1..70).filter(|number| KickSignal::new(*number).is_ok()).collect();
+        let refused = |number: i32| matches!(number, 4..=9 | 11 | 18..=22 | 31);
+        assert_eq!(allowed, (1..=31).filter(|number| !refused(*number)).collect::<Vec<_>>());
+        let error = KickSignal::new(libc::SIGSEGV).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(
+            error.to_string().starts_with("signal 11 was asked for to kick vCPUs, but tells of a fault"),
+            "{error}"
+        );
+        assert!(KickSignal::new(i32::MIN).is_err() && KickSignal::new(i32::MAX).is_err());
+    }
+
+    #[test]
+    fn only_the_kick_passes_while_the_guest_runs() {
+        let mask = KickSignal::new(libc::SIGUSR2).unwrap().mask_while_running();
+        // The C library keeps 32 and 33 for itself.
+        assert_eq!(!mask & !(0b11 << 31), 1 << (libc::SIGUSR2 - 1));
     }
 }

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::control::Control;
-use super::handle::Vm;
-use super::machine::{Machine, Parts};
+use super::devices::{Devices, Parts};
+use super::lifecycle::Lifecycle;
+use super::vm::Vm;
 use crate::arch;
 use crate::block::{Disk, Identity};
+use crate::board::Board;
 use crate::config::{Boot, MemoryConfig, check_vcpus};
 use crate::console::Console;
 use crate::error::{Error, ErrorKind, Result};
@@ -15,6 +16,7 @@ use crate::event::{IoThread, Placement};
 use crate::kvm::{Kvm, KvmVm, Vcpu};
 use crate::memory::GuestMemory;
 use crate::net::Nic;
+use crate::sys::{DEFAULT_KICK_SIGNAL, KickSignal};
 use crate::virtio::VirtioDevice;
 
 /// Describes a VM; see [`Vm`] for an example.
@@ -29,10 +31,18 @@ pub struct VmBuilder {
     devices: Vec<(Box<dyn VirtioDevice>, Placement)>,
     console: Console,
     io_thread: Option<IoThread>,
+    kick_signal: i32,
+}
+
+impl Vm {
+    /// Begins the description of a VM.
+    pub fn builder() -> VmBuilder {
+        VmBuilder::new()
+    }
 }
 
 impl VmBuilder {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self {
             vcpus: 1,
             memory: MemoryConfig::mib(128),
@@ -42,6 +52,7 @@ impl VmBuilder {
             devices: Vec::new(),
             console: Console::none(),
             io_thread: None,
+            kick_signal: DEFAULT_KICK_SIGNAL,
         }
     }
 
@@ -114,6 +125,19 @@ impl VmBuilder {
         self
     }
 
+    /// The signal by which vCPU threads are made to leave the guest: a standard one, 1 to 31, but for those that tell of a
+    /// fault, stop or continue the process, or cannot be blocked. The default is
+    /// [`DEFAULT_KICK_SIGNAL`](crate::DEFAULT_KICK_SIGNAL).
+    ///
+    /// It is only sent to the VM's own threads, which block it except inside `KVM_RUN`, so that it is never delivered:
+    /// whether the host program handles or ignores it makes no difference. Choose one that is not sent to the process as a
+    /// whole while VMs run, because a vCPU thread may take it in place of the thread that it was meant for.
+    #[must_use]
+    pub fn kick_signal(mut self, signal: i32) -> Self {
+        self.kick_signal = signal;
+        self
+    }
+
     /// Checks the description and makes the VM, which is [`Ready`](crate::Status::Ready) then: the kernel is loaded, every
     /// device is there, nothing runs. Takes as long as reading the kernel and the initrd does.
     ///
@@ -124,26 +148,25 @@ impl VmBuilder {
             Error::new(ErrorKind::InvalidConfig, "no kernel was given; VmBuilder::boot says what the guest starts with")
         })?;
         check_vcpus(self.vcpus)?;
+        let kick = KickSignal::new(self.kick_signal)?;
         self.memory.validate()?;
         self.check_device_count()?;
         self.check_disks_are_apart()?;
 
         let kvm = Kvm::open()?;
-        let supported = kvm.supported_cpuid()?;
-        arch::check_memory_size(self.memory.bytes(), &supported)?;
-        let memory =
-            GuestMemory::map(&arch::memory_layout(self.memory.bytes()), self.memory.backing, self.memory.pages)?;
-        let vm = kvm.create_vm()?;
-        let vcpus = make_vcpus(&vm, &memory, self.vcpus)?;
-        let control = Arc::new(Control::new(vcpus.iter().map(Vcpu::kicker).collect())?);
-        let slots: Vec<_> = (0..self.device_count()).map(arch::mmio_device).collect();
-        let platform = arch::Platform { vcpus: self.vcpus, devices: &slots };
-        let entry = arch::load(&memory, boot, &platform)?;
-        for vcpu in &vcpus {
-            arch::setup_vcpu(vcpu, &supported, self.vcpus, &entry)?;
+        let board = Board::new(&kvm, self.vcpus, self.memory.bytes())?;
+        let memory = GuestMemory::map(&board.memory_layout(), self.memory.backing, self.memory.pages)?;
+        if self.memory.prealloc {
+            memory.preallocate()?;
         }
-        let machine = Machine::assemble(vm, &memory, &control, self.into_parts()?)?;
-        Ok(Vm::new(control, machine, vcpus))
+        let vm = kvm.create_vm()?;
+        check_host_takes(self.vcpus, &vm)?;
+        let mut vcpus = board.populate(&vm, &memory)?;
+        vcpus.iter_mut().for_each(|vcpu| vcpu.kick_by(kick));
+        let lifecycle = Arc::new(Lifecycle::new(vcpus.iter().map(Vcpu::kicker).collect())?);
+        board.load(&memory, boot, self.device_count(), &vcpus)?;
+        let devices = Devices::assemble(&board, vm, &memory, &lifecycle, self.into_parts()?)?;
+        Ok(Vm::new(lifecycle, devices, vcpus))
     }
 
     /// Turns what a user gave into devices, in the order in which the guest finds them.
@@ -192,16 +215,11 @@ impl VmBuilder {
     }
 }
 
-/// Memory before the irqchip, the irqchip before the vCPUs: see [`KvmVm`].
-fn make_vcpus(vm: &KvmVm, memory: &GuestMemory, vcpus: u32) -> Result<Vec<Vcpu>> {
+fn check_host_takes(vcpus: u32, vm: &KvmVm) -> Result<()> {
     let most = vm.max_vcpus();
-    if vcpus > most {
-        let message = format!("{vcpus} vCPUs were asked for, allowed are {most} by this host's KVM");
-        return Err(Error::new(ErrorKind::InvalidConfig, message));
+    if vcpus <= most {
+        return Ok(());
     }
-    vm.add_memory(memory)?;
-    vm.set_kvm_pages(arch::KVM_TSS, arch::KVM_IDENTITY_MAP)?;
-    vm.create_irqchip()?;
-    vm.create_pit()?;
-    (0..vcpus).map(|index| vm.create_vcpu(index)).collect()
+    let message = format!("{vcpus} vCPUs were asked for, allowed are {most} by this host's KVM");
+    Err(Error::new(ErrorKind::InvalidConfig, message))
 }

@@ -1,5 +1,6 @@
 //! How a VM ended, and what it is doing before that.
 
+use crate::board::ResetCause;
 use crate::error::Error;
 
 /// Why the VM ended.
@@ -15,20 +16,6 @@ pub enum Exit {
     Stopped,
     /// The guest did something that cannot be served, or the host failed.
     Failed(Error),
-}
-
-/// By which way the guest asked for a restart. A kernel chooses one of these for `reboot` and for a panic alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ResetCause {
-    /// The reset register that the ACPI tables name.
-    Acpi,
-    /// The reset line of the keyboard controller (port 0x64).
-    KeyboardController,
-    /// A triple fault: by `reboot=t`, or by a guest that lost its way.
-    TripleFault,
-    /// A request to KVM itself.
-    SystemEvent,
 }
 
 /// What a VM is doing.

@@ -1,12 +1,14 @@
-//! A whole machine: its builder, its handle, the threads of its vCPUs, and the order in which it starts and ends.
+//! A whole VM: its builder, what a host program keeps of it, the threads of its vCPUs, and the order in which it starts and
+//! ends.
 
 mod builder;
-mod control;
+mod devices;
 mod exit;
-mod handle;
-mod machine;
+mod lifecycle;
 mod vcpu;
+#[allow(clippy::module_inception, reason = "named after the type that it holds, as in `kvm`")]
+mod vm;
 
 pub use builder::VmBuilder;
-pub use exit::{Exit, ResetCause, Status};
-pub use handle::Vm;
+pub use exit::{Exit, Status};
+pub use vm::Vm;

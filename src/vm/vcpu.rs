@@ -3,60 +3,54 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::control::{Control, Step};
-use super::exit::{Exit, ResetCause};
-use crate::bus::Bus;
+use super::exit::Exit;
+use super::lifecycle::{Lifecycle, NextMove};
+use crate::board::{Buses, ResetCause};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::{SystemEvent, Vcpu, VcpuExit};
 use crate::sys;
-
-/// Everything that a guest's access outside its RAM can reach.
-pub(super) struct Buses {
-    pub(super) pio: Bus,
-    pub(super) mmio: Bus,
-}
 
 /// Starts the thread. `on_last` runs on the thread of the vCPU that is the last to leave the guest.
 pub(super) fn spawn(
     vcpu: Vcpu,
     buses: Arc<Buses>,
-    control: Arc<Control>,
+    lifecycle: Arc<Lifecycle>,
     on_last: Arc<dyn Fn() + Send + Sync>,
 ) -> Result<sys::ThreadHandle> {
     sys::spawn(&format!("vmcell-vcpu{}", vcpu.index()), move || {
         let mut vcpu = vcpu;
-        let body = AssertUnwindSafe(|| run(&mut vcpu, &buses, &control));
+        let body = AssertUnwindSafe(|| run(&mut vcpu, &buses, &lifecycle));
         if let Err(error) = catch_unwind(body).unwrap_or_else(|_| Err(panicked(vcpu.index()))) {
-            control.end(Exit::Failed(error));
+            lifecycle.end(Exit::Failed(error));
         }
         drop(vcpu);
-        if control.is_last_vcpu() {
+        if lifecycle.is_last_vcpu() {
             let _ = catch_unwind(AssertUnwindSafe(|| on_last()));
         }
         // Devices that the buses hold may be the last owners of something; let them go before the VM counts as ended.
         drop((buses, on_last));
-        control.vcpu_finished();
+        lifecycle.vcpu_finished();
     })
 }
 
-fn run(vcpu: &mut Vcpu, buses: &Buses, control: &Control) -> Result<()> {
+fn run(vcpu: &mut Vcpu, buses: &Buses, lifecycle: &Lifecycle) -> Result<()> {
     // Before the goal is looked at for the first time: a kick that comes after that look must find this thread.
     vcpu.bind_to_this_thread()?;
     loop {
-        let step = control.next_step();
-        let exit = match step {
-            Step::Run => vcpu.run()?,
-            Step::Park => vcpu.finish_access()?,
-            Step::Finish => return Ok(()),
+        let next = lifecycle.next_move();
+        let exit = match next {
+            NextMove::Run => vcpu.run()?,
+            NextMove::Park => vcpu.finish_access()?,
+            NextMove::Finish => return Ok(()),
         };
-        if step == Step::Park && matches!(exit, VcpuExit::Interrupted) {
-            control.park();
+        if next == NextMove::Park && matches!(exit, VcpuExit::Interrupted) {
+            lifecycle.park();
             vcpu.note_pause();
             continue;
         }
         let served = serve(exit, buses);
         if let Some(exit) = served.map_err(|error| located(error, vcpu))? {
-            control.end(exit);
+            lifecycle.end(exit);
         }
     }
 }
@@ -114,8 +108,8 @@ fn failed(what: String) -> Error {
 
 /// Adds where the guest was.
 fn located(error: Error, vcpu: &Vcpu) -> Error {
-    match vcpu.registers() {
-        Ok(registers) => error.with_source(format!("vCPU {} was at rip={:#x}", vcpu.index(), registers.rip)),
+    match vcpu.program_counter() {
+        Ok(address) => error.with_source(format!("vCPU {} was at address {address:#x}", vcpu.index())),
         Err(_) => error,
     }
 }

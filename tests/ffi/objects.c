@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -79,6 +80,8 @@ static void config_is_refused(int32_t number, vmcell_config *config, const char 
     FAILS_SAYING(number, why, vmcell_config_set_initrd(config, NULL, &e));
     FAILS_SAYING(number, why, vmcell_config_set_cmdline(config, "", &e));
     FAILS_SAYING(number, why, vmcell_config_set_protocol(config, VMCELL_PROTOCOL_AUTO, &e));
+    FAILS_SAYING(number, why, vmcell_config_set_prealloc(config, 1, &e));
+    FAILS_SAYING(number, why, vmcell_config_set_kick_signal(config, VMCELL_KICK_SIGNAL_DEFAULT, &e));
     FAILS_SAYING(number, why, vmcell_config_set_discovery(config, VMCELL_DISCOVERY_ACPI, &e));
     vmcell_console *console;
     OK(vmcell_console_new_none(&console, &e));
@@ -112,6 +115,10 @@ void test_config(void) {
     FAILS_SAYING(VMCELL_ERROR_NOT_UTF8, "from byte 3 on", vmcell_config_set_cmdline(config, "abc" NOT_UTF8, &e));
     OK(vmcell_config_set_protocol(config, VMCELL_PROTOCOL_PVH, &e));
     FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "protocol is 3", vmcell_config_set_protocol(config, 3, &e));
+    OK(vmcell_config_set_prealloc(config, 1, &e));
+    OK(vmcell_config_set_prealloc(config, 0, &e));
+    OK(vmcell_config_set_kick_signal(config, SIGUSR2, &e));
+    OK(vmcell_config_set_kick_signal(config, VMCELL_KICK_SIGNAL_DEFAULT, &e));
     OK(vmcell_config_set_discovery(config, VMCELL_DISCOVERY_CMDLINE, &e));
     FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "discovery is 77", vmcell_config_set_discovery(config, 77, &e));
 

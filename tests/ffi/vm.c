@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <unistd.h>
 
 enum { LONG_MS = 30000 };
@@ -78,6 +79,12 @@ static void test_refused_configurations(const char *folder) {
     config = config_of(in(folder, "spin"));
     OK(vmcell_config_set_vcpus(config, 65, &e));
     FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "65 vCPUs", vmcell_vm_new(config, &vm, &e));
+    static const int32_t BAD_SIGNALS[] = {INT32_MIN, -1, 0, SIGKILL, SIGSEGV, SIGCONT, 32, 64, INT32_MAX};
+    for (size_t i = 0; i < sizeof BAD_SIGNALS / sizeof *BAD_SIGNALS; i++) {
+        config = config_of(in(folder, "spin"));
+        OK(vmcell_config_set_kick_signal(config, BAD_SIGNALS[i], &e));
+        FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "allowed are 1 to 31", vmcell_vm_new(config, &vm, &e));
+    }
     config = config_of(in(folder, "spin"));
     OK(vmcell_config_set_memory(config, UINT64_MAX, VMCELL_MEMORY_ANONYMOUS, VMCELL_PAGES_DEFAULT, &e));
     FAILS(VMCELL_ERROR_INVALID_CONFIG, vmcell_vm_new(config, &vm, &e));
@@ -100,6 +107,8 @@ static void test_life(const char *folder) {
     vmcell_error *failure = NULL;
     vmcell_config *config = config_of(in(folder, "spin"));
     OK(vmcell_config_set_vcpus(config, 2, &e));
+    OK(vmcell_config_set_kick_signal(config, SIGUSR1, &e));
+    OK(vmcell_config_set_prealloc(config, 1, &e));
     vmcell_vm *vm = vm_of(config);
     CHECK(vmcell_config_free(config) == VMCELL_ERROR_BAD_HANDLE);
     CHECK(status_of(vm) == VMCELL_STATUS_READY);

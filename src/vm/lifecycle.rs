@@ -1,7 +1,8 @@
-//! What the handle and the vCPU threads agree on: the goal, who has reached it, and how the VM ended.
+//! The life of a VM from its start to its end: the goal that the host program sets, which vCPU threads have reached it, and
+//! how the VM ended.
 //!
-//! The goal only moves as the drawing shows; `Stop` is final. A change kicks every vCPU, so that each thread sees it
-//! before it runs another instruction of the guest.
+//! The goal only moves as the drawing shows; `Stop` is final. A change kicks the vCPUs that may be in the guest, so that each
+//! thread sees it before it runs another instruction of the guest.
 //!
 //! ```text
 //! Ready ──start──▶ Run ◀──resume/pause──▶ Pause
@@ -15,12 +16,9 @@ use std::time::{Duration, Instant};
 use super::exit::{Exit, Status};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::VcpuKicker;
-use crate::sys::EventFd;
+use crate::sys::{EventFd, lock};
 
-/// How long a vCPU may take to leave the guest before it is kicked again.
-const KICK_AGAIN: Duration = Duration::from_millis(10);
-
-pub(super) struct Control {
+pub(super) struct Lifecycle {
     state: Mutex<State>,
     changed: Condvar,
     /// Whether the goal is anything but `Run`: read before each entry into the guest.
@@ -49,14 +47,14 @@ enum Goal {
 
 /// What a vCPU thread does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum NextMove {
     Run,
-    /// Paused: leave the vCPU whole, then [`Control::park`].
+    /// Paused: leave the vCPU whole, then [`Lifecycle::park`].
     Park,
     Finish,
 }
 
-impl Control {
+impl Lifecycle {
     pub(super) fn new(kickers: Vec<VcpuKicker>) -> Result<Self> {
         let state = State { goal: Goal::Ready, active: 0, alive: 0, exit: None };
         Ok(Self {
@@ -139,29 +137,23 @@ impl Control {
         }
     }
 
-    /// Waits for a change, at most for `limit`. Where vCPUs are on their way out of the guest, they are kicked again now and
-    /// then: the host bounds how many signals may be pending, and drops those beyond.
+    /// Waits for a change, at most for `limit`.
     fn wait_for_change<'a>(&self, state: MutexGuard<'a, State>, limit: Option<Duration>) -> MutexGuard<'a, State> {
-        let limit = if state.wants_vcpus_out() { Some(limit.unwrap_or(KICK_AGAIN).min(KICK_AGAIN)) } else { limit };
-        let state = match limit {
-            None => return self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+        match limit {
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             Some(limit) => self.changed.wait_timeout(state, limit).unwrap_or_else(PoisonError::into_inner).0,
-        };
-        if state.wants_vcpus_out() {
-            self.kickers.iter().for_each(VcpuKicker::kick);
         }
-        state
     }
 
     /// What a vCPU thread does next. Costs one atomic load while the guest runs.
-    pub(super) fn next_step(&self) -> Step {
+    pub(super) fn next_move(&self) -> NextMove {
         if !self.interrupted.load(Ordering::Acquire) {
-            return Step::Run;
+            return NextMove::Run;
         }
         match self.state().goal {
-            Goal::Run => Step::Run,
-            Goal::Ready | Goal::Pause => Step::Park,
-            Goal::Stop => Step::Finish,
+            Goal::Run => NextMove::Run,
+            Goal::Ready | Goal::Pause => NextMove::Park,
+            Goal::Stop => NextMove::Finish,
         }
     }
 
@@ -203,21 +195,18 @@ impl Control {
         state.goal = goal;
         self.interrupted.store(goal != Goal::Run, Ordering::Release);
         self.changed.notify_all();
-        if goal != Goal::Run {
+        // Parked threads are not in the guest, and look at the goal before they enter it.
+        if goal != Goal::Run && state.active > 0 {
             self.kickers.iter().for_each(VcpuKicker::kick);
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
 impl State {
-    fn wants_vcpus_out(&self) -> bool {
-        matches!(self.goal, Goal::Pause | Goal::Stop) && self.active > 0
-    }
-
     fn expect(&self, call: &str, allowed: &[Goal]) -> Result<()> {
         if allowed.contains(&self.goal) {
             return Ok(());

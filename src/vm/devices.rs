@@ -1,19 +1,19 @@
-//! The parts of one VM around its vCPUs, and how they are put together and taken apart.
+//! The devices of one VM: how they are connected, stood still, and let go.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::control::Control;
-use super::exit::{Exit, ResetCause};
-use super::vcpu::Buses;
+use super::exit::Exit;
+use super::lifecycle::Lifecycle;
 use crate::arch;
+use crate::board::{Board, Buses, PowerEvent, SerialPort};
 use crate::bus::Bus;
 use crate::console::Console;
 use crate::error::Result;
 use crate::event::{IoThread, Membership, Placement};
 use crate::kvm::KvmVm;
-use crate::legacy::{Cmos, I8042, OutputBuffer, Power, PowerRequest, PowerValues, Serial};
 use crate::memory::{GuestAddress, GuestMemory};
+use crate::sys::lock;
 use crate::virtio::{MmioTransport, VirtioDevice, spec};
 
 /// What the builder hands over.
@@ -24,22 +24,25 @@ pub(super) struct Parts {
     pub(super) io_thread: IoThread,
 }
 
-pub(super) struct Machine {
+pub(super) struct Devices {
     buses: Arc<Buses>,
     transports: Vec<Arc<MmioTransport>>,
-    serial: Arc<Serial>,
-    output: OutputBuffer,
+    port: SerialPort,
     console: Mutex<Option<Membership>>,
     /// Interrupt lines and doorbells are connected for as long as this lives.
     _vm: KvmVm,
 }
 
-impl Machine {
-    pub(super) fn assemble(vm: KvmVm, memory: &GuestMemory, control: &Arc<Control>, parts: Parts) -> Result<Self> {
-        let output = OutputBuffer::new()?;
-        let serial = Arc::new(Serial::new(output.clone())?);
-        vm.register_irqfd(serial.interrupt(), arch::COM1_GSI)?;
-        let mut mmio = Bus::new();
+impl Devices {
+    pub(super) fn assemble(
+        board: &Board,
+        vm: KvmVm,
+        memory: &GuestMemory,
+        lifecycle: &Arc<Lifecycle>,
+        parts: Parts,
+    ) -> Result<Self> {
+        let (mut buses, ends) = (Buses::default(), lifecycle.clone());
+        let port = board.connect(&vm, &mut buses, move |event| ends.end(exit_by(event)))?;
         let mut transports = Vec::new();
         for (index, (device, placement)) in parts.devices.into_iter().enumerate() {
             let io_thread = match placement {
@@ -48,12 +51,11 @@ impl Machine {
                 Placement::Alone => IoThread::new(&format!("vmcell-io{index}"))?,
             };
             let transport = MmioTransport::new(device, memory.clone(), &io_thread)?;
-            connect(&vm, &mut mmio, arch::mmio_device(index), &transport)?;
+            connect(&vm, &mut buses.mmio, arch::mmio_device(index), &transport)?;
             transports.push(transport);
         }
-        let console = parts.console.connect(&serial, &output, &parts.io_thread)?;
-        let buses = Arc::new(Buses { pio: ports(&serial, control)?, mmio });
-        Ok(Self { buses, transports, serial, output, console: Mutex::new(Some(console)), _vm: vm })
+        let console = parts.console.connect(&port.serial, &port.output, &parts.io_thread)?;
+        Ok(Self { buses: Arc::new(buses), transports, port, console: Mutex::new(Some(console)), _vm: vm })
     }
 
     pub(super) fn buses(&self) -> &Arc<Buses> {
@@ -61,11 +63,11 @@ impl Machine {
     }
 
     pub(super) fn write_console(&self, bytes: &[u8]) -> usize {
-        self.serial.queue_input(bytes)
+        self.port.serial.queue_input(bytes)
     }
 
     pub(super) fn console_dropped(&self) -> u64 {
-        self.output.dropped()
+        self.port.output.dropped()
     }
 
     /// Stands the devices still, one after the other; blocks for as long as a backend does, at most for `limit`. If one of
@@ -87,18 +89,18 @@ impl Machine {
     /// The devices serve no more requests, and nobody waits long for a reader of the console. Never blocks.
     pub(super) fn close(&self) {
         self.transports.iter().for_each(|transport| transport.close());
-        self.output.hurry();
+        self.port.output.hurry();
     }
 
     /// Called once no vCPU runs any more: what the guest wrote last still reaches its reader.
     pub(super) fn guest_has_ended(&self) {
         self.transports.iter().for_each(|transport| transport.close());
-        self.output.wait_drained();
+        self.port.output.wait_drained();
     }
 
     /// Takes the console off the I/O thread; waits for a callback that is running.
     pub(super) fn detach(&self) {
-        drop(self.console.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(lock(&self.console).take());
     }
 }
 
@@ -110,21 +112,9 @@ fn connect(vm: &KvmVm, bus: &mut Bus, slot: arch::MmioSlot, transport: &Arc<Mmio
     (0u32..).zip(transport.doorbells()).try_for_each(|(queue, event)| vm.register_doorbell(event, doorbell, queue))
 }
 
-fn ports(serial: &Arc<Serial>, control: &Arc<Control>) -> Result<Bus> {
-    let mut bus = Bus::new();
-    bus.insert(arch::COM1_PORT.into(), arch::COM1_PORTS.into(), serial.clone())?;
-    let ends = control.clone();
-    let i8042 = I8042::new(move || ends.end(Exit::Reset(ResetCause::KeyboardController)));
-    bus.insert(arch::I8042_PORT.into(), arch::I8042_PORTS.into(), Arc::new(i8042))?;
-    bus.insert(arch::CMOS_PORT.into(), arch::CMOS_PORTS.into(), Arc::new(Cmos))?;
-    let values = PowerValues { soft_off: arch::SLEEP_TYPE_S5, reset: arch::RESET_VALUE };
-    let ends = control.clone();
-    let power = Power::new(values, move |request| {
-        ends.end(match request {
-            PowerRequest::SoftOff => Exit::Shutdown,
-            PowerRequest::Reset => Exit::Reset(ResetCause::Acpi),
-        });
-    });
-    bus.insert(arch::POWER_PORT.into(), arch::POWER_PORTS.into(), Arc::new(power))?;
-    Ok(bus)
+fn exit_by(event: PowerEvent) -> Exit {
+    match event {
+        PowerEvent::Off => Exit::Shutdown,
+        PowerEvent::Reset(cause) => Exit::Reset(cause),
+    }
 }

@@ -1,12 +1,6 @@
-//! The state of an x86_64 vCPU as plain values, and its way to and from KVM.
+//! The state of an x86_64 vCPU as plain values, and their way to and from KVM's types.
 
-use kvm_bindings::{
-    CpuId, Msrs, kvm_cpuid_entry2, kvm_dtable, kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs,
-};
-
-use super::vcpu::Vcpu;
-use super::{refused, system::Kvm};
-use crate::error::{Error, ErrorKind, Result};
+use kvm_bindings::{kvm_cpuid_entry2, kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
 
 /// The general-purpose registers, the instruction pointer and the flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,147 +101,18 @@ pub struct CpuidEntry {
     pub edx: u32,
 }
 
-/// A local interrupt line of the LAPIC (Intel SDM, volume 3, section 11.5.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LocalApicLine {
-    /// LINT0, wired to the PIC's interrupt output on a PC.
-    Lint0,
-    /// LINT1, wired to NMI on a PC.
-    Lint1,
-}
-
-impl Kvm {
-    /// What KVM and the host's CPU can give a guest, leaf by leaf.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Kvm`] where KVM refuses to say.
-    pub fn supported_cpuid(&self) -> Result<Vec<CpuidEntry>> {
-        let cpuid = self
-            .fd()
-            .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
-            .map_err(|e| refused("list the CPUID leaves that it supports", e))?;
-        Ok(cpuid.as_slice().iter().map(CpuidEntry::from_kvm).collect())
-    }
-}
-
-impl Vcpu {
-    /// Reads the general-purpose registers.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Kvm`] where KVM refuses.
-    pub fn registers(&self) -> Result<Registers> {
-        self.fd().get_regs().map(Registers::from_kvm).map_err(|e| refused("read a vCPU's registers", e))
-    }
-
-    /// Sets the general-purpose registers.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Kvm`] where KVM refuses.
-    pub fn set_registers(&self, registers: &Registers) -> Result<()> {
-        self.fd().set_regs(&registers.to_kvm()).map_err(|e| refused("set a vCPU's registers", e))
-    }
-
-    /// Reads segments, descriptor tables and control registers.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Kvm`] where KVM refuses.
-    pub fn special_registers(&self) -> Result<SpecialRegisters> {
-        let sregs = self.fd().get_sregs().map_err(|e| refused("read a vCPU's special registers", e))?;
-        Ok(SpecialRegisters::from_kvm(&sregs))
-    }
-
-    /// Sets segments, descriptor tables and control registers.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Kvm`] where KVM refuses, for instance a control register with reserved bits.
-    pub fn set_special_registers(&self, registers: &SpecialRegisters) -> Result<()> {
-        // What KVM keeps beside these, a pending interrupt, stays as it is.
-        let mut sregs = self.fd().get_sregs().map_err(|e| refused("read a vCPU's special registers", e))?;
-        registers.store(&mut sregs);
-        self.fd().set_sregs(&sregs).map_err(|e| refused("set a vCPU's special registers", e))
-    }
-
-    /// Sets model-specific registers, each as its number and value, in order.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Kvm`] naming the first register that KVM refused; those before it are set.
-    pub fn set_msrs(&self, msrs: &[(u32, u64)]) -> Result<()> {
-        let entries: Vec<_> =
-            msrs.iter().map(|&(index, data)| kvm_msr_entry { index, data, ..Default::default() }).collect();
-        let list = Msrs::from_entries(&entries).map_err(|e| {
-            Error::new(ErrorKind::Kvm, format!("cannot set {} MSRs at once", msrs.len())).with_source(e)
-        })?;
-        let done = self.fd().set_msrs(&list).map_err(|e| refused("set a vCPU's MSRs", e))?;
-        match msrs.get(done) {
-            None => Ok(()),
-            Some((index, value)) => {
-                Err(Error::new(ErrorKind::Kvm, format!("KVM refused the value {value:#x} for MSR {index:#x}")))
-            }
-        }
-    }
-
-    /// Sets what the `cpuid` instruction answers in the guest.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Kvm`] where KVM refuses an entry.
-    pub fn set_cpuid(&self, entries: &[CpuidEntry]) -> Result<()> {
-        let entries: Vec<_> = entries.iter().map(CpuidEntry::to_kvm).collect();
-        let list = CpuId::from_entries(&entries).map_err(|e| {
-            Error::new(ErrorKind::Kvm, format!("cannot set {} CPUID entries at once", entries.len())).with_source(e)
-        })?;
-        self.fd().set_cpuid2(&list).map_err(|e| refused("set a vCPU's CPUID", e))
-    }
-
-    /// Puts the x87 and SSE units into the state that a boot loader leaves them in: all exceptions masked.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Kvm`] where KVM refuses.
-    pub fn reset_fpu(&self) -> Result<()> {
-        // The values of FNINIT and of power-on: Intel SDM, volume 1, sections 8.1.5 and 10.2.3.
-        let fpu = kvm_fpu { fcw: 0x37f, mxcsr: 0x1f80, ..Default::default() };
-        self.fd().set_fpu(&fpu).map_err(|e| refused("set a vCPU's FPU", e))
-    }
-
-    /// Sets the delivery mode of a local interrupt line: 4 is NMI, 7 is ExtINT.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Kvm`] where there is no in-kernel irqchip.
-    pub fn set_lapic_line(&self, line: LocalApicLine, delivery_mode: u8) -> Result<()> {
-        let offset = match line {
-            LocalApicLine::Lint0 => 0x350,
-            LocalApicLine::Lint1 => 0x360,
-        };
-        let mut lapic = self.fd().get_lapic().map_err(|e| refused("read a vCPU's LAPIC", e))?;
-        // Delivery mode is bits 8 to 10 of the entry; the mask bit 16 is cleared.
-        let entry = u32::from(delivery_mode & 7) << 8;
-        for (register, byte) in lapic.regs[offset..offset + 4].iter_mut().zip(entry.to_le_bytes()) {
-            *register = byte as std::ffi::c_char;
-        }
-        self.fd().set_lapic(&lapic).map_err(|e| refused("set a vCPU's LAPIC", e))
-    }
-
-    /// The frequency of the time-stamp counter that the guest sees, in kHz.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Kvm`] where the host's counter has no fixed frequency.
-    pub fn tsc_khz(&self) -> Result<u32> {
-        self.fd().get_tsc_khz().map_err(|e| refused("tell the frequency of the time-stamp counter", e))
-    }
-}
-
 /// The way from KVM's types to ours. Not `From`, which would make theirs a part of our interface.
-trait FromKvm<T> {
+pub(super) trait FromKvm<T> {
     fn from_kvm(theirs: T) -> Self;
 }
 
 /// The way from our types to KVM's.
-trait ToKvm<T> {
+pub(super) trait ToKvm<T> {
     fn to_kvm(&self) -> T;
 }
 
 impl SpecialRegisters {
-    fn store(&self, sregs: &mut kvm_sregs) {
+    pub(super) fn store(&self, sregs: &mut kvm_sregs) {
         sregs.cs = self.cs.to_kvm();
         sregs.ds = self.ds.to_kvm();
         sregs.es = self.es.to_kvm();

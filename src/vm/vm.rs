@@ -1,17 +1,16 @@
-//! The handle that a host program keeps: start, pause, resume, stop, wait, status.
+//! What a host program keeps of a VM: start, pause, resume, stop, wait, status.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::builder::VmBuilder;
-use super::control::Control;
+use super::devices::Devices;
 use super::exit::{Exit, Status};
-use super::machine::Machine;
+use super::lifecycle::Lifecycle;
 use super::vcpu;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::Vcpu;
-use crate::sys::ThreadHandle;
+use crate::sys::{ThreadHandle, lock};
 
 /// What [`Vm::stop`] promises, less a margin for its own way back.
 const STOP_LIMIT: Duration = Duration::from_millis(90);
@@ -41,8 +40,8 @@ const DEVICES_LIMIT: Duration = Duration::from_secs(10);
 /// # Ok::<(), vmcell::Error>(())
 /// ```
 pub struct Vm {
-    control: Arc<Control>,
-    machine: Arc<Machine>,
+    lifecycle: Arc<Lifecycle>,
+    devices: Arc<Devices>,
     /// Until the start.
     vcpus: Mutex<Vec<Vcpu>>,
     threads: Mutex<Vec<ThreadHandle>>,
@@ -51,15 +50,10 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Begins the description of a VM.
-    pub fn builder() -> VmBuilder {
-        VmBuilder::new()
-    }
-
-    pub(super) fn new(control: Arc<Control>, machine: Machine, vcpus: Vec<Vcpu>) -> Self {
+    pub(super) fn new(lifecycle: Arc<Lifecycle>, devices: Devices, vcpus: Vec<Vcpu>) -> Self {
         Self {
-            control,
-            machine: Arc::new(machine),
+            lifecycle,
+            devices: Arc::new(devices),
             vcpus: Mutex::new(vcpus),
             threads: Mutex::default(),
             transition: Mutex::default(),
@@ -75,7 +69,7 @@ impl Vm {
         let vcpus = {
             // Under the lock, so that of several callers only the one that starts the VM takes them.
             let mut vcpus = lock(&self.vcpus);
-            self.control.start(vcpus.len())?;
+            self.lifecycle.start(vcpus.len())?;
             std::mem::take(&mut *vcpus)
         };
         let count = vcpus.len();
@@ -83,8 +77,8 @@ impl Vm {
             match self.spawn(vcpu) {
                 Ok(thread) => lock(&self.threads).push(thread),
                 Err(error) => {
-                    self.control.end(Exit::Failed(error.clone()));
-                    (started..count).for_each(|_| self.control.vcpu_not_started());
+                    self.lifecycle.end(Exit::Failed(error.clone()));
+                    (started..count).for_each(|_| self.lifecycle.vcpu_not_started());
                     return Err(error);
                 }
             }
@@ -104,11 +98,11 @@ impl Vm {
     /// the VM goes on.
     pub fn pause(&self) -> Result<()> {
         let _one_at_a_time = lock(&self.transition);
-        self.control.pause()?;
-        let paused = self.machine.pause_devices(DEVICES_LIMIT);
+        self.lifecycle.pause()?;
+        let paused = self.devices.pause_devices(DEVICES_LIMIT);
         if paused.is_err() {
             // The VM goes on as if nothing had been asked, unless it has ended meanwhile.
-            let _ = self.control.resume();
+            let _ = self.lifecycle.resume();
         }
         paused
     }
@@ -120,8 +114,8 @@ impl Vm {
     /// [`ErrorKind::InvalidState`] where the VM was not started or has ended.
     pub fn resume(&self) -> Result<()> {
         let _one_at_a_time = lock(&self.transition);
-        self.control.resume()?;
-        self.machine.resume_devices();
+        self.lifecycle.resume()?;
+        self.devices.resume_devices();
         Ok(())
     }
 
@@ -135,9 +129,9 @@ impl Vm {
     /// for it.
     pub fn stop(&self) -> Result<()> {
         let deadline = Instant::now() + STOP_LIMIT;
-        self.machine.close();
-        self.control.end(Exit::Stopped);
-        match self.control.wait(Some(deadline)) {
+        self.devices.close();
+        self.lifecycle.end(Exit::Stopped);
+        match self.lifecycle.wait(Some(deadline)) {
             Err(error) if error.kind() == ErrorKind::Timeout => {
                 let message = "the VM is stopped, but a backend still holds one of its threads";
                 Err(Error::new(ErrorKind::Timeout, message))
@@ -151,7 +145,7 @@ impl Vm {
     /// # Errors
     /// [`ErrorKind::InvalidState`] where the VM was not started.
     pub fn wait(&self) -> Result<Exit> {
-        self.control.wait(None)
+        self.lifecycle.wait(None)
     }
 
     /// As [`wait`](Self::wait), for at most `limit`.
@@ -159,17 +153,17 @@ impl Vm {
     /// # Errors
     /// [`ErrorKind::Timeout`] where the VM had not ended by then, or [`ErrorKind::InvalidState`] where it was not started.
     pub fn wait_timeout(&self, limit: Duration) -> Result<Exit> {
-        self.control.wait(Instant::now().checked_add(limit))
+        self.lifecycle.wait(Instant::now().checked_add(limit))
     }
 
     /// What the VM is doing. Never blocks.
     pub fn status(&self) -> Status {
-        self.control.status()
+        self.lifecycle.status()
     }
 
     /// A descriptor that becomes readable when the VM has ended, for an event loop. Do not read from it: it stays readable.
     pub fn ended_fd(&self) -> BorrowedFd<'_> {
-        self.control.ended().as_fd()
+        self.lifecycle.ended().as_fd()
     }
 
     /// Types `bytes` into the guest's console and returns how many there was room for. Never blocks.
@@ -177,18 +171,18 @@ impl Vm {
     /// What has no room is for the caller to send again, once the guest has read. A [`Console::stdio`](crate::Console::stdio)
     /// sends its own input this way too.
     pub fn write_console(&self, bytes: &[u8]) -> usize {
-        self.machine.write_console(bytes)
+        self.devices.write_console(bytes)
     }
 
     /// How many bytes of the guest's console output were dropped since its reader did not read. Never blocks.
     pub fn console_dropped(&self) -> u64 {
-        self.machine.console_dropped()
+        self.devices.console_dropped()
     }
 
     fn spawn(&self, vcpu: Vcpu) -> Result<ThreadHandle> {
-        let machine = self.machine.clone();
-        let buses = self.machine.buses().clone();
-        vcpu::spawn(vcpu, buses, self.control.clone(), Arc::new(move || machine.guest_has_ended()))
+        let devices = self.devices.clone();
+        let buses = self.devices.buses().clone();
+        vcpu::spawn(vcpu, buses, self.lifecycle.clone(), Arc::new(move || devices.guest_has_ended()))
     }
 }
 
@@ -198,7 +192,7 @@ impl Drop for Vm {
         let _ = self.stop();
         lock(&self.vcpus).clear();
         lock(&self.threads).drain(..).for_each(ThreadHandle::join);
-        self.machine.detach();
+        self.devices.detach();
     }
 }
 
@@ -206,8 +200,4 @@ impl std::fmt::Debug for Vm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Vm").field("status", &self.status()).finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

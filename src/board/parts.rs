@@ -1,0 +1,42 @@
+//! What a board of any CPU family consists of.
+
+use std::sync::Arc;
+
+use crate::bus::Bus;
+use crate::legacy::{OutputBuffer, Serial};
+
+/// Everything that a guest's access outside its RAM can reach.
+#[derive(Default)]
+pub(crate) struct Buses {
+    /// Port I/O; empty if the CPU family has none.
+    pub(crate) pio: Bus,
+    pub(crate) mmio: Bus,
+}
+
+/// The port that is the guest's console.
+pub(crate) struct SerialPort {
+    pub(crate) serial: Arc<Serial>,
+    /// What the guest wrote to it.
+    pub(crate) output: OutputBuffer,
+}
+
+/// What the guest asked a chip for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PowerEvent {
+    Off,
+    Reset(ResetCause),
+}
+
+/// By which way the guest asked for a restart. A kernel chooses one of these for `reboot` and for a panic alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ResetCause {
+    /// The reset register that the ACPI tables name.
+    Acpi,
+    /// The reset line of the keyboard controller (port 0x64).
+    KeyboardController,
+    /// A triple fault: by `reboot=t`, or by a guest that lost its way.
+    TripleFault,
+    /// A request to KVM itself.
+    SystemEvent,
+}

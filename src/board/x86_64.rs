@@ -1,0 +1,89 @@
+//! A PC, less what no kernel needs: PIC, IOAPIC and LAPICs, the interval timer, the first serial port, the keyboard
+//! controller's reset line, the clock's ports, and ACPI's sleep and reset registers.
+
+use std::sync::Arc;
+
+use super::parts::{Buses, PowerEvent, ResetCause, SerialPort};
+use crate::arch;
+use crate::bus::Bus;
+use crate::config::Boot;
+use crate::error::Result;
+use crate::kvm::{CpuidEntry, Kvm, KvmVm, Vcpu};
+use crate::legacy::{Cmos, I8042, OutputBuffer, Power, PowerRequest, PowerValues, Serial};
+use crate::memory::{GuestAddress, GuestMemory};
+
+/// A board that takes a number of vCPUs and an amount of memory, on the host that it was made for.
+pub(crate) struct Board {
+    vcpus: u32,
+    memory_bytes: u64,
+    /// What KVM and the host's CPU can give the guest.
+    supported: Vec<CpuidEntry>,
+}
+
+impl Board {
+    /// # Errors
+    /// `ErrorKind::InvalidConfig` for more memory than the host's CPU can address; `ErrorKind::Kvm` if KVM does not tell.
+    pub(crate) fn new(kvm: &Kvm, vcpus: u32, memory_bytes: u64) -> Result<Self> {
+        let supported = kvm.supported_cpuid()?;
+        arch::check_memory_size(memory_bytes, &supported)?;
+        Ok(Self { vcpus, memory_bytes, supported })
+    }
+
+    /// Where its RAM lies: for each region its first guest address and its length in bytes.
+    pub(crate) fn memory_layout(&self) -> Vec<(GuestAddress, u64)> {
+        arch::memory_layout(self.memory_bytes)
+    }
+
+    /// Gives a new VM its memory, the chips that KVM has itself, and its vCPUs.
+    pub(crate) fn populate(&self, vm: &KvmVm, memory: &GuestMemory) -> Result<Vec<Vcpu>> {
+        // Memory before the irqchip, the irqchip before the vCPUs: see `KvmVm`.
+        vm.add_memory(memory)?;
+        vm.set_kvm_pages(arch::KVM_TSS, arch::KVM_IDENTITY_MAP)?;
+        vm.create_irqchip()?;
+        vm.create_pit()?;
+        (0..self.vcpus).map(|index| vm.create_vcpu(index)).collect()
+    }
+
+    /// Loads the kernel, tells it of `devices` virtio devices, and brings the vCPUs into the state in which it is entered.
+    /// Takes as long as reading the images does.
+    pub(crate) fn load(&self, memory: &GuestMemory, boot: &Boot, devices: usize, vcpus: &[Vcpu]) -> Result<()> {
+        let places: Vec<_> = (0..devices).map(arch::mmio_device).collect();
+        let entry = arch::load(memory, boot, &arch::Platform { vcpus: self.vcpus, devices: &places })?;
+        vcpus.iter().try_for_each(|vcpu| arch::setup_vcpu(vcpu, &self.supported, self.vcpus, &entry))
+    }
+
+    /// Puts the chips on the buses that KVM leaves to us. `on_power` is called by the vCPU thread that asks.
+    pub(crate) fn connect(
+        &self,
+        vm: &KvmVm,
+        buses: &mut Buses,
+        on_power: impl Fn(PowerEvent) + Clone + Send + Sync + 'static,
+    ) -> Result<SerialPort> {
+        let port = connect_serial(vm, &mut buses.pio)?;
+        buses.pio.insert(arch::CMOS_PORT.into(), arch::CMOS_PORTS.into(), Arc::new(Cmos))?;
+        connect_power(&mut buses.pio, on_power)?;
+        Ok(port)
+    }
+}
+
+fn connect_serial(vm: &KvmVm, ports: &mut Bus) -> Result<SerialPort> {
+    let output = OutputBuffer::new()?;
+    let serial = Arc::new(Serial::new(output.clone())?);
+    vm.register_irqfd(serial.interrupt(), arch::COM1_GSI)?;
+    ports.insert(arch::COM1_PORT.into(), arch::COM1_PORTS.into(), serial.clone())?;
+    Ok(SerialPort { serial, output })
+}
+
+fn connect_power(ports: &mut Bus, on_power: impl Fn(PowerEvent) + Clone + Send + Sync + 'static) -> Result<()> {
+    let on_reset = on_power.clone();
+    let i8042 = I8042::new(move || on_reset(PowerEvent::Reset(ResetCause::KeyboardController)));
+    ports.insert(arch::I8042_PORT.into(), arch::I8042_PORTS.into(), Arc::new(i8042))?;
+    let values = PowerValues { soft_off: arch::SLEEP_TYPE_S5, reset: arch::RESET_VALUE };
+    let power = Power::new(values, move |request| {
+        on_power(match request {
+            PowerRequest::SoftOff => PowerEvent::Off,
+            PowerRequest::Reset => PowerEvent::Reset(ResetCause::Acpi),
+        });
+    });
+    ports.insert(arch::POWER_PORT.into(), arch::POWER_PORTS.into(), Arc::new(power))
+}
