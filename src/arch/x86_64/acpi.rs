@@ -12,11 +12,11 @@ use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, AmlSink};
 use zerocopy::{Immutable, IntoBytes};
 
-use super::boot::Platform;
 use super::layout::{
     COM1_GSI, COM1_PORT, COM1_PORTS, HIGH_RAM_START, IOAPIC, LAPIC, MMIO_DEVICE_SIZE, MmioSlot, POWER_PORT,
     RESET_VALUE, RSDP, SLEEP_TYPE_S5,
 };
+use super::platform::Platform;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{GuestAddress, GuestMemory};
 

@@ -5,24 +5,28 @@
 //! | Where is what in the guest's address space? | `layout` |
 //! | How do kernel, initrd and command line get into memory? | `boot` |
 //! | What does the `cpuid` instruction answer? | `cpuid` |
-//! | Which registers does the guest start with? | `regs`, `msr` |
+//! | Where does the guest start, and with which registers? | `entry`, `regs`, `msr` |
 //! | What if the guest jumps to the firmware? | `reset_vector` |
-//! | How does the guest find its devices? | `acpi`, or `boot::cmdline` |
+//! | How does the guest find its devices? | `platform`, written by `acpi` or `boot::cmdline` |
 
 mod acpi;
 mod boot;
 mod cpuid;
+mod entry;
 mod layout;
 mod msr;
+mod platform;
 mod regs;
 mod reset_vector;
 
-pub(crate) use boot::{Entry, Platform, load};
+pub(crate) use boot::load;
+pub(crate) use entry::Entry;
 pub(crate) use layout::{
     CMOS_PORT, CMOS_PORTS, COM1_GSI, COM1_PORT, COM1_PORTS, I8042_PORT, I8042_PORTS, KVM_IDENTITY_MAP, KVM_TSS,
     MAX_MMIO_DEVICES, MMIO_DEVICE_SIZE, MmioSlot, POWER_PORT, POWER_PORTS, RESET_VALUE, SLEEP_TYPE_S5, memory_layout,
     mmio_device,
 };
+pub(crate) use platform::Platform;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::{CpuidEntry, LocalApicLine, Vcpu};

@@ -1,6 +1,6 @@
 //! The registers, segments and page tables with which each boot protocol enters a kernel.
 
-use super::boot::{Entry, Handover};
+use super::entry::{Entry, Handover};
 use super::layout::{BOOT_STACK, GDT, PAGE_TABLES, START_INFO, ZERO_PAGE};
 use crate::error::Result;
 use crate::kvm::{DescriptorTable, Registers, Segment, SpecialRegisters, Vcpu};

@@ -7,7 +7,9 @@ use linux_loader::loader::{BzImage, KernelLoader};
 use vm_memory::ByteValued;
 
 use super::image::Image;
-use super::{Entry, Handover, Kernel, Room};
+use super::loaded::Kernel;
+use super::room::Room;
+use crate::arch::x86_64::entry::{Entry, Handover};
 use crate::arch::x86_64::layout::{HIGH_RAM_START, MMIO_GAP_START};
 use crate::error::Result;
 use crate::memory::{GuestAddress, GuestMemory};

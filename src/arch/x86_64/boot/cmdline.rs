@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Placed;
+use super::loaded::Placed;
 use crate::arch::x86_64::layout::{CMDLINE, CMDLINE_ROOM, MMIO_DEVICE_SIZE, MmioSlot};
 use crate::config::{Boot, Discovery};
 use crate::error::{Error, ErrorKind, Result};

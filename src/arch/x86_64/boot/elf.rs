@@ -7,7 +7,10 @@ use linux_loader::loader::{Elf, KernelLoader};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::image::Image;
-use super::{Entry, Handover, Kernel, Room, note, zero_page};
+use super::loaded::Kernel;
+use super::room::Room;
+use super::{note, zero_page};
+use crate::arch::x86_64::entry::{Entry, Handover};
 use crate::arch::x86_64::layout::{HIGH_RAM_START, MMIO_GAP_START};
 use crate::config::BootProtocol;
 use crate::error::Result;

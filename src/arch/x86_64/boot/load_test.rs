@@ -3,6 +3,7 @@
 use super::images::{BzHeader, Files, PATTERN, PAYLOAD, Part, bytes, bzimage, elf, memory, note, u32_at, u64_at};
 use super::*;
 use crate::arch::x86_64::layout::mmio_device;
+use crate::memory::GuestAddress;
 
 const ENTRY_NOTE: u32 = 18;
 

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::images::{BzHeader, Files, Part, bzimage, elf, note};
 use super::*;
+use crate::error::ErrorKind;
+use crate::memory::GuestAddress;
 
 /// Xorshift: the same numbers in every run.
 struct Random(u64);

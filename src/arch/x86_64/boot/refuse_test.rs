@@ -5,6 +5,8 @@ use std::path::Path;
 
 use super::images::{BzHeader, Files, Part, bzimage, elf, note};
 use super::*;
+use crate::error::ErrorKind;
+use crate::memory::GuestAddress;
 
 const MIB: u64 = 1 << 20;
 

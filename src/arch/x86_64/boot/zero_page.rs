@@ -3,7 +3,7 @@
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header};
 use vm_memory::ByteValued;
 
-use super::Placed;
+use super::loaded::Placed;
 use crate::arch::x86_64::layout::{ZERO_PAGE, memory_map};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{GuestAddress, GuestMemory};
