@@ -383,6 +383,11 @@ const char *vmcell_version(void);
 int32_t vmcell_has_feature(const char *name);
 
 /**
+ * How many objects of this library the process holds that were neither freed nor handed over: for a test at its end.
+ */
+uint64_t vmcell_handle_count(void);
+
+/**
  * The number of an error, one of VMCELL_ERROR_*; the same that the failed call returned. Gives VMCELL_OK for NULL and
  * VMCELL_ERROR_BAD_HANDLE for what is no error (any more). Never blocks.
  */
@@ -418,11 +423,6 @@ const char *vmcell_error_cause(const vmcell_error *error,
  * Errors: BAD_HANDLE.
  */
 int32_t vmcell_error_free(vmcell_error *error);
-
-/**
- * How many objects of this library the process holds that were neither freed nor handed over: for a test at its end.
- */
-uint64_t vmcell_handle_count(void);
 
 /**
  * Starts a thread; of its name Linux keeps 15 bytes. It blocks every signal.

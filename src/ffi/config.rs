@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use super::console::ConsoleObject;
 use super::convert::{Out, choice, read_path, read_text};
 use super::disk::DiskObject;
-use super::error::{ErrorObject, FfiResult};
-use super::guard::{Report, guard};
-use super::handle::{self, Object};
+use super::failure::FfiResult;
+use super::guard::{free, guard};
 use super::io_thread::IoThreadObject;
 use super::nic::NicObject;
+use super::objects::{self, Object};
+use super::report::{ErrorObject, Report};
 use super::slot::{Described, Slot, hand_over, update};
 use crate::block::Disk;
 use crate::config::{Boot, BootProtocol, Discovery, MemoryBacking, MemoryConfig, PageSize};
@@ -315,7 +316,7 @@ pub unsafe extern "C" fn vmcell_config_set_io_thread(
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
     guard(report, || {
-        let io_thread = handle::get(io_thread)?.thread();
+        let io_thread = objects::get(io_thread)?.thread();
         set(config, |description| description.io_thread = Some(io_thread))
     })
 }
@@ -325,5 +326,5 @@ pub unsafe extern "C" fn vmcell_config_set_io_thread(
 /// Errors: BAD_HANDLE, also where it was handed over to vmcell_vm_new.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_config_free(config: *mut ConfigObject) -> i32 {
-    handle::free(config, drop)
+    free(config, drop)
 }

@@ -3,9 +3,10 @@
 use std::ffi::{c_char, c_void};
 
 use super::convert::{Out, read_path, take_fd};
-use super::error::{ErrorObject, Failure, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_NULL_ARGUMENT};
-use super::guard::{Report, guard};
-use super::handle::{self, Object};
+use super::failure::{Failure, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_NULL_ARGUMENT};
+use super::guard::{free, guard};
+use super::objects::Object;
+use super::report::{ErrorObject, Report};
 use super::slot::{Described, Slot};
 use crate::console::Console;
 
@@ -169,5 +170,5 @@ pub unsafe extern "C" fn vmcell_console_new_callback(
 /// Errors: BAD_HANDLE, also where it was handed over to a configuration.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_console_free(console: *mut ConsoleObject) -> i32 {
-    handle::free(console, drop)
+    free(console, drop)
 }

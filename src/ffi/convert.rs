@@ -5,11 +5,11 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::error::{
+use super::failure::{
     Failure, FfiResult, VMCELL_ERROR_BAD_DESCRIPTOR, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_NOT_UTF8,
     VMCELL_ERROR_NULL_ARGUMENT,
 };
-use super::handle::{self, Object};
+use super::objects::{self, Object};
 use crate::sys::is_open;
 
 /// A place for a result, which is written once the call has worked.
@@ -31,7 +31,7 @@ impl<T> Out<T> {
 impl<T: Object> Out<*mut T> {
     /// Makes an object and writes its handle.
     pub(super) fn insert(self, object: T) -> FfiResult<()> {
-        self.write(handle::insert(object)?);
+        self.write(objects::insert(object)?);
         Ok(())
     }
 }

@@ -4,10 +4,10 @@ use std::ffi::c_char;
 use std::fs::File;
 
 use super::convert::{Out, choice, read_path, read_text, take_fd};
-use super::error::ErrorObject;
-use super::guard::{Report, guard};
-use super::handle::{self, Object};
+use super::guard::{free, guard};
 use super::io_thread::IoThreadObject;
+use super::objects::{self, Object};
+use super::report::{ErrorObject, Report};
 use super::slot::{Described, Slot, update};
 use crate::block::Disk;
 use crate::config::Engine;
@@ -133,7 +133,7 @@ pub unsafe extern "C" fn vmcell_disk_set_io_thread(
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
     guard(report, || {
-        let io_thread = handle::get(io_thread)?.thread();
+        let io_thread = objects::get(io_thread)?.thread();
         update(disk, |disk| disk.io_thread(io_thread))
     })
 }
@@ -143,5 +143,5 @@ pub unsafe extern "C" fn vmcell_disk_set_io_thread(
 /// Errors: BAD_HANDLE, also where it was handed over to a configuration.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_disk_free(disk: *mut DiskObject) -> i32 {
-    handle::free(disk, drop)
+    free(disk, drop)
 }

@@ -3,7 +3,9 @@
 use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 
-use super::super::{config::*, console::*, disk::*, error::*, handle::*, io_thread::*, nic::*, version::*, vm::*};
+use super::super::{
+    config::*, console::*, disk::*, error::*, failure::*, io_thread::*, library::*, nic::*, report::*, vm::*,
+};
 use super::panic_in_next_call;
 
 type Call = fn(*mut *mut ErrorObject) -> i32;

@@ -3,9 +3,9 @@
 use std::ffi::c_char;
 
 use super::convert::{Out, read_text};
-use super::error::ErrorObject;
-use super::guard::{Report, guard};
-use super::handle::{self, Object};
+use super::guard::{free, guard};
+use super::objects::Object;
+use super::report::{ErrorObject, Report};
 use crate::virtio::IoThread;
 
 /// A thread that serves devices of one VM or of many. A device that waits, such as a disk whose file is slow, holds up the
@@ -48,5 +48,5 @@ pub unsafe extern "C" fn vmcell_io_thread_new(
 /// Errors: BAD_HANDLE.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_io_thread_free(io_thread: *mut IoThreadObject) -> i32 {
-    handle::free(io_thread, drop)
+    free(io_thread, drop)
 }

@@ -5,7 +5,7 @@
 //! `cbindgen.toml` holds the prose at its top. `cargo cinstall` makes the libraries; Rust programs use the rooms below.
 //!
 //! Every function runs inside [`guard`], so that no panic reaches the caller. No pointer to an object of ours is ever
-//! followed: [`handle`] looks it up.
+//! followed: [`objects`] looks it up.
 #![allow(unsafe_code, reason = "reads and writes what C callers point to")]
 #![allow(clippy::missing_safety_doc, reason = "the header tells once, for all functions, what callers must keep to")]
 
@@ -14,10 +14,12 @@ mod console;
 mod convert;
 mod disk;
 mod error;
+mod failure;
 mod guard;
-mod handle;
 mod io_thread;
+mod library;
 mod nic;
+mod objects;
+mod report;
 mod slot;
-mod version;
 mod vm;

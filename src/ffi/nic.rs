@@ -3,10 +3,10 @@
 use std::ffi::c_char;
 
 use super::convert::{Out, read_bytes, read_text, take_fd};
-use super::error::ErrorObject;
-use super::guard::{Report, guard};
-use super::handle::{self, Object};
+use super::guard::{free, guard};
 use super::io_thread::IoThreadObject;
+use super::objects::{self, Object};
+use super::report::{ErrorObject, Report};
 use super::slot::{Described, Slot, update};
 use crate::net::Nic;
 
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn vmcell_nic_set_io_thread(
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
     guard(report, || {
-        let io_thread = handle::get(io_thread)?.thread();
+        let io_thread = objects::get(io_thread)?.thread();
         update(nic, |nic| nic.io_thread(io_thread))
     })
 }
@@ -118,5 +118,5 @@ pub unsafe extern "C" fn vmcell_nic_set_io_thread(
 /// Errors: BAD_HANDLE, also where it was handed over to a configuration.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_nic_free(nic: *mut NicObject) -> i32 {
-    handle::free(nic, drop)
+    free(nic, drop)
 }

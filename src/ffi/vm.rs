@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::config::ConfigObject;
 use super::convert::{Out, read_bytes};
-use super::error::{ErrorObject, Failure, FfiResult, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_INVALID_STATE};
-use super::guard::{Report, guard};
-use super::handle::{self, Object};
+use super::failure::{Failure, FfiResult, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_INVALID_STATE};
+use super::guard::{free, guard};
+use super::objects::{self, Object};
+use super::report::{ErrorObject, Report};
 use super::slot::hand_over;
 use crate::vm::{Exit, ResetCause, Status, Vm};
 
@@ -116,7 +117,7 @@ pub unsafe extern "C" fn vmcell_vm_new(
 pub unsafe extern "C" fn vmcell_vm_start(vm: *mut VmObject, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
-    guard(report, || Ok(handle::get(vm)?.0.start()?))
+    guard(report, || Ok(objects::get(vm)?.0.start()?))
 }
 
 /// Makes vCPUs and devices stand still. Returns when no vCPU is in the guest and no device touches its memory; may block for
@@ -128,7 +129,7 @@ pub unsafe extern "C" fn vmcell_vm_start(vm: *mut VmObject, error: *mut *mut Err
 pub unsafe extern "C" fn vmcell_vm_pause(vm: *mut VmObject, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
-    guard(report, || Ok(handle::get(vm)?.0.pause()?))
+    guard(report, || Ok(objects::get(vm)?.0.pause()?))
 }
 
 /// Lets vCPUs and devices go on where they were; does nothing to a VM that runs. Blocks only while another thread is in
@@ -139,7 +140,7 @@ pub unsafe extern "C" fn vmcell_vm_pause(vm: *mut VmObject, error: *mut *mut Err
 pub unsafe extern "C" fn vmcell_vm_resume(vm: *mut VmObject, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
-    guard(report, || Ok(handle::get(vm)?.0.resume()?))
+    guard(report, || Ok(objects::get(vm)?.0.resume()?))
 }
 
 /// Ends the VM from outside, in whatever state it is. From the moment it returns, the guest executes nothing. Returns within
@@ -152,7 +153,7 @@ pub unsafe extern "C" fn vmcell_vm_resume(vm: *mut VmObject, error: *mut *mut Er
 pub unsafe extern "C" fn vmcell_vm_stop(vm: *mut VmObject, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
-    guard(report, || Ok(handle::get(vm)?.0.stop()?))
+    guard(report, || Ok(objects::get(vm)?.0.stop()?))
 }
 
 /// Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no limit.
@@ -170,7 +171,7 @@ pub unsafe extern "C" fn vmcell_vm_wait(
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
     guard(report, || {
-        let vm = handle::get(vm)?;
+        let vm = objects::get(vm)?;
         let ended = match u64::try_from(timeout_ms) {
             Ok(limit) => vm.0.wait_timeout(Duration::from_millis(limit))?,
             Err(_) if timeout_ms == VMCELL_WAIT_FOREVER => vm.0.wait()?,
@@ -195,7 +196,7 @@ pub unsafe extern "C" fn vmcell_vm_status(vm: *const VmObject, status: *mut i32,
     guard(report, || {
         // SAFETY: the header demands NULL or a place for the result.
         let status = unsafe { Out::new(status, "status") }?;
-        status.write(status_number(handle::get(vm)?.0.status()));
+        status.write(status_number(objects::get(vm)?.0.status()));
         Ok(())
     })
 }
@@ -210,7 +211,7 @@ pub unsafe extern "C" fn vmcell_vm_ended_fd(vm: *const VmObject, fd: *mut i32, e
     guard(report, || {
         // SAFETY: the header demands NULL or a place for the result.
         let fd = unsafe { Out::new(fd, "fd") }?;
-        fd.write(handle::get(vm)?.0.ended_fd().as_raw_fd());
+        fd.write(objects::get(vm)?.0.ended_fd().as_raw_fd());
         Ok(())
     })
 }
@@ -233,7 +234,7 @@ pub unsafe extern "C" fn vmcell_vm_write_console(
         let taken = unsafe { Out::new(taken, "taken") }?;
         // SAFETY: the header demands NULL or that many bytes.
         let bytes = unsafe { read_bytes(bytes, len, "bytes") }?;
-        taken.write(handle::get(vm)?.0.write_console(bytes));
+        taken.write(objects::get(vm)?.0.write_console(bytes));
         Ok(())
     })
 }
@@ -251,7 +252,7 @@ pub unsafe extern "C" fn vmcell_vm_console_dropped(
     guard(report, || {
         // SAFETY: the header demands NULL or a place for the result.
         let bytes = unsafe { Out::new(bytes, "bytes") }?;
-        bytes.write(handle::get(vm)?.0.console_dropped());
+        bytes.write(objects::get(vm)?.0.console_dropped());
         Ok(())
     })
 }
@@ -270,7 +271,7 @@ pub unsafe extern "C" fn vmcell_vm_reset_cause(
     guard(report, || {
         // SAFETY: the header demands NULL or a place for the result.
         let cause = unsafe { Out::new(cause, "cause") }?;
-        match exit_of(&*handle::get(vm)?)? {
+        match exit_of(&*objects::get(vm)?)? {
             Exit::Reset(reset) => cause.write(reset_number(reset)),
             other => return Err(ended_otherwise(&other)),
         }
@@ -293,7 +294,7 @@ pub unsafe extern "C" fn vmcell_vm_exit_error(
     guard(report, || {
         // SAFETY: the header demands NULL or a place for the result.
         let failure = unsafe { Out::new(failure, "failure") }?;
-        match exit_of(&*handle::get(vm)?)? {
+        match exit_of(&*objects::get(vm)?)? {
             Exit::Failed(cause) => failure.insert(ErrorObject::new(cause.into())),
             other => Err(ended_otherwise(&other)),
         }
@@ -309,7 +310,7 @@ pub unsafe extern "C" fn vmcell_vm_exit_error(
 /// Errors: BAD_HANDLE.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_vm_free(vm: *mut VmObject) -> i32 {
-    handle::free(vm, |vm| {
+    free(vm, |vm| {
         // It need not be dropped here: whoever still waits for it must hear of its end.
         let _ = vm.0.stop();
     })

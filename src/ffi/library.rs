@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_char};
 
 use super::convert::read_text;
 use super::guard::guard_value;
+use super::objects;
 
 const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
     Ok(version) => version,
@@ -38,4 +39,10 @@ pub unsafe extern "C" fn vmcell_has_feature(name: *const c_char) -> i32 {
         let name = unsafe { read_text(name, "name") }.unwrap_or_default();
         i32::from(FEATURES.contains(&(name.as_str(), true)))
     })
+}
+
+/// How many objects of this library the process holds that were neither freed nor handed over: for a test at its end.
+#[unsafe(no_mangle)]
+pub extern "C" fn vmcell_handle_count() -> u64 {
+    guard_value(0, objects::count)
 }
