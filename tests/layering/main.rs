@@ -40,12 +40,8 @@ const HOUSE: House<'_> = House {
 };
 
 /// Circles that are still to be undone. The tests fail if one is gone or has changed, so that this list empties itself.
-const KNOWN_CIRCLES: &[&[&str]] = &[
-    &["virtio/chain.rs", "virtio/queue.rs", "virtio/ring.rs"],
-    &["vm/builder.rs", "vm/handle.rs"],
-];
-/// The same for `xtask`.
-const KNOWN_CIRCLES_OF_XTASK: &[&[&str]] = &[&["check/capi.rs", "check/direct.rs", "check/kvm.rs"]];
+const KNOWN_CIRCLES: &[&[&str]] =
+    &[&["virtio/chain.rs", "virtio/queue.rs", "virtio/ring.rs"], &["vm/builder.rs", "vm/handle.rs"]];
 
 /// No file may be longer.
 const MOST_LINES: usize = 800;
@@ -106,9 +102,9 @@ fn files_of_the_library_form_no_circle() {
 
 #[test]
 fn files_of_a_program_form_no_circle() {
-    assert_circles(&program("xtask/src"), KNOWN_CIRCLES_OF_XTASK);
-    assert_circles(&program("examples/launch"), &[]);
-    assert_circles(&program("tests/layering"), &[]);
+    for folder in ["xtask/src", "examples/launch", "tests/layering"] {
+        assert_circles(&program(folder), &[]);
+    }
 }
 
 #[test]

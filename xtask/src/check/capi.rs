@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::kvm::KvmTest;
+use super::listing::KvmTest;
 use crate::exec::{self, Context, Result};
 use crate::tools::CARGO_C;
 use crate::{cache, cargo};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::kvm::KvmTest;
+use super::listing::KvmTest;
 use super::summary::Status;
 use crate::exec;
 

@@ -3,6 +3,7 @@
 mod capi;
 mod direct;
 mod kvm;
+mod listing;
 mod steps;
 mod summary;
 
