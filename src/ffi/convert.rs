@@ -1,4 +1,4 @@
-//! From what C callers point to, to values, and back.
+//! From C callers' pointers to values, and back.
 
 use std::ffi::{CStr, OsStr, c_char};
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -12,12 +12,12 @@ use super::failure::{
 use super::objects::{self, Object};
 use crate::sys::is_open;
 
-/// A place for a result, which is written once the call has worked.
+/// A place for a result, written once the call has succeeded.
 pub(super) struct Out<T>(*mut T);
 
 impl<T> Out<T> {
     /// # Safety
-    /// Unless it is NULL, which is refused, nothing but `place` is used for what it points to until the call returns.
+    /// `place` is NULL, which is refused, or nothing else uses the place until the call returns.
     pub(super) unsafe fn new(place: *mut T, name: &str) -> FfiResult<Self> {
         if place.is_null() { Err(null(name)) } else { Ok(Self(place)) }
     }

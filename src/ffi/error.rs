@@ -8,7 +8,7 @@ use super::guard::{free, guard_value};
 use super::objects;
 use super::report::ErrorObject;
 
-/// Reads from an error that may be NULL or gone. What `read` borrows lives until the error is freed, as the header says.
+/// Reads from an error that may be NULL or gone. The borrowed text lives until the error is freed, as the header says.
 fn text(
     error: *const ErrorObject,
     none: &'static CStr,
@@ -21,8 +21,8 @@ fn text(
     })
 }
 
-/// The number of an error, one of VMCELL_ERROR_*; the same that the failed call returned. Gives VMCELL_OK for NULL and
-/// VMCELL_ERROR_BAD_HANDLE for what is no error (any more). Never blocks.
+/// Returns the number of an error, one of VMCELL_ERROR_*, the same that the failed call returned. Returns VMCELL_OK for
+/// NULL, and VMCELL_ERROR_BAD_HANDLE for a pointer that is not, or is no longer, an error. Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_error_number(error: *const ErrorObject) -> i32 {
     guard_value(VMCELL_ERROR_PANIC, || match objects::get(error) {
@@ -32,28 +32,31 @@ pub extern "C" fn vmcell_error_number(error: *const ErrorObject) -> i32 {
     })
 }
 
-/// What was refused, its value and what is allowed, without the causes: one line without an end of line. Borrowed, valid
-/// until the error is freed. Never NULL: for NULL, and for what is no error (any more), it is a text that says so. Never
-/// blocks.
+/// Returns what was refused, its value and what is allowed, without the causes: one line without a line end. The text
+/// is borrowed, and valid until the error is freed. Never NULL: for NULL, and for a pointer that is not, or is no
+/// longer, an error, the text says so. Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_error_message(error: *const ErrorObject) -> *const c_char {
     text(error, c"no error", |error| error.message.as_ptr())
 }
 
-/// The message and all causes behind it, joined by ": ", for a log line. Lifetime and NULL as for vmcell_error_message.
+/// Returns the message and all causes behind it, joined by ": ", for a log line. Lifetime and NULL as for
+/// vmcell_error_message.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_error_chain(error: *const ErrorObject) -> *const c_char {
     text(error, c"no error", |error| error.chain.as_ptr())
 }
 
-/// How many causes there are behind the message; 0 for NULL and for what is no error (any more). Never blocks.
+/// Returns how many causes stand behind the message; 0 for NULL and for a pointer that is not, or is no longer, an
+/// error. Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_error_cause_count(error: *const ErrorObject) -> usize {
     guard_value(0, || objects::get(error).map_or(0, |error| error.causes.len()))
 }
 
-/// A cause: 0 is what led to the message, each further one led to the one before. Borrowed, valid until the error is freed.
-/// NULL for an index out of range, for NULL, and for what is no error (any more). Never blocks.
+/// Returns a cause: 0 led to the message, each later one led to the one before. The text is borrowed, and valid until
+/// the error is freed. Returns NULL for an index out of range, for NULL, and for a pointer that is not, or is no
+/// longer, an error. Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_error_cause(error: *const ErrorObject, index: usize) -> *const c_char {
     guard_value(ptr::null(), || {
@@ -62,7 +65,7 @@ pub extern "C" fn vmcell_error_cause(error: *const ErrorObject, index: usize) ->
     })
 }
 
-/// Frees an error and all texts that were borrowed from it. NULL is fine. Never blocks.
+/// Frees an error and all texts borrowed from it. NULL is fine. Never blocks.
 ///
 /// Errors: BAD_HANDLE.
 #[unsafe(no_mangle)]

@@ -1,13 +1,13 @@
-//! What a call failed with: its number for C, a message, and the causes behind it.
+//! A call's failure: its number for C, a message, and the causes behind it.
 
 use std::error::Error as _;
 use std::fmt;
 
 use crate::error::{Error, ErrorKind};
 
-/// It worked.
+/// The call succeeded.
 pub const VMCELL_OK: i32 = 0;
-/// A value in the configuration is out of range, or two of them contradict each other.
+/// A value in the configuration is out of range, or two values contradict each other.
 pub const VMCELL_ERROR_INVALID_CONFIG: i32 = 1;
 /// A kernel, an initrd or a command line was refused.
 pub const VMCELL_ERROR_BOOT_IMAGE: i32 = 2;
@@ -35,22 +35,22 @@ pub const VMCELL_ERROR_GUEST: i32 = 12;
 pub const VMCELL_ERROR_TIMEOUT: i32 = 13;
 /// The guest broke the virtio specification in one of its queues.
 pub const VMCELL_ERROR_VIRTQUEUE: i32 = 14;
-/// An argument is NULL that must not be.
+/// An argument is NULL but must not be.
 pub const VMCELL_ERROR_NULL_ARGUMENT: i32 = 100;
-/// An object was freed or handed over before, is of another type, or is none of this library's.
+/// An object was freed or handed over before, has another type, or does not come from this library.
 pub const VMCELL_ERROR_BAD_HANDLE: i32 = 101;
 /// A text is not UTF-8.
 pub const VMCELL_ERROR_NOT_UTF8: i32 = 102;
-/// A number stands for nothing that this version of the library knows.
+/// A number means nothing to this version of the library.
 pub const VMCELL_ERROR_BAD_VALUE: i32 = 103;
 /// A file descriptor is not open.
 pub const VMCELL_ERROR_BAD_DESCRIPTOR: i32 = 104;
-/// The library has a bug, which it noticed: please report the message.
+/// The library noticed a bug in itself: please report the message.
 pub const VMCELL_ERROR_PANIC: i32 = 105;
 
 pub(super) type FfiResult<T> = Result<T, Failure>;
 
-/// What a call failed with, before it is an object.
+/// A call's failure, before it becomes an object.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) number: i32,
@@ -86,7 +86,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// A kind that is new gets a number for C here.
+/// A new kind gets its number for C here.
 fn number_of(kind: ErrorKind) -> i32 {
     match kind {
         ErrorKind::InvalidConfig => VMCELL_ERROR_INVALID_CONFIG,

@@ -1,4 +1,5 @@
-//! What every function of the C interface runs in: no panic leaves it, and a failure becomes a number and an object.
+//! The guard around every function of the C interface: no panic leaves it, and a failure becomes a number and an
+//! object.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,7 +9,7 @@ use super::failure::{Failure, FfiResult, VMCELL_ERROR_PANIC, VMCELL_OK};
 use super::objects::{self, Object};
 use super::report::Report;
 
-/// Runs `body` and gives its number; a failure is also reported as an object.
+/// Runs `body` and returns its number; reports a failure as an object too.
 pub(super) fn guard(report: Report, body: impl FnOnce() -> FfiResult<()>) -> i32 {
     let failure = match catch(body) {
         Ok(Ok(())) => return VMCELL_OK,
@@ -20,12 +21,12 @@ pub(super) fn guard(report: Report, body: impl FnOnce() -> FfiResult<()>) -> i32
     number
 }
 
-/// As [`guard`], for functions that cannot fail; gives `otherwise` after a panic.
+/// As [`guard`], for functions that cannot fail; returns `otherwise` after a panic.
 pub(super) fn guard_value<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
     catch(body).unwrap_or(otherwise)
 }
 
-/// What every `vmcell_<object>_free` does, but for what an object needs at its end.
+/// The common part of every `vmcell_<object>_free`; `end` does what the object needs at its end.
 pub(super) fn free<T: Object>(handle: *mut T, end: impl FnOnce(Arc<T>)) -> i32 {
     guard(Report::NOWHERE, || {
         if !handle.is_null() {
@@ -36,7 +37,7 @@ pub(super) fn free<T: Object>(handle: *mut T, end: impl FnOnce(Arc<T>)) -> i32 {
 }
 
 fn catch<T>(body: impl FnOnce() -> T) -> std::thread::Result<T> {
-    // What is shared between calls is behind locks and whole after each single write.
+    // Values that calls share are behind locks, and whole after each single write.
     catch_unwind(AssertUnwindSafe(|| {
         #[cfg(test)]
         forced::check();

@@ -1,4 +1,4 @@
-//! Which version this is, and what is in it.
+//! The library itself: its version, its features, and the number of its objects.
 
 use std::ffi::{CStr, c_char};
 
@@ -11,7 +11,7 @@ const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_V
     Err(_) => c"",
 };
 
-/// What can be asked for, and whether this build has it.
+/// The features that a program can ask for, and whether this build has them.
 const FEATURES: [(&str, bool); 6] = [
     ("acpi", true),
     ("console", true),
@@ -21,17 +21,17 @@ const FEATURES: [(&str, bool); 6] = [
     ("test-util", cfg!(feature = "test-util")),
 ];
 
-/// The version of the library that runs, such as "1.2.3"; VMCELL_VERSION is that of this header. Before 1.0.0 a program
-/// needs the same major and minor version, from then on the same major one and a minor one not below. Static, never freed.
-/// Never blocks.
+/// Returns the version of the running library, such as "1.2.3"; VMCELL_VERSION is that of this header. Before 1.0.0 a
+/// program needs the same major and minor version; from then on, the same major version and at least the same minor
+/// version. Static, never freed. Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_version() -> *const c_char {
     VERSION.as_ptr()
 }
 
-/// Whether this build of the library has a feature: 1 yes, 0 no, also for names that it does not know and for NULL. Every
-/// function is in every build; what is not there fails at run time. Names: "acpi", "console", "disk", "engine-sync", "nic",
-/// "test-util" (only tests have it). Never blocks.
+/// Returns 1 if this build of the library has a feature; 0 if it does not, if it does not know the name, or if the name
+/// is NULL. Every function is in every build; a missing feature fails at run time. Names: "acpi", "console", "disk",
+/// "engine-sync", "nic", "test-util" (only tests have it). Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_has_feature(name: *const c_char) -> i32 {
     guard_value(0, || {
@@ -41,7 +41,7 @@ pub unsafe extern "C" fn vmcell_has_feature(name: *const c_char) -> i32 {
     })
 }
 
-/// How many objects of this library the process holds that were neither freed nor handed over: for a test at its end.
+/// Returns how many objects of this library the process holds, neither freed nor handed over: for a test at its end.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_handle_count() -> u64 {
     guard_value(0, objects::count)

@@ -1,7 +1,7 @@
 //! The table of all objects that C callers hold.
 //!
-//! What C sees as a pointer is a number that looks like no address: it is looked up here and never followed. Numbers are
-//! never used twice, so an object that was freed, one of another type and an address from elsewhere are all noticed.
+//! C sees a pointer, but it is a number that looks like no address: it is looked up here and never followed. Numbers
+//! are never reused, so the table notices an object that was freed, one of another type, and an address from elsewhere.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use super::failure::{Failure, FfiResult, VMCELL_ERROR_BAD_HANDLE, VMCELL_ERROR_H
 
 /// Something that C callers hold by an opaque pointer.
 pub(super) trait Object: Any + Send + Sync {
-    /// What C calls it.
+    /// Its name in C.
     const NAME: &'static str;
 }
 
@@ -40,7 +40,7 @@ fn handle_of(serial: u64) -> u64 {
     MARK | serial << 1 | 1
 }
 
-/// The serial number, where it is one that was given out.
+/// The serial number, if it was ever given out.
 fn serial_of(handle: u64) -> Option<u64> {
     let serial = (handle ^ MARK) >> 1;
     let given_out = 1..NEXT.load(Ordering::Relaxed).min(SERIAL_END);
@@ -51,7 +51,7 @@ fn shard(serial: u64) -> &'static RwLock<Shard> {
     &TABLE[(serial % SHARDS) as usize]
 }
 
-// A shard is whole after each change of it, so a panic elsewhere does not matter.
+// A shard is whole after each change, so a panic elsewhere does not matter.
 fn read(serial: u64) -> RwLockReadGuard<'static, Shard> {
     shard(serial).read().unwrap_or_else(PoisonError::into_inner)
 }
@@ -72,20 +72,20 @@ pub(super) fn insert<T: Object>(object: T) -> FfiResult<*mut T> {
     Ok(ptr::without_provenance_mut(handle_of(serial) as usize))
 }
 
-/// The object behind a handle. It lives at least as long as what is returned, also if it is freed meanwhile.
+/// The object behind a handle. It lives at least as long as the returned value, even if it is freed meanwhile.
 pub(super) fn get<T: Object>(handle: *const T) -> FfiResult<Arc<T>> {
     let serial = serial(handle)?;
     let entry = read(serial).get(&serial).cloned();
     downcast(entry.ok_or_else(gone::<T>)?)
 }
 
-/// Takes an object out of the table: its handle is known to be gone from now on.
+/// Takes an object out of the table: from now on its handle is known to be gone.
 pub(super) fn take<T: Object>(handle: *const T) -> FfiResult<Arc<T>> {
     let serial = serial(handle)?;
     let mut shard = write(serial);
     let object = downcast(shard.get(&serial).cloned().ok_or_else(gone::<T>)?)?;
     let entry = shard.remove(&serial);
-    // What an object does at its end must not happen under the lock.
+    // An object may do anything at its end, so it must not end under the lock.
     drop(shard);
     drop(entry);
     Ok(object)
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_use_outlives_its_handle() {
+    fn an_object_in_use_outlives_its_handle() {
         let handle = insert(Plum(3)).unwrap();
         let used = get(handle).unwrap();
         assert_eq!(free(handle, drop), 0);

@@ -1,4 +1,4 @@
-//! How a failure reaches its caller: as an error object, written where the caller wants it.
+//! A failure's way to its caller: an error object, written to the place that the caller chose.
 
 use std::ffi::CString;
 use std::panic::catch_unwind;
@@ -35,7 +35,7 @@ fn c_string(text: &str) -> CString {
     CString::new(text.replace('\0', "\\0")).unwrap_or_default()
 }
 
-/// Where a caller wants the error object of a failed call, if anywhere.
+/// The place for the error object of a failed call, if the caller wants one.
 pub(super) struct Report(*mut *mut ErrorObject);
 
 impl Report {
@@ -43,7 +43,7 @@ impl Report {
     pub(super) const NOWHERE: Self = Self(ptr::null_mut());
 
     /// # Safety
-    /// `place` is NULL, or a place for a pointer that nothing else is used for until the call returns.
+    /// `place` is NULL, or a place for a pointer that nothing else uses until the call returns.
     pub(super) unsafe fn to(place: *mut *mut ErrorObject) -> Self {
         Self(place)
     }

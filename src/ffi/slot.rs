@@ -1,4 +1,4 @@
-//! An object that is described step by step and then handed over, by whichever thread.
+//! An object that any thread may describe step by step and then hand over.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -30,7 +30,7 @@ impl<T> Slot<T> {
     }
 }
 
-/// Changes what an object describes.
+/// Changes the value that an object describes.
 pub(super) fn update<O: Described>(object: *mut O, change: impl FnOnce(O::Value) -> O::Value) -> FfiResult<()> {
     let object = objects::get(object)?;
     let mut slot = object.slot().lock();
@@ -40,7 +40,7 @@ pub(super) fn update<O: Described>(object: *mut O, change: impl FnOnce(O::Value)
     Ok(())
 }
 
-/// Takes an object from its caller, and gives what it described.
+/// Takes an object from its caller, and returns the value that it described.
 pub(super) fn hand_over<O: Described>(object: *mut O) -> FfiResult<O::Value> {
     objects::take(object)?.slot().take().ok_or_else(objects::gone::<O>)
 }

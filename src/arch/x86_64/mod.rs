@@ -35,9 +35,9 @@ use crate::kvm::{CpuidEntry, LocalApicLine, Vcpu};
 const DELIVER_NMI: u8 = 4;
 const DELIVER_EXTINT: u8 = 7;
 
-/// Refuses more memory than the host's CPU can address, which KVM would only find out when the guest uses it.
+/// Refuses more memory than the host's CPU can address; KVM would find out only when the guest uses it.
 pub(crate) fn check_memory_size(bytes: u64, supported: &[CpuidEntry]) -> Result<()> {
-    // Where the leaf is missing, 36 bits are what every CPU with long mode has.
+    // The leaf may be missing; every CPU with long mode has 36 bits.
     let bits = supported.iter().find(|entry| entry.function == 0x8000_0008).map_or(36, |entry| entry.eax & 0xff);
     let most = 1u64
         .checked_shl(bits)
@@ -55,11 +55,11 @@ pub(crate) fn check_memory_size(bytes: u64, supported: &[CpuidEntry]) -> Result<
 
 /// Brings a vCPU into the state in which a boot loader hands over to a kernel.
 ///
-/// `supported` is what KVM can give, `vcpus` how many the machine has. The first vCPU gets the registers that `entry` asks
-/// for; the others stay as KVM made them, and wait for the guest to start them through their LAPICs.
+/// `supported` lists what KVM can give, `vcpus` is the number of the machine's vCPUs. The first vCPU gets the registers
+/// that `entry` asks for; the others stay as KVM made them, and wait until the guest starts them through their LAPICs.
 ///
 /// # Errors
-/// `ErrorKind::Kvm` where KVM refuses a part of it.
+/// `ErrorKind::Kvm` if KVM refuses a part of it.
 pub(crate) fn setup_vcpu(vcpu: &Vcpu, supported: &[CpuidEntry], vcpus: u32, entry: &Entry) -> Result<()> {
     // A host whose counter has no fixed frequency cannot tell it; the guest then finds out for itself.
     let tsc_khz = vcpu.tsc_khz().ok();

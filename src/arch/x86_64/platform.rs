@@ -1,11 +1,11 @@
-//! The machine, as a kernel is told of it by ACPI tables or the command line.
+//! The machine, as ACPI tables or the command line describe it to a kernel.
 
 use super::layout::MmioSlot;
 
-/// The machine that the kernel is told of.
+/// The machine that is described to the kernel.
 pub(crate) struct Platform<'a> {
-    /// How many vCPUs it has, with the LAPIC identifiers 0 and up.
+    /// The number of its vCPUs; their LAPIC identifiers are 0 and up.
     pub(crate) vcpus: u32,
-    /// Where its virtio-mmio devices are.
+    /// The places of its virtio-mmio devices.
     pub(crate) devices: &'a [MmioSlot],
 }

@@ -1,4 +1,4 @@
-//! The command line: the caller's, with the devices in it where no ACPI tables tell of them.
+//! The command line: the caller's, with the devices in it if no ACPI tables describe them.
 
 use std::fmt::Write;
 
@@ -31,7 +31,7 @@ pub(super) fn write(memory: &GuestMemory, boot: &Boot, devices: &[MmioSlot], lim
 
 /// Adds `virtio_mmio.device=SIZE@ADDR:IRQ` for each device (Documentation/admin-guide/kernel-parameters.txt).
 ///
-/// What follows a lone `--` goes to the guest's init, so the devices stand before it.
+/// The words after a lone `--` go to the guest's init, so the devices stand before it.
 fn with_devices(cmdline: &str, devices: &[MmioSlot]) -> String {
     if devices.is_empty() {
         return cmdline.to_owned();

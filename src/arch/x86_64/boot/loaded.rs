@@ -1,4 +1,4 @@
-//! What lies in the guest's memory already, for what is loaded or written after it.
+//! Kernel and other parts that lie in the guest's memory already, for the parts that come after them.
 
 use linux_loader::loader::bootparam::setup_header;
 
@@ -8,9 +8,9 @@ use crate::memory::GuestAddress;
 /// A kernel in the guest's memory.
 pub(super) struct Kernel {
     pub(super) entry: Entry,
-    /// The first byte that it leaves free.
+    /// The first byte after it.
     pub(super) end: u64,
-    /// What a bzImage says about itself; made up for an ELF image.
+    /// The header of a bzImage; made up for an ELF image.
     pub(super) header: setup_header,
 }
 

@@ -1,5 +1,5 @@
-//! Kernel, initrd, command line, and what a boot protocol hands over with them: everything that must be in the guest's
-//! memory before its first instruction.
+//! Kernel, initrd, command line, and the boot protocol's own structures: everything that must be in the guest's memory
+//! before its first instruction.
 //!
 //! Images come from the caller but are not trusted: every number in them is checked against the file and the guest's
 //! memory before it is used, nothing is allocated by such a number alone, and the time is linear in their size.
@@ -28,8 +28,8 @@ use room::Room;
 /// Puts everything that the guest starts with into its memory.
 ///
 /// # Errors
-/// `ErrorKind::BootImage` naming the file that was refused and why; `ErrorKind::InvalidConfig` for guest memory
-/// without a region from 0 up to 1 MiB at least.
+/// `ErrorKind::BootImage` naming the file that was refused and why; `ErrorKind::InvalidConfig` if guest memory has no
+/// region from 0 up to 1 MiB at least.
 pub(crate) fn load(memory: &GuestMemory, boot: &Boot, platform: &Platform) -> Result<Entry> {
     let mut image = Image::open("kernel", &boot.kernel)?;
     let mut initrd = boot.initrd.as_ref().map(|path| Image::open("initrd", path)).transpose()?;

@@ -1,10 +1,11 @@
-//! The memory that there is to load into.
+//! The memory to load into.
 
 use crate::arch::x86_64::layout::{HIGH_RAM_START, MMIO_GAP_START};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{GuestAddress, GuestMemory};
 
-/// The RAM below the MMIO gap, where everything is loaded, and what must find place in it besides the kernel.
+/// The RAM below the MMIO gap, which holds everything that is loaded, and the length of the initrd, which shares it
+/// with the kernel.
 pub(super) struct Room {
     pub(super) ram_end: u64,
     pub(super) initrd_len: u64,
@@ -19,7 +20,7 @@ impl Room {
         Ok(Self { ram_end: low_ram_end(memory)?, initrd_len })
     }
 
-    /// What memory a kernel needs that ends at `kernel_end`, in words that follow the image's name and a reason.
+    /// The memory that a kernel needs if it ends at `kernel_end`, in words that follow the image's name and a reason.
     pub(super) fn needed(&self, kernel_end: u64) -> String {
         let initrd = match self.initrd_len {
             0 => "",
@@ -40,7 +41,7 @@ fn low_ram_end(memory: &GuestMemory) -> Result<u64> {
     Ok(end)
 }
 
-/// The end of the page that `address` is in, or `address` where one starts.
+/// The end of the page that holds `address`, or `address` itself if a page starts there.
 pub(super) fn page_end(address: u64) -> u64 {
     address.checked_next_multiple_of(0x1000).unwrap_or(u64::MAX)
 }
