@@ -34,8 +34,8 @@ pub fn resolve(program: &Program, module: usize, reference: &Reference) -> Reach
 
 struct Walk<'a> {
     program: &'a Program,
-    /// The imports that are being followed, by module and place in it. None is needed to find where it leads itself, and
-    /// some lead round in a circle.
+    /// The imports that are being followed, by module and place in it. No import helps to find its own target, and some
+    /// lead round in a circle.
     open: BTreeSet<(usize, usize)>,
 }
 
