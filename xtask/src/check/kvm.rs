@@ -1,5 +1,6 @@
-//! The tests that need a KVM: `tests/kvm_*.rs` any KVM, for guests of a few instructions; `tests/linux_*.rs` one that boots Linux.
-//! All are ignored by a plain `cargo test`; here each function is a run of its own, on this host or in the nested one.
+//! The tests that need a KVM: `tests/kvm_*.rs` need any KVM, for guests of a few instructions; `tests/linux_*.rs` need
+//! one that boots Linux. A plain `cargo test` ignores all of them; here each function is a run of its own, on this host
+//! or in the nested one.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ use crate::nested::shards::{self, Event, Setup};
 use crate::scratch::Scratch;
 use crate::tools::CARGO_C;
 
-/// For one test; what takes longer hangs.
+/// The time limit of one test; one that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(180);
 const AGENT: &str = include_str!("../nested/agent.sh");
 
@@ -58,7 +59,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Runs the tests that `filter` leaves; that none ran is a failure.
+/// Runs the tests that `filter` leaves; it is a failure if none ran.
 pub fn run(place: &Place, distro: &Distro, filter: Option<&str>, summary: &mut Summary) {
     println!("\n== KVM tests");
     let began = Instant::now();
@@ -85,13 +86,13 @@ fn try_run(place: &Place, distro: &Distro, filter: Option<&str>, summary: &mut S
     if nested.is_empty() { Ok(()) } else { run_nested(&nested, &assets, &guest, &programs, &scratch, summary) }
 }
 
-/// What the tests run.
+/// The programs that the tests run.
 struct Programs {
     launcher: PathBuf,
     c_face: Option<CFace>,
 }
 
-/// Builds the C interface if a test wants it, and takes the tests out that cannot have it.
+/// Builds the C interface if a test wants it, and takes out the tests that cannot have it.
 fn c_face(place: &Place, tests: &mut Vec<KvmTest>, summary: &mut Summary) -> Result<Option<CFace>> {
     let mut skip = |tests: &mut Vec<KvmTest>, which: &dyn Fn(&KvmTest) -> bool, why: &str| {
         for test in tests.extract_if(.., |test| which(test)) {
@@ -110,7 +111,7 @@ fn c_face(place: &Place, tests: &mut Vec<KvmTest>, summary: &mut Summary) -> Res
     Ok(c_face)
 }
 
-/// What the tests are told, for files at these places.
+/// The tests' environment, for files at these places.
 fn environment(guest: [&str; 5]) -> Vec<(String, String)> {
     let names = ["VMCELL_KERNEL", "VMCELL_KERNEL_ELF", "VMCELL_INITRD", "VMCELL_ROOTFS", "VMCELL_LAUNCH"];
     names.into_iter().zip(guest).map(|(name, value)| (name.to_string(), value.to_string())).collect()

@@ -1,4 +1,4 @@
-//! The tests that need a KVM: what they are called, and where they are.
+//! The tests that need a KVM: their names, and their places.
 
 use std::fmt;
 use std::path::PathBuf;
