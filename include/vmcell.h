@@ -1,9 +1,10 @@
 /*
- * vmcell: micro-VMs for Linux/KVM as a library. A program makes a VM, keeps a handle to it, and stays in control: nothing
- * here exits the process, prints, or installs a signal handler, and one process may hold a thousand VMs. The guest is taken
- * to be hostile from its first instruction.
+ * vmcell: micro-VMs for Linux/KVM as a library. A program makes a VM, keeps a handle to it, and stays in control:
+ * nothing here exits the process, prints, or installs a signal handler, and one process may hold a thousand
+ * VMs. The guest is treated as hostile from its first instruction.
  *
- * This header is the manual. It is generated from src/ffi/ and cbindgen.toml; examples are in examples/c and examples/go.
+ * This header is the manual. It is generated from src/ffi/ and cbindgen.toml; examples are in examples/c and
+ * examples/go.
  *
  *     vmcell_config *config;
  *     vmcell_vm *vm;
@@ -16,52 +17,59 @@
  *
  * CALLS
  *   - A function is called vmcell_<object>_<verb>; the object is its first argument.
- *   - It returns VMCELL_OK (0) or one of VMCELL_ERROR_*. Where it fails and `error`, always last, is not NULL, an error
- *     object is written there, which the caller frees. A function's "Errors" say what it can fail with besides
- *     NULL_ARGUMENT, BAD_HANDLE, NOT_UTF8, HOST and PANIC, which are possible everywhere (VMCELL_ERROR_ is left out there).
- *   - Results are written through pointers, and only on success; otherwise what was there stays. The same is true of
- *     `error`: a call that works does not touch it, and one that fails does not free what was there. Set it to NULL.
- *   - Arguments that stand for a choice are plain integers; what this version does not know is refused (BAD_VALUE).
- *   - New functions, numbers and constants may come with any version. Numbers are never used for something else.
+ *   - It returns VMCELL_OK (0) or one of VMCELL_ERROR_*. If it fails and `error`, always the last argument, is not
+ *     NULL, it writes an error object there, which the caller frees. A function's "Errors" list the numbers that it can
+ *     fail with, without their prefix VMCELL_ERROR_, and apart from NULL_ARGUMENT, BAD_HANDLE, NOT_UTF8, HOST and
+ *     PANIC, which are possible everywhere.
+ *   - Results are written through pointers, and only on success; otherwise the old value stays. The same is true of
+ *     `error`: a call that succeeds does not touch it, and one that fails does not free the old value. Set it to NULL
+ *     first.
+ *   - Arguments that stand for a choice are plain integers; a value that this version does not know is refused
+ *     (BAD_VALUE).
+ *   - Any version may add functions, numbers and constants. A number never changes its meaning.
  *
  * POINTERS
- *   - Every pointer may be NULL: where that has no meaning of its own it is refused (NULL_ARGUMENT).
- *   - Texts end with a NUL and are UTF-8, but for paths, which are of any bytes. The library keeps copies.
- *   - A text that the library returns is borrowed from the object that it came from, and valid until that is freed.
- *   - What can't be known: a pointer that is neither NULL nor valid, where bytes, a text or a place for a result are wanted,
- *     is undefined behaviour as everywhere in C.
+ *   - Every pointer may be NULL: if NULL has no meaning of its own, it is refused (NULL_ARGUMENT).
+ *   - Texts end with a NUL and are UTF-8, except paths, which may hold any bytes. The library keeps copies.
+ *   - A text that the library returns is borrowed from the object that it came from, and valid until that object is
+ *     freed.
+ *   - The library cannot notice a pointer that is neither NULL nor valid if it stands for bytes, a text or a place for
+ *     a result: such a call is undefined behaviour, as everywhere in C.
  *
  * OBJECTS
- *   - An object is made by a vmcell_<object>_new and belongs to the caller, who frees it by vmcell_<object>_free (NULL is
- *     fine), or hands it over: an argument that is "taken" is gone afterwards WHATEVER the call returns.
+ *   - vmcell_<object>_new makes an object. It belongs to the caller, who frees it with vmcell_<object>_free (NULL is
+ *     fine) or hands it over: an argument that is "taken" is gone afterwards WHATEVER the call returns.
  *   - A "borrowed" argument is used during the call and stays the caller's.
- *   - An object's pointer is a number that the library looks up; it points to nothing, is never used again in this process,
- *     and means nothing to another process. So a pointer to an object that was freed or taken, to one of another type (by a
- *     cast), or to anything else is refused (BAD_HANDLE) and does no harm. After a fork only the parent may use objects.
- *   - What can't be known: a text borrowed from an error that another thread frees meanwhile.
+ *   - An object's pointer is a number that the library looks up. It points to nothing, is never used again in this
+ *     process, and means nothing to another process. So the library refuses a pointer to an object that was freed or
+ *     taken, to one of another type (by a cast), or to anything else (BAD_HANDLE), and no harm is done. After a fork
+ *     only the parent may use objects.
+ *   - The library cannot notice that one thread frees an error while another still uses a text borrowed from it.
  *   - `const` in front of an object means that the call does not change it.
  *
  * FILE DESCRIPTORS
- *   - "Taken": the library closes it, also if the call fails, unless it was not open (BAD_DESCRIPTOR). Don't use it again.
- *   - "Borrowed": it stays with whom it belongs to; the documentation says until when it is valid.
+ *   - "Taken": the library closes it, even if the call fails, unless it was not open (BAD_DESCRIPTOR). Do not use it
+ *     again.
+ *   - "Borrowed": it stays with its owner; the documentation says how long it is valid.
  *
  * THREADS
- *   - Any function may be called from any thread, with any object, at any time, also with the same object at once. There is
- *     no state of a thread: goroutines and other things that move between threads may call freely.
- *   - A function blocks only where it says so. A VM may be stopped or freed while other threads wait for it.
- *   - The library's threads (one a vCPU, one or more for I/O) block every signal and run none of the caller's code but the
- *     functions given to vmcell_console_new_callback. A vCPU's thread lets one signal through, only
- *     while it is in the guest: by that it is made to leave. It is never delivered; vmcell_config_set_kick_signal chooses it.
- *   - No handler is installed, no signal's disposition is changed, errno means nothing.
+ *   - Any thread may call any function with any object at any time, even with the same object at once. No state belongs
+ *     to a thread: goroutines and anything else that moves between threads may call freely.
+ *   - A function blocks only if its documentation says so. A VM may be stopped or freed while other threads wait for
+ *     it.
+ *   - The library's threads (one per vCPU, one or more for I/O) block every signal and run none of the caller's code
+ *     except the functions given to vmcell_console_new_callback. A vCPU's thread lets one signal through, only while it is
+ *     in the guest: it makes the thread leave. It is never delivered; vmcell_config_set_kick_signal chooses it.
+ *   - The library installs no handler, changes no signal's disposition, and gives errno no meaning.
  *
  * PANICS
- *   - A bug that the library notices in itself comes back as VMCELL_ERROR_PANIC, after the Rust runtime has written a line
- *     about it to standard error. The objects of that call should be freed.
+ *   - If the library notices a bug in itself, the call returns VMCELL_ERROR_PANIC, after the Rust runtime has written a
+ *     line about it to standard error. The objects of that call should be freed.
  *
  * SECURITY
- *   - What a guest does reaches what it was given: its memory, its disks, its interfaces, its console. A disk is raw because
- *     its owner said so; nothing looks into it for a format. What a guest prints is not clean: filter escape sequences before
- *     it gets to a terminal.
+ *   - A guest reaches only what it was given: its memory, its disks, its interfaces, its console. A disk is raw because
+ *     its owner said so; the library never looks into it for a format. A guest's output is not clean: filter escape
+ *     sequences before they reach a terminal.
  */
 
 
@@ -79,12 +87,12 @@
 
 
 /**
- * It worked.
+ * The call succeeded.
  */
 #define VMCELL_OK 0
 
 /**
- * A value in the configuration is out of range, or two of them contradict each other.
+ * A value in the configuration is out of range, or two values contradict each other.
  */
 #define VMCELL_ERROR_INVALID_CONFIG 1
 
@@ -154,12 +162,12 @@
 #define VMCELL_ERROR_VIRTQUEUE 14
 
 /**
- * An argument is NULL that must not be.
+ * An argument is NULL but must not be.
  */
 #define VMCELL_ERROR_NULL_ARGUMENT 100
 
 /**
- * An object was freed or handed over before, is of another type, or is none of this library's.
+ * An object was freed or handed over before, has another type, or does not come from this library.
  */
 #define VMCELL_ERROR_BAD_HANDLE 101
 
@@ -169,7 +177,7 @@
 #define VMCELL_ERROR_NOT_UTF8 102
 
 /**
- * A number stands for nothing that this version of the library knows.
+ * A number means nothing to this version of the library.
  */
 #define VMCELL_ERROR_BAD_VALUE 103
 
@@ -179,17 +187,17 @@
 #define VMCELL_ERROR_BAD_DESCRIPTOR 104
 
 /**
- * The library has a bug, which it noticed: please report the message.
+ * The library noticed a bug in itself: please report the message.
  */
 #define VMCELL_ERROR_PANIC 105
 
 /**
- * Ordinary system calls, one request after the other. The default.
+ * Ordinary system calls, one request after another. The default.
  */
 #define VMCELL_ENGINE_SYNC 0
 
 /**
- * How many bytes a MAC address has.
+ * The length of a MAC address in bytes.
  */
 #define VMCELL_MAC_BYTES 6
 
@@ -204,17 +212,17 @@
 #define VMCELL_MEMORY_MEMFD 1
 
 /**
- * Pages as the host's policy for transparent huge pages gives them. The default.
+ * Pages of the sizes that the host's policy for transparent huge pages gives. The default.
  */
 #define VMCELL_PAGES_DEFAULT 0
 
 /**
- * Asks for transparent huge pages, and runs on small ones where there are none.
+ * Asks for transparent huge pages; falls back to small ones if there are none.
  */
 #define VMCELL_PAGES_TRANSPARENT 1
 
 /**
- * Pages of 2 MiB from the host's reserved pool; refused where the pool has too few.
+ * Pages of 2 MiB from the host's reserved pool; refused if the pool has too few.
  */
 #define VMCELL_PAGES_HUGE_2_MIB 2
 
@@ -249,7 +257,7 @@
 #define VMCELL_DISCOVERY_CMDLINE 1
 
 /**
- * Made, and not started.
+ * Made, but not started.
  */
 #define VMCELL_STATUS_READY 1
 
@@ -274,8 +282,8 @@
 #define VMCELL_EXIT_SHUTDOWN 1
 
 /**
- * The guest asked for a restart (a reboot, a panic, a crash of its CPU); vmcell_vm_reset_cause tells by which way. A VM
- * starts once; make another one.
+ * The guest asked for a restart (a reboot, a panic, a crash of its CPU); vmcell_vm_reset_cause tells how. A VM starts
+ * only once; make another one.
  */
 #define VMCELL_EXIT_RESET 2
 
@@ -285,27 +293,27 @@
 #define VMCELL_EXIT_STOPPED 3
 
 /**
- * The guest did something that cannot be served, or the host failed; vmcell_vm_exit_error tells what.
+ * The guest did something that cannot be served, or the host failed; vmcell_vm_exit_error tells what happened.
  */
 #define VMCELL_EXIT_FAILED 4
 
 /**
- * The reset register that the ACPI tables name.
+ * By the reset register that the ACPI tables name.
  */
 #define VMCELL_RESET_ACPI 1
 
 /**
- * The reset line of the keyboard controller.
+ * By the reset line of the keyboard controller.
  */
 #define VMCELL_RESET_KEYBOARD_CONTROLLER 2
 
 /**
- * A triple fault: asked for, or by a guest that lost its way.
+ * By a triple fault: on purpose, or because the guest lost its way.
  */
 #define VMCELL_RESET_TRIPLE_FAULT 3
 
 /**
- * A request to KVM itself.
+ * By a request to KVM itself.
  */
 #define VMCELL_RESET_SYSTEM_EVENT 4
 
@@ -315,15 +323,15 @@
 #define VMCELL_WAIT_FOREVER (-1)
 
 /**
- * What a VM is to be. Made by vmcell_config_new; taken by vmcell_vm_new; freed by vmcell_config_free.
+ * The configuration of a VM. Made by vmcell_config_new; taken by vmcell_vm_new; freed by vmcell_config_free.
  *
- * The setters store; what is out of range, missing or contradictory is refused by vmcell_vm_new.
+ * The setters store values; vmcell_vm_new refuses those that are out of range, missing or contradictory.
  */
 typedef struct vmcell_config vmcell_config;
 
 /**
- * What a serial console is connected to. Whatever it is, vmcell_vm_write_console types into it. Made by one of
- * vmcell_console_new_*; taken by vmcell_config_set_console; freed by vmcell_console_free.
+ * The host's end of the serial console. vmcell_vm_write_console types into it, whatever it is connected to. Made by
+ * one of vmcell_console_new_*; taken by vmcell_config_set_console; freed by vmcell_console_free.
  */
 typedef struct vmcell_console vmcell_console;
 
@@ -339,8 +347,9 @@ typedef struct vmcell_disk vmcell_disk;
 typedef struct vmcell_error vmcell_error;
 
 /**
- * A thread that serves devices of one VM or of many. A device that waits, such as a disk whose file is slow, holds up the
- * others on its thread. Without one, each VM has its own. Made by vmcell_io_thread_new; freed by vmcell_io_thread_free.
+ * A thread that serves the devices of one VM or of many. A device that waits, such as a disk with a slow file, holds
+ * up the others on its thread. By default, each VM has a thread of its own. Made by vmcell_io_thread_new; freed by
+ * vmcell_io_thread_free.
  */
 typedef struct vmcell_io_thread vmcell_io_thread;
 
@@ -351,21 +360,21 @@ typedef struct vmcell_io_thread vmcell_io_thread;
 typedef struct vmcell_nic vmcell_nic;
 
 /**
- * A virtual machine, run by threads of its own, one a vCPU and one for I/O. Made by vmcell_vm_new; freed by vmcell_vm_free.
- * Every call may be made by any thread, also while others are in a call with the same VM.
+ * A virtual machine, run by threads of its own: one per vCPU and one for I/O. Made by vmcell_vm_new; freed by
+ * vmcell_vm_free. Any thread may make any call, even while others are in a call with the same VM.
  */
 typedef struct vmcell_vm vmcell_vm;
 
 /**
- * Gets what the guest prints: `len` bytes, 1 to 4096, valid until it returns, and `user` as it was given. Called on the
- * I/O thread that serves the VM, never by two threads at once, never after the release function. It must not block (the
- * devices on that thread wait for as long), and must not unwind: no C++ exception, no longjmp. It may call anything of
- * this library for any VM, this one included, but vmcell_vm_pause and vmcell_vm_wait.
+ * Receives the guest's output: `len` bytes, 1 to 4096, valid until it returns, and `user` as the caller gave it. The
+ * I/O thread that serves the VM calls it, never two threads at once, and never after the release function. It must not
+ * block, because the devices on that thread would wait for it, and must not unwind: no C++ exception, no longjmp. It
+ * may call any function of this library for any VM, this one included, except vmcell_vm_pause and vmcell_vm_wait.
  */
 typedef void (*vmcell_console_output)(const uint8_t *bytes, size_t len, void *user);
 
 /**
- * Gets `user` when the library has no more use for it: once, after the last call with it, on any thread, often on the one
+ * Receives `user` when the library no longer needs it: once, after the last call with it, on any thread, often the one
  * that frees the VM.
  */
 typedef void (*vmcell_release)(void *user);
@@ -375,217 +384,207 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * The version of the library that runs, such as "1.2.3"; VMCELL_VERSION is that of this header. Before 1.0.0 a program
- * needs the same major and minor version, from then on the same major one and a minor one not below. Static, never freed.
- * Never blocks.
+ * Returns the version of the running library, such as "1.2.3"; VMCELL_VERSION is that of this header. Before 1.0.0 a
+ * program needs the same major and minor version; from then on, the same major version and at least the same minor
+ * version. Static, never freed. Never blocks.
  */
 const char *vmcell_version(void);
 
 /**
- * Whether this build of the library has a feature: 1 yes, 0 no, also for names that it does not know and for NULL. Every
- * function is in every build; what is not there fails at run time. Names: "acpi", "console", "disk", "engine-sync", "nic",
- * "test-util" (only tests have it). Never blocks.
+ * Returns 1 if this build of the library has a feature; 0 if it does not, if it does not know the name, or if the name
+ * is NULL. Every function is in every build; a missing feature fails at run time. Names: "acpi", "console", "disk",
+ * "engine-sync", "nic", "test-util" (only tests have it). Never blocks.
  */
 int32_t vmcell_has_feature(const char *name);
 
 /**
- * The number of an error, one of VMCELL_ERROR_*; the same that the failed call returned. Gives VMCELL_OK for NULL and
- * VMCELL_ERROR_BAD_HANDLE for what is no error (any more). Never blocks.
+ * Returns how many objects of this library the process holds, neither freed nor handed over: for a test at its end.
+ */
+uint64_t vmcell_handle_count(void);
+
+/**
+ * Returns the number of an error, one of VMCELL_ERROR_*, the same that the failed call returned. Returns VMCELL_OK for
+ * NULL, and VMCELL_ERROR_BAD_HANDLE for a pointer that is not, or is no longer, an error. Never blocks.
  */
 int32_t vmcell_error_number(const vmcell_error *error);
 
 /**
- * What was refused, its value and what is allowed, without the causes: one line without an end of line. Borrowed, valid
- * until the error is freed. Never NULL: for NULL, and for what is no error (any more), it is a text that says so. Never
- * blocks.
+ * Returns what was refused, its value and what is allowed, without the causes: one line without a line end. The text
+ * is borrowed, and valid until the error is freed. Never NULL: for NULL, and for a pointer that is not, or is no
+ * longer, an error, the text says so. Never blocks.
  */
 const char *vmcell_error_message(const vmcell_error *error);
 
 /**
- * The message and all causes behind it, joined by ": ", for a log line. Lifetime and NULL as for vmcell_error_message.
+ * Returns the message and all causes behind it, joined by ": ", for a log line. Lifetime and NULL as for
+ * vmcell_error_message.
  */
 const char *vmcell_error_chain(const vmcell_error *error);
 
 /**
- * How many causes there are behind the message; 0 for NULL and for what is no error (any more). Never blocks.
+ * Returns how many causes stand behind the message; 0 for NULL and for a pointer that is not, or is no longer, an
+ * error. Never blocks.
  */
 size_t vmcell_error_cause_count(const vmcell_error *error);
 
 /**
- * A cause: 0 is what led to the message, each further one led to the one before. Borrowed, valid until the error is freed.
- * NULL for an index out of range, for NULL, and for what is no error (any more). Never blocks.
+ * Returns a cause: 0 led to the message, each later one led to the one before. The text is borrowed, and valid until
+ * the error is freed. Returns NULL for an index out of range, for NULL, and for a pointer that is not, or is no
+ * longer, an error. Never blocks.
  */
-const char *vmcell_error_cause(const vmcell_error *error,
-                               size_t index);
+const char *vmcell_error_cause(const vmcell_error *error, size_t index);
 
 /**
- * Frees an error and all texts that were borrowed from it. NULL is fine. Never blocks.
+ * Frees an error and all texts borrowed from it. NULL is fine. Never blocks.
  *
  * Errors: BAD_HANDLE.
  */
 int32_t vmcell_error_free(vmcell_error *error);
 
 /**
- * How many objects of this library the process holds that were neither freed nor handed over: for a test at its end.
- */
-uint64_t vmcell_handle_count(void);
-
-/**
- * Starts a thread; of its name Linux keeps 15 bytes. It blocks every signal.
+ * Starts a thread; Linux keeps 15 bytes of its name. It blocks every signal.
  *
- * Errors: HOST where the host gives no thread or no descriptor.
+ * Errors: HOST if the host provides no thread or no descriptor.
  */
 int32_t vmcell_io_thread_new(const char *name, vmcell_io_thread **io_thread, vmcell_error **error);
 
 /**
- * Lets go of a thread. It goes on for as long as a disk, an interface, a configuration or a VM uses it; then it ends. If
- * nothing does, this call waits for its end. NULL is fine.
+ * Lets go of a thread. It lives for as long as a disk, an interface, a configuration or a VM uses it, then ends. If
+ * nothing uses it, this call waits for its end. NULL is fine.
  *
  * Errors: BAD_HANDLE.
  */
 int32_t vmcell_io_thread_free(vmcell_io_thread *io_thread);
 
 /**
- * Opens a raw file or block device by its path, of any bytes. It is opened for reading now, and for writing when the VM is
- * made, unless it is read-only then. Its size, in whole sectors of 512 bytes, is taken when the VM is made. Its content is
- * never looked at: no image format is ever guessed. Does not wait, whatever the path leads to.
+ * Opens a raw file or block device by its path, which may hold any bytes. The file is opened for reading now, and for
+ * writing when the VM is made, unless the disk is read-only by then. Its size, in whole sectors of 512 bytes, is taken
+ * when the VM is made. Its content is never looked at: the library never guesses an image format. Does not wait,
+ * whatever the path leads to.
  *
- * Errors: DISK where it is missing, may not be read, is empty, or is neither a regular file nor a block device.
+ * Errors: DISK if the file is missing, may not be read, is empty, or is neither a regular file nor a block device.
  */
-int32_t vmcell_disk_new(const char *path,
-                        vmcell_disk **disk,
-                        vmcell_error **error);
+int32_t vmcell_disk_new(const char *path, vmcell_disk **disk, vmcell_error **error);
 
 /**
- * The same for a file that the caller has open, for reading and writing unless the disk will be read-only. `fd` is taken:
- * it is closed with the disk or with the VM that got the disk, also if this call fails.
+ * As vmcell_disk_new, for a file that the caller has open, for reading and writing unless the disk will be read-only.
+ * `fd` is taken: it is closed with the disk or with the VM that got the disk, even if this call fails.
  *
- * Errors: BAD_DESCRIPTOR; DISK where it is empty, or is neither a regular file nor a block device.
+ * Errors: BAD_DESCRIPTOR; DISK if the file is empty, or is neither a regular file nor a block device.
  */
-int32_t vmcell_disk_new_from_fd(int32_t fd,
-                                vmcell_disk **disk,
-                                vmcell_error **error);
+int32_t vmcell_disk_new_from_fd(int32_t fd, vmcell_disk **disk, vmcell_error **error);
 
 /**
- * Whether the guest may only read: 0 no (the default), anything else yes. Never blocks.
+ * Sets whether the guest may only read: 0 means no (the default), anything else yes. Never blocks.
  */
 int32_t vmcell_disk_set_read_only(vmcell_disk *disk, int32_t read_only, vmcell_error **error);
 
 /**
- * The serial number that the guest is told, at most 20 printable ASCII characters; the default is an empty one. Copied.
- * What is not allowed is refused when the VM is made. Never blocks.
+ * Sets the serial number that the guest sees, at most 20 printable ASCII characters, copied; the default is empty. Any
+ * other is refused when the VM is made. Never blocks.
  */
 int32_t vmcell_disk_set_serial(vmcell_disk *disk, const char *serial, vmcell_error **error);
 
 /**
- * How requests reach the file, one of VMCELL_ENGINE_*. Never blocks.
+ * Sets how requests reach the file, one of VMCELL_ENGINE_*. Never blocks.
  *
  * Errors: BAD_VALUE.
  */
 int32_t vmcell_disk_set_engine(vmcell_disk *disk, int32_t engine, vmcell_error **error);
 
 /**
- * Serves the disk on this I/O thread rather than on the VM's own. `io_thread` is borrowed for the call: it may be freed any
- * time, and the thread goes on for as long as something uses it. Never blocks.
+ * Serves the disk on this I/O thread rather than on the VM's own. `io_thread` is borrowed for the call: it may be
+ * freed at any time, and the thread lives for as long as something uses it. Never blocks.
  */
-int32_t vmcell_disk_set_io_thread(vmcell_disk *disk,
-                                  const vmcell_io_thread *io_thread,
-                                  vmcell_error **error);
+int32_t vmcell_disk_set_io_thread(vmcell_disk *disk, const vmcell_io_thread *io_thread, vmcell_error **error);
 
 /**
  * Frees a disk that no VM got, and closes its file. NULL is fine.
  *
- * Errors: BAD_HANDLE, also where it was handed over to a configuration.
+ * Errors: BAD_HANDLE, also if it was handed over to a configuration.
  */
 int32_t vmcell_disk_free(vmcell_disk *disk);
 
 /**
- * Attaches to a TAP device that exists, by its name of 1 to 15 bytes. Nothing else can attach to it for as long as the
- * interface, or the VM that gets it, lives. Never waits.
+ * Attaches to an existing TAP device by its name, 1 to 15 bytes. Nothing else can attach to it while the interface, or
+ * the VM that gets it, lives. Never waits.
  *
- * Errors: INVALID_CONFIG for a name that no device can have; NETWORK where the device is missing, in use, no TAP device, or
- * not ours to use.
+ * Errors: INVALID_CONFIG for a name that no device can have; NETWORK if the device is missing, in use, not a TAP
+ * device, or not ours to use.
  */
-int32_t vmcell_nic_new(const char *name,
-                       vmcell_nic **nic,
-                       vmcell_error **error);
+int32_t vmcell_nic_new(const char *name, vmcell_nic **nic, vmcell_error **error);
 
 /**
- * The same for a descriptor of /dev/net/tun that the caller has attached to a TAP device, with IFF_TAP, IFF_NO_PI and
- * IFF_VNET_HDR. It is made non-blocking. `fd` is taken: it is closed with the interface or with the VM that got it, also if
- * this call fails.
+ * As vmcell_nic_new, for a descriptor of /dev/net/tun that the caller has attached to a TAP device with IFF_TAP,
+ * IFF_NO_PI and IFF_VNET_HDR. It is made non-blocking. `fd` is taken: it is closed with the interface or with the VM
+ * that got it, even if this call fails.
  *
- * Errors: BAD_DESCRIPTOR; NETWORK where it is something else.
+ * Errors: BAD_DESCRIPTOR; NETWORK if the descriptor is anything else.
  */
-int32_t vmcell_nic_new_from_fd(int32_t fd,
-                               vmcell_nic **nic,
-                               vmcell_error **error);
+int32_t vmcell_nic_new_from_fd(int32_t fd, vmcell_nic **nic, vmcell_error **error);
 
 /**
- * The address that the guest is told: VMCELL_MAC_BYTES bytes, copied. The default is a random one, marked as locally
- * administered. One that is not unicast is refused when the VM is made. Never blocks.
+ * Sets the MAC address that the guest sees: VMCELL_MAC_BYTES bytes, copied. The default is a random one, marked as
+ * locally administered. An address that is not unicast is refused when the VM is made. Never blocks.
  */
 int32_t vmcell_nic_set_mac(vmcell_nic *nic, const uint8_t *mac, vmcell_error **error);
 
 /**
- * The largest packet without its Ethernet header that the guest is told to send, 68 to 65535 bytes. The TAP device must be
- * able to take it. The default is to say nothing, and then guests use 1500. Too small ones are refused when the VM is made.
- * Never blocks.
+ * Sets the largest packet, without its Ethernet header, that the guest is told to send: 68 to 65535 bytes. The TAP
+ * device must be able to take it. By default the guest is told nothing, and then guests use 1500. Smaller values are
+ * refused when the VM is made. Never blocks.
  */
-int32_t vmcell_nic_set_mtu(vmcell_nic *nic,
-                           uint16_t mtu,
-                           vmcell_error **error);
+int32_t vmcell_nic_set_mtu(vmcell_nic *nic, uint16_t mtu, vmcell_error **error);
 
 /**
- * Serves the interface on this I/O thread rather than on the VM's own; as vmcell_disk_set_io_thread. Never blocks.
+ * Serves the interface on this I/O thread rather than on the VM's own, as vmcell_disk_set_io_thread does for a disk.
+ * Never blocks.
  */
 int32_t vmcell_nic_set_io_thread(vmcell_nic *nic, const vmcell_io_thread *io_thread, vmcell_error **error);
 
 /**
  * Frees an interface that no VM got, and lets go of its TAP device. NULL is fine.
  *
- * Errors: BAD_HANDLE, also where it was handed over to a configuration.
+ * Errors: BAD_HANDLE, also if it was handed over to a configuration.
  */
 int32_t vmcell_nic_free(vmcell_nic *nic);
 
 /**
- * No console: output is discarded. That is the default of a configuration. Never blocks.
+ * No console: output is discarded. This is a configuration's default. Never blocks.
  */
 int32_t vmcell_console_new_none(vmcell_console **console, vmcell_error **error);
 
 /**
- * Output to the process's standard output, input from its standard input. Neither's flags are changed, and a terminal's mode
- * is left as it is: a program that wants each key to reach the guest makes it raw itself. Never blocks.
+ * Output goes to the process's standard output, input comes from its standard input. The library changes neither
+ * stream's flags, and leaves a terminal's mode alone: a program that wants each key to reach the guest makes the
+ * terminal raw itself. Never blocks.
  */
-int32_t vmcell_console_new_stdio(vmcell_console **console,
-                                 vmcell_error **error);
+int32_t vmcell_console_new_stdio(vmcell_console **console, vmcell_error **error);
 
 /**
- * Output to a file, which is made or emptied; no input. The path may be of any bytes. Does not wait, whatever it leads to.
+ * Output goes to a file, which is created or emptied; there is no input. The path may hold any bytes. Does not wait,
+ * whatever the path leads to.
  *
- * Errors: CONSOLE where the file cannot be opened for writing; a FIFO that nobody reads is refused too.
+ * Errors: CONSOLE if the file cannot be opened for writing, or is a FIFO that nobody reads.
  */
-int32_t vmcell_console_new_file(const char *path,
-                                vmcell_console **console,
-                                vmcell_error **error);
+int32_t vmcell_console_new_file(const char *path, vmcell_console **console, vmcell_error **error);
 
 /**
- * Output to one descriptor, input from another or none (-1): files, pipes, sockets, terminals. A pipe or socket that nobody
- * reads holds output back for a moment (64 KiB are buffered), then it is dropped; the guest never waits. Both are taken: they
- * are closed with the console or with the VM that got it, also if this call fails. Never blocks.
+ * Output goes to one descriptor, input comes from another, or from none (-1): files, pipes, sockets, terminals. If
+ * nobody reads a pipe or socket, output is held back for a moment (64 KiB are buffered), then dropped; the guest never
+ * waits. Both descriptors are taken: they are closed with the console or with the VM that got it, even if this call
+ * fails. Never blocks.
  *
- * Errors: BAD_DESCRIPTOR; BAD_VALUE where one descriptor is given for both (use dup).
+ * Errors: BAD_DESCRIPTOR; BAD_VALUE if both are the same descriptor (use dup).
  */
-int32_t vmcell_console_new_fds(int32_t output,
-                               int32_t input,
-                               vmcell_console **console,
-                               vmcell_error **error);
+int32_t vmcell_console_new_fds(int32_t output, int32_t input, vmcell_console **console, vmcell_error **error);
 
 /**
- * Output to a function; no input. `user` is handed to `output` and, at the end, to `release`, either of which tells on which
- * thread. `user` is taken: `release`, unless it is NULL, is called for it also if this call fails.
+ * Output goes to a function; there is no input. `user` is passed to `output` and, at the end, to `release`; their
+ * types say on which thread. `user` is taken: unless `release` is NULL, it is called for `user` even if this call
+ * fails.
  *
- * Errors: NULL_ARGUMENT where `output` is NULL.
+ * Errors: NULL_ARGUMENT if `output` is NULL.
  */
 int32_t vmcell_console_new_callback(vmcell_console_output output,
                                     void *user,
@@ -596,23 +595,23 @@ int32_t vmcell_console_new_callback(vmcell_console_output output,
 /**
  * Frees a console that no VM got: closes its descriptors, releases its `user`. NULL is fine.
  *
- * Errors: BAD_HANDLE, also where it was handed over to a configuration.
+ * Errors: BAD_HANDLE, also if it was handed over to a configuration.
  */
 int32_t vmcell_console_free(vmcell_console *console);
 
 /**
- * Makes a configuration of 1 vCPU, 128 MiB, no kernel, no device and no console. Never blocks.
+ * Makes a configuration with 1 vCPU, 128 MiB, no kernel, no device and no console. Never blocks.
  */
 int32_t vmcell_config_new(vmcell_config **config, vmcell_error **error);
 
 /**
- * How many vCPUs, 1 to 64; the default is 1. Never blocks.
+ * Sets the number of vCPUs, 1 to 64; the default is 1. Never blocks.
  */
 int32_t vmcell_config_set_vcpus(vmcell_config *config, uint32_t vcpus, vmcell_error **error);
 
 /**
- * How much RAM in MiB, 16 or more (the default is 128), what the host takes it from, one of VMCELL_MEMORY_*, and the pages
- * that back it, one of VMCELL_PAGES_*. Never blocks.
+ * Sets the guest's RAM in MiB, 16 or more (the default is 128), where the host takes it from (one of VMCELL_MEMORY_*),
+ * and the pages that back it (one of VMCELL_PAGES_*). Never blocks.
  *
  * Errors: BAD_VALUE.
  */
@@ -623,8 +622,8 @@ int32_t vmcell_config_set_memory(vmcell_config *config,
                                  vmcell_error **error);
 
 /**
- * Whether all RAM is taken from the host when the VM is made, rather than page by page when the guest first uses one: 0 for
- * no, the default, anything else for yes. Then vmcell_vm_new also takes as long as the host needs to clear the pages, and
+ * Sets whether all RAM is taken from the host when the VM is made, rather than page by page when the guest first uses
+ * one: 0 for no, the default, anything else for yes. Then vmcell_vm_new also takes as long as the host needs to clear the pages, and
  * private anonymous memory needs Linux 5.14. Memory on memfd is taken so in any case if the host overcommits none (vm.overcommit_memory is 2, as far
  * as /proc tells): it could run out later, and the access would end the process. Never blocks.
  */
@@ -633,74 +632,62 @@ int32_t vmcell_config_set_prealloc(vmcell_config *config,
                                    vmcell_error **error);
 
 /**
- * The guest's kernel, a bzImage or an ELF image: a path of any bytes, copied, which is opened when the VM is made. There is
- * no default. Never blocks.
+ * Sets the guest's kernel, a bzImage or an ELF image. The path may hold any bytes and is copied; the file is opened
+ * when the VM is made. There is no default. Never blocks.
  */
-int32_t vmcell_config_set_kernel(vmcell_config *config,
-                                 const char *path,
-                                 vmcell_error **error);
+int32_t vmcell_config_set_kernel(vmcell_config *config, const char *path, vmcell_error **error);
 
 /**
- * The initial RAM disk: a path of any bytes, copied, which is opened when the VM is made; NULL for none, the default. Never
- * blocks.
+ * Sets the initial RAM disk. The path may hold any bytes and is copied; the file is opened when the VM is made. NULL
+ * means none, the default. Never blocks.
  */
-int32_t vmcell_config_set_initrd(vmcell_config *config,
-                                 const char *path,
-                                 vmcell_error **error);
+int32_t vmcell_config_set_initrd(vmcell_config *config, const char *path, vmcell_error **error);
 
 /**
- * The kernel's command line, UTF-8, copied: at most 2047 bytes with what discovery appends to it. The default is an empty
- * one. Never blocks.
+ * Sets the kernel's command line, UTF-8, copied: at most 2047 bytes including what discovery appends. The default is
+ * empty. Never blocks.
  */
-int32_t vmcell_config_set_cmdline(vmcell_config *config,
-                                  const char *cmdline,
-                                  vmcell_error **error);
+int32_t vmcell_config_set_cmdline(vmcell_config *config, const char *cmdline, vmcell_error **error);
 
 /**
- * How the kernel is entered, one of VMCELL_PROTOCOL_*. Never blocks.
+ * Sets how the kernel is entered, one of VMCELL_PROTOCOL_*. Never blocks.
  *
  * Errors: BAD_VALUE.
  */
 int32_t vmcell_config_set_protocol(vmcell_config *config, int32_t protocol, vmcell_error **error);
 
 /**
- * How the guest finds its devices, one of VMCELL_DISCOVERY_*. Never blocks.
+ * Sets how the guest finds its devices, one of VMCELL_DISCOVERY_*. Never blocks.
  *
  * Errors: BAD_VALUE.
  */
 int32_t vmcell_config_set_discovery(vmcell_config *config, int32_t discovery, vmcell_error **error);
 
 /**
- * Adds a disk: the first is /dev/vda in Linux, the second /dev/vdb, and so on. `disk` is taken, also if this call fails.
- * Never blocks.
+ * Adds a disk: Linux calls the first /dev/vda, the second /dev/vdb, and so on. `disk` is taken, even if this call
+ * fails. Never blocks.
  */
-int32_t vmcell_config_add_disk(vmcell_config *config,
-                               vmcell_disk *disk,
-                               vmcell_error **error);
+int32_t vmcell_config_add_disk(vmcell_config *config, vmcell_disk *disk, vmcell_error **error);
 
 /**
- * Adds a network interface after those added before. `nic` is taken, also if this call fails. Never blocks.
+ * Adds a network interface after the earlier ones. `nic` is taken, even if this call fails. Never blocks.
  */
 int32_t vmcell_config_add_nic(vmcell_config *config, vmcell_nic *nic, vmcell_error **error);
 
 /**
- * What the serial port (ttyS0 in Linux) is connected to, in place of what was set before; the default is nothing. `console`
- * is taken, also if this call fails. Never blocks.
+ * Connects the serial port (ttyS0 in Linux) to `console`, in place of an earlier one; the default is no console.
+ * `console` is taken, even if this call fails. Never blocks.
  */
-int32_t vmcell_config_set_console(vmcell_config *config,
-                                  vmcell_console *console,
-                                  vmcell_error **error);
+int32_t vmcell_config_set_console(vmcell_config *config, vmcell_console *console, vmcell_error **error);
 
 /**
- * Serves the VM's devices and console on this I/O thread rather than on one of its own, but for those that have their own.
- * `io_thread` is borrowed, as by vmcell_disk_set_io_thread. Never blocks.
+ * Serves the VM's devices and console on this I/O thread rather than on one of its own, except devices that have their
+ * own. `io_thread` is borrowed, as by vmcell_disk_set_io_thread. Never blocks.
  */
-int32_t vmcell_config_set_io_thread(vmcell_config *config,
-                                    const vmcell_io_thread *io_thread,
-                                    vmcell_error **error);
+int32_t vmcell_config_set_io_thread(vmcell_config *config, const vmcell_io_thread *io_thread, vmcell_error **error);
 
 /**
- * The signal by which vCPU threads are made to leave the guest: a standard one, 1 to 31, but for 4 to 9, 11, 18 to 22 and
+ * Sets the signal by which vCPU threads are made to leave the guest: a standard one, 1 to 31, but for 4 to 9, 11, 18 to 22 and
  * 31, which tell of a fault, stop or continue the process, or cannot be blocked. The default is
  * VMCELL_KICK_SIGNAL_DEFAULT. It is only sent to the VM's own threads, which block it outside the guest, so that it is
  * never delivered: whether the program handles or ignores it makes no difference. Choose one that is not sent to the
@@ -712,125 +699,109 @@ int32_t vmcell_config_set_kick_signal(vmcell_config *config,
                                       vmcell_error **error);
 
 /**
- * Frees a configuration of which no VM was made, with all that it was given. NULL is fine.
+ * Frees a configuration that no VM was made from, with everything that was added to it. NULL is fine.
  *
- * Errors: BAD_HANDLE, also where it was handed over to vmcell_vm_new.
+ * Errors: BAD_HANDLE, also if it was handed over to vmcell_vm_new.
  */
 int32_t vmcell_config_free(vmcell_config *config);
 
 /**
- * Makes a VM: everything is checked, the kernel is loaded, every device is there, nothing runs. Takes as long as reading the
- * kernel and the initrd does. `config` is taken, also if this call fails.
+ * Makes a VM: everything is checked, the kernel is loaded, every device is there, nothing runs. Takes as long as it
+ * takes to read the kernel and the initrd. `config` is taken, even if this call fails.
  *
- * Errors: what was refused has its own numbers, VMCELL_ERROR_INVALID_CONFIG to VMCELL_ERROR_HOST.
+ * Errors: each kind of refusal has its own number, VMCELL_ERROR_INVALID_CONFIG to VMCELL_ERROR_HOST.
  */
-int32_t vmcell_vm_new(vmcell_config *config,
-                      vmcell_vm **vm,
-                      vmcell_error **error);
+int32_t vmcell_vm_new(vmcell_config *config, vmcell_vm **vm, vmcell_error **error);
 
 /**
  * Starts the vCPUs and returns at once.
  *
- * Errors: INVALID_STATE unless the VM is ready; HOST where the host gives no more threads, and then the VM has ended.
+ * Errors: INVALID_STATE unless the VM is ready; HOST if the host provides no more threads, and then the VM has ended.
  */
 int32_t vmcell_vm_start(vmcell_vm *vm, vmcell_error **error);
 
 /**
- * Makes vCPUs and devices stand still. Returns when no vCPU is in the guest and no device touches its memory; may block for
- * as long as a disk or another thing of the host that is in use does. A paused VM may be paused again, which does nothing.
- * The guest's clocks go on.
+ * Makes vCPUs and devices stand still. When it returns, no vCPU is in the guest and no device touches its memory. It
+ * may block for as long as a disk or another host resource in use does. Pausing a paused VM does nothing. The guest's
+ * clocks go on.
  *
- * Errors: INVALID_STATE where the VM was not started or has ended, also if it ends meanwhile.
+ * Errors: INVALID_STATE if the VM was not started, has ended, or ends meanwhile.
  */
-int32_t vmcell_vm_pause(vmcell_vm *vm,
-                        vmcell_error **error);
+int32_t vmcell_vm_pause(vmcell_vm *vm, vmcell_error **error);
 
 /**
- * Lets vCPUs and devices go on where they were; does nothing to a VM that runs. Blocks only while another thread is in
+ * Lets vCPUs and devices go on where they were; does nothing to a running VM. Blocks only while another thread is in
  * vmcell_vm_pause.
  *
- * Errors: INVALID_STATE where the VM was not started or has ended.
+ * Errors: INVALID_STATE if the VM was not started or has ended.
  */
 int32_t vmcell_vm_resume(vmcell_vm *vm, vmcell_error **error);
 
 /**
- * Ends the VM from outside, in whatever state it is. From the moment it returns, the guest executes nothing. Returns within
- * 100 ms whatever the guest or the host does. The guest gets no chance to write its disks back. A VM that has ended stays as
+ * Ends the VM from outside, whatever its state. Once it returns, the guest executes nothing. Returns within 100 ms,
+ * whatever the guest or the host does. The guest gets no chance to write its disks back. A VM that has ended stays as
  * it is. Threads in vmcell_vm_wait return.
  *
- * Errors: TIMEOUT where a slow disk, or a console's function that blocks, still holds one of the VM's threads outside the
+ * Errors: TIMEOUT if a slow disk, or a console's function that blocks, still holds one of the VM's threads outside the
  * guest; vmcell_vm_free waits for it.
  */
-int32_t vmcell_vm_stop(vmcell_vm *vm,
-                       vmcell_error **error);
+int32_t vmcell_vm_stop(vmcell_vm *vm, vmcell_error **error);
 
 /**
- * Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no limit.
- * How the VM ended, one of VMCELL_EXIT_*, is written to `exit_kind`, which may be NULL. What the guest printed has reached its
- * console then, or a reader that took too long has missed it. Any number of threads may wait, and again.
+ * Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no
+ * limit. Writes how the VM ended, one of VMCELL_EXIT_*, to `exit_kind`, which may be NULL. By then the guest's output
+ * has reached its console, unless a reader took too long and missed it. Any number of threads may wait, any number of
+ * times.
  *
- * Errors: TIMEOUT where it had not ended by then; INVALID_STATE where it was not started; BAD_VALUE below -1.
+ * Errors: TIMEOUT if it had not ended by then; INVALID_STATE if it was not started; BAD_VALUE below -1.
  */
-int32_t vmcell_vm_wait(const vmcell_vm *vm,
-                       int64_t timeout_ms,
-                       int32_t *exit_kind,
-                       vmcell_error **error);
+int32_t vmcell_vm_wait(const vmcell_vm *vm, int64_t timeout_ms, int32_t *exit_kind, vmcell_error **error);
 
 /**
- * What the VM is doing, one of VMCELL_STATUS_*. Never blocks.
+ * Tells what the VM is doing, one of VMCELL_STATUS_*. Never blocks.
  */
 int32_t vmcell_vm_status(const vmcell_vm *vm, int32_t *status, vmcell_error **error);
 
 /**
- * An eventfd that is readable once the VM has ended: for poll, epoll, or an event loop in place of vmcell_vm_wait. It is
- * borrowed, valid until the VM is freed (dup it to keep it longer): do not close it, and do not read from it, or others
- * miss the event. It stays readable. Never blocks.
+ * Gives an eventfd that is readable once the VM has ended, for poll, epoll, or an event loop in place of
+ * vmcell_vm_wait. It is borrowed, and valid until the VM is freed (dup it to keep it longer). Do not close it, and do
+ * not read from it, or others miss the event. It stays readable. Never blocks.
  */
-int32_t vmcell_vm_ended_fd(const vmcell_vm *vm,
-                           int32_t *fd,
-                           vmcell_error **error);
+int32_t vmcell_vm_ended_fd(const vmcell_vm *vm, int32_t *fd, vmcell_error **error);
 
 /**
- * Types `len` bytes into the guest's console, and writes to `taken` how many there was room for, 0 to `len`. What has no
- * room is for the caller to send again, once the guest has read: try again some milliseconds later. `bytes` may be NULL if
+ * Types `len` bytes into the guest's console, and writes to `taken` how many of them there was room for, 0 to `len`.
+ * The caller sends the rest again once the guest has read: try again some milliseconds later. `bytes` may be NULL if
  * `len` is 0; they are copied. Never blocks.
  */
-int32_t vmcell_vm_write_console(vmcell_vm *vm,
-                                const uint8_t *bytes,
-                                size_t len,
-                                size_t *taken,
-                                vmcell_error **error);
+int32_t vmcell_vm_write_console(vmcell_vm *vm, const uint8_t *bytes, size_t len, size_t *taken, vmcell_error **error);
 
 /**
- * Writes to `bytes` how many bytes of what the guest printed were dropped so far, since what the console is connected to did
+ * Writes to `bytes` how many bytes of the guest's output were dropped so far, because the other end of the console did
  * not take them. Never blocks.
  */
-int32_t vmcell_vm_console_dropped(const vmcell_vm *vm,
-                                  uint64_t *bytes,
-                                  vmcell_error **error);
+int32_t vmcell_vm_console_dropped(const vmcell_vm *vm, uint64_t *bytes, vmcell_error **error);
 
 /**
- * By which way the guest asked for a restart, one of VMCELL_RESET_*. Never blocks.
+ * Tells how the guest asked for a restart, one of VMCELL_RESET_*. Never blocks.
  *
- * Errors: INVALID_STATE where the VM has not ended, or ended otherwise.
+ * Errors: INVALID_STATE if the VM has not ended, or ended otherwise.
  */
 int32_t vmcell_vm_reset_cause(const vmcell_vm *vm, int32_t *cause, vmcell_error **error);
 
 /**
- * The error that a failed VM ended with, a new object that the caller frees by vmcell_error_free. (`error` is for a failure
- * of this very call.) Never blocks.
+ * Gives the error that a failed VM ended with: a new object, which the caller frees with vmcell_error_free. (`error`
+ * is for a failure of this very call.) Never blocks.
  *
- * Errors: INVALID_STATE where the VM has not ended, or ended otherwise.
+ * Errors: INVALID_STATE if the VM has not ended, or ended otherwise.
  */
-int32_t vmcell_vm_exit_error(const vmcell_vm *vm,
-                             vmcell_error **failure,
-                             vmcell_error **error);
+int32_t vmcell_vm_exit_error(const vmcell_vm *vm, vmcell_error **failure, vmcell_error **error);
 
 /**
- * Stops the VM, as vmcell_vm_stop, and frees it: when this returns, no thread, descriptor or memory of it remains. May
- * block for as long as a disk, or a console's function, holds one of its threads. NULL is fine.
+ * Stops the VM, as vmcell_vm_stop does, and frees it: when this returns, no thread, descriptor or memory of it
+ * remains. May block for as long as a disk, or a console's function, holds one of its threads. NULL is fine.
  *
- * While other threads are in a call with this VM, it is stopped and their calls return (vmcell_vm_wait gives
+ * If other threads are in a call with this VM, it is stopped and their calls return (vmcell_vm_wait gives
  * VMCELL_EXIT_STOPPED); the last of them frees what remains, maybe after this call has returned.
  *
  * Errors: BAD_HANDLE.

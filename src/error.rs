@@ -33,14 +33,14 @@ struct Inner {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// What a caller can tell apart without reading the message.
+/// The kinds of failure that a caller can tell apart without reading the message.
 ///
 /// The numbers are shared with the C interface and are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u32)]
 pub enum ErrorKind {
-    /// A value in the configuration is out of range, or two of them contradict each other.
+    /// A value in the configuration is out of range, or two values contradict each other.
     InvalidConfig = 1,
     /// A kernel, an initrd or a command line was refused.
     BootImage = 2,

@@ -59,7 +59,7 @@
 //! are numbered by a counter. And what C programs hold are entries of one table.
 
 mod arch;
-mod block;
+pub mod block;
 mod board;
 pub mod bus;
 mod config;
@@ -70,22 +70,12 @@ mod ffi;
 pub mod kvm;
 mod legacy;
 mod memory;
-mod net;
+pub mod net;
 mod sys;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;
 pub mod virtio;
 mod vm;
-
-/// What a disk consists of: the open seam under it, and the parts to build layers of.
-pub mod disk {
-    pub use crate::block::{ByteRange, DiskBackend, DiskInfo, Done, FileBackend, Operation, Slab, Tag};
-}
-
-/// What a network card consists of: the open seam under it.
-pub mod nic {
-    pub use crate::net::{Delivery, Need, NicBackend, NicInfo, Offloads, RxBatch, TxBatch, TxFrame, VnetHeader};
-}
 
 pub use block::{Disk, DiskHandle};
 pub use board::ResetCause;

@@ -1,9 +1,9 @@
-//! What differs from one CPU family to the next: where memory and devices lie, how a kernel is loaded and entered, and
+//! Everything that differs between CPU families: where memory and devices lie, how a kernel is loaded and entered, and
 //! the state in which a vCPU starts.
 //!
 //! Not here: ioctls (`kvm`), the devices at the addresses named here (`legacy`, `virtio`), and how they are put there
-//! (`board`). `board` and `vm` call it while a machine is built, and nothing of it runs afterwards. The present CPU family is
-//! x86_64, and only `arch`, `board` and `kvm` know that.
+//! (`board`). `board` and `vm` call this room while they build a machine, and nothing of it runs afterwards. The present
+//! CPU family is x86_64, and only `arch`, `board` and `kvm` know that.
 
 mod x86_64;
 

@@ -81,7 +81,7 @@ impl Disk {
     ///
     /// ```
     /// use vmcell::Disk;
-    /// use vmcell::disk::{FileBackend, DiskBackend};
+    /// use vmcell::block::{FileBackend, DiskBackend};
     ///
     /// # let file = vmcell::testing::memory_disk(4096);
     /// let backend = FileBackend::new(file)?; // or one of your own, on top of this one

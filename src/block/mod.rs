@@ -1,8 +1,8 @@
 //! virtio-block (5.2): a raw file, a block device, or a backend of the user's as a disk of the guest.
 //!
-//! A chain becomes a [`Request`](request::Request) without any I/O, a [`Job`](job::Job) cuts it into operations, a
-//! [`DiskBackend`] carries them out and knows no queue, and the device puts these together and completes the chain. The
-//! image is raw because its owner said so: its content is never looked at.
+//! A chain becomes a request without any I/O, the request is cut into operations, a [`DiskBackend`] carries them out and
+//! knows no queue, and the device puts these together and completes the chain. The image is raw because its owner said so:
+//! its content is never looked at.
 #![cfg_attr(
     not(test),
     deny(

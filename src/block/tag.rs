@@ -25,7 +25,7 @@ impl Tag {
 /// generation.
 ///
 /// ```
-/// use vmcell::disk::Slab;
+/// use vmcell::block::Slab;
 ///
 /// let mut in_flight = Slab::new(2);
 /// let tag = in_flight.insert("read").unwrap();

@@ -1,7 +1,7 @@
-//! Which device an access of the guest belongs to: an ordered map from address ranges to devices.
+//! An ordered map from address ranges to devices: it finds the device that a guest's access belongs to.
 //!
-//! One bus serves memory-mapped I/O, another one port I/O. A bus is filled while the VM is built and never changes while
-//! it runs, so that vCPU threads look devices up without a lock.
+//! One bus serves memory-mapped I/O, another one port I/O. A bus is filled while the VM is built and never changes
+//! while it runs, so vCPU threads look devices up without a lock.
 #![cfg_attr(
     not(test),
     deny(
@@ -21,14 +21,14 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A device that the guest reaches by its address.
 ///
-/// Called by vCPU threads, several at once, so it locks inside; it must not block for long, since a vCPU that waits in a
-/// device cannot be stopped. `offset` counts from the start of the device's range. The access lies inside the range, but its
-/// length may be anything from 1 to 8 bytes, aligned or not: the guest chooses it.
+/// vCPU threads call it, several at once, so it locks inside. It must not block for long, because a vCPU that waits in
+/// a device cannot be stopped. `offset` counts from the start of the device's range. The access lies inside the range,
+/// but its length may be anything from 1 to 8 bytes, aligned or not: the guest chooses it.
 pub trait BusDevice: Send + Sync {
-    /// Fills `data` with what the guest reads. It is zeroed before.
+    /// Fills `data` with the bytes that the guest reads; it is zeroed before.
     fn read(&self, offset: u64, data: &mut [u8]);
 
-    /// Takes what the guest writes.
+    /// Takes the bytes that the guest writes.
     fn write(&self, offset: u64, data: &[u8]);
 }
 
@@ -52,7 +52,7 @@ impl Bus {
     /// Puts a device at `len` bytes (or ports) from `start` on.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] where the range is empty, wraps, or overlaps another device's.
+    /// [`ErrorKind::InvalidConfig`] if the range is empty, wraps, or overlaps another device's.
     pub fn insert(&mut self, start: u64, len: u64, device: Arc<dyn BusDevice>) -> Result<()> {
         let refused = |why| {
             let message = format!("a device at {start:#x} of {len:#x} bytes {why}");
@@ -68,13 +68,14 @@ impl Bus {
         Ok(())
     }
 
-    /// Dispatches a read; says whether a device was there. `data` is zeroed first, so what no device fills reads zero.
+    /// Dispatches a read, and returns whether a device was there. `data` is zeroed first, so bytes that no device fills
+    /// read as zero.
     pub fn read(&self, address: u64, data: &mut [u8]) -> bool {
         data.fill(0);
         self.find(address, data.len()).map(|(device, offset)| device.read(offset, data)).is_some()
     }
 
-    /// Dispatches a write; says whether a device was there.
+    /// Dispatches a write, and returns whether a device was there.
     pub fn write(&self, address: u64, data: &[u8]) -> bool {
         self.find(address, data.len()).map(|(device, offset)| device.write(offset, data)).is_some()
     }

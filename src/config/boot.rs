@@ -1,4 +1,4 @@
-//! What the guest starts with: kernel, initrd, command line, and how it is entered.
+//! The parts that a guest starts with: kernel, initrd, command line, and the way the kernel is entered.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ pub enum Discovery {
     Cmdline,
 }
 
-/// A kernel to boot, and what goes with it.
+/// A kernel to boot, with its initrd and its command line.
 ///
 /// Nothing is opened before [`build`](crate::VmBuilder::build).
 ///
@@ -45,7 +45,7 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// A Linux kernel (or a guest that is entered like one): a bzImage or an ELF image.
+    /// A Linux kernel, or a guest that is entered like one: a bzImage or an ELF image.
     pub fn linux(kernel: impl AsRef<Path>) -> Self {
         Self {
             kernel: kernel.as_ref().to_owned(),
@@ -63,7 +63,7 @@ impl Boot {
         self
     }
 
-    /// The kernel's command line; at most 2047 bytes with what discovery appends to it, and no NUL.
+    /// The kernel's command line: at most 2047 bytes including what discovery appends to it, and no NUL.
     #[must_use]
     pub fn cmdline(mut self, cmdline: impl Into<String>) -> Self {
         self.cmdline = cmdline.into();

@@ -1,4 +1,4 @@
-//! How many vCPUs.
+//! The number of vCPUs.
 
 use crate::error::{Error, ErrorKind, Result};
 

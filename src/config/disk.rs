@@ -1,15 +1,15 @@
-//! How a disk is shown to the guest.
+//! A disk as the guest sees it.
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What the guest can be told of a disk's serial number, in bytes (5.2.6).
+/// The longest serial number that the guest can be told, in bytes (5.2.6).
 pub(crate) const MAX_SERIAL: usize = 20;
 
 /// How a disk's requests reach its file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Engine {
-    /// Ordinary system calls, one request after the other.
+    /// Ordinary system calls, one request after another.
     #[default]
     Sync,
 }

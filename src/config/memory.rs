@@ -1,11 +1,11 @@
-//! How much RAM the guest has, and what the host takes it from.
+//! The size of the guest's RAM, and where the host takes it from.
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Below this no kernel that we know starts.
+/// No kernel that we know starts with less.
 const MIN_MIB: u64 = 16;
 /// The guest physical address space that every x86_64 CPU with KVM has at least: 2^36 bytes would be the architectural
-/// minimum, but all with nested paging have 2^40 or more. KVM refuses what the host's CPU cannot address.
+/// minimum, but all CPUs with nested paging have 2^40 or more. KVM refuses more than the host's CPU can address.
 const MAX_MIB: u64 = 1 << (40 - 20);
 
 /// Where the host takes the guest's memory from.
@@ -23,17 +23,17 @@ pub enum MemoryBacking {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PageSize {
-    /// What the host's policy for transparent huge pages gives.
+    /// Pages of the sizes that the host's policy for transparent huge pages gives.
     #[default]
     Default,
-    /// Asks for transparent huge pages, and runs on small ones where there are none.
+    /// Asks for transparent huge pages; falls back to small ones if there are none.
     Transparent,
-    /// Pages of 2 MiB from the host's reserved pool; refused where the pool has too few.
+    /// Pages of 2 MiB from the host's reserved pool; refused if the pool has too few.
     Huge2Mib,
 }
 
 impl PageSize {
-    /// What sizes and addresses must be a multiple of, in bytes.
+    /// Sizes and addresses must be a multiple of this, in bytes.
     pub(crate) fn bytes(self) -> u64 {
         match self {
             Self::Default | Self::Transparent => 4 << 10,
@@ -59,7 +59,7 @@ pub struct MemoryConfig {
 }
 
 impl MemoryConfig {
-    /// `mib` MiB of private anonymous memory; 16 is the least.
+    /// `mib` MiB of private anonymous memory; at least 16.
     pub fn mib(mib: u64) -> Self {
         Self { mib, backing: MemoryBacking::default(), pages: PageSize::default(), prealloc: false }
     }
@@ -90,7 +90,7 @@ impl MemoryConfig {
         self
     }
 
-    /// Its size in bytes; `u64::MAX` where that cannot be said in 64 bits.
+    /// Its size in bytes; `u64::MAX` if that does not fit into 64 bits.
     pub fn bytes(&self) -> u64 {
         self.mib.saturating_mul(1 << 20)
     }

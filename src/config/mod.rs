@@ -1,4 +1,4 @@
-//! What a user fills in, as plain data, and its validation. No descriptor is opened and nothing is read here.
+//! Plain data that a user fills in, and its validation. Nothing is opened or read here.
 
 mod boot;
 mod cpu;

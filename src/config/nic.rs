@@ -1,4 +1,4 @@
-//! How a network interface is shown to the guest, and the names that a TAP device may have.
+//! A network interface as the guest sees it, and the names that a TAP device may have.
 
 use crate::error::{Error, ErrorKind, Result};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::members::Place;
+use super::place::Place;
 use super::token::{Cause, Event, Token};
 use super::waker::Waker;
 use crate::memory::{BufferPool, HostBuffer};
@@ -117,7 +117,7 @@ pub(crate) struct Lender {
 #[cfg(any(test, feature = "test-util"))]
 impl Lender {
     pub(crate) fn new() -> crate::Result<Self> {
-        let bell = Arc::new(super::members::Bell::new()?);
+        let bell = Arc::new(super::place::Bell::new()?);
         Ok(Self { own: Own::new(Place::new(bell)), pool: BufferPool::new(8 << 20) })
     }
 

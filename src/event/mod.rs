@@ -10,17 +10,19 @@
 //! the others.
 
 mod io;
-mod members;
+mod participant;
+mod place;
 mod reactor;
 mod thread;
 mod token;
+mod wake_set;
 mod waker;
 mod wants;
 
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) use io::Lender;
 pub use io::{Io, TURN_BYTES, TURN_TIME};
-pub(crate) use members::Participant;
+pub(crate) use participant::Participant;
 pub use thread::IoThread;
 pub(crate) use thread::{Membership, Placement};
 pub use token::{Cause, Event, Token};

@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::io::{Io, Own, Turn};
-use super::members::{Bell, Participant, Place};
+use super::participant::Participant;
+use super::place::{Bell, Place};
 use super::token::{Cause, Event, Token};
-use super::waker::WakeSet;
+use super::wake_set::WakeSet;
 use super::wants::{Change, Wants};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::BufferPool;

@@ -5,7 +5,8 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::thread::{self, ThreadId};
 
-use super::members::{Bell, Participant, Place};
+use super::participant::Participant;
+use super::place::{Bell, Place};
 use super::reactor::{Reactor, Removed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{ThreadHandle, spawn};

@@ -1,4 +1,4 @@
-//! What a VM is to be.
+//! A VM's configuration.
 
 use std::ffi::c_char;
 use std::path::PathBuf;
@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use super::console::ConsoleObject;
 use super::convert::{Out, choice, read_path, read_text};
 use super::disk::DiskObject;
-use super::error::{ErrorObject, FfiResult};
-use super::guard::{Report, guard};
-use super::handle::{self, Object};
+use super::failure::FfiResult;
+use super::guard::{free, guard};
 use super::io_thread::IoThreadObject;
 use super::nic::NicObject;
+use super::objects::{self, Object};
+use super::report::{ErrorObject, Report};
 use super::slot::{Described, Slot, hand_over, update};
 use crate::block::Disk;
 use crate::config::{Boot, BootProtocol, Discovery, MemoryBacking, MemoryConfig, PageSize};
@@ -26,11 +27,11 @@ pub const VMCELL_MEMORY_ANONYMOUS: i32 = 0;
 /// An unnamed file in memory (memfd), which another process could map too.
 pub const VMCELL_MEMORY_MEMFD: i32 = 1;
 
-/// Pages as the host's policy for transparent huge pages gives them. The default.
+/// Pages of the sizes that the host's policy for transparent huge pages gives. The default.
 pub const VMCELL_PAGES_DEFAULT: i32 = 0;
-/// Asks for transparent huge pages, and runs on small ones where there are none.
+/// Asks for transparent huge pages; falls back to small ones if there are none.
 pub const VMCELL_PAGES_TRANSPARENT: i32 = 1;
-/// Pages of 2 MiB from the host's reserved pool; refused where the pool has too few.
+/// Pages of 2 MiB from the host's reserved pool; refused if the pool has too few.
 pub const VMCELL_PAGES_HUGE_2_MIB: i32 = 2;
 
 /// SIGSTKFLT, by which vCPU threads are made to leave the guest unless vmcell_config_set_kick_signal chooses another one.
@@ -64,9 +65,9 @@ const PROTOCOLS: [(i32, BootProtocol); 3] = [
 const DISCOVERIES: [(i32, Discovery); 2] =
     [(VMCELL_DISCOVERY_ACPI, Discovery::Acpi), (VMCELL_DISCOVERY_CMDLINE, Discovery::Cmdline)];
 
-/// What a VM is to be. Made by vmcell_config_new; taken by vmcell_vm_new; freed by vmcell_config_free.
+/// The configuration of a VM. Made by vmcell_config_new; taken by vmcell_vm_new; freed by vmcell_config_free.
 ///
-/// The setters store; what is out of range, missing or contradictory is refused by vmcell_vm_new.
+/// The setters store values; vmcell_vm_new refuses those that are out of range, missing or contradictory.
 pub struct ConfigObject(Slot<Description>);
 
 impl Object for ConfigObject {
@@ -81,7 +82,7 @@ impl Described for ConfigObject {
     }
 }
 
-/// What the setters collect: what a builder takes, in whatever order it comes.
+/// The values that the setters collect, in any order, for the builder.
 #[derive(Default)]
 pub(super) struct Description {
     vcpus: Option<u32>,
@@ -129,7 +130,7 @@ impl Description {
     }
 }
 
-/// Changes what a configuration holds.
+/// Changes the values of a configuration.
 fn set(config: *mut ConfigObject, change: impl FnOnce(&mut Description)) -> FfiResult<()> {
     update(config, |mut description| {
         change(&mut description);
@@ -137,7 +138,7 @@ fn set(config: *mut ConfigObject, change: impl FnOnce(&mut Description)) -> FfiR
     })
 }
 
-/// Makes a configuration of 1 vCPU, 128 MiB, no kernel, no device and no console. Never blocks.
+/// Makes a configuration with 1 vCPU, 128 MiB, no kernel, no device and no console. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_config_new(config: *mut *mut ConfigObject, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
@@ -149,7 +150,7 @@ pub unsafe extern "C" fn vmcell_config_new(config: *mut *mut ConfigObject, error
     })
 }
 
-/// How many vCPUs, 1 to 64; the default is 1. Never blocks.
+/// Sets the number of vCPUs, 1 to 64; the default is 1. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_config_set_vcpus(
     config: *mut ConfigObject,
@@ -161,8 +162,8 @@ pub unsafe extern "C" fn vmcell_config_set_vcpus(
     guard(report, || set(config, |description| description.vcpus = Some(vcpus)))
 }
 
-/// How much RAM in MiB, 16 or more (the default is 128), what the host takes it from, one of VMCELL_MEMORY_*, and the pages
-/// that back it, one of VMCELL_PAGES_*. Never blocks.
+/// Sets the guest's RAM in MiB, 16 or more (the default is 128), where the host takes it from (one of VMCELL_MEMORY_*),
+/// and the pages that back it (one of VMCELL_PAGES_*). Never blocks.
 ///
 /// Errors: BAD_VALUE.
 #[unsafe(no_mangle)]
@@ -181,8 +182,8 @@ pub unsafe extern "C" fn vmcell_config_set_memory(
     })
 }
 
-/// Whether all RAM is taken from the host when the VM is made, rather than page by page when the guest first uses one: 0 for
-/// no, the default, anything else for yes. Then vmcell_vm_new also takes as long as the host needs to clear the pages, and
+/// Sets whether all RAM is taken from the host when the VM is made, rather than page by page when the guest first uses
+/// one: 0 for no, the default, anything else for yes. Then vmcell_vm_new also takes as long as the host needs to clear the pages, and
 /// private anonymous memory needs Linux 5.14. Memory on memfd is taken so in any case if the host overcommits none (vm.overcommit_memory is 2, as far
 /// as /proc tells): it could run out later, and the access would end the process. Never blocks.
 #[unsafe(no_mangle)]
@@ -196,8 +197,8 @@ pub unsafe extern "C" fn vmcell_config_set_prealloc(
     guard(report, || set(config, |description| description.prealloc = prealloc != 0))
 }
 
-/// The guest's kernel, a bzImage or an ELF image: a path of any bytes, copied, which is opened when the VM is made. There is
-/// no default. Never blocks.
+/// Sets the guest's kernel, a bzImage or an ELF image. The path may hold any bytes and is copied; the file is opened
+/// when the VM is made. There is no default. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_config_set_kernel(
     config: *mut ConfigObject,
@@ -213,8 +214,8 @@ pub unsafe extern "C" fn vmcell_config_set_kernel(
     })
 }
 
-/// The initial RAM disk: a path of any bytes, copied, which is opened when the VM is made; NULL for none, the default. Never
-/// blocks.
+/// Sets the initial RAM disk. The path may hold any bytes and is copied; the file is opened when the VM is made. NULL
+/// means none, the default. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_config_set_initrd(
     config: *mut ConfigObject,
@@ -230,8 +231,8 @@ pub unsafe extern "C" fn vmcell_config_set_initrd(
     })
 }
 
-/// The kernel's command line, UTF-8, copied: at most 2047 bytes with what discovery appends to it. The default is an empty
-/// one. Never blocks.
+/// Sets the kernel's command line, UTF-8, copied: at most 2047 bytes including what discovery appends. The default is
+/// empty. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_config_set_cmdline(
     config: *mut ConfigObject,
@@ -247,7 +248,7 @@ pub unsafe extern "C" fn vmcell_config_set_cmdline(
     })
 }
 
-/// How the kernel is entered, one of VMCELL_PROTOCOL_*. Never blocks.
+/// Sets how the kernel is entered, one of VMCELL_PROTOCOL_*. Never blocks.
 ///
 /// Errors: BAD_VALUE.
 #[unsafe(no_mangle)]
@@ -264,7 +265,7 @@ pub unsafe extern "C" fn vmcell_config_set_protocol(
     })
 }
 
-/// How the guest finds its devices, one of VMCELL_DISCOVERY_*. Never blocks.
+/// Sets how the guest finds its devices, one of VMCELL_DISCOVERY_*. Never blocks.
 ///
 /// Errors: BAD_VALUE.
 #[unsafe(no_mangle)]
@@ -281,8 +282,8 @@ pub unsafe extern "C" fn vmcell_config_set_discovery(
     })
 }
 
-/// Adds a disk: the first is /dev/vda in Linux, the second /dev/vdb, and so on. `disk` is taken, also if this call fails.
-/// Never blocks.
+/// Adds a disk: Linux calls the first /dev/vda, the second /dev/vdb, and so on. `disk` is taken, even if this call
+/// fails. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_config_add_disk(
     config: *mut ConfigObject,
@@ -297,7 +298,7 @@ pub unsafe extern "C" fn vmcell_config_add_disk(
     })
 }
 
-/// Adds a network interface after those added before. `nic` is taken, also if this call fails. Never blocks.
+/// Adds a network interface after the earlier ones. `nic` is taken, even if this call fails. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_config_add_nic(
     config: *mut ConfigObject,
@@ -312,8 +313,8 @@ pub unsafe extern "C" fn vmcell_config_add_nic(
     })
 }
 
-/// What the serial port (ttyS0 in Linux) is connected to, in place of what was set before; the default is nothing. `console`
-/// is taken, also if this call fails. Never blocks.
+/// Connects the serial port (ttyS0 in Linux) to `console`, in place of an earlier one; the default is no console.
+/// `console` is taken, even if this call fails. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_config_set_console(
     config: *mut ConfigObject,
@@ -328,8 +329,8 @@ pub unsafe extern "C" fn vmcell_config_set_console(
     })
 }
 
-/// Serves the VM's devices and console on this I/O thread rather than on one of its own, but for those that have their own.
-/// `io_thread` is borrowed, as by vmcell_disk_set_io_thread. Never blocks.
+/// Serves the VM's devices and console on this I/O thread rather than on one of its own, except devices that have their
+/// own. `io_thread` is borrowed, as by vmcell_disk_set_io_thread. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_config_set_io_thread(
     config: *mut ConfigObject,
@@ -339,12 +340,12 @@ pub unsafe extern "C" fn vmcell_config_set_io_thread(
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
     guard(report, || {
-        let io_thread = handle::get(io_thread)?.thread();
+        let io_thread = objects::get(io_thread)?.thread();
         set(config, |description| description.io_thread = Some(io_thread))
     })
 }
 
-/// The signal by which vCPU threads are made to leave the guest: a standard one, 1 to 31, but for 4 to 9, 11, 18 to 22 and
+/// Sets the signal by which vCPU threads are made to leave the guest: a standard one, 1 to 31, but for 4 to 9, 11, 18 to 22 and
 /// 31, which tell of a fault, stop or continue the process, or cannot be blocked. The default is
 /// VMCELL_KICK_SIGNAL_DEFAULT. It is only sent to the VM's own threads, which block it outside the guest, so that it is
 /// never delivered: whether the program handles or ignores it makes no difference. Choose one that is not sent to the
@@ -361,10 +362,10 @@ pub unsafe extern "C" fn vmcell_config_set_kick_signal(
     guard(report, || set(config, |description| description.kick_signal = Some(signal)))
 }
 
-/// Frees a configuration of which no VM was made, with all that it was given. NULL is fine.
+/// Frees a configuration that no VM was made from, with everything that was added to it. NULL is fine.
 ///
-/// Errors: BAD_HANDLE, also where it was handed over to vmcell_vm_new.
+/// Errors: BAD_HANDLE, also if it was handed over to vmcell_vm_new.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_config_free(config: *mut ConfigObject) -> i32 {
-    handle::free(config, drop)
+    free(config, drop)
 }

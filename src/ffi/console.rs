@@ -3,14 +3,15 @@
 use std::ffi::{c_char, c_void};
 
 use super::convert::{Out, read_path, take_fd};
-use super::error::{ErrorObject, Failure, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_NULL_ARGUMENT};
-use super::guard::{Report, guard};
-use super::handle::{self, Object};
+use super::failure::{Failure, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_NULL_ARGUMENT};
+use super::guard::{free, guard};
+use super::objects::Object;
+use super::report::{ErrorObject, Report};
 use super::slot::{Described, Slot};
 use crate::console::Console;
 
-/// What a serial console is connected to. Whatever it is, vmcell_vm_write_console types into it. Made by one of
-/// vmcell_console_new_*; taken by vmcell_config_set_console; freed by vmcell_console_free.
+/// The host's end of the serial console. vmcell_vm_write_console types into it, whatever it is connected to. Made by
+/// one of vmcell_console_new_*; taken by vmcell_config_set_console; freed by vmcell_console_free.
 pub struct ConsoleObject(Slot<Console>);
 
 impl Object for ConsoleObject {
@@ -25,26 +26,26 @@ impl Described for ConsoleObject {
     }
 }
 
-/// Gets what the guest prints: `len` bytes, 1 to 4096, valid until it returns, and `user` as it was given. Called on the
-/// I/O thread that serves the VM, never by two threads at once, never after the release function. It must not block (the
-/// devices on that thread wait for as long), and must not unwind: no C++ exception, no longjmp. It may call anything of
-/// this library for any VM, this one included, but vmcell_vm_pause and vmcell_vm_wait.
+/// Receives the guest's output: `len` bytes, 1 to 4096, valid until it returns, and `user` as the caller gave it. The
+/// I/O thread that serves the VM calls it, never two threads at once, and never after the release function. It must not
+/// block, because the devices on that thread would wait for it, and must not unwind: no C++ exception, no longjmp. It
+/// may call any function of this library for any VM, this one included, except vmcell_vm_pause and vmcell_vm_wait.
 pub type ConsoleOutput = Option<unsafe extern "C" fn(bytes: *const u8, len: usize, user: *mut c_void)>;
 
-/// Gets `user` when the library has no more use for it: once, after the last call with it, on any thread, often on the one
+/// Receives `user` when the library no longer needs it: once, after the last call with it, on any thread, often the one
 /// that frees the VM.
 pub type ReleaseUser = Option<unsafe extern "C" fn(user: *mut c_void)>;
 
-/// Instead of a descriptor.
+/// Stands for no descriptor.
 const NO_INPUT: i32 = -1;
 
-/// What a caller wants to get back with each call, until it is released.
+/// A caller's pointer, passed back with each call until it is released.
 struct User {
     user: *mut c_void,
     release: ReleaseUser,
 }
 
-// SAFETY: the header says on which threads it is used, and it is never used by two at once.
+// SAFETY: the header says which threads use it, and no two threads use it at once.
 unsafe impl Send for User {}
 
 impl Drop for User {
@@ -56,7 +57,7 @@ impl Drop for User {
     }
 }
 
-/// No console: output is discarded. That is the default of a configuration. Never blocks.
+/// No console: output is discarded. This is a configuration's default. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_console_new_none(
     console: *mut *mut ConsoleObject,
@@ -71,8 +72,9 @@ pub unsafe extern "C" fn vmcell_console_new_none(
     })
 }
 
-/// Output to the process's standard output, input from its standard input. Neither's flags are changed, and a terminal's mode
-/// is left as it is: a program that wants each key to reach the guest makes it raw itself. Never blocks.
+/// Output goes to the process's standard output, input comes from its standard input. The library changes neither
+/// stream's flags, and leaves a terminal's mode alone: a program that wants each key to reach the guest makes the
+/// terminal raw itself. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_console_new_stdio(
     console: *mut *mut ConsoleObject,
@@ -87,9 +89,10 @@ pub unsafe extern "C" fn vmcell_console_new_stdio(
     })
 }
 
-/// Output to a file, which is made or emptied; no input. The path may be of any bytes. Does not wait, whatever it leads to.
+/// Output goes to a file, which is created or emptied; there is no input. The path may hold any bytes. Does not wait,
+/// whatever the path leads to.
 ///
-/// Errors: CONSOLE where the file cannot be opened for writing; a FIFO that nobody reads is refused too.
+/// Errors: CONSOLE if the file cannot be opened for writing, or is a FIFO that nobody reads.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_console_new_file(
     path: *const c_char,
@@ -107,11 +110,12 @@ pub unsafe extern "C" fn vmcell_console_new_file(
     })
 }
 
-/// Output to one descriptor, input from another or none (-1): files, pipes, sockets, terminals. A pipe or socket that nobody
-/// reads holds output back for a moment (64 KiB are buffered), then it is dropped; the guest never waits. Both are taken: they
-/// are closed with the console or with the VM that got it, also if this call fails. Never blocks.
+/// Output goes to one descriptor, input comes from another, or from none (-1): files, pipes, sockets, terminals. If
+/// nobody reads a pipe or socket, output is held back for a moment (64 KiB are buffered), then dropped; the guest never
+/// waits. Both descriptors are taken: they are closed with the console or with the VM that got it, even if this call
+/// fails. Never blocks.
 ///
-/// Errors: BAD_DESCRIPTOR; BAD_VALUE where one descriptor is given for both (use dup).
+/// Errors: BAD_DESCRIPTOR; BAD_VALUE if both are the same descriptor (use dup).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_console_new_fds(
     output: i32,
@@ -136,10 +140,11 @@ pub unsafe extern "C" fn vmcell_console_new_fds(
     })
 }
 
-/// Output to a function; no input. `user` is handed to `output` and, at the end, to `release`, either of which tells on which
-/// thread. `user` is taken: `release`, unless it is NULL, is called for it also if this call fails.
+/// Output goes to a function; there is no input. `user` is passed to `output` and, at the end, to `release`; their
+/// types say on which thread. `user` is taken: unless `release` is NULL, it is called for `user` even if this call
+/// fails.
 ///
-/// Errors: NULL_ARGUMENT where `output` is NULL.
+/// Errors: NULL_ARGUMENT if `output` is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_console_new_callback(
     output: ConsoleOutput,
@@ -166,8 +171,8 @@ pub unsafe extern "C" fn vmcell_console_new_callback(
 
 /// Frees a console that no VM got: closes its descriptors, releases its `user`. NULL is fine.
 ///
-/// Errors: BAD_HANDLE, also where it was handed over to a configuration.
+/// Errors: BAD_HANDLE, also if it was handed over to a configuration.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_console_free(console: *mut ConsoleObject) -> i32 {
-    handle::free(console, drop)
+    free(console, drop)
 }

@@ -1,23 +1,23 @@
-//! From what C callers point to, to values, and back.
+//! From C callers' pointers to values, and back.
 
 use std::ffi::{CStr, OsStr, c_char};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use super::error::{
+use super::failure::{
     Failure, FfiResult, VMCELL_ERROR_BAD_DESCRIPTOR, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_NOT_UTF8,
     VMCELL_ERROR_NULL_ARGUMENT,
 };
-use super::handle::{self, Object};
+use super::objects::{self, Object};
 use crate::sys::is_open;
 
-/// A place for a result, which is written once the call has worked.
+/// A place for a result, written once the call has succeeded.
 pub(super) struct Out<T>(*mut T);
 
 impl<T> Out<T> {
     /// # Safety
-    /// Unless it is NULL, which is refused, nothing but `place` is used for what it points to until the call returns.
+    /// `place` is NULL, which is refused, or nothing else uses the place until the call returns.
     pub(super) unsafe fn new(place: *mut T, name: &str) -> FfiResult<Self> {
         if place.is_null() { Err(null(name)) } else { Ok(Self(place)) }
     }
@@ -31,7 +31,7 @@ impl<T> Out<T> {
 impl<T: Object> Out<*mut T> {
     /// Makes an object and writes its handle.
     pub(super) fn insert(self, object: T) -> FfiResult<()> {
-        self.write(handle::insert(object)?);
+        self.write(objects::insert(object)?);
         Ok(())
     }
 }

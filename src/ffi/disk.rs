@@ -4,15 +4,15 @@ use std::ffi::c_char;
 use std::fs::File;
 
 use super::convert::{Out, choice, read_path, read_text, take_fd};
-use super::error::ErrorObject;
-use super::guard::{Report, guard};
-use super::handle::{self, Object};
+use super::guard::{free, guard};
 use super::io_thread::IoThreadObject;
+use super::objects::{self, Object};
+use super::report::{ErrorObject, Report};
 use super::slot::{Described, Slot, update};
 use crate::block::Disk;
 use crate::config::Engine;
 
-/// Ordinary system calls, one request after the other. The default.
+/// Ordinary system calls, one request after another. The default.
 pub const VMCELL_ENGINE_SYNC: i32 = 0;
 
 const ENGINES: [(i32, Engine); 1] = [(VMCELL_ENGINE_SYNC, Engine::Sync)];
@@ -33,11 +33,12 @@ impl Described for DiskObject {
     }
 }
 
-/// Opens a raw file or block device by its path, of any bytes. It is opened for reading now, and for writing when the VM is
-/// made, unless it is read-only then. Its size, in whole sectors of 512 bytes, is taken when the VM is made. Its content is
-/// never looked at: no image format is ever guessed. Does not wait, whatever the path leads to.
+/// Opens a raw file or block device by its path, which may hold any bytes. The file is opened for reading now, and for
+/// writing when the VM is made, unless the disk is read-only by then. Its size, in whole sectors of 512 bytes, is taken
+/// when the VM is made. Its content is never looked at: the library never guesses an image format. Does not wait,
+/// whatever the path leads to.
 ///
-/// Errors: DISK where it is missing, may not be read, is empty, or is neither a regular file nor a block device.
+/// Errors: DISK if the file is missing, may not be read, is empty, or is neither a regular file nor a block device.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_disk_new(
     path: *const c_char,
@@ -55,10 +56,10 @@ pub unsafe extern "C" fn vmcell_disk_new(
     })
 }
 
-/// The same for a file that the caller has open, for reading and writing unless the disk will be read-only. `fd` is taken:
-/// it is closed with the disk or with the VM that got the disk, also if this call fails.
+/// As vmcell_disk_new, for a file that the caller has open, for reading and writing unless the disk will be read-only.
+/// `fd` is taken: it is closed with the disk or with the VM that got the disk, even if this call fails.
 ///
-/// Errors: BAD_DESCRIPTOR; DISK where it is empty, or is neither a regular file nor a block device.
+/// Errors: BAD_DESCRIPTOR; DISK if the file is empty, or is neither a regular file nor a block device.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_disk_new_from_fd(
     fd: i32,
@@ -76,7 +77,7 @@ pub unsafe extern "C" fn vmcell_disk_new_from_fd(
     })
 }
 
-/// Whether the guest may only read: 0 no (the default), anything else yes. Never blocks.
+/// Sets whether the guest may only read: 0 means no (the default), anything else yes. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_disk_set_read_only(
     disk: *mut DiskObject,
@@ -88,8 +89,8 @@ pub unsafe extern "C" fn vmcell_disk_set_read_only(
     guard(report, || update(disk, |disk| disk.read_only(read_only != 0)))
 }
 
-/// The serial number that the guest is told, at most 20 printable ASCII characters; the default is an empty one. Copied.
-/// What is not allowed is refused when the VM is made. Never blocks.
+/// Sets the serial number that the guest sees, at most 20 printable ASCII characters, copied; the default is empty. Any
+/// other is refused when the VM is made. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_disk_set_serial(
     disk: *mut DiskObject,
@@ -105,7 +106,7 @@ pub unsafe extern "C" fn vmcell_disk_set_serial(
     })
 }
 
-/// How requests reach the file, one of VMCELL_ENGINE_*. Never blocks.
+/// Sets how requests reach the file, one of VMCELL_ENGINE_*. Never blocks.
 ///
 /// Errors: BAD_VALUE.
 #[unsafe(no_mangle)]
@@ -122,8 +123,8 @@ pub unsafe extern "C" fn vmcell_disk_set_engine(
     })
 }
 
-/// Serves the disk on this I/O thread rather than on the VM's own. `io_thread` is borrowed for the call: it may be freed any
-/// time, and the thread goes on for as long as something uses it. Never blocks.
+/// Serves the disk on this I/O thread rather than on the VM's own. `io_thread` is borrowed for the call: it may be
+/// freed at any time, and the thread lives for as long as something uses it. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_disk_set_io_thread(
     disk: *mut DiskObject,
@@ -133,15 +134,15 @@ pub unsafe extern "C" fn vmcell_disk_set_io_thread(
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
     guard(report, || {
-        let io_thread = handle::get(io_thread)?.thread();
+        let io_thread = objects::get(io_thread)?.thread();
         update(disk, |disk| disk.io_thread(io_thread))
     })
 }
 
 /// Frees a disk that no VM got, and closes its file. NULL is fine.
 ///
-/// Errors: BAD_HANDLE, also where it was handed over to a configuration.
+/// Errors: BAD_HANDLE, also if it was handed over to a configuration.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_disk_free(disk: *mut DiskObject) -> i32 {
-    handle::free(disk, drop)
+    free(disk, drop)
 }

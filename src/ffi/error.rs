@@ -1,246 +1,83 @@
-//! Error objects and their numbers.
+//! Error objects.
 
-use std::error::Error as _;
-use std::ffi::{CStr, CString, c_char};
-use std::fmt;
+use std::ffi::{CStr, c_char};
 use std::ptr;
 
-use super::guard::guard_value;
-use super::handle::{self, Object};
-use crate::error::{Error, ErrorKind};
+use super::failure::{VMCELL_ERROR_PANIC, VMCELL_OK};
+use super::guard::{free, guard_value};
+use super::objects;
+use super::report::ErrorObject;
 
-/// It worked.
-pub const VMCELL_OK: i32 = 0;
-/// A value in the configuration is out of range, or two of them contradict each other.
-pub const VMCELL_ERROR_INVALID_CONFIG: i32 = 1;
-/// A kernel, an initrd or a command line was refused.
-pub const VMCELL_ERROR_BOOT_IMAGE: i32 = 2;
-/// A disk was refused, or its file could not be used.
-pub const VMCELL_ERROR_DISK: i32 = 3;
-/// A network interface was refused, or its TAP device could not be used.
-pub const VMCELL_ERROR_NETWORK: i32 = 4;
-/// A console could not be used.
-pub const VMCELL_ERROR_CONSOLE: i32 = 5;
-/// `/dev/kvm` is missing, was refused, or lacks a capability.
-pub const VMCELL_ERROR_KVM_UNAVAILABLE: i32 = 6;
-/// KVM refused an operation.
-pub const VMCELL_ERROR_KVM: i32 = 7;
-/// The host could not provide the guest's memory.
-pub const VMCELL_ERROR_HOST_MEMORY: i32 = 8;
-/// An address or a range lies outside the guest's memory.
-pub const VMCELL_ERROR_GUEST_ADDRESS: i32 = 9;
-/// The call is not legal in the VM's present state.
-pub const VMCELL_ERROR_INVALID_STATE: i32 = 10;
-/// Another request to the host's operating system failed.
-pub const VMCELL_ERROR_HOST: i32 = 11;
-/// The guest did something that ends the VM: an exit that cannot be served.
-pub const VMCELL_ERROR_GUEST: i32 = 12;
-/// A time limit passed.
-pub const VMCELL_ERROR_TIMEOUT: i32 = 13;
-/// The guest broke the virtio specification in one of its queues.
-pub const VMCELL_ERROR_VIRTQUEUE: i32 = 14;
-/// An argument is NULL that must not be.
-pub const VMCELL_ERROR_NULL_ARGUMENT: i32 = 100;
-/// An object was freed or handed over before, is of another type, or is none of this library's.
-pub const VMCELL_ERROR_BAD_HANDLE: i32 = 101;
-/// A text is not UTF-8.
-pub const VMCELL_ERROR_NOT_UTF8: i32 = 102;
-/// A number stands for nothing that this version of the library knows.
-pub const VMCELL_ERROR_BAD_VALUE: i32 = 103;
-/// A file descriptor is not open.
-pub const VMCELL_ERROR_BAD_DESCRIPTOR: i32 = 104;
-/// The library has a bug, which it noticed: please report the message.
-pub const VMCELL_ERROR_PANIC: i32 = 105;
-
-pub(super) type FfiResult<T> = Result<T, Failure>;
-
-/// What a call failed with, before it is an object.
-#[derive(Debug)]
-pub(super) struct Failure {
-    number: i32,
-    message: String,
-    causes: Vec<String>,
-}
-
-impl Failure {
-    pub(super) fn new(number: i32, message: impl Into<String>) -> Self {
-        Self { number, message: message.into(), causes: Vec::new() }
-    }
-
-    pub(super) fn number(&self) -> i32 {
-        self.number
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        let mut causes = Vec::new();
-        let mut next = error.source();
-        while let Some(cause) = next {
-            causes.push(cause.to_string());
-            next = cause.source();
-        }
-        Self { number: number_of(error.kind()), message: error.to_string(), causes }
-    }
-}
-
-/// A kind that is new gets a number for C here.
-fn number_of(kind: ErrorKind) -> i32 {
-    match kind {
-        ErrorKind::InvalidConfig => VMCELL_ERROR_INVALID_CONFIG,
-        ErrorKind::BootImage => VMCELL_ERROR_BOOT_IMAGE,
-        ErrorKind::Disk => VMCELL_ERROR_DISK,
-        ErrorKind::Network => VMCELL_ERROR_NETWORK,
-        ErrorKind::Console => VMCELL_ERROR_CONSOLE,
-        ErrorKind::KvmUnavailable => VMCELL_ERROR_KVM_UNAVAILABLE,
-        ErrorKind::Kvm => VMCELL_ERROR_KVM,
-        ErrorKind::HostMemory => VMCELL_ERROR_HOST_MEMORY,
-        ErrorKind::GuestAddress => VMCELL_ERROR_GUEST_ADDRESS,
-        ErrorKind::InvalidState => VMCELL_ERROR_INVALID_STATE,
-        ErrorKind::Host => VMCELL_ERROR_HOST,
-        ErrorKind::Guest => VMCELL_ERROR_GUEST,
-        ErrorKind::Timeout => VMCELL_ERROR_TIMEOUT,
-        ErrorKind::Virtqueue => VMCELL_ERROR_VIRTQUEUE,
-    }
-}
-
-/// Why a call failed: a number, a message and the causes behind it. It never changes. Freed by vmcell_error_free.
-pub struct ErrorObject {
-    number: i32,
-    message: CString,
-    causes: Vec<CString>,
-    chain: CString,
-}
-
-impl Object for ErrorObject {
-    const NAME: &'static str = "vmcell_error";
-}
-
-impl ErrorObject {
-    pub(super) fn new(failure: Failure) -> Self {
-        let chain = std::iter::once(&failure.message).chain(&failure.causes).cloned().collect::<Vec<_>>().join(": ");
-        Self {
-            number: failure.number,
-            message: c_string(&failure.message),
-            causes: failure.causes.iter().map(|cause| c_string(cause)).collect(),
-            chain: c_string(&chain),
-        }
-    }
-}
-
-fn c_string(text: &str) -> CString {
-    CString::new(text.replace('\0', "\\0")).unwrap_or_default()
-}
-
-/// Reads from an error that may be NULL or gone. What `read` borrows lives until the error is freed, as the header says.
+/// Reads from an error that may be NULL or gone. The borrowed text lives until the error is freed, as the header says.
 fn text(
     error: *const ErrorObject,
     none: &'static CStr,
     read: impl FnOnce(&ErrorObject) -> *const c_char,
 ) -> *const c_char {
-    guard_value(c"".as_ptr(), || match handle::get(error) {
+    guard_value(c"".as_ptr(), || match objects::get(error) {
         Ok(error) => read(&error),
         Err(_) if error.is_null() => none.as_ptr(),
         Err(_) => c"this vmcell_error was freed before, or is none".as_ptr(),
     })
 }
 
-/// The number of an error, one of VMCELL_ERROR_*; the same that the failed call returned. Gives VMCELL_OK for NULL and
-/// VMCELL_ERROR_BAD_HANDLE for what is no error (any more). Never blocks.
+/// Returns the number of an error, one of VMCELL_ERROR_*, the same that the failed call returned. Returns VMCELL_OK for
+/// NULL, and VMCELL_ERROR_BAD_HANDLE for a pointer that is not, or is no longer, an error. Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_error_number(error: *const ErrorObject) -> i32 {
-    guard_value(VMCELL_ERROR_PANIC, || match handle::get(error) {
+    guard_value(VMCELL_ERROR_PANIC, || match objects::get(error) {
         Ok(error) => error.number,
         Err(_) if error.is_null() => VMCELL_OK,
         Err(failure) => failure.number(),
     })
 }
 
-/// What was refused, its value and what is allowed, without the causes: one line without an end of line. Borrowed, valid
-/// until the error is freed. Never NULL: for NULL, and for what is no error (any more), it is a text that says so. Never
-/// blocks.
+/// Returns what was refused, its value and what is allowed, without the causes: one line without a line end. The text
+/// is borrowed, and valid until the error is freed. Never NULL: for NULL, and for a pointer that is not, or is no
+/// longer, an error, the text says so. Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_error_message(error: *const ErrorObject) -> *const c_char {
     text(error, c"no error", |error| error.message.as_ptr())
 }
 
-/// The message and all causes behind it, joined by ": ", for a log line. Lifetime and NULL as for vmcell_error_message.
+/// Returns the message and all causes behind it, joined by ": ", for a log line. Lifetime and NULL as for
+/// vmcell_error_message.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_error_chain(error: *const ErrorObject) -> *const c_char {
     text(error, c"no error", |error| error.chain.as_ptr())
 }
 
-/// How many causes there are behind the message; 0 for NULL and for what is no error (any more). Never blocks.
+/// Returns how many causes stand behind the message; 0 for NULL and for a pointer that is not, or is no longer, an
+/// error. Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_error_cause_count(error: *const ErrorObject) -> usize {
-    guard_value(0, || handle::get(error).map_or(0, |error| error.causes.len()))
+    guard_value(0, || objects::get(error).map_or(0, |error| error.causes.len()))
 }
 
-/// A cause: 0 is what led to the message, each further one led to the one before. Borrowed, valid until the error is freed.
-/// NULL for an index out of range, for NULL, and for what is no error (any more). Never blocks.
+/// Returns a cause: 0 led to the message, each later one led to the one before. The text is borrowed, and valid until
+/// the error is freed. Returns NULL for an index out of range, for NULL, and for a pointer that is not, or is no
+/// longer, an error. Never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_error_cause(error: *const ErrorObject, index: usize) -> *const c_char {
     guard_value(ptr::null(), || {
-        let error = handle::get(error).ok();
+        let error = objects::get(error).ok();
         error.and_then(|error| error.causes.get(index).map(|cause| cause.as_ptr())).unwrap_or(ptr::null())
     })
 }
 
-/// Frees an error and all texts that were borrowed from it. NULL is fine. Never blocks.
+/// Frees an error and all texts borrowed from it. NULL is fine. Never blocks.
 ///
 /// Errors: BAD_HANDLE.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_error_free(error: *mut ErrorObject) -> i32 {
-    handle::free(error, drop)
+    free(error, drop)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::failure::{VMCELL_ERROR_BAD_HANDLE, VMCELL_ERROR_DISK};
     use super::*;
-
-    /// Numbers are never reused: a line here is added, never changed or removed.
-    const NUMBERS: [(ErrorKind, i32, i32); 14] = [
-        (ErrorKind::InvalidConfig, VMCELL_ERROR_INVALID_CONFIG, 1),
-        (ErrorKind::BootImage, VMCELL_ERROR_BOOT_IMAGE, 2),
-        (ErrorKind::Disk, VMCELL_ERROR_DISK, 3),
-        (ErrorKind::Network, VMCELL_ERROR_NETWORK, 4),
-        (ErrorKind::Console, VMCELL_ERROR_CONSOLE, 5),
-        (ErrorKind::KvmUnavailable, VMCELL_ERROR_KVM_UNAVAILABLE, 6),
-        (ErrorKind::Kvm, VMCELL_ERROR_KVM, 7),
-        (ErrorKind::HostMemory, VMCELL_ERROR_HOST_MEMORY, 8),
-        (ErrorKind::GuestAddress, VMCELL_ERROR_GUEST_ADDRESS, 9),
-        (ErrorKind::InvalidState, VMCELL_ERROR_INVALID_STATE, 10),
-        (ErrorKind::Host, VMCELL_ERROR_HOST, 11),
-        (ErrorKind::Guest, VMCELL_ERROR_GUEST, 12),
-        (ErrorKind::Timeout, VMCELL_ERROR_TIMEOUT, 13),
-        (ErrorKind::Virtqueue, VMCELL_ERROR_VIRTQUEUE, 14),
-    ];
-
-    #[test]
-    fn numbers_are_those_of_the_rust_kinds() {
-        for (kind, number, pinned) in NUMBERS {
-            assert_eq!((kind as i32, number, number_of(kind)), (pinned, pinned, pinned), "{kind:?}");
-        }
-    }
-
-    #[test]
-    fn numbers_of_the_c_interface_alone_begin_at_a_hundred() {
-        let own = [
-            VMCELL_ERROR_NULL_ARGUMENT,
-            VMCELL_ERROR_BAD_HANDLE,
-            VMCELL_ERROR_NOT_UTF8,
-            VMCELL_ERROR_BAD_VALUE,
-            VMCELL_ERROR_BAD_DESCRIPTOR,
-            VMCELL_ERROR_PANIC,
-        ];
-        assert_eq!(own, [100, 101, 102, 103, 104, 105]);
-    }
+    use crate::error::{Error, ErrorKind};
 
     fn read(text: *const c_char) -> String {
         assert!(!text.is_null());
@@ -252,7 +89,7 @@ mod tests {
     fn an_error_keeps_its_causes_in_order() {
         let inner = Error::new(ErrorKind::Host, "in\0ner").with_source(std::io::Error::other("root"));
         let error = Error::new(ErrorKind::Disk, "outer").with_source(inner);
-        let object = handle::insert(ErrorObject::new(error.into())).unwrap();
+        let object = objects::insert(ErrorObject::new(error.into())).unwrap();
         assert_eq!(vmcell_error_number(object), VMCELL_ERROR_DISK);
         assert_eq!(read(vmcell_error_message(object)), "outer");
         assert_eq!(read(vmcell_error_chain(object)), "outer: in\\0ner: root");

@@ -1,38 +1,15 @@
-//! What every function of the C interface runs in: no panic leaves it, and a failure becomes a number and an object.
+//! The guard around every function of the C interface: no panic leaves it, and a failure becomes a number and an
+//! object.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr;
+use std::sync::Arc;
 
-use super::error::{ErrorObject, Failure, FfiResult, VMCELL_ERROR_PANIC, VMCELL_OK};
-use super::handle;
+use super::failure::{Failure, FfiResult, VMCELL_ERROR_PANIC, VMCELL_OK};
+use super::objects::{self, Object};
+use super::report::Report;
 
-/// Where a caller wants the error object of a failed call, if anywhere.
-pub(super) struct Report(*mut *mut ErrorObject);
-
-impl Report {
-    /// The caller wants none.
-    pub(super) const NOWHERE: Self = Self(ptr::null_mut());
-
-    /// # Safety
-    /// `place` is NULL, or a place for a pointer that nothing else is used for until the call returns.
-    pub(super) unsafe fn to(place: *mut *mut ErrorObject) -> Self {
-        Self(place)
-    }
-
-    fn write(&self, failure: Failure) {
-        if self.0.is_null() {
-            return;
-        }
-        let made = catch_unwind(|| handle::insert(ErrorObject::new(failure)));
-        if let Ok(Ok(object)) = made {
-            // SAFETY: it is not NULL, so it is the place that `to` demanded.
-            unsafe { self.0.write(object) };
-        }
-    }
-}
-
-/// Runs `body` and gives its number; a failure is also reported as an object.
+/// Runs `body` and returns its number; reports a failure as an object too.
 pub(super) fn guard(report: Report, body: impl FnOnce() -> FfiResult<()>) -> i32 {
     let failure = match catch(body) {
         Ok(Ok(())) => return VMCELL_OK,
@@ -44,13 +21,23 @@ pub(super) fn guard(report: Report, body: impl FnOnce() -> FfiResult<()>) -> i32
     number
 }
 
-/// As [`guard`], for functions that cannot fail; gives `otherwise` after a panic.
+/// As [`guard`], for functions that cannot fail; returns `otherwise` after a panic.
 pub(super) fn guard_value<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
     catch(body).unwrap_or(otherwise)
 }
 
+/// The common part of every `vmcell_<object>_free`; `end` does what the object needs at its end.
+pub(super) fn free<T: Object>(handle: *mut T, end: impl FnOnce(Arc<T>)) -> i32 {
+    guard(Report::NOWHERE, || {
+        if !handle.is_null() {
+            end(objects::take(handle)?);
+        }
+        Ok(())
+    })
+}
+
 fn catch<T>(body: impl FnOnce() -> T) -> std::thread::Result<T> {
-    // What is shared between calls is behind locks and whole after each single write.
+    // Values that calls share are behind locks, and whole after each single write.
     catch_unwind(AssertUnwindSafe(|| {
         #[cfg(test)]
         forced::check();

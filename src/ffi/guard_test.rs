@@ -3,7 +3,9 @@
 use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 
-use super::super::{config::*, console::*, disk::*, error::*, handle::*, io_thread::*, nic::*, version::*, vm::*};
+use super::super::{
+    config::*, console::*, disk::*, error::*, failure::*, io_thread::*, library::*, nic::*, report::*, vm::*,
+};
 use super::panic_in_next_call;
 
 type Call = fn(*mut *mut ErrorObject) -> i32;
@@ -66,7 +68,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
     ]
 }
 
-/// Functions without a place for an error: whether each gave what it gives after a panic.
+/// Functions without a place for an error, and whether each returned its value for a panic.
 fn silent() -> Vec<(&'static str, bool)> {
     fn after_panic<T>(call: impl FnOnce() -> T) -> T {
         panic_in_next_call();
@@ -94,7 +96,7 @@ fn silent() -> Vec<(&'static str, bool)> {
 
 #[test]
 fn a_panic_inside_any_function_comes_back_as_an_error() {
-    // It gives the address of a constant, and does nothing else.
+    // It returns the address of a constant, and does nothing else.
     let mut seen = vec!["vmcell_version"];
     for (name, call) in reporting() {
         let mut error = null_mut();

@@ -3,13 +3,14 @@
 use std::ffi::c_char;
 
 use super::convert::{Out, read_text};
-use super::error::ErrorObject;
-use super::guard::{Report, guard};
-use super::handle::{self, Object};
+use super::guard::{free, guard};
+use super::objects::Object;
+use super::report::{ErrorObject, Report};
 use crate::event::IoThread;
 
-/// A thread that serves devices of one VM or of many. A device that waits, such as a disk whose file is slow, holds up the
-/// others on its thread. Without one, each VM has its own. Made by vmcell_io_thread_new; freed by vmcell_io_thread_free.
+/// A thread that serves the devices of one VM or of many. A device that waits, such as a disk with a slow file, holds
+/// up the others on its thread. By default, each VM has a thread of its own. Made by vmcell_io_thread_new; freed by
+/// vmcell_io_thread_free.
 pub struct IoThreadObject(IoThread);
 
 impl Object for IoThreadObject {
@@ -22,9 +23,9 @@ impl IoThreadObject {
     }
 }
 
-/// Starts a thread; of its name Linux keeps 15 bytes. It blocks every signal.
+/// Starts a thread; Linux keeps 15 bytes of its name. It blocks every signal.
 ///
-/// Errors: HOST where the host gives no thread or no descriptor.
+/// Errors: HOST if the host provides no thread or no descriptor.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_io_thread_new(
     name: *const c_char,
@@ -42,11 +43,11 @@ pub unsafe extern "C" fn vmcell_io_thread_new(
     })
 }
 
-/// Lets go of a thread. It goes on for as long as a disk, an interface, a configuration or a VM uses it; then it ends. If
-/// nothing does, this call waits for its end. NULL is fine.
+/// Lets go of a thread. It lives for as long as a disk, an interface, a configuration or a VM uses it, then ends. If
+/// nothing uses it, this call waits for its end. NULL is fine.
 ///
 /// Errors: BAD_HANDLE.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_io_thread_free(io_thread: *mut IoThreadObject) -> i32 {
-    handle::free(io_thread, drop)
+    free(io_thread, drop)
 }

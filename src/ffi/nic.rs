@@ -3,14 +3,14 @@
 use std::ffi::c_char;
 
 use super::convert::{Out, read_bytes, read_text, take_fd};
-use super::error::ErrorObject;
-use super::guard::{Report, guard};
-use super::handle::{self, Object};
+use super::guard::{free, guard};
 use super::io_thread::IoThreadObject;
+use super::objects::{self, Object};
+use super::report::{ErrorObject, Report};
 use super::slot::{Described, Slot, update};
 use crate::net::Nic;
 
-/// How many bytes a MAC address has.
+/// The length of a MAC address in bytes.
 pub const VMCELL_MAC_BYTES: usize = 6;
 
 /// A network interface on a TAP device. Made by vmcell_nic_new or vmcell_nic_new_from_fd; taken by vmcell_config_add_nic;
@@ -29,11 +29,11 @@ impl Described for NicObject {
     }
 }
 
-/// Attaches to a TAP device that exists, by its name of 1 to 15 bytes. Nothing else can attach to it for as long as the
-/// interface, or the VM that gets it, lives. Never waits.
+/// Attaches to an existing TAP device by its name, 1 to 15 bytes. Nothing else can attach to it while the interface, or
+/// the VM that gets it, lives. Never waits.
 ///
-/// Errors: INVALID_CONFIG for a name that no device can have; NETWORK where the device is missing, in use, no TAP device, or
-/// not ours to use.
+/// Errors: INVALID_CONFIG for a name that no device can have; NETWORK if the device is missing, in use, not a TAP
+/// device, or not ours to use.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_nic_new(
     name: *const c_char,
@@ -51,11 +51,11 @@ pub unsafe extern "C" fn vmcell_nic_new(
     })
 }
 
-/// The same for a descriptor of /dev/net/tun that the caller has attached to a TAP device, with IFF_TAP, IFF_NO_PI and
-/// IFF_VNET_HDR. It is made non-blocking. `fd` is taken: it is closed with the interface or with the VM that got it, also if
-/// this call fails.
+/// As vmcell_nic_new, for a descriptor of /dev/net/tun that the caller has attached to a TAP device with IFF_TAP,
+/// IFF_NO_PI and IFF_VNET_HDR. It is made non-blocking. `fd` is taken: it is closed with the interface or with the VM
+/// that got it, even if this call fails.
 ///
-/// Errors: BAD_DESCRIPTOR; NETWORK where it is something else.
+/// Errors: BAD_DESCRIPTOR; NETWORK if the descriptor is anything else.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_nic_new_from_fd(
     fd: i32,
@@ -73,8 +73,8 @@ pub unsafe extern "C" fn vmcell_nic_new_from_fd(
     })
 }
 
-/// The address that the guest is told: VMCELL_MAC_BYTES bytes, copied. The default is a random one, marked as locally
-/// administered. One that is not unicast is refused when the VM is made. Never blocks.
+/// Sets the MAC address that the guest sees: VMCELL_MAC_BYTES bytes, copied. The default is a random one, marked as
+/// locally administered. An address that is not unicast is refused when the VM is made. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_nic_set_mac(nic: *mut NicObject, mac: *const u8, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
@@ -88,9 +88,9 @@ pub unsafe extern "C" fn vmcell_nic_set_mac(nic: *mut NicObject, mac: *const u8,
     })
 }
 
-/// The largest packet without its Ethernet header that the guest is told to send, 68 to 65535 bytes. The TAP device must be
-/// able to take it. The default is to say nothing, and then guests use 1500. Too small ones are refused when the VM is made.
-/// Never blocks.
+/// Sets the largest packet, without its Ethernet header, that the guest is told to send: 68 to 65535 bytes. The TAP
+/// device must be able to take it. By default the guest is told nothing, and then guests use 1500. Smaller values are
+/// refused when the VM is made. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_nic_set_mtu(nic: *mut NicObject, mtu: u16, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
@@ -98,7 +98,8 @@ pub unsafe extern "C" fn vmcell_nic_set_mtu(nic: *mut NicObject, mtu: u16, error
     guard(report, || update(nic, |nic| nic.mtu(mtu)))
 }
 
-/// Serves the interface on this I/O thread rather than on the VM's own; as vmcell_disk_set_io_thread. Never blocks.
+/// Serves the interface on this I/O thread rather than on the VM's own, as vmcell_disk_set_io_thread does for a disk.
+/// Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_nic_set_io_thread(
     nic: *mut NicObject,
@@ -108,15 +109,15 @@ pub unsafe extern "C" fn vmcell_nic_set_io_thread(
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
     guard(report, || {
-        let io_thread = handle::get(io_thread)?.thread();
+        let io_thread = objects::get(io_thread)?.thread();
         update(nic, |nic| nic.io_thread(io_thread))
     })
 }
 
 /// Frees an interface that no VM got, and lets go of its TAP device. NULL is fine.
 ///
-/// Errors: BAD_HANDLE, also where it was handed over to a configuration.
+/// Errors: BAD_HANDLE, also if it was handed over to a configuration.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_nic_free(nic: *mut NicObject) -> i32 {
-    handle::free(nic, drop)
+    free(nic, drop)
 }

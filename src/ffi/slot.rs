@@ -1,10 +1,9 @@
-//! An object that is described step by step and then handed over, by whichever thread.
+//! An object that any thread may describe step by step and then hand over.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::error::FfiResult;
-use super::handle::{self, Object};
-use crate::sys::lock;
+use super::failure::FfiResult;
+use super::objects::{self, Object};
 
 /// Holds a value until it is handed over.
 pub(super) struct Slot<T>(Mutex<Option<T>>);
@@ -21,22 +20,27 @@ impl<T> Slot<T> {
         Self(Mutex::new(Some(value)))
     }
 
+    fn lock(&self) -> MutexGuard<'_, Option<T>> {
+        // A change that panics leaves the slot empty, which callers are told.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&self) -> Option<T> {
-        lock(&self.0).take()
+        self.lock().take()
     }
 }
 
-/// Changes what an object describes.
+/// Changes the value that an object describes.
 pub(super) fn update<O: Described>(object: *mut O, change: impl FnOnce(O::Value) -> O::Value) -> FfiResult<()> {
-    let object = handle::get(object)?;
-    let mut slot = lock(&object.slot().0);
+    let object = objects::get(object)?;
+    let mut slot = object.slot().lock();
     // Another thread may be handing it over right now.
-    let value = slot.take().ok_or_else(handle::gone::<O>)?;
+    let value = slot.take().ok_or_else(objects::gone::<O>)?;
     *slot = Some(change(value));
     Ok(())
 }
 
-/// Takes an object from its caller, and gives what it described.
+/// Takes an object from its caller, and returns the value that it described.
 pub(super) fn hand_over<O: Described>(object: *mut O) -> FfiResult<O::Value> {
-    handle::take(object)?.slot().take().ok_or_else(handle::gone::<O>)
+    objects::take(object)?.slot().take().ok_or_else(objects::gone::<O>)
 }

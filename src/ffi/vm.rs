@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use super::config::ConfigObject;
 use super::convert::{Out, read_bytes};
-use super::error::{ErrorObject, Failure, FfiResult, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_INVALID_STATE};
-use super::guard::{Report, guard};
-use super::handle::{self, Object};
+use super::failure::{Failure, FfiResult, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_INVALID_STATE};
+use super::guard::{free, guard};
+use super::objects::{self, Object};
+use super::report::{ErrorObject, Report};
 use super::slot::hand_over;
 use crate::board::ResetCause;
 use crate::vm::{Exit, Status, Vm};
 
-/// Made, and not started.
+/// Made, but not started.
 pub const VMCELL_STATUS_READY: i32 = 1;
 /// Its vCPUs run.
 pub const VMCELL_STATUS_RUNNING: i32 = 2;
@@ -23,28 +24,28 @@ pub const VMCELL_STATUS_ENDED: i32 = 4;
 
 /// The guest turned itself off.
 pub const VMCELL_EXIT_SHUTDOWN: i32 = 1;
-/// The guest asked for a restart (a reboot, a panic, a crash of its CPU); vmcell_vm_reset_cause tells by which way. A VM
-/// starts once; make another one.
+/// The guest asked for a restart (a reboot, a panic, a crash of its CPU); vmcell_vm_reset_cause tells how. A VM starts
+/// only once; make another one.
 pub const VMCELL_EXIT_RESET: i32 = 2;
 /// vmcell_vm_stop or vmcell_vm_free ended it.
 pub const VMCELL_EXIT_STOPPED: i32 = 3;
-/// The guest did something that cannot be served, or the host failed; vmcell_vm_exit_error tells what.
+/// The guest did something that cannot be served, or the host failed; vmcell_vm_exit_error tells what happened.
 pub const VMCELL_EXIT_FAILED: i32 = 4;
 
-/// The reset register that the ACPI tables name.
+/// By the reset register that the ACPI tables name.
 pub const VMCELL_RESET_ACPI: i32 = 1;
-/// The reset line of the keyboard controller.
+/// By the reset line of the keyboard controller.
 pub const VMCELL_RESET_KEYBOARD_CONTROLLER: i32 = 2;
-/// A triple fault: asked for, or by a guest that lost its way.
+/// By a triple fault: on purpose, or because the guest lost its way.
 pub const VMCELL_RESET_TRIPLE_FAULT: i32 = 3;
-/// A request to KVM itself.
+/// By a request to KVM itself.
 pub const VMCELL_RESET_SYSTEM_EVENT: i32 = 4;
 
 /// For vmcell_vm_wait: no time limit.
 pub const VMCELL_WAIT_FOREVER: i64 = -1;
 
-/// A virtual machine, run by threads of its own, one a vCPU and one for I/O. Made by vmcell_vm_new; freed by vmcell_vm_free.
-/// Every call may be made by any thread, also while others are in a call with the same VM.
+/// A virtual machine, run by threads of its own: one per vCPU and one for I/O. Made by vmcell_vm_new; freed by
+/// vmcell_vm_free. Any thread may make any call, even while others are in a call with the same VM.
 pub struct VmObject(Vm);
 
 impl Object for VmObject {
@@ -78,7 +79,7 @@ fn status_number(status: Status) -> i32 {
     }
 }
 
-/// How a VM ended that has ended.
+/// Tells how an ended VM ended.
 fn exit_of(vm: &VmObject) -> FfiResult<Exit> {
     if vm.0.status() != Status::Ended {
         return Err(Failure::new(VMCELL_ERROR_INVALID_STATE, "the VM has not ended"));
@@ -90,10 +91,10 @@ fn ended_otherwise(exit: &Exit) -> Failure {
     Failure::new(VMCELL_ERROR_INVALID_STATE, format!("the VM ended otherwise: {exit:?}"))
 }
 
-/// Makes a VM: everything is checked, the kernel is loaded, every device is there, nothing runs. Takes as long as reading the
-/// kernel and the initrd does. `config` is taken, also if this call fails.
+/// Makes a VM: everything is checked, the kernel is loaded, every device is there, nothing runs. Takes as long as it
+/// takes to read the kernel and the initrd. `config` is taken, even if this call fails.
 ///
-/// Errors: what was refused has its own numbers, VMCELL_ERROR_INVALID_CONFIG to VMCELL_ERROR_HOST.
+/// Errors: each kind of refusal has its own number, VMCELL_ERROR_INVALID_CONFIG to VMCELL_ERROR_HOST.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_new(
     config: *mut ConfigObject,
@@ -112,55 +113,56 @@ pub unsafe extern "C" fn vmcell_vm_new(
 
 /// Starts the vCPUs and returns at once.
 ///
-/// Errors: INVALID_STATE unless the VM is ready; HOST where the host gives no more threads, and then the VM has ended.
+/// Errors: INVALID_STATE unless the VM is ready; HOST if the host provides no more threads, and then the VM has ended.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_start(vm: *mut VmObject, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
-    guard(report, || Ok(handle::get(vm)?.0.start()?))
+    guard(report, || Ok(objects::get(vm)?.0.start()?))
 }
 
-/// Makes vCPUs and devices stand still. Returns when no vCPU is in the guest and no device touches its memory; may block for
-/// as long as a disk or another thing of the host that is in use does. A paused VM may be paused again, which does nothing.
-/// The guest's clocks go on.
+/// Makes vCPUs and devices stand still. When it returns, no vCPU is in the guest and no device touches its memory. It
+/// may block for as long as a disk or another host resource in use does. Pausing a paused VM does nothing. The guest's
+/// clocks go on.
 ///
-/// Errors: INVALID_STATE where the VM was not started or has ended, also if it ends meanwhile.
+/// Errors: INVALID_STATE if the VM was not started, has ended, or ends meanwhile.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_pause(vm: *mut VmObject, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
-    guard(report, || Ok(handle::get(vm)?.0.pause()?))
+    guard(report, || Ok(objects::get(vm)?.0.pause()?))
 }
 
-/// Lets vCPUs and devices go on where they were; does nothing to a VM that runs. Blocks only while another thread is in
+/// Lets vCPUs and devices go on where they were; does nothing to a running VM. Blocks only while another thread is in
 /// vmcell_vm_pause.
 ///
-/// Errors: INVALID_STATE where the VM was not started or has ended.
+/// Errors: INVALID_STATE if the VM was not started or has ended.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_resume(vm: *mut VmObject, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
-    guard(report, || Ok(handle::get(vm)?.0.resume()?))
+    guard(report, || Ok(objects::get(vm)?.0.resume()?))
 }
 
-/// Ends the VM from outside, in whatever state it is. From the moment it returns, the guest executes nothing. Returns within
-/// 100 ms whatever the guest or the host does. The guest gets no chance to write its disks back. A VM that has ended stays as
+/// Ends the VM from outside, whatever its state. Once it returns, the guest executes nothing. Returns within 100 ms,
+/// whatever the guest or the host does. The guest gets no chance to write its disks back. A VM that has ended stays as
 /// it is. Threads in vmcell_vm_wait return.
 ///
-/// Errors: TIMEOUT where a slow disk, or a console's function that blocks, still holds one of the VM's threads outside the
+/// Errors: TIMEOUT if a slow disk, or a console's function that blocks, still holds one of the VM's threads outside the
 /// guest; vmcell_vm_free waits for it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_stop(vm: *mut VmObject, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
-    guard(report, || Ok(handle::get(vm)?.0.stop()?))
+    guard(report, || Ok(objects::get(vm)?.0.stop()?))
 }
 
-/// Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no limit.
-/// How the VM ended, one of VMCELL_EXIT_*, is written to `exit_kind`, which may be NULL. What the guest printed has reached its
-/// console then, or a reader that took too long has missed it. Any number of threads may wait, and again.
+/// Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no
+/// limit. Writes how the VM ended, one of VMCELL_EXIT_*, to `exit_kind`, which may be NULL. By then the guest's output
+/// has reached its console, unless a reader took too long and missed it. Any number of threads may wait, any number of
+/// times.
 ///
-/// Errors: TIMEOUT where it had not ended by then; INVALID_STATE where it was not started; BAD_VALUE below -1.
+/// Errors: TIMEOUT if it had not ended by then; INVALID_STATE if it was not started; BAD_VALUE below -1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_wait(
     vm: *const VmObject,
@@ -171,7 +173,7 @@ pub unsafe extern "C" fn vmcell_vm_wait(
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
     guard(report, || {
-        let vm = handle::get(vm)?;
+        let vm = objects::get(vm)?;
         let ended = match u64::try_from(timeout_ms) {
             Ok(limit) => vm.0.wait_timeout(Duration::from_millis(limit))?,
             Err(_) if timeout_ms == VMCELL_WAIT_FOREVER => vm.0.wait()?,
@@ -188,7 +190,7 @@ pub unsafe extern "C" fn vmcell_vm_wait(
     })
 }
 
-/// What the VM is doing, one of VMCELL_STATUS_*. Never blocks.
+/// Tells what the VM is doing, one of VMCELL_STATUS_*. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_status(vm: *const VmObject, status: *mut i32, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
@@ -196,14 +198,14 @@ pub unsafe extern "C" fn vmcell_vm_status(vm: *const VmObject, status: *mut i32,
     guard(report, || {
         // SAFETY: the header demands NULL or a place for the result.
         let status = unsafe { Out::new(status, "status") }?;
-        status.write(status_number(handle::get(vm)?.0.status()));
+        status.write(status_number(objects::get(vm)?.0.status()));
         Ok(())
     })
 }
 
-/// An eventfd that is readable once the VM has ended: for poll, epoll, or an event loop in place of vmcell_vm_wait. It is
-/// borrowed, valid until the VM is freed (dup it to keep it longer): do not close it, and do not read from it, or others
-/// miss the event. It stays readable. Never blocks.
+/// Gives an eventfd that is readable once the VM has ended, for poll, epoll, or an event loop in place of
+/// vmcell_vm_wait. It is borrowed, and valid until the VM is freed (dup it to keep it longer). Do not close it, and do
+/// not read from it, or others miss the event. It stays readable. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_ended_fd(vm: *const VmObject, fd: *mut i32, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
@@ -211,13 +213,13 @@ pub unsafe extern "C" fn vmcell_vm_ended_fd(vm: *const VmObject, fd: *mut i32, e
     guard(report, || {
         // SAFETY: the header demands NULL or a place for the result.
         let fd = unsafe { Out::new(fd, "fd") }?;
-        fd.write(handle::get(vm)?.0.ended_fd().as_raw_fd());
+        fd.write(objects::get(vm)?.0.ended_fd().as_raw_fd());
         Ok(())
     })
 }
 
-/// Types `len` bytes into the guest's console, and writes to `taken` how many there was room for, 0 to `len`. What has no
-/// room is for the caller to send again, once the guest has read: try again some milliseconds later. `bytes` may be NULL if
+/// Types `len` bytes into the guest's console, and writes to `taken` how many of them there was room for, 0 to `len`.
+/// The caller sends the rest again once the guest has read: try again some milliseconds later. `bytes` may be NULL if
 /// `len` is 0; they are copied. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_write_console(
@@ -234,12 +236,12 @@ pub unsafe extern "C" fn vmcell_vm_write_console(
         let taken = unsafe { Out::new(taken, "taken") }?;
         // SAFETY: the header demands NULL or that many bytes.
         let bytes = unsafe { read_bytes(bytes, len, "bytes") }?;
-        taken.write(handle::get(vm)?.0.write_console(bytes));
+        taken.write(objects::get(vm)?.0.write_console(bytes));
         Ok(())
     })
 }
 
-/// Writes to `bytes` how many bytes of what the guest printed were dropped so far, since what the console is connected to did
+/// Writes to `bytes` how many bytes of the guest's output were dropped so far, because the other end of the console did
 /// not take them. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_console_dropped(
@@ -252,14 +254,14 @@ pub unsafe extern "C" fn vmcell_vm_console_dropped(
     guard(report, || {
         // SAFETY: the header demands NULL or a place for the result.
         let bytes = unsafe { Out::new(bytes, "bytes") }?;
-        bytes.write(handle::get(vm)?.0.console_dropped());
+        bytes.write(objects::get(vm)?.0.console_dropped());
         Ok(())
     })
 }
 
-/// By which way the guest asked for a restart, one of VMCELL_RESET_*. Never blocks.
+/// Tells how the guest asked for a restart, one of VMCELL_RESET_*. Never blocks.
 ///
-/// Errors: INVALID_STATE where the VM has not ended, or ended otherwise.
+/// Errors: INVALID_STATE if the VM has not ended, or ended otherwise.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_reset_cause(
     vm: *const VmObject,
@@ -271,7 +273,7 @@ pub unsafe extern "C" fn vmcell_vm_reset_cause(
     guard(report, || {
         // SAFETY: the header demands NULL or a place for the result.
         let cause = unsafe { Out::new(cause, "cause") }?;
-        match exit_of(&*handle::get(vm)?)? {
+        match exit_of(&*objects::get(vm)?)? {
             Exit::Reset(reset) => cause.write(reset_number(reset)),
             other => return Err(ended_otherwise(&other)),
         }
@@ -279,10 +281,10 @@ pub unsafe extern "C" fn vmcell_vm_reset_cause(
     })
 }
 
-/// The error that a failed VM ended with, a new object that the caller frees by vmcell_error_free. (`error` is for a failure
-/// of this very call.) Never blocks.
+/// Gives the error that a failed VM ended with: a new object, which the caller frees with vmcell_error_free. (`error`
+/// is for a failure of this very call.) Never blocks.
 ///
-/// Errors: INVALID_STATE where the VM has not ended, or ended otherwise.
+/// Errors: INVALID_STATE if the VM has not ended, or ended otherwise.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_exit_error(
     vm: *const VmObject,
@@ -294,24 +296,24 @@ pub unsafe extern "C" fn vmcell_vm_exit_error(
     guard(report, || {
         // SAFETY: the header demands NULL or a place for the result.
         let failure = unsafe { Out::new(failure, "failure") }?;
-        match exit_of(&*handle::get(vm)?)? {
+        match exit_of(&*objects::get(vm)?)? {
             Exit::Failed(cause) => failure.insert(ErrorObject::new(cause.into())),
             other => Err(ended_otherwise(&other)),
         }
     })
 }
 
-/// Stops the VM, as vmcell_vm_stop, and frees it: when this returns, no thread, descriptor or memory of it remains. May
-/// block for as long as a disk, or a console's function, holds one of its threads. NULL is fine.
+/// Stops the VM, as vmcell_vm_stop does, and frees it: when this returns, no thread, descriptor or memory of it
+/// remains. May block for as long as a disk, or a console's function, holds one of its threads. NULL is fine.
 ///
-/// While other threads are in a call with this VM, it is stopped and their calls return (vmcell_vm_wait gives
+/// If other threads are in a call with this VM, it is stopped and their calls return (vmcell_vm_wait gives
 /// VMCELL_EXIT_STOPPED); the last of them frees what remains, maybe after this call has returned.
 ///
 /// Errors: BAD_HANDLE.
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_vm_free(vm: *mut VmObject) -> i32 {
-    handle::free(vm, |vm| {
-        // It need not be dropped here: whoever still waits for it must hear of its end.
+    free(vm, |vm| {
+        // It need not be dropped here: threads that still wait for it must see its end.
         let _ = vm.0.stop();
     })
 }

@@ -1,11 +1,11 @@
-//! Ports 0x70 and 0x71, where a PC has its clock and its configuration memory.
+//! Ports 0x70 and 0x71: the clock and the configuration memory of a PC.
 
 use crate::bus::BusDevice;
 
-/// A clock that isn't there, answered with zeros.
+/// A clock that isn't there; it answers with zeros.
 ///
-/// Linux reads the update flag of status register A until it is clear. An absent port reads 0xff, and it would wait for
-/// ever; the guest's time of day comes from kvm-clock.
+/// Linux reads the update flag of status register A until it is clear. An absent port reads 0xff, so Linux would wait
+/// for ever. The guest's time of day comes from kvm-clock.
 pub(crate) struct Cmos;
 
 impl BusDevice for Cmos {

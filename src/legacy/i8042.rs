@@ -1,4 +1,4 @@
-//! The keyboard controller, of which a VM without a keyboard keeps one thing: the pulse on the CPU's reset line.
+//! The keyboard controller. A VM without a keyboard keeps one thing of it: the pulse on the CPU's reset line.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -17,7 +17,7 @@ const TEST_SECOND_PORT: u8 = 0xa9;
 const NO_SUCH_PORT: u8 = 0xff;
 const OUTPUT_FULL: u8 = 1;
 
-/// Nothing waits to be read. No command answers zero where it matters.
+/// Nothing waits to be read. No command whose answer matters answers zero.
 const EMPTY: u8 = 0;
 
 /// A controller with no ports behind it.
@@ -27,7 +27,7 @@ pub(crate) struct I8042<F> {
 }
 
 impl<F: Fn() + Send + Sync> I8042<F> {
-    /// `on_reset` is called by the vCPU thread that pulses the line.
+    /// The vCPU thread that pulses the line calls `on_reset`.
     pub(crate) fn new(on_reset: F) -> Self {
         Self { answer: AtomicU8::new(EMPTY), on_reset }
     }

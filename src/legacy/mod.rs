@@ -1,5 +1,5 @@
-//! The few devices of an old PC that a kernel cannot do without: a serial port, the keyboard controller's reset line, the
-//! clock's index port, and the registers that ACPI's fixed hardware powers off and resets by.
+//! The few devices of an old PC that a kernel cannot do without: a serial port, the keyboard controller's reset line,
+//! the clock's index port, and the registers that power off and reset a machine without ACPI's fixed hardware.
 //!
 //! They know neither KVM nor the host: an interrupt is an eventfd, output is a bounded buffer, and a request to end the VM
 //! is a callback.

@@ -1,4 +1,4 @@
-//! What the guest wrote to its console and the host has not taken yet: bounded, and never in a vCPU's way.
+//! Console output that the guest has written and the host has not taken yet: bounded, and never in a vCPU's way.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -8,19 +8,20 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::sys::{EventFd, lock};
 
-/// Some hundred screens of text; what a guest writes in a tenth of a second.
+/// Some hundred screens of text, as much as a guest writes in a tenth of a second.
 const CAPACITY: usize = 64 << 10;
 
-/// For how long a full buffer holds the guest's transmitter back before it drops bytes instead. A reader that pauses for
+/// How long a full buffer holds the guest's transmitter back before it drops bytes instead. A reader that pauses for
 /// less loses nothing; one that never reads costs the guest no more than this, once.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// How long the end of a VM waits for a reader that takes nothing of what the guest wrote last.
+/// How long the end of a VM waits for a reader that takes none of the guest's last output.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
-/// The same where the VM is stopped from outside, which has to be over within 100 ms.
+/// The same if the VM is stopped from outside, which must be over within 100 ms.
 const LAST_PATIENCE_IN_A_HURRY: Duration = Duration::from_millis(40);
 
-/// A byte buffer between the UART, written by vCPU threads, and the sink, drained by the I/O thread. Clones share it.
+/// A byte buffer between the UART, which vCPU threads write, and the sink, which the I/O thread drains. Clones share
+/// it.
 #[derive(Clone)]
 pub(crate) struct OutputBuffer {
     shared: Arc<Shared>,
@@ -35,18 +36,18 @@ struct Shared {
 
 struct State {
     bytes: VecDeque<u8>,
-    /// Nobody will ever take anything.
+    /// No reader will ever take anything.
     discards: bool,
-    /// Since when somebody is in a hurry.
+    /// When the first caller asked to hurry.
     hurried_since: Option<Instant>,
-    /// Whoever takes will look by itself soon, and need not be woken for each byte.
+    /// The reader looks by itself soon, and need not be woken for each byte.
     silent: bool,
-    /// When the buffer became full, for as long as nothing was taken since.
+    /// When the buffer became full, if nothing was taken since.
     full_since: Option<Instant>,
     dropped: u64,
 }
 
-/// What becomes of bytes that the guest writes now.
+/// What happens to bytes that the guest writes now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pressure {
     /// They are buffered.
@@ -71,7 +72,7 @@ impl OutputBuffer {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// From now on what is written is forgotten at once.
+    /// From now on, written bytes are discarded at once.
     pub(crate) fn discard(&self) {
         let mut state = self.state();
         state.discards = true;
@@ -80,7 +81,8 @@ impl OutputBuffer {
         self.shared.drained.notify_all();
     }
 
-    /// Waits until everything was taken, or nothing was for a second. After [`hurry`](Self::hurry) it ends soon in any case.
+    /// Waits until everything was taken, or until nothing was for a second. After [`hurry`](Self::hurry) it ends soon
+    /// in any case.
     pub(crate) fn wait_drained(&self) {
         self.announce();
         let mut state = self.state();
@@ -88,7 +90,7 @@ impl OutputBuffer {
         let mut last_progress = begin;
         while !state.bytes.is_empty() {
             let (from, patience) = match state.hurried_since {
-                // However steadily the reader takes: whoever is in a hurry has a limit.
+                // However steadily the reader takes, a caller in a hurry has a limit.
                 Some(since) => (since.max(begin), LAST_PATIENCE_IN_A_HURRY),
                 None => (last_progress, LAST_PATIENCE),
             };
@@ -104,24 +106,25 @@ impl OutputBuffer {
         }
     }
 
-    /// Cuts present and later waiting for the reader short.
+    /// Cuts short every wait for the reader, present and later ones.
     pub(crate) fn hurry(&self) {
         self.state().hurried_since.get_or_insert_with(Instant::now);
         self.shared.drained.notify_all();
     }
 
-    /// Signalled when there is something to take after there was nothing, unless that is [silent](Self::be_silent).
+    /// Signalled when there is something to take after there was nothing, unless the buffer is
+    /// [silent](Self::be_silent).
     pub(crate) fn filled(&self) -> &EventFd {
         &self.shared.filled
     }
 
-    /// Until [`announce`](Self::announce) the caller looks by itself, and is only woken where the buffer fills up. A wakeup
-    /// for each byte would cost the guest more than the byte.
+    /// Until [`announce`](Self::announce) the caller looks by itself, and is woken only if the buffer fills up. A
+    /// wakeup for each byte would cost the guest more than the byte.
     pub(crate) fn be_silent(&self) {
         self.state().silent = true;
     }
 
-    /// From now on the first byte is announced again; also one that is there already.
+    /// From now on the first byte is announced again, even one that is there already.
     pub(crate) fn announce(&self) {
         let mut state = self.state();
         state.silent = false;
@@ -130,12 +133,12 @@ impl OutputBuffer {
         }
     }
 
-    /// Copies the oldest bytes, without taking them, and says how many.
+    /// Copies the oldest bytes without taking them, and returns how many.
     pub(crate) fn peek(&self, bytes: &mut [u8]) -> usize {
         self.state().bytes.iter().zip(bytes).map(|(from, to)| *to = *from).count()
     }
 
-    /// Takes the oldest `count` bytes; says whether the buffer was full before.
+    /// Takes the oldest `count` bytes, and returns whether the buffer was full before.
     pub(crate) fn consume(&self, count: usize) -> bool {
         let mut state = self.state();
         let was_full = state.bytes.len() >= CAPACITY;
@@ -148,12 +151,12 @@ impl OutputBuffer {
         was_full && count > 0
     }
 
-    /// How many bytes were dropped since nobody took them.
+    /// How many bytes were dropped because no reader took them.
     pub(crate) fn dropped(&self) -> u64 {
         self.state().dropped
     }
 
-    /// How the guest's next byte will fare.
+    /// What happens to the guest's next byte.
     pub(crate) fn pressure(&self) -> Pressure {
         match self.state().full_since {
             None => Pressure::Room,
@@ -241,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_when_all_was_taken_or_somebody_is_in_a_hurry() {
+    fn waiting_ends_when_everything_was_taken_or_a_caller_is_in_a_hurry() {
         let mut buffer = OutputBuffer::new().unwrap();
         buffer.wait_drained();
         buffer.write_all(b"ab").unwrap();
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_takes_a_little_now_and_then_does_not_hold_up_who_is_in_a_hurry() {
+    fn a_reader_that_takes_a_little_now_and_then_does_not_hold_up_a_caller_in_a_hurry() {
         let mut buffer = OutputBuffer::new().unwrap();
         buffer.write_all(&[b'x'; 100]).unwrap();
         let reader = buffer.clone();
@@ -284,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_buffer_holds_back_first_and_drops_then() {
+    fn a_full_buffer_first_holds_back_and_then_drops() {
         let mut buffer = OutputBuffer::new().unwrap();
         buffer.write_all(&vec![b'x'; CAPACITY]).unwrap();
         assert!(buffer.holds_back());

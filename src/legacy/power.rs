@@ -1,4 +1,4 @@
-//! The registers by which a guest with ACPI's reduced hardware turns itself off or resets.
+//! The registers that turn a guest with ACPI's reduced hardware off, or reset it.
 
 use crate::bus::BusDevice;
 
@@ -16,7 +16,7 @@ const SLEEP_TYPE_MASK: u8 = 7;
 pub(crate) struct PowerValues {
     /// SLP_TYP of S5, soft off.
     pub(crate) soft_off: u8,
-    /// What resets when written to the reset register.
+    /// The value that resets when written to the reset register.
     pub(crate) reset: u8,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Power<F> {
     on_request: F,
 }
 
-/// What the guest asked for.
+/// A request of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PowerRequest {
     SoftOff,
@@ -34,7 +34,7 @@ pub(crate) enum PowerRequest {
 }
 
 impl<F: Fn(PowerRequest) + Send + Sync> Power<F> {
-    /// `on_request` is called by the vCPU thread that asks.
+    /// The vCPU thread that asks calls `on_request`.
     pub(crate) fn new(values: PowerValues, on_request: F) -> Self {
         Self { values, on_request }
     }

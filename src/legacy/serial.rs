@@ -21,7 +21,7 @@ const DIVISOR_ACCESS: u8 = 1 << 7;
 /// Line status: the holding register and the transmitter are empty.
 const TRANSMITTER_EMPTY: u8 = 3 << 5;
 
-/// How much input waits for the guest at most.
+/// The most input that waits for the guest.
 const INPUT_CAPACITY: usize = 64 << 10;
 
 /// A serial port. Shared by vCPU threads and the I/O thread.
@@ -49,7 +49,7 @@ impl Trigger for Line {
     }
 }
 
-/// Wakes who feeds the input when the guest has taken all of it.
+/// Wakes the feeder of the input when the guest has taken all of it.
 struct InputTaken(Arc<EventFd>);
 
 impl SerialEvents for InputTaken {
@@ -76,12 +76,12 @@ impl Serial {
         &self.interrupt
     }
 
-    /// Signalled when the guest has taken what the port's own buffer held; [`feed`](Self::feed) then.
+    /// Signalled when the guest has taken everything from the port's own buffer: call [`feed`](Self::feed) then.
     pub(crate) fn input_wanted(&self) -> &EventFd {
         &self.input_wanted
     }
 
-    /// Queues input for the guest and says how many bytes there was room for.
+    /// Queues input for the guest, and returns how many bytes there was room for.
     pub(crate) fn queue_input(&self, bytes: &[u8]) -> usize {
         let mut state = self.state();
         let room = INPUT_CAPACITY.saturating_sub(state.input.len());
@@ -99,7 +99,7 @@ impl Serial {
     /// Tells the guest that the transmitter, held back while the output buffer was full, takes bytes again.
     pub(crate) fn release_transmitter(&self) {
         let uart = &mut self.state().uart;
-        // Writing the interrupt enable register raises "transmitter empty" again, unless its place is the divisor's.
+        // Writing the interrupt enable register raises "transmitter empty" again, unless the divisor is in its place.
         if uart.read(LINE_CONTROL) & DIVISOR_ACCESS == 0 {
             let enabled = uart.read(INTERRUPT_ENABLE);
             let _ = uart.write(INTERRUPT_ENABLE, enabled);
@@ -115,7 +115,7 @@ impl State {
     fn feed(&mut self) {
         while !self.input.is_empty() {
             let (bytes, _) = self.input.as_slices();
-            // No room is an error there; in loopback mode nothing is taken.
+            // A lack of room is an error there; in loopback mode nothing is taken.
             match self.uart.enqueue_raw_bytes(bytes) {
                 Ok(0) | Err(_) => return,
                 Ok(taken) => drop(self.input.drain(..taken)),

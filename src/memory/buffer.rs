@@ -1,8 +1,8 @@
 //! What data of a disk operation lies in.
 
 use super::host::HostBuffer;
-use super::ranges::GuestRanges;
-use crate::error::{Error, ErrorKind, Result};
+use super::ranges::{GuestRanges, outside};
+use crate::error::Result;
 
 /// Where the data of an operation lies: in the guest's memory, or in the host's.
 ///
@@ -34,7 +34,7 @@ impl Buffer {
     /// Copies `bytes` into the buffer, from its byte `offset` on.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] if the buffer is shorter; nothing is copied then.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the buffer is shorter; nothing is copied then.
     pub fn copy_in(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         match self {
             Self::Guest(ranges) => ranges.copy_in(offset, bytes),
@@ -52,7 +52,7 @@ impl Buffer {
     /// Copies bytes of the buffer, from its byte `offset` on, to `bytes`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] if the buffer is shorter; nothing is copied then.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the buffer is shorter; nothing is copied then.
     pub fn copy_out(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
         match self {
             Self::Guest(ranges) => ranges.copy_out(offset, bytes),
@@ -71,9 +71,4 @@ fn part(len: usize, offset: u64, wanted: usize) -> Option<std::ops::Range<usize>
     let start = usize::try_from(offset).ok()?;
     let end = start.checked_add(wanted)?;
     (end <= len).then_some(start..end)
-}
-
-pub(super) fn outside(offset: u64, wanted: usize, len: u64) -> Error {
-    let message = format!("{wanted} bytes at offset {offset} were asked for, the buffer has {len} bytes");
-    Error::new(ErrorKind::InvalidConfig, message)
 }

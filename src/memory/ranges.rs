@@ -3,9 +3,8 @@
 use vm_memory::{Bytes, VolatileSlice};
 
 use super::address::GuestAddress;
-use super::buffer::outside;
 use super::lease::Lease;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// Ranges of guest memory, in order, that were checked to be RAM.
 ///
@@ -185,6 +184,11 @@ impl GuestRanges {
             }
         }
     }
+}
+
+pub(super) fn outside(offset: u64, wanted: usize, len: u64) -> Error {
+    let message = format!("{wanted} bytes at offset {offset} were asked for, the buffer has {len} bytes");
+    Error::new(ErrorKind::InvalidConfig, message)
 }
 
 impl std::fmt::Debug for GuestRanges {

@@ -270,10 +270,11 @@ impl Owner {
             self.finish_resets();
         }
         let idle = !self.queues.is_busy() && self.lessor.count() == 0;
-        if idle && matches!(self.motion, Motion::Quiescing(_)) {
-            if let Motion::Quiescing(done) = std::mem::replace(&mut self.motion, Motion::Still) {
-                done.answer(());
-            }
+        if idle
+            && matches!(self.motion, Motion::Quiescing(_))
+            && let Motion::Quiescing(done) = std::mem::replace(&mut self.motion, Motion::Still)
+        {
+            done.answer(());
         }
     }
 

@@ -1,11 +1,11 @@
-//! The command line: two commands, a few flags, no dependency. Knows nothing of what the commands do.
+//! The command line: two commands, a few flags, no dependency. Nothing here knows what the commands do.
 
 /// Printed by `cargo xtask --help`.
 pub const USAGE: &str = "\
 cargo xtask run [--nested] [--vcpus N] [--memory MIB]
     Boot a distribution's kernel and root file system in a micro-VM, with a disk and a network, and show its console.
-    What standard input holds goes to the guest's shell; at its end the guest powers off.
-      --nested      use the nested host even where this host could boot Linux itself
+    Standard input goes to the guest's shell; at its end the guest powers off.
+      --nested      use the nested host even if this host could boot Linux itself
       --vcpus N     vCPUs of the guest (1 to 64, default 1)
       --memory MIB  memory of the guest (128 to 65536, default 512)
 

@@ -1,7 +1,7 @@
-//! Prepared things, kept between runs: each under a name and a hash of the recipe that it was made by.
+//! Prepared things, kept between runs, each under a name and a hash of its recipe.
 //!
-//! A changed recipe has another hash, so it is made anew. A thing is made in a directory of its own and renamed at the end: an
-//! entry is whole or not there, also when two commands prepare it at once.
+//! A changed recipe has another hash, so its thing is made anew. Each is made in a directory of its own and renamed at
+//! the end: an entry is whole or not there, even if two commands prepare it at once.
 
 use std::path::{Path, PathBuf};
 
@@ -26,12 +26,12 @@ impl Cache {
         Ok(Self { root })
     }
 
-    /// Where the entries are.
+    /// The directory of the entries.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The entry `name` made by `recipe`; `build` fills the directory that it is given if there is none yet.
+    /// The entry `name` made by `recipe`; if there is none yet, `build` fills the directory that it is given.
     pub fn entry(&self, name: &str, recipe: &str, build: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let entry = self.root.join(format!("{name}-{:016x}", hash(recipe.as_bytes())));
         if entry.is_dir() {

@@ -17,14 +17,14 @@ pub struct Program {
     pub path: PathBuf,
 }
 
-/// Where the workspace is.
+/// The folder of the workspace.
 pub fn workspace() -> PathBuf {
     let xtask = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     let xtask = PathBuf::from(xtask);
     xtask.parent().map(PathBuf::from).unwrap_or(xtask)
 }
 
-/// Where builds go, and the logs of this crate with them.
+/// The folder of builds, and of this crate's logs.
 pub fn target_dir() -> PathBuf {
     // A relative CARGO_TARGET_DIR is relative to where cargo was called, and joining an absolute one replaces the workspace.
     workspace().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
@@ -37,7 +37,7 @@ pub fn cargo() -> Command {
     cargo
 }
 
-/// Builds with `args`, showing cargo's progress and diagnostics, and gives the programs that were built.
+/// Builds with `args`, shows cargo's progress and diagnostics, and returns the programs that were built.
 pub fn build(args: &[&str]) -> Result<Vec<Program>> {
     let mut cargo = cargo();
     cargo.args(args).arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());

@@ -1,5 +1,5 @@
-//! Which distribution this is, and what it calls things. Debian 12 is what this was tested on; the rows for Ubuntu follow its
-//! package lists and were not run.
+//! The distribution, and its names for things. This was tested on Debian 12; the rows for Ubuntu follow its package
+//! lists and were not run.
 
 use std::fs;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Running other programs, and the one error type of this crate. Knows nothing of what the programs are for.
+//! Running other programs, and the one error type of this crate. Nothing here knows the programs' purposes.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// A result whose error is a message for the person at the terminal.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong, in words: nobody matches on it, it is only ever printed.
+/// An error in words: nobody matches on it, it is only ever printed.
 #[derive(Debug)]
 pub struct Error(String);
 
@@ -26,7 +26,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Says what was being done when something else failed.
+/// Adds what was being done when something else failed.
 pub trait Context<T> {
     /// Puts `what` before the cause.
     fn context(self, what: impl fmt::Display) -> Result<T>;
@@ -44,7 +44,7 @@ pub fn run(command: &mut Command) -> Result<()> {
     if status.success() { Ok(()) } else { Err(Error(format!("{} failed: {status}", show(command)))) }
 }
 
-/// Runs `command` and gives its standard output; what it wrote on standard error is shown only if it fails.
+/// Runs `command` and returns its standard output; shows its standard error only if it fails.
 pub fn capture(command: &mut Command) -> Result<Vec<u8>> {
     command.stdin(Stdio::null());
     let output = command.output().context(format_args!("cannot start {}", name(command)))?;
@@ -61,12 +61,12 @@ pub fn capture_text(command: &mut Command) -> Result<String> {
     capture(command).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Runs `command` with `input` on its standard input, and gives its standard output.
+/// Runs `command` with `input` on its standard input, and returns its standard output.
 pub fn filter(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context(format_args!("cannot start {}", name(command)))?;
     let stdin = child.stdin.take();
-    // The input is written by a thread of its own: both pipes may be full at once.
+    // A thread of its own writes the input: both pipes may be full at once.
     let (output, written) = std::thread::scope(|scope| {
         let writer = scope.spawn(move || stdin.map_or(Ok(()), |mut stdin| stdin.write_all(input)));
         (child.wait_with_output(), writer.join())
@@ -85,8 +85,8 @@ pub fn filter(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
     }
 }
 
-/// Does this exit status of `timeout` say that the program was ended for being late? Its own is 124; 137 is SIGKILL's, which
-/// `timeout` sends last, but others send too.
+/// Does this exit status of `timeout` mean that the program was ended for being late? The status of `timeout` itself is
+/// 124; 137 is that of SIGKILL, which `timeout` sends last, but others send too.
 pub fn was_late(code: i32, took: Duration, limit: Duration) -> bool {
     code == 124 || (code == 137 && took >= limit)
 }

@@ -1,22 +1,22 @@
-//! Which kind of KVM this host has, and what can therefore run where.
+//! The kind of KVM that this host has, and what can therefore run where.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 
-/// What /dev/kvm is worth here.
+/// The kind of KVM behind /dev/kvm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kvm {
     /// The CPU's own virtualization: boots Linux.
     Hardware(&'static str),
     /// Guest ring 0 is emulated: fit for small guests, far too slow for Linux.
     Software { pvm: bool },
-    /// There is none, and why.
+    /// There is none, for this reason.
     None(String),
 }
 
 impl Kvm {
-    /// Finds out.
+    /// Detects it.
     pub fn detect() -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
@@ -56,7 +56,7 @@ fn classify(cpuinfo: &str, opened: Result<(), String>, pvm: bool) -> Kvm {
     }
     let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
     match ["svm", "vmx"].into_iter().find(|flag| flags.split_whitespace().any(|word| word == *flag)) {
-        // kvm_pvm does not use the CPU's virtualization even where there is some.
+        // kvm_pvm does not use the CPU's virtualization, even if the CPU has it.
         Some(flag) if !pvm => Kvm::Hardware(flag),
         _ => Kvm::Software { pvm },
     }

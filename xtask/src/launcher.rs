@@ -5,13 +5,13 @@ use std::process::Command;
 use crate::args::RunOptions;
 use crate::exec;
 
-/// The TAP device that the guest is on, and the addresses at both of its ends.
+/// The guest's TAP device, and the addresses at both of its ends.
 pub const TAP: &str = "vmcell0";
 pub const HOST_ADDRESS: &str = "10.107.0.1";
 pub const GUEST_ADDRESS: &str = "10.107.0.2";
 pub const PREFIX: &str = "24";
 
-/// Where the launcher and what it boots are, on the host that it runs on.
+/// The launcher and its files, by their paths on the host that it runs on.
 pub struct Files {
     pub launcher: String,
     pub kernel: String,
@@ -29,7 +29,8 @@ pub fn command(files: &Files, options: &RunOptions) -> Command {
 }
 
 fn cmdline() -> String {
-    // reboot=k: the launcher's machine has a keyboard controller's reset, and panic=-1 makes a panic end there too.
+    // reboot=k: the launcher's machine has a keyboard controller's reset line, and with panic=-1 a panic ends there
+    // too.
     format!(
         "console=ttyS0 reboot=k panic=-1 rw root=/dev/vda vmcell.address={GUEST_ADDRESS}/{PREFIX} vmcell.host={HOST_ADDRESS}"
     )
@@ -47,7 +48,7 @@ pub fn tap_down() -> String {
     format!("ip link delete {TAP}")
 }
 
-/// `command` over several lines, an option each.
+/// `command` on several lines, one option each.
 pub fn pretty(command: &Command) -> String {
     exec::show(command).replace(" --", " \\\n      --")
 }

@@ -1,7 +1,7 @@
-//! Everything that the repository does with itself: `cargo xtask run` and `cargo xtask test`.
+//! The repository's own commands: `cargo xtask run` and `cargo xtask test`.
 //!
-//! Both do all of their own set-up: they find out which kind of KVM this host has ([`host`]), install what is missing
-//! ([`packages`]), prepare a guest and keep it in a cache ([`guest`], [`cache`]), and start the nested host where this one
+//! Both do all of their own set-up: they find out which kind of KVM this host has ([`host`]), install missing packages
+//! ([`packages`]), prepare a guest and keep it in a cache ([`guest`], [`cache`]), and start the nested host if this one
 //! cannot boot Linux ([`nested`]).
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -1,11 +1,12 @@
-//! The distribution's packages that the commands need: which are missing, and installing them, said before it is done.
+//! The distribution's packages that the commands need: which are missing, and their installation, which is announced
+//! first.
 
 use std::process::{Command, Stdio};
 
 use crate::distro::Distro;
 use crate::exec::{self, Error, Result};
 
-/// What a package is wanted for; a command asks for the purposes that it has.
+/// The purpose of a package; a command asks for the purposes that it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Building the crate and its tests.
@@ -20,7 +21,7 @@ pub enum Purpose {
     CFace,
 }
 
-/// Why a package is needed, for the message before it is installed. `root` says whether it is needed by root, others, or both.
+/// Why a package is needed, for the message before it is installed. `root` says whether root, others, or both need it.
 struct Row {
     package: &'static str,
     purpose: Purpose,

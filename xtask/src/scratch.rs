@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::exec::{Context, Result};
 
-/// Removed with all it holds when dropped.
+/// A directory that is removed with everything in it when dropped.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
@@ -19,13 +19,13 @@ impl Scratch {
         Ok(Self(dir))
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.0
     }
 }
 
-/// Removes what commands left that were killed: the process in a directory's name is gone.
+/// Removes the directories of commands that were killed: the process in a directory's name is gone.
 fn sweep(parent: &Path, prefix: &str) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -40,7 +40,7 @@ fn sweep(parent: &Path, prefix: &str) {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Nothing can be done about a failure here, and a leftover does no harm but the room it takes.
+        // Nothing can be done about a failure here, and a leftover costs only the room that it takes.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

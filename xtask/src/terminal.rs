@@ -1,4 +1,4 @@
-//! The terminal that we were started on: kept as it is, also by a program that dies without putting it back.
+//! The terminal that we were started on. Its settings are put back, even after a program that dies without doing so.
 
 use std::io::{self, IsTerminal};
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ pub fn is_interactive() -> bool {
     io::stdin().is_terminal()
 }
 
-/// The terminal's settings, put back when dropped. Holds nothing where standard input is no terminal.
+/// The terminal's settings, put back when dropped. Holds nothing if standard input is not a terminal.
 pub struct Saved(Option<String>);
 
 impl Saved {
@@ -26,7 +26,7 @@ impl Saved {
 impl Drop for Saved {
     fn drop(&mut self) {
         if let Some(settings) = &self.0 {
-            // Without stty there is nothing more that we could do.
+            // Without stty there is nothing more to do.
             let _ = Command::new("stty").arg(settings).status();
         }
     }

@@ -6,7 +6,8 @@ use crate::cache::Cache;
 use crate::cargo::cargo;
 use crate::exec::{self, Result};
 
-/// A program that a check needs. The version is the newest that builds with the oldest compiler that this project takes.
+/// A program that a check needs. The version is the newest that builds with the oldest compiler that this project
+/// supports.
 pub struct Tool {
     package: &'static str,
     version: &'static str,
@@ -14,13 +15,13 @@ pub struct Tool {
     program: &'static str,
 }
 
-/// Its versions follow cargo's; this one takes Rust 1.95 to build.
+/// Its versions follow cargo's; this one needs Rust 1.95 to build.
 pub const CARGO_C: Tool = Tool { package: "cargo-c", version: "0.10.24+cargo-0.98.0", program: "cargo-cinstall" };
 pub const CARGO_DENY: Tool = Tool { package: "cargo-deny", version: "0.20.2", program: "cargo-deny" };
 
 impl Tool {
-    /// The program's path: where cargo finds it, or in the cache, where it is installed first if that may be done unasked.
-    /// `None` where it may not.
+    /// The program's path, on PATH or in the cache. If it is in neither, it is installed into the cache, provided that
+    /// this may be done unasked; `None` if it may not.
     pub fn find_or_install(&self) -> Result<Option<PathBuf>> {
         if exec::exists(self.program) {
             return Ok(Some(self.program.into()));
@@ -36,7 +37,7 @@ impl Tool {
         Ok(Some(program))
     }
 
-    /// What a user types to have it.
+    /// The command that a user types to have it.
     pub fn hint(&self) -> String {
         format!(
             "{} is not installed; run: cargo install {} --locked --version {}",

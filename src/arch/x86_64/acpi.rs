@@ -12,11 +12,11 @@ use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, AmlSink};
 use zerocopy::{Immutable, IntoBytes};
 
-use super::boot::Platform;
 use super::layout::{
     COM1_GSI, COM1_PORT, COM1_PORTS, HIGH_RAM_START, IOAPIC, LAPIC, MMIO_DEVICE_SIZE, MmioSlot, POWER_PORT,
     RESET_VALUE, RSDP, SLEEP_TYPE_S5,
 };
+use super::platform::Platform;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{GuestAddress, GuestMemory};
 
@@ -32,7 +32,7 @@ const LEGACY_DEVICES: u16 = 1;
 const NO_VGA: u16 = 1 << 2;
 const NO_CMOS_RTC: u16 = 1 << 5;
 
-/// The revision from which on integers in AML have 64 bits (section 5.2.11.1).
+/// From this revision on, integers in AML have 64 bits (section 5.2.11.1).
 const DSDT_REVISION: u8 = 2;
 const SDT_HEADER_SIZE: u32 = 36;
 
@@ -49,7 +49,7 @@ pub(super) fn write(memory: &GuestMemory, platform: &Platform) -> Result<()> {
     memory.write(RSDP, &bytes(&Rsdp::new(OEM_ID, xsdt)))
 }
 
-/// Lays tables out one after the other.
+/// Lays tables out one after another.
 struct Tables<'a> {
     memory: &'a GuestMemory,
     next: u64,
@@ -70,7 +70,7 @@ impl Tables<'_> {
 
 fn fadt(dsdt: u64) -> Vec<u8> {
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION).dsdt_64(dsdt);
-    // Without the two button flags there would have to be buttons in the fixed hardware.
+    // Without the two button flags, the fixed hardware would have to have buttons.
     let flags = [Flags::HwReducedAcpi, Flags::ResetRegSup, Flags::Wbinvd, Flags::PwrButton, Flags::SlpButton];
     for flag in flags {
         fadt = fadt.flag(flag);
@@ -151,7 +151,7 @@ fn serial_port(aml: &mut Vec<u8>) {
     in_system_bus(&Device::new(Path::new("COM1"), device.iter().map(|name| name as &dyn Aml).collect()), aml);
 }
 
-/// A virtio-mmio device, named as Linux and FreeBSD look for it.
+/// A virtio-mmio device, under the name that Linux and FreeBSD look for.
 fn virtio_device(index: usize, slot: &MmioSlot, aml: &mut Vec<u8>) {
     // Devices lie below 4 GiB.
     let registers = Memory32Fixed::new(true, slot.gpa.0 as u32, MMIO_DEVICE_SIZE as u32);
@@ -168,7 +168,7 @@ fn virtio_device(index: usize, slot: &MmioSlot, aml: &mut Vec<u8>) {
     in_system_bus(&Device::new(Path::new(&name), device.iter().map(|name| name as &dyn Aml).collect()), aml);
 }
 
-/// Edge-triggered, active high, not shared: what an irqfd without resampling can be.
+/// Edge-triggered, active high, not shared: all that an irqfd without resampling can be.
 fn interrupt(gsi: u32) -> Interrupt {
     Interrupt::new(true, true, false, false, gsi)
 }

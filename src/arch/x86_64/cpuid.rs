@@ -1,14 +1,15 @@
-//! What the `cpuid` instruction answers: what KVM supports, with this machine's own topology and frequencies.
+//! The answers of the `cpuid` instruction: everything that KVM supports, with this machine's own topology and
+//! frequencies.
 //!
-//! The topology is the truth about the vCPUs: one socket, a core each, one thread a core. Nothing is offered that KVM does
-//! not report, except the TSC deadline timer, which KVM leaves to us to announce. Virtualization itself is not offered: a
-//! guest that runs guests reaches much more of KVM, and ours are hostile.
+//! The topology is the truth about the vCPUs: one socket, one core per vCPU, one thread per core. We offer nothing that
+//! KVM does not report, except the TSC deadline timer, which KVM leaves to us to announce. We do not offer
+//! virtualization: a guest that runs guests reaches much more of KVM, and ours are hostile.
 //!
 //! Leaves are described in the Intel SDM, volume 2, "CPUID", and in AMD's APM, volume 3, appendix E.
 
 use crate::kvm::CpuidEntry;
 
-/// Which of how many vCPUs; its LAPIC identifier is its index.
+/// The number of vCPUs, and which of them this is; its LAPIC identifier is its index.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Topology {
     pub(super) vcpus: u32,
@@ -55,13 +56,13 @@ const LEVEL_CORE: u32 = 2;
 /// The frequency of KVM's LAPIC timer, which is also the crystal's by the rules of leaf 0x15.
 const LAPIC_KHZ: u32 = 1_000_000;
 
-/// The entries for one vCPU. `tsc_khz` is the frequency of its time-stamp counter, where that is fixed.
+/// The entries for one vCPU. `tsc_khz` is the frequency of its time-stamp counter, if that is fixed.
 pub(super) fn entries(supported: &[CpuidEntry], topology: &Topology, tsc_khz: Option<u32>) -> Vec<CpuidEntry> {
     let leaf = |function: u32| supported.iter().find(|entry| entry.function == function);
     let amd = leaf(VENDOR).is_some_and(is_amd);
     let highest = leaf(VENDOR).map_or(0, |entry| entry.eax);
-    // What tells of the host's topology is made anew, or left out: guests then use an older leaf that is.
-    // An answer of nothing but zeros is also the answer where there is no entry, and KVM takes only so many of them.
+    // Leaves about the host's topology are made anew, or left out: guests then use an older leaf that is made anew.
+    // A missing entry reads as zeros, so an entry of nothing but zeros is left out: KVM takes only so many of them.
     let kept = supported
         .iter()
         .filter(|entry| !matches!(entry.function, TOPOLOGY | TOPOLOGY_V2 | TOPOLOGY_AMD_V2 | SGX | SVM))
@@ -133,15 +134,15 @@ fn cache_type(entry: &CpuidEntry) -> u32 {
     entry.eax & 0x1f
 }
 
-/// Caches of the first two levels belong to a core, all others to the socket, where `others` share it.
+/// Caches of the first two levels belong to a core; all others belong to the socket, and `others` share them.
 fn share_cache(entry: &mut CpuidEntry, others: u32) {
     let level = entry.eax >> 5 & 7;
     let others = if level <= 2 { 0 } else { others };
     entry.eax = entry.eax & !(0xfff << 14) | others << 14;
 }
 
-/// TSC frequency = crystal frequency * ebx / eax. Linux takes the crystal for the LAPIC timer's clock, so it must be that,
-/// and multiplies 32-bit numbers in kHz, so the fraction must be small; where it isn't, the leaf says nothing.
+/// TSC frequency = crystal frequency * ebx / eax. Linux takes the crystal for the LAPIC timer's clock, so it must be
+/// that, and multiplies 32-bit numbers in kHz, so the fraction must be small; if it isn't, the leaf says nothing.
 fn crystal(entry: &mut CpuidEntry, tsc_khz: Option<u32>) {
     (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0);
     let Some(tsc_khz) = tsc_khz.filter(|khz| *khz != 0) else { return };

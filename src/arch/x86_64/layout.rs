@@ -1,4 +1,4 @@
-//! Where everything lies: RAM, the structures that a kernel is handed, MMIO devices, ports and interrupt lines.
+//! The places of everything: RAM, the structures that a kernel is handed, MMIO devices, ports and interrupt lines.
 //!
 //! ```text
 //! 0x500        GDT                               0xd000_0000  virtio-mmio devices, one page each
@@ -20,7 +20,7 @@ use crate::memory::{GuestAddress, GuestMemory};
 pub(super) const MMIO_GAP_START: u64 = 0xc000_0000;
 pub(super) const MMIO_GAP_END: u64 = 0x1_0000_0000;
 
-/// What a boot loader leaves for the kernel, all of it in low RAM.
+/// The structures that a boot loader leaves for the kernel, all of them in low RAM.
 pub(super) const GDT: GuestAddress = GuestAddress(0x500);
 pub(super) const START_INFO: GuestAddress = GuestAddress(0x6000);
 pub(super) const ZERO_PAGE: GuestAddress = GuestAddress(0x7000);
@@ -32,12 +32,12 @@ pub(super) const CMDLINE_ROOM: u32 = 0x1_0000;
 
 /// A PC's RAM ends here for the extended BIOS data area, and goes on at 1 MiB.
 pub(super) const LOW_RAM_END: u64 = 0x9_fc00;
-/// Where the RSDP is looked for by a kernel that isn't told (ACPI 6.5, section 5.2.5.1), and the tables after it.
+/// A kernel that isn't told where the RSDP is looks for it here (ACPI 6.5, section 5.2.5.1); the tables follow it.
 pub(super) const RSDP: GuestAddress = GuestAddress(0xe_0000);
 /// The first byte that a kernel may occupy.
 pub(super) const HIGH_RAM_START: u64 = 0x10_0000;
 
-/// Where KVM's in-kernel interrupt controllers answer, fixed by it.
+/// The addresses of KVM's in-kernel interrupt controllers, fixed by KVM.
 pub(super) const IOAPIC: u32 = 0xfec0_0000;
 pub(super) const LAPIC: u32 = 0xfee0_0000;
 
@@ -61,7 +61,7 @@ pub(crate) const POWER_PORT: u16 = 0x600;
 pub(crate) const POWER_PORTS: u16 = 3;
 /// SLP_TYP of S5, soft off.
 pub(crate) const SLEEP_TYPE_S5: u8 = 5;
-/// What resets the machine when written to the reset register.
+/// The value that resets the machine when written to the reset register.
 pub(crate) const RESET_VALUE: u8 = 1;
 
 const FIRST_MMIO_DEVICE: u64 = 0xd000_0000;
@@ -70,7 +70,7 @@ pub(crate) const MMIO_DEVICE_SIZE: u64 = 0x1000;
 // Below are the lines of a PC's own devices.
 const FIRST_MMIO_GSI: u32 = 5;
 const IOAPIC_PINS: u32 = 24;
-/// One interrupt line a device, on the IOAPIC's pins 5 to 23.
+/// One interrupt line per device, on the IOAPIC's pins 5 to 23.
 pub(crate) const MAX_MMIO_DEVICES: usize = (IOAPIC_PINS - FIRST_MMIO_GSI) as usize;
 
 /// The place of an MMIO device.
@@ -91,7 +91,7 @@ pub(crate) fn mmio_device(index: usize) -> MmioSlot {
     }
 }
 
-/// The regions of a guest's RAM: what does not fit below the MMIO gap goes above it.
+/// The regions of a guest's RAM: the part that does not fit below the MMIO gap goes above it.
 pub(crate) fn memory_layout(bytes: u64) -> Vec<(GuestAddress, u64)> {
     let low = bytes.min(MMIO_GAP_START);
     let mut regions = vec![(GuestAddress(0), low)];
@@ -109,7 +109,7 @@ pub(super) struct MapEntry {
     pub(super) kind: MapKind,
 }
 
-/// What a kernel may do with a range (ACPI 6.5, table 15.6).
+/// How a kernel may use a range (ACPI 6.5, table 15.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum MapKind {

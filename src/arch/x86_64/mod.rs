@@ -5,24 +5,28 @@
 //! | Where is what in the guest's address space? | `layout` |
 //! | How do kernel, initrd and command line get into memory? | `boot` |
 //! | What does the `cpuid` instruction answer? | `cpuid` |
-//! | Which registers does the guest start with? | `regs`, `msr` |
+//! | Where does the guest start, and with which registers? | `entry`, `regs`, `msr` |
 //! | What if the guest jumps to the firmware? | `reset_vector` |
-//! | How does the guest find its devices? | `acpi`, or `boot::cmdline` |
+//! | How does the guest find its devices? | `platform`, written by `acpi` or `boot::cmdline` |
 
 mod acpi;
 mod boot;
 mod cpuid;
+mod entry;
 mod layout;
 mod msr;
+mod platform;
 mod regs;
 mod reset_vector;
 
-pub(crate) use boot::{Entry, Platform, load};
+pub(crate) use boot::load;
+pub(crate) use entry::Entry;
 pub(crate) use layout::{
     CMOS_PORT, CMOS_PORTS, COM1_GSI, COM1_PORT, COM1_PORTS, I8042_PORT, I8042_PORTS, KVM_IDENTITY_MAP, KVM_TSS,
     MAX_MMIO_DEVICES, MMIO_DEVICE_SIZE, MmioSlot, POWER_PORT, POWER_PORTS, RESET_VALUE, SLEEP_TYPE_S5, memory_layout,
     mmio_device,
 };
+pub(crate) use platform::Platform;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::{CpuidEntry, LocalApicLine, Vcpu};
@@ -31,9 +35,9 @@ use crate::kvm::{CpuidEntry, LocalApicLine, Vcpu};
 const DELIVER_NMI: u8 = 4;
 const DELIVER_EXTINT: u8 = 7;
 
-/// Refuses more memory than the host's CPU can address, which KVM would only find out when the guest uses it.
+/// Refuses more memory than the host's CPU can address; KVM would find out only when the guest uses it.
 pub(crate) fn check_memory_size(bytes: u64, supported: &[CpuidEntry]) -> Result<()> {
-    // Where the leaf is missing, 36 bits are what every CPU with long mode has.
+    // The leaf may be missing; every CPU with long mode has 36 bits.
     let bits = supported.iter().find(|entry| entry.function == 0x8000_0008).map_or(36, |entry| entry.eax & 0xff);
     let most = 1u64
         .checked_shl(bits)
@@ -51,11 +55,11 @@ pub(crate) fn check_memory_size(bytes: u64, supported: &[CpuidEntry]) -> Result<
 
 /// Brings a vCPU into the state in which a boot loader hands over to a kernel.
 ///
-/// `supported` is what KVM can give, `vcpus` how many the machine has. The first vCPU gets the registers that `entry` asks
-/// for; the others stay as KVM made them, and wait for the guest to start them through their LAPICs.
+/// `supported` lists what KVM can give, `vcpus` is the number of the machine's vCPUs. The first vCPU gets the registers
+/// that `entry` asks for; the others stay as KVM made them, and wait until the guest starts them through their LAPICs.
 ///
 /// # Errors
-/// `ErrorKind::Kvm` where KVM refuses a part of it.
+/// `ErrorKind::Kvm` if KVM refuses a part of it.
 pub(crate) fn setup_vcpu(vcpu: &Vcpu, supported: &[CpuidEntry], vcpus: u32, entry: &Entry) -> Result<()> {
     // A host whose counter has no fixed frequency cannot tell it; the guest then finds out for itself.
     let tsc_khz = vcpu.tsc_khz().ok();

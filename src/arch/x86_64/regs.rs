@@ -1,6 +1,6 @@
 //! The registers, segments and page tables with which each boot protocol enters a kernel.
 
-use super::boot::{Entry, Handover};
+use super::entry::{Entry, Handover};
 use super::layout::{BOOT_STACK, GDT, PAGE_TABLES, START_INFO, ZERO_PAGE};
 use crate::error::Result;
 use crate::kvm::{DescriptorTable, Registers, Segment, SpecialRegisters, Vcpu};
@@ -37,7 +37,7 @@ const ENTRIES: u64 = 512;
 /// One directory maps 1 GiB; four of them all that a boot protocol may touch.
 const DIRECTORIES: u64 = 4;
 
-/// Writes what the registers point at: the GDT and, for the 64-bit protocol, page tables.
+/// Writes the tables that the registers point at: the GDT and, for the 64-bit protocol, page tables.
 pub(super) fn write_tables(memory: &GuestMemory, handover: Handover) -> Result<()> {
     memory.write_value(GDT, &gdt(handover))?;
     match handover {
@@ -48,7 +48,7 @@ pub(super) fn write_tables(memory: &GuestMemory, handover: Handover) -> Result<(
 
 /// Makes a vCPU enter the kernel when it runs first.
 pub(super) fn set(vcpu: &Vcpu, entry: &Entry) -> Result<()> {
-    // Where the LAPIC answers, and whether this vCPU is the first, stays as KVM made it.
+    // The LAPIC's address, and whether this vCPU is the first, stay as KVM made them.
     let mut special = vcpu.special_registers()?;
     fill_special(&mut special, entry.handover);
     vcpu.set_special_registers(&special)?;

@@ -1,29 +1,30 @@
-//! The library as C programs get it: installed by cargo-c, and the launchers in C and in Go with it inside.
+//! The library as C programs get it: installed by cargo-c, with the launchers in C and in Go built from it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::kvm::KvmTest;
+use super::listing::KvmTest;
 use crate::exec::{self, Context, Result};
 use crate::tools::CARGO_C;
 use crate::{cache, cargo};
 
-/// What the tests of the C interface use. Programs are linked against `libvmcell.a`: they run where nothing is installed.
+/// The files that the tests of the C interface use. Programs are linked against `libvmcell.a`, so they run where
+/// nothing is installed.
 pub struct CFace {
-    /// Where header, libraries and pkg-config file are.
+    /// The prefix with header, libraries and pkg-config file.
     pub prefix: PathBuf,
     pub c_launcher: PathBuf,
     pub go_launcher: PathBuf,
 }
 
-/// Does the test use what is made here?
+/// Does the test use these files?
 pub fn wanted_by(test: &KvmTest) -> bool {
     test.file.ends_with("_ffi")
 }
 
 impl CFace {
-    /// Makes it; `None` where cargo-c is missing and may not be installed unasked.
+    /// Makes them; `None` if cargo-c is missing and may not be installed unasked.
     pub fn build() -> Result<Option<Self>> {
         let Some(cinstall) = CARGO_C.find_or_install()? else { return Ok(None) };
         let folder = cargo::target_dir().join("xtask/capi");
@@ -56,7 +57,7 @@ fn leave_static_library(from: &Path, to: &Path) -> Result<()> {
     }
     let pc = to.join("lib/pkgconfig/vmcell.pc");
     let text = fs::read_to_string(&pc).context(pc.display())?;
-    // What the static library needs is always needed now.
+    // The static library's own dependencies are always needed now.
     let lines = text.lines().map(|line| match line.split_once('=') {
         Some(("prefix", _)) => format!("prefix={}\n", to.display()),
         _ => line.replace("-lvmcell", "-lvmcell -lgcc_s -lm -lc") + "\n",
@@ -69,7 +70,7 @@ fn with_library(mut command: Command, prefix: &Path) -> Command {
     command
 }
 
-/// Waits for the file to write to. Downloads nothing.
+/// A command that lacks only the file to write to. It downloads nothing.
 fn go_build(prefix: &Path) -> Result<Command> {
     let library = prefix.join("lib/libvmcell.a");
     let library = cache::hash(&fs::read(&library).context(library.display())?);

@@ -1,17 +1,17 @@
-//! KVM tests on this very host, one process a test function.
+//! KVM tests on this very host, one process per test function.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::kvm::KvmTest;
+use super::listing::KvmTest;
 use super::summary::Status;
 use crate::exec;
 
-/// Runs `test` with `environment`, files that it writes in `tmp`.
+/// Runs `test` with `environment`; the files that it writes go to `tmp`.
 pub fn run(test: &KvmTest, limit: Duration, environment: &[(String, String)], tmp: &Path) -> (Status, Duration) {
     let began = Instant::now();
-    // It ends the whole process group of a test that is late, launchers and all.
+    // `timeout` ends the whole process group of a late test, launchers and all.
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", &limit.as_secs().to_string()]).arg(&test.binary);
     command.args(["--ignored", "--exact", &test.name, "--nocapture"]);

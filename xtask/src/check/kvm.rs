@@ -1,19 +1,20 @@
-//! The tests that need a KVM: `tests/kvm_*.rs` any KVM, for guests of a few instructions; `tests/linux_*.rs` one that boots Linux.
-//! All are ignored by a plain `cargo test`; here each function is a run of its own, on this host or in the nested one.
+//! The tests that need a KVM: `tests/kvm_*.rs` need any KVM, for guests of a few instructions; `tests/linux_*.rs` need
+//! one that boots Linux. A plain `cargo test` ignores all of them; here each function is a run of its own, on this host
+//! or in the nested one.
 
 use std::fmt;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::capi::{self, CFace};
 use super::direct;
+use super::listing::{self, KvmTest};
 use super::summary::{Status, Summary};
 use crate::cache::Cache;
 use crate::cargo;
 use crate::distro::Distro;
-use crate::exec::{self, Context, Error, Result};
+use crate::exec::{self, Error, Result};
 use crate::guest::{Assets, Guest};
 use crate::host::Kvm;
 use crate::nested::image::{self, Item};
@@ -22,35 +23,9 @@ use crate::nested::shards::{self, Event, Setup};
 use crate::scratch::Scratch;
 use crate::tools::CARGO_C;
 
-/// For one test; what takes longer hangs.
+/// The time limit of one test; one that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(180);
 const AGENT: &str = include_str!("../nested/agent.sh");
-
-/// One test function.
-#[derive(Debug, Clone)]
-pub struct KvmTest {
-    /// The file in tests/, without its extension.
-    pub file: String,
-    pub binary: PathBuf,
-    pub name: String,
-}
-
-impl KvmTest {
-    fn boots_linux(&self) -> bool {
-        self.file.starts_with("linux_")
-    }
-
-    /// Does it build programs and run them?
-    fn compiles(&self) -> bool {
-        self.file == "kvm_ffi"
-    }
-}
-
-impl fmt::Display for KvmTest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}::{}", self.file, self.name)
-    }
-}
 
 /// Which tests run on this host; the others run in the nested one.
 pub struct Place {
@@ -84,7 +59,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Runs the tests that `filter` leaves; that none ran is a failure.
+/// Runs the tests that `filter` leaves; it is a failure if none ran.
 pub fn run(place: &Place, distro: &Distro, filter: Option<&str>, summary: &mut Summary) {
     println!("\n== KVM tests");
     let began = Instant::now();
@@ -94,7 +69,7 @@ pub fn run(place: &Place, distro: &Distro, filter: Option<&str>, summary: &mut S
 }
 
 fn try_run(place: &Place, distro: &Distro, filter: Option<&str>, summary: &mut Summary) -> Result<()> {
-    let mut tests = list()?;
+    let mut tests = listing::all()?;
     tests.retain(|test| filter.is_none_or(|filter| test.to_string().contains(filter)));
     if tests.is_empty() {
         let what = filter.map(|filter| format!(" whose name contains `{filter}`")).unwrap_or_default();
@@ -111,13 +86,13 @@ fn try_run(place: &Place, distro: &Distro, filter: Option<&str>, summary: &mut S
     if nested.is_empty() { Ok(()) } else { run_nested(&nested, &assets, &guest, &programs, &scratch, summary) }
 }
 
-/// What the tests run.
+/// The programs that the tests run.
 struct Programs {
     launcher: PathBuf,
     c_face: Option<CFace>,
 }
 
-/// Builds the C interface if a test wants it, and takes the tests out that cannot have it.
+/// Builds the C interface if a test wants it, and takes out the tests that cannot have it.
 fn c_face(place: &Place, tests: &mut Vec<KvmTest>, summary: &mut Summary) -> Result<Option<CFace>> {
     let mut skip = |tests: &mut Vec<KvmTest>, which: &dyn Fn(&KvmTest) -> bool, why: &str| {
         for test in tests.extract_if(.., |test| which(test)) {
@@ -136,36 +111,7 @@ fn c_face(place: &Place, tests: &mut Vec<KvmTest>, summary: &mut Summary) -> Res
     Ok(c_face)
 }
 
-/// Builds the test binaries and asks each for its tests.
-fn list() -> Result<Vec<KvmTest>> {
-    let dir = cargo::workspace().join("tests");
-    let entries = std::fs::read_dir(&dir).context(dir.display())?;
-    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let is_kvm = |name: &String| name.starts_with("kvm_") || name.starts_with("linux_");
-    let mut files: Vec<String> =
-        names.filter_map(|name| name.strip_suffix(".rs").map(String::from)).filter(is_kvm).collect();
-    files.sort();
-    if files.is_empty() {
-        return Err(Error::new("tests/ has neither kvm_*.rs nor linux_*.rs, so no KVM test was run"));
-    }
-    // Release: emulation is slow enough.
-    let mut args = vec!["test", "--release", "--no-run"];
-    args.extend(files.iter().flat_map(|file| ["--test", file]));
-    let mut tests = Vec::new();
-    for program in cargo::build(&args)?.into_iter().filter(|program| program.kind == "test") {
-        let listing =
-            exec::capture_text(Command::new(&program.path).args(["--list", "--ignored", "--format", "terse"]))?;
-        let names = listing.lines().filter_map(|line| line.strip_suffix(": test"));
-        tests.extend(names.map(|name| KvmTest {
-            file: program.name.clone(),
-            binary: program.path.clone(),
-            name: name.into(),
-        }));
-    }
-    Ok(tests)
-}
-
-/// What the tests are told, for files at these places.
+/// The tests' environment, for files at these places.
 fn environment(guest: [&str; 5]) -> Vec<(String, String)> {
     let names = ["VMCELL_KERNEL", "VMCELL_KERNEL_ELF", "VMCELL_INITRD", "VMCELL_ROOTFS", "VMCELL_LAUNCH"];
     names.into_iter().zip(guest).map(|(name, value)| (name.to_string(), value.to_string())).collect()

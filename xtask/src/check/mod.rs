@@ -3,6 +3,7 @@
 mod capi;
 mod direct;
 mod kvm;
+mod listing;
 mod steps;
 mod summary;
 
@@ -15,7 +16,7 @@ use crate::host::Kvm;
 use crate::packages::{self, Purpose};
 use summary::Summary;
 
-/// Runs everything; gives the exit status.
+/// Runs everything; returns the exit status.
 pub fn run(options: &TestOptions) -> Result<u8> {
     let began = Instant::now();
     let place = kvm::Place::choose(Kvm::detect(), options.nested);

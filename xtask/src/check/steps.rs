@@ -9,7 +9,7 @@ use crate::cargo::cargo;
 use crate::exec::{self, Context, Result};
 use crate::tools::CARGO_DENY;
 
-/// Runs all of them, each whatever became of the others.
+/// Runs all of them, each regardless of the others' results.
 pub fn run(summary: &mut Summary) {
     step(summary, "format", &["fmt", "--all", "--check"], &[]);
     let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
@@ -47,7 +47,7 @@ fn unit_tests(summary: &mut Summary) {
     summary.add_all("unit, doc and layering tests", status, began.elapsed(), passed);
 }
 
-/// Runs cargo's tests, showing what they say; gives how they ended and how many passed.
+/// Runs cargo's tests and shows their output; returns how they ended and how many passed.
 fn count_tests(command: &mut Command) -> Result<(Status, u64)> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let mut passed = 0;
@@ -71,7 +71,7 @@ fn licences(summary: &mut Summary) {
     println!("\n== licences, bans, sources: cargo deny");
     let began = Instant::now();
     let status = match CARGO_DENY.find_or_install() {
-        // Not the advisories: their database is fetched from elsewhere, and new ones are no fault of a change.
+        // Without the advisories: their database is fetched from elsewhere, and a new one is no fault of a change.
         Ok(Some(program)) => {
             let mut deny = Command::new(program);
             deny.current_dir(crate::cargo::workspace()).args(["check", "licenses", "bans", "sources"]);

@@ -1,4 +1,4 @@
-//! What was run, how it ended, and what is said about it at the end.
+//! The results of checks and tests, and the report about them at the end.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
     Passed,
-    /// And why.
+    /// The reason.
     Failed(String),
-    /// And why.
+    /// The reason.
     Skipped(String),
 }
 
@@ -20,7 +20,7 @@ struct Entry {
     tests: u64,
 }
 
-/// All of it, in the order that it ended in.
+/// All results, in the order in which they came.
 #[derive(Default)]
 pub struct Summary {
     entries: Vec<Entry>,
@@ -28,7 +28,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Adds one check or test, and says how it ended.
+    /// Adds one check or test, and prints how it ended.
     pub fn add(&mut self, name: &str, status: Status, took: Duration) {
         self.add_all(name, status, took, 1);
     }
@@ -40,12 +40,12 @@ impl Summary {
         self.entries.push(entry);
     }
 
-    /// Adds what a reader of the summary should know and what is no result.
+    /// Adds a note for the reader of the summary, which is not a result.
     pub fn note(&mut self, note: String) {
         self.notes.push(note);
     }
 
-    /// Prints it; gives the exit status.
+    /// Prints it; returns the exit status.
     pub fn print(&self, took: Duration) -> u8 {
         println!("\n== summary ({:.0} s)", took.as_secs_f64());
         for entry in &self.entries {

@@ -1,5 +1,5 @@
-//! A writer for the newc cpio archives that an initrd is made of. The kernel unpacks several of them, one after the other, so an
-//! archive is padded to whole sectors and another may be appended.
+//! A writer for newc cpio archives, which make up an initrd. The kernel unpacks several of them, one after another, so
+//! an archive is padded to whole sectors and another may be appended.
 //! The format: Linux' Documentation/driver-api/early-userspace/buffer-format.rst.
 
 /// An archive under way.

@@ -1,5 +1,6 @@
-//! The initrd: busybox, the modules that were asked for, and `init.sh`. Not compressed: it is small, and unpacking costs more
-//! than reading where instructions are emulated. A test appends an archive of its own with a `/test.sh` in it.
+//! The initrd: busybox, the modules that were asked for, and `init.sh`. It is not compressed: it is small, and if
+//! instructions are emulated, unpacking costs more than reading. A test appends an archive of its own with a `/test.sh`
+//! in it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +15,7 @@ const INIT: &str = include_str!("init.sh");
 const SHELL: &str = include_str!("shell.sh");
 const BUSYBOX: &str = "/bin/busybox";
 
-/// An initrd for `kernel` that loads `wanted` and what they need.
+/// An initrd for `kernel` that loads `wanted` and their dependencies.
 pub fn prepare(cache: &Cache, kernel: &Kernel, wanted: &[&str]) -> Result<PathBuf> {
     let busybox = std::fs::read(BUSYBOX).context(BUSYBOX)?;
     let recipe = format!("initrd 1 {} {wanted:?} {:x} {INIT} {SHELL}", kernel.key(), cache::hash(&busybox));

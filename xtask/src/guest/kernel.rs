@@ -22,12 +22,12 @@ impl Kernel {
         self.dir.join("vmlinuz")
     }
 
-    /// The ELF inside it: what starts fastest.
+    /// The ELF inside it, which starts fastest.
     pub fn elf(&self) -> PathBuf {
         self.dir.join("vmlinux")
     }
 
-    /// Names this kernel in the recipes of what is made from it.
+    /// Names this kernel in the recipes of everything that is made from it.
     pub fn key(&self) -> String {
         self.dir.display().to_string()
     }
@@ -99,7 +99,7 @@ fn unpack(image: &[u8]) -> Result<Vec<u8>> {
     exec::filter(Command::new(command[0]).args(&command[1..]), payload)
 }
 
-/// What the metapackage depends on, `linux-image-6.1.0-13-cloud-amd64` say.
+/// The package that the metapackage depends on, such as `linux-image-6.1.0-13-cloud-amd64`.
 fn newest_image(meta: &str) -> Result<String> {
     let depends = || exec::capture_text(Command::new("apt-cache").args(["depends", meta]));
     if let Some(image) = depends().ok().as_deref().and_then(image_in) {

@@ -19,12 +19,12 @@ use crate::exec::{Context, Error, Result};
 pub use kernel::elf_of;
 pub use modules::load as load_module;
 
-/// The modules that a guest on virtio-mmio needs; what they depend on is found out.
+/// The modules that a guest on virtio-mmio needs; their dependencies are looked up.
 const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "virtio_net", "ext4"];
 /// The modules that make a host of a guest.
 const HOST_MODULES: &[&str] = &["kvm-amd", "tun", "bridge", "nvme", "ext4"];
 
-/// A kernel with what belongs to it.
+/// A kernel and everything that belongs to it.
 pub struct Assets {
     /// The distribution's kernel as it is shipped.
     pub bzimage: PathBuf,
@@ -52,7 +52,7 @@ impl Assets {
     }
 }
 
-/// What a guest boots: the assets, or what the environment names instead.
+/// The files that a guest boots: the assets, or their replacements from the environment.
 pub struct Guest {
     pub kernel: PathBuf,
     pub elf: PathBuf,

@@ -35,7 +35,8 @@ impl Modules {
         Self { root: root.into(), files, built_in: built_in.lines().map(name_of).collect() }
     }
 
-    /// The files of `wanted` and of all that they depend on, each after what it needs; what is built in needs no file.
+    /// The files of `wanted` and of all their dependencies, each after those that it needs; a built-in module needs no
+    /// file.
     pub fn resolve(&self, wanted: &[&str]) -> Result<Vec<PathBuf>> {
         let mut order: Vec<&str> = Vec::new();
         for name in wanted {
@@ -46,7 +47,7 @@ impl Modules {
             let Some((file, needs)) = self.files.get(&name) else {
                 return Err(Error::new(format!("the kernel has no module {name} in {}", self.root.display())));
             };
-            // modules.dep lists all that is needed, what is needed most deeply last.
+            // modules.dep lists all dependencies, the deepest last.
             for file in needs.iter().rev().chain([file]) {
                 if !order.contains(&file.as_str()) {
                     order.push(file);

@@ -10,12 +10,12 @@ use crate::distro::Distro;
 use crate::exec::{self, Context, Error, Result};
 
 const PACKAGES: &str = "bash,ca-certificates,e2fsprogs,fio,iperf3,iproute2,iputils-ping,kmod,mount,procps,util-linux";
-/// Left out of the image: nobody reads them in a guest.
+/// Left out of the image, because nobody reads them in a guest.
 const EXCLUDE: &[&str] = &["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"];
-/// The file is sparse, so that the room in it costs nothing until a guest writes to it.
+/// The file is sparse, so its free room costs nothing until a guest writes to it.
 const SIZE: &str = "1G";
 
-/// The image in the cache. It is not to be modified: guests get a copy or a snapshot.
+/// The image in the cache. It must not be modified: guests get a copy or a snapshot.
 pub fn prepare(cache: &Cache, distro: &Distro) -> Result<PathBuf> {
     let recipe = format!("rootfs 2 {} {} {PACKAGES} {EXCLUDE:?} {SIZE}", distro.id, distro.codename);
     let entry = cache.entry("rootfs", &recipe, |dir| build(dir, distro))?;
@@ -37,7 +37,7 @@ fn build(dir: &Path, distro: &Distro) -> Result<()> {
     std::fs::remove_file(&tar).context(tar.display())
 }
 
-/// From the archive to the image; unpacking and reading back are one command, so that fakeroot remembers the owners between.
+/// From the archive to the image. One command unpacks and reads back, so that fakeroot remembers the owners in between.
 fn image(dir: &Path, tar: &Path) -> Result<()> {
     const SCRIPT: &str = "mkdir \"$1/root\" && tar -C \"$1/root\" --numeric-owner -xpf \"$2\" && \
         /sbin/mke2fs -q -F -t ext4 -L vmcell -m 0 -E lazy_itable_init=0 -d \"$1/root\" \"$1/rootfs.ext4\" \"$3\" && rm -rf \"$1/root\"";

@@ -1,4 +1,5 @@
-//! The nested host's second disk, made for each run: what it runs, its modules, and room for what tests write.
+//! The nested host's second disk, made for each run: its programs, its modules, and room for the files that tests
+//! write.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ pub fn make(scratch: &Scratch, assets: &Assets, items: &[Item], main: &str) -> R
     script(&staging.join("main"), main)?;
     let image = scratch.path().join("disk.ext4");
     let mut mke2fs = Command::new("/sbin/mke2fs");
-    // Few inodes, and their tables written now (they are holes): no thread that does it later is in the way of a test.
+    // Few inodes, with their tables written now (they are holes): no thread writes them later, during a test.
     mke2fs.args(["-q", "-F", "-t", "ext4", "-N", "8192", "-E", "lazy_itable_init=0,root_owner=0:0", "-d"]);
     exec::capture(mke2fs.arg(&staging).arg(&image).arg("8G"))?;
     fs::remove_dir_all(&staging).context(staging.display())?;

@@ -1,18 +1,18 @@
-//! What the nested host's agent says on the second serial line: output of a test, markers, and a heartbeat in between.
+//! The nested host's agent on the second serial line: output of a test, markers, and a heartbeat in between.
 
-/// The agent's sign of life, put anywhere.
+/// The agent's sign of life, which may stand anywhere.
 pub const BEAT: u8 = 5;
 
 const PREFIX: &str = "@vmcell ";
 
-/// One line of it.
+/// A line from the agent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
     /// The agent waits for tests.
     Ready,
     /// The test that was started under this number ended.
     End { id: u32, code: i32 },
-    /// What a test wrote.
+    /// Output of a test.
     Output(String),
 }
 
@@ -31,14 +31,14 @@ impl Line {
     }
 }
 
-/// Cuts what arrives into lines.
+/// Cuts incoming bytes into lines.
 #[derive(Default)]
 pub struct Splitter {
     partial: Vec<u8>,
 }
 
 impl Splitter {
-    /// Takes `bytes` and gives the lines that they end.
+    /// Takes `bytes`, and returns the lines that they end.
     pub fn push(&mut self, bytes: &[u8]) -> Vec<Line> {
         let mut lines = Vec::new();
         for &byte in bytes {
@@ -51,7 +51,7 @@ impl Splitter {
         lines
     }
 
-    /// What stands in an unfinished line, for a host that ended within it.
+    /// Takes an unfinished line, for a host that ended within it.
     pub fn take(&mut self) -> Line {
         let line = std::mem::take(&mut self.partial);
         Line::parse(&String::from_utf8_lossy(&line))

@@ -1,5 +1,5 @@
-//! The nested host: QEMU emulates a machine whose CPU has SVM, so that the distribution's kernel in it has a /dev/kvm like
-//! hardware's. Slow, but it is there on any host, and what runs in it is the same program.
+//! The nested host: QEMU emulates a machine whose CPU has SVM, so the distribution's kernel in it has a /dev/kvm like
+//! hardware's. It is slow, but runs on any host, and the programs in it are the same.
 
 pub mod image;
 mod marker;

@@ -6,17 +6,17 @@ use std::process::Command;
 
 use crate::guest::Assets;
 
-/// A periodic tick instead of timers that are set anew each time: where the emulator loses one interrupt of the nested host's
-/// timer, which it does under a load of interrupts, the next tick comes all the same, and nothing hangs.
+/// A periodic tick instead of timers that are set anew each time: under a load of interrupts the emulator loses some of
+/// the nested host's timer interrupts. The next tick comes all the same, and nothing hangs.
 const KERNEL_COMMAND_LINE: &str = "console=ttyS0 reboot=t panic=-1 nokaslr quiet nohz=off highres=off \
     rw root=/dev/nvme0n1 vmcell.assets=/dev/nvme1n1";
 
 /// Enough for a guest of 4 GiB and the tests beside it.
 const MEMORY_MIB: u64 = 6144;
-/// What a nested host needs at least: guests of 1 GiB.
+/// The least that a nested host needs, for guests of 1 GiB.
 const MEMORY_MIN_MIB: u64 = 2048;
 
-/// What the nested host is to be.
+/// The machine that QEMU emulates.
 pub struct Machine<'a> {
     pub assets: &'a Assets,
     /// Made by [`super::image`].
@@ -27,7 +27,7 @@ pub struct Machine<'a> {
     pub serial: Serial<'a>,
 }
 
-/// Where the two serial lines go: the first is the console, the second is for marker lines alone, which kernel messages would
+/// The two serial lines: the first is the console, the second is for marker lines alone, which kernel messages would
 /// tear apart on the first.
 pub enum Serial<'a> {
     /// The console is our terminal, the markers a file.
@@ -49,7 +49,7 @@ impl Machine<'_> {
         qemu.arg("-kernel").arg(&self.assets.elf).arg("-initrd").arg(&self.assets.host_initrd);
         qemu.arg("-append").arg(KERNEL_COMMAND_LINE);
         for (number, disk) in [&self.assets.rootfs, self.disk, self.guest_rootfs].into_iter().enumerate() {
-            // All of them are snapshots, as two shards share the images; what is written is dropped at the end.
+            // All of them are snapshots, because two shards share the images; writes are dropped at the end.
             let file = disk.to_string_lossy().replace(',', ",,");
             qemu.arg("-drive")
                 .arg(format!("file={file},format=raw,if=none,id=d{number},snapshot=on,cache=unsafe,discard=unmap"));
@@ -72,13 +72,13 @@ impl Machine<'_> {
     }
 }
 
-/// How many nested hosts fit beside each other, at most `wanted`, and the memory of each.
+/// How many nested hosts fit side by side, at most `wanted`, and the memory of each.
 pub fn fitting(wanted: u64) -> (u64, u64) {
     fit(wanted, memory_available_mib().unwrap_or(MEMORY_MIB))
 }
 
 fn fit(wanted: u64, available_mib: u64) -> (u64, u64) {
-    // A quarter for QEMU itself and for everybody else.
+    // A quarter is for QEMU itself and for everybody else.
     let usable = available_mib / 4 * 3;
     let hosts = (usable / MEMORY_MIB).clamp(1, wanted.max(1));
     (hosts, (usable / hosts).clamp(MEMORY_MIN_MIB, MEMORY_MIB))

@@ -1,5 +1,5 @@
-//! The tests that wait for a nested host, and those that are done. The hosts take from it whenever they are free, so that the
-//! slowest test decides little. Knows nothing of QEMU.
+//! The tests that wait for a nested host, and those that are done. Hosts take the next test whenever they are free, so
+//! the slowest test decides little. Nothing here knows QEMU.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,8 @@ use std::time::Duration;
 
 /// A test that was lost with its host this often has failed.
 pub const TRIES: usize = 3;
-/// A test that ran over its time while its host went on: a second hang is its own, not the emulation's.
+/// The same for a test that ran over its time while its host went on: a second hang is the test's own, not the
+/// emulation's.
 pub const TRIES_LATE: usize = 2;
 
 /// A test to run in a nested host.
@@ -19,15 +20,15 @@ pub struct Job {
     pub binary: String,
     /// The test function in it.
     pub name: String,
-    /// Why the hosts that it was started in before were lost.
+    /// Why each of its earlier hosts was lost.
     pub lost: Vec<String>,
 }
 
-/// What became of a test.
+/// The result of a test.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Done {
     pub job: Job,
-    /// Empty if it passed, else why not.
+    /// Empty if it passed, else the reason.
     pub failure: Option<String>,
     pub output: String,
     pub took: Duration,
@@ -77,7 +78,7 @@ impl Queue {
         }
     }
 
-    /// What became of the tests; those that still wait were never run, because of `why`.
+    /// Returns the results; tests that still wait were never run, because of `why`.
     pub fn into_done(self, why: &str) -> Vec<Done> {
         let State { waiting, mut done } = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         done.extend(waiting.into_iter().map(|job| Done {
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_still_waits_was_not_run() {
+    fn a_job_that_still_waits_was_not_run() {
         let done = Queue::new(vec![job(0)]).into_done("no host");
         assert_eq!(done[0].failure.as_deref(), Some("not run: no host"));
     }

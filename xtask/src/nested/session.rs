@@ -1,5 +1,6 @@
-//! One start of the nested host, and the conversation with the agent in it: `run ID LIMIT BINARY NAME` there, output and
-//! `@vmcell end ID CODE` back. Time limits are kept on both sides: the agent's is for a test that hangs, ours for a host that does.
+//! One start of the nested host, and the conversation with its agent: `run ID LIMIT BINARY NAME` goes there, output and
+//! `@vmcell end ID CODE` come back. Both sides keep time limits: the agent's is for a test that hangs, ours for a host
+//! that does.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -12,7 +13,7 @@ use super::qemu::{Machine, Serial};
 use super::queue::Job;
 use crate::exec::{self, Context, Result};
 
-/// From QEMU's start until the agent is ready; about 10 s where nothing else runs.
+/// From QEMU's start until the agent is ready; about 10 s if nothing else runs.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// The agent says something every two seconds.
 const SILENCE_LIMIT: Duration = Duration::from_secs(45);
@@ -35,14 +36,14 @@ enum Message {
 pub enum Ended {
     /// By itself, with this exit status.
     Exited(i32),
-    /// It ran over its time and was ended; what it left behind is unknown, so the session is of no use any more.
+    /// It ran over its time and was ended; nobody knows what it left behind, so the session is of no more use.
     Late,
     /// The host hung or ended.
     Lost(String),
 }
 
 impl Session {
-    /// Starts a nested host and waits until it is up; `Err` inside is why it is not.
+    /// Starts a nested host and waits until it is up; an `Err` inside says why it is not.
     pub fn start(machine: &Machine<'_>) -> Result<std::result::Result<Self, String>> {
         let mut command = machine.command();
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -61,7 +62,7 @@ impl Session {
         Ok(started.map(|_| session))
     }
 
-    /// Runs one test, at most for `limit`, and adds what it wrote to `output`.
+    /// Runs one test, for at most `limit`, and appends its output to `output`.
     pub fn run(&mut self, job: &Job, limit: Duration, output: &mut String) -> Ended {
         let Job { id, binary, name, .. } = job;
         if let Err(error) = writeln!(self.stdin, "run {id} {} {binary} {name}", limit.as_secs()) {
@@ -78,11 +79,11 @@ impl Session {
         }
     }
 
-    /// Lets the nested host power off; it is ended at once otherwise.
+    /// Lets the nested host power off; ends it at once if it does not.
     pub fn quit(mut self) {
         let _ = writeln!(self.stdin, "quit 0");
         let deadline = Instant::now() + Duration::from_secs(10);
-        // It answers nothing any more, and its end closes the channel.
+        // It no longer answers, and its end closes the channel.
         let _ = self.until(deadline, Duration::from_secs(10), |_| false, &mut |_| {});
     }
 
@@ -112,7 +113,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // It may have ended by itself; both fail then, and that is as well.
+        // It may have ended by itself; then both fail, which is fine.
         let _ = self.qemu.kill();
         let _ = self.qemu.wait();
     }
@@ -130,7 +131,7 @@ fn read(mut stdout: ChildStdout, messages: &Sender<Message>) {
             }
         }
     }
-    // The receiver may be gone, and then nobody misses the last words.
+    // The receiver may be gone; then nobody misses the last words.
     let _ = messages.send(Message::Line(splitter.take()));
 }
 

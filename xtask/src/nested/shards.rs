@@ -1,4 +1,4 @@
-//! Several nested hosts beside each other, one a CPU core, that share the tests; and starting one again when it is lost.
+//! Several nested hosts side by side, one per CPU core, that share the tests. A host that is lost is started again.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -10,28 +10,28 @@ use super::session::{self, Ended, Session};
 use crate::exec::Result;
 use crate::guest::Assets;
 
-/// How often a host that was lost is started again. QEMU 7.2's nested SVM hangs in about 1 of 10 long runs.
+/// How often a lost host is started again. QEMU 7.2's nested SVM hangs in about 1 of 10 long runs.
 const RESTARTS: u32 = 4;
 
-/// What all hosts have in common.
+/// The set-up that all hosts share.
 pub struct Setup<'a> {
     pub assets: &'a Assets,
     /// Made by [`super::image`], with the tests' binaries on it.
     pub disk: &'a Path,
     pub guest_rootfs: &'a Path,
-    /// Where the consoles are logged.
+    /// The folder of the consoles' logs.
     pub logs: &'a Path,
-    /// For one test.
+    /// The time limit of one test.
     pub limit: Duration,
 }
 
-/// What became of the tests, and which hosts were lost on the way.
+/// The tests' results, and the hosts that were lost on the way.
 pub struct Report {
     pub done: Vec<Done>,
     pub losses: Vec<String>,
 }
 
-/// Runs `jobs`; `tell` hears of each test that ended and of each host that was started or lost, at once.
+/// Runs `jobs`; reports to `tell`, at once, each test that ended and each host that was started or lost.
 pub fn run(setup: &Setup<'_>, jobs: Vec<Job>, tell: &(dyn Fn(Event<'_>) + Sync)) -> Result<Report> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let (hosts, memory_mib) = qemu::fitting(cores.min(2).min(jobs.len() as u64));
@@ -52,7 +52,7 @@ pub fn run(setup: &Setup<'_>, jobs: Vec<Job>, tell: &(dyn Fn(Event<'_>) + Sync))
     Ok(Report { done, losses: losses.into_inner().unwrap_or_else(PoisonError::into_inner) })
 }
 
-/// What [`run`] tells while it runs.
+/// An event that [`run`] reports while it runs.
 pub enum Event<'a> {
     Done(&'a Done),
     Note(&'a str),
@@ -84,7 +84,7 @@ impl Shard<'_> {
         Ok(())
     }
 
-    /// One start of the host; gives why it was lost, if it was.
+    /// One start of the host; returns why it was lost, if it was.
     fn serve_once(&self, console: &Path) -> Result<Option<String>> {
         let Setup { assets, disk, guest_rootfs, .. } = *self.setup;
         let machine =

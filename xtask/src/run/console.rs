@@ -1,4 +1,4 @@
-//! The guest's console on our standard output, and what `guest/shell.sh` says on it about how far it is.
+//! The guest's console on our standard output, and the signs that `guest/shell.sh` gives on it of how far it is.
 
 use std::io::{self, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -8,21 +8,21 @@ use std::time::{Duration, Instant};
 use super::input::Input;
 use crate::exec::{self, Context, Error, Result};
 
-/// From the start until `guest/shell.sh` runs: 15 s where everything is emulated and nothing else runs.
+/// From the start until `guest/shell.sh` runs: 15 s if everything is emulated and nothing else runs.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 
-/// From the end of the console's output to that of the command; they are one, unless our own output was closed.
+/// From the end of the console's output to the end of the command; they are the same, unless our own output was closed.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// How a run ended.
 pub enum Ended {
-    /// By itself: the exit status of the command, and of the guest's shell if it was heard of.
+    /// By itself: the exit status of the command, and of the guest's shell if it gave one.
     Exited { status: u8, shell: Option<u8> },
     /// The guest did not come up in time, and the command was killed. Nothing of the input was used.
     NotUp,
 }
 
-/// What [`super::super::guest`]'s `shell.sh` says.
+/// A sign from [`super::super::guest`]'s `shell.sh`.
 #[derive(Debug, PartialEq, Eq)]
 enum Sign {
     Up,
@@ -31,10 +31,10 @@ enum Sign {
     OnPurpose,
 }
 
-/// Runs `command`, which shows the guest's console, with `input`; that is taken once the guest is up.
+/// Runs `command`, which shows the guest's console, with `input`, which is used once the guest is up.
 pub fn watch(command: &mut Command, input: &mut Input) -> Result<Ended> {
     if matches!(input, Input::Terminal) {
-        // A person sees how it went, and knows best when to give up.
+        // A person sees how it goes, and knows best when to give up.
         let status = command.status().context(exec::show(command))?;
         return Ok(Ended::Exited { status: exit_status(status), shell: Some(0) });
     }
@@ -52,7 +52,7 @@ pub fn watch(command: &mut Command, input: &mut Input) -> Result<Ended> {
                 std::thread::spawn(move || stream.type_into(stdin));
             }
         }
-        // Then there is nothing more to come.
+        // Nothing more comes then.
         Ok(_) | Err(RecvTimeoutError::Disconnected) => {}
     }
     for sign in signs {
@@ -66,11 +66,11 @@ pub fn watch(command: &mut Command, input: &mut Input) -> Result<Ended> {
     Ok(Ended::Exited { status: exit_status(status), shell })
 }
 
-/// Copies the console to standard output, by a thread of its own; the signs end when the console does.
+/// Copies the console to standard output, on a thread of its own; the signs end when the console does.
 fn listen(child: &mut Child) -> Result<Receiver<Sign>> {
     let console = child.stdout.take().ok_or_else(|| Error::new("the guest's console is not there"))?;
     let (sender, signs) = mpsc::channel();
-    // If our own output is closed, so is the pipe, and the command ends by that.
+    // If our own output is closed, so is the pipe, which ends the command.
     std::thread::spawn(move || copy(console, io::stdout(), &sender));
     Ok(signs)
 }
@@ -105,7 +105,7 @@ fn sign(line: &str) -> Option<Sign> {
 }
 
 fn exit_status(status: ExitStatus) -> u8 {
-    // Ended by a signal: as a shell has it, a failure.
+    // Ended by a signal: a failure, as in a shell.
     status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
@@ -113,7 +113,7 @@ fn exit_status(status: ExitStatus) -> u8 {
 struct Killed(Child);
 
 impl Killed {
-    /// Waits for its end; it is killed if that does not come in time.
+    /// Waits for its end; kills it if that does not come in time.
     fn wait(&mut self, limit: Duration) -> io::Result<ExitStatus> {
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {

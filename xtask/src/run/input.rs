@@ -1,4 +1,4 @@
-//! What the person or the program that called `cargo xtask run` has for the guest's shell.
+//! Input for the guest's shell, from the person or the program that called `cargo xtask run`.
 
 use std::io::{self, Read, Write};
 use std::process::ChildStdin;
@@ -7,16 +7,17 @@ use std::time::{Duration, Instant};
 
 use crate::terminal;
 
-/// How long an end of standard input is waited for; a file, a here-document or /dev/null ends at once.
+/// How long to wait for an end of standard input; a file, a here-document or /dev/null ends at once.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// Where it comes from.
+/// The source of the input.
 pub enum Input {
     /// A terminal, which the guest gets as it is.
     Terminal,
-    /// Standard input ended: all that it held. Goes into the initrd, where no byte of it can be lost.
+    /// Standard input ended: everything that it held. It goes into the initrd, where no byte of it can be lost.
     Script(Vec<u8>),
-    /// Standard input is still open: what came so far, and what comes. Is typed in when the guest's shell waits for it.
+    /// Standard input is still open: the bytes so far, and those to come. They are typed in when the guest's shell
+    /// waits for them.
     Stream(Stream),
 }
 
@@ -35,7 +36,7 @@ impl Input {
         let (sender, rest) = mpsc::channel();
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // An error ends it as its end does; who reads no more is no error.
+            // An error ends the input like its end does; a receiver that is gone is no error.
             while let Ok(length @ 1..) = io::stdin().read(&mut buffer) {
                 if sender.send(buffer[..length].to_vec()).is_err() {
                     break;
@@ -45,12 +46,12 @@ impl Input {
         settle(rest, SETTLE)
     }
 
-    /// What is said about it.
+    /// The line that is printed about it.
     pub fn describe(&self) -> &'static str {
         match self {
             Self::Terminal => "the guest's console is this terminal, Ctrl-C included; to leave: poweroff",
-            Self::Script(_) => "standard input ended: the guest's shell runs what it held, then the guest powers off",
-            Self::Stream(_) => "standard input is no terminal: it is typed into the guest's shell until it ends",
+            Self::Script(_) => "standard input ended: the guest's shell runs its content, then the guest powers off",
+            Self::Stream(_) => "standard input is not a terminal: it is typed into the guest's shell until it ends",
         }
     }
 }
@@ -77,7 +78,7 @@ impl Stream {
             result = result.and_then(|()| typed(&mut console, &bytes));
         }
         let end: &[u8] = if matches!(last, None | Some(b'\n')) { b"exit\n" } else { b"\nexit\n" };
-        // A guest that has ended reads nothing more, and nobody is left who would want to know.
+        // A guest that has ended reads nothing more, and nobody is left to tell.
         let _ = result.and_then(|()| typed(&mut console, end));
     }
 }

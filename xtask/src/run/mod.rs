@@ -21,7 +21,7 @@ use crate::{cargo, terminal};
 use console::Ended;
 use input::Input;
 
-/// What the nested host does when it is up; the marker tells us the launcher's exit status.
+/// The nested host's script; its marker tells us the launcher's exit status.
 const NESTED_MAIN: &str = include_str!("../nested/run.sh");
 
 /// QEMU's nested SVM hangs now and then.
@@ -38,7 +38,7 @@ struct Prepared {
     scratch: Scratch,
 }
 
-/// Runs it; gives the exit status.
+/// Runs it; returns the exit status.
 pub fn run(options: &RunOptions) -> Result<u8> {
     let kvm = Kvm::detect();
     let direct = kvm.boots_linux() && !options.nested;
@@ -86,7 +86,7 @@ fn with_script(initrd: &Path, script: &[u8], scratch: &Scratch) -> Result<PathBu
     Ok(path)
 }
 
-/// A TAP device needs them.
+/// A TAP device needs root or CAP_NET_ADMIN.
 fn check_network_rights() -> Result<()> {
     const CAP_NET_ADMIN: u32 = 12;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -120,7 +120,7 @@ impl Tap {
 
 impl Drop for Tap {
     fn drop(&mut self) {
-        // It goes with its name; if it is gone already, so much the better.
+        // The script removes it by its name; if it is gone already, so much the better.
         let _ = exec::capture(Command::new("sh").args(["-c", &launcher::tap_down()]));
     }
 }

@@ -7,22 +7,24 @@ use linux_loader::loader::{BzImage, KernelLoader};
 use vm_memory::ByteValued;
 
 use super::image::Image;
-use super::{Entry, Handover, Kernel, Room};
+use super::loaded::Kernel;
+use super::room::Room;
+use crate::arch::x86_64::entry::{Entry, Handover};
 use crate::arch::x86_64::layout::{HIGH_RAM_START, MMIO_GAP_START};
 use crate::error::Result;
 use crate::memory::{GuestAddress, GuestMemory};
 
 const HEADER_OFFSET: u64 = offset_of!(boot_params, hdr) as u64;
-/// The byte that says how far the header goes, counted from the magic.
+/// The setup header's length, in the byte before, counts from here: from the magic.
 const HEADER_END_BASE: u64 = 0x202;
 const JUMP_OFFSET: u64 = 0x201;
 /// The first version with `xloadflags`.
 const MIN_VERSION: u16 = 0x20c;
 const LOADED_HIGH: u8 = 1;
 const SECTOR: u64 = 512;
-/// What `setup_sects` means when it is 0.
+/// The number of setup sectors if `setup_sects` is 0.
 const DEFAULT_SETUP_SECTORS: u8 = 4;
-/// `syssize` counts these.
+/// The unit of `syssize`.
 const PARAGRAPH: u64 = 16;
 /// The 64-bit entry point, from the start of the protected-mode kernel.
 const ENTRY_64: u64 = 0x200;
@@ -87,10 +89,10 @@ fn payload_len(image: &Image, header: &setup_header) -> Result<u64> {
     }
 }
 
-/// Where the kernel goes and where the memory ends that it needs to unpack itself in place.
+/// The kernel's place, and the end of the memory that it needs to unpack itself in place.
 ///
-/// The preferred address is also the lowest at which it would run: loaded lower, it only moves itself up. So there is no
-/// other place to try in a small guest.
+/// The preferred address is also the lowest at which the kernel runs: loaded lower, it only moves itself up. So in a
+/// small guest there is no other place to try.
 fn place(image: &Image, header: &setup_header, payload: u64, room: &Room) -> Result<(u64, u64)> {
     let (preferred, init_size) = (header.pref_address, u64::from(header.init_size));
     let needed = payload.max(init_size);

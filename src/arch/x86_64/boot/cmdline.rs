@@ -1,8 +1,8 @@
-//! The command line: the caller's, with the devices in it where no ACPI tables tell of them.
+//! The command line: the caller's, with the devices in it if no ACPI tables describe them.
 
 use std::fmt::Write;
 
-use super::Placed;
+use super::loaded::Placed;
 use crate::arch::x86_64::layout::{CMDLINE, CMDLINE_ROOM, MMIO_DEVICE_SIZE, MmioSlot};
 use crate::config::{Boot, Discovery};
 use crate::error::{Error, ErrorKind, Result};
@@ -31,7 +31,7 @@ pub(super) fn write(memory: &GuestMemory, boot: &Boot, devices: &[MmioSlot], lim
 
 /// Adds `virtio_mmio.device=SIZE@ADDR:IRQ` for each device (Documentation/admin-guide/kernel-parameters.txt).
 ///
-/// What follows a lone `--` goes to the guest's init, so the devices stand before it.
+/// The words after a lone `--` go to the guest's init, so the devices stand before it.
 fn with_devices(cmdline: &str, devices: &[MmioSlot]) -> String {
     if devices.is_empty() {
         return cmdline.to_owned();

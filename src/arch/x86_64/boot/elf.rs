@@ -1,13 +1,17 @@
 //! ELF images: an uncompressed Linux kernel, or a small guest that is entered like one.
 //!
-//! `linux-loader` copies the segments. What it leaves open is checked here first: it does not look at the machine, at
-//! where segments end in memory, at overlaps or at the entry point, and it would walk every note segment note by note.
+//! `linux-loader` copies the segments. Everything that it leaves open is checked here first: it does not look at the
+//! machine, at where segments end in memory, at overlaps or at the entry point, and it would walk every note segment
+//! note by note.
 
 use linux_loader::loader::{Elf, KernelLoader};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 use super::image::Image;
-use super::{Entry, Handover, Kernel, Room, note, zero_page};
+use super::loaded::Kernel;
+use super::room::Room;
+use super::{note, zero_page};
+use crate::arch::x86_64::entry::{Entry, Handover};
 use crate::arch::x86_64::layout::{HIGH_RAM_START, MMIO_GAP_START};
 use crate::config::BootProtocol;
 use crate::error::Result;
@@ -19,7 +23,7 @@ const LITTLE_ENDIAN: u8 = 1;
 const MACHINE_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
-/// All note segments of an image together; a kernel's have some hundred bytes.
+/// The size of all note segments of an image together; a kernel's have some hundred bytes.
 const MAX_NOTES: u64 = 1 << 20;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
@@ -86,7 +90,7 @@ pub(super) fn load(memory: &GuestMemory, image: &mut Image, room: &Room, wanted:
     if !segments.iter().any(|segment| (segment.start..segment.end).contains(&address)) {
         return Err(image.refuse(format!("has its entry point at {address:#x}, outside of the segments that it loads")));
     }
-    // With an offset, even one of zero, it leaves the notes alone.
+    // Given an offset, even one of zero, it leaves the notes alone.
     let loaded = Elf::load(memory.mmap(), Some(vm_memory::GuestAddress(0)), image.file(), None);
     loaded.map_err(|cause| image.refuse("cannot be loaded").with_source(cause))?;
     let entry = Entry { address: GuestAddress(address), handover };
@@ -179,7 +183,7 @@ fn check_segment(image: &Image, program: &ProgramHeader) -> Result<Segment> {
     }
 }
 
-/// Looks through the note segments, the first entry point counts.
+/// Looks through the note segments; the first entry point counts.
 fn find_pvh_entry(image: &Image, programs: &[ProgramHeader]) -> Result<Option<u32>> {
     let mut budget = MAX_NOTES;
     for program in programs.iter().filter(|program| program.kind == PT_NOTE) {

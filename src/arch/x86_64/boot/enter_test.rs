@@ -11,7 +11,7 @@ const RELOAD_DS: &[u8] = &[0xb8, 0x18, 0, 0, 0, 0x8e, 0xd8, 0x66, 0xba, 0xf8, 0x
 /// `out %al, %dx; ud2`, which without an IDT is a triple fault.
 const WRITE_AND_END: &[u8] = &[0xee, 0x0f, 0x0b];
 
-/// The byte that the guest writes to the serial port, or `None` where there is no KVM.
+/// The byte that the guest writes to the serial port, or `None` if there is no KVM.
 fn written_by(program: &[u8], notes: &[u8], vcpus: u32) -> Option<u8> {
     let kvm = Kvm::open().ok()?;
     let files = Files::new();

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Where a bzImage has its magic (Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header").
+/// The offset of a bzImage's magic (Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header").
 const HEADER_MAGIC_OFFSET: u64 = 0x202;
 const HEADER_MAGIC: &[u8] = b"HdrS";
 const ELF_MAGIC: &[u8] = b"\x7fELF";
 /// A bzImage starts like a DOS program, for UEFI.
 const DOS_MAGIC: &[u8] = b"MZ";
 
-/// What else people pass by mistake, by its first bytes.
+/// Other formats that people pass by mistake, by their first bytes.
 const KNOWN: &[(&[u8], &str)] = &[
     (&[0x1f, 0x8b], "it is compressed by gzip"),
     (&[0xfd, b'7', b'z', b'X', b'Z'], "it is compressed by xz"),
@@ -47,7 +47,7 @@ impl Image {
         let failed = |verb: &str, cause| {
             Error::new(ErrorKind::BootImage, format!("cannot {verb} {}", name())).with_source(cause)
         };
-        // A FIFO without a writer would hang the open, a terminal would become ours.
+        // Opening a FIFO without a writer would hang; a terminal would become ours.
         let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
         let file =
             OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|cause| failed("open", cause))?;
@@ -75,7 +75,7 @@ impl Image {
         })
     }
 
-    /// Which format of kernel it has.
+    /// The format of kernel that it has.
     pub(super) fn format(&self) -> Result<Format> {
         let first = self.start()?;
         if first.starts_with(ELF_MAGIC) {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::memory::{GuestAddress, GuestMemory};
 
-/// What memory is filled with, so that a write of a byte too many shows.
+/// Memory is filled with this, so that a write of one byte too many shows.
 pub(super) const PATTERN: u8 = 0xa5;
 
 /// A segment of an ELF image; the defaults of `file_size` and `memory_size` are the length of `bytes`.
@@ -60,7 +60,7 @@ pub(super) fn note(kind: u32, owner: &[u8], desc: &[u8]) -> Vec<u8> {
     note
 }
 
-/// What a bzImage says in its header.
+/// The header of a bzImage.
 #[derive(Clone)]
 pub(super) struct BzHeader {
     pub(super) sectors: u8,

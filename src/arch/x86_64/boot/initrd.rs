@@ -3,7 +3,8 @@
 use vm_memory::Bytes;
 
 use super::image::Image;
-use super::{Kernel, Placed, Room, page_end};
+use super::loaded::{Kernel, Placed};
+use super::room::{Room, page_end};
 use crate::arch::x86_64::layout::MMIO_GAP_START;
 use crate::error::{Error, Result};
 use crate::memory::{GuestAddress, GuestMemory};

@@ -1,8 +1,9 @@
-//! Good images: where everything ends up, and what the kernel is told.
+//! Good images: where everything ends up, and what the kernel finds.
 
 use super::images::{BzHeader, Files, PATTERN, PAYLOAD, Part, bytes, bzimage, elf, memory, note, u32_at, u64_at};
 use super::*;
 use crate::arch::x86_64::layout::mmio_device;
+use crate::memory::GuestAddress;
 
 const ENTRY_NOTE: u32 = 18;
 
@@ -62,7 +63,7 @@ fn an_elf_image_with_the_note_is_entered_by_pvh_unless_the_caller_says_otherwise
 }
 
 #[test]
-fn the_start_info_tells_of_command_line_initrd_tables_and_memory() {
+fn the_start_info_points_to_command_line_initrd_tables_and_memory() {
     let files = Files::new();
     let memory = memory(16);
     let notes = note(ENTRY_NOTE, b"Xen\0", &0x10_0000u32.to_le_bytes());
@@ -141,12 +142,12 @@ fn with_discovery_by_command_line_there_are_no_tables() {
     assert_eq!(bytes(&memory, 0x2_0000, text.len()), text);
     assert_eq!(u64_at(&memory, 0x7070), 0);
     assert_eq!(bytes(&memory, 0xe_0000, 0x1_fff0), vec![PATTERN; 0x1_fff0]);
-    // What is always there is the code at the reset vector, so that a jump to the firmware resets.
+    // The code at the reset vector is always there, so that a jump to the firmware resets.
     assert_eq!(bytes(&memory, 0xf_fff0, 6), [0xba, 0x02, 0x06, 0xb0, 0x01, 0xee]);
 }
 
 #[test]
-fn what_lies_above_the_gap_is_told_too() {
+fn memory_above_the_gap_is_in_the_map_too() {
     let files = Files::new();
     let memory = GuestMemory::anonymous(&[(GuestAddress(0), 16 << 20), (GuestAddress(1 << 32), 1 << 20)]).unwrap();
     load(&memory, &Boot::linux(files.write("vmlinux", &small_elf(&[]))), &platform()).unwrap();

@@ -11,7 +11,7 @@ const ENTRY_SIZE: usize = 4;
 /// Every step goes on by a whole note header at least, so the time is linear in the number of bytes.
 ///
 /// # Errors
-/// What is wrong with a note, in words that follow the image's name.
+/// A description of the bad note, in words that follow the image's name.
 pub(super) fn pvh_entry(segment: &[u8], alignment: usize) -> Result<Option<u32>, String> {
     let mut at = 0;
     // Padding after the last note may be left out, or be longer than a note is.
@@ -41,7 +41,7 @@ pub(super) fn pvh_entry(segment: &[u8], alignment: usize) -> Result<Option<u32>,
     Ok(None)
 }
 
-/// The descriptor is an address of 4 bytes, or 8 of which the upper ones are zero.
+/// The descriptor is an address of 4 bytes, or one of 8 bytes whose upper half is zero.
 fn entry(desc: &[u8]) -> Result<u32, String> {
     match desc.split_first_chunk::<ENTRY_SIZE>() {
         Some((low, high)) if high.iter().all(|byte| *byte == 0) => Ok(u32::from_le_bytes(*low)),

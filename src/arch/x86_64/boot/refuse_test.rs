@@ -5,6 +5,8 @@ use std::path::Path;
 
 use super::images::{BzHeader, Files, Part, bzimage, elf, note};
 use super::*;
+use crate::error::ErrorKind;
+use crate::memory::GuestAddress;
 
 const MIB: u64 = 1 << 20;
 
@@ -212,7 +214,7 @@ fn notes_that_run_past_their_segment() {
 }
 
 #[test]
-fn bad_notes_do_not_matter_to_who_does_not_ask_for_them() {
+fn bad_notes_do_not_matter_if_the_caller_asks_for_another_protocol() {
     let files = Files::new();
     let path = files.write("vmlinux", &elf(MIB, &[text_at_1_mib(), Part::notes(&[0xff; 64])]));
     let boot = Boot::linux(path).protocol(BootProtocol::Linux64);

@@ -1,9 +1,9 @@
-//! The start info: what a kernel is told by PVH (Xen's `xen/include/public/arch-x86/hvm/start_info.h`).
+//! The start info: how PVH describes the machine to a kernel (Xen's `xen/include/public/arch-x86/hvm/start_info.h`).
 
 use linux_loader::loader::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
 use vm_memory::ByteValued;
 
-use super::Placed;
+use super::loaded::Placed;
 use crate::arch::x86_64::layout::{START_INFO, memory_map};
 use crate::error::Result;
 use crate::memory::{GuestAddress, GuestMemory};

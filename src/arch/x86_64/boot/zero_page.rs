@@ -1,9 +1,9 @@
-//! The zero page: what Linux is told by the 64-bit boot protocol (Documentation/arch/x86/zero-page.rst).
+//! The zero page: how the 64-bit boot protocol describes the machine to Linux (Documentation/arch/x86/zero-page.rst).
 
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header};
 use vm_memory::ByteValued;
 
-use super::Placed;
+use super::loaded::Placed;
 use crate::arch::x86_64::layout::{ZERO_PAGE, memory_map};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{GuestAddress, GuestMemory};
@@ -17,7 +17,7 @@ const LOADED_HIGH: u8 = 1;
 /// COMMAND_LINE_SIZE of x86, less the NUL.
 const LINUX_CMDLINE_SIZE: u32 = 2047;
 
-/// The header for a kernel that brings none along: no limit for the initrd but the MMIO gap.
+/// The header for a kernel that has none: no limit for the initrd but the MMIO gap.
 pub(super) fn default_header() -> setup_header {
     setup_header {
         boot_flag: BOOT_FLAG,
@@ -41,7 +41,7 @@ pub(super) fn write(
     let mut params = boot_params { hdr: *header, ..boot_params::default() };
     params.hdr.type_of_loader = LOADER_WITHOUT_ID;
     params.hdr.cmd_line_ptr = low(cmdline.start.0)?;
-    // A pointer from the image would be followed by the kernel.
+    // The kernel would follow a pointer from the image.
     params.hdr.setup_data = 0;
     params.hdr.ramdisk_image = low(initrd.map_or(0, |initrd| initrd.start.0))?;
     params.hdr.ramdisk_size = low(initrd.map_or(0, |initrd| initrd.len))?;
@@ -53,7 +53,7 @@ pub(super) fn write(
     memory.write(ZERO_PAGE, params.as_slice())
 }
 
-/// Everything is loaded below 4 GiB, so that this does not fail.
+/// Everything is loaded below 4 GiB, so this does not fail.
 fn low(value: u64) -> Result<u32> {
     u32::try_from(value).map_err(|cause| {
         Error::new(ErrorKind::BootImage, format!("gpa={value:#x} lies past 4 GiB, where a kernel isn't told of it"))

@@ -1,27 +1,11 @@
-//! What lives on an I/O thread, and where.
+//! Where a participant lives, and how its thread is woken.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::io::Io;
-use super::token::Event;
-use super::waker::WakeSet;
-use super::wants::Wants;
+use super::wake_set::WakeSet;
 use crate::error::Result;
 use crate::sys::EventFd;
-
-/// Lives on an I/O thread, which owns it and alone calls it.
-pub(crate) trait Participant: Send {
-    /// The first call: makes tokens and wakers. If it is refused, the participant is dropped.
-    fn attach(&mut self, io: &mut Io) -> Result<()>;
-
-    /// One turn, with all that happened since the last one. There is one soon after attaching, too. Ends soon after
-    /// [`Io::spent`] says so. A panic ends the participant.
-    fn turn(&mut self, io: &mut Io, events: &[Event]);
-
-    /// What it waits for until the next turn.
-    fn wants(&self, wants: &mut Wants);
-}
 
 /// By what other threads wake the I/O thread.
 pub(super) struct Bell {

@@ -1,20 +1,19 @@
 //! The table of all objects that C callers hold.
 //!
-//! What C sees as a pointer is a number that looks like no address: it is looked up here and never followed. Numbers are
-//! never used twice, so an object that was freed, one of another type and an address from elsewhere are all noticed.
+//! C sees a pointer, but it is a number that looks like no address: it is looked up here and never followed. Numbers
+//! are never reused, so the table notices an object that was freed, one of another type, and an address from elsewhere.
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::error::{Failure, FfiResult, VMCELL_ERROR_BAD_HANDLE, VMCELL_ERROR_HOST, VMCELL_ERROR_NULL_ARGUMENT};
-use super::guard::{Report, guard, guard_value};
+use super::failure::{Failure, FfiResult, VMCELL_ERROR_BAD_HANDLE, VMCELL_ERROR_HOST, VMCELL_ERROR_NULL_ARGUMENT};
 
 /// Something that C callers hold by an opaque pointer.
 pub(super) trait Object: Any + Send + Sync {
-    /// What C calls it.
+    /// Its name in C.
     const NAME: &'static str;
 }
 
@@ -24,6 +23,8 @@ struct Entry {
     object: Arc<dyn Any + Send + Sync>,
 }
 
+type Shard = BTreeMap<u64, Entry>;
+
 /// Handles are odd, as no object's address is, and lie where no processor has addresses.
 const MARK: u64 = 0x5643 << 48;
 const SERIAL_BITS: u32 = 47;
@@ -31,8 +32,7 @@ const SERIAL_END: u64 = 1 << SERIAL_BITS;
 const SHARDS: u64 = 16;
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
-static TABLE: [RwLock<BTreeMap<u64, Entry>>; SHARDS as usize] =
-    [const { RwLock::new(BTreeMap::new()) }; SHARDS as usize];
+static TABLE: [RwLock<Shard>; SHARDS as usize] = [const { RwLock::new(BTreeMap::new()) }; SHARDS as usize];
 
 const _: () = assert!(usize::BITS == 64, "a handle has 64 bits");
 
@@ -40,15 +40,24 @@ fn handle_of(serial: u64) -> u64 {
     MARK | serial << 1 | 1
 }
 
-/// The serial number, where it is one that was given out.
+/// The serial number, if it was ever given out.
 fn serial_of(handle: u64) -> Option<u64> {
     let serial = (handle ^ MARK) >> 1;
     let given_out = 1..NEXT.load(Ordering::Relaxed).min(SERIAL_END);
     (handle & 1 == 1 && handle & !(u64::MAX >> 16) == MARK && given_out.contains(&serial)).then_some(serial)
 }
 
-fn shard(serial: u64) -> &'static RwLock<BTreeMap<u64, Entry>> {
+fn shard(serial: u64) -> &'static RwLock<Shard> {
     &TABLE[(serial % SHARDS) as usize]
+}
+
+// A shard is whole after each change, so a panic elsewhere does not matter.
+fn read(serial: u64) -> RwLockReadGuard<'static, Shard> {
+    shard(serial).read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(serial: u64) -> RwLockWriteGuard<'static, Shard> {
+    shard(serial).write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Puts an object into the table.
@@ -59,37 +68,27 @@ pub(super) fn insert<T: Object>(object: T) -> FfiResult<*mut T> {
         return Err(Failure::new(VMCELL_ERROR_HOST, format!("all {SERIAL_END} handles of this process are used up")));
     }
     let entry = Entry { name: T::NAME, object: Arc::new(object) };
-    shard(serial).write().unwrap_or_else(PoisonError::into_inner).insert(serial, entry);
+    write(serial).insert(serial, entry);
     Ok(ptr::without_provenance_mut(handle_of(serial) as usize))
 }
 
-/// The object behind a handle. It lives at least as long as what is returned, also if it is freed meanwhile.
+/// The object behind a handle. It lives at least as long as the returned value, even if it is freed meanwhile.
 pub(super) fn get<T: Object>(handle: *const T) -> FfiResult<Arc<T>> {
     let serial = serial(handle)?;
-    let entry = shard(serial).read().unwrap_or_else(PoisonError::into_inner).get(&serial).cloned();
+    let entry = read(serial).get(&serial).cloned();
     downcast(entry.ok_or_else(gone::<T>)?)
 }
 
-/// Takes an object out of the table: its handle is known to be gone from now on.
+/// Takes an object out of the table: from now on its handle is known to be gone.
 pub(super) fn take<T: Object>(handle: *const T) -> FfiResult<Arc<T>> {
     let serial = serial(handle)?;
-    let mut shard = shard(serial).write().unwrap_or_else(PoisonError::into_inner);
+    let mut shard = write(serial);
     let object = downcast(shard.get(&serial).cloned().ok_or_else(gone::<T>)?)?;
     let entry = shard.remove(&serial);
-    // What an object does at its end must not happen under the lock.
+    // An object may do anything at its end, so it must not end under the lock.
     drop(shard);
     drop(entry);
     Ok(object)
-}
-
-/// What every `vmcell_<object>_free` does, but for what an object needs at its end.
-pub(super) fn free<T: Object>(handle: *mut T, end: impl FnOnce(Arc<T>)) -> i32 {
-    guard(Report::NOWHERE, || {
-        if !handle.is_null() {
-            end(take(handle)?);
-        }
-        Ok(())
-    })
 }
 
 fn serial<T: Object>(handle: *const T) -> FfiResult<u64> {
@@ -112,15 +111,14 @@ fn downcast<T: Object>(entry: Entry) -> FfiResult<Arc<T>> {
     })
 }
 
-/// How many objects of this library the process holds that were neither freed nor handed over: for a test at its end.
-#[unsafe(no_mangle)]
-pub extern "C" fn vmcell_handle_count() -> u64 {
-    let len = |shard: &RwLock<BTreeMap<u64, Entry>>| shard.read().unwrap_or_else(PoisonError::into_inner).len() as u64;
-    guard_value(0, || TABLE.iter().map(len).sum())
+/// How many objects the table holds.
+pub(super) fn count() -> u64 {
+    (0..SHARDS).map(|serial| read(serial).len() as u64).sum()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::guard::free;
     use super::*;
 
     struct Plum(u32);
@@ -163,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_use_outlives_its_handle() {
+    fn an_object_in_use_outlives_its_handle() {
         let handle = insert(Plum(3)).unwrap();
         let used = get(handle).unwrap();
         assert_eq!(free(handle, drop), 0);

@@ -1,0 +1,64 @@
+//! The tests that need a KVM: their names, and their places.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::cargo;
+use crate::exec::{self, Context, Error, Result};
+
+/// One test function.
+#[derive(Debug, Clone)]
+pub struct KvmTest {
+    /// The file in tests/, without its extension.
+    pub file: String,
+    pub binary: PathBuf,
+    pub name: String,
+}
+
+impl KvmTest {
+    /// Does its guest run Linux?
+    pub fn boots_linux(&self) -> bool {
+        self.file.starts_with("linux_")
+    }
+
+    /// Does it build programs and run them?
+    pub fn compiles(&self) -> bool {
+        self.file == "kvm_ffi"
+    }
+}
+
+impl fmt::Display for KvmTest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}::{}", self.file, self.name)
+    }
+}
+
+/// Builds the test binaries and asks each for its tests.
+pub fn all() -> Result<Vec<KvmTest>> {
+    let dir = cargo::workspace().join("tests");
+    let entries = std::fs::read_dir(&dir).context(dir.display())?;
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let is_kvm = |name: &String| name.starts_with("kvm_") || name.starts_with("linux_");
+    let mut files: Vec<String> =
+        names.filter_map(|name| name.strip_suffix(".rs").map(String::from)).filter(is_kvm).collect();
+    files.sort();
+    if files.is_empty() {
+        return Err(Error::new("tests/ has neither kvm_*.rs nor linux_*.rs, so no KVM test was run"));
+    }
+    // Release: emulation is slow enough.
+    let mut args = vec!["test", "--release", "--no-run"];
+    args.extend(files.iter().flat_map(|file| ["--test", file]));
+    let mut tests = Vec::new();
+    for program in cargo::build(&args)?.into_iter().filter(|program| program.kind == "test") {
+        let listing =
+            exec::capture_text(Command::new(&program.path).args(["--list", "--ignored", "--format", "terse"]))?;
+        let names = listing.lines().filter_map(|line| line.strip_suffix(": test"));
+        tests.extend(names.map(|name| KvmTest {
+            file: program.name.clone(),
+            binary: program.path.clone(),
+            name: name.into(),
+        }));
+    }
+    Ok(tests)
+}
