@@ -16,7 +16,7 @@
 )]
 
 mod backend;
-mod control;
+mod changes;
 mod device;
 mod disk;
 mod job;

@@ -1,11 +1,12 @@
 //! Where a participant lives, and how its thread is woken.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::wake_set::WakeSet;
 use crate::error::Result;
-use crate::sys::EventFd;
+use crate::sys::{EventFd, thread_cpu_time};
 
 /// By what other threads wake the I/O thread.
 pub(super) struct Bell {
@@ -14,6 +15,38 @@ pub(super) struct Bell {
     pub(super) called: AtomicBool,
     pub(super) sleeping: AtomicBool,
     pub(super) event: EventFd,
+    pub(super) meter: Meter,
+}
+
+/// How long turns take, if somebody wants to know.
+#[derive(Default)]
+pub(super) struct Meter {
+    measures: AtomicBool,
+    longest_nanos: AtomicU64,
+}
+
+impl Meter {
+    /// From now on, or for now, turns are measured.
+    pub(super) fn start(&self) {
+        self.longest_nanos.store(0, Ordering::Relaxed);
+        self.measures.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn longest(&self) -> Duration {
+        Duration::from_nanos(self.longest_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Runs a turn, and measures it if that is wanted.
+    pub(super) fn measure<R>(&self, turn: impl FnOnce() -> R) -> R {
+        if !self.measures.load(Ordering::Relaxed) {
+            return turn();
+        }
+        let began = thread_cpu_time();
+        let result = turn();
+        let nanos = thread_cpu_time().saturating_sub(began).as_nanos();
+        self.longest_nanos.fetch_max(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
+        result
+    }
 }
 
 impl Bell {
@@ -23,6 +56,7 @@ impl Bell {
             called: AtomicBool::new(false),
             sleeping: AtomicBool::new(false),
             event: EventFd::new()?,
+            meter: Meter::default(),
         })
     }
 

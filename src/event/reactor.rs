@@ -206,12 +206,14 @@ impl Reactor {
             return;
         }
         member.own.collect_wakes(&mut member.events);
-        let done = catch_unwind(AssertUnwindSafe(|| {
-            let mut io = Io { own: &mut member.own, pool: &self.pool, turn: Turn::begin() };
-            member.participant.turn(&mut io, &member.events);
-            member.wants.begin();
-            member.participant.wants(&mut member.wants);
-        }));
+        let done = self.bell.meter.measure(|| {
+            catch_unwind(AssertUnwindSafe(|| {
+                let mut io = Io { own: &mut member.own, pool: &self.pool, turn: Turn::begin() };
+                member.participant.turn(&mut io, &member.events);
+                member.wants.begin();
+                member.participant.wants(&mut member.wants);
+            }))
+        });
         member.events.clear();
         let place = Arc::clone(&member.place);
         let again = member.wants.again;

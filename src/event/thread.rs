@@ -2,14 +2,15 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use super::participant::Participant;
 use super::place::{Bell, Place};
 use super::reactor::{Reactor, Removed};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::{ThreadHandle, spawn};
+use crate::sys::{ThreadHandle, lock, lock_if_free, spawn};
 
 /// A thread that serves devices. A clone is another handle to the same thread.
 ///
@@ -24,7 +25,7 @@ use crate::sys::{ThreadHandle, spawn};
 /// ```
 #[derive(Clone)]
 pub struct IoThread {
-    owner: Arc<Owner>,
+    joiner: Arc<Joiner>,
 }
 
 /// On which thread a device is served.
@@ -38,8 +39,8 @@ pub(crate) enum Placement {
     Alone,
 }
 
-/// What the last handle drops.
-struct Owner {
+/// What the last handle drops: it ends the thread, and waits for that.
+struct Joiner {
     shared: Arc<Shared>,
     thread: Mutex<Option<ThreadHandle>>,
 }
@@ -73,7 +74,17 @@ impl IoThread {
             Arc::new(Shared { bell, posts: Mutex::default(), stop: AtomicBool::new(false), thread: OnceLock::new() });
         let served = Arc::clone(&shared);
         let thread = spawn(name, move || served.run(reactor))?;
-        Ok(Self { owner: Arc::new(Owner { shared, thread: Mutex::new(Some(thread)) }) })
+        Ok(Self { joiner: Arc::new(Joiner { shared, thread: Mutex::new(Some(thread)) }) })
+    }
+
+    /// Measures each turn from now on, by the CPU time that the thread spends on it. Costs two system calls a turn.
+    pub fn measure_turns(&self) {
+        self.joiner.shared.bell.meter.start();
+    }
+
+    /// The longest turn since [`measure_turns`](Self::measure_turns); zero if there was none. Never blocks.
+    pub fn longest_turn(&self) -> Duration {
+        self.joiner.shared.bell.meter.longest()
     }
 
     /// Gives a participant to the thread, and waits until it is attached.
@@ -81,7 +92,7 @@ impl IoThread {
     /// # Errors
     /// What attaching says; [`ErrorKind::InvalidState`] if the caller runs on this very thread, which cannot wait for itself.
     pub(crate) fn add(&self, participant: Box<dyn Participant>) -> Result<Membership> {
-        let shared = &self.owner.shared;
+        let shared = &self.joiner.shared;
         if shared.is_current() {
             let message = "a VM cannot be built on an I/O thread that is to serve it";
             return Err(Error::new(ErrorKind::InvalidState, message));
@@ -95,11 +106,11 @@ impl IoThread {
     }
 }
 
-impl Drop for Owner {
+impl Drop for Joiner {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.bell.call();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = lock(&self.thread).take();
         // A thread cannot join itself; it ends when it comes back to its loop.
         if let Some(thread) = thread.filter(|_| !self.shared.is_current()) {
             thread.join();
@@ -128,11 +139,7 @@ impl Shared {
             return;
         }
         // Whoever holds the lock may be a thread that does not run now; it rings when it has let go.
-        let posts = match self.posts.try_lock() {
-            Ok(mut posts) => std::mem::take(&mut *posts),
-            Err(TryLockError::Poisoned(posts)) => std::mem::take(&mut *posts.into_inner()),
-            Err(TryLockError::WouldBlock) => return,
-        };
+        let Some(posts) = lock_if_free(&self.posts).map(|mut posts| std::mem::take(&mut *posts)) else { return };
         for post in posts {
             match post {
                 Post::Add { participant, place, reply } => {
@@ -150,7 +157,7 @@ impl Shared {
     }
 
     fn post(&self, post: Post) {
-        self.posts.lock().unwrap_or_else(PoisonError::into_inner).push(post);
+        lock(&self.posts).push(post);
         self.bell.call();
     }
 
@@ -172,13 +179,13 @@ pub(crate) struct Membership {
 impl Membership {
     /// Says on which thread it is.
     pub(crate) fn is_on_this_thread(&self) -> bool {
-        self.thread.owner.shared.is_current()
+        self.thread.joiner.shared.is_current()
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let shared = &self.thread.owner.shared;
+        let shared = &self.thread.joiner.shared;
         self.place.remove();
         let (reply, removed) = sync_channel(1);
         shared.post(Post::Remove { place: Arc::clone(&self.place), reply });

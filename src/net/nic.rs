@@ -10,6 +10,7 @@ use crate::config::{NicConfig, check_tap_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
 use crate::sys::{Tap, random_bytes};
+use crate::virtio::VirtioDevice;
 
 /// A network card on a TAP device of the host, or on a backend of your own.
 ///
@@ -104,11 +105,16 @@ impl Nic {
         }
     }
 
-    /// Makes the device.
+    /// Makes the device that a VM would have, for a machine of your own: see [`MmioTransport`](crate::virtio::MmioTransport).
+    /// It is then for the caller to choose the I/O thread.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for an address that is not unicast or an MTU out of range.
-    pub(crate) fn build(self) -> Result<Net> {
+    pub fn into_device(self) -> Result<Box<dyn VirtioDevice>> {
+        Ok(Box::new(self.build()?))
+    }
+
+    fn build(self) -> Result<Net> {
         self.config.validate()?;
         let mac = match self.config.mac {
             Some(mac) => mac,

@@ -9,7 +9,7 @@ use super::file::DiskFile;
 use crate::block::backend::{Done, Operation};
 use crate::block::tag::Tag;
 use crate::event::Waker;
-use crate::sys::{ThreadHandle, spawn};
+use crate::sys::{ThreadHandle, lock, spawn};
 
 /// How long the end of a disk waits for an operation that is under way. After that the thread is left to itself: it keeps the
 /// file open and the guest's memory mapped, and ends with that operation.
@@ -103,7 +103,7 @@ impl Shared {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

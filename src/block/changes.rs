@@ -3,17 +3,18 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::backend::DiskBackend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Waker;
+use crate::sys::{lock, lock_if_free};
 
 /// Where changes wait for the thread that owns the disk.
 #[derive(Default)]
-pub(super) struct Control {
-    changes: Mutex<VecDeque<Change>>,
+pub(super) struct Changes {
+    waiting: Mutex<VecDeque<Change>>,
     posted: AtomicBool,
     ended: AtomicBool,
     waker: Mutex<Option<Waker>>,
@@ -50,9 +51,9 @@ impl Replacement {
     }
 }
 
-impl Control {
+impl Changes {
     pub(super) fn set_waker(&self, waker: Waker) {
-        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
+        *lock(&self.waker) = Some(waker);
     }
 
     /// Takes the next change, by the owner of the disk, which never waits for it.
@@ -60,12 +61,8 @@ impl Control {
         if !self.posted.swap(false, Ordering::SeqCst) {
             return None;
         }
-        let change = match self.changes.try_lock() {
-            Ok(mut changes) => changes.pop_front(),
-            Err(TryLockError::Poisoned(changes)) => changes.into_inner().pop_front(),
-            // Who holds it sets `posted` again, and wakes us, when it has let go.
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        // Whoever holds it sets `posted` again, and wakes us, when it has let go.
+        let change = lock_if_free(&self.waiting)?.pop_front();
         if change.is_some() {
             self.posted.store(true, Ordering::SeqCst);
         }
@@ -90,18 +87,18 @@ impl Control {
     /// The disk is gone: what waits for it, or comes later, is refused.
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::SeqCst);
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.waiting).clear();
     }
 
     fn post(&self, change: Change) {
-        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = lock(&self.waiting);
         if self.ended.load(Ordering::SeqCst) {
             return;
         }
-        changes.push_back(change);
-        drop(changes);
+        waiting.push_back(change);
+        drop(waiting);
         self.posted.store(true, Ordering::SeqCst);
-        if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(waker) = &*lock(&self.waker) {
             waker.wake();
         }
     }
