@@ -1,0 +1,44 @@
+//! What the monitor uses: memory, threads, and how long it was kept from running.
+
+use std::fs;
+use std::time::Duration;
+
+/// The process's own memory in KiB: the guests' RAM is on files in memory, which count elsewhere.
+pub fn own_memory_kib() -> u64 {
+    let text = fs::read_to_string("/proc/self/status").expect("/proc is there");
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("the kernel tells it");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// The process's threads, by number and name.
+pub fn threads() -> Vec<(i32, String)> {
+    let tasks = fs::read_dir("/proc/self/task").expect("/proc is there").flatten();
+    let named = tasks.filter_map(|task| {
+        let name = fs::read_to_string(task.path().join("comm")).ok()?;
+        Some((task.file_name().to_str()?.parse().ok()?, name.trim().to_owned()))
+    });
+    named.collect()
+}
+
+/// The thread of this name, which is about to take it.
+pub fn thread(name: &str) -> i32 {
+    let find = || threads().into_iter().find(|(_, other)| other == name).map(|(thread, _)| thread);
+    for _ in 0..1000 {
+        if let Some(thread) = find() {
+            return thread;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("no thread has the name {name}");
+}
+
+/// For how long the calling thread could have run, but others had the processor.
+pub fn time_in_line() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split(' ').nth(1).and_then(|field| field.parse().ok()).unwrap_or(0))
+}
+
+/// Does the host run on an emulated processor, so that everything takes ten times as long?
+pub fn is_emulated() -> bool {
+    fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU TCG"))
+}

@@ -1,0 +1,280 @@
+//! One case: the bad guest does it beside a good one, and everything is looked at.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+use vmcell::{Exit, IoThread, Status, Vm};
+
+use super::case::{Case, Ends};
+use super::guests::{Neighbour, Pace, Program};
+use super::host::cpu_time;
+use super::measure::{is_emulated, own_memory_kib, thread, threads, time_in_line};
+use super::probe::{Probe, Seen};
+use super::storage::Bench;
+use super::verdict::{Findings, Oracle};
+use crate::FALLS_SHORT;
+use crate::support::Transcript;
+
+const IO_THREAD: &str = "hostile-io";
+const SOON: Duration = Duration::from_secs(30);
+
+/// A turn may be this long. The promise is less; some turns of others may come in between.
+const TURN: Duration = Duration::from_millis(10);
+const STOP: Duration = Duration::from_millis(100);
+const DROP: Duration = Duration::from_secs(1);
+/// The neighbour's longest wait, on a host that others use as well.
+const GAP: Duration = Duration::from_secs(1);
+/// The neighbour's requests in each of these intervals, one at the least.
+const INTERVAL: Duration = Duration::from_millis(100);
+const MEMORY_KIB: u64 = 1024;
+/// How long the idle I/O thread is watched, and how much of that it may run.
+const REST: Duration = Duration::from_millis(100);
+const RESTLESS: Duration = Duration::from_millis(10);
+
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts panics in every thread, those too that are caught.
+fn count_panics() -> usize {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+            before(info);
+        }));
+    });
+    PANICS.load(Ordering::Relaxed)
+}
+
+/// Limits are for processors, not for emulators of such.
+fn slack() -> u32 {
+    if is_emulated() { 10 } else { 1 }
+}
+
+pub fn run(case: &Case) {
+    // The figures are those of the whole process.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let bench = match Bench::new(&case.setup) {
+        Ok(bench) => bench,
+        Err(why) => return println!("{}: skipped: {why}", case.name),
+    };
+    println!("{}:", case.name);
+    let mut findings = Findings::default();
+    let panics = count_panics();
+    let before = threads();
+    side_by_side(case, &bench, &mut findings);
+    let left = || threads().len().saturating_sub(before.len());
+    let begin = Instant::now();
+    while left() > 0 && begin.elapsed() < SOON {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    findings.check(Oracle::Threads, left() == 0, format_args!("{} threads are left over", left()));
+    let panicked = count_panics() - panics;
+    findings.check(Oracle::Panic, panicked == 0, format_args!("{panicked} threads panicked"));
+    findings.judge(case.name, FALLS_SHORT);
+}
+
+/// Everything that lives on the I/O thread, and the thread itself, is gone when this returns.
+fn side_by_side(case: &Case, bench: &Bench, findings: &mut Findings) {
+    let io_thread = IoThread::new(IO_THREAD).expect("the host gives a thread");
+    let number = thread(IO_THREAD);
+    let program = Program::new();
+    let mut stage = Stage {
+        neighbour: Neighbour::start(&program, &io_thread),
+        probe: Some(Probe::new(&io_thread, number)),
+        io_thread,
+        number,
+        program,
+    };
+    for run in 1..=case.setup.runs {
+        stage.act(case, bench, run, findings);
+    }
+}
+
+/// What stands ready for a case.
+struct Stage {
+    neighbour: Neighbour,
+    probe: Option<Probe>,
+    io_thread: IoThread,
+    number: i32,
+    program: Program,
+}
+
+impl Stage {
+    fn act(&mut self, case: &Case, bench: &Bench, run: u32, findings: &mut Findings) {
+        let (vm, transcript) = self.bad_guest(case, bench, run);
+        let own = own_memory_kib();
+        let watch = self.probe.take().expect("given back each time").watch();
+        self.neighbour.begin();
+        let begin = Instant::now();
+        type_into(&vm, b'g');
+        let finished = attend(&vm, &transcript, case, bench);
+        let took = begin.elapsed();
+        let (probe, seen) = watch.end();
+        self.probe = Some(probe);
+        let stopped = if finished { None } else { Some(stop(&vm, findings)) };
+        let pace = self.neighbour.pace();
+        self.neighbour.rest();
+        let idle = self.idle(&vm, finished);
+        let left = own_memory_kib();
+        print(&transcript, took, &seen, &pace, idle, own, left);
+        let stopped = stopped.unwrap_or_else(|| stop(&vm, findings));
+        let begin = Instant::now();
+        drop(vm);
+        let dropped = begin.elapsed();
+        println!("  stopped in {stopped:?}, dropped in {dropped:?}");
+        findings.check(Oracle::Stop, dropped < DROP * slack(), format_args!("dropping it took {dropped:?}"));
+        findings.check(Oracle::Finished, finished, format_args!("the guest was not done in {:?}", case.setup.limit));
+        judge_seen(&seen, own, left, findings);
+        judge_idle(idle, findings);
+        judge_pace(&pace, findings);
+        judge_words(case, &transcript.text(), finished, findings);
+        self.judge_neighbour(findings);
+    }
+
+    fn bad_guest(&self, case: &Case, bench: &Bench, run: u32) -> (Vm, Transcript) {
+        let (builder, transcript) = self.program.vm(case.name, &format!("run={run}"), &self.io_thread);
+        let vm = bench.furnish(builder, &case.setup).vcpus(case.setup.vcpus).build().expect("the bad guest is built");
+        vm.start().expect("the bad guest starts");
+        transcript.expect("ready", SOON);
+        (vm, transcript)
+    }
+
+    /// How much CPU time the I/O thread takes while nobody asks it for anything.
+    fn idle(&self, bad: &Vm, finished: bool) -> Option<Duration> {
+        // The console looks for more output for a moment.
+        std::thread::sleep(Duration::from_millis(20));
+        if finished && bad.status() == Status::Paused {
+            return None;
+        }
+        let before = cpu_time(self.number)?;
+        std::thread::sleep(REST);
+        Some(cpu_time(self.number)?.saturating_sub(before))
+    }
+
+    /// The neighbour is as well as ever when the bad guest is gone.
+    fn judge_neighbour(&mut self, findings: &mut Findings) {
+        findings.check(Oracle::Threads, cpu_time(self.number).is_some(), "the I/O thread is gone");
+        let running = self.neighbour.vm().status() == Status::Running;
+        findings.check(Oracle::Neighbour, running, "the neighbour does not run any more");
+        if running {
+            self.neighbour.begin();
+            self.neighbour.go_on();
+            std::thread::sleep(Duration::from_millis(30));
+            let pace = self.neighbour.pace();
+            findings.check(Oracle::Neighbour, pace.done > 0, "the neighbour is not served any more");
+        }
+    }
+}
+
+fn type_into(vm: &Vm, byte: u8) {
+    assert_eq!(vm.write_console(&[byte]), 1, "the guest reads no commands");
+}
+
+/// Sees the guest through its case; says whether it came to the end in time.
+fn attend(vm: &Vm, transcript: &Transcript, case: &Case, bench: &Bench) -> bool {
+    let deadline = Instant::now() + case.setup.limit * slack();
+    let mut helped = 0;
+    loop {
+        let ended = transcript.wait_until(Duration::from_millis(5), |text| text.contains("done\n"));
+        let text = transcript.text();
+        for what in text.lines().filter_map(|line| line.strip_prefix("ask ")).skip(helped) {
+            if !text.contains(&format!("ask {what}\n")) {
+                break;
+            }
+            (case.setup.help)(&bench.host(), what);
+            helped += 1;
+            type_into(vm, b'g');
+        }
+        if ended || vm.status() == Status::Ended {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+    }
+}
+
+/// Stops the VM; the time that others had the processor meanwhile is not its own.
+fn stop(vm: &Vm, findings: &mut Findings) -> Duration {
+    let (begin, in_line) = (Instant::now(), time_in_line());
+    let stopped = vm.stop();
+    let took = begin.elapsed().saturating_sub(time_in_line().saturating_sub(in_line));
+    findings.check(Oracle::Stop, took < STOP * slack(), format_args!("stopping it took {took:?}"));
+    if let Err(error) = stopped {
+        findings.check(Oracle::Stop, false, format_args!("stopping it: {error}"));
+    }
+    took
+}
+
+fn judge_seen(seen: &Seen, before: u64, after: u64, findings: &mut Findings) {
+    // A probe that others can hold up sees the next turns as a part of this one.
+    let turn = TURN * slack() * if seen.urgent { 1 } else { 5 };
+    let cpu = seen.worst_cpu;
+    findings.check(
+        Oracle::Turn,
+        cpu < turn,
+        format_args!("the I/O thread ran for {cpu:?} before it came to another source"),
+    );
+    let (peak, left) = (seen.peak_kib.saturating_sub(before), after.saturating_sub(before));
+    findings.check(Oracle::Memory, peak < MEMORY_KIB, format_args!("the monitor grew by {peak} KiB for a time"));
+    findings.check(Oracle::Memory, left < MEMORY_KIB, format_args!("the monitor grew by {left} KiB"));
+}
+
+fn judge_idle(idle: Option<Duration>, findings: &mut Findings) {
+    if let Some(idle) = idle {
+        let what = format_args!("the I/O thread ran for {idle:?} of {REST:?} without anything to do");
+        findings.check(Oracle::Idle, idle < RESTLESS * slack(), what);
+    }
+}
+
+fn judge_pace(pace: &Pace, findings: &mut Findings) {
+    let Pace { done, wrong, worst, within } = *pace;
+    findings.check(Oracle::Neighbour, wrong == 0, format_args!("{wrong} requests of the neighbour went wrong"));
+    findings.check(Oracle::Neighbour, worst < GAP * slack(), format_args!("the neighbour waited for {worst:?}"));
+    let least = u64::try_from(within.as_nanos() / (INTERVAL * slack()).as_nanos()).unwrap_or(u64::MAX);
+    findings.check(Oracle::Neighbour, done >= least, format_args!("the neighbour had {done} requests in {within:?}"));
+}
+
+/// What the guest said of itself.
+fn judge_words(case: &Case, text: &str, finished: bool, findings: &mut Findings) {
+    for why in text.lines().filter_map(|line| line.strip_prefix("fail ")) {
+        findings.check(Oracle::Guest, false, why);
+    }
+    let served = text.lines().find_map(|line| line.strip_prefix("served "));
+    let fits = match case.ends {
+        Ends::Served => served == Some("directly"),
+        Ends::AfterReset => served == Some("after a reset"),
+        Ends::Either => served.is_some(),
+        Ends::Ended => true,
+    };
+    findings.check(
+        Oracle::Ends,
+        fits || !finished,
+        format_args!("it was served {served:?}, not as in: {}", case.ends.words()),
+    );
+}
+
+#[allow(clippy::too_many_arguments, reason = "one line of figures")]
+fn print(words: &Transcript, took: Duration, seen: &Seen, pace: &Pace, idle: Option<Duration>, own: u64, left: u64) {
+    for line in words.text().lines().filter(|line| !matches!(*line, "ready" | "done")) {
+        println!("  guest: {line}");
+    }
+    let Seen { probes, worst_cpu, worst_wall, peak_kib, .. } = seen;
+    println!(
+        "  took {took:?}; {probes} probes, the I/O thread away for {worst_cpu:?} of CPU time, {worst_wall:?} at most"
+    );
+    println!(
+        "  monitor's own memory: {own} KiB before, {peak_kib} KiB at most, {left} KiB after; idle for {REST:?}: {idle:?}"
+    );
+    let Pace { done, worst, within, .. } = pace;
+    println!("  neighbour: {done} requests in {within:?}, worst gap {worst:?}");
+}
+
+/// Whether the guest ended by itself, and how.
+#[allow(dead_code, reason = "for cases that end the guest")]
+pub fn exit(vm: &Vm) -> Option<Exit> {
+    vm.wait_timeout(Duration::ZERO).ok()
+}
