@@ -26,7 +26,9 @@ pub enum Ends {
     AfterReset,
     /// Either of the two.
     Either,
-    /// The guest is ended by what it did, or by the test.
+    /// The guest goes on as before.
+    GoesOn,
+    /// The guest is ended by what it did.
     Ended,
 }
 
@@ -36,6 +38,7 @@ impl Ends {
             Self::Served => "the next valid request is served",
             Self::AfterReset => "the device says that it needs a reset, and serves valid requests after one",
             Self::Either => "valid requests are served, at the latest after a reset",
+            Self::GoesOn => "the guest goes on",
             Self::Ended => "the guest ends",
         }
     }
@@ -60,8 +63,12 @@ pub struct Setup {
     pub read_only: bool,
     pub nic: bool,
     pub vcpus: u32,
+    /// Its first 8 MiB are noise.
+    pub noise: bool,
     /// After this long the test goes on, whether or not the guest is done.
     pub limit: Duration,
+    /// The guest need not be done by then: what it asked for may be that much.
+    pub may_take_longer: bool,
     /// How many VMs run the case, one after the other on the same disk. Each is told its number.
     pub runs: u32,
     /// What the test does on the host when the guest asks for it.
@@ -72,8 +79,8 @@ pub struct Setup {
 pub struct Host<'a> {
     /// The bad guest's disk.
     pub disk: &'a File,
-    /// The host's end of its network, by name.
-    pub tap: Option<&'a str>,
+    /// Its size in bytes when the guest was started.
+    pub len: u64,
 }
 
 impl Setup {
@@ -84,7 +91,9 @@ impl Setup {
         read_only: false,
         nic: false,
         vcpus: 1,
+        noise: false,
         limit: Duration::from_secs(10),
+        may_take_longer: false,
         runs: 1,
         help: |_, what| panic!("the guest asks for {what:?}"),
     };

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use vmcell::testing::memory_disk;
-use vmcell::{Boot, Discovery, Disk, IoThread, MemoryBacking, MemoryConfig, Vm, VmBuilder};
+use vmcell::{Boot, Console, Discovery, Disk, IoThread, MemoryBacking, MemoryConfig, Vm, VmBuilder};
 
 use super::host::tsc_khz;
 use crate::support::Transcript;
@@ -43,9 +43,20 @@ impl Program {
         // On a file, so that it is not counted among what the monitor has of its own.
         let memory = MemoryConfig::mib(MEMORY_MIB).backing(MemoryBacking::Memfd);
         let builder =
-            Vm::builder().memory(memory).boot(boot).console(transcript.console()).io_thread(io_thread.clone());
+            Vm::builder().memory(memory).boot(boot).console(console(&transcript)).io_thread(io_thread.clone());
         (builder, transcript)
     }
+}
+
+/// Keeps what a guest prints, but for escape characters: a flood of them is for the monitor to cope with, not for the test.
+fn console(transcript: &Transcript) -> Console {
+    let transcript = transcript.clone();
+    Console::callback(move |bytes| {
+        let kept: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != 0x1b).collect();
+        if !kept.is_empty() {
+            transcript.push(&kept);
+        }
+    })
 }
 
 /// A guest that minds its own business.

@@ -20,6 +20,30 @@ pub fn threads() -> Vec<(i32, String)> {
     named.collect()
 }
 
+/// The system calls in which a thread waits for storage or for a network, by number.
+const ON_BACKENDS: [(u32, &str); 13] = [
+    (17, "pread64"),
+    (18, "pwrite64"),
+    (19, "readv"),
+    (20, "writev"),
+    (74, "fsync"),
+    (75, "fdatasync"),
+    (77, "ftruncate"),
+    (277, "sync_file_range"),
+    (285, "fallocate"),
+    (295, "preadv"),
+    (296, "pwritev"),
+    (327, "preadv2"),
+    (328, "pwritev2"),
+];
+
+/// What of its backend the thread sleeps in at this moment; not if it runs, or could.
+pub fn sleeps_in(thread: i32) -> Option<&'static str> {
+    let text = fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).ok()?;
+    let number: u32 = text.split(' ').next()?.parse().ok()?;
+    ON_BACKENDS.iter().find(|(other, _)| *other == number).map(|(_, name)| *name)
+}
+
 /// The thread of this name, which is about to take it.
 pub fn thread(name: &str) -> i32 {
     let find = || threads().into_iter().find(|(_, other)| other == name).map(|(thread, _)| thread);

@@ -1,6 +1,5 @@
 //! The harness of `kvm_hostile`: guests, measurements, and the verdict.
 #![allow(clippy::print_stdout, reason = "what a case showed; a test that passes keeps it to itself")]
-#![allow(dead_code, reason = "cases that need it are to come")]
 
 pub mod case;
 mod guests;

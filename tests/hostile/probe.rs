@@ -15,7 +15,7 @@ use vmcell::testing::TinyGuest;
 use vmcell::{Console, IoThread, Vm};
 
 use super::host::{become_urgent, cpu_time};
-use super::measure::own_memory_kib;
+use super::measure::{own_memory_kib, sleeps_in};
 use crate::support::{Kernel, tiny};
 
 const BETWEEN: Duration = Duration::from_millis(1);
@@ -38,6 +38,9 @@ pub struct Seen {
     pub worst_cpu: Duration,
     /// The same by the clock on the wall.
     pub worst_wall: Duration,
+    /// How often the I/O thread was found asleep in a system call on a backend, and which.
+    pub asleep: u32,
+    pub asleep_in: Option<&'static str>,
     /// The most memory that the process had of its own, in KiB.
     pub peak_kib: u64,
     /// Whether the probe ran before all other threads; if not, it sees things late.
@@ -84,6 +87,10 @@ impl Probe {
         while !stop.load(Ordering::Acquire) && rustix::io::ioctl_fionread(&self.rest).is_ok_and(|rest| rest > 0) {
             std::thread::sleep(LOOK);
             seen.peak_kib = seen.peak_kib.max(own_memory_kib());
+            if let Some(call) = sleeps_in(self.thread) {
+                seen.asleep += 1;
+                seen.asleep_in = Some(call);
+            }
         }
         seen.worst_cpu = seen.worst_cpu.max(clock().saturating_sub(cpu));
         seen.worst_wall = seen.worst_wall.max(begin.elapsed());

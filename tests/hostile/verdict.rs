@@ -13,6 +13,8 @@ pub enum Oracle {
     Memory,
     /// A turn of the I/O thread ends soon, by its CPU clock.
     Turn,
+    /// The I/O thread does not wait for a backend.
+    Blocks,
     /// The guest next door is served.
     Neighbour,
     /// The I/O thread rests when its guests do.

@@ -1,13 +1,11 @@
 //! What the guest tells the test, line by line.
 //!
-//! `ready`, then for a case `case NAME: did ...`, any number of `figure ...` and `fail ...`, and `ok` or nothing; last `done`.
+//! `ready`; then `case: ...` for what it did, `figure ...` for what came of that, `fail ...` for each thing that must not be so,
+//! and `served ...` for how a valid request fared afterwards; last `done`.
 
 use core::fmt::{Arguments, Write};
-use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::machine::serial::{self, Serial};
-
-static FAILED: AtomicBool = AtomicBool::new(false);
 
 pub fn line(text: Arguments<'_>) {
     // The port takes everything.
@@ -17,7 +15,6 @@ pub fn line(text: Arguments<'_>) {
 
 /// Something that must not be is so.
 pub fn fail(why: Arguments<'_>) {
-    FAILED.store(true, Ordering::Relaxed);
     line(format_args!("fail {why}"));
 }
 
@@ -26,10 +23,6 @@ pub fn check(holds: bool, why: Arguments<'_>) {
     if !holds {
         fail(why);
     }
-}
-
-pub fn has_failed() -> bool {
-    FAILED.load(Ordering::Relaxed)
 }
 
 /// Says that the guest is ready, and waits for the test to let it begin.

@@ -98,6 +98,7 @@ global_asm!(
     ".quad guest_segments",
     ".section .bss",
     ".balign 4096",
+    ".globl guest_root",
     "guest_root: .skip 4096",
     "guest_pointers: .skip 4096",
     "guest_directories: .skip 4 * 4096",

@@ -9,7 +9,6 @@
 //! | 8 MiB | data |
 //! | 16 MiB | data that many descriptors share, up to the end at 32 MiB |
 
-pub const PROGRAM: u64 = 0x10_0000;
 pub const RINGS: u64 = 0x40_0000;
 pub const TABLES: u64 = 0x50_0000;
 pub const HEADERS: u64 = 0x60_0000;

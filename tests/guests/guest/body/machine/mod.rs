@@ -6,4 +6,6 @@ mod entry;
 pub mod memory;
 pub mod port;
 pub mod power;
+pub mod second;
 pub mod serial;
+pub mod wide;

@@ -37,3 +37,21 @@ pub fn write32(port: u16, value: u32) {
     // SAFETY: as in `read8`.
     unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags)) };
 }
+
+/// Reads the port again and again, by one instruction.
+pub fn read_string(port: u16, bytes: &mut [u8]) {
+    // SAFETY: the instruction writes these bytes alone.
+    unsafe {
+        asm!("rep insb", in("dx") port, inout("rdi") bytes.as_mut_ptr() => _, inout("rcx") bytes.len() => _,
+            options(nostack, preserves_flags));
+    }
+}
+
+/// Writes to the port again and again, by one instruction.
+pub fn write_string(port: u16, bytes: &[u8]) {
+    // SAFETY: the instruction reads these bytes alone.
+    unsafe {
+        asm!("rep outsb", in("dx") port, inout("rsi") bytes.as_ptr() => _, inout("rcx") bytes.len() => _,
+            options(nostack, preserves_flags));
+    }
+}

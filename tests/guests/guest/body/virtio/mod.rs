@@ -2,4 +2,5 @@
 
 pub mod block;
 pub mod device;
+pub mod net;
 pub mod ring;
