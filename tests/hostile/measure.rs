@@ -44,6 +44,13 @@ pub fn sleeps_in(thread: i32) -> Option<&'static str> {
     ON_BACKENDS.iter().find(|(other, _)| *other == number).map(|(_, name)| *name)
 }
 
+/// The threads that are not the test harness's own: those have a test's name, with its module.
+pub fn threads_of_ours() -> Vec<String> {
+    let own = fs::read_to_string("/proc/self/comm").unwrap_or_default();
+    let names = threads().into_iter().map(|(_, name)| name);
+    names.filter(|name| !name.contains("::") && name != own.trim()).collect()
+}
+
 /// The thread of this name, which is about to take it.
 pub fn thread(name: &str) -> i32 {
     let find = || threads().into_iter().find(|(_, other)| other == name).map(|(thread, _)| thread);
@@ -54,6 +61,14 @@ pub fn thread(name: &str) -> i32 {
         std::thread::sleep(Duration::from_millis(10));
     }
     panic!("no thread has the name {name}");
+}
+
+/// How many times more threads want to run than a host would have that is busy with our guests alone.
+pub fn crowd() -> u32 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let runnable = text.split(' ').nth(3).and_then(|field| field.split('/').next()?.parse().ok()).unwrap_or(1u32);
+    let processors = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+    runnable.div_ceil(2 * processors).max(1)
 }
 
 /// For how long the calling thread could have run, but others had the processor.

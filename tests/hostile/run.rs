@@ -9,7 +9,7 @@ use vmcell::{Exit, IoThread, Status, Vm};
 use super::case::{Case, Ends};
 use super::guests::{Neighbour, Pace, Program};
 use super::host::cpu_time;
-use super::measure::{is_emulated, own_memory_kib, thread, threads, time_in_line};
+use super::measure::{crowd, is_emulated, own_memory_kib, thread, threads_of_ours, time_in_line};
 use super::probe::{Probe, Seen};
 use super::storage::Bench;
 use super::verdict::{Findings, Oracle};
@@ -18,6 +18,8 @@ use crate::support::Transcript;
 
 const IO_THREAD: &str = "hostile-io";
 const SOON: Duration = Duration::from_secs(30);
+/// A thread that was joined is to be seen in `/proc` for a moment still.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// A turn may be this long. The promise is less; some turns of others may come in between.
 const TURN: Duration = Duration::from_millis(10);
@@ -49,9 +51,14 @@ fn count_panics() -> usize {
     PANICS.load(Ordering::Relaxed)
 }
 
-/// Limits are for processors, not for emulators of such.
+/// Limits of CPU time are for processors, not for emulators of such.
 fn slack() -> u32 {
     if is_emulated() { 10 } else { 1 }
+}
+
+/// Limits by the clock on the wall are for hosts that let our threads run.
+fn wall_slack() -> u32 {
+    slack() * if crowd() > 1 { 10 } else { 1 }
 }
 
 pub fn run(case: &Case) {
@@ -65,14 +72,14 @@ pub fn run(case: &Case) {
     println!("{}:", case.name);
     let mut findings = Findings::default();
     let panics = count_panics();
-    let before = threads();
+    let before = threads_of_ours().len();
     side_by_side(case, &bench, &mut findings);
-    let left = || threads().len().saturating_sub(before.len());
     let begin = Instant::now();
-    while left() > 0 && begin.elapsed() < SOON {
+    while threads_of_ours().len() > before && begin.elapsed() < LINGER {
         std::thread::sleep(Duration::from_millis(1));
     }
-    findings.check(Oracle::Threads, left() == 0, format_args!("{} threads are left over", left()));
+    let left = threads_of_ours();
+    findings.check(Oracle::Threads, left.len() <= before, format_args!("threads are left over: {left:?}"));
     let panicked = count_panics() - panics;
     findings.check(Oracle::Panic, panicked == 0, format_args!("{panicked} threads panicked"));
     findings.judge(case.name, FALLS_SHORT);
@@ -128,7 +135,7 @@ impl Stage {
         drop(vm);
         let dropped = begin.elapsed();
         println!("  stopped in {stopped:?}, dropped in {dropped:?}");
-        findings.check(Oracle::Stop, dropped < DROP * slack(), format_args!("dropping it took {dropped:?}"));
+        findings.check(Oracle::Stop, dropped < DROP * wall_slack(), format_args!("dropping it took {dropped:?}"));
         let in_time = finished || case.setup.may_take_longer;
         findings.check(Oracle::Finished, in_time, format_args!("the guest was not done in {:?}", case.setup.limit));
         judge_seen(&seen, own, left, findings);
@@ -191,8 +198,13 @@ fn type_into(vm: &Vm, byte: u8) {
 
 /// Sees the guest through its case; says whether it came to the end in time.
 fn attend(vm: &Vm, transcript: &Transcript, case: &Case, bench: &Bench) -> bool {
-    let longer = if is_long() && !case.setup.may_take_longer { 10 } else { 1 };
-    let deadline = Instant::now() + case.setup.limit * slack() * longer;
+    // One that may take longer is looked at for as long as the case says, and no more.
+    let longer = match (case.setup.may_take_longer, is_long()) {
+        (true, _) => slack(),
+        (false, true) => 10 * wall_slack(),
+        (false, false) => wall_slack(),
+    };
+    let deadline = Instant::now() + case.setup.limit * longer;
     let mut helped = 0;
     loop {
         let ended = transcript.wait_until(Duration::from_millis(5), |text| text.contains("done\n"));
@@ -216,12 +228,14 @@ fn attend(vm: &Vm, transcript: &Transcript, case: &Case, bench: &Bench) -> bool 
 
 /// Stops the VM; the time that others had the processor meanwhile is not its own.
 fn stop(vm: &Vm, findings: &mut Findings) -> Duration {
+    let slack = wall_slack();
     let (begin, in_line) = (Instant::now(), time_in_line());
     let stopped = vm.stop();
     let took = begin.elapsed().saturating_sub(time_in_line().saturating_sub(in_line));
-    findings.check(Oracle::Stop, took < STOP * slack(), format_args!("stopping it took {took:?}"));
+    findings.check(Oracle::Stop, took < STOP * slack, format_args!("stopping it took {took:?}"));
     if let Err(error) = stopped {
-        findings.check(Oracle::Stop, false, format_args!("stopping it: {error}"));
+        // On a crowded host it may be a vCPU's thread that waits for a processor.
+        findings.check(Oracle::Stop, slack > 1, format_args!("stopping it: {error}"));
     }
     took
 }
@@ -256,8 +270,8 @@ fn judge_idle(idle: Option<Duration>, findings: &mut Findings) {
 fn judge_pace(pace: &Pace, findings: &mut Findings) {
     let Pace { done, wrong, worst, within } = *pace;
     findings.check(Oracle::Neighbour, wrong == 0, format_args!("{wrong} requests of the neighbour went wrong"));
-    findings.check(Oracle::Neighbour, worst < GAP * slack(), format_args!("the neighbour waited for {worst:?}"));
-    let least = u64::try_from(within.as_nanos() / (INTERVAL * slack()).as_nanos()).unwrap_or(u64::MAX);
+    findings.check(Oracle::Neighbour, worst < GAP * wall_slack(), format_args!("the neighbour waited for {worst:?}"));
+    let least = u64::try_from(within.as_nanos() / (INTERVAL * wall_slack()).as_nanos()).unwrap_or(u64::MAX);
     findings.check(Oracle::Neighbour, done >= least, format_args!("the neighbour had {done} requests in {within:?}"));
 }
 
