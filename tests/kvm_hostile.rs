@@ -52,6 +52,8 @@ pub const FALLS_SHORT: &[(&str, Oracle, &str)] = &[
     ("zeros_of_the_largest_size_by_the_batch_hold_up_nobody", Oracle::Neighbour, ONE_BATCH),
     ("a_storm_of_flushes_holds_up_nobody", Oracle::Blocks, ON_THE_THREAD),
     ("a_write_without_flush_is_stable_and_holds_up_nobody", Oracle::Blocks, ON_THE_THREAD),
+    ("a_write_without_flush_is_stable_and_holds_up_nobody", Oracle::Turn, ONE_BATCH),
+    ("a_storm_of_the_largest_frames_holds_up_nobody", Oracle::Turn, "a turn sends 64 frames, however large they are"),
     ("receive_buffers_that_are_all_refused_hold_up_nobody", Oracle::Turn, "buffers are looked through without a limit"),
     ("receive_buffers_of_65_536_single_bytes_hold_up_nobody", Oracle::Turn, SEGMENTS),
     ("receive_buffers_of_65_536_single_bytes_hold_up_nobody", Oracle::Memory, SEGMENTS),

@@ -22,7 +22,7 @@ pub struct Case {
 pub enum Ends {
     /// Its next valid request is served.
     Served,
-    /// The device needs a reset, and serves valid requests then.
+    /// Valid requests are served after a reset, and not before.
     AfterReset,
     /// Either of the two.
     Either,
@@ -36,7 +36,7 @@ impl Ends {
     pub fn words(self) -> &'static str {
         match self {
             Self::Served => "the next valid request is served",
-            Self::AfterReset => "the device says that it needs a reset, and serves valid requests after one",
+            Self::AfterReset => "valid requests are served after a reset",
             Self::Either => "valid requests are served, at the latest after a reset",
             Self::GoesOn => "the guest goes on",
             Self::Ended => "the guest ends",

@@ -13,7 +13,7 @@ without an operating system does one bad thing, while a good guest works on the 
 
 - no thread panics, and none is lost;
 - the monitor's own memory grows by less than 1 MiB;
-- the I/O thread comes to its other sources within 10 ms of its CPU time;
+- the I/O thread comes to its other sources within 10 ms of its CPU time, and does not sleep in a call on a backend;
 - the good guest's requests are served, and rightly;
 - the I/O thread rests when its guests do;
 - `stop()` takes less than 100 ms, and dropping the VM less than a second.

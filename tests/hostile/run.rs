@@ -123,11 +123,12 @@ impl Stage {
         let took = begin.elapsed();
         let (probe, seen) = watch.end();
         self.probe = Some(probe);
-        let exit = vm.wait_timeout(Duration::ZERO).ok();
+        // Its threads may be on their way to the end still.
+        let exit = if vm.status() == Status::Ended { vm.wait_timeout(SOON).ok() } else { None };
         let stopped = if finished { None } else { Some(stop(&vm, findings)) };
         let pace = self.neighbour.pace();
         self.neighbour.rest();
-        let idle = self.idle(&vm, finished);
+        let idle = self.idle();
         let left = own_memory_kib();
         print(&transcript, took, &seen, &pace, idle, own, left);
         let stopped = stopped.unwrap_or_else(|| stop(&vm, findings));
@@ -157,12 +158,9 @@ impl Stage {
     }
 
     /// How much CPU time the I/O thread takes while nobody asks it for anything.
-    fn idle(&self, bad: &Vm, finished: bool) -> Option<Duration> {
+    fn idle(&self) -> Option<Duration> {
         // The console looks for more output for a moment.
         std::thread::sleep(Duration::from_millis(20));
-        if finished && bad.status() == Status::Paused {
-            return None;
-        }
         let before = cpu_time(self.number)?;
         std::thread::sleep(REST);
         Some(cpu_time(self.number)?.saturating_sub(before))
