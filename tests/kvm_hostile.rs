@@ -44,31 +44,7 @@ const GROUPS: &[(&str, &[Case])] = &[
 
 /// What is known to fall short: the case, by which oracle, and why. Such a case runs all the same, and anything else that is
 /// found in it fails the test. An entry goes when its case holds.
-pub const FALLS_SHORT: &[(&str, Oracle, &str)] = &[
-    ("a_read_of_4_gib_by_overlapping_segments_holds_up_nobody", Oracle::Turn, ONE_BATCH),
-    ("a_read_of_4_gib_by_overlapping_segments_holds_up_nobody", Oracle::Neighbour, ONE_BATCH),
-    ("a_batch_of_reads_of_8_mib_holds_up_nobody", Oracle::Turn, ONE_BATCH),
-    ("zeros_of_the_largest_size_by_the_batch_hold_up_nobody", Oracle::Turn, ONE_BATCH),
-    ("zeros_of_the_largest_size_by_the_batch_hold_up_nobody", Oracle::Neighbour, ONE_BATCH),
-    ("a_storm_of_flushes_holds_up_nobody", Oracle::Blocks, ON_THE_THREAD),
-    ("a_write_without_flush_is_stable_and_holds_up_nobody", Oracle::Blocks, ON_THE_THREAD),
-    ("a_write_without_flush_is_stable_and_holds_up_nobody", Oracle::Turn, ONE_BATCH),
-    ("a_storm_of_the_largest_frames_holds_up_nobody", Oracle::Turn, "a turn sends 64 frames, however large they are"),
-    ("receive_buffers_that_are_all_refused_hold_up_nobody", Oracle::Turn, "buffers are looked through without a limit"),
-    ("receive_buffers_of_65_536_single_bytes_hold_up_nobody", Oracle::Turn, SEGMENTS),
-    ("receive_buffers_of_65_536_single_bytes_hold_up_nobody", Oracle::Memory, SEGMENTS),
-    ("receive_buffers_of_65_536_single_bytes_hold_up_nobody", Oracle::Guest, "1,024 segments are read into, not all"),
-    ("a_frame_too_long_for_its_buffer_is_not_delivered_cut", Oracle::Guest, "a cut is only seen with merging"),
-    (
-        "a_frame_that_fits_its_buffers_exactly_is_delivered",
-        Oracle::Guest,
-        "a frame that fills its buffers counts as cut",
-    ),
-];
-
-const ONE_BATCH: &str = "a turn serves 32 requests, however large they are";
-const ON_THE_THREAD: &str = "the I/O thread makes data stable itself";
-const SEGMENTS: &str = "segments are gathered without a limit, and anew for each frame";
+pub const FALLS_SHORT: &[(&str, Oracle, &str)] = &[];
 
 #[test]
 fn the_page_of_cases_is_up_to_date() {

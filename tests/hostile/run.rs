@@ -21,8 +21,10 @@ const SOON: Duration = Duration::from_secs(30);
 /// A thread that was joined is to be seen in `/proc` for a moment still.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// A turn may be this long. The promise is less; some turns of others may come in between.
-const TURN: Duration = Duration::from_millis(10);
+/// What the I/O thread does before it comes to another source: its own turn, and one of each of the others.
+const TURN: Duration = Duration::from_millis(5);
+/// One turn: what is promised, and the one piece of work during which its time runs out.
+const ONE_TURN: Duration = Duration::from_millis(2);
 /// A look now and then may find the thread asleep over a lock of the kernel's.
 const ASLEEP: u32 = 3;
 const STOP: Duration = Duration::from_millis(100);
@@ -117,10 +119,12 @@ impl Stage {
         let own = own_memory_kib();
         let watch = self.probe.take().expect("given back each time").watch();
         self.neighbour.begin();
+        self.io_thread.measure_turns();
         let begin = Instant::now();
         type_into(&vm, b'g');
         let finished = attend(&vm, &transcript, case, bench);
         let took = begin.elapsed();
+        let longest = self.io_thread.longest_turn();
         let (probe, seen) = watch.end();
         self.probe = Some(probe);
         // Its threads may be on their way to the end still.
@@ -135,10 +139,12 @@ impl Stage {
         let begin = Instant::now();
         drop(vm);
         let dropped = begin.elapsed();
-        println!("  stopped in {stopped:?}, dropped in {dropped:?}");
+        println!("  longest turn {longest:?}; stopped in {stopped:?}, dropped in {dropped:?}");
         findings.check(Oracle::Stop, dropped < DROP * wall_slack(), format_args!("dropping it took {dropped:?}"));
         let in_time = finished || case.setup.may_take_longer;
         findings.check(Oracle::Finished, in_time, format_args!("the guest was not done in {:?}", case.setup.limit));
+        let within = longest < ONE_TURN * slack();
+        findings.check(Oracle::Turn, within, format_args!("a turn took {longest:?} of CPU time"));
         judge_seen(&seen, own, left, findings);
         judge_idle(idle, findings);
         judge_pace(&pace, findings);

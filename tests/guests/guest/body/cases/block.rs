@@ -42,8 +42,8 @@ fn unknown_types(block: &mut Block) -> After {
             format_args!("type {kind} is supported"),
         );
         report::check(
-            answer.is_some_and(|answer| answer.written == 1),
-            format_args!("type {kind}: more than a status"),
+            answer.is_some_and(|answer| answer.written == 0),
+            format_args!("type {kind}: data are claimed that were not written"),
         );
     }
     report::line(format_args!("case: types from 2 to 4,294,967,295"));
@@ -66,7 +66,7 @@ fn past_the_end(block: &mut Block) -> After {
         (1 << 63, 1),
     ] {
         let len = sectors * SECTOR as u32;
-        expect("a read past the end", block.request(IN, sector, &[writable(DATA, len)]), IO_ERROR, 1);
+        expect("a read past the end", block.request(IN, sector, &[writable(DATA, len)]), IO_ERROR, 0);
         expect("a write past the end", block.request(OUT, sector, &[readable(DATA, len)]), IO_ERROR, 1);
     }
     report::check(memory::all_are(DATA, 4096, 0x77), format_args!("a read that failed wrote"));
@@ -78,7 +78,7 @@ fn past_the_end(block: &mut Block) -> After {
 
 fn half_sectors(block: &mut Block) -> After {
     for len in [1, 511, 513, 1023, 4095] {
-        expect("a read of half a sector", block.request(IN, 0, &[writable(DATA, len)]), IO_ERROR, 1);
+        expect("a read of half a sector", block.request(IN, 0, &[writable(DATA, len)]), IO_ERROR, 0);
         expect("a write of half a sector", block.request(OUT, 0, &[readable(DATA, len)]), IO_ERROR, 1);
     }
     report::line(format_args!("case: reads and writes of 1 to 4095 bytes"));
@@ -166,7 +166,8 @@ fn flushes(block: &mut Block, us: u64) -> After {
 fn serial_number(block: &mut Block) -> After {
     for len in [1, 5, 19, 20, 21, 512] {
         memory::fill(DATA, 1024, 0x77);
-        let written = len.min(20) + 1;
+        // What is claimed as written has no gap, so the status counts if it stands right behind the number.
+        let written = if len > 20 { 20 } else { len + 1 };
         expect("the serial number", block.request(GET_ID, 0, &[writable(DATA, len)]), OK, written);
         report::check(
             memory::all_are(DATA + u64::from(len.min(20)), 512, 0x77),
@@ -216,8 +217,8 @@ fn cut_short(block: &mut Block) -> After {
     let middle = block.sectors / 2;
     memory::fill(DATA, 8192, 0x77);
     report::ask("cut in half");
-    expect("a read behind the end", block.request(IN, middle + 8, &[writable(DATA, 4096)]), IO_ERROR, 1);
-    expect("a read across the end", block.request(IN, middle - 8, &[writable(DATA, 8192)]), IO_ERROR, 1);
+    expect("a read behind the end", block.request(IN, middle + 8, &[writable(DATA, 4096)]), IO_ERROR, 0);
+    expect("a read across the end", block.request(IN, middle - 8, &[writable(DATA, 8192)]), IO_ERROR, 0);
     expect("a read before the end", block.request(IN, middle - 8, &[writable(DATA, 4096)]), OK, 4097);
     report::line(format_args!("case: reads behind, across and before the end that the file has now"));
     After::Serves
