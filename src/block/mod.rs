@@ -28,5 +28,5 @@ mod tag;
 pub use backend::{ByteRange, DiskBackend, DiskInfo, Done, Operation};
 pub use disk::{Disk, DiskHandle};
 pub(crate) use medium::Identity;
-pub use sync::FileBackend;
+pub use sync::{FileBackend, abandoned_threads};
 pub use tag::{Slab, Tag};

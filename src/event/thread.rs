@@ -1,7 +1,7 @@
 //! An I/O thread as a value: started, shared by its handles, and joined with the last of them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
@@ -11,6 +11,9 @@ use super::place::{Bell, Place};
 use super::reactor::{Reactor, Removed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{ThreadHandle, lock, lock_if_free, spawn};
+
+/// How long a thread may take to take a participant in.
+const ATTACH_LIMIT: Duration = Duration::from_secs(10);
 
 /// A thread that serves devices. A clone is another handle to the same thread.
 ///
@@ -90,7 +93,8 @@ impl IoThread {
     /// Gives a participant to the thread, and waits until it is attached.
     ///
     /// # Errors
-    /// What attaching says; [`ErrorKind::InvalidState`] if the caller runs on this very thread, which cannot wait for itself.
+    /// What attaching says; [`ErrorKind::InvalidState`] if the caller runs on this very thread, which cannot wait for itself;
+    /// [`ErrorKind::Timeout`] if the thread does not come to it in ten seconds.
     pub(crate) fn add(&self, participant: Box<dyn Participant>) -> Result<Membership> {
         let shared = &self.joiner.shared;
         if shared.is_current() {
@@ -100,8 +104,17 @@ impl IoThread {
         let place = Place::new(Arc::clone(&shared.bell));
         let (reply, attached) = sync_channel(1);
         shared.post(Post::Add { participant, place: Arc::clone(&place), reply });
-        let gone = || Err(Error::new(ErrorKind::Host, "the I/O thread has ended"));
-        attached.recv().unwrap_or_else(|_| gone())?;
+        match attached.recv_timeout(ATTACH_LIMIT) {
+            Ok(result) => result?,
+            // Whatever comes of it later is dropped there.
+            Err(RecvTimeoutError::Timeout) => {
+                let message = format!("the I/O thread was held by a device or a callback for {ATTACH_LIMIT:?}");
+                return Err(Error::new(ErrorKind::Timeout, message));
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::new(ErrorKind::Host, "the I/O thread has ended"));
+            }
+        }
         Ok(Membership { thread: self.clone(), place })
     }
 }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use super::abandoned;
 use super::file::DiskFile;
 use super::helper::Helper;
 use crate::block::backend::{DiskBackend, DiskInfo, Done, Operation};
@@ -94,6 +95,7 @@ impl DiskBackend for FileBackend {
     }
 
     fn attach(&mut self, io: &mut Io) -> Result<()> {
+        abandoned::check()?;
         let token = io.token();
         self.helper = Some(Helper::new(Arc::clone(&self.file), io.waker(token)));
         Ok(())

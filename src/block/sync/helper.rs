@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::abandoned::Abandoned;
 use super::file::DiskFile;
 use crate::block::backend::{Done, Operation};
 use crate::block::tag::Tag;
@@ -33,6 +34,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// Counts the thread once nobody waits for it any more.
+    abandoned: Option<Abandoned>,
     todo: VecDeque<(Tag, Operation)>,
     done: VecDeque<Done>,
     closed: bool,
@@ -84,7 +87,10 @@ impl Shared {
             self.state().done.push_back(Done::new(tag, operation, result));
             self.waker.wake();
         }
-        self.state().is_over = true;
+        let mut state = self.state();
+        state.is_over = true;
+        state.abandoned = None;
+        drop(state);
         self.ended.notify_all();
     }
 
@@ -115,7 +121,12 @@ impl Drop for Helper {
         self.shared.begun.notify_one();
         let Some(thread) = self.thread.take() else { return };
         let over = self.shared.ended.wait_timeout_while(state, PATIENCE, |state| !state.is_over);
-        let is_over = over.unwrap_or_else(PoisonError::into_inner).0.is_over;
+        let mut state = over.unwrap_or_else(PoisonError::into_inner).0;
+        let is_over = state.is_over;
+        if !is_over {
+            state.abandoned = Some(Abandoned::count());
+        }
+        drop(state);
         drop(rest);
         if is_over {
             thread.join();
