@@ -24,8 +24,7 @@ dd if=/dev/zero of=/root/mnt/large bs=1M count=48 && cat /root/mnt/file && in_ro
 "#;
     let disk = Disk::open(image.path()).expect("the disk is opened");
     let handle = disk.handle();
-    let guest =
-        LinuxGuest::in_distribution(script).limit(LONG).start(|builder| builder.disk(root_disk()).disk(disk));
+    let guest = LinuxGuest::in_distribution(script).limit(LONG).start(|builder| builder.disk(root_disk()).disk(disk));
     guest.expect("ready");
     image.as_file().set_len(64 << 20).expect("the file is extended");
     handle.refresh();
@@ -51,8 +50,7 @@ echo on-the-second | in_root dd of=/dev/vdb seek=1 bs=512 conv=fsync 2>/dev/null
     let open = |index: usize| Disk::open(images[index].path()).expect("the disk is opened");
     let disk = open(0);
     let handle = disk.handle();
-    let guest =
-        LinuxGuest::in_distribution(script).limit(LONG).start(|builder| builder.disk(root_disk()).disk(disk));
+    let guest = LinuxGuest::in_distribution(script).limit(LONG).start(|builder| builder.disk(root_disk()).disk(disk));
     guest.expect("ready");
     handle.replace(open(1), LONG).expect("the disk is exchanged");
     // The first one is free again.
