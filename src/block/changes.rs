@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::backend::DiskBackend;
+use super::backend::{DiskBackend, DiskInfo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Waker;
 use crate::sys::{lock, lock_if_free};
@@ -29,6 +29,7 @@ pub(super) enum Change {
 /// Another backend in place of the present one.
 pub(super) struct Replacement {
     backend: Box<dyn DiskBackend>,
+    info: DiskInfo,
     reply: Reply,
     /// Taken by whoever comes first: the disk, to make the change, or the caller, to give it up.
     decided: Arc<AtomicBool>,
@@ -45,9 +46,9 @@ impl Reply {
 
 impl Replacement {
     /// Takes the change up, unless its caller has given up.
-    pub(super) fn begin(self) -> Option<(Box<dyn DiskBackend>, Reply)> {
+    pub(super) fn begin(self) -> Option<(Box<dyn DiskBackend>, DiskInfo, Reply)> {
         let mine = !self.decided.swap(true, Ordering::SeqCst);
-        mine.then_some((self.backend, self.reply))
+        mine.then_some((self.backend, self.info, self.reply))
     }
 }
 
@@ -73,10 +74,10 @@ impl Changes {
         self.post(Change::Refresh);
     }
 
-    pub(super) fn replace(&self, backend: Box<dyn DiskBackend>, limit: Duration) -> Result<()> {
+    pub(super) fn replace(&self, backend: Box<dyn DiskBackend>, info: DiskInfo, limit: Duration) -> Result<()> {
         let (reply, answer) = sync_channel(1);
         let decided = Arc::new(AtomicBool::new(false));
-        self.post(Change::Replace(Replacement { backend, reply: Reply(reply), decided: Arc::clone(&decided) }));
+        self.post(Change::Replace(Replacement { backend, info, reply: Reply(reply), decided: Arc::clone(&decided) }));
         match answer.recv_timeout(limit) {
             Ok(past) => past.map(drop),
             Err(RecvTimeoutError::Timeout) => given_up(&decided, &answer, limit),

@@ -11,7 +11,7 @@ use super::request::{
     parse,
 };
 use super::tag::Slab;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Cause, Event, Io, Token, Wants};
 use crate::memory::Buffer;
 use crate::virtio::spec::device_id;
@@ -242,19 +242,28 @@ impl Block {
         }
         let Some(change) = self.change.take() else { return Ok(()) };
         if let Change::Replace(replacement) = change
-            && let Some((backend, reply)) = replacement.begin()
+            && let Some((backend, info, reply)) = replacement.begin()
         {
-            let mut next = Guarded::new(backend, ErrorKind::Disk);
-            let attached = next.call(|backend| backend.attach(io))?;
-            let past = match attached {
-                Ok(()) => Ok(std::mem::replace(&mut self.backend, next).into_inner()),
-                Err(error) => Err(error),
-            };
-            self.full = false;
-            io.info_changed();
-            reply.send(past);
+            reply.send(self.exchange(io, backend, info));
         }
         self.take_changes(io)
+    }
+
+    /// Puts another backend in the present one's place, and gives that back.
+    fn exchange(&mut self, io: &mut Io, backend: Box<dyn DiskBackend>, info: DiskInfo) -> Result<Box<dyn DiskBackend>> {
+        let block_size = self.cutter.info.block_size;
+        if info.block_size != block_size {
+            let found = info.block_size;
+            let message =
+                format!("a medium with blocks of {found} bytes was to take the place of one with {block_size}");
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
+        }
+        let mut next = Guarded::new(backend, ErrorKind::Disk);
+        next.call(|backend| backend.attach(io))??;
+        self.cutter.info = info;
+        self.full = false;
+        io.info_changed();
+        Ok(std::mem::replace(&mut self.backend, next).into_inner())
     }
 }
 

@@ -502,7 +502,7 @@ fn requests_of_4_gib_leave_a_neighbour_its_turns() {
     assert!(rounds > 50, "{rounds} requests of the neighbour in 300 ms");
     let longest = io_thread.longest_turn();
     // The bound, and one operation on memory that the host had to provide first.
-    assert!(longest < 2 * TURN_TIME, "{longest:?}");
+    assert!(longest < 4 * TURN_TIME, "{longest:?}");
     let begun = Instant::now();
     driver.write(crate::virtio::spec::mmio::STATUS, 0);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());

@@ -258,7 +258,8 @@ impl DiskHandle {
     /// Blocks until the exchange is made, at most for `limit`.
     ///
     /// # Errors
-    /// As building a VM with `disk`; [`ErrorKind::InvalidConfig`] if only one of the two is read-only;
+    /// As building a VM with `disk`; [`ErrorKind::InvalidConfig`] if only one of the two is read-only, or their blocks are of
+    /// different sizes;
     /// [`ErrorKind::Timeout`] if requests were still in flight, or no VM ran, at the limit: then nothing was exchanged;
     /// [`ErrorKind::InvalidState`] if the VM has ended.
     pub fn replace(&self, disk: Disk, limit: Duration) -> Result<()> {
@@ -272,8 +273,8 @@ impl DiskHandle {
             );
             return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
-        let (backend, _) = disk.into_backend()?;
-        self.changes.replace(backend, limit)
+        let (backend, info) = disk.into_backend()?;
+        self.changes.replace(backend, info, limit)
     }
 }
 

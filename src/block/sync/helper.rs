@@ -49,7 +49,7 @@ impl Helper {
         Self { shared: Arc::new(shared), thread: None }
     }
 
-    /// Leaves an operation to the thread.
+    /// Leaves an operation to the thread, which looks at it when it is [roused](Self::rouse).
     ///
     /// # Errors
     /// The operation and why, if the host gives no thread.
@@ -62,8 +62,12 @@ impl Helper {
             }
         }
         self.shared.state().todo.push_back((tag, operation));
-        self.shared.begun.notify_one();
         Ok(())
+    }
+
+    /// Has the thread look for what it was left.
+    pub(super) fn rouse(&self) {
+        self.shared.begun.notify_one();
     }
 
     pub(super) fn take_done(&self) -> Option<Done> {
