@@ -124,9 +124,9 @@ fn with_limit(target: &Target, name: &str, call: impl FnOnce()) {
 
 fn keep(target: &Target, bytes: &[u8]) -> PathBuf {
     let folder = folder("artifacts", target);
-    let name = bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-    });
+    let name = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
     let path = folder.join(format!("crash-{name:016x}"));
     // If it cannot be kept, its number is still known.
     let _ = fs::create_dir_all(&folder).and_then(|()| fs::write(&path, bytes));

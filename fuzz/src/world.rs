@@ -20,7 +20,8 @@ impl World {
     /// # Panics
     /// If the host cannot provide it.
     pub fn new(regions: &[Range<u64>]) -> Self {
-        let sizes: Vec<_> = regions.iter().map(|region| (GuestAddress(region.start), region.end - region.start)).collect();
+        let sizes: Vec<_> =
+            regions.iter().map(|region| (GuestAddress(region.start), region.end - region.start)).collect();
         let memory = GuestMemory::anonymous(&sizes).expect("the host provides the memory");
         let end = regions.last().map_or(0, |region| region.end);
         let mut world = Self { memory, regions: regions.to_vec(), mirror: vec![PATTERN; index(end)] };
