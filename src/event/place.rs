@@ -16,6 +16,9 @@ pub(super) struct Bell {
     pub(super) sleeping: AtomicBool,
     pub(super) event: EventFd,
     pub(super) meter: Meter,
+    /// Serves the participants once, on the calling thread, if they have no thread of their own.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(super) inline: std::sync::OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
 }
 
 /// How long turns take, if somebody wants to know.
@@ -57,6 +60,8 @@ impl Bell {
             sleeping: AtomicBool::new(false),
             event: EventFd::new()?,
             meter: Meter::default(),
+            #[cfg(any(test, feature = "test-util"))]
+            inline: std::sync::OnceLock::new(),
         })
     }
 
@@ -102,6 +107,12 @@ impl Place {
             self.bell.woken.add(slot);
             self.bell.rouse();
         }
+    }
+
+    /// Serves the participant on the calling thread, if it has none of its own; says whether anything was done.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(super) fn serve_inline(&self) -> bool {
+        self.bell.inline.get().is_some_and(|serve| serve())
     }
 
     pub(super) fn settle(&self, slot: usize) {

@@ -117,18 +117,19 @@ impl Reactor {
         Some(Removed(Some(member.participant)))
     }
 
-    /// Waits until there is something to do, and does one round of it.
-    pub(super) fn round(&mut self) -> Result<()> {
+    /// Waits until there is something to do, and does one round of it; says how many turns that were.
+    pub(super) fn round(&mut self) -> Result<usize> {
         self.wait()?;
         let bell = Arc::clone(&self.bell);
         bell.woken.drain(|slot| self.enqueue(slot));
         self.enqueue_due();
-        for _ in 0..self.queue.len() {
+        let turns = self.queue.len();
+        for _ in 0..turns {
             if let Some(slot) = self.queue.pop_front() {
                 self.turn(slot);
             }
         }
-        Ok(())
+        Ok(turns)
     }
 
     fn wait(&mut self) -> Result<()> {

@@ -1,5 +1,7 @@
 //! An I/O thread as a value: started, shared by its handles, and joined with the last of them.
 
+#[cfg(any(test, feature = "test-util"))]
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -53,6 +55,9 @@ struct Shared {
     posts: Mutex<Vec<Post>>,
     stop: AtomicBool,
     thread: OnceLock<ThreadId>,
+    /// Serves the participants, if there is no thread.
+    #[cfg(any(test, feature = "test-util"))]
+    inline: OnceLock<Mutex<Reactor>>,
 }
 
 /// What is asked of the thread itself.
@@ -73,8 +78,7 @@ impl IoThread {
         }
         let bell = Arc::new(Bell::new()?);
         let reactor = Reactor::new(Arc::clone(&bell))?;
-        let shared =
-            Arc::new(Shared { bell, posts: Mutex::default(), stop: AtomicBool::new(false), thread: OnceLock::new() });
+        let shared = Arc::new(Shared::new(bell));
         let served = Arc::clone(&shared);
         let thread = spawn(name, move || served.run(reactor))?;
         Ok(Self { joiner: Arc::new(Joiner { shared, thread: Mutex::new(Some(thread)) }) })
@@ -101,6 +105,8 @@ impl IoThread {
             let message = "a VM cannot be built on an I/O thread that is to serve it";
             return Err(Error::new(ErrorKind::InvalidState, message));
         }
+        #[cfg(any(test, feature = "test-util"))]
+        let participant = shared.prepare_inline(participant);
         let place = Place::new(Arc::clone(&shared.bell));
         let (reply, attached) = sync_channel(1);
         shared.post(Post::Add { participant, place: Arc::clone(&place), reply });
@@ -132,6 +138,17 @@ impl Drop for Joiner {
 }
 
 impl Shared {
+    fn new(bell: Arc<Bell>) -> Self {
+        Self {
+            bell,
+            posts: Mutex::default(),
+            stop: AtomicBool::new(false),
+            thread: OnceLock::new(),
+            #[cfg(any(test, feature = "test-util"))]
+            inline: OnceLock::new(),
+        }
+    }
+
     fn run(&self, mut reactor: Reactor) {
         let _ = self.thread.set(thread::current().id());
         loop {
@@ -172,6 +189,8 @@ impl Shared {
     fn post(&self, post: Post) {
         lock(&self.posts).push(post);
         self.bell.call();
+        #[cfg(any(test, feature = "test-util"))]
+        self.take_posts_inline();
     }
 
     fn is_current(&self) -> bool {
@@ -211,6 +230,81 @@ impl Drop for Membership {
 impl std::fmt::Debug for IoThread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("IoThread").finish_non_exhaustive()
+    }
+}
+
+/// Without a thread: whoever calls [`serve_once`](IoThread::serve_once) serves the participants.
+#[cfg(any(test, feature = "test-util"))]
+mod inline {
+    use super::*;
+    use crate::event::{Event, Io, Wants};
+
+    /// How often in a row a call that waits for a participant finds it with nothing to do. Then it waits in vain.
+    const MOST_IDLE_LOOKS: usize = 200;
+
+    /// A participant whose turns end by their bytes alone.
+    struct Unclocked(Box<dyn Participant>);
+
+    impl Participant for Unclocked {
+        fn attach(&mut self, io: &mut Io) -> Result<()> {
+            io.ignore_clock();
+            self.0.attach(io)
+        }
+
+        fn turn(&mut self, io: &mut Io, events: &[Event]) {
+            io.ignore_clock();
+            self.0.turn(io, events);
+        }
+
+        fn wants(&self, wants: &mut Wants) {
+            self.0.wants(wants);
+        }
+    }
+
+    impl IoThread {
+        /// One without a thread. A call that waits for a participant serves it meanwhile.
+        pub(crate) fn inline() -> Result<Self> {
+            let bell = Arc::new(Bell::new()?);
+            let shared = Arc::new(Shared::new(Arc::clone(&bell)));
+            let _ = shared.inline.set(Mutex::new(Reactor::new(Arc::clone(&bell))?));
+            let (served, idle) = (Arc::downgrade(&shared), AtomicUsize::new(0));
+            let serve = move || {
+                let turns = served.upgrade().map_or(0, |shared| shared.serve_once());
+                let looks = if turns > 0 { 0 } else { idle.load(Ordering::Relaxed).saturating_add(1) };
+                idle.store(looks, Ordering::Relaxed);
+                assert!(looks < MOST_IDLE_LOOKS, "a call waits for a participant that has nothing to do");
+                turns > 0
+            };
+            let _ = bell.inline.set(Box::new(serve));
+            Ok(Self { owner: Arc::new(Owner { shared, thread: Mutex::new(None) }) })
+        }
+
+        /// Does one round without waiting, and says how many turns that were.
+        pub(crate) fn serve_once(&self) -> usize {
+            self.owner.shared.serve_once()
+        }
+    }
+
+    impl Shared {
+        fn serve_once(&self) -> usize {
+            let Some(reactor) = self.inline.get() else { return 0 };
+            let mut reactor = reactor.lock().unwrap_or_else(PoisonError::into_inner);
+            // One that was called does not wait.
+            self.bell.called.store(true, Ordering::SeqCst);
+            let turns = reactor.round().unwrap_or(0);
+            self.take_posts(&mut reactor);
+            turns
+        }
+
+        pub(super) fn take_posts_inline(&self) {
+            if let Some(reactor) = self.inline.get() {
+                self.take_posts(&mut reactor.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+        }
+
+        pub(super) fn prepare_inline(&self, participant: Box<dyn Participant>) -> Box<dyn Participant> {
+            if self.inline.get().is_some() { Box::new(Unclocked(participant)) } else { participant }
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The command line: two commands, a few flags, no dependency. Nothing here knows what the commands do.
+//! The command line: three commands, a few flags, no dependency. Nothing here knows what the commands do.
 
 /// Printed by `cargo xtask --help`.
 pub const USAGE: &str = "\
@@ -15,6 +15,10 @@ cargo xtask test [FILTER] [--skip-checks] [--nested]
       --skip-checks  only the KVM tests
       --nested       run all KVM tests in the nested host
 
+cargo xtask fuzz TARGET [--seconds N]
+    Run one of the targets in fuzz/fuzz_targets, guided by coverage if there is a C++ compiler, otherwise by chance.
+      --seconds N  for how long (1 to 604800, default 60)
+
 Environment:
     VMCELL_KERNEL  a guest kernel (bzImage or ELF) instead of the distribution's
     VMCELL_ROOTFS  a root file system (raw ext4 image) instead of the one made here; it is not modified
@@ -27,6 +31,7 @@ pub enum Command {
     Help,
     Run(RunOptions),
     Test(TestOptions),
+    Fuzz(FuzzOptions),
 }
 
 /// Flags of `cargo xtask run`.
@@ -45,6 +50,13 @@ pub struct TestOptions {
     pub nested: bool,
 }
 
+/// Flags of `cargo xtask fuzz`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FuzzOptions {
+    pub target: String,
+    pub seconds: u32,
+}
+
 /// Reads the arguments after the program's name.
 ///
 /// # Errors
@@ -52,7 +64,7 @@ pub struct TestOptions {
 pub fn parse(args: impl Iterator<Item = String>) -> Result<Command, String> {
     let args: Vec<String> = args.collect();
     let Some((command, rest)) = args.split_first() else {
-        return Err("no command given; allowed: run, test (cargo xtask --help tells more)".into());
+        return Err("no command given; allowed: run, test, fuzz (cargo xtask --help tells more)".into());
     };
     if args.iter().any(|arg| arg == "--help" || arg == "-h") || command == "help" {
         return Ok(Command::Help);
@@ -60,7 +72,8 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Command, String> {
     match command.as_str() {
         "run" => parse_run(rest).map(Command::Run),
         "test" => parse_test(rest).map(Command::Test),
-        other => Err(format!("unknown command `{other}`; allowed: run, test")),
+        "fuzz" => parse_fuzz(rest).map(Command::Fuzz),
+        other => Err(format!("unknown command `{other}`; allowed: run, test, fuzz")),
     }
 }
 
@@ -96,6 +109,23 @@ fn parse_test(args: &[String]) -> Result<TestOptions, String> {
     Ok(options)
 }
 
+fn parse_fuzz(args: &[String]) -> Result<FuzzOptions, String> {
+    let (mut target, mut seconds) = (None, 60);
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--seconds" => seconds = number("--seconds", args.next(), 1, 604_800)?,
+            flag if flag.starts_with('-') => {
+                return Err(format!("fuzz: unknown flag `{flag}`; allowed: one TARGET and --seconds N"));
+            }
+            name if target.is_none() => target = Some(name.into()),
+            second => return Err(format!("fuzz: a second target `{second}`; allowed: one")),
+        }
+    }
+    let target = target.ok_or("fuzz: no target given; allowed: one of those in fuzz/fuzz_targets")?;
+    Ok(FuzzOptions { target, seconds })
+}
+
 fn number(flag: &str, value: Option<&String>, min: u32, max: u32) -> Result<u32, String> {
     let value = value.ok_or_else(|| format!("{flag} needs a value, {min} to {max}"))?;
     match value.parse() {
@@ -126,8 +156,15 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_takes_one_target() {
+        let options = FuzzOptions { target: "queue".into(), seconds: 5 };
+        assert_eq!(parse_line("fuzz --seconds 5 queue"), Ok(Command::Fuzz(options)));
+        assert!(parse_line("fuzz a b").unwrap_err().contains("second target `b`"));
+    }
+
+    #[test]
     fn unknown_words_are_refused_with_what_is_allowed() {
-        for line in ["", "build", "run --tap", "test --fast"] {
+        for line in ["", "build", "run --tap", "test --fast", "fuzz", "fuzz a --fast"] {
             let error = parse_line(line).unwrap_err();
             assert!(error.contains("allowed: "), "{line}: {error}");
         }
