@@ -32,14 +32,16 @@ mod guest;
 mod interrupt;
 mod io;
 mod mmio;
+mod ranges;
 
 pub use conformance::Conformance;
-pub use disk::memory_disk;
+pub use disk::{DiskConformance, SimulatedDisk, SimulatedDiskHandle, memory_disk};
 pub use driver::{Buffer, DriverQueue};
 pub use guest::TinyGuest;
 pub use interrupt::RecordingInterrupt;
 pub use io::IoRig;
 pub use mmio::MmioDriver;
+pub use ranges::guest_ranges;
 
 use crate::memory::{GuestAddress, GuestMemory};
 
