@@ -15,6 +15,7 @@ use crate::config::{DiskConfig, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
 use crate::sys::open_disk;
+use crate::virtio::VirtioDevice;
 
 /// What the guest gets as a disk: a raw file, a block device, or a backend of your own.
 ///
@@ -144,6 +145,16 @@ impl Disk {
     /// A handle by which the disk can be changed while its VM runs.
     pub fn handle(&self) -> DiskHandle {
         DiskHandle { control: Arc::clone(&self.control), read_only: self.config.read_only }
+    }
+
+    /// Makes the device, for a machine of your own: what [`VmBuilder::disk`](crate::VmBuilder::disk) does in a whole one. The
+    /// file is locked for as long as it lives. On which thread it is served is said to the transport.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Disk`] if it cannot be written to, is in use by another VM, or became another file, or if the backend
+    /// is like no disk; [`ErrorKind::InvalidConfig`] for a serial number that is too long.
+    pub fn into_device(self) -> Result<Box<dyn VirtioDevice>> {
+        Ok(Box::new(self.build()?))
     }
 
     /// The thread that is to serve it.

@@ -10,6 +10,7 @@ use crate::config::{NicConfig, check_tap_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
 use crate::sys::{Tap, random_bytes};
+use crate::virtio::VirtioDevice;
 
 /// A network card on a TAP device of the host, or on a backend of your own.
 ///
@@ -93,6 +94,15 @@ impl Nic {
     pub fn io_thread(mut self, io_thread: IoThread) -> Self {
         self.io_thread = Some(io_thread);
         self
+    }
+
+    /// Makes the device, for a machine of your own: what [`VmBuilder::nic`](crate::VmBuilder::nic) does in a whole one. On which
+    /// thread it is served is said to the transport.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for an address that is not unicast or an MTU out of range.
+    pub fn into_device(self) -> Result<Box<dyn VirtioDevice>> {
+        Ok(Box::new(self.build()?))
     }
 
     /// The thread that is to serve it.

@@ -32,6 +32,7 @@ mod guest;
 mod interrupt;
 mod io;
 mod mmio;
+mod nic;
 mod ranges;
 
 pub use conformance::Conformance;
@@ -41,6 +42,7 @@ pub use guest::TinyGuest;
 pub use interrupt::RecordingInterrupt;
 pub use io::IoRig;
 pub use mmio::MmioDriver;
+pub use nic::{NicConformance, NicDriver, Wire};
 pub use ranges::guest_ranges;
 
 use crate::memory::{GuestAddress, GuestMemory};

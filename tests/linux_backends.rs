@@ -1,17 +1,21 @@
-//! Layers of a program's own under a disk, with Linux's driver and file systems above them.
+//! Backends of a program's own, those of the examples, with Linux's drivers and file systems above them.
 
+#[path = "../examples/loopback_nic/cable.rs"]
+mod cable;
 #[path = "../examples/encrypted_disk/cipher.rs"]
 mod cipher;
 mod support;
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use cable::cable;
 use cipher::{Encrypted, ToyCipher};
 use support::linux::{LinuxGuest, between, empty_disk, host, root_disk};
-use vmcell::Disk;
 use vmcell::block::FileBackend;
+use vmcell::{Disk, Nic};
 
 const LONG: Duration = Duration::from_secs(240);
 /// Stands in what the guest writes, every 64 bytes.
@@ -95,4 +99,47 @@ dd if=/dev/vdb bs=1M skip=16 count=4 iflag=direct 2>/dev/null | md5sum
     });
     assert!(text.contains("fio-was-happy") && text.contains("zeroed"), "{text}");
     assert!(text.contains("b5cfa9d6c8febd618f91ac2843d50a1c"), "4 MiB of zeros:\n{text}");
+}
+
+/// Gives the guest's only interface an address; the other guest is `.1` or `.2` in the same network.
+fn with_address(host: u8, script: &str) -> LinuxGuest {
+    let setup = format!(
+        "in_root ip link set lo up; in_root ip address add 10.78.1.{host}/24 dev eth0; in_root ip link set eth0 up\n{script}"
+    );
+    LinuxGuest::in_distribution(&setup).limit(LONG)
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn two_guests_ping_and_send_each_other_megabytes_through_a_cable_in_this_process() {
+    // The room of a switch's port: what TCP sends at once fits.
+    let (one, two) = cable(Duration::from_micros(500), 1024);
+    let dropped = [one.dropped(), two.dropped()];
+    let server = r#"
+mount -t tmpfs -o size=90% big /tmp
+echo listening
+nc -l -p 7000 > /tmp/data; echo got=$(md5sum < /tmp/data | cut -d' ' -f1)-end
+nc -l -p 7001 < /tmp/data; echo served
+"#;
+    let server = with_address(1, server).start(|builder| builder.disk(root_disk()).nic(Nic::backend(one)));
+    server.expect("listening");
+    let client = r#"
+mount -t tmpfs -o size=90% big /tmp
+in_root ping -c 3 -i 0.2 -W 5 10.78.1.1
+dd if=/dev/urandom of=/tmp/data bs=1M count=8 2>/dev/null
+echo sent=$(md5sum < /tmp/data | cut -d' ' -f1)-end
+in_root bash -c 'exec 3<>/dev/tcp/10.78.1.1/7000; cat >&3' < /tmp/data
+for n in 1 2 3 4 5 6 7 8 9; do
+  in_root bash -c 'exec 3<>/dev/tcp/10.78.1.1/7001; cat <&3' > /tmp/back && break; sleep 1
+done
+echo back=$(md5sum < /tmp/back | cut -d' ' -f1)-end
+"#;
+    let text = with_address(2, client).run(|builder| builder.disk(root_disk()).nic(Nic::backend(two)));
+    assert!(text.contains(" 0% packet loss"), "{text}");
+    let sum = between(&text, "sent=", "-end");
+    assert_eq!(between(&text, "back=", "-end"), sum, "{text}");
+    let text = server.finish();
+    assert_eq!(between(&text, "got=", "-end"), sum, "{text}");
+    let dropped = dropped.map(|dropped| dropped.load(Ordering::Relaxed));
+    assert!(dropped.iter().all(|frames| *frames < 100), "{dropped:?} frames were dropped");
 }
