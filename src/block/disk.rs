@@ -147,6 +147,16 @@ impl Disk {
         DiskHandle { changes: Arc::clone(&self.changes), read_only: self.config.read_only }
     }
 
+    /// Makes the device, for a machine of your own: what [`VmBuilder::disk`](crate::VmBuilder::disk) does in a whole one. The
+    /// file is locked for as long as it lives. On which thread it is served is said to the transport.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Disk`] if it cannot be written to, is in use by another VM, or became another file, or if the backend
+    /// is like no disk; [`ErrorKind::InvalidConfig`] for a serial number that is too long.
+    pub fn into_device(self) -> Result<Box<dyn VirtioDevice>> {
+        Ok(Box::new(self.build()?))
+    }
+
     /// The thread that is to serve it.
     pub(crate) fn placement(&self) -> Placement {
         match (&self.io_thread, &self.medium) {

@@ -114,28 +114,3 @@ impl Own {
         }
     }
 }
-
-/// Lends to one participant that is on no thread.
-#[cfg(any(test, feature = "test-util"))]
-pub(crate) struct Lender {
-    own: Own,
-    pool: BufferPool,
-}
-
-#[cfg(any(test, feature = "test-util"))]
-impl Lender {
-    pub(crate) fn new() -> crate::Result<Self> {
-        let bell = Arc::new(super::place::Bell::new()?);
-        Ok(Self { own: Own::new(Place::new(bell)), pool: BufferPool::new(8 << 20) })
-    }
-
-    pub(crate) fn lend(&mut self) -> Io<'_> {
-        Io { own: &mut self.own, pool: &self.pool, turn: Turn::begin() }
-    }
-
-    pub(crate) fn woken(&mut self) -> Vec<Event> {
-        let mut events = Vec::new();
-        self.own.collect_wakes(&mut events);
-        events
-    }
-}

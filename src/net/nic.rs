@@ -96,6 +96,15 @@ impl Nic {
         self
     }
 
+    /// Makes the device, for a machine of your own: what [`VmBuilder::nic`](crate::VmBuilder::nic) does in a whole one. On which
+    /// thread it is served is said to the transport.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for an address that is not unicast or an MTU out of range.
+    pub fn into_device(self) -> Result<Box<dyn VirtioDevice>> {
+        Ok(Box::new(self.build()?))
+    }
+
     /// The thread that is to serve it.
     pub(crate) fn placement(&self) -> Placement {
         match &self.io_thread {
