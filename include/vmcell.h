@@ -78,6 +78,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 /** The version of this header; vmcell_version() is that of the library. */
 #define VMCELL_VERSION "0.1.0"
@@ -195,6 +196,49 @@
  * Ordinary system calls, one request after another. The default.
  */
 #define VMCELL_ENGINE_SYNC 0
+
+/**
+ * Fill the parts with what lies on the disk from `at` on. Once the operation is completed with 0, each byte of them must
+ * have been written.
+ */
+#define VMCELL_DISK_READ 1
+
+/**
+ * Write the parts to the disk from `at` on.
+ */
+#define VMCELL_DISK_WRITE 2
+
+/**
+ * Make stable whatever was completed before this was submitted: it must survive a crash of the host.
+ */
+#define VMCELL_DISK_FLUSH 3
+
+/**
+ * The guest no longer needs `len` bytes from `at` on, whose content may be lost. This is a hint: a backend that has no use
+ * for it completes it with 0.
+ */
+#define VMCELL_DISK_DISCARD 4
+
+/**
+ * Make `len` bytes from `at` on read as zeroes. This is a promise, unlike VMCELL_DISK_DISCARD.
+ */
+#define VMCELL_DISK_WRITE_ZEROES 5
+
+/**
+ * A flag of VMCELL_DISK_WRITE and VMCELL_DISK_WRITE_ZEROES: it must be stable, as after a flush, when it is completed.
+ */
+#define VMCELL_DISK_STABLE 1
+
+/**
+ * A flag of VMCELL_DISK_WRITE_ZEROES: preferably by giving the storage of the range back.
+ */
+#define VMCELL_DISK_UNMAP 2
+
+/**
+ * What `submit` of a disk's backend and `send` of a network interface's return to say that there is no room now. It is far
+ * from -1, so that a function that just fails does not say it.
+ */
+#define VMCELL_FULL (-4096)
 
 /**
  * The length of a MAC address in bytes.
@@ -336,10 +380,24 @@ typedef struct vmcell_config vmcell_config;
 typedef struct vmcell_console vmcell_console;
 
 /**
- * A raw file or block device that a guest gets as a disk. Made by vmcell_disk_new or vmcell_disk_new_from_fd; taken by
- * vmcell_config_add_disk; freed by vmcell_disk_free.
+ * Changes a disk while its VM runs. Made by vmcell_disk_handle_new; freed by vmcell_disk_handle_free, before or after the
+ * disk or its VM.
+ */
+typedef struct vmcell_disk_handle vmcell_disk_handle;
+
+/**
+ * What a guest gets as a disk: a raw file, a block device, or a backend of the caller's own. Made by vmcell_disk_new,
+ * vmcell_disk_new_from_fd or vmcell_disk_new_backend; taken by vmcell_config_add_disk or vmcell_disk_handle_replace; freed by
+ * vmcell_disk_free.
  */
 typedef struct vmcell_disk vmcell_disk;
+
+/**
+ * The library's end of a disk backend: by it, any thread says that an operation is done. Made by
+ * vmcell_disk_new_backend, it belongs to the library and is never freed by the caller: it is gone when the backend's
+ * `destroy` has returned, and then each call with it fails with BAD_HANDLE and does no harm.
+ */
+typedef struct vmcell_disk_port vmcell_disk_port;
 
 /**
  * Why a call failed: a number, a message and the causes behind it. It never changes. Freed by vmcell_error_free.
@@ -366,18 +424,153 @@ typedef struct vmcell_nic vmcell_nic;
 typedef struct vmcell_vm vmcell_vm;
 
 /**
- * Receives the guest's output: `len` bytes, 1 to 4096, valid until it returns, and `user` as the caller gave it. The
- * I/O thread that serves the VM calls it, never two threads at once, and never after the release function. It must not
- * block, because the devices on that thread would wait for it, and must not unwind: no C++ exception, no longjmp. It
- * may call any function of this library for any VM, this one included, except vmcell_vm_pause and vmcell_vm_wait.
+ * An operation that a disk's backend is to carry out. It stays as it is, at the same address, until it is completed: a
+ * backend may keep the pointer, and pass it to a thread of its own.
+ *
+ * The range lies inside the capacity, in whole blocks; data is from one block to the largest transfer of the backend.
  */
-typedef void (*vmcell_console_output)(const uint8_t *bytes, size_t len, void *user);
+typedef struct {
+    /**
+     * The size of this structure, in bytes, in this version of the library.
+     */
+    size_t struct_size;
+    /**
+     * Names the operation to vmcell_disk_port_complete. No other operation of the process is likely to have the same tag,
+     * and none that is in flight on the same disk has it.
+     */
+    uint64_t tag;
+    /**
+     * What to do, one of VMCELL_DISK_READ to VMCELL_DISK_WRITE_ZEROES. A later version may have more: complete one that you
+     * do not know with EOPNOTSUPP.
+     */
+    int32_t kind;
+    /**
+     * A sum of VMCELL_DISK_STABLE and VMCELL_DISK_UNMAP, or 0.
+     */
+    uint32_t flags;
+    /**
+     * The first byte on the disk; 0 for a flush.
+     */
+    uint64_t at;
+    /**
+     * The number of bytes; 0 for a flush.
+     */
+    uint64_t len;
+    /**
+     * Where the data of a read or a write lies, as readv, writev and their relatives take it: `part_count` parts, in order,
+     * `len` bytes in all. NULL for other kinds.
+     *
+     * The parts lie in the guest's memory, mostly, and the guest may change their bytes at any time: copy what you check
+     * before you check it, and let nothing lie there that the guest must not see. They are valid until the operation is
+     * completed, and then must not be touched again.
+     */
+    const struct iovec *parts;
+    /**
+     * The number of parts: at most the `max_segments` of the backend.
+     */
+    size_t part_count;
+} vmcell_disk_operation;
 
 /**
  * Receives `user` when the library no longer needs it: once, after the last call with it, on any thread, often the one
  * that frees the VM.
  */
 typedef void (*vmcell_release)(void *user);
+
+/**
+ * The functions of a disk's backend. Set `struct_size` to sizeof(vmcell_disk_backend), and what the backend does not need to
+ * NULL. The table is copied.
+ *
+ * One I/O thread calls all of them but `destroy`, one call at a time: a thread of the disk's own, unless
+ * vmcell_disk_set_io_thread chooses one or vmcell_disk_set_never_blocks vouches for the backend. A call that takes long holds
+ * up whatever that thread serves, vmcell_vm_pause, and a reset by the guest, but neither other VMs nor vmcell_vm_stop.
+ *
+ * A function may call any function of this library, for any object, also its own port, and also vmcell_vm_stop for the very
+ * VM that it serves, but not vmcell_vm_pause, vmcell_vm_wait, vmcell_vm_free or vmcell_disk_handle_replace for that VM: they
+ * would wait for the call that they are made from, and fail, or return too early. No function may unwind: no C++ exception,
+ * no longjmp.
+ */
+typedef struct {
+    /**
+     * The size of this structure, in bytes. A later version may have more members: they count as NULL in a table that ends
+     * before them. A table that is longer than this version knows is refused unless the rest is NULL.
+     */
+    size_t struct_size;
+    /**
+     * Passed to each function.
+     */
+    void *user;
+    /**
+     * Begins with an operation, and returns 0: vmcell_disk_port_complete says later, or within this very call, that it is
+     * done. Or returns VMCELL_FULL, and does not keep it: it is offered again, under another tag, after the next completion or
+     * vmcell_disk_port_retry. Or returns an errno, 1 to 4095, and does not keep it: the operation has failed. Any other number
+     * counts as EIO. Whatever it returns, an operation that was completed is completed.
+     *
+     * Must not be NULL.
+     */
+    int32_t (*submit)(void *user, vmcell_disk_port *port, const vmcell_disk_operation *operation);
+    /**
+     * The end of a batch: what `submit` only collected is to be begun with now. May be NULL.
+     */
+    void (*commit)(void *user);
+    /**
+     * The guest's driver has gone, and waits until all operations in flight are completed: fail what has not begun, hurry the
+     * rest. May be NULL.
+     */
+    void (*cancel)(void *user);
+    /**
+     * vmcell_disk_handle_refresh was called: look at the size of what the disk lies on again, and call
+     * vmcell_disk_port_set_capacity if it has changed. May be NULL.
+     */
+    void (*refresh)(void *user);
+    /**
+     * The disk is gone, with its VM or before it got one, or another one has taken its place: the last call, made once, on any
+     * thread, often the one that frees the VM. It may block: it stops the backend's threads and waits for them. Operations in
+     * flight may be completed until it returns, but need not be: what is left then is taken back, so nothing may touch an
+     * operation or its parts any more. May be NULL.
+     */
+    vmcell_release destroy;
+} vmcell_disk_backend;
+
+/**
+ * What a disk on a backend is like. Set `struct_size` to sizeof(vmcell_disk_info), and what has no need of another value to
+ * 0, which stands for the default.
+ */
+typedef struct {
+    /**
+     * The size of this structure, in bytes.
+     */
+    size_t struct_size;
+    /**
+     * The disk's size in bytes: a multiple of the block size, above 0. There is no default. It may change later, by
+     * vmcell_disk_port_set_capacity; the other members never do.
+     */
+    uint64_t capacity;
+    /**
+     * The most bytes of a read or a write: a multiple of the block size. The default is 262144.
+     */
+    uint64_t max_transfer;
+    /**
+     * The most bytes of a discard or of zeroes: a multiple of the block size. The default is 67108864.
+     */
+    uint64_t max_range;
+    /**
+     * What operations are aligned to, in bytes: a power of two from 512 to 4096. The default is 512.
+     */
+    uint32_t block_size;
+    /**
+     * The most parts of a read or a write: 512, which is the default, or more. Linux takes 1024 at once (IOV_MAX).
+     */
+    uint32_t max_segments;
+} vmcell_disk_info;
+
+/**
+ * Receives the guest's output: `len` bytes, 1 to 4096, valid until it returns, and `user` as the caller gave it. The
+ * I/O thread that serves the VM calls it, never two threads at once, and never after the release function. It must not
+ * block, because the devices on that thread would wait for it, and must not unwind: no C++ exception, no longjmp. It
+ * may call any function of this library for any VM, this one included, except vmcell_vm_pause and vmcell_vm_wait.
+ */
+typedef void (*vmcell_console_output)(const uint8_t *bytes, size_t len, void *user);
 
 #ifdef __cplusplus
 extern "C" {
@@ -499,11 +692,100 @@ int32_t vmcell_disk_set_engine(vmcell_disk *disk, int32_t engine, vmcell_error *
 int32_t vmcell_disk_set_io_thread(vmcell_disk *disk, const vmcell_io_thread *io_thread, vmcell_error **error);
 
 /**
- * Frees a disk that no VM got, and closes its file. NULL is fine.
+ * Vouches that the functions of the disk's backend never block, so that the VM's own I/O thread may call them, rather than a
+ * thread of the disk's own. Means nothing to a disk on a file, which never blocks its thread, nor if
+ * vmcell_disk_set_io_thread chooses a thread. Never blocks.
+ */
+int32_t vmcell_disk_set_never_blocks(vmcell_disk *disk,
+                                     vmcell_error **error);
+
+/**
+ * Frees a disk that no VM got, and closes its file, or destroys its backend, for which it waits. NULL is fine.
  *
  * Errors: BAD_HANDLE, also if it was handed over to a configuration.
  */
 int32_t vmcell_disk_free(vmcell_disk *disk);
+
+/**
+ * Says that an operation is done: `status` is 0, or an errno (1 to 4095; any other number counts as EIO). The guest is only
+ * told whether it failed. Once per operation, in any order, from any thread, even before `submit` has returned. From then on
+ * neither the operation nor its parts may be touched. Never blocks.
+ *
+ * Errors: BAD_VALUE if no operation with this tag is in flight: it was completed before, or was refused by `submit`. Nothing
+ * happens then.
+ */
+int32_t vmcell_disk_port_complete(vmcell_disk_port *port,
+                                  uint64_t tag,
+                                  int32_t status,
+                                  vmcell_error **error);
+
+/**
+ * Says that there is room again: an operation that `submit` refused with VMCELL_FULL is offered again, on the disk's I/O
+ * thread. A completion says the same, so only a backend that was full with nothing in flight needs this call. Never blocks.
+ */
+int32_t vmcell_disk_port_retry(vmcell_disk_port *port,
+                               vmcell_error **error);
+
+/**
+ * Says that the disk has another size now, in bytes: a multiple of its block size, above 0. The guest's driver is told soon.
+ * Operations that were submitted before may lie behind the new end. Never blocks.
+ *
+ * Errors: BAD_VALUE.
+ */
+int32_t vmcell_disk_port_set_capacity(vmcell_disk_port *port,
+                                      uint64_t capacity,
+                                      vmcell_error **error);
+
+/**
+ * Makes a disk on a backend of the caller's own. `port` receives the library's end of it, and may be NULL, as `submit` gets
+ * it too. `info` is copied.
+ *
+ * The table's `user` is taken: `destroy` is called for it when the disk is gone, and also if this call fails, unless it fails
+ * because `table` is NULL or has a `struct_size` that is refused. Never blocks, but for `destroy`.
+ *
+ * Errors: NULL_ARGUMENT also if `submit` is NULL; BAD_VALUE for a `struct_size`; DISK if `info` is like no disk.
+ */
+int32_t vmcell_disk_new_backend(const vmcell_disk_backend *table,
+                                const vmcell_disk_info *info,
+                                vmcell_disk **disk,
+                                vmcell_disk_port **port,
+                                vmcell_error **error);
+
+/**
+ * Makes a handle to a disk that is not handed over yet, and is read-only already if it will be. `disk` is borrowed. Never
+ * blocks.
+ */
+int32_t vmcell_disk_handle_new(const vmcell_disk *disk,
+                               vmcell_disk_handle **handle,
+                               vmcell_error **error);
+
+/**
+ * Says that the size of the disk's file or block device may have changed; a backend is asked by its `refresh`. The disk looks
+ * at it soon, and tells the guest's driver if so. Does nothing once the VM has ended. Never blocks.
+ */
+int32_t vmcell_disk_handle_refresh(vmcell_disk_handle *handle,
+                                   vmcell_error **error);
+
+/**
+ * Exchanges what the disk lies on for that of another disk, whose other settings mean nothing. Requests in flight end on the
+ * old one first; what the guest has not flushed may or may not be on it. The old one is closed, or destroyed, before this
+ * returns. Blocks until the exchange is made, for at most `limit_ms` milliseconds. `disk` is taken, even if this call fails.
+ *
+ * Errors: TIMEOUT if requests were still in flight, or no VM was there, at the limit; INVALID_STATE if the VM has ended;
+ * INVALID_CONFIG if only one of the two is read-only; DISK as from vmcell_vm_new. Nothing was exchanged then. After TIMEOUT,
+ * the new one is closed, or destroyed, by the old one's I/O thread when it comes to it.
+ */
+int32_t vmcell_disk_handle_replace(vmcell_disk_handle *handle,
+                                   vmcell_disk *disk,
+                                   uint32_t limit_ms,
+                                   vmcell_error **error);
+
+/**
+ * Frees a handle. The disk stays as it is. NULL is fine. Never blocks.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_disk_handle_free(vmcell_disk_handle *handle);
 
 /**
  * Attaches to an existing TAP device by its name, 1 to 15 bytes. Nothing else can attach to it while the interface, or

@@ -101,7 +101,7 @@ impl DiskInfo {
     }
 
     /// Refuses what no disk can be like.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let refused = |what: &str, found: u64, allowed: &str| {
             Err(Error::new(ErrorKind::Disk, format!("a disk backend has {what} {found}, allowed is {allowed}")))
         };

@@ -4,7 +4,8 @@ use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 
 use super::super::{
-    config::*, console::*, disk::*, error::*, failure::*, io_thread::*, library::*, nic::*, report::*, vm::*,
+    config::*, console::*, disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, io_thread::*,
+    library::*, nic::*, report::*, vm::*,
 };
 use super::panic_in_next_call;
 
@@ -41,10 +42,18 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_console_new_file(null(), null_mut()),
         vmcell_console_new_none(null_mut()),
         vmcell_console_new_stdio(null_mut()),
+        vmcell_disk_handle_new(null(), null_mut()),
+        vmcell_disk_handle_refresh(null_mut()),
+        vmcell_disk_handle_replace(null_mut(), null_mut(), 0),
         vmcell_disk_new(null(), null_mut()),
+        vmcell_disk_new_backend(null(), null(), null_mut(), null_mut()),
         vmcell_disk_new_from_fd(-1, null_mut()),
+        vmcell_disk_port_complete(null_mut(), 0, 0),
+        vmcell_disk_port_retry(null_mut()),
+        vmcell_disk_port_set_capacity(null_mut(), 0),
         vmcell_disk_set_engine(null_mut(), 0),
         vmcell_disk_set_io_thread(null_mut(), null()),
+        vmcell_disk_set_never_blocks(null_mut()),
         vmcell_disk_set_read_only(null_mut(), 0),
         vmcell_disk_set_serial(null_mut(), null()),
         vmcell_io_thread_new(null(), null_mut()),
@@ -80,6 +89,7 @@ fn silent() -> Vec<(&'static str, bool)> {
         ("vmcell_config_free", after_panic(|| vmcell_config_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_console_free", after_panic(|| vmcell_console_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_disk_free", after_panic(|| vmcell_disk_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_disk_handle_free", after_panic(|| vmcell_disk_handle_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_error_cause", after_panic(|| vmcell_error_cause(null(), 0)).is_null()),
         ("vmcell_error_cause_count", after_panic(|| vmcell_error_cause_count(null())) == 0),
         ("vmcell_error_chain", !after_panic(|| vmcell_error_chain(null())).is_null()),
