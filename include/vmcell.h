@@ -58,9 +58,21 @@
  *   - A function blocks only if its documentation says so. A VM may be stopped or freed while other threads wait for
  *     it.
  *   - The library's threads (one per vCPU, one or more for I/O) block every signal and run none of the caller's code
- *     except the functions given to vmcell_console_new_callback. A vCPU's thread lets one signal through, only while it is
+ *     except the functions given to vmcell_console_new_callback and those in the tables of backends. A vCPU's thread lets one signal through, only while it is
  *     in the guest: it makes the thread leave. It is never delivered; vmcell_config_set_kick_signal chooses it.
  *   - The library installs no handler, changes no signal's disposition, and gives errno no meaning.
+ *
+ * BACKENDS
+ *   - A disk or a network interface can lie on functions of the caller's own: a table of them (vmcell_disk_backend,
+ *     vmcell_nic_backend) is given to vmcell_disk_new_backend or vmcell_nic_new_backend. The table says which thread calls
+ *     each function, and what that may do. Two functions of one table never run at once, and `destroy` comes once, last.
+ *   - Each structure that the caller fills in begins with its size, so that a later version can add members. Clear it, then
+ *     set `struct_size` to its sizeof: `vmcell_disk_backend table = {.struct_size = sizeof table, ...};` does both.
+ *   - A port is the library's end of a backend, by which any thread completes operations or delivers frames. It belongs to
+ *     the library. A call with a port whose backend was destroyed fails (BAD_HANDLE), so threads need not know when a VM
+ *     is freed.
+ *   - What a backend does wrong through its port is refused, and at worst its own disk or interface fails. The library
+ *     cannot notice a function that touches memory that is not its own, such as the data of a completed operation.
  *
  * PANICS
  *   - If the library notices a bug in itself, the call returns VMCELL_ERROR_PANIC, after the Rust runtime has written a
@@ -193,6 +205,12 @@
 #define VMCELL_ERROR_PANIC 105
 
 /**
+ * What `submit` of a disk's backend and `send` of a network interface's return to say that there is no room now. It is far
+ * from -1, so that a function that just fails does not say it.
+ */
+#define VMCELL_FULL (-4096)
+
+/**
  * Ordinary system calls, one request after another. The default.
  */
 #define VMCELL_ENGINE_SYNC 0
@@ -235,15 +253,35 @@
 #define VMCELL_DISK_UNMAP 2
 
 /**
- * What `submit` of a disk's backend and `send` of a network interface's return to say that there is no room now. It is far
- * from -1, so that a function that just fails does not say it.
- */
-#define VMCELL_FULL (-4096)
-
-/**
  * The length of a MAC address in bytes.
  */
 #define VMCELL_MAC_BYTES 6
+
+/**
+ * The length in bytes of the header that belongs to each frame, `struct virtio_net_hdr_v1` of Linux's
+ * `<linux/virtio_net.h>`: it says what the sender has left to the receiver.
+ */
+#define VMCELL_NIC_HEADER_BYTES 12
+
+/**
+ * Checksums of TCP and UDP.
+ */
+#define VMCELL_OFFLOAD_CHECKSUM 1
+
+/**
+ * Cutting TCP over IPv4 into segments. Needs VMCELL_OFFLOAD_CHECKSUM.
+ */
+#define VMCELL_OFFLOAD_TSO4 2
+
+/**
+ * Cutting TCP over IPv6 into segments. Needs VMCELL_OFFLOAD_CHECKSUM.
+ */
+#define VMCELL_OFFLOAD_TSO6 4
+
+/**
+ * Cutting segments with congestion notification. Needs VMCELL_OFFLOAD_TSO4 or VMCELL_OFFLOAD_TSO6.
+ */
+#define VMCELL_OFFLOAD_ECN 8
 
 /**
  * Private anonymous memory. The default.
@@ -412,10 +450,23 @@ typedef struct vmcell_error vmcell_error;
 typedef struct vmcell_io_thread vmcell_io_thread;
 
 /**
- * A network interface on a TAP device. Made by vmcell_nic_new or vmcell_nic_new_from_fd; taken by vmcell_config_add_nic;
- * freed by vmcell_nic_free.
+ * Changes a network interface while its VM runs. Made by vmcell_nic_handle_new; freed by vmcell_nic_handle_free, before or
+ * after the interface or its VM.
+ */
+typedef struct vmcell_nic_handle vmcell_nic_handle;
+
+/**
+ * A network interface on a TAP device, or on a backend of the caller's own. Made by vmcell_nic_new, vmcell_nic_new_from_fd or
+ * vmcell_nic_new_backend; taken by vmcell_config_add_nic; freed by vmcell_nic_free.
  */
 typedef struct vmcell_nic vmcell_nic;
+
+/**
+ * The library's end of a network backend: by it, any thread delivers frames to the guest. Made by vmcell_nic_new_backend, it
+ * belongs to the library and is never freed by the caller: it is gone when the backend's `destroy` has returned, and then
+ * each call with it fails with BAD_HANDLE and does no harm.
+ */
+typedef struct vmcell_nic_port vmcell_nic_port;
 
 /**
  * A virtual machine, run by threads of its own: one per vCPU and one for I/O. Made by vmcell_vm_new; freed by
@@ -563,6 +614,98 @@ typedef struct {
      */
     uint32_t max_segments;
 } vmcell_disk_info;
+
+/**
+ * A frame that the guest sends, valid until `send` returns.
+ */
+typedef struct {
+    /**
+     * The size of this structure, in bytes, in this version of the library.
+     */
+    size_t struct_size;
+    /**
+     * VMCELL_NIC_HEADER_BYTES bytes that say what the guest has left undone: no more than the backend offers, and nothing that
+     * lies outside the frame. They are a copy, which the guest cannot change.
+     */
+    const uint8_t *header;
+    /**
+     * The frame's length in bytes without the header, 14 to 65553. It begins with the Ethernet address that it is for.
+     */
+    size_t len;
+    /**
+     * Where the frame lies, as writev and its relatives take it: `part_count` parts, in order, `len` bytes in all. They lie in
+     * the guest's memory, and the guest may change their bytes at any time: copy what you check before you check it.
+     */
+    const struct iovec *parts;
+    /**
+     * The number of parts.
+     */
+    size_t part_count;
+} vmcell_nic_frame;
+
+/**
+ * The functions of an interface's backend. Set `struct_size` to sizeof(vmcell_nic_backend), and what the backend does not
+ * need to NULL. The table is copied.
+ *
+ * One I/O thread calls all of them but `destroy`, one call at a time: a thread of the interface's own, unless
+ * vmcell_nic_set_io_thread chooses one or vmcell_nic_set_never_blocks vouches for the backend. A call that takes long holds up
+ * whatever that thread serves, vmcell_vm_pause, and a reset by the guest, but neither other VMs nor vmcell_vm_stop.
+ *
+ * A function may call any function of this library, for any object, also its own port and those of other VMs, and also
+ * vmcell_vm_stop for the very VM that it serves, but not vmcell_vm_pause, vmcell_vm_wait or vmcell_vm_free for that VM: they
+ * would wait for the call that they are made from, and fail, or return too early. No function may unwind: no C++ exception,
+ * no longjmp.
+ */
+typedef struct {
+    /**
+     * The size of this structure, in bytes. A later version may have more members: they count as NULL in a table that ends
+     * before them. A table that is longer than this version knows is refused unless the rest is NULL.
+     */
+    size_t struct_size;
+    /**
+     * Passed to each function.
+     */
+    void *user;
+    /**
+     * Takes a frame of the guest, and returns 0; it copies what it needs, as the frame is only valid until it returns. Or
+     * returns VMCELL_FULL: the same frame is offered again after vmcell_nic_port_retry, or earlier, and the guest's other
+     * frames wait. After any other number, such as an errno, the frame is dropped and counted.
+     *
+     * Must not be NULL.
+     */
+    int32_t (*send)(void *user, vmcell_nic_port *port, const vmcell_nic_frame *frame);
+    /**
+     * The guest's driver is ready, and copes with frames that leave these things undone, a sum of VMCELL_OFFLOAD_*. Called
+     * again if another driver takes over. Returns 0; after any other number the driver is told that the device does not work.
+     * May be NULL: a frame that leaves more undone is dropped in any case.
+     */
+    int32_t (*negotiate)(void *user, uint32_t offloads);
+    /**
+     * The interface is gone, with its VM or before it got one: the last call, made once, on any thread, often the one that
+     * frees the VM. It may block: it stops the backend's threads and waits for them. May be NULL.
+     */
+    vmcell_release destroy;
+} vmcell_nic_backend;
+
+/**
+ * What the link of an interface on a backend is like. Set `struct_size` to sizeof(vmcell_nic_info), and what has no need of
+ * another value to 0, which stands for the default.
+ */
+typedef struct {
+    /**
+     * The size of this structure, in bytes.
+     */
+    size_t struct_size;
+    /**
+     * What the backend does for the guest in the frames that the guest sends, as a sum of VMCELL_OFFLOAD_*. The default is
+     * nothing: each frame has its checksums, and is no longer than the MTU. What needs another one is left out without it.
+     */
+    uint32_t offloads;
+    /**
+     * Whether the link is down at first: 0 for no, the default, anything else for yes.
+     */
+    int32_t link_down;
+} vmcell_nic_info;
 
 /**
  * Receives the guest's output: `len` bytes, 1 to 4096, valid until it returns, and `user` as the caller gave it. The
@@ -813,8 +956,8 @@ int32_t vmcell_nic_set_mac(vmcell_nic *nic, const uint8_t *mac, vmcell_error **e
 
 /**
  * Sets the largest packet, without its Ethernet header, that the guest is told to send: 68 to 65535 bytes. The TAP
- * device must be able to take it. By default the guest is told nothing, and then guests use 1500. Smaller values are
- * refused when the VM is made. Never blocks.
+ * device, or the backend, must be able to take it. By default the guest is told nothing, and then guests use 1500.
+ * Smaller values are refused when the VM is made. Never blocks.
  */
 int32_t vmcell_nic_set_mtu(vmcell_nic *nic, uint16_t mtu, vmcell_error **error);
 
@@ -825,11 +968,99 @@ int32_t vmcell_nic_set_mtu(vmcell_nic *nic, uint16_t mtu, vmcell_error **error);
 int32_t vmcell_nic_set_io_thread(vmcell_nic *nic, const vmcell_io_thread *io_thread, vmcell_error **error);
 
 /**
- * Frees an interface that no VM got, and lets go of its TAP device. NULL is fine.
+ * Vouches that the functions of the interface's backend never block, as vmcell_disk_set_never_blocks does for a disk's. Never
+ * blocks.
+ */
+int32_t vmcell_nic_set_never_blocks(vmcell_nic *nic,
+                                    vmcell_error **error);
+
+/**
+ * Frees an interface that no VM got, and lets go of its TAP device, or destroys its backend, for which it waits. NULL is
+ * fine.
  *
  * Errors: BAD_HANDLE, also if it was handed over to a configuration.
  */
 int32_t vmcell_nic_free(vmcell_nic *nic);
+
+/**
+ * Delivers a frame to the guest: `len` bytes, 14 to 65553, beginning with the Ethernet address that it is for, and its
+ * header of VMCELL_NIC_HEADER_BYTES bytes, or NULL if nothing is left undone. Both are copied to a queue of at most 1024 frames
+ * and 1 MiB, from which the interface's I/O thread moves them to the guest, as far as the guest has buffers and the link is
+ * up. A frame that has no room there is dropped and counted, as is one that is too long for the guest's buffers or leaves
+ * undone what the guest does not cope with: see vmcell_nic_port_dropped. Never blocks.
+ *
+ * Errors: BAD_VALUE for a length out of range, or a header that contradicts itself or leads outside the frame.
+ */
+int32_t vmcell_nic_port_deliver(vmcell_nic_port *port,
+                                const uint8_t *header,
+                                const uint8_t *frame,
+                                size_t len,
+                                vmcell_error **error);
+
+/**
+ * Says that there is room again: the frame that `send` refused with VMCELL_FULL is offered again, on the interface's I/O
+ * thread. Never blocks.
+ */
+int32_t vmcell_nic_port_retry(vmcell_nic_port *port,
+                              vmcell_error **error);
+
+/**
+ * Says that the backend's link is up, or down if `up` is 0. The guest is told soon. The guest's link is up if both this and
+ * vmcell_nic_handle_set_link say so; while it is down, what the guest sends is dropped, and frames for it wait. Never blocks.
+ */
+int32_t vmcell_nic_port_set_link(vmcell_nic_port *port,
+                                 int32_t up,
+                                 vmcell_error **error);
+
+/**
+ * Writes how many frames were dropped so far: those delivered that the guest did not get, to `to_guest`, and those of the
+ * guest that `send` did not take, to `from_guest`. Either may be NULL. Never blocks.
+ */
+int32_t vmcell_nic_port_dropped(vmcell_nic_port *port,
+                                uint64_t *to_guest,
+                                uint64_t *from_guest,
+                                vmcell_error **error);
+
+/**
+ * Makes a network interface on a backend of the caller's own. `port` receives the library's end of it, and may be NULL, as
+ * `send` gets it too. `info` is copied; NULL stands for the defaults.
+ *
+ * The table's `user` is taken: `destroy` is called for it when the interface is gone, and also if this call fails, unless it
+ * fails because `table` is NULL or has a `struct_size` that is refused. Never blocks, but for `destroy`.
+ *
+ * Errors: NULL_ARGUMENT also if `send` is NULL; BAD_VALUE for a `struct_size` or `offloads`.
+ */
+int32_t vmcell_nic_new_backend(const vmcell_nic_backend *table,
+                               const vmcell_nic_info *info,
+                               vmcell_nic **nic,
+                               vmcell_nic_port **port,
+                               vmcell_error **error);
+
+/**
+ * Makes a handle to an interface that is not handed over yet. `nic` is borrowed. Never blocks.
+ */
+int32_t vmcell_nic_handle_new(const vmcell_nic *nic, vmcell_nic_handle **handle, vmcell_error **error);
+
+/**
+ * Connects the link, or cuts it if `up` is 0; it is connected at first. While it is down, what the guest sends is dropped, and
+ * it gets no frames. Does nothing once the VM has ended. Never blocks.
+ */
+int32_t vmcell_nic_handle_set_link(vmcell_nic_handle *handle,
+                                   int32_t up,
+                                   vmcell_error **error);
+
+/**
+ * Asks the guest to announce itself to its neighbours, as after a move to another host. A guest whose driver knows no
+ * announcements does nothing. Never blocks.
+ */
+int32_t vmcell_nic_handle_announce(vmcell_nic_handle *handle, vmcell_error **error);
+
+/**
+ * Frees a handle. The interface stays as it is. NULL is fine. Never blocks.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_nic_handle_free(vmcell_nic_handle *handle);
 
 /**
  * No console: output is discarded. This is a configuration's default. Never blocks.

@@ -6,12 +6,12 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 19] = [
     "library",
     "failure",
     "report",
     "error",
-    "user",
+    "caller",
     "io_thread",
     "disk",
     "disk_operation",
@@ -19,6 +19,10 @@ const SOURCES: [&str; 15] = [
     "disk_backend",
     "disk_handle",
     "nic",
+    "nic_frame",
+    "nic_port",
+    "nic_backend",
+    "nic_handle",
     "console",
     "config",
     "vm",

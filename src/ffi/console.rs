@@ -2,13 +2,13 @@
 
 use std::ffi::{c_char, c_void};
 
+use super::caller::{ReleaseUser, User};
 use super::convert::{Out, read_path, take_fd};
 use super::failure::{Failure, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_NULL_ARGUMENT};
 use super::guard::{free, guard};
 use super::objects::Object;
 use super::report::{ErrorObject, Report};
 use super::slot::{Described, Slot};
-use super::user::{ReleaseUser, User};
 use crate::console::Console;
 
 /// The host's end of the serial console. vmcell_vm_write_console types into it, whatever it is connected to. Made by

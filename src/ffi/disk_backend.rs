@@ -5,6 +5,7 @@ use std::ffi::c_void;
 use std::mem::offset_of;
 use std::sync::Arc;
 
+use super::caller::{ReleaseUser, User, VMCELL_FULL};
 use super::convert::{Out, read_structure};
 use super::disk::DiskObject;
 use super::disk_operation::{Described, DiskOperation, Finished};
@@ -13,14 +14,9 @@ use super::failure::{Failure, VMCELL_ERROR_NULL_ARGUMENT};
 use super::guard::guard;
 use super::objects::Registered;
 use super::report::{ErrorObject, Report};
-use super::user::{ReleaseUser, User};
 use crate::block::{Disk, DiskBackend, DiskInfo, Done, Operation, Tag};
 use crate::error::Result;
 use crate::event::{Event, Io, Token};
-
-/// What `submit` of a disk's backend and `send` of a network interface's return to say that there is no room now. It is far
-/// from -1, so that a function that just fails does not say it.
-pub const VMCELL_FULL: i32 = -4096;
 
 /// Descriptions that are kept to be used again.
 const SPARE: usize = 64;
@@ -152,7 +148,7 @@ impl DiskBackend for TableBackend {
     fn attach(&mut self, io: &mut Io) -> Result<()> {
         let token = io.token();
         self.token = Some(token);
-        self.port.flights.set_waker(io.waker(token));
+        self.port.flights.wake.set(io.waker(token));
         // Whoever changed it before this found nobody to wake.
         self.look_at_capacity(io);
         Ok(())

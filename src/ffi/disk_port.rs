@@ -10,8 +10,8 @@ use super::failure::{Failure, FfiResult, VMCELL_ERROR_BAD_VALUE};
 use super::guard::guard;
 use super::objects::{self, Object};
 use super::report::{ErrorObject, Report};
+use super::wake::Wake;
 use crate::block::{DiskInfo, Done, Operation, Slab, Tag};
-use crate::event::Waker;
 
 /// Operations in flight at the most.
 const ROOM: usize = 256;
@@ -37,7 +37,7 @@ impl DiskPort {
 /// it takes to move an operation from one list to another.
 pub(super) struct Flights {
     state: Mutex<State>,
-    waker: Mutex<Option<Waker>>,
+    pub(super) wake: Wake,
     block_size: u64,
     capacity: AtomicU64,
     capacity_changed: AtomicBool,
@@ -58,7 +58,7 @@ impl Flights {
         let salt = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Arc::new(Self {
             state: Mutex::new(State { in_flight: Slab::new(ROOM), finished: VecDeque::new() }),
-            waker: Mutex::default(),
+            wake: Wake::default(),
             block_size: info.block_size.into(),
             capacity: AtomicU64::new(info.capacity),
             capacity_changed: AtomicBool::new(false),
@@ -104,7 +104,7 @@ impl Flights {
         };
         state.finished.push_back(Finished { done: Done::new(tag, operation, result_of(status)), described });
         drop(state);
-        self.wake();
+        self.wake.wake();
         true
     }
 
@@ -138,19 +138,8 @@ impl Flights {
         }
         self.capacity.store(capacity, Ordering::SeqCst);
         self.capacity_changed.store(true, Ordering::SeqCst);
-        self.wake();
+        self.wake.wake();
         Ok(())
-    }
-
-    pub(super) fn set_waker(&self, waker: Waker) {
-        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
-    }
-
-    /// Gives the disk a turn. Before it is attached that does nothing.
-    fn wake(&self) {
-        if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
-            waker.wake();
-        }
     }
 
     fn own_tag(&self, tag: u64) -> Tag {
@@ -198,7 +187,7 @@ pub unsafe extern "C" fn vmcell_disk_port_retry(port: *mut DiskPort, error: *mut
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
     guard(report, || {
-        objects::get(port)?.0.wake();
+        objects::get(port)?.0.wake.wake();
         Ok(())
     })
 }

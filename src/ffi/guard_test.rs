@@ -5,7 +5,7 @@ use std::ptr::{null, null_mut};
 
 use super::super::{
     config::*, console::*, disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, io_thread::*,
-    library::*, nic::*, report::*, vm::*,
+    library::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*,
 };
 use super::panic_in_next_call;
 
@@ -57,11 +57,20 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_disk_set_read_only(null_mut(), 0),
         vmcell_disk_set_serial(null_mut(), null()),
         vmcell_io_thread_new(null(), null_mut()),
+        vmcell_nic_handle_announce(null_mut()),
+        vmcell_nic_handle_new(null(), null_mut()),
+        vmcell_nic_handle_set_link(null_mut(), 0),
         vmcell_nic_new(null(), null_mut()),
+        vmcell_nic_new_backend(null(), null(), null_mut(), null_mut()),
         vmcell_nic_new_from_fd(-1, null_mut()),
+        vmcell_nic_port_deliver(null_mut(), null(), null(), 0),
+        vmcell_nic_port_dropped(null_mut(), null_mut(), null_mut()),
+        vmcell_nic_port_retry(null_mut()),
+        vmcell_nic_port_set_link(null_mut(), 0),
         vmcell_nic_set_io_thread(null_mut(), null()),
         vmcell_nic_set_mac(null_mut(), null()),
         vmcell_nic_set_mtu(null_mut(), 0),
+        vmcell_nic_set_never_blocks(null_mut()),
         vmcell_vm_console_dropped(null(), null_mut()),
         vmcell_vm_ended_fd(null(), null_mut()),
         vmcell_vm_exit_error(null(), null_mut()),
@@ -100,6 +109,7 @@ fn silent() -> Vec<(&'static str, bool)> {
         ("vmcell_has_feature", has_feature == 0),
         ("vmcell_io_thread_free", after_panic(|| vmcell_io_thread_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_nic_free", after_panic(|| vmcell_nic_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_nic_handle_free", after_panic(|| vmcell_nic_handle_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_vm_free", after_panic(|| vmcell_vm_free(null_mut())) == VMCELL_ERROR_PANIC),
     ]
 }

@@ -9,6 +9,7 @@
 #![allow(unsafe_code, reason = "reads and writes what C callers point to")]
 #![allow(clippy::missing_safety_doc, reason = "the header states once, for all functions, what callers must respect")]
 
+mod caller;
 mod config;
 mod console;
 mod convert;
@@ -23,8 +24,12 @@ mod guard;
 mod io_thread;
 mod library;
 mod nic;
+mod nic_backend;
+mod nic_frame;
+mod nic_handle;
+mod nic_port;
 mod objects;
 mod report;
 mod slot;
-mod user;
 mod vm;
+mod wake;

@@ -1,6 +1,11 @@
-//! A caller's own pointer, which comes back with each call of a function of the caller's.
+//! What functions of the caller's have in common: the caller's own pointer, which comes back with each call, and a number
+//! that they return.
 
 use std::ffi::c_void;
+
+/// What `submit` of a disk's backend and `send` of a network interface's return to say that there is no room now. It is far
+/// from -1, so that a function that just fails does not say it.
+pub const VMCELL_FULL: i32 = -4096;
 
 /// Receives `user` when the library no longer needs it: once, after the last call with it, on any thread, often the one
 /// that frees the VM.
