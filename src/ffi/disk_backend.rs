@@ -61,7 +61,8 @@ pub struct DiskTable {
     /// Begins with an operation, and returns 0: vmcell_disk_port_complete says later, or within this very call, that it is
     /// done. Or returns VMCELL_FULL, and does not keep it: it is offered again, under another tag, after the next completion or
     /// vmcell_disk_port_retry. Or returns an errno, 1 to 4095, and does not keep it: the operation has failed. Any other number
-    /// counts as EIO. Whatever it returns, an operation that was completed is completed.
+    /// counts as EIO. Whatever it returns, an operation that was completed is completed. At most VMCELL_DISK_MAX_OPERATIONS are in
+    /// flight at once.
     ///
     /// Must not be NULL.
     pub submit:

@@ -13,8 +13,8 @@ use super::report::{ErrorObject, Report};
 use super::wake::Wake;
 use crate::block::{DiskInfo, Done, Operation, Slab, Tag};
 
-/// Operations in flight at the most.
-const ROOM: usize = 256;
+/// The most operations of one disk that are in flight at once.
+pub const VMCELL_DISK_MAX_OPERATIONS: usize = 256;
 /// The largest number that Linux knows as an errno.
 const LARGEST_ERRNO: i32 = 4095;
 
@@ -57,7 +57,7 @@ impl Flights {
         // The factor is odd, so no two of these are the same.
         let salt = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Arc::new(Self {
-            state: Mutex::new(State { in_flight: Slab::new(ROOM), finished: VecDeque::new() }),
+            state: Mutex::new(State { in_flight: Slab::new(VMCELL_DISK_MAX_OPERATIONS), finished: VecDeque::new() }),
             wake: Wake::default(),
             block_size: info.block_size.into(),
             capacity: AtomicU64::new(info.capacity),
