@@ -127,8 +127,9 @@ fn run_here(
     let files = [&guest.kernel, &guest.elf, &guest.initrd, &guest.rootfs, &programs.launcher];
     let files = files.map(|path| path.to_string_lossy());
     let mut environment = environment(files.each_ref().map(|file| file.as_ref()));
-    if let Some(CFace { prefix, c_launcher, go_launcher }) = &programs.c_face {
-        let named = [("VMCELL_PREFIX", prefix), ("VMCELL_C_LAUNCH", c_launcher), ("VMCELL_GO_LAUNCH", go_launcher)];
+    if let Some(c_face) = &programs.c_face {
+        let named = c_face.programs().map(|(variable, _, path)| (variable, path));
+        let named = named.into_iter().chain([("VMCELL_PREFIX", &c_face.prefix)]);
         environment.extend(named.map(|(name, path)| (name.into(), path.to_string_lossy().into_owned())));
     }
     for test in tests {
@@ -152,10 +153,8 @@ fn run_nested(
     let mut environment = environment([&files[0], &files[1], &files[2], image::ROOTFS, &on_disk("launch")]);
     let mut items = image::guest_items(guest);
     items.push(Item { name: "launch".into(), from: programs.launcher.clone() });
-    if let Some(CFace { c_launcher, go_launcher, .. }) = &programs.c_face {
-        for (variable, name, from) in
-            [("VMCELL_C_LAUNCH", "launch-c", c_launcher), ("VMCELL_GO_LAUNCH", "launch-go", go_launcher)]
-        {
+    if let Some(c_face) = &programs.c_face {
+        for (variable, name, from) in c_face.programs() {
             environment.push((variable.into(), on_disk(name)));
             items.push(Item { name: name.into(), from: from.clone() });
         }
