@@ -148,7 +148,17 @@ impl Disk {
     }
 
     /// Makes the device, for a machine of your own: what [`VmBuilder::disk`](crate::VmBuilder::disk) does in a whole one. The
-    /// file is locked for as long as it lives. On which thread it is served is said to the transport.
+    /// file is locked for as long as it lives. The transport is told which thread serves it.
+    ///
+    /// ```
+    /// use vmcell::testing::{memory_disk, patterned_memory};
+    /// use vmcell::virtio::MmioTransport;
+    /// use vmcell::{Disk, IoThread};
+    ///
+    /// let device = Disk::from_file(memory_disk(4096))?.into_device()?;
+    /// let transport = MmioTransport::new(device, patterned_memory(1 << 20), &IoThread::new("disk")?)?;
+    /// # Ok::<(), vmcell::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::Disk`] if it cannot be written to, is in use by another VM, or became another file, or if the backend
@@ -191,26 +201,6 @@ impl Disk {
             (self.config.serial.clone(), self.config.read_only, Arc::clone(&self.changes));
         let (backend, info) = self.into_backend()?;
         Ok(Block::new(backend, info, read_only, &serial, changes))
-    }
-
-    /// Makes the device that a VM would have, for a machine of your own: see [`MmioTransport`](crate::virtio::MmioTransport).
-    /// It is then for the caller to choose the I/O thread.
-    ///
-    /// ```
-    /// use vmcell::testing::{memory_disk, patterned_memory};
-    /// use vmcell::virtio::MmioTransport;
-    /// use vmcell::{Disk, IoThread};
-    ///
-    /// let device = Disk::from_file(memory_disk(4096))?.into_device()?;
-    /// let transport = MmioTransport::new(device, patterned_memory(1 << 20), &IoThread::new("disk")?)?;
-    /// # Ok::<(), vmcell::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`ErrorKind::Disk`] if the file cannot be written to, is in use by another VM, or became another file, or if the
-    /// backend is like no disk; [`ErrorKind::InvalidConfig`] for a serial number that is too long.
-    pub fn into_device(self) -> Result<Box<dyn VirtioDevice>> {
-        Ok(Box::new(self.build()?))
     }
 
     fn into_backend(self) -> Result<(Box<dyn DiskBackend>, DiskInfo)> {

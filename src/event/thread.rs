@@ -276,19 +276,19 @@ mod inline {
                 turns > 0
             };
             let _ = bell.inline.set(Box::new(serve));
-            Ok(Self { owner: Arc::new(Owner { shared, thread: Mutex::new(None) }) })
+            Ok(Self { joiner: Arc::new(Joiner { shared, thread: Mutex::new(None) }) })
         }
 
         /// Does one round without waiting, and says how many turns that were.
         pub(crate) fn serve_once(&self) -> usize {
-            self.owner.shared.serve_once()
+            self.joiner.shared.serve_once()
         }
     }
 
     impl Shared {
         fn serve_once(&self) -> usize {
             let Some(reactor) = self.inline.get() else { return 0 };
-            let mut reactor = reactor.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut reactor = lock(reactor);
             // One that was called does not wait.
             self.bell.called.store(true, Ordering::SeqCst);
             let turns = reactor.round().unwrap_or(0);
@@ -298,7 +298,7 @@ mod inline {
 
         pub(super) fn take_posts_inline(&self) {
             if let Some(reactor) = self.inline.get() {
-                self.take_posts(&mut reactor.lock().unwrap_or_else(PoisonError::into_inner));
+                self.take_posts(&mut lock(reactor));
             }
         }
 

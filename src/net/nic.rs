@@ -96,8 +96,8 @@ impl Nic {
         self
     }
 
-    /// Makes the device, for a machine of your own: what [`VmBuilder::nic`](crate::VmBuilder::nic) does in a whole one. On which
-    /// thread it is served is said to the transport.
+    /// Makes the device, for a machine of your own: what [`VmBuilder::nic`](crate::VmBuilder::nic) does in a whole one. The
+    /// transport is told which thread serves it.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for an address that is not unicast or an MTU out of range.
@@ -112,15 +112,6 @@ impl Nic {
             None if self.blocks => Placement::Alone,
             None => Placement::Shared,
         }
-    }
-
-    /// Makes the device that a VM would have, for a machine of your own: see [`MmioTransport`](crate::virtio::MmioTransport).
-    /// It is then for the caller to choose the I/O thread.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for an address that is not unicast or an MTU out of range.
-    pub fn into_device(self) -> Result<Box<dyn VirtioDevice>> {
-        Ok(Box::new(self.build()?))
     }
 
     fn build(self) -> Result<Net> {

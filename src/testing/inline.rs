@@ -1,9 +1,6 @@
 //! Devices without a thread: the caller gives them their turns, one by one.
 
-use crate::error::Result;
 use crate::event::IoThread;
-use crate::virtio::VirtioDevice;
-use crate::{Disk, Nic};
 
 /// An I/O thread that is no thread: the devices that are given to it have their turns when the caller says so, and a turn
 /// ends by its bytes, not by the clock. So what a test does is the same each time.
@@ -12,12 +9,12 @@ use crate::{Disk, Nic};
 /// threads of their own, such as a disk on a file, do not belong here.
 ///
 /// ```
-/// use vmcell::testing::{InlineIo, MmioDriver, disk_device, memory_disk, patterned_memory};
+/// use vmcell::testing::{InlineIo, MmioDriver, memory_disk, patterned_memory};
 /// use vmcell::virtio::MmioTransport;
 /// use vmcell::Disk;
 ///
 /// let io = InlineIo::new();
-/// let device = disk_device(Disk::from_file(memory_disk(4096))?)?;
+/// let device = Disk::from_file(memory_disk(4096))?.into_device()?;
 /// let driver = MmioDriver::new(MmioTransport::new(device, patterned_memory(1 << 20), io.io_thread())?);
 /// assert!(driver.negotiate(driver.offered()));
 /// assert!(io.settle(10).is_some());
@@ -56,20 +53,4 @@ impl Default for InlineIo {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// The device that a VM makes of a disk.
-///
-/// # Errors
-/// As building a VM with the disk.
-pub fn disk_device(disk: Disk) -> Result<Box<dyn VirtioDevice>> {
-    Ok(Box::new(disk.build()?))
-}
-
-/// The device that a VM makes of a network card.
-///
-/// # Errors
-/// As building a VM with the card.
-pub fn nic_device(nic: Nic) -> Result<Box<dyn VirtioDevice>> {
-    Ok(Box::new(nic.build()?))
 }

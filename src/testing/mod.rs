@@ -40,7 +40,7 @@ pub use conformance::Conformance;
 pub use disk::{DiskConformance, SimulatedDisk, SimulatedDiskHandle, memory_disk};
 pub use driver::{Buffer, DriverQueue};
 pub use guest::TinyGuest;
-pub use inline::{InlineIo, disk_device, nic_device};
+pub use inline::InlineIo;
 pub use interrupt::RecordingInterrupt;
 pub use io::IoRig;
 pub use mmio::MmioDriver;

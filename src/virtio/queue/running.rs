@@ -87,11 +87,12 @@ impl Queue {
         }
     }
 
-    /// Gives a chain back to the driver; `written` is how many of its writable bytes the device wrote.
+    /// Gives a chain back to the driver; `written` is how many of its writable bytes the device wrote, at most all.
     ///
     /// The driver hears of it when the device returns to its transport, or at [`notify`](Self::notify). A chain of another
     /// queue is dropped, which completes it there with length 0.
     pub fn complete(&mut self, chain: Chain, written: u32) {
+        let written = written.min(chain.writable_len());
         if let Some((head, segments)) = chain.take_apart(&self.shared) {
             self.ring.publish(&[(head, written)]);
             self.spare.push(segments);
