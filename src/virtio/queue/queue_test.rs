@@ -135,8 +135,8 @@ fn the_rings_wrap() {
     let mut rig = rig();
     for round in 0..200_000u32 {
         let head = rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
-        rig.serve(round);
-        assert_eq!(rig.driver.take_used(), Some((head.into(), round)));
+        rig.serve(round % 5);
+        assert_eq!(rig.driver.take_used(), Some((head.into(), round % 5)));
     }
 }
 
