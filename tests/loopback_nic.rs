@@ -62,7 +62,8 @@ fn frames_under_way_are_in_order_and_what_has_no_room_is_counted() {
 #[test]
 fn megabytes_go_both_ways_at_once() {
     let (mut one, mut two, dropped) = guests(Duration::from_micros(100), 256);
-    (one.fill(), two.fill());
+    one.fill();
+    two.fill();
     let (mut sent, mut received) = ([0u32; 2], [0u32; 2]);
     let begun = Instant::now();
     while received.iter().sum::<u32>() < 4000 {
