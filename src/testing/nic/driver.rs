@@ -116,6 +116,11 @@ impl NicDriver {
         self.driver.kick(0);
     }
 
+    /// How many buffers the device has.
+    pub fn buffers(&self) -> u16 {
+        self.buffers
+    }
+
     /// Gives the device as many buffers as it may have, from now on.
     pub fn fill(&mut self) {
         self.fills = true;
