@@ -483,7 +483,8 @@ typedef struct vmcell_vm vmcell_vm;
  * An operation that a disk's backend is to carry out. It stays as it is, at the same address, until it is completed: a
  * backend may keep the pointer, and pass it to a thread of its own.
  *
- * The range lies inside the capacity, in whole blocks; data is from one block to the largest transfer of the backend.
+ * The range lies inside the capacity, or inside one that was there a moment before, in whole blocks; data is from one block to
+ * the largest transfer of the backend.
  */
 typedef struct {
     /**
@@ -877,7 +878,7 @@ int32_t vmcell_disk_port_retry(vmcell_disk_port *port,
 
 /**
  * Says that the disk has another size now, in bytes: a multiple of its block size, above 0. The guest's driver is told soon.
- * Operations that were submitted before may lie behind the new end. Never blocks.
+ * If it is smaller, operations behind the new end may still come for a moment: they are to be failed. Never blocks.
  *
  * Errors: BAD_VALUE.
  */

@@ -28,7 +28,8 @@ pub const VMCELL_DISK_UNMAP: u32 = 2;
 /// An operation that a disk's backend is to carry out. It stays as it is, at the same address, until it is completed: a
 /// backend may keep the pointer, and pass it to a thread of its own.
 ///
-/// The range lies inside the capacity, in whole blocks; data is from one block to the largest transfer of the backend.
+/// The range lies inside the capacity, or inside one that was there a moment before, in whole blocks; data is from one block to
+/// the largest transfer of the backend.
 #[repr(C)]
 #[derive(Clone, Debug)]
 pub struct DiskOperation {

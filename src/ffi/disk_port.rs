@@ -193,7 +193,7 @@ pub unsafe extern "C" fn vmcell_disk_port_retry(port: *mut DiskPort, error: *mut
 }
 
 /// Says that the disk has another size now, in bytes: a multiple of its block size, above 0. The guest's driver is told soon.
-/// Operations that were submitted before may lie behind the new end. Never blocks.
+/// If it is smaller, operations behind the new end may still come for a moment: they are to be failed. Never blocks.
 ///
 /// Errors: BAD_VALUE.
 #[unsafe(no_mangle)]

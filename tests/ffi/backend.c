@@ -321,6 +321,56 @@ static void test_in_a_vm(const char *folder) {
     CHECK(first.destroyed == 2 && vmcell_disk_handle_free(handle) == VMCELL_OK);
 }
 
+/* What a function of a backend does on the thread that serves its own VM. */
+struct inside {
+    vmcell_vm *vm;
+    vmcell_disk_handle *handle;
+    vmcell_disk_port *port;
+    struct host other;
+    int32_t paused, replaced, resized, freed;
+    atomic_int destroyed;
+};
+
+static int32_t never_submit(void *user, vmcell_disk_port *port, const vmcell_disk_operation *operation) {
+    (void)user, (void)port, (void)operation;
+    return EIO;
+}
+
+static void misbehave(void *user) {
+    struct inside *inside = user;
+    inside->resized = vmcell_disk_port_set_capacity(inside->port, 4096, NULL);
+    inside->paused = vmcell_vm_pause(inside->vm, NULL);
+    inside->replaced = vmcell_disk_handle_replace(inside->handle, disk_of(&inside->other, NULL), 1, NULL);
+    inside->freed = vmcell_vm_free(inside->vm);
+}
+
+static void end_inside(void *user) {
+    ((struct inside *)user)->destroyed++;
+}
+
+/* A function that waits for its own VM is refused, and one that frees it is destroyed when it has returned. */
+static void test_misuse_from_inside(const char *folder) {
+    struct inside inside = {0};
+    vmcell_disk *disk;
+    vmcell_config *config = config_of(in(folder, "spin"));
+    vmcell_disk_backend table = {.struct_size = sizeof table, .user = &inside, .submit = never_submit,
+                                 .refresh = misbehave, .destroy = end_inside};
+    OK(vmcell_disk_new_backend(&table, &DISK_INFO, &disk, &inside.port, &e));
+    OK(vmcell_disk_handle_new(disk, &inside.handle, &e));
+    OK(vmcell_config_add_disk(config, disk, &e));
+    OK(vmcell_vm_new(config, &inside.vm, &e));
+    OK(vmcell_vm_start(inside.vm, &e));
+    OK(vmcell_disk_handle_refresh(inside.handle, &e));
+    while (inside.destroyed == 0 || inside.other.destroyed == 0)
+        usleep(1000);
+    CHECK(inside.resized == VMCELL_OK && inside.paused == VMCELL_ERROR_INVALID_STATE);
+    CHECK(inside.replaced == VMCELL_ERROR_TIMEOUT && inside.freed == VMCELL_OK);
+    CHECK(vmcell_vm_free(inside.vm) == VMCELL_ERROR_BAD_HANDLE && vmcell_disk_handle_free(inside.handle) == VMCELL_OK);
+    while (vmcell_handle_count() != 0) /* the thread that it was freed on is about to end */
+        usleep(1000);
+    CHECK(inside.destroyed == 1 && inside.other.destroyed == 1);
+}
+
 /* A configuration that no VM is made from, and a VM that is refused, destroy what they were given. */
 static void test_without_a_vm(void) {
     struct host host = {0};
@@ -347,4 +397,5 @@ void test_backends(const char *folder) {
     test_handles(folder);
     test_without_a_vm();
     test_in_a_vm(folder);
+    test_misuse_from_inside(folder);
 }
