@@ -14,7 +14,7 @@ use super::probe::{Probe, Seen};
 use super::storage::Bench;
 use super::verdict::{Findings, Oracle};
 use crate::FALLS_SHORT;
-use crate::support::Transcript;
+use crate::support::{Transcript, is_long};
 
 const IO_THREAD: &str = "hostile-io";
 const SOON: Duration = Duration::from_secs(30);
@@ -190,10 +190,6 @@ impl Stage {
 /// Beside its name, what a case is told: which run it is, and how long it should go on if it could do so for ever.
 fn parameters(run: u32) -> String {
     if is_long() { format!("run={run} ms=10000 long=1") } else { format!("run={run} ms=300") }
-}
-
-fn is_long() -> bool {
-    std::env::var_os("VMCELL_LONG").is_some_and(|value| value == "1")
 }
 
 fn type_into(vm: &Vm, byte: u8) {

@@ -9,11 +9,12 @@ cargo xtask run [--nested] [--vcpus N] [--memory MIB]
       --vcpus N     vCPUs of the guest (1 to 64, default 1)
       --memory MIB  memory of the guest (128 to 65536, default 512)
 
-cargo xtask test [FILTER] [--skip-checks] [--nested]
+cargo xtask test [FILTER] [--skip-checks] [--nested] [--long]
     Run every check and test, and end with a summary.
       FILTER         only the KVM tests whose file or name contains it, and no other check
       --skip-checks  only the KVM tests
       --nested       run all KVM tests in the nested host
+      --long         put each test under more load, and fuzz each target for minutes: some hours in all
 
 cargo xtask fuzz TARGET [--seconds N]
     Run one of the targets in fuzz/fuzz_targets, guided by coverage if there is a C++ compiler, otherwise by chance.
@@ -48,6 +49,7 @@ pub struct TestOptions {
     pub filter: Option<String>,
     pub skip_checks: bool,
     pub nested: bool,
+    pub long: bool,
 }
 
 /// Flags of `cargo xtask fuzz`.
@@ -99,8 +101,11 @@ fn parse_test(args: &[String]) -> Result<TestOptions, String> {
         match arg.as_str() {
             "--skip-checks" => options.skip_checks = true,
             "--nested" => options.nested = true,
+            "--long" => options.long = true,
             flag if flag.starts_with('-') => {
-                return Err(format!("test: unknown flag `{flag}`; allowed: --skip-checks, --nested, and one FILTER"));
+                return Err(format!(
+                    "test: unknown flag `{flag}`; allowed: --skip-checks, --nested, --long, and one FILTER"
+                ));
             }
             filter if options.filter.is_none() => options.filter = Some(filter.into()),
             second => return Err(format!("test: a second filter `{second}`; at most one is allowed")),
@@ -150,8 +155,8 @@ mod tests {
 
     #[test]
     fn test_takes_one_filter() {
-        let options = TestOptions { filter: Some("linux_disk".into()), skip_checks: true, nested: false };
-        assert_eq!(parse_line("test linux_disk --skip-checks"), Ok(Command::Test(options)));
+        let options = TestOptions { filter: Some("linux_disk".into()), skip_checks: true, nested: false, long: true };
+        assert_eq!(parse_line("test linux_disk --skip-checks --long"), Ok(Command::Test(options)));
         assert!(parse_line("test a b").unwrap_err().contains("second filter `b`"));
     }
 
