@@ -396,3 +396,17 @@ fn nothing_is_added_from_the_thread_itself() {
     let error = receiver.recv_timeout(PATIENCE).unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidState);
 }
+
+#[test]
+fn a_wake_is_heard_also_if_its_waker_is_dropped_at_once() {
+    let mut rig = crate::testing::IoRig::new();
+    let mut io = rig.turn();
+    let (first, second) = (io.token(), io.token());
+    io.waker(first).wake();
+    let _second = io.waker(second);
+    assert_eq!(rig.woken(), [Event::new(first, Cause::Woken)]);
+    let mut io = rig.turn();
+    let third = io.token();
+    io.waker(third);
+    assert_eq!(rig.woken(), []);
+}
