@@ -116,7 +116,7 @@ impl Receiver {
     /// Takes chains until the largest frame fits, or there are none.
     pub(super) fn gather(&mut self, io: &mut Io, queue: &mut Queue) -> Result<()> {
         while !self.has_enough() {
-            let Some(chain) = queue.pop(io)? else { break };
+            let Some(chain) = queue.pop_any(io)? else { break };
             self.take(queue, chain);
         }
         Ok(())

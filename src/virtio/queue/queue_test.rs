@@ -439,3 +439,34 @@ fn largest_sizes_are_powers_of_two() {
         assert!(QueueConfig::new(size).is_err());
     }
 }
+
+#[test]
+fn a_chain_that_was_not_taken_last_is_not_put_back_but_completed() {
+    let mut rig = rig();
+    let first = rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    let malformed = rig.driver.offer(&[Buffer::writable(BUFFER, 0)]);
+    let last = rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    let (held, taken) = (rig.pop().unwrap(), rig.pop().unwrap());
+    rig.queue.put_back(taken).unwrap();
+    // The one in between was answered when it was found: the queue cannot go back to before it.
+    assert!(rig.queue.put_back(held).is_err());
+    rig.serve(4);
+    assert!(rig.pop().is_none());
+    let mut used: Vec<_> = std::iter::from_fn(|| rig.driver.take_used()).collect();
+    used.sort_unstable();
+    assert_eq!(used, [(first.into(), 0), (malformed.into(), 0), (last.into(), 4)]);
+    assert_eq!(rig.queue.in_flight(), 0);
+}
+
+#[test]
+fn chains_of_one_head_that_are_dropped_together_are_all_completed() {
+    let mut rig = rig();
+    let head = rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    rig.driver.offer_head(head);
+    let both = (rig.pop().unwrap(), rig.pop().unwrap());
+    drop(both);
+    rig.queue.notify();
+    assert_eq!(rig.queue.in_flight(), 0);
+    let used: Vec<_> = std::iter::from_fn(|| rig.driver.take_used()).collect();
+    assert_eq!(used, [(head.into(), 0); 2]);
+}

@@ -71,21 +71,31 @@ impl Queue {
     /// [`ErrorKind::Virtqueue`] if the queue cannot be trusted any more: its index jumped, or more chains are in flight than
     /// it has descriptors. The device then passes the error on, and needs a reset.
     pub fn pop(&mut self, io: &mut Io) -> Result<Option<Chain>> {
-        self.reclaim();
-        while !self.halted && !io.spent() {
-            io.charge(CHAIN_CHARGE);
-            let mut segments = self.spare.pop().unwrap_or_default();
-            segments.clear();
-            match self.ring.next(segments)? {
-                Next::Chain(head, buffers) => return Ok(Some(Chain::new(&self.shared, head, buffers))),
-                Next::Malformed(segments) => self.spare.push(segments),
-                Next::Empty(segments) => {
-                    self.spare.push(segments);
-                    return Ok(None);
-                }
+        loop {
+            match self.pop_any(io)? {
+                Some(chain) if chain.is_malformed() => self.complete(chain, 0),
+                found => return Ok(found),
             }
         }
-        Ok(None)
+    }
+
+    /// As [`pop`](Self::pop), for a device that holds several chains and may put them back: a malformed one is a chain without
+    /// buffers, so that it can be completed in its turn, or put back with the others.
+    pub(crate) fn pop_any(&mut self, io: &mut Io) -> Result<Option<Chain>> {
+        self.reclaim();
+        if self.halted || io.spent() {
+            return Ok(None);
+        }
+        io.charge(CHAIN_CHARGE);
+        let mut segments = self.spare.pop().unwrap_or_default();
+        segments.clear();
+        match self.ring.next(segments)? {
+            Next::Chain(head, position, buffers) => Ok(Some(Chain::new(&self.shared, head, position, buffers))),
+            Next::Empty(segments) => {
+                self.spare.push(segments);
+                Ok(None)
+            }
+        }
     }
 
     /// Gives a chain back to the driver; `written` is how many of its writable bytes the device wrote.
@@ -116,14 +126,19 @@ impl Queue {
     /// device that is to stand still and has not begun with them.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] if the chain is of another queue, which completes it there with length 0.
+    /// [`ErrorKind::InvalidState`] if the chain is of another queue, or another one was taken after it and not put back: also a
+    /// malformed one, which [`pop`](Self::pop) completes by itself. Then it is completed with length 0.
     pub fn put_back(&mut self, chain: Chain) -> Result<()> {
-        let Some((_, segments)) = chain.take_apart(&self.shared) else {
+        let position = chain.position();
+        let Some((head, segments)) = chain.take_apart(&self.shared) else {
             return Err(Error::new(ErrorKind::InvalidState, "a chain was put back into a queue that it is not from"));
         };
         self.spare.push(segments);
-        self.ring.put_back();
-        Ok(())
+        if self.ring.put_back(position) {
+            return Ok(());
+        }
+        self.ring.publish(&[(head, 0)]);
+        Err(Error::new(ErrorKind::InvalidState, "a chain was put back that was not the last one to be taken"))
     }
 
     /// Interrupts the driver, if it wants to hear of what was completed since the last call.

@@ -1,7 +1,7 @@
 //! What a queue shares with its chains, which may be on any thread: without a lock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 
 use crate::event::Waker;
 use crate::memory::Lessor;
@@ -12,6 +12,8 @@ pub(super) struct Shared {
     pub(super) lessor: Lessor,
     /// Heads of chains that were dropped rather than completed, a bit each; the queue completes them.
     lost: Box<[AtomicU64]>,
+    /// How many chains of each head: a driver may offer one that is in flight already.
+    counts: Box<[AtomicU16]>,
     any_lost: AtomicBool,
     waker: Option<Waker>,
 }
@@ -20,11 +22,15 @@ impl Shared {
     pub(super) fn new(size: u16, lessor: Lessor, waker: Option<Waker>) -> Arc<Self> {
         let words = usize::from(size).div_ceil(BITS);
         let lost = (0..words).map(|_| AtomicU64::new(0)).collect();
-        Arc::new(Self { lessor, lost, any_lost: AtomicBool::new(false), waker })
+        let counts = (0..size).map(|_| AtomicU16::new(0)).collect();
+        Arc::new(Self { lessor, lost, counts, any_lost: AtomicBool::new(false), waker })
     }
 
     /// A chain was dropped without having been completed.
     pub(super) fn lose(&self, head: u16) {
+        if let Some(count) = self.counts.get(usize::from(head)) {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
         let word = usize::from(head).checked_div(BITS).and_then(|word| self.lost.get(word));
         if let Some(word) = word {
             word.fetch_or(1u64.wrapping_shl(head.into()), Ordering::SeqCst);
@@ -43,7 +49,9 @@ impl Shared {
         for (word, base) in self.lost.iter().zip((0u16..).step_by(BITS)) {
             let mut bits = word.swap(0, Ordering::SeqCst);
             while bits != 0 {
-                each(base.saturating_add(u16::try_from(bits.trailing_zeros()).unwrap_or(0)));
+                let head = base.saturating_add(u16::try_from(bits.trailing_zeros()).unwrap_or(0));
+                let count = self.counts.get(usize::from(head)).map_or(0, |count| count.swap(0, Ordering::SeqCst));
+                (0..count).for_each(|_| each(head));
                 bits &= bits.wrapping_sub(1);
             }
         }
