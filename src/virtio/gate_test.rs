@@ -355,3 +355,34 @@ fn a_guest_that_makes_a_device_fail_with_requests_in_flight_can_be_paused_all_th
     driver.kick(0);
     driver.wait_until("the next request", || count.load(Ordering::SeqCst) == 2);
 }
+
+#[test]
+fn two_threads_that_pause_both_wait_for_what_is_in_flight() {
+    let (mut rig, opener) = latched();
+    rig.offer();
+    rig.begin();
+    std::thread::scope(|scope| {
+        let pauses = [(); 2].map(|()| scope.spawn(|| rig.driver.transport().pause(LIMIT)));
+        std::thread::sleep(A_WHILE);
+        assert!(pauses.iter().all(|pause| !pause.is_finished()), "a request is in flight");
+        opener.open();
+        pauses.into_iter().for_each(|pause| pause.join().unwrap().unwrap());
+    });
+    assert_eq!(rig.processed(), 1);
+}
+
+#[test]
+fn a_pause_that_is_overtaken_by_a_resume_says_so() {
+    let (mut rig, opener) = latched();
+    rig.offer();
+    rig.begin();
+    std::thread::scope(|scope| {
+        let pause = scope.spawn(|| rig.driver.transport().pause(LIMIT));
+        std::thread::sleep(A_WHILE);
+        rig.driver.transport().resume();
+        let error = pause.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidState);
+    });
+    opener.open();
+    assert_eq!(rig.driver.wait_used(&mut rig.queue).1, 4);
+}

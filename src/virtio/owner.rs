@@ -29,6 +29,8 @@ pub(super) struct Owner {
     /// Counts who reaches into the guest's memory for this activation.
     lessor: Lessor,
     resets: Vec<Arc<Ticket<()>>>,
+    /// Who waits for the device to stand still.
+    pauses: Vec<Arc<Ticket<Result<()>>>>,
     messages: Vec<Message>,
     /// Wakes that came while the device stood still.
     held: Vec<Event>,
@@ -62,7 +64,7 @@ enum Life {
 enum Motion {
     Running,
     /// Takes no new chains, and waits for what is in flight.
-    Quiescing(Arc<Ticket<()>>),
+    Quiescing,
     Still,
 }
 
@@ -89,6 +91,7 @@ impl Owner {
             motion: if still { Motion::Still } else { Motion::Running },
             queues: Queues::default(),
             resets: Vec::new(),
+            pauses: Vec::new(),
             messages: Vec::new(),
             held: Vec::new(),
             panicked: Cell::new(false),
@@ -174,10 +177,11 @@ impl Owner {
         self.resets.push(done);
     }
 
-    fn quiesce(&mut self, io: &mut Io, done: Arc<Ticket<()>>) {
+    fn quiesce(&mut self, io: &mut Io, done: Arc<Ticket<Result<()>>>) {
         self.queues.set_halted(true);
         let was_running = matches!(self.motion, Motion::Running);
-        self.motion = Motion::Quiescing(done);
+        self.motion = Motion::Quiescing;
+        self.pauses.push(done);
         self.lessor.await_last(true);
         if was_running && self.life == Life::Active {
             self.call(io, |device, io, queues| device.quiesce(io, queues));
@@ -187,6 +191,10 @@ impl Owner {
     fn resume(&mut self, io: &mut Io) {
         self.queues.set_halted(false);
         self.motion = Motion::Running;
+        for pause in self.pauses.drain(..) {
+            let message = "the device was told to go on before it stood still";
+            pause.answer(Err(Error::new(ErrorKind::InvalidState, message)));
+        }
         if self.resets.is_empty() {
             self.lessor.await_last(false);
         }
@@ -238,8 +246,8 @@ impl Owner {
             // A descriptor is reported again for as long as it is ready; a wake is not.
             Motion::Still if event.cause == Cause::Woken && !self.held.contains(event) => self.held.push(*event),
             Motion::Still => {}
-            Motion::Running | Motion::Quiescing(_) if self.life == Life::Broken => {}
-            Motion::Running | Motion::Quiescing(_) => {
+            Motion::Running | Motion::Quiescing if self.life == Life::Broken => {}
+            Motion::Running | Motion::Quiescing => {
                 self.call(io, |device, io, queues| device.woken(io, queues, event));
             }
         }
@@ -293,11 +301,9 @@ impl Owner {
             self.finish_resets();
         }
         let idle = !self.queues.is_busy() && self.lessor.count() == 0;
-        if idle
-            && matches!(self.motion, Motion::Quiescing(_))
-            && let Motion::Quiescing(done) = std::mem::replace(&mut self.motion, Motion::Still)
-        {
-            done.answer(());
+        if idle && matches!(self.motion, Motion::Quiescing) {
+            self.motion = Motion::Still;
+            self.pauses.drain(..).for_each(|done| done.answer(Ok(())));
         }
     }
 
