@@ -48,8 +48,8 @@ impl Io<'_> {
 
     /// Makes a waker, which reports itself by `token`.
     pub fn waker(&mut self, token: Token) -> Waker {
-        // A flag that only we hold belongs to a waker that is gone.
-        self.own.wakers.retain(|(_, flag)| Arc::strong_count(flag) > 1);
+        // A flag that only we hold belongs to a waker that is gone; if it was used before that, its event is still to come.
+        self.own.wakers.retain_mut(|(_, flag)| Arc::get_mut(flag).is_none_or(|flag| *flag.get_mut()));
         let flag = Arc::new(AtomicBool::new(false));
         self.own.wakers.push((token, Arc::clone(&flag)));
         Waker { place: Arc::clone(&self.own.place), flag }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::participant::Participant;
 use super::place::{Bell, Place};
-use super::reactor::{Reactor, Removed};
+use super::reactor::{Reactor, Removed, contain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{ThreadHandle, lock, lock_if_free, spawn};
 
@@ -52,12 +52,19 @@ struct Joiner {
 
 struct Shared {
     bell: Arc<Bell>,
-    posts: Mutex<Vec<Post>>,
+    posts: Mutex<Posts>,
     stop: AtomicBool,
     thread: OnceLock<ThreadId>,
     /// Serves the participants, if there is no thread.
     #[cfg(any(test, feature = "test-util"))]
     inline: OnceLock<Mutex<Reactor>>,
+}
+
+#[derive(Default)]
+struct Posts {
+    waiting: Vec<Post>,
+    /// The thread has ended, and takes none any more.
+    ended: bool,
 }
 
 /// What is asked of the thread itself.
@@ -137,6 +144,14 @@ impl Drop for Joiner {
     }
 }
 
+struct Ends<'a>(&'a Shared);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 impl Shared {
     fn new(bell: Arc<Bell>) -> Self {
         Self {
@@ -149,7 +164,10 @@ impl Shared {
         }
     }
 
-    fn run(&self, mut reactor: Reactor) {
+    fn run(&self, reactor: Reactor) {
+        // However the thread ends, nobody is to wait for an answer of it.
+        let _ends = Ends(self);
+        let mut reactor = reactor;
         let _ = self.thread.set(thread::current().id());
         loop {
             self.take_posts(&mut reactor);
@@ -169,7 +187,7 @@ impl Shared {
             return;
         }
         // Whoever holds the lock may be a thread that does not run now; it rings when it has let go.
-        let Some(posts) = lock_if_free(&self.posts).map(|mut posts| std::mem::take(&mut *posts)) else { return };
+        let Some(posts) = lock_if_free(&self.posts).map(|mut posts| std::mem::take(&mut posts.waiting)) else { return };
         for post in posts {
             match post {
                 Post::Add { participant, place, reply } => {
@@ -186,11 +204,26 @@ impl Shared {
         }
     }
 
+    /// Leaves a post; if the thread has ended, it is dropped, and so is the sender of its reply.
     fn post(&self, post: Post) {
-        lock(&self.posts).push(post);
+        let mut posts = lock(&self.posts);
+        if posts.ended {
+            return;
+        }
+        posts.waiting.push(post);
+        drop(posts);
         self.bell.call();
         #[cfg(any(test, feature = "test-util"))]
         self.take_posts_inline();
+    }
+
+    /// From now on posts are not waited for.
+    fn end(&self) {
+        let mut posts = lock(&self.posts);
+        posts.ended = true;
+        let waiting = std::mem::take(&mut posts.waiting);
+        drop(posts);
+        waiting.into_iter().for_each(|post| _ = contain(|| drop(post)));
     }
 
     fn is_current(&self) -> bool {

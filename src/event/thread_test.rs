@@ -396,3 +396,104 @@ fn nothing_is_added_from_the_thread_itself() {
     let error = receiver.recv_timeout(PATIENCE).unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidState);
 }
+
+/// Panics when it is dropped, and refuses to be attached if it is told so.
+struct Bomb {
+    refuses: bool,
+}
+
+impl Participant for Bomb {
+    fn attach(&mut self, _io: &mut Io) -> Result<()> {
+        if self.refuses { Err(Error::new(ErrorKind::Host, "told to refuse")) } else { Ok(()) }
+    }
+
+    fn turn(&mut self, _io: &mut Io, _events: &[Event]) {}
+
+    fn wants(&self, _wants: &mut Wants) {}
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("told to panic");
+    }
+}
+
+#[test]
+fn a_participant_that_is_refused_and_panics_as_it_is_dropped_leaves_the_thread_to_the_others() {
+    let thread = io_thread();
+    let error = thread.add(Box::new(Bomb { refuses: true })).map(drop).unwrap_err();
+    assert_eq!(error.to_string(), "told to refuse");
+    drop(thread.add(Box::new(Bomb { refuses: false })).unwrap());
+    let _good = thread.add(Participates::new(|_, _| {}, |_, _| {})).expect("the thread goes on");
+}
+
+/// A descriptor of a user's, whose code panics when it is told to.
+struct Brittle {
+    fd: Arc<EventFd>,
+    broken: Arc<AtomicBool>,
+    breaks_in_drop: bool,
+}
+
+impl std::os::fd::AsFd for Brittle {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        assert!(!self.broken.load(Ordering::SeqCst), "told to panic");
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Brittle {
+    fn drop(&mut self) {
+        assert!(!self.breaks_in_drop, "told to panic");
+    }
+}
+
+#[test]
+fn a_descriptor_whose_own_code_panics_harms_no_other_participant() {
+    for breaks_in_drop in [false, true] {
+        let thread = io_thread();
+        let (fd, broken) = (event(), Arc::new(AtomicBool::new(false)));
+        let brittle = Brittle { fd: Arc::clone(&fd), broken: Arc::clone(&broken), breaks_in_drop };
+        let held = Mutex::new(Some(Arc::new(brittle)));
+        let bad = thread.add(Participates::new(
+            |_, _| {},
+            move |wants, token| {
+                // Wanted once: from then on the thread is the last to hold it.
+                if let Some(source) = held.lock().unwrap().take() {
+                    wants.descriptor(token, &source, Interest::Readable);
+                    broken.store(!breaks_in_drop, Ordering::SeqCst);
+                }
+            },
+        ));
+        fd.signal();
+        thread::sleep(Duration::from_millis(20));
+        let _good = thread.add(Participates::new(|_, _| {}, |_, _| {})).expect("the thread goes on");
+        drop(bad);
+        let _another = thread.add(Participates::new(|_, _| {}, |_, _| {})).expect("the thread goes on");
+    }
+}
+
+#[test]
+fn a_thread_that_has_ended_is_waited_for_by_nobody() {
+    let thread = io_thread();
+    let membership = thread.add(Participates::new(|_, _| {}, |_, _| {})).unwrap();
+    thread.joiner.shared.end();
+    let begun = Instant::now();
+    drop(membership);
+    let error = thread.add(Participates::new(|_, _| {}, |_, _| {})).map(drop).unwrap_err();
+    assert!(error.to_string().contains("has ended"), "{error}");
+    assert!(begun.elapsed() < PATIENCE / 2);
+}
+
+#[test]
+fn a_wake_is_heard_also_if_its_waker_is_dropped_at_once() {
+    let mut rig = crate::testing::IoRig::new();
+    let mut io = rig.turn();
+    let (first, second) = (io.token(), io.token());
+    io.waker(first).wake();
+    let _second = io.waker(second);
+    assert_eq!(rig.woken(), [Event::new(first, Cause::Woken)]);
+    let mut io = rig.turn();
+    let third = io.token();
+    io.waker(third);
+    assert_eq!(rig.woken(), []);
+}

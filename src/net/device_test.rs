@@ -498,3 +498,23 @@ fn a_flood_of_frames_that_come_leaves_turns_to_those_that_go() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
+
+#[test]
+fn a_pause_completes_no_buffer_twice_if_one_among_them_is_malformed() {
+    let mut rig = rig(MERGE);
+    for index in 0..60 {
+        let len = if index == 2 { 0 } else { 2048 };
+        rig.rx.offer(&[Buffer::writable(RX + 2048 * index, len)]);
+    }
+    rig.driver.kick(0);
+    rig.wire.send(&[1; 72]).unwrap();
+    let mut used = vec![rig.driver.wait_used(&mut rig.rx)];
+    rig.driver.transport().pause(MmioDriver::PATIENCE).unwrap();
+    rig.driver.transport().resume();
+    for _ in 0..2 {
+        rig.wire.send(&[2; 72]).unwrap();
+    }
+    (0..3).for_each(|_| used.push(rig.driver.wait_used(&mut rig.rx)));
+    used.sort_unstable();
+    assert_eq!(used, [(0, 72), (1, 72), (2, 0), (3, 72)]);
+}

@@ -33,7 +33,7 @@ pub(super) enum Message {
     Activate(Plan),
     WriteConfig { offset: u64, data: [u8; 8], len: usize, done: Arc<Ticket<()>> },
     Reset(Arc<Ticket<()>>),
-    Quiesce(Arc<Ticket<()>>),
+    Quiesce(Arc<Ticket<Result<()>>>),
     Resume,
     Save(Arc<Ticket<Result<Saved>>>),
 }

@@ -30,6 +30,8 @@ pub struct Segment {
 pub struct Chain {
     shared: Arc<Shared>,
     head: u16,
+    /// The index in the available ring that it was taken at.
+    position: u16,
     buffers: Buffers,
     lease: Lease,
     done: bool,
@@ -90,8 +92,12 @@ impl Buffers {
 }
 
 impl Chain {
-    pub(super) fn new(shared: &Arc<Shared>, head: u16, buffers: Buffers) -> Self {
-        Self { shared: Arc::clone(shared), head, buffers, lease: shared.lessor.lease(), done: false }
+    pub(super) fn new(shared: &Arc<Shared>, head: u16, position: u16, buffers: Buffers) -> Self {
+        Self { shared: Arc::clone(shared), head, position, buffers, lease: shared.lessor.lease(), done: false }
+    }
+
+    pub(super) fn position(&self) -> u16 {
+        self.position
     }
 
     /// What the device may read, in order.

@@ -475,3 +475,30 @@ fn largest_sizes_are_powers_of_two() {
         assert!(QueueConfig::new(size).is_err());
     }
 }
+
+#[test]
+fn a_chain_that_was_not_taken_last_is_not_put_back_but_completed() {
+    let mut rig = rig();
+    let heads = [(); 2].map(|()| u32::from(rig.driver.offer(&[Buffer::writable(BUFFER, 4)])));
+    let (first, last) = (rig.pop().unwrap(), rig.pop().unwrap());
+    assert!(rig.queue.put_back(first).is_err());
+    rig.queue.put_back(last).unwrap();
+    rig.serve(4);
+    assert!(rig.pop().is_none());
+    let used: Vec<_> = std::iter::from_fn(|| rig.driver.take_used()).collect();
+    assert_eq!(used, [(heads[0], 0), (heads[1], 4)]);
+    assert_eq!(rig.queue.in_flight(), 0);
+}
+
+#[test]
+fn chains_of_one_head_that_are_dropped_together_are_all_completed() {
+    let mut rig = rig();
+    let head = rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    rig.driver.offer_head(head);
+    let both = (rig.pop().unwrap(), rig.pop().unwrap());
+    drop(both);
+    rig.queue.notify();
+    assert_eq!(rig.queue.in_flight(), 0);
+    let used: Vec<_> = std::iter::from_fn(|| rig.driver.take_used()).collect();
+    assert_eq!(used, [(head.into(), 0); 2]);
+}

@@ -79,7 +79,7 @@ impl Queue {
         let mut segments = self.spare.pop().unwrap_or_default();
         segments.clear();
         match self.ring.next(segments)? {
-            Next::Chain(head, buffers) => Ok(Some(Chain::new(&self.shared, head, buffers))),
+            Next::Chain(head, position, buffers) => Ok(Some(Chain::new(&self.shared, head, position, buffers))),
             Next::Empty(segments) => {
                 self.spare.push(segments);
                 Ok(None)
@@ -116,14 +116,19 @@ impl Queue {
     /// device that is to stand still and has not begun with them.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] if the chain is of another queue, which completes it there with length 0.
+    /// [`ErrorKind::InvalidState`] if the chain is of another queue, or another one was taken after it and not put back: also a
+    /// malformed one, which [`pop`](Self::pop) completes by itself. Then it is completed with length 0.
     pub fn put_back(&mut self, chain: Chain) -> Result<()> {
-        let Some((_, segments)) = chain.take_apart(&self.shared) else {
+        let position = chain.position();
+        let Some((head, segments)) = chain.take_apart(&self.shared) else {
             return Err(Error::new(ErrorKind::InvalidState, "a chain was put back into a queue that it is not from"));
         };
         self.spare.push(segments);
-        self.ring.put_back();
-        Ok(())
+        if self.ring.put_back(position) {
+            return Ok(());
+        }
+        self.ring.publish(&[(head, 0)]);
+        Err(Error::new(ErrorKind::InvalidState, "a chain was put back that was not the last one to be taken"))
     }
 
     /// Interrupts the driver, if it wants to hear of what was completed since the last call.

@@ -180,7 +180,8 @@ impl Common {
         }
         let deadline = Instant::now().checked_add(limit);
         match self.gate.ask(deadline, Message::Quiesce) {
-            Outcome::Answered(()) | Outcome::Closed => Ok(()),
+            Outcome::Answered(paused) => paused,
+            Outcome::Closed => Ok(()),
             Outcome::TimedOut => {
                 self.resume();
                 let (id, millis) = (self.device_id(), limit.as_millis());
