@@ -27,9 +27,10 @@ use crate::memory::Buffer;
 ///   nothing else does.
 ///
 /// # Layers
-/// A layer passes [`attach`](Self::attach), [`commit`](Self::commit), [`cancel`](Self::cancel), [`wants`](Self::wants), and
-/// [events](Self::woken) that are not its own on to the backend below. It keeps a [`Slab`](super::Slab) from the tags that
-/// it gives to the one it was given. `examples/encrypted_disk.rs` is one of 150 lines.
+/// A layer passes [`attach`](Self::attach), [`commit`](Self::commit), [`cancel`](Self::cancel), [`refresh`](Self::refresh),
+/// [`wants`](Self::wants), and [events](Self::woken) that are not its own on to the backend below. It keeps a
+/// [`Slab`](super::Slab) from the tags that it gives to the ones it was given. One that needs buffers keeps one of the largest
+/// size for itself, so that it never waits for others to give theirs back. `examples/encrypted_disk` has one of less than 200 lines.
 pub trait DiskBackend: Send {
     /// What the disk is like. Asked before it is attached, and again each time that the backend says that
     /// [something changed](Io::info_changed): the capacity may change while the VM runs, the rest may not. Never blocks.
@@ -69,6 +70,45 @@ pub trait DiskBackend: Send {
     fn woken(&mut self, _io: &mut Io, _event: &Event) {}
 }
 
+/// So that a layer can be put on a backend that is chosen at run time.
+impl<B: DiskBackend + ?Sized> DiskBackend for Box<B> {
+    fn info(&self) -> DiskInfo {
+        (**self).info()
+    }
+
+    fn attach(&mut self, io: &mut Io) -> Result<()> {
+        (**self).attach(io)
+    }
+
+    fn submit(&mut self, io: &mut Io, tag: Tag, operation: Operation) -> std::result::Result<(), Operation> {
+        (**self).submit(io, tag, operation)
+    }
+
+    fn commit(&mut self, io: &mut Io) {
+        (**self).commit(io);
+    }
+
+    fn completed(&mut self, io: &mut Io) -> Option<Done> {
+        (**self).completed(io)
+    }
+
+    fn cancel(&mut self, io: &mut Io) {
+        (**self).cancel(io);
+    }
+
+    fn refresh(&mut self, io: &mut Io) {
+        (**self).refresh(io);
+    }
+
+    fn wants(&self, wants: &mut Wants) {
+        (**self).wants(wants);
+    }
+
+    fn woken(&mut self, io: &mut Io, event: &Event) {
+        (**self).woken(io, event);
+    }
+}
+
 /// What a disk is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -77,7 +117,8 @@ pub struct DiskInfo {
     pub capacity: u64,
     /// What operations are aligned to, in bytes: a power of two from 512 to 4096. The default is 512.
     pub block_size: u32,
-    /// The most bytes of a read or a write: at least a block. The default is 256 KiB.
+    /// The most bytes of a read or a write: at least a block. The default is 128 KiB: a turn that is over ends after the
+    /// operation that it is in.
     pub max_transfer: u64,
     /// The most bytes of a discard, or of zeroes: at least a block. The default is 64 MiB.
     pub max_range: u64,
@@ -94,7 +135,7 @@ impl DiskInfo {
         Self {
             capacity,
             block_size: 512,
-            max_transfer: 256 << 10,
+            max_transfer: 128 << 10,
             max_range: 64 << 20,
             max_segments: Self::MIN_SEGMENTS,
         }

@@ -4,14 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::backend::{DiskBackend, DiskInfo, Done, Operation};
-use super::control::{Change, Control};
+use super::changes::{Change, Changes};
 use super::job::{Cutter, Job, Work, len};
 use super::request::{
     Limits, MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS, MAX_ZEROES_RANGES, MAX_ZEROES_SECTORS, Refusal, Request, Status,
     parse,
 };
 use super::tag::Slab;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Cause, Event, Io, Token, Wants};
 use crate::memory::Buffer;
 use crate::virtio::spec::device_id;
@@ -53,8 +53,8 @@ pub(crate) struct Block {
     stale: usize,
     /// The backend had no room; nothing is submitted until something happens.
     full: bool,
-    control: Arc<Control>,
-    control_token: Option<Token>,
+    changes: Arc<Changes>,
+    changes_token: Option<Token>,
     change: Option<Change>,
 }
 
@@ -64,7 +64,7 @@ impl Block {
         info: DiskInfo,
         read_only: bool,
         serial: &str,
-        control: Arc<Control>,
+        changes: Arc<Changes>,
     ) -> Self {
         let mut padded = [0; 20];
         for (to, from) in padded.iter_mut().zip(serial.bytes()) {
@@ -79,8 +79,8 @@ impl Block {
             waiting: VecDeque::new(),
             stale: 0,
             full: false,
-            control,
-            control_token: None,
+            changes,
+            changes_token: None,
             change: None,
         }
     }
@@ -223,9 +223,9 @@ impl Block {
         }
     }
 
-    fn take_control(&mut self, io: &mut Io) -> Result<()> {
+    fn take_changes(&mut self, io: &mut Io) -> Result<()> {
         if self.change.is_none() {
-            self.change = self.control.take();
+            self.change = self.changes.take();
         }
         if let Some(Change::Refresh) = self.change {
             self.change = None;
@@ -242,19 +242,28 @@ impl Block {
         }
         let Some(change) = self.change.take() else { return Ok(()) };
         if let Change::Replace(replacement) = change
-            && let Some((backend, reply)) = replacement.begin()
+            && let Some((backend, info, reply)) = replacement.begin()
         {
-            let mut next = Guarded::new(backend, ErrorKind::Disk);
-            let attached = next.call(|backend| backend.attach(io))?;
-            let past = match attached {
-                Ok(()) => Ok(std::mem::replace(&mut self.backend, next).into_inner()),
-                Err(error) => Err(error),
-            };
-            self.full = false;
-            io.info_changed();
-            reply.send(past);
+            reply.send(self.exchange(io, backend, info));
         }
-        self.take_control(io)
+        self.take_changes(io)
+    }
+
+    /// Puts another backend in the present one's place, and gives that back.
+    fn exchange(&mut self, io: &mut Io, backend: Box<dyn DiskBackend>, info: DiskInfo) -> Result<Box<dyn DiskBackend>> {
+        let block_size = self.cutter.info.block_size;
+        if info.block_size != block_size {
+            let found = info.block_size;
+            let message =
+                format!("a medium with blocks of {found} bytes was to take the place of one with {block_size}");
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
+        }
+        let mut next = Guarded::new(backend, ErrorKind::Disk);
+        next.call(|backend| backend.attach(io))??;
+        self.cutter.info = info;
+        self.full = false;
+        io.info_changed();
+        Ok(std::mem::replace(&mut self.backend, next).into_inner())
     }
 }
 
@@ -275,15 +284,15 @@ impl VirtioDevice for Block {
 
     fn attach(&mut self, io: &mut Io) -> Result<()> {
         let token = io.token();
-        self.control_token = Some(token);
-        self.control.set_waker(io.waker(token));
+        self.changes_token = Some(token);
+        self.changes.set_waker(io.waker(token));
         self.backend.call(|backend| backend.attach(io))?
     }
 
     fn activate(&mut self, io: &mut Io, activation: Activation) -> Result<()> {
         self.cutter.write_through = !activation.has(feature::FLUSH);
         self.full = false;
-        self.take_control(io)
+        self.take_changes(io)
     }
 
     fn process_queue(&mut self, io: &mut Io, queues: &mut Queues, index: u16) -> Result<()> {
@@ -291,8 +300,8 @@ impl VirtioDevice for Block {
     }
 
     fn woken(&mut self, io: &mut Io, queues: &mut Queues, event: &Event) -> Result<()> {
-        if self.control_token == Some(event.token) {
-            self.take_control(io)?;
+        if self.changes_token == Some(event.token) {
+            self.take_changes(io)?;
         } else if event.cause != Cause::Again {
             self.backend.call(|backend| backend.woken(io, event))?;
             self.full = false;
@@ -334,7 +343,7 @@ impl VirtioDevice for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.control.end();
+        self.changes.end();
     }
 }
 

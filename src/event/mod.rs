@@ -10,6 +10,8 @@
 //! the others.
 
 mod io;
+#[cfg(any(test, feature = "test-util"))]
+mod lender;
 mod participant;
 mod place;
 mod reactor;
@@ -19,9 +21,9 @@ mod wake_set;
 mod waker;
 mod wants;
 
-#[cfg(any(test, feature = "test-util"))]
-pub(crate) use io::Lender;
 pub use io::{Io, TURN_BYTES, TURN_TIME};
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) use lender::Lender;
 pub(crate) use participant::Participant;
 pub use thread::IoThread;
 pub(crate) use thread::{Membership, Placement};

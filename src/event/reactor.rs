@@ -117,18 +117,19 @@ impl Reactor {
         Some(Removed(Some(member.participant)))
     }
 
-    /// Waits until there is something to do, and does one round of it.
-    pub(super) fn round(&mut self) -> Result<()> {
+    /// Waits until there is something to do, and does one round of it; says how many turns that were.
+    pub(super) fn round(&mut self) -> Result<usize> {
         self.wait()?;
         let bell = Arc::clone(&self.bell);
         bell.woken.drain(|slot| self.enqueue(slot));
         self.enqueue_due();
-        for _ in 0..self.queue.len() {
+        let turns = self.queue.len();
+        for _ in 0..turns {
             if let Some(slot) = self.queue.pop_front() {
                 self.turn(slot);
             }
         }
-        Ok(())
+        Ok(turns)
     }
 
     fn wait(&mut self) -> Result<()> {
@@ -206,12 +207,14 @@ impl Reactor {
             return;
         }
         member.own.collect_wakes(&mut member.events);
-        let done = catch_unwind(AssertUnwindSafe(|| {
-            let mut io = Io { own: &mut member.own, pool: &self.pool, turn: Turn::begin() };
-            member.participant.turn(&mut io, &member.events);
-            member.wants.begin();
-            member.participant.wants(&mut member.wants);
-        }));
+        let done = self.bell.meter.measure(|| {
+            catch_unwind(AssertUnwindSafe(|| {
+                let mut io = Io { own: &mut member.own, pool: &self.pool, turn: Turn::begin() };
+                member.participant.turn(&mut io, &member.events);
+                member.wants.begin();
+                member.participant.wants(&mut member.wants);
+            }))
+        });
         member.events.clear();
         let place = Arc::clone(&member.place);
         let again = member.wants.again;

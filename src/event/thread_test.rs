@@ -2,10 +2,10 @@
 
 use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::*;
-use crate::event::{Cause, Event, Interest, Io, TURN_BYTES, Token, Waker, Wants};
+use crate::event::{Cause, Event, Interest, Io, TURN_BYTES, TURN_TIME, Token, Waker, Wants};
 use crate::sys::EventFd;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -295,6 +295,7 @@ fn a_deadline_is_met_once_and_not_early() {
 #[test]
 fn one_that_always_has_more_to_do_leaves_the_others_their_turns() {
     let thread = io_thread();
+    thread.measure_turns();
     let busy = Participates::new(
         |io, _| {
             while !io.spent() {
@@ -318,6 +319,8 @@ fn one_that_always_has_more_to_do_leaves_the_others_their_turns() {
         receiver.recv_timeout(PATIENCE).unwrap();
     }
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let longest = thread.longest_turn();
+    assert!(longest > Duration::ZERO && longest < 2 * TURN_TIME, "{longest:?}");
 }
 
 #[test]
@@ -340,7 +343,7 @@ fn a_turn_is_over_by_its_bytes_or_its_time() {
 #[test]
 fn the_thread_ends_with_its_last_handle() {
     let thread = io_thread();
-    let shared = Arc::downgrade(&thread.owner.shared);
+    let shared = Arc::downgrade(&thread.joiner.shared);
     let membership = thread.add(Participates::reading(&event(), || {})).unwrap();
     drop(thread);
     assert!(shared.upgrade().is_some(), "a membership is a handle");
@@ -351,7 +354,7 @@ fn the_thread_ends_with_its_last_handle() {
 #[test]
 fn the_last_handle_may_be_dropped_on_the_thread_itself() {
     let thread = io_thread();
-    let shared = Arc::downgrade(&thread.owner.shared);
+    let shared = Arc::downgrade(&thread.joiner.shared);
     let fd = event();
     let slot: Arc<Mutex<Option<(IoThread, Membership)>>> = Arc::default();
     let own = Arc::clone(&slot);

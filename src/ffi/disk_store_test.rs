@@ -205,9 +205,9 @@ pub(super) struct Rig {
 
 pub(super) fn rig(disk: *mut DiskObject) -> Rig {
     let memory = patterned_memory(1 << 20);
-    let device = hand_over(disk).unwrap().build().unwrap();
+    let device = hand_over(disk).unwrap().into_device().unwrap();
     let io_thread = IoThread::new("test-io").unwrap();
-    let transport = MmioTransport::new(Box::new(device), memory.clone(), &io_thread).unwrap();
+    let transport = MmioTransport::new(device, memory.clone(), &io_thread).unwrap();
     let driver = MmioDriver::new(transport);
     let queue = DriverQueue::new(&memory, GuestAddress(0x1000), 64);
     driver.bring_up(FEATURES, &[&queue]);

@@ -160,8 +160,8 @@ struct Rig {
 
 fn rig(nic: *mut NicObject, features: u64) -> Rig {
     let memory = patterned_memory(4 << 20);
-    let device = hand_over(nic).unwrap().mac([2, 0, 0, 0, 0, 1]).build().unwrap();
-    let transport = MmioTransport::new(Box::new(device), memory.clone(), &IoThread::new("test-io").unwrap()).unwrap();
+    let device = hand_over(nic).unwrap().mac([2, 0, 0, 0, 0, 1]).into_device().unwrap();
+    let transport = MmioTransport::new(device, memory.clone(), &IoThread::new("test-io").unwrap()).unwrap();
     let rx = DriverQueue::new(&memory, GuestAddress(0x1000), 64);
     let tx = DriverQueue::new(&memory, GuestAddress(0x4000), 64);
     let control = DriverQueue::new(&memory, GuestAddress(0x8000), 64);

@@ -4,7 +4,9 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::sys::lock;
 
 /// Bytes of the host, aligned to [`ALIGNMENT`](Self::ALIGNMENT), which the guest neither sees nor changes.
 ///
@@ -52,6 +54,26 @@ impl HostBuffer {
     /// Makes it shorter; the rest is given back with it.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
+    }
+
+    /// How long it can become by [`resize`](Self::resize): at least as long as it was made.
+    pub fn capacity(&self) -> usize {
+        self.layout.size()
+    }
+
+    /// Makes it shorter or longer; bytes that it gains are zero. So one buffer of the largest size can be kept, and used for
+    /// operations of any size.
+    ///
+    /// # Panics
+    /// If `len` is above its [`capacity`](Self::capacity).
+    pub fn resize(&mut self, len: usize) {
+        let capacity = self.capacity();
+        assert!(len <= capacity, "a host buffer was resized to {len} bytes, allowed are {capacity}");
+        let before = std::mem::replace(&mut self.len, len);
+        if let Some(gained) = self.get_mut(before..) {
+            // The storage behind the end may hold another VM's data.
+            gained.fill(0);
+        }
     }
 }
 
@@ -176,10 +198,6 @@ fn layout(size: usize) -> Layout {
     }
 }
 
-fn lock(shelf: &Mutex<Shelf>) -> std::sync::MutexGuard<'_, Shelf> {
-    shelf.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +213,20 @@ mod tests {
         let second = pool.take(8192).unwrap();
         assert_eq!(second.as_ptr(), start);
         assert!(second.iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_buffer_that_grows_shows_nothing_that_it_held_before() {
+        let pool = BufferPool::new(8192);
+        let mut buffer = pool.take(8000).unwrap();
+        buffer.fill(7);
+        drop(buffer);
+        let mut buffer = pool.take(5000).unwrap();
+        buffer.fill(1);
+        buffer.resize(10);
+        buffer.resize(8192);
+        assert!(buffer[..10].iter().all(|byte| *byte == 1) && buffer[10..].iter().all(|byte| *byte == 0));
+        assert!(std::panic::catch_unwind(move || buffer.resize(8193)).is_err());
     }
 
     #[test]

@@ -54,6 +54,36 @@ pub trait NicBackend: Send {
     fn woken(&mut self, _io: &mut Io, _event: &Event) {}
 }
 
+impl<B: NicBackend + ?Sized> NicBackend for Box<B> {
+    fn info(&self) -> NicInfo {
+        (**self).info()
+    }
+
+    fn attach(&mut self, io: &mut Io) -> Result<()> {
+        (**self).attach(io)
+    }
+
+    fn negotiate(&mut self, guest: Offloads) -> Result<()> {
+        (**self).negotiate(guest)
+    }
+
+    fn receive(&mut self, io: &mut Io, frames: &mut RxBatch) {
+        (**self).receive(io, frames);
+    }
+
+    fn send(&mut self, io: &mut Io, frames: &mut TxBatch) {
+        (**self).send(io, frames);
+    }
+
+    fn wants(&self, need: Need, wants: &mut Wants) {
+        (**self).wants(need, wants);
+    }
+
+    fn woken(&mut self, io: &mut Io, event: &Event) {
+        (**self).woken(io, event);
+    }
+}
+
 /// What a link is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -470,3 +470,31 @@ fn it_passes_the_suite_for_all_devices() {
     };
     Conformance::new(make, serves, 1 << feature::MRG_RXBUF).run();
 }
+
+#[test]
+fn a_flood_of_frames_that_come_leaves_turns_to_those_that_go() {
+    let mut rig = rig(all());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let wire = rig.wire.try_clone().unwrap();
+    wire.set_nonblocking(true).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Larger than a turn, all the time.
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = wire.send(&[1; 60_000]);
+            }
+        });
+        for index in 0..60 {
+            rig.rx.offer(&[Buffer::writable(0x10_0000 + index * 0x1_0000 % 0x20_0000, 0x1_0000)]);
+        }
+        rig.driver.kick(0);
+        for _ in 0..200 {
+            while rig.rx.take_used().is_some() {
+                rig.rx.offer(&[Buffer::writable(0x10_0000, 0x1_0000)]);
+            }
+            rig.driver.kick(0);
+            rig.transmit([0; 12], &[9; 60]);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}

@@ -10,6 +10,7 @@ use crate::config::{NicConfig, check_tap_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
 use crate::sys::{Tap, random_bytes};
+use crate::virtio::VirtioDevice;
 
 /// A network card on a TAP device of the host, or on a backend of your own.
 ///
@@ -95,6 +96,15 @@ impl Nic {
         self
     }
 
+    /// Makes the device, for a machine of your own: what [`VmBuilder::nic`](crate::VmBuilder::nic) does in a whole one. The
+    /// transport is told which thread serves it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for an address that is not unicast or an MTU out of range.
+    pub fn into_device(self) -> Result<Box<dyn VirtioDevice>> {
+        Ok(Box::new(self.build()?))
+    }
+
     /// The thread that is to serve it.
     pub(crate) fn placement(&self) -> Placement {
         match &self.io_thread {
@@ -104,11 +114,7 @@ impl Nic {
         }
     }
 
-    /// Makes the device.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for an address that is not unicast or an MTU out of range.
-    pub(crate) fn build(self) -> Result<Net> {
+    fn build(self) -> Result<Net> {
         self.config.validate()?;
         let mac = match self.config.mac {
             Some(mac) => mac,

@@ -1,10 +1,14 @@
 //! What a backend or a queue is lent by its thread, without a thread.
 
-use crate::event::{Io, Lender};
+use std::time::Duration;
 
-/// Lends an [`Io`] to code under test, call by call.
+use crate::event::{Event, Io, Lender, Wants};
+
+/// Lends an [`Io`] to code under test, call by call, and waits for what that wants: an I/O thread for one, in the hands of
+/// the test.
 ///
 /// ```
+/// use std::time::{Duration, Instant};
 /// use vmcell::testing::IoRig;
 ///
 /// let mut rig = IoRig::new();
@@ -12,6 +16,12 @@ use crate::event::{Io, Lender};
 /// assert!(!io.spent());
 /// io.charge(vmcell::event::TURN_BYTES);
 /// assert!(io.spent() && !rig.turn().spent());
+///
+/// let token = rig.turn().token();
+/// let soon = Instant::now() + Duration::from_millis(5);
+/// let events = rig.wait(Duration::from_secs(10), |wants| wants.deadline(token, soon))?;
+/// assert_eq!(events[0].token, token);
+/// # Ok::<(), vmcell::Error>(())
 /// ```
 pub struct IoRig {
     lender: Lender,
@@ -23,7 +33,16 @@ impl IoRig {
     /// # Panics
     /// If the host gives no descriptor.
     pub fn new() -> Self {
-        Self { lender: Lender::new().expect("the host gives a descriptor") }
+        Self::with_pool(8 << 20)
+    }
+
+    /// A rig that has lent all its buffers when they take `bytes` together: with zero, code under test gets
+    /// [none](Io::bounce).
+    ///
+    /// # Panics
+    /// If the host gives no descriptor.
+    pub fn with_pool(bytes: usize) -> Self {
+        Self { lender: Lender::new(bytes).expect("the host gives a descriptor") }
     }
 
     /// Begins a turn.
@@ -31,9 +50,27 @@ impl IoRig {
         self.lender.lend()
     }
 
+    /// Begins a turn that ends by its bytes alone, however long it takes: the same each time.
+    pub fn turn_without_clock(&mut self) -> Io<'_> {
+        let mut io = self.lender.lend();
+        io.ignore_clock();
+        io
+    }
+
     /// The events of the wakers that were used since the last call.
-    pub fn woken(&mut self) -> Vec<crate::event::Event> {
+    pub fn woken(&mut self) -> Vec<Event> {
         self.lender.woken()
+    }
+
+    /// Asks for what is waited for, and waits until it happens or a waker is used. Gives no event if `limit` passes before
+    /// that.
+    ///
+    /// # Errors
+    /// If something is wanted of a descriptor that cannot be polled.
+    pub fn wait(&mut self, limit: Duration, wants: impl FnOnce(&mut Wants)) -> crate::Result<Vec<Event>> {
+        let mut wanted = Wants::default();
+        wants(&mut wanted);
+        self.lender.wait(limit, &wanted)
     }
 }
 

@@ -29,17 +29,23 @@ mod conformance;
 mod disk;
 mod driver;
 mod guest;
+mod inline;
 mod interrupt;
 mod io;
 mod mmio;
+mod nic;
+mod ranges;
 
 pub use conformance::Conformance;
-pub use disk::memory_disk;
+pub use disk::{DiskConformance, SimulatedDisk, SimulatedDiskHandle, memory_disk};
 pub use driver::{Buffer, DriverQueue};
 pub use guest::TinyGuest;
+pub use inline::InlineIo;
 pub use interrupt::RecordingInterrupt;
 pub use io::IoRig;
 pub use mmio::MmioDriver;
+pub use nic::{NicConformance, NicDriver, Wire};
+pub use ranges::guest_ranges;
 
 use crate::memory::{GuestAddress, GuestMemory};
 

@@ -36,6 +36,8 @@ pub(super) struct Owner {
     panicked: Cell<bool>,
     /// The queue that is looked at first.
     first: usize,
+    /// The last turn was over before the queues were looked at, or the events; so they come first in this one.
+    queues_first: bool,
     /// The device is to be called again, whatever happens.
     again: Cell<bool>,
 }
@@ -89,6 +91,7 @@ impl Owner {
             held: Vec::new(),
             panicked: Cell::new(false),
             first: 0,
+            queues_first: false,
             again: Cell::new(false),
         }
     }
@@ -208,6 +211,17 @@ impl Owner {
         Ok(Saved { queues, device })
     }
 
+    fn take_events(&mut self, io: &mut Io, events: &[Event]) {
+        if self.again.take()
+            && let Some(token) = self.own_token
+        {
+            self.deliver(io, &Event::new(token, Cause::Again));
+        }
+        for event in events {
+            self.take_event(io, event);
+        }
+    }
+
     /// Sorts an event: a doorbell, our own waker, or the device's.
     fn take_event(&mut self, io: &mut Io, event: &Event) {
         if let Some(doorbell) = self.doorbells.iter_mut().find(|doorbell| doorbell.token == Some(event.token)) {
@@ -232,6 +246,9 @@ impl Owner {
     /// Looks at the queues that were rung for, until the turn is over. The next turn begins with the one behind, so that no
     /// queue takes all the turns.
     fn process_queues(&mut self, io: &mut Io) {
+        if !self.is_running() {
+            return;
+        }
         let count = self.doorbells.len();
         for step in 0..count {
             let position = self.first.wrapping_add(step).checked_rem(count).unwrap_or_default();
@@ -348,17 +365,16 @@ impl Participant for Owner {
             self.fail();
         }
         self.take_messages(io);
-        if self.again.take()
-            && let Some(token) = self.own_token
-        {
-            self.deliver(io, &Event::new(token, Cause::Again));
-        }
-        for event in events {
-            self.take_event(io, event);
-        }
-        if self.is_running() {
+        let queues_first = self.queues_first;
+        if queues_first {
             self.process_queues(io);
         }
+        self.take_events(io, events);
+        if !queues_first {
+            self.process_queues(io);
+        }
+        // Whatever fills its turns alone, a flood of frames or of doorbells, has every other one.
+        self.queues_first = io.spent() && !queues_first;
         self.settle(io);
     }
 

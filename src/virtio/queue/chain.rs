@@ -44,6 +44,12 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
+    /// Those of a chain that breaks the rules: none. `segments` is storage for later.
+    pub(super) fn none(mut segments: Vec<Segment>) -> Self {
+        segments.clear();
+        Self { segments, first_writable: 0, readable_len: 0, writable_len: 0 }
+    }
+
     /// Copies a chain's descriptors to `segments`, which is empty; gives it back if the chain is malformed or longer than
     /// `limit`.
     pub(super) fn collect(

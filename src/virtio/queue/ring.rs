@@ -35,9 +35,8 @@ pub(super) struct Ring {
 
 /// What the next entry of the available ring holds; each gives the storage back that it was asked with.
 pub(super) enum Next {
+    /// One that breaks the rules has no buffers.
     Chain(u16, Buffers),
-    /// A chain that breaks the rules; it has been completed with length 0.
-    Malformed(Vec<Segment>),
     Empty(Vec<Segment>),
 }
 
@@ -99,13 +98,8 @@ impl Ring {
             return Err(Error::new(ErrorKind::Virtqueue, message));
         }
         self.in_flight = self.in_flight.saturating_add(1);
-        match Buffers::collect(&self.memory, chain, self.max_chain, segments) {
-            Ok(buffers) => Ok(Next::Chain(head, buffers)),
-            Err(segments) => {
-                self.publish(&[(head, 0)]);
-                Ok(Next::Malformed(segments))
-            }
-        }
+        let buffers = Buffers::collect(&self.memory, chain, self.max_chain, segments);
+        Ok(Next::Chain(head, buffers.unwrap_or_else(Buffers::none)))
     }
 
     /// Undoes the last `take`.

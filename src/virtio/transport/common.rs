@@ -1,6 +1,6 @@
 //! What every transport does with a device, however its registers are laid out: status, features, activation, reset, pause.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::registers::{Registers, refused};
@@ -9,7 +9,7 @@ use super::status::StatusWrite;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Membership};
 use crate::memory::GuestMemory;
-use crate::sys::EventFd;
+use crate::sys::{EventFd, lock};
 use crate::virtio::device::{DeviceInfo, DeviceState, VirtioDevice};
 use crate::virtio::gate::{Gate, Message, Outcome, Plan, Saved};
 use crate::virtio::interrupt::Interrupt;
@@ -76,7 +76,7 @@ impl Common {
     }
 
     pub(super) fn registers(&self) -> MutexGuard<'_, Registers> {
-        self.registers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.registers)
     }
 
     pub(super) fn device_id(&self) -> u32 {

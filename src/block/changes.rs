@@ -3,17 +3,18 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::backend::DiskBackend;
+use super::backend::{DiskBackend, DiskInfo};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Waker;
+use crate::sys::{lock, lock_if_free};
 
 /// Where changes wait for the thread that owns the disk.
 #[derive(Default)]
-pub(super) struct Control {
-    changes: Mutex<VecDeque<Change>>,
+pub(super) struct Changes {
+    waiting: Mutex<VecDeque<Change>>,
     posted: AtomicBool,
     ended: AtomicBool,
     waker: Mutex<Option<Waker>>,
@@ -28,6 +29,7 @@ pub(super) enum Change {
 /// Another backend in place of the present one.
 pub(super) struct Replacement {
     backend: Box<dyn DiskBackend>,
+    info: DiskInfo,
     reply: Reply,
     /// Taken by whoever comes first: the disk, to make the change, or the caller, to give it up.
     decided: Arc<AtomicBool>,
@@ -44,15 +46,15 @@ impl Reply {
 
 impl Replacement {
     /// Takes the change up, unless its caller has given up.
-    pub(super) fn begin(self) -> Option<(Box<dyn DiskBackend>, Reply)> {
+    pub(super) fn begin(self) -> Option<(Box<dyn DiskBackend>, DiskInfo, Reply)> {
         let mine = !self.decided.swap(true, Ordering::SeqCst);
-        mine.then_some((self.backend, self.reply))
+        mine.then_some((self.backend, self.info, self.reply))
     }
 }
 
-impl Control {
+impl Changes {
     pub(super) fn set_waker(&self, waker: Waker) {
-        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker);
+        *lock(&self.waker) = Some(waker);
     }
 
     /// Takes the next change, by the owner of the disk, which never waits for it.
@@ -60,12 +62,8 @@ impl Control {
         if !self.posted.swap(false, Ordering::SeqCst) {
             return None;
         }
-        let change = match self.changes.try_lock() {
-            Ok(mut changes) => changes.pop_front(),
-            Err(TryLockError::Poisoned(changes)) => changes.into_inner().pop_front(),
-            // Who holds it sets `posted` again, and wakes us, when it has let go.
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        // Whoever holds it sets `posted` again, and wakes us, when it has let go.
+        let change = lock_if_free(&self.waiting)?.pop_front();
         if change.is_some() {
             self.posted.store(true, Ordering::SeqCst);
         }
@@ -76,10 +74,10 @@ impl Control {
         self.post(Change::Refresh);
     }
 
-    pub(super) fn replace(&self, backend: Box<dyn DiskBackend>, limit: Duration) -> Result<()> {
+    pub(super) fn replace(&self, backend: Box<dyn DiskBackend>, info: DiskInfo, limit: Duration) -> Result<()> {
         let (reply, answer) = sync_channel(1);
         let decided = Arc::new(AtomicBool::new(false));
-        self.post(Change::Replace(Replacement { backend, reply: Reply(reply), decided: Arc::clone(&decided) }));
+        self.post(Change::Replace(Replacement { backend, info, reply: Reply(reply), decided: Arc::clone(&decided) }));
         match answer.recv_timeout(limit) {
             Ok(past) => past.map(drop),
             Err(RecvTimeoutError::Timeout) => given_up(&decided, &answer, limit),
@@ -90,18 +88,18 @@ impl Control {
     /// The disk is gone: what waits for it, or comes later, is refused.
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::SeqCst);
-        self.changes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        lock(&self.waiting).clear();
     }
 
     fn post(&self, change: Change) {
-        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = lock(&self.waiting);
         if self.ended.load(Ordering::SeqCst) {
             return;
         }
-        changes.push_back(change);
-        drop(changes);
+        waiting.push_back(change);
+        drop(waiting);
         self.posted.store(true, Ordering::SeqCst);
-        if let Some(waker) = &*self.waker.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(waker) = &*lock(&self.waker) {
             waker.wake();
         }
     }
