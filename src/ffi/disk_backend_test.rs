@@ -2,6 +2,8 @@
 
 #[path = "disk_store_test.rs"]
 mod store;
+#[path = "disk_suite_test.rs"]
+mod suite;
 
 use std::ptr::{null, null_mut};
 use std::sync::atomic::Ordering;
@@ -244,14 +246,10 @@ fn a_backend_that_is_replaced_is_destroyed_and_the_next_one_goes_on() {
 #[test]
 fn memory_of_a_layer_above_appears_as_one_part() {
     let store = Store::new(AT_ONCE);
-    let (mut rig, flights) = (IoRig::new(), Flights::new(&traits().info()));
-    let table = store.table();
+    let (mut rig, table) = (IoRig::new(), store.table());
     let user = User { user: table.user, release: table.destroy };
-    let registered = Registered::new(DiskPort::new(&flights)).unwrap();
-    store.port.store(registered.handle().addr(), Ordering::SeqCst);
-    let (port, info) = (Port { registered, flights }, traits().info());
-    let mut backend =
-        TableBackend { table, info, user, port, token: None, finished: VecDeque::new(), spare: Vec::new() };
+    let mut backend = TableBackend::new(table, traits().info(), user).unwrap();
+    store.port.store(backend.port.registered.handle().addr(), Ordering::SeqCst);
     backend.attach(&mut rig.turn()).unwrap();
     for round in 0..3u64 {
         let mut from = HostBuffer::new(1024);
@@ -270,6 +268,14 @@ fn memory_of_a_layer_above_appears_as_one_part() {
     let flags: Vec<u32> = store.seen.lock().unwrap().iter().map(|seen| seen.2).collect();
     let stable = VMCELL_DISK_STABLE;
     assert_eq!(flags, [stable, stable, stable, stable | VMCELL_DISK_UNMAP]);
+}
+
+#[test]
+fn what_is_zero_has_the_default_that_the_header_tells() {
+    let info = traits().info();
+    assert_eq!(info, DiskInfo::new(CAPACITY as u64));
+    let found = (info.block_size, info.max_transfer, info.max_range, info.max_segments);
+    assert_eq!(found, (512, 131_072, 67_108_864, 512));
 }
 
 #[test]

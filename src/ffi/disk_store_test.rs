@@ -54,8 +54,8 @@ fn store(user: *mut c_void) -> &'static Store {
     unsafe { &*user.cast::<Store>() }
 }
 
-fn carry_out(store: &Store, operation: &DiskOperation) {
-    let mut bytes = store.bytes.lock().unwrap();
+/// Moves the data of an operation.
+pub(super) fn move_data(bytes: &mut [u8], operation: &DiskOperation) {
     let (mut at, end) = (operation.at as usize, (operation.at + operation.len) as usize);
     if operation.kind == VMCELL_DISK_WRITE_ZEROES {
         bytes[at..end].fill(0);
@@ -86,7 +86,7 @@ unsafe extern "C" fn submit(user: *mut c_void, port: *mut DiskPort, operation: *
     match store.answer.load(Ordering::SeqCst) {
         HOLD => store.held.lock().unwrap().push((&raw const *operation).expose_provenance()),
         AT_ONCE => {
-            carry_out(store, operation);
+            move_data(&mut store.bytes.lock().unwrap(), operation);
             assert_eq!(complete(port, tag, 0), VMCELL_OK);
             return 0;
         }
@@ -115,7 +115,7 @@ unsafe extern "C" fn destroy(user: *mut c_void) {
     let store = store(user);
     for address in store.held.lock().unwrap().drain(..) {
         // What is in flight is valid until this returns.
-        carry_out(store, operation_at(address));
+        move_data(&mut store.bytes.lock().unwrap(), operation_at(address));
     }
     store.destroyed.fetch_add(1, Ordering::SeqCst);
 }
@@ -173,7 +173,7 @@ impl Store {
         let address = self.held.lock().unwrap().remove(position);
         let finished = thread::spawn(move || {
             let tag = operation_at(address).tag;
-            carry_out(self, operation_at(address));
+            move_data(&mut self.bytes.lock().unwrap(), operation_at(address));
             complete(self.port(), tag, 0)
         });
         assert_eq!(finished.join().unwrap(), VMCELL_OK);
