@@ -605,7 +605,7 @@ typedef struct {
      */
     uint64_t capacity;
     /**
-     * The most bytes of a read or a write: a multiple of the block size. The default is 262144.
+     * The most bytes of a read or a write: a multiple of the block size. The default is 131072.
      */
     uint64_t max_transfer;
     /**
@@ -1262,10 +1262,11 @@ int32_t vmcell_vm_resume(vmcell_vm *vm, vmcell_error **error);
  * whatever the guest or the host does. The guest gets no chance to write its disks back. A VM that has ended stays as
  * it is. Threads in vmcell_vm_wait return.
  *
- * Errors: TIMEOUT if a slow disk, or a console's function that blocks, still holds one of the VM's threads outside the
- * guest; vmcell_vm_free waits for it.
+ * Errors: TIMEOUT if a slow disk, or a console's or a backend's function that blocks, still holds one of the VM's threads
+ * outside the guest; vmcell_vm_free waits for it.
  */
-int32_t vmcell_vm_stop(vmcell_vm *vm, vmcell_error **error);
+int32_t vmcell_vm_stop(vmcell_vm *vm,
+                       vmcell_error **error);
 
 /**
  * Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no
@@ -1319,7 +1320,8 @@ int32_t vmcell_vm_exit_error(const vmcell_vm *vm, vmcell_error **failure, vmcell
 
 /**
  * Stops the VM, as vmcell_vm_stop does, and frees it: when this returns, no thread, descriptor or memory of it
- * remains. May block for as long as a disk, or a console's function, holds one of its threads. NULL is fine.
+ * remains. May block for as long as a disk, or a function of a console or a backend, holds one of its threads, and until
+ * its backends are destroyed. NULL is fine.
  *
  * If other threads are in a call with this VM, it is stopped and their calls return (vmcell_vm_wait gives
  * VMCELL_EXIT_STOPPED); the last of them frees what remains, maybe after this call has returned.

@@ -10,7 +10,7 @@ use super::convert::{Out, read_structure};
 use super::disk::DiskObject;
 use super::disk_operation::{Described, DiskOperation, Finished};
 use super::disk_port::{DiskPort, Flights};
-use super::failure::{Failure, VMCELL_ERROR_NULL_ARGUMENT};
+use super::failure::{Failure, FfiResult, VMCELL_ERROR_NULL_ARGUMENT};
 use super::guard::guard;
 use super::objects::Registered;
 use super::report::{ErrorObject, Report};
@@ -30,7 +30,7 @@ pub struct DiskTraits {
     /// The disk's size in bytes: a multiple of the block size, above 0. There is no default. It may change later, by
     /// vmcell_disk_port_set_capacity; the other members never do.
     pub capacity: u64,
-    /// The most bytes of a read or a write: a multiple of the block size. The default is 262144.
+    /// The most bytes of a read or a write: a multiple of the block size. The default is 131072.
     pub max_transfer: u64,
     /// The most bytes of a discard or of zeroes: a multiple of the block size. The default is 67108864.
     pub max_range: u64,
@@ -127,6 +127,12 @@ fn set<T: Default + PartialEq>(place: &mut T, value: T) {
 }
 
 impl TableBackend {
+    fn new(table: DiskTable, info: DiskInfo, user: User) -> FfiResult<Self> {
+        let flights = Flights::new(&info);
+        let port = Port { registered: Registered::new(DiskPort::new(&flights))?, flights };
+        Ok(Self { table, info, user, port, token: None, finished: VecDeque::new(), spare: Vec::new() })
+    }
+
     fn call(&self, function: Option<unsafe extern "C" fn(*mut c_void)>) {
         if let Some(function) = function {
             // SAFETY: the header demands a function that takes the table's user, which is not released before `self` is dropped.
@@ -150,7 +156,8 @@ impl DiskBackend for TableBackend {
         let token = io.token();
         self.token = Some(token);
         self.port.flights.wake.set(io.waker(token));
-        // Whoever changed it before this found nobody to wake.
+        // What came before this found nobody to wake, or woke another thread.
+        self.port.flights.wake.wake();
         self.look_at_capacity(io);
         Ok(())
     }
@@ -240,12 +247,8 @@ pub unsafe extern "C" fn vmcell_disk_new_backend(
         info.check()?;
         // SAFETY: the header demands NULL or a place for the result.
         let (disk, port) = unsafe { (Out::new(disk, "disk")?, Out::new(port, "port").ok()) };
-        let flights = Flights::new(&info);
-        let registered = Registered::new(DiskPort::new(&flights))?;
-        let handle = registered.handle();
-        let (finished, spare) = (VecDeque::new(), Vec::new());
-        let port_of = Port { registered, flights };
-        let backend = TableBackend { table, info, user, port: port_of, token: None, finished, spare };
+        let backend = TableBackend::new(table, info, user)?;
+        let handle = backend.port.registered.handle();
         disk.insert(DiskObject::new(Disk::backend(backend)))?;
         if let Some(port) = port {
             port.write(handle);

@@ -128,7 +128,8 @@ impl NicBackend for TableBackend {
         let token = io.token();
         self.token = Some(token);
         self.wire.wake.set(io.waker(token));
-        // Whoever changed it before this found nobody to wake.
+        // What came before this found nobody to wake, or woke another thread.
+        self.wire.wake.wake();
         self.look_at_link(io);
         Ok(())
     }
