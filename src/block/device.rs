@@ -293,8 +293,11 @@ impl VirtioDevice for Block {
     fn woken(&mut self, io: &mut Io, queues: &mut Queues, event: &Event) -> Result<()> {
         if self.changes_token == Some(event.token) {
             self.take_changes(io)?;
-        } else if event.cause != Cause::Again {
-            self.backend.call(|backend| backend.woken(io, event))?;
+        } else {
+            if event.cause != Cause::Again {
+                self.backend.call(|backend| backend.woken(io, event))?;
+            }
+            // Another turn that was asked for is one to try again in, too.
             self.full = false;
         }
         self.pump(io, queues.get(0))

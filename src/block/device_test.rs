@@ -553,6 +553,44 @@ fn a_disk_whose_file_is_exchanged_goes_on_with_the_other() {
     assert_eq!(handle.replace(other(1).0, limit).unwrap_err().kind(), crate::ErrorKind::InvalidState);
 }
 
+/// Has no room at first, and asks for another turn.
+#[derive(Default)]
+struct Shy {
+    asked: bool,
+    done: VecDeque<Done>,
+}
+
+impl DiskBackend for Shy {
+    fn info(&self) -> DiskInfo {
+        DiskInfo::new(SECTORS * SECTOR)
+    }
+
+    fn submit(&mut self, _io: &mut Io, tag: Tag, operation: Operation) -> std::result::Result<(), Operation> {
+        if !std::mem::replace(&mut self.asked, true) {
+            return Err(operation);
+        }
+        self.done.push_back(Done::new(tag, operation, Ok(())));
+        Ok(())
+    }
+
+    fn completed(&mut self, _io: &mut Io) -> Option<Done> {
+        self.done.pop_front()
+    }
+
+    fn wants(&self, wants: &mut Wants) {
+        if self.asked {
+            wants.again();
+        }
+    }
+}
+
+#[test]
+fn a_backend_without_room_that_asks_for_another_turn_is_tried_again_in_it() {
+    let disk = Disk::backend(Shy::default()).build().unwrap();
+    let mut rig = rig_of(FLUSHES, Box::new(disk), memory_disk(512));
+    assert_eq!(rig.read(0, 512), (0, 513));
+}
+
 #[test]
 fn a_file_that_shrank_gives_errors_and_what_is_left() {
     let mut rig = rig();
