@@ -127,6 +127,9 @@ impl Block {
             self.recycle(operation);
             return Ok(());
         };
+        if !job.was_given(&operation) {
+            return Err(self.backend.condemn("completed another operation than it was given"));
+        }
         job.advance(&operation);
         self.recycle(operation);
         let Some(queue) = queue else { return Ok(()) };
@@ -181,7 +184,7 @@ impl Block {
     fn submit(&mut self, io: &mut Io, mut job: Job) -> Result<bool> {
         let Some(operation) = job.take_cut() else { return Ok(false) };
         let was_begun = job.has_begun();
-        job.begin();
+        job.begin(&operation);
         io.charge(len(&operation).max(BARE_CHARGE));
         let tag = match self.jobs.insert(job) {
             Ok(tag) => tag,

@@ -226,6 +226,7 @@ enum Manner {
     /// Has room for so many operations, and completes them when it is told.
     Room(usize),
     CompletesTwice,
+    CompletesAnother,
     InventsATag,
     Panics,
     PanicsInWants,
@@ -266,10 +267,11 @@ impl Scripted {
         while let Some((tag, operation)) = self.todo.pop_front() {
             let error = if let Manner::Fails(error) = self.manner { Some(error) } else { None };
             let result = error.map_or(Ok(()), |error| Err(io::Error::from_raw_os_error(error)));
+            let operation = if self.manner == Manner::CompletesAnother { Operation::Flush } else { operation };
+            self.done.push_back(Done::new(tag, operation, result));
             if self.manner == Manner::CompletesTwice {
                 self.done.push_back(Done::new(tag, Operation::Flush, Ok(())));
             }
-            self.done.push_back(Done::new(tag, operation, result));
         }
     }
 }
@@ -430,7 +432,14 @@ fn a_pause_puts_back_what_the_backend_had_no_room_for() {
 
 #[test]
 fn a_backend_that_breaks_a_rule_harms_its_own_disk_only_and_is_never_called_again() {
-    for manner in [Manner::CompletesTwice, Manner::InventsATag, Manner::Panics, Manner::PanicsInWants] {
+    let manners = [
+        Manner::CompletesTwice,
+        Manner::CompletesAnother,
+        Manner::InventsATag,
+        Manner::Panics,
+        Manner::PanicsInWants,
+    ];
+    for manner in manners {
         let io_thread = IoThread::new("test-io").unwrap();
         let info = DiskInfo::new(SECTORS * SECTOR);
         let (mut bad, seen) = scripted_on(&io_thread, FLUSHES, manner, info);

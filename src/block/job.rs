@@ -1,5 +1,7 @@
 //! A request on its way: cut into operations that its backend can take, one after the other.
 
+use std::mem::{Discriminant, discriminant};
+
 use super::backend::{ByteRange, DiskInfo, Operation};
 use super::request::{DATA_OFFSET, Ranges};
 use crate::error::Result;
@@ -22,6 +24,8 @@ pub(super) struct Job {
     done: u64,
     /// An operation that is to be submitted.
     cut: Option<Operation>,
+    /// What the backend was given last: which operation, and of how many bytes.
+    given: Option<(Discriminant<Operation>, u64)>,
     begun: bool,
 }
 
@@ -35,7 +39,7 @@ pub(super) enum Work {
 
 impl Job {
     pub(super) fn new(chain: Chain, work: Work) -> Self {
-        Self { chain, work, done: 0, cut: None, begun: false }
+        Self { chain, work, done: 0, cut: None, given: None, begun: false }
     }
 
     /// Whether any of it was given to the backend.
@@ -58,8 +62,14 @@ impl Job {
     }
 
     /// An operation is given to the backend.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin(&mut self, operation: &Operation) {
+        self.given = Some((discriminant(operation), len(operation)));
         self.begun = true;
+    }
+
+    /// Whether the backend has this operation of it.
+    pub(super) fn was_given(&self, operation: &Operation) -> bool {
+        self.given == Some((discriminant(operation), len(operation)))
     }
 
     /// The backend had no room for it.
