@@ -1,6 +1,7 @@
 //! The virtio-block device: config space, and each chain from the queue to its status byte.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::backend::{DiskBackend, DiskInfo, Done, Operation};
@@ -11,7 +12,7 @@ use super::request::{
     parse,
 };
 use super::tag::Slab;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Cause, Event, Io, Token, Wants};
 use crate::memory::Buffer;
 use crate::virtio::spec::device_id;
@@ -56,6 +57,8 @@ pub(crate) struct Block {
     changes: Arc<Changes>,
     changes_token: Option<Token>,
     change: Option<Change>,
+    /// What waits was cut for a disk that was larger, or another.
+    cut_anew: bool,
 }
 
 impl Block {
@@ -82,6 +85,7 @@ impl Block {
             changes,
             changes_token: None,
             change: None,
+            cut_anew: false,
         }
     }
 
@@ -94,6 +98,7 @@ impl Block {
         loop {
             let done = self.take_completions(io, queue.as_deref_mut())?;
             self.apply_change(io)?;
+            self.cut_anew(queue.as_deref_mut());
             let begun = self.submit_requests(io, queue.as_deref_mut())?;
             if begun {
                 self.backend.call(|backend| backend.commit(io))?;
@@ -226,38 +231,86 @@ impl Block {
         }
     }
 
+    /// Takes what the host program has asked for: looks at the size at once, and keeps an exchange for when it can be made.
     fn take_changes(&mut self, io: &mut Io) -> Result<()> {
-        if self.change.is_none() {
-            self.change = self.changes.take();
+        loop {
+            match self.change.take().or_else(|| self.changes.take()) {
+                Some(Change::Refresh) => {
+                    self.backend.call(|backend| backend.refresh(io))?;
+                    self.look_at_capacity();
+                    io.info_changed();
+                }
+                Some(Change::Replace(replacement)) if replacement.is_given_up() => {}
+                other => {
+                    self.change = other;
+                    return Ok(());
+                }
+            }
         }
-        if let Some(Change::Refresh) = self.change {
-            self.change = None;
-            self.backend.call(|backend| backend.refresh(io))?;
-            io.info_changed();
-        }
-        Ok(())
     }
 
     /// Exchanges the backend, once the present one has nothing in flight.
     fn apply_change(&mut self, io: &mut Io) -> Result<()> {
-        if !self.jobs.is_empty() || self.stale > 0 {
-            return Ok(());
-        }
-        let Some(change) = self.change.take() else { return Ok(()) };
-        if let Change::Replace(replacement) = change
-            && let Some((backend, reply)) = replacement.begin()
+        while self.jobs.is_empty()
+            && self.stale == 0
+            && let Some(change) = self.change.take()
         {
-            let mut next = Guarded::new(backend, ErrorKind::Disk);
-            let attached = next.call(|backend| backend.attach(io))?;
-            let past = match attached {
-                Ok(()) => Ok(std::mem::replace(&mut self.backend, next).into_inner()),
-                Err(error) => Err(error),
-            };
-            self.full = false;
-            io.info_changed();
-            reply.send(past);
+            if let Change::Replace(replacement) = change
+                && let Some((backend, info, reply)) = replacement.begin()
+            {
+                let (result, unused) = self.exchange(io, backend, info);
+                reply.send(result, unused);
+            }
+            self.take_changes(io)?;
         }
-        self.take_changes(io)
+        Ok(())
+    }
+
+    /// Puts another backend in the place of the present one; gives back the one that is not used.
+    fn exchange(
+        &mut self,
+        io: &mut Io,
+        backend: Box<dyn DiskBackend>,
+        info: DiskInfo,
+    ) -> (Result<()>, Box<dyn DiskBackend>) {
+        let block_size = self.cutter.info.block_size;
+        if info.block_size > block_size {
+            let found = info.block_size;
+            let message = format!("the disk has blocks of {block_size} bytes, its replacement has blocks of {found}");
+            return (Err(Error::new(ErrorKind::Disk, message)), backend);
+        }
+        let mut next = Guarded::new(backend, ErrorKind::Disk);
+        // A panic of the one that comes is no reason to fail for the one that is there.
+        let attached = catch_unwind(AssertUnwindSafe(|| next.call(|backend| backend.attach(io))));
+        match attached {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error)) | Err(error)) => return (Err(error), next.into_inner()),
+            Err(_) => return (Err(Error::new(ErrorKind::Disk, "the backend panicked")), next.into_inner()),
+        }
+        // The driver was told of the block size.
+        self.cutter.info = DiskInfo { block_size, ..info };
+        self.cut_anew = true;
+        self.full = false;
+        io.info_changed();
+        (Ok(()), std::mem::replace(&mut self.backend, next).into_inner())
+    }
+
+    fn look_at_capacity(&mut self) {
+        if let Some(info) = self.backend.look(|backend| backend.info()).filter(|info| info.check().is_ok()) {
+            self.cut_anew |= info.capacity < self.cutter.info.capacity;
+            self.cutter.info.capacity = info.capacity;
+        }
+    }
+
+    /// Cuts what waits for the disk as it is now; what it has no place for any more fails.
+    fn cut_anew(&mut self, queue: Option<&mut Queue>) {
+        let Some(queue) = queue.filter(|_| std::mem::take(&mut self.cut_anew)) else { return };
+        for mut job in std::mem::take(&mut self.waiting) {
+            if let Some(operation) = job.take_cut() {
+                self.recycle(operation);
+            }
+            self.go_on(job, queue);
+        }
     }
 }
 
@@ -270,9 +323,7 @@ impl VirtioDevice for Block {
     }
 
     fn config(&mut self) -> Vec<u8> {
-        if let Some(info) = self.backend.look(|backend| backend.info()).filter(|info| info.check().is_ok()) {
-            self.cutter.info.capacity = info.capacity;
-        }
+        self.look_at_capacity();
         config_space(&self.cutter.info, self.read_only)
     }
 

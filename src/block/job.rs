@@ -4,7 +4,7 @@ use std::mem::{Discriminant, discriminant};
 
 use super::backend::{ByteRange, DiskInfo, Operation};
 use super::request::{DATA_OFFSET, Ranges};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{Buffer, GuestAddress, GuestRanges, Lessor, RangeList};
 use crate::virtio::{Chain, Segment};
 
@@ -104,10 +104,13 @@ impl Job {
     /// The next operation; `None` if all is done.
     ///
     /// # Errors
-    /// If a buffer cannot be made, which cannot be: the chain was checked.
+    /// If it lies behind the end of a disk that has become smaller.
     pub(super) fn next(&mut self, cutter: &mut Cutter, lessor: &Lessor) -> Result<Option<Operation>> {
         let stable = cutter.write_through;
         self.skip_empty_ranges();
+        if self.end() > cutter.info.capacity {
+            return Err(Error::new(ErrorKind::Disk, "the request lies behind the end of the disk"));
+        }
         Ok(match &self.work {
             Work::Read(range) => {
                 let data = self.buffer(cutter, lessor, range, Side::Writable)?;
@@ -127,6 +130,16 @@ impl Job {
                 self.rest_of(*range, cutter).map(|range| Operation::WriteZeroes { range, unmap, stable })
             }
         })
+    }
+
+    /// Where the work ends on the disk, or its present range.
+    fn end(&self) -> u64 {
+        let range = match &self.work {
+            Work::Read(range) | Work::Write(range) | Work::WriteZeroes { range, .. } => Some(*range),
+            Work::Discard { ranges, position } => ranges.get(*position),
+            Work::Flush => None,
+        };
+        range.map_or(0, |range| range.at.saturating_add(range.len))
     }
 
     /// Empty ranges are allowed, and nothing is to be done for them.
