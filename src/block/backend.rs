@@ -48,7 +48,8 @@ pub trait DiskBackend: Send {
     ///
     /// # Errors
     /// The operation, if there is no room for it now. It is tried again after the next completion or the next event of this
-    /// backend; so one that is full with nothing in flight must see to an event.
+    /// backend, or in [another turn](Wants::again) that it asks for; so one that is full with nothing in flight must see to one
+    /// of these.
     fn submit(&mut self, io: &mut Io, tag: Tag, operation: Operation) -> std::result::Result<(), Operation>;
 
     /// The end of a batch: what was only collected so far is begun with.

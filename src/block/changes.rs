@@ -35,12 +35,15 @@ pub(super) struct Replacement {
     decided: Arc<AtomicBool>,
 }
 
-/// Gives the past backend to whoever asked for the change, who drops it: that may take a while.
-pub(super) struct Reply(SyncSender<Result<Box<dyn DiskBackend>>>);
+/// Gives the backend that is not used, the past one or the one that was refused, to whoever asked for the change, who drops it:
+/// that may take a while.
+pub(super) struct Reply(SyncSender<Answer>);
+
+type Answer = (Result<()>, Box<dyn DiskBackend>);
 
 impl Reply {
-    pub(super) fn send(self, past: Result<Box<dyn DiskBackend>>) {
-        let _ = self.0.send(past);
+    pub(super) fn send(self, result: Result<()>, unused: Box<dyn DiskBackend>) {
+        let _ = self.0.send((result, unused));
     }
 }
 
@@ -49,6 +52,11 @@ impl Replacement {
     pub(super) fn begin(self) -> Option<(Box<dyn DiskBackend>, DiskInfo, Reply)> {
         let mine = !self.decided.swap(true, Ordering::SeqCst);
         mine.then_some((self.backend, self.info, self.reply))
+    }
+
+    /// Its caller has given up.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.decided.load(Ordering::SeqCst)
     }
 }
 
@@ -77,10 +85,11 @@ impl Changes {
     pub(super) fn replace(&self, backend: Box<dyn DiskBackend>, info: DiskInfo, limit: Duration) -> Result<()> {
         let (reply, answer) = sync_channel(1);
         let decided = Arc::new(AtomicBool::new(false));
-        self.post(Change::Replace(Replacement { backend, info, reply: Reply(reply), decided: Arc::clone(&decided) }));
+        let reply = Reply(reply);
+        self.post(Change::Replace(Replacement { backend, info, reply, decided: Arc::clone(&decided) }));
         match answer.recv_timeout(limit) {
-            Ok(past) => past.map(drop),
-            Err(RecvTimeoutError::Timeout) => given_up(&decided, &answer, limit),
+            Ok((result, _unused)) => result,
+            Err(RecvTimeoutError::Timeout) => self.give_up(&decided, &answer, limit),
             Err(RecvTimeoutError::Disconnected) => Err(Error::new(ErrorKind::InvalidState, "the disk's VM has ended")),
         }
     }
@@ -88,7 +97,9 @@ impl Changes {
     /// The disk is gone: what waits for it, or comes later, is refused.
     pub(super) fn end(&self) {
         self.ended.store(true, Ordering::SeqCst);
-        lock(&self.waiting).clear();
+        // Dropped without the lock: a backend of a user's may reach for this disk then.
+        let waiting = std::mem::take(&mut *lock(&self.waiting));
+        drop(waiting);
     }
 
     fn post(&self, change: Change) {
@@ -96,23 +107,31 @@ impl Changes {
         if self.ended.load(Ordering::SeqCst) {
             return;
         }
-        waiting.push_back(change);
+        // One look at the size is as good as several.
+        if !matches!((&change, waiting.back()), (Change::Refresh, Some(Change::Refresh))) {
+            waiting.push_back(change);
+        }
         drop(waiting);
+        self.call();
+    }
+
+    /// Has the owner of the disk look at what was posted.
+    fn call(&self) {
         self.posted.store(true, Ordering::SeqCst);
         if let Some(waker) = &*lock(&self.waker) {
             waker.wake();
         }
     }
-}
 
-/// The limit has passed. If the change is being made at this moment, its answer is near.
-fn given_up(decided: &AtomicBool, answer: &Receiver<Result<Box<dyn DiskBackend>>>, limit: Duration) -> Result<()> {
-    if decided.swap(true, Ordering::SeqCst) {
-        return answer
-            .recv()
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::InvalidState, "the disk's VM has ended")))
-            .map(drop);
+    /// The limit has passed. If the change is being made at this moment, its answer is near.
+    fn give_up(&self, decided: &AtomicBool, answer: &Receiver<Answer>, limit: Duration) -> Result<()> {
+        if decided.swap(true, Ordering::SeqCst) {
+            let ended = |_| Error::new(ErrorKind::InvalidState, "the disk's VM has ended");
+            return answer.recv().map_err(ended).and_then(|(result, _unused)| result);
+        }
+        // The disk does not wait for it any more.
+        self.call();
+        let message = format!("the disk had requests in flight, or no running VM, for {} ms", limit.as_millis());
+        Err(Error::new(ErrorKind::Timeout, message))
     }
-    let message = format!("the disk had requests in flight, or no running VM, for {} ms", limit.as_millis());
-    Err(Error::new(ErrorKind::Timeout, message))
 }

@@ -1,6 +1,7 @@
 //! The virtio-block device: config space, and each chain from the queue to its status byte.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::backend::{DiskBackend, DiskInfo, Done, Operation};
@@ -56,6 +57,8 @@ pub(crate) struct Block {
     changes: Arc<Changes>,
     changes_token: Option<Token>,
     change: Option<Change>,
+    /// What waits was cut for a disk that was larger, or another.
+    cut_anew: bool,
 }
 
 impl Block {
@@ -82,6 +85,7 @@ impl Block {
             changes,
             changes_token: None,
             change: None,
+            cut_anew: false,
         }
     }
 
@@ -94,6 +98,7 @@ impl Block {
         loop {
             let done = self.take_completions(io, queue.as_deref_mut())?;
             self.apply_change(io)?;
+            self.cut_anew(queue.as_deref_mut());
             let begun = self.submit_requests(io, queue.as_deref_mut())?;
             if begun {
                 self.backend.call(|backend| backend.commit(io))?;
@@ -127,6 +132,9 @@ impl Block {
             self.recycle(operation);
             return Ok(());
         };
+        if !job.was_given(&operation) {
+            return Err(self.backend.condemn("completed another operation than it was given"));
+        }
         job.advance(&operation);
         self.recycle(operation);
         let Some(queue) = queue else { return Ok(()) };
@@ -181,7 +189,7 @@ impl Block {
     fn submit(&mut self, io: &mut Io, mut job: Job) -> Result<bool> {
         let Some(operation) = job.take_cut() else { return Ok(false) };
         let was_begun = job.has_begun();
-        job.begin();
+        job.begin(&operation);
         io.charge(len(&operation).max(BARE_CHARGE));
         let tag = match self.jobs.insert(job) {
             Ok(tag) => tag,
@@ -223,47 +231,86 @@ impl Block {
         }
     }
 
+    /// Takes what the host program has asked for: looks at the size at once, and keeps an exchange for when it can be made.
     fn take_changes(&mut self, io: &mut Io) -> Result<()> {
-        if self.change.is_none() {
-            self.change = self.changes.take();
+        loop {
+            match self.change.take().or_else(|| self.changes.take()) {
+                Some(Change::Refresh) => {
+                    self.backend.call(|backend| backend.refresh(io))?;
+                    self.look_at_capacity();
+                    io.info_changed();
+                }
+                Some(Change::Replace(replacement)) if replacement.is_given_up() => {}
+                other => {
+                    self.change = other;
+                    return Ok(());
+                }
+            }
         }
-        if let Some(Change::Refresh) = self.change {
-            self.change = None;
-            self.backend.call(|backend| backend.refresh(io))?;
-            io.info_changed();
-        }
-        Ok(())
     }
 
     /// Exchanges the backend, once the present one has nothing in flight.
     fn apply_change(&mut self, io: &mut Io) -> Result<()> {
-        if !self.jobs.is_empty() || self.stale > 0 {
-            return Ok(());
-        }
-        let Some(change) = self.change.take() else { return Ok(()) };
-        if let Change::Replace(replacement) = change
-            && let Some((backend, info, reply)) = replacement.begin()
+        while self.jobs.is_empty()
+            && self.stale == 0
+            && let Some(change) = self.change.take()
         {
-            reply.send(self.exchange(io, backend, info));
+            if let Change::Replace(replacement) = change
+                && let Some((backend, info, reply)) = replacement.begin()
+            {
+                let (result, unused) = self.exchange(io, backend, info);
+                reply.send(result, unused);
+            }
+            self.take_changes(io)?;
         }
-        self.take_changes(io)
+        Ok(())
     }
 
-    /// Puts another backend in the present one's place, and gives that back.
-    fn exchange(&mut self, io: &mut Io, backend: Box<dyn DiskBackend>, info: DiskInfo) -> Result<Box<dyn DiskBackend>> {
+    /// Puts another backend in the place of the present one; gives back the one that is not used.
+    fn exchange(
+        &mut self,
+        io: &mut Io,
+        backend: Box<dyn DiskBackend>,
+        info: DiskInfo,
+    ) -> (Result<()>, Box<dyn DiskBackend>) {
         let block_size = self.cutter.info.block_size;
-        if info.block_size != block_size {
+        if info.block_size > block_size {
             let found = info.block_size;
-            let message =
-                format!("a medium with blocks of {found} bytes was to take the place of one with {block_size}");
-            return Err(Error::new(ErrorKind::InvalidConfig, message));
+            let message = format!("the disk has blocks of {block_size} bytes, its replacement has blocks of {found}");
+            return (Err(Error::new(ErrorKind::Disk, message)), backend);
         }
         let mut next = Guarded::new(backend, ErrorKind::Disk);
-        next.call(|backend| backend.attach(io))??;
-        self.cutter.info = info;
+        // A panic of the one that comes is no reason to fail for the one that is there.
+        let attached = catch_unwind(AssertUnwindSafe(|| next.call(|backend| backend.attach(io))));
+        match attached {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error)) | Err(error)) => return (Err(error), next.into_inner()),
+            Err(_) => return (Err(Error::new(ErrorKind::Disk, "the backend panicked")), next.into_inner()),
+        }
+        // The driver was told of the block size.
+        self.cutter.info = DiskInfo { block_size, ..info };
+        self.cut_anew = true;
         self.full = false;
         io.info_changed();
-        Ok(std::mem::replace(&mut self.backend, next).into_inner())
+        (Ok(()), std::mem::replace(&mut self.backend, next).into_inner())
+    }
+
+    fn look_at_capacity(&mut self) {
+        if let Some(info) = self.backend.look(|backend| backend.info()).filter(|info| info.check().is_ok()) {
+            self.cut_anew |= info.capacity < self.cutter.info.capacity;
+            self.cutter.info.capacity = info.capacity;
+        }
+    }
+
+    /// Cuts what waits for the disk as it is now; what it has no place for any more fails.
+    fn cut_anew(&mut self, queue: Option<&mut Queue>) {
+        let Some(queue) = queue.filter(|_| std::mem::take(&mut self.cut_anew)) else { return };
+        for mut job in std::mem::take(&mut self.waiting) {
+            if let Some(operation) = job.take_cut() {
+                self.recycle(operation);
+            }
+            self.go_on(job, queue);
+        }
     }
 }
 
@@ -276,9 +323,7 @@ impl VirtioDevice for Block {
     }
 
     fn config(&mut self) -> Vec<u8> {
-        if let Some(info) = self.backend.look(|backend| backend.info()).filter(|info| info.check().is_ok()) {
-            self.cutter.info.capacity = info.capacity;
-        }
+        self.look_at_capacity();
         config_space(&self.cutter.info, self.read_only)
     }
 
@@ -302,8 +347,11 @@ impl VirtioDevice for Block {
     fn woken(&mut self, io: &mut Io, queues: &mut Queues, event: &Event) -> Result<()> {
         if self.changes_token == Some(event.token) {
             self.take_changes(io)?;
-        } else if event.cause != Cause::Again {
-            self.backend.call(|backend| backend.woken(io, event))?;
+        } else {
+            if event.cause != Cause::Again {
+                self.backend.call(|backend| backend.woken(io, event))?;
+            }
+            // Another turn that was asked for is one to try again in, too.
             self.full = false;
         }
         self.pump(io, queues.get(0))

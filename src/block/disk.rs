@@ -253,13 +253,13 @@ impl DiskHandle {
     }
 
     /// Exchanges what the disk lies on. Requests in flight end on the old medium first; what the guest has not flushed may or
-    /// may not be on it. The settings of `disk` beside its medium mean nothing here.
+    /// may not be on it, and those that lie behind the end of a smaller one fail. The settings of `disk` beside its medium mean nothing here.
     ///
     /// Blocks until the exchange is made, at most for `limit`.
     ///
     /// # Errors
-    /// As building a VM with `disk`; [`ErrorKind::InvalidConfig`] if only one of the two is read-only, or their blocks are of
-    /// different sizes;
+    /// As building a VM with `disk`; [`ErrorKind::InvalidConfig`] if only one of the two is read-only; [`ErrorKind::Disk`] if
+    /// its blocks are larger, which the guest cannot be told, or it cannot work on the disk's thread: then nothing was exchanged;
     /// [`ErrorKind::Timeout`] if requests were still in flight, or no VM ran, at the limit: then nothing was exchanged;
     /// [`ErrorKind::InvalidState`] if the VM has ended.
     pub fn replace(&self, disk: Disk, limit: Duration) -> Result<()> {

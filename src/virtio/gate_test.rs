@@ -386,3 +386,26 @@ fn a_pause_that_is_overtaken_by_a_resume_says_so() {
     opener.open();
     assert_eq!(rig.driver.wait_used(&mut rig.queue).1, 4);
 }
+
+#[test]
+fn a_state_whose_features_no_driver_can_have_agreed_on_is_refused() {
+    let rig = running();
+    rig.driver.transport().pause(LIMIT).unwrap();
+    let state = rig.driver.transport().save().unwrap();
+    let io_thread = IoThread::new("test-io").unwrap();
+    let dependent_alone = MODERN | crate::virtio::rig_test::DEPENDENT_FEATURE;
+    for features in [0, MODERN & !(1 << crate::virtio::spec::feature::VERSION_1), dependent_alone] {
+        let mut state = state.clone();
+        state.features = features;
+        let error = rig.try_restored(&state, &rig.memory, &io_thread).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{features:#x}");
+    }
+    // A driver in the middle of its negotiation may have set anything.
+    let mut early = state.clone();
+    (early.status, early.features) = (3, 0);
+    early.queues.iter_mut().for_each(|queue| queue.ready = false);
+    rig.try_restored(&early, &rig.memory, &io_thread).unwrap();
+    // A queue becomes ready after the features are agreed on.
+    early.queues[0].ready = true;
+    assert!(rig.try_restored(&early, &rig.memory, &io_thread).is_err());
+}

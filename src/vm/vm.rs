@@ -106,6 +106,9 @@ impl Vm {
     /// VM goes on.
     pub fn pause_within(&self, limit: Duration) -> Result<()> {
         let _one_at_a_time = lock(&self.transition);
+        if self.lifecycle.status() == Status::Paused {
+            return Ok(());
+        }
         let begun = Instant::now();
         self.lifecycle.pause(begun.checked_add(limit))?;
         let paused = self.devices.pause_devices(limit.saturating_sub(begun.elapsed()));
