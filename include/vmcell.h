@@ -605,7 +605,7 @@ typedef struct {
      */
     uint64_t capacity;
     /**
-     * The most bytes of a read or a write: a multiple of the block size. The default is 262144.
+     * The most bytes of a read or a write: a multiple of the block size. The default is 131072.
      */
     uint64_t max_transfer;
     /**

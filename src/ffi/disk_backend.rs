@@ -30,7 +30,7 @@ pub struct DiskTraits {
     /// The disk's size in bytes: a multiple of the block size, above 0. There is no default. It may change later, by
     /// vmcell_disk_port_set_capacity; the other members never do.
     pub capacity: u64,
-    /// The most bytes of a read or a write: a multiple of the block size. The default is 262144.
+    /// The most bytes of a read or a write: a multiple of the block size. The default is 131072.
     pub max_transfer: u64,
     /// The most bytes of a discard or of zeroes: a multiple of the block size. The default is 67108864.
     pub max_range: u64,
