@@ -13,7 +13,7 @@ use crate::world::World;
 
 const RINGS: u64 = 0x1000;
 /// Where tables of indirect descriptors are: apart from all that the device writes.
-const TABLES: u64 = 0x3000;
+const TABLES: u64 = 0x3800;
 const BUFFERS: u64 = 0x4000;
 /// Two regions that touch, a hole, and one more.
 const REGIONS: [std::ops::Range<u64>; 3] = [0..0x8000, 0x8000..0xa000, 0xc000..0xd000];
@@ -341,7 +341,7 @@ fn descriptor(input: &mut Input, index: u16) -> Descriptor {
         0..=11 => BUFFERS + u64::from(input.half() % 0x4000),
         12 => 0x7ff0 + u64::from(input.byte() % 32),
         13 => 0x9ff0 + u64::from(input.byte() % 32),
-        14 => RINGS + u64::from(input.half() % 0xc00),
+        14 => RINGS + u64::from(input.half() % 0x2000),
         _ => input.long(),
     };
     let len = match input.below(32) {
