@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmcell::event::{Event, Io, Wants};
 use vmcell::net::{Delivery, Need, NicBackend, NicInfo, Offloads, RxBatch, TxBatch, VnetHeader};
 
+use super::model::passes;
 use crate::alloc::{counted, uncounted};
 
 /// A packet: its header, and the frame.
@@ -100,7 +101,10 @@ impl Wire {
         self.moved += frame.len() as u64;
         match delivery {
             Delivery::Delivered if through_descriptor => self.delivered.push_back((header, frame)),
-            Delivery::Delivered => self.delivered.push_back((without_extras(header), frame)),
+            Delivery::Delivered => {
+                assert!(passes(&header, frame.len(), self.guest), "a frame with {header:?} may not pass");
+                self.delivered.push_back((without_extras(header), frame));
+            }
             _ => self.dropped.push((header, frame)),
         }
         true
@@ -111,7 +115,7 @@ impl Wire {
             return false;
         }
         // The same one until it is done, so that what the device allocates for it can be counted apart.
-        counted(&mut || drop(frames.next(io).map(|frame| frame.len())));
+        counted(&mut || _ = frames.next(io));
         let Some(frame) = frames.next(io) else { return false };
         let mut data = vec![0; usize::try_from(frame.len()).expect("it is short")];
         frame.data().copy_out(0, &mut data).expect("the frame is as long as it says");
