@@ -174,8 +174,17 @@ impl Owner {
         let was_running = matches!(self.motion, Motion::Running);
         self.motion = Motion::Quiescing(done);
         self.lessor.await_last(true);
-        if was_running && self.life == Life::Active {
-            self.call(io, |device, io, queues| device.quiesce(io, queues));
+        match self.life {
+            Life::Active if was_running => self.call(io, |device, io, queues| device.quiesce(io, queues)),
+            // It cannot go on with what it holds, so it lets go of it; its driver is still to reset it.
+            Life::Failed => {
+                self.life = Life::Inactive;
+                self.call(io, |device, io, _| {
+                    device.reset(io);
+                    Ok(())
+                });
+            }
+            Life::Active | Life::Inactive => {}
         }
     }
 
@@ -193,7 +202,7 @@ impl Owner {
 
     fn save(&self) -> Result<Saved> {
         let still = matches!(self.motion, Motion::Still) && self.resets.is_empty();
-        if !still || self.life == Life::Failed {
+        if !still || self.gate.needs_reset() {
             let message = "a device that runs, or needs a reset, cannot be saved; pause it first";
             return Err(Error::new(ErrorKind::InvalidState, message));
         }
