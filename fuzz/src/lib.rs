@@ -13,6 +13,7 @@ pub mod guest;
 pub mod input;
 pub mod net;
 pub mod queue;
+pub mod registers;
 pub mod ring;
 pub mod sweep;
 pub mod world;
@@ -32,4 +33,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "queue", run: queue::run, seeds: queue::seeds },
     Target { name: "block", run: block::run, seeds: block::seeds },
     Target { name: "net", run: net::run, seeds: net::seeds },
+    Target { name: "registers", run: registers::run, seeds: registers::seeds },
 ];

@@ -138,9 +138,7 @@ impl Test {
     }
 
     fn step(&mut self, input: &mut Input) {
-        let op = input.below(16);
-        if std::env::var_os("TRACE").is_some() { eprintln!("op {op} open {:?} hostile {} paused {} status {:x}", self.open.iter().map(|o| o.iter().map(|o| o.head).collect::<Vec<_>>()).collect::<Vec<_>>(), self.hostile, self.paused, self.guest.read(mmio::STATUS)); }
-        match op {
+        match input.below(16) {
             0..=2 => self.send(input),
             3 | 4 => self.give_room(input),
             5 | 6 => self.bring(input),
