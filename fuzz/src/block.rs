@@ -143,7 +143,8 @@ impl Test {
 
     /// A request whose form is well-formed, if its content may not be.
     fn request(&mut self, input: &mut Input) {
-        let taken = |place: usize| self.open.iter().filter_map(|open| open.request.as_ref()).any(|open| open.place == place);
+        let taken =
+            |place: usize| self.open.iter().filter_map(|open| open.request.as_ref()).any(|open| open.place == place);
         let Some(place) = (0..PLACE_COUNT).find(|place| !taken(*place)) else { return };
         if self.hostile || self.open.len() >= usize::from(self.ring.size) {
             return;
@@ -168,9 +169,8 @@ impl Test {
     }
 
     fn expected_data(&self, answer: &Answer) -> Option<Vec<u8>> {
-        let overlaps = |range: &Range<u64>| {
-            self.uncertain.iter().any(|other| other.start < range.end && range.start < other.end)
-        };
+        let overlaps =
+            |range: &Range<u64>| self.uncertain.iter().any(|other| other.start < range.end && range.start < other.end);
         let range = answer.reads.clone().filter(|range| !overlaps(range))?;
         Some(self.disk[usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?].to_vec())
     }
@@ -327,15 +327,22 @@ impl Test {
     fn check(&mut self, request: &Request, written: u32) {
         let Request { shape, answer, data, .. } = request;
         let room = total(&shape.writable);
-        let bytes: Vec<u8> =
-            cut(&shape.writable, 0, room).iter().flat_map(|(gpa, len)| self.guest.world.mirror(*gpa, *len)).copied().collect();
+        let bytes: Vec<u8> = cut(&shape.writable, 0, room)
+            .iter()
+            .flat_map(|(gpa, len)| self.guest.world.mirror(*gpa, *len))
+            .copied()
+            .collect();
         let claimed = usize::try_from(written).expect("it is small");
         assert!(claimed <= bytes.len(), "{written} bytes were written, as the device says, of {}", bytes.len());
-        assert!(bytes[..claimed].iter().all(|byte| *byte != PATTERN), "{written} bytes were written, as the device says");
+        assert!(
+            bytes[..claimed].iter().all(|byte| *byte != PATTERN),
+            "{written} bytes were written, as the device says"
+        );
         let Some(found) = bytes.last().copied() else {
             return assert_eq!(written, 0, "without room for a status, nothing is written");
         };
-        let failed = lock(&self.medium).failed && !(answer.reads.is_none() && answer.changes.is_empty() && !answer.flushes);
+        let failed =
+            lock(&self.medium).failed && !(answer.reads.is_none() && answer.changes.is_empty() && !answer.flushes);
         if failed && found == 1 {
             return;
         }
@@ -448,9 +455,8 @@ impl Test {
 pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let begin = |first: u8, flags: u8| Script::new().bytes(&[first, 0, 1, 1, flags, 3]);
     // Of one kind, at a sector, of some blocks, in as few parts as can be.
-    let request = |script: Script, kind: u8, sector: u8, blocks: u8| {
-        script.bytes(&[0, kind, 0, sector, blocks, 5, 5, 0])
-    };
+    let request =
+        |script: Script, kind: u8, sector: u8, blocks: u8| script.bytes(&[0, kind, 0, sector, blocks, 5, 5, 0]);
     let all = |script: Script| (0..6u8).fold(script, |script, kind| request(script, kind, kind, 2).bytes(&[10]));
     vec![
         ("every-kind", all(begin(0, 0)).done()),

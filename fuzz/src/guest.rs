@@ -86,7 +86,8 @@ impl Guest {
     pub fn exchange(&mut self, device: Box<dyn VirtioDevice>) {
         let state = self.call(|transport| transport.save()).expect("it stands still");
         let (memory, io_thread) = (self.world.memory().clone(), self.io.io_thread());
-        let restored = MmioTransport::restore(device, memory, io_thread, &state).expect("the state is the device's own");
+        let restored =
+            MmioTransport::restore(device, memory, io_thread, &state).expect("the state is the device's own");
         assert_eq!(restored.save().expect("it stands still"), state, "what is saved again is the same");
         self.transport = restored;
     }

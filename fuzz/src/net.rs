@@ -189,7 +189,8 @@ impl Test {
         let header = model::header(input, len);
         let first = input.byte();
         let own = usize::try_from(BUFFER_LENS[TRANSMIT] * u64::from(SHARE)).expect("it is small");
-        let bytes: Vec<u8> = header.iter().copied().chain((0..len).map(|at| first.wrapping_add(at as u8))).take(own).collect();
+        let bytes: Vec<u8> =
+            header.iter().copied().chain((0..len).map(|at| first.wrapping_add(at as u8))).take(own).collect();
         self.guest.world.write(at, &bytes);
         let whole = header.len() + len;
         let mut shape = Shape { readable: parts(input, at, bytes.len() as u64), ..Shape::default() };
@@ -404,7 +405,8 @@ impl Test {
         let mut wire = lock(&self.wire);
         for (header, frame) in wire.sent.drain(..) {
             loop {
-                let expected = self.expected.pop_front().expect("the guest has not sent that frame, or it may not pass");
+                let expected =
+                    self.expected.pop_front().expect("the guest has not sent that frame, or it may not pass");
                 if expected == (header, frame.clone()) {
                     break;
                 }
@@ -423,7 +425,11 @@ impl Test {
         let room: u64 = self.open[RECEIVE].iter().filter(fits).map(|open| total(&open.shape.writable)).sum();
         for (header, frame) in wire.dropped.drain(..) {
             let reason = !model::passes(&header, frame.len(), guest) || 12 + frame.len() as u64 > room;
-            assert!(reason || self.features & MRG_RXBUF == 0, "a frame of {} bytes was lost for no reason", frame.len());
+            assert!(
+                reason || self.features & MRG_RXBUF == 0,
+                "a frame of {} bytes was lost for no reason",
+                frame.len()
+            );
         }
     }
 

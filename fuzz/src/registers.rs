@@ -24,8 +24,8 @@ const MOST_HELD: i64 = 64 << 10;
 const MOST_STEPS: usize = 400;
 
 const REGISTERS: [u64; 30] = [
-    0x00, 0x04, 0x08, 0x0c, 0x10, 0x14, 0x20, 0x24, 0x30, 0x34, 0x38, 0x44, 0x50, 0x60, 0x64, 0x70, 0x70, 0x70, 0x80, 0x84,
-    0x90, 0x94, 0xa0, 0xa4, 0xb0, 0xb4, 0xb8, 0xbc, 0xfc, 0xac,
+    0x00, 0x04, 0x08, 0x0c, 0x10, 0x14, 0x20, 0x24, 0x30, 0x34, 0x38, 0x44, 0x50, 0x60, 0x64, 0x70, 0x70, 0x70, 0x80,
+    0x84, 0x90, 0x94, 0xa0, 0xa4, 0xb0, 0xb4, 0xb8, 0xbc, 0xfc, 0xac,
 ];
 const STATUSES: [u32; 16] = [0, 1, 3, 11, 15, 7, 128, 131, 139, 143, 64 | 15, 64 | 11, 2, 8, 4, 16];
 
@@ -220,6 +220,7 @@ impl Test {
     fn set_config(&mut self, at: u64, bytes: &[u8]) {
         // A device that is about to fail, or to do something else, does so first.
         self.settle();
+        self.compare(mmio::STATUS);
         let allowed = self.allowed();
         self.guest.access(mmio::CONFIG + at, bytes);
         self.guest.world.adopt_changes(&allowed);
@@ -437,6 +438,9 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("pause-and-exchange", offer(up(Script::new())).bytes(&[13, 12, 0, 1, 2, 13, 1, 15, 8, 0, 2]).done()),
         ("fails", all(up(Script::new()).bytes(&[14, 3])).bytes(&[13, 13, 1, 5, 0, 0]).done()),
         ("config", up(Script::new()).bytes(&[9, 3, 2, 7, 14, 0, 9, 8, 0, 3, 0, 28]).done()),
-        ("every-width", (0..9u8).fold(up(Script::new()), |script, len| script.bytes(&[6, 2]).half(0x100).bytes(&[len])).done()),
+        (
+            "every-width",
+            (0..9u8).fold(up(Script::new()), |script, len| script.bytes(&[6, 2]).half(0x100).bytes(&[len])).done(),
+        ),
     ]
 }

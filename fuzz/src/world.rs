@@ -26,7 +26,8 @@ impl World {
             regions.iter().map(|region| (GuestAddress(region.start), region.end - region.start)).collect();
         let memory = GuestMemory::anonymous(&sizes).expect("the host provides the memory");
         let end = regions.last().map_or(0, |region| region.end);
-        let mut world = Self { memory, regions: regions.to_vec(), mirror: vec![PATTERN; index(end)], found: vec![0; index(end)] };
+        let mut world =
+            Self { memory, regions: regions.to_vec(), mirror: vec![PATTERN; index(end)], found: vec![0; index(end)] };
         for region in regions {
             let bytes = vec![PATTERN; index(region.end - region.start)];
             world.write(region.start, &bytes);
@@ -136,10 +137,13 @@ impl World {
         self.regions.iter().flat_map(|region| {
             let range = index(region.start)..index(region.end);
             let pairs = self.found[range.clone()].chunks(STEP).zip(self.mirror[range].chunks(STEP));
-            let different = (region.start..).step_by(STEP).zip(pairs).filter(|(_, (found, expected))| found != expected);
+            let different =
+                (region.start..).step_by(STEP).zip(pairs).filter(|(_, (found, expected))| found != expected);
             different.flat_map(|(start, (found, expected))| {
                 let bytes = (start..).zip(found.iter().zip(expected));
-                bytes.filter(|(_, (found, expected))| found != expected).map(|(at, (found, expected))| (at, *found, *expected))
+                bytes
+                    .filter(|(_, (found, expected))| found != expected)
+                    .map(|(at, (found, expected))| (at, *found, *expected))
             })
         })
     }

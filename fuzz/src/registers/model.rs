@@ -9,11 +9,8 @@ pub const QUEUE_SIZES: [u16; 3] = [16, 32, 1];
 /// Features of the device's own; the second needs the first.
 pub const OWN: u64 = 1 << 3 | 1 << 40;
 pub const DEPENDENT: u64 = 1 << 5;
-pub const OFFERED: u64 = OWN
-    | DEPENDENT
-    | 1 << feature::VERSION_1
-    | 1 << feature::RING_EVENT_IDX
-    | 1 << feature::RING_INDIRECT_DESC;
+pub const OFFERED: u64 =
+    OWN | DEPENDENT | 1 << feature::VERSION_1 | 1 << feature::RING_EVENT_IDX | 1 << feature::RING_INDIRECT_DESC;
 
 const ACKNOWLEDGE: u32 = 1;
 const DRIVER: u32 = 2;
@@ -213,7 +210,8 @@ impl QueueModel {
     fn can_run(&self, max_size: u16, world: &World) -> bool {
         let size = u64::from(self.size);
         let lens = [(16 * size, 16), (6 + 2 * size, 2), (6 + 8 * size, 4)];
-        let lies = |(at, (len, align)): (&u64, (u64, u64))| *at != 0 && at.is_multiple_of(align) && world.contains(*at, len);
+        let lies =
+            |(at, (len, align)): (&u64, (u64, u64))| *at != 0 && at.is_multiple_of(align) && world.contains(*at, len);
         size.is_power_of_two() && self.size <= max_size.into() && self.parts.iter().zip(lens).all(lies)
     }
 }
