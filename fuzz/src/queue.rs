@@ -98,7 +98,8 @@ impl Test {
             4..=6 => self.offer(input),
             7 => self.move_index(input),
             8 => self.set_interrupts(input),
-            9 | 10 => return self.pop(),
+            9 => return self.pop(true),
+            10 => return self.pop(false),
             11 => self.complete(input),
             12 => self.access(input),
             13 => self.forget(input),
@@ -140,10 +141,12 @@ impl Test {
         self.world.write(self.ring.used_event(), &event.to_le_bytes());
     }
 
-    fn pop(&mut self) -> bool {
-        let expected = self.model.pop(&mut self.world, &self.ring);
+    /// Takes a chain, malformed ones skipped or not.
+    fn pop(&mut self, skips: bool) -> bool {
+        let expected = self.model.pop(&mut self.world, &self.ring, skips);
         let (queue, rig) = (&mut self.queue, &mut self.rig);
-        let found = self.meter.run(|| queue.pop(&mut rig.turn_without_clock()));
+        let mut io = rig.turn_without_clock();
+        let found = self.meter.run(|| if skips { queue.pop(&mut io) } else { queue.pop_any(&mut io) });
         self.adopt_hints();
         match (expected, found) {
             (Next::Refused, Err(_)) => return false,
@@ -183,14 +186,19 @@ impl Test {
         self.meter.run(|| drop(taken.chain));
     }
 
-    /// Only what was taken last may be put back.
+    /// Only what was taken last can be put back; anything else is completed.
     fn put_back(&mut self) {
-        let last = self.model.next_avail.wrapping_sub(1);
-        let Some(taken) = self.taken.pop_if(|taken| taken.position == last) else { return };
-        self.model.next_avail = last;
-        self.model.in_flight -= 1;
+        let Some(taken) = self.taken.pop() else { return };
+        let is_last = self.model.next_avail == taken.position.wrapping_add(1);
+        if is_last {
+            self.model.next_avail = taken.position;
+            self.model.in_flight -= 1;
+        } else {
+            self.model.lost.push(taken.head);
+        }
         let queue = &mut self.queue;
-        self.meter.run(|| queue.put_back(taken.chain)).expect("the chain is the queue's");
+        let put_back = self.meter.run(|| queue.put_back(taken.chain)).is_ok();
+        assert_eq!(put_back, is_last, "whether a chain is the last one that was taken");
     }
 
     fn notify(&mut self) {
@@ -258,8 +266,17 @@ impl Test {
 }
 
 impl Model {
-    fn pop(&mut self, world: &mut World, ring: &Ring) -> Next {
-        self.reclaim(world, ring);
+    fn pop(&mut self, world: &mut World, ring: &Ring, skips: bool) -> Next {
+        loop {
+            self.reclaim(world, ring);
+            match self.pop_any(world, ring) {
+                Next::Chain(head, shape) if skips && shape == Shape::default() => self.publish(world, ring, head, 0),
+                next => return next,
+            }
+        }
+    }
+
+    fn pop_any(&mut self, world: &World, ring: &Ring) -> Next {
         let offered = world.half(ring.avail + 2).wrapping_sub(self.next_avail);
         if offered > ring.size {
             return Next::Refused;

@@ -114,7 +114,8 @@ impl Receiver {
     /// Takes chains until the largest frame fits, or there are none.
     pub(super) fn gather(&mut self, io: &mut Io, queue: &mut Queue) -> Result<()> {
         while !self.has_enough() {
-            let Some(chain) = queue.pop(io)? else { break };
+            // A malformed one waits for its turn like any that is unfit, since all of them may be put back.
+            let Some(chain) = queue.pop_any(io)? else { break };
             self.take(queue, chain);
         }
         Ok(())

@@ -30,6 +30,8 @@ pub struct Segment {
 pub struct Chain {
     shared: Arc<Shared>,
     head: u16,
+    /// Its place in the available ring.
+    position: u16,
     buffers: Buffers,
     lease: Lease,
     done: bool,
@@ -90,8 +92,8 @@ impl Buffers {
 }
 
 impl Chain {
-    pub(super) fn new(shared: &Arc<Shared>, head: u16, buffers: Buffers) -> Self {
-        Self { shared: Arc::clone(shared), head, buffers, lease: shared.lessor.lease(), done: false }
+    pub(super) fn new(shared: &Arc<Shared>, head: u16, position: u16, buffers: Buffers) -> Self {
+        Self { shared: Arc::clone(shared), head, position, buffers, lease: shared.lessor.lease(), done: false }
     }
 
     /// What the device may read, in order.
@@ -152,6 +154,15 @@ impl Chain {
             rest = tail;
         }
         Ok(())
+    }
+
+    pub(super) fn position(&self) -> u16 {
+        self.position
+    }
+
+    /// Whether it breaks the rules, and so has no buffers.
+    pub(super) fn is_malformed(&self) -> bool {
+        self.buffers.segments.is_empty()
     }
 
     /// Its head and its storage, for the queue that it was taken from; another one's is dropped.

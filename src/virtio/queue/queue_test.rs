@@ -195,6 +195,50 @@ fn a_chain_that_was_put_back_is_taken_again() {
 }
 
 #[test]
+fn chains_are_put_back_with_a_malformed_one_between_them() {
+    let mut rig = rig();
+    let first = rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    let malformed = rig.driver.offer(&[Buffer::writable(BUFFER, 0)]);
+    let third = rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    let mut take = || rig.queue.pop_any(&mut IoRig::new().turn()).unwrap().expect("a chain is there");
+    let taken = [take(), take(), take()];
+    assert!(taken[1].readable().is_empty() && taken[1].writable().is_empty());
+    taken.into_iter().rev().for_each(|chain| rig.queue.put_back(chain).unwrap());
+    assert_eq!(rig.queue.state().unwrap(), QueueState::default());
+    rig.serve(1);
+    rig.serve(3);
+    let used: Vec<_> = std::iter::from_fn(|| rig.driver.take_used()).collect();
+    assert_eq!(used, [(first.into(), 1), (malformed.into(), 0), (third.into(), 3)]);
+}
+
+#[test]
+fn a_chain_that_cannot_be_put_back_is_completed_once() {
+    let mut rig = rig();
+    let first = rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    let malformed = rig.driver.offer(&[Buffer::writable(BUFFER, 0)]);
+    let chain = rig.pop().unwrap();
+    assert!(rig.pop().is_none(), "the next one is skipped");
+    assert_eq!(rig.queue.put_back(chain).unwrap_err().kind(), ErrorKind::InvalidState);
+    rig.queue.notify();
+    let used: Vec<_> = std::iter::from_fn(|| rig.driver.take_used()).collect();
+    assert_eq!(used, [(malformed.into(), 0), (first.into(), 0)]);
+    assert_eq!(rig.queue.in_flight(), 0);
+}
+
+#[test]
+fn two_chains_of_one_head_that_are_dropped_are_both_completed() {
+    let mut rig = rig();
+    let head = rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    rig.driver.offer_head(head);
+    let chains = [rig.pop().unwrap(), rig.pop().unwrap()];
+    drop(chains);
+    rig.queue.notify();
+    assert_eq!(rig.queue.in_flight(), 0, "or a pause would wait for it for ever");
+    let used: Vec<_> = std::iter::from_fn(|| rig.driver.take_used()).collect();
+    assert_eq!(used, [(head.into(), 0), (head.into(), 0)]);
+}
+
+#[test]
 fn another_queue_goes_on_from_the_state_of_one() {
     let mut rig = rig();
     (0..5).for_each(|_| _ = rig.driver.offer(&[Buffer::writable(BUFFER, 4)]));

@@ -36,7 +36,7 @@ pub(super) struct Ring {
 /// What the next entry of the available ring holds; each gives the storage back that it was asked with.
 pub(super) enum Next {
     /// One that breaks the rules has no buffers.
-    Chain(u16, Buffers),
+    Chain { head: u16, position: u16, buffers: Buffers },
     Empty(Vec<Segment>),
 }
 
@@ -87,6 +87,7 @@ impl Ring {
     }
 
     fn take(&mut self, segments: Vec<Segment>) -> Result<Next> {
+        let position = self.raw.next_avail();
         let mut available = self.raw.iter(self.memory.mmap()).map_err(refused)?;
         let Some(chain) = available.next() else { return Ok(Next::Empty(segments)) };
         let head = chain.head_index();
@@ -99,7 +100,12 @@ impl Ring {
         }
         self.in_flight = self.in_flight.saturating_add(1);
         let buffers = Buffers::collect(&self.memory, chain, self.max_chain, segments);
-        Ok(Next::Chain(head, buffers.unwrap_or_else(Buffers::none)))
+        Ok(Next::Chain { head, position, buffers: buffers.unwrap_or_else(Buffers::none) })
+    }
+
+    /// Whether it is what was taken last, and has not been put back.
+    pub(super) fn is_last(&self, position: u16) -> bool {
+        position.wrapping_add(1) == self.raw.next_avail()
     }
 
     /// Undoes the last `take`.

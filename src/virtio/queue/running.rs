@@ -61,8 +61,8 @@ impl Queue {
         Ok(Self { ring, shared, index, interrupt, spare: Vec::new(), halted: false })
     }
 
-    /// Takes the next chain that the driver offers, if there is one, and counts it in the turn. One that breaks the rules
-    /// has no buffers, and is completed with length 0 in its turn, like all others. Never blocks.
+    /// Takes the next chain that the driver offers, if there is one, and counts it in the turn. Malformed ones are completed
+    /// with length 0 and skipped. Never blocks.
     ///
     /// When it says that there is none, the driver has been asked to ring for the next, unless the turn is
     /// [over](Io::spent) or the device is paused.
@@ -71,6 +71,20 @@ impl Queue {
     /// [`ErrorKind::Virtqueue`] if the queue cannot be trusted any more: its index jumped, or more chains are in flight than
     /// it has descriptors. The device then passes the error on, and needs a reset.
     pub fn pop(&mut self, io: &mut Io) -> Result<Option<Chain>> {
+        loop {
+            match self.pop_any(io)? {
+                Some(chain) if chain.is_malformed() => self.complete(chain, 0),
+                found => return Ok(found),
+            }
+        }
+    }
+
+    /// As [`pop`](Self::pop), but a malformed chain is not skipped: it comes without any buffers. For a device that takes
+    /// several and may [put them back](Self::put_back): what is between two of them cannot be skipped.
+    ///
+    /// # Errors
+    /// As [`pop`](Self::pop).
+    pub fn pop_any(&mut self, io: &mut Io) -> Result<Option<Chain>> {
         self.reclaim();
         if self.halted || io.spent() {
             return Ok(None);
@@ -79,7 +93,7 @@ impl Queue {
         let mut segments = self.spare.pop().unwrap_or_default();
         segments.clear();
         match self.ring.next(segments)? {
-            Next::Chain(head, buffers) => Ok(Some(Chain::new(&self.shared, head, buffers))),
+            Next::Chain { head, position, buffers } => Ok(Some(Chain::new(&self.shared, head, position, buffers))),
             Next::Empty(segments) => {
                 self.spare.push(segments);
                 Ok(None)
@@ -112,11 +126,16 @@ impl Queue {
     }
 
     /// Puts the chain that was taken last back, as if it had not been taken. To be used from the last one backwards, by a
-    /// device that is to stand still and has not begun with them.
+    /// device that is to stand still and has not begun with them; one that puts several back takes them by
+    /// [`pop_any`](Self::pop_any).
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] if the chain is of another queue, which completes it there with length 0.
+    /// [`ErrorKind::InvalidState`] if the chain is of another queue, or another one was taken or skipped since; it is
+    /// completed with length 0 then.
     pub fn put_back(&mut self, chain: Chain) -> Result<()> {
+        if !self.ring.is_last(chain.position()) {
+            return Err(Error::new(ErrorKind::InvalidState, "a chain was put back that is not the last one taken"));
+        }
         let Some((_, segments)) = chain.take_apart(&self.shared) else {
             return Err(Error::new(ErrorKind::InvalidState, "a chain was put back into a queue that it is not from"));
         };
