@@ -1,4 +1,5 @@
-//! Runs one target without a fuzzer: `cargo run --example sweep -- TARGET SECONDS`, from `VMCELL_FUZZ_SEED` on.
+//! Runs one target without a fuzzer: `cargo run --example sweep -- TARGET SECONDS`, from `VMCELL_FUZZ_SEED` on; or one
+//! input: `cargo run --example sweep -- TARGET FILE`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,8 +16,15 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let mut options = Options::from_environment(60);
-    if let Some(seconds) = args.next().and_then(|value| value.parse().ok()) {
-        options.time = Duration::from_secs(seconds);
+    match args.next().map(|value| value.parse().map_err(|_| value)) {
+        Some(Ok(seconds)) => options.time = Duration::from_secs(seconds),
+        Some(Err(path)) => {
+            let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+            (target.run)(&bytes);
+            println!("{name}: {path} does not fail");
+            return ExitCode::SUCCESS;
+        }
+        None => {}
     }
     let count = sweep(target, &options);
     println!("{name}: {count} inputs in {} s, none fails", options.time.as_secs());

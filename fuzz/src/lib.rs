@@ -7,8 +7,13 @@
 //! compiler (`tests/`).
 
 pub mod alloc;
+pub mod block;
+pub mod disk;
+pub mod guest;
 pub mod input;
+pub mod net;
 pub mod queue;
+pub mod registers;
 pub mod ring;
 pub mod sweep;
 pub mod world;
@@ -24,4 +29,9 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: &[Target] = &[Target { name: "queue", run: queue::run, seeds: queue::seeds }];
+pub const TARGETS: &[Target] = &[
+    Target { name: "queue", run: queue::run, seeds: queue::seeds },
+    Target { name: "block", run: block::run, seeds: block::seeds },
+    Target { name: "net", run: net::run, seeds: net::seeds },
+    Target { name: "registers", run: registers::run, seeds: registers::seeds },
+];

@@ -13,7 +13,7 @@ use crate::world::World;
 
 const RINGS: u64 = 0x1000;
 /// Where tables of indirect descriptors are: apart from all that the device writes.
-const TABLES: u64 = 0x3000;
+const TABLES: u64 = 0x3800;
 const BUFFERS: u64 = 0x4000;
 /// Two regions that touch, a hole, and one more.
 const REGIONS: [std::ops::Range<u64>; 3] = [0..0x8000, 0x8000..0xa000, 0xc000..0xd000];
@@ -140,10 +140,12 @@ impl Test {
         self.world.write(self.ring.used_event(), &event.to_le_bytes());
     }
 
+    /// Takes a chain, which has no buffers if it is malformed.
     fn pop(&mut self) -> bool {
         let expected = self.model.pop(&mut self.world, &self.ring);
         let (queue, rig) = (&mut self.queue, &mut self.rig);
-        let found = self.meter.run(|| queue.pop(&mut rig.turn_without_clock()));
+        let mut io = rig.turn_without_clock();
+        let found = self.meter.run(|| queue.pop(&mut io));
         self.adopt_hints();
         match (expected, found) {
             (Next::Refused, Err(_)) => return false,
@@ -170,8 +172,9 @@ impl Test {
 
     fn complete(&mut self, input: &mut Input) {
         let Some(taken) = self.pick(input) else { return };
-        let written = if input.one_in(4) { input.word() } else { taken.chain.writable_len() };
-        self.model.publish(&mut self.world, &self.ring, taken.head, written);
+        let room = taken.chain.writable_len();
+        let written = if input.one_in(4) { input.word() } else { room };
+        self.model.publish(&mut self.world, &self.ring, taken.head, written.min(room));
         let queue = &mut self.queue;
         self.meter.run(|| queue.complete(taken.chain, written));
         self.adopt_hints();
@@ -183,14 +186,19 @@ impl Test {
         self.meter.run(|| drop(taken.chain));
     }
 
-    /// Only what was taken last may be put back.
+    /// Only what was taken last can be put back; anything else is completed.
     fn put_back(&mut self) {
-        let last = self.model.next_avail.wrapping_sub(1);
-        let Some(taken) = self.taken.pop_if(|taken| taken.position == last) else { return };
-        self.model.next_avail = last;
-        self.model.in_flight -= 1;
+        let Some(taken) = self.taken.pop() else { return };
+        let is_last = self.model.next_avail == taken.position.wrapping_add(1);
+        if is_last {
+            self.model.next_avail = taken.position;
+            self.model.in_flight -= 1;
+        } else {
+            self.model.publish(&mut self.world, &self.ring, taken.head, 0);
+        }
         let queue = &mut self.queue;
-        self.meter.run(|| queue.put_back(taken.chain)).expect("the chain is the queue's");
+        let put_back = self.meter.run(|| queue.put_back(taken.chain)).is_ok();
+        assert_eq!(put_back, is_last, "whether a chain is the last one that was taken");
     }
 
     fn notify(&mut self) {
@@ -341,7 +349,7 @@ fn descriptor(input: &mut Input, index: u16) -> Descriptor {
         0..=11 => BUFFERS + u64::from(input.half() % 0x4000),
         12 => 0x7ff0 + u64::from(input.byte() % 32),
         13 => 0x9ff0 + u64::from(input.byte() % 32),
-        14 => RINGS + u64::from(input.half() % 0xc00),
+        14 => RINGS + u64::from(input.half() % 0x2000),
         _ => input.long(),
     };
     let len = match input.below(32) {

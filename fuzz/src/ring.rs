@@ -4,6 +4,7 @@ use vmcell::GuestAddress;
 use vmcell::virtio::QueueConfig;
 use vmcell::virtio::spec::ring::{DESCRIPTOR_INDIRECT, DESCRIPTOR_NEXT, DESCRIPTOR_WRITE};
 
+use crate::input::Input;
 use crate::world::World;
 
 /// A queue as its driver sees it.
@@ -46,6 +47,34 @@ impl Descriptor {
         bytes
     }
 
+    /// One that a hostile driver may write: of buffers in `places`, of the ring at `ring`, or anything.
+    pub fn wild(input: &mut Input, index: u16, ring: u64, places: std::ops::Range<u64>) -> Self {
+        let gpa = match input.below(8) {
+            0 => input.long(),
+            1 => ring + u64::from(input.half()) % Ring::SPACE,
+            2 => places.end - u64::from(input.byte()),
+            _ => places.start + u64::from(input.half()) % (places.end - places.start),
+        };
+        let len = match input.below(8) {
+            0 => input.word(),
+            1 => 0x1_0000,
+            2 => 16,
+            3 => 1,
+            4 => input.half().into(),
+            blocks => u32::from(blocks) * 512,
+        };
+        let next = if input.one_in(4) { input.half() } else { index + 1 };
+        let flags = match input.below(8) {
+            0 => input.half(),
+            1 => DESCRIPTOR_INDIRECT,
+            2 | 3 => DESCRIPTOR_NEXT,
+            4 => DESCRIPTOR_WRITE | DESCRIPTOR_NEXT,
+            5 => DESCRIPTOR_WRITE,
+            _ => 0,
+        };
+        Self { gpa, len, flags, next }
+    }
+
     fn from_bytes(bytes: &[u8]) -> Self {
         let part = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let word = |at: usize| u32::from(part(at)) | u32::from(part(at + 2)) << 16;
@@ -58,10 +87,15 @@ impl Descriptor {
 }
 
 impl Ring {
-    /// Lays an empty queue out from `base` on: a table, and a ring each 0x400 bytes behind the other. `size` is at most 32.
+    /// What a queue takes at the most.
+    pub const SPACE: u64 = 0x2100;
+
+    /// Lays an empty queue out from `base` on: a table and two rings. `size` is at most 256.
     pub fn new(world: &mut World, base: u64, size: u16) -> Self {
-        let ring = Self { size, table: base, avail: base + 0x400, used: base + 0x800, avail_index: 0, used_index: 0 };
-        world.write(base, &[0; 0xc00]);
+        let ring = Self { size, table: base, avail: base + 0x1000, used: base + 0x1800, avail_index: 0, used_index: 0 };
+        for (gpa, len) in [(ring.table, ring.avail - ring.table), (ring.avail, 0x210), (ring.used, 0x810)] {
+            world.write(gpa, &vec![0; usize::try_from(len).expect("a queue is small")]);
+        }
         ring
     }
 
@@ -156,6 +190,26 @@ impl Ring {
             index = descriptor.next.into();
         }
     }
+}
+
+/// Cuts `len` bytes from `gpa` on in parts.
+pub fn split(input: &mut Input, gpa: u64, len: u64) -> Vec<(u64, u32)> {
+    let (mut parts, mut at) = (Vec::new(), 0);
+    while at < len {
+        let part = match input.below(6) {
+            0 => 1,
+            1 => 16,
+            2 => 512,
+            3 => u64::from(input.byte()) + 1,
+            _ => len,
+        };
+        let part = part.min(len - at);
+        // At last all of the rest.
+        let part = if parts.len() >= 20 { len - at } else { part };
+        parts.push((gpa + at, u32::try_from(part).expect("it is small")));
+        at += part;
+    }
+    parts
 }
 
 /// The bytes of some buffers from `offset` on, `len` of them, as ranges of the guest's memory.

@@ -12,6 +12,8 @@ pub struct World {
     memory: GuestMemory,
     regions: Vec<Range<u64>>,
     mirror: Vec<u8>,
+    /// What is there, for a comparison.
+    found: Vec<u8>,
 }
 
 impl World {
@@ -24,7 +26,8 @@ impl World {
             regions.iter().map(|region| (GuestAddress(region.start), region.end - region.start)).collect();
         let memory = GuestMemory::anonymous(&sizes).expect("the host provides the memory");
         let end = regions.last().map_or(0, |region| region.end);
-        let mut world = Self { memory, regions: regions.to_vec(), mirror: vec![PATTERN; index(end)] };
+        let mut world =
+            Self { memory, regions: regions.to_vec(), mirror: vec![PATTERN; index(end)], found: vec![0; index(end)] };
         for region in regions {
             let bytes = vec![PATTERN; index(region.end - region.start)];
             world.write(region.start, &bytes);
@@ -95,17 +98,17 @@ impl World {
     /// # Panics
     /// If another byte changed.
     pub fn adopt_changes(&mut self, allowed: &[Range<u64>]) {
-        for region in self.regions.clone() {
-            let found = self.read(region.start, region.end - region.start);
-            for at in self.differences(region.start, &found) {
-                assert!(
-                    allowed.iter().any(|range| range.contains(&at)),
-                    "the device wrote to gpa {at:#x}, where it may not: {:#x} became {:#x}",
-                    self.mirror[index(at)],
-                    found[index(at - region.start)]
-                );
-            }
-            self.expect(region.start, &found);
+        self.look();
+        let mut changed = Vec::new();
+        for (at, found, expected) in self.differences() {
+            assert!(
+                allowed.iter().any(|range| range.contains(&at)),
+                "the device wrote to gpa {at:#x}, where it may not: {expected:#x} became {found:#x}"
+            );
+            changed.push((at, found));
+        }
+        for (at, found) in changed {
+            self.mirror[index(at)] = found;
         }
     }
 
@@ -113,23 +116,35 @@ impl World {
     ///
     /// # Panics
     /// If they differ.
-    pub fn check(&self) {
-        for region in &self.regions {
-            let found = self.read(region.start, region.end - region.start);
-            if let Some(at) = self.differences(region.start, &found).next() {
-                let (found, expected) = (found[index(at - region.start)], self.mirror[index(at)]);
-                panic!("gpa {at:#x} holds {found:#x}, and should hold {expected:#x}");
-            }
+    pub fn check(&mut self) {
+        self.look();
+        if let Some((at, found, expected)) = self.differences().next() {
+            panic!("gpa {at:#x} holds {found:#x}, and should hold {expected:#x}");
         }
     }
 
-    fn differences<'a>(&'a self, start: u64, found: &'a [u8]) -> impl Iterator<Item = u64> + 'a {
-        const STEP: usize = 256;
-        let expected = &self.mirror[index(start)..][..found.len()];
-        let pairs = (start..).step_by(STEP).zip(found.chunks(STEP).zip(expected.chunks(STEP)));
-        let different = pairs.filter(|(_, (found, expected))| found != expected);
-        different.flat_map(|(at, (found, expected))| {
-            (at..).zip(found.iter().zip(expected)).filter(|(_, (found, expected))| found != expected).map(|(at, _)| at)
+    /// Copies all of the memory, for a comparison.
+    fn look(&mut self) {
+        for region in &self.regions {
+            let found = &mut self.found[index(region.start)..index(region.end)];
+            self.memory.read(GuestAddress(region.start), found).expect("the region lies in the memory");
+        }
+    }
+
+    /// Bytes that are not what they should be: where, what is there, and what should be.
+    fn differences(&self) -> impl Iterator<Item = (u64, u8, u8)> + '_ {
+        const STEP: usize = 1024;
+        self.regions.iter().flat_map(|region| {
+            let range = index(region.start)..index(region.end);
+            let pairs = self.found[range.clone()].chunks(STEP).zip(self.mirror[range].chunks(STEP));
+            let different =
+                (region.start..).step_by(STEP).zip(pairs).filter(|(_, (found, expected))| found != expected);
+            different.flat_map(|(start, (found, expected))| {
+                let bytes = (start..).zip(found.iter().zip(expected));
+                bytes
+                    .filter(|(_, (found, expected))| found != expected)
+                    .map(|(at, (found, expected))| (at, *found, *expected))
+            })
         })
     }
 }

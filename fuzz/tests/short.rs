@@ -23,6 +23,21 @@ fn the_queue_does_as_its_model() {
     run("queue");
 }
 
+#[test]
+fn a_disk_answers_as_its_model() {
+    run("block");
+}
+
+#[test]
+fn frames_pass_as_their_model() {
+    run("net");
+}
+
+#[test]
+fn registers_read_as_their_model() {
+    run("registers");
+}
+
 /// `VMCELL_UPDATE=1 cargo test seeds` writes them.
 #[test]
 fn the_committed_seeds_are_those_that_the_targets_make() {

@@ -12,6 +12,7 @@ use crate::net::header::{ETHERNET_LEN, MAX_FRAME};
 use crate::testing::{Buffer, Conformance, DriverQueue, MmioDriver, is_untouched, patterned_memory};
 use crate::virtio::MmioTransport;
 use crate::virtio::spec::feature::{RING_EVENT_IDX, VERSION_1};
+use crate::virtio::spec::status::DEVICE_NEEDS_RESET;
 
 const MODERN: u64 = 1 << VERSION_1 | 1 << RING_EVENT_IDX;
 const MERGE: u64 = MODERN | 1 << feature::MRG_RXBUF;
@@ -361,6 +362,42 @@ fn a_pause_puts_buffers_back_and_frames_go_on_after_it() {
     rig.driver.transport().resume();
     assert_eq!(rig.driver.wait_used(&mut rig.rx), (1, 72));
     assert_eq!(rig.bytes(RX + 2048 + 12, 60), [2; 60]);
+}
+
+#[test]
+fn a_malformed_buffer_among_others_is_completed_once_across_a_pause() {
+    let mut rig = rig(MERGE);
+    for len in [64, 0, 2048] {
+        rig.rx.offer(&[Buffer::writable(RX + u64::from(len), len)]);
+    }
+    rig.driver.kick(0);
+    rig.driver.wait_until("all to be taken", || rig.rx.avail_event() == 3);
+    rig.driver.transport().pause(MmioDriver::PATIENCE).unwrap();
+    rig.driver.transport().resume();
+    // One that takes all of the buffers.
+    rig.wire.send(&[1; 12 + 200]).unwrap();
+    let used: Vec<_> = (0..3).map(|_| rig.driver.wait_used(&mut rig.rx)).collect();
+    assert_eq!(used, [(1, 0), (0, 64), (2, 148)]);
+}
+
+#[test]
+fn a_card_that_needs_a_reset_and_holds_buffers_can_be_paused() {
+    let mut rig = rig(MERGE);
+    rig.rx.offer(&[Buffer::writable(RX, 2048)]);
+    rig.driver.kick(0);
+    rig.tx.set_avail_index(1000);
+    rig.driver.kick(1);
+    rig.driver.wait_until("the device to need a reset", || rig.driver.status() & DEVICE_NEEDS_RESET != 0);
+    rig.driver.transport().pause(MmioDriver::PATIENCE).unwrap();
+    assert_ne!(rig.driver.status() & DEVICE_NEEDS_RESET, 0);
+    assert!(rig.driver.transport().save().is_err(), "it cannot go on elsewhere");
+    rig.driver.transport().resume();
+    let used = rig.rx.used_index();
+    rig.rx = DriverQueue::new(&rig.memory, GuestAddress(0x1000), 64);
+    rig.tx = DriverQueue::new(&rig.memory, GuestAddress(0x4000), 64);
+    assert_eq!(used, 0, "its rings were touched");
+    rig.driver.bring_up(MERGE, &[&rig.rx, &rig.tx]);
+    rig.transmit([0; 12], &[9; 60]);
 }
 
 const LINK: u64 = MERGE | 1 << feature::STATUS | 1 << feature::CTRL_VQ | 1 << feature::GUEST_ANNOUNCE;

@@ -11,10 +11,10 @@ use crate::error::{ErrorKind, Result};
 use crate::event::{Event, Interest, Io, IoThread, Token, Wants};
 use crate::memory::GuestAddress;
 use crate::testing::{DriverQueue, MmioDriver, patterned_memory};
-use crate::virtio::rig_test::{MODERN, latched, rig_on, running};
+use crate::virtio::rig_test::{MODERN, Rig, latched, rig, rig_on, running};
 use crate::virtio::spec::mmio as reg;
 use crate::virtio::spec::status::DEVICE_NEEDS_RESET;
-use crate::virtio::{Activation, DeviceInfo, MmioTransport, Queues, VirtioDevice};
+use crate::virtio::{Activation, DeviceInfo, MmioTransport, Queues, TransportState, VirtioDevice};
 
 /// Longer than any device of these tests takes.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -191,6 +191,41 @@ fn a_device_that_was_saved_goes_on_where_it_was() {
     std::thread::sleep(A_WHILE);
     assert_eq!(rig.queue.used_index(), 1, "it stands still");
     restored.transport().resume();
+    assert_eq!(restored.wait_used(&mut rig.queue).1, 4);
+}
+
+/// Saves the device as its driver has left it, and builds another one from that.
+fn moved(rig: &Rig) -> (MmioDriver, TransportState) {
+    rig.driver.transport().pause(LIMIT).unwrap();
+    let state = rig.driver.transport().save().unwrap();
+    let restored = rig.restored(&state, &rig.memory, &IoThread::new("test-io").unwrap());
+    assert_eq!(restored.transport().save().unwrap(), state, "what is saved again is the same");
+    restored.transport().resume();
+    (restored, state)
+}
+
+#[test]
+fn features_that_are_not_agreed_on_yet_are_restored_as_they_are() {
+    let rig = rig();
+    rig.driver.write(reg::STATUS, 1);
+    rig.driver.write(reg::STATUS, 3);
+    rig.driver.write(reg::DRIVER_FEATURES, u32::MAX);
+    let (restored, _) = moved(&rig);
+    restored.write(reg::STATUS, 11);
+    assert_eq!(restored.status(), 3, "they are not agreed on");
+    restored.bring_up(MODERN, &[&rig.queue]);
+}
+
+#[test]
+fn a_device_whose_driver_has_given_up_is_restored_as_it_was() {
+    let mut rig = running();
+    rig.request();
+    rig.driver.write(reg::STATUS, 15 | 128);
+    let (restored, state) = moved(&rig);
+    assert!(state.device.is_some());
+    assert_eq!(state.queues[0].progress.next_avail, 1);
+    rig.offer();
+    restored.kick(0);
     assert_eq!(restored.wait_used(&mut rig.queue).1, 4);
 }
 

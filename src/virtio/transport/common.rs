@@ -73,7 +73,8 @@ impl Common {
 
     fn go_on(&self, state: &TransportState) {
         let registers = self.registers();
-        if registers.status.is_driver_ok() {
+        // One that was active has a state, also if its driver has given up since.
+        if registers.status.is_driver_ok() && state.device.is_some() {
             let progress = state.queues.iter().map(|queue| queue.progress);
             self.activate(&registers, progress, state.device.clone());
         }

@@ -159,8 +159,11 @@ impl Registers {
             let (found, expected) = (state.queues.len(), self.queues.len());
             return Err(refused(format!("it has {found} queues, the device has {expected}")));
         }
+        let status = DeviceStatus::restore(state.status)
+            .ok_or_else(|| refused(format!("its device status {:#x} is one that no driver reaches", state.status)))?;
+        // Until they are agreed on, a driver may write any features.
         let unknown = state.features & !self.offered;
-        if unknown != 0 {
+        if unknown != 0 && status.has_features() {
             return Err(refused(format!("its driver accepted the features {unknown:#x}, which are not offered")));
         }
         for (slot, saved) in self.queues.iter_mut().zip(&state.queues) {
@@ -173,11 +176,10 @@ impl Registers {
                 slot.config.validate(memory)?;
             }
         }
-        self.status = DeviceStatus::restore(state.status)
-            .ok_or_else(|| refused(format!("its device status {:#x} is one that no driver reaches", state.status)))?;
-        if !self.status.has_features() && state.queues.iter().any(|queue| queue.ready) {
+        if !status.has_features() && state.queues.iter().any(|queue| queue.ready) {
             return Err(refused("a queue is ready before the features are agreed on".to_owned()));
         }
+        self.status = status;
         self.accepted = state.features;
         self.device_features_sel = state.device_features_sel;
         self.driver_features_sel = state.driver_features_sel;

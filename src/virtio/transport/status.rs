@@ -34,9 +34,9 @@ impl DeviceStatus {
         whole.then_some(status)
     }
 
-    /// The driver is ready.
+    /// The driver was ready, whether or not it has given up since.
     pub(super) fn is_driver_ok(self) -> bool {
-        self.has(DRIVER_OK) && !self.has(FAILED)
+        self.has(DRIVER_OK)
     }
 
     /// The features are agreed on.
