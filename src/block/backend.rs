@@ -29,8 +29,11 @@ use crate::memory::Buffer;
 /// # Layers
 /// A layer passes [`attach`](Self::attach), [`commit`](Self::commit), [`cancel`](Self::cancel), [`refresh`](Self::refresh),
 /// [`wants`](Self::wants), and [events](Self::woken) that are not its own on to the backend below. It keeps a
-/// [`Slab`](super::Slab) from the tags that it gives to the ones it was given. One that needs buffers keeps one of the largest
-/// size for itself, so that it never waits for others to give theirs back. `examples/encrypted_disk` has one of less than 200 lines.
+/// [`Slab`](super::Slab) from the tags that it gives to the ones it was given. One that needs buffers takes no more at once than
+/// [one holds](crate::HostBuffer::MAX_LEN), and keeps one of the largest size for itself, so that it never waits for others to
+/// give theirs back. `examples/encrypted_disk` has one of less than 200 lines.
+///
+/// `testing::DiskConformance` (feature `test-util`) tries whether a backend keeps to the rules.
 pub trait DiskBackend: Send {
     /// What the disk is like. Asked before it is attached, and again each time that the backend says that
     /// [something changed](Io::info_changed): the capacity may change while the VM runs, the rest may not. Never blocks.

@@ -18,6 +18,9 @@ use crate::event::{Event, Io, Wants};
 ///   backend only delivers frames that leave undone what the guest has [negotiated](Self::negotiate).
 /// - **Loss** is allowed, as on any wire: a frame that has no room, or cannot be sent, is dropped, and nobody waits for it.
 /// - A backend that panics is **never called again**: its NIC fails, nothing else does.
+///
+/// `examples/loopback_nic` has one of 150 lines, and `testing::NicConformance` (feature `test-util`) tries whether one keeps to
+/// the rules.
 pub trait NicBackend: Send {
     /// What the link is like. Asked before it is attached, and again each time that the backend says that
     /// [something changed](Io::info_changed): whether the link is up may change while the VM runs, the rest may not. Never
@@ -52,6 +55,37 @@ pub trait NicBackend: Send {
 
     /// Something happened. Events of others come by, too. [`receive`](Self::receive) follows.
     fn woken(&mut self, _io: &mut Io, _event: &Event) {}
+}
+
+/// So that a layer can be put on a backend that is chosen at run time.
+impl<B: NicBackend + ?Sized> NicBackend for Box<B> {
+    fn info(&self) -> NicInfo {
+        (**self).info()
+    }
+
+    fn attach(&mut self, io: &mut Io) -> Result<()> {
+        (**self).attach(io)
+    }
+
+    fn negotiate(&mut self, guest: Offloads) -> Result<()> {
+        (**self).negotiate(guest)
+    }
+
+    fn receive(&mut self, io: &mut Io, frames: &mut RxBatch) {
+        (**self).receive(io, frames);
+    }
+
+    fn send(&mut self, io: &mut Io, frames: &mut TxBatch) {
+        (**self).send(io, frames);
+    }
+
+    fn wants(&self, need: Need, wants: &mut Wants) {
+        (**self).wants(need, wants);
+    }
+
+    fn woken(&mut self, io: &mut Io, event: &Event) {
+        (**self).woken(io, event);
+    }
 }
 
 /// What a link is like.

@@ -1,9 +1,12 @@
 //! The driver's half of what this crate is the device's half of, for tests: here, and in crates that build devices.
 //!
 //! [`DriverQueue`] writes descriptors into real guest memory, well-formed or not; [`MmioDriver`] walks a device through its
-//! registers as a driver does; [`Conformance`] abuses any device in the ways that all must stand; [`RecordingInterrupt`] and [`memory_disk`] stand in for the host, and a
-//! [`TinyGuest`] for a kernel. Memory is filled with a
-//! pattern first, so that a test can see a write of one byte too many.
+//! registers as a driver does, and [`NicDriver`] sends and receives frames through one. [`IoRig`] is an I/O thread in the hands
+//! of a test. [`RecordingInterrupt`], [`memory_disk`] and [`SimulatedDisk`] stand in for the host, and a [`TinyGuest`] for a
+//! kernel. Memory is filled with a pattern first, so that a test can see a write of one byte too many.
+//!
+//! What you put behind an open trait of this crate can be tried by a suite, which fails with the names of the rules that it
+//! breaks: [`Conformance`] for devices, [`DiskConformance`] and [`NicConformance`] for backends.
 //!
 //! ```
 //! use vmcell::testing::{Buffer, DriverQueue, IoRig, RecordingInterrupt, patterned_memory};
