@@ -58,9 +58,21 @@
  *   - A function blocks only if its documentation says so. A VM may be stopped or freed while other threads wait for
  *     it.
  *   - The library's threads (one per vCPU, one or more for I/O) block every signal and run none of the caller's code
- *     except the functions given to vmcell_console_new_callback. A vCPU's thread lets one signal through, only while it is
+ *     except the functions given to vmcell_console_new_callback and those in the tables of backends. A vCPU's thread lets one signal through, only while it is
  *     in the guest: it makes the thread leave. It is never delivered; vmcell_config_set_kick_signal chooses it.
  *   - The library installs no handler, changes no signal's disposition, and gives errno no meaning.
+ *
+ * BACKENDS
+ *   - A disk or a network interface can lie on functions of the caller's own: a table of them (vmcell_disk_backend,
+ *     vmcell_nic_backend) is given to vmcell_disk_new_backend or vmcell_nic_new_backend. The table says which thread calls
+ *     each function, and what that may do. Two functions of one table never run at once, and `destroy` comes once, last.
+ *   - Each structure that the caller fills in begins with its size, so that a later version can add members. Clear it, then
+ *     set `struct_size` to its sizeof: `vmcell_disk_backend table = {.struct_size = sizeof table, ...};` does both.
+ *   - A port is the library's end of a backend, by which any thread completes operations or delivers frames. It belongs to
+ *     the library. A call with a port whose backend was destroyed fails (BAD_HANDLE), so threads need not know when a VM
+ *     is freed.
+ *   - What a backend does wrong through its port is refused, and at worst its own disk or interface fails. The library
+ *     cannot notice a function that touches memory that is not its own, such as the data of a completed operation.
  *
  * PANICS
  *   - If the library notices a bug in itself, the call returns VMCELL_ERROR_PANIC, after the Rust runtime has written a
@@ -78,6 +90,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 /** The version of this header; vmcell_version() is that of the library. */
 #define VMCELL_VERSION "0.1.0"
@@ -192,14 +205,88 @@
 #define VMCELL_ERROR_PANIC 105
 
 /**
+ * What `submit` of a disk's backend and `send` of a network interface's return to say that there is no room now. It is far
+ * from -1, so that a function that just fails does not say it.
+ */
+#define VMCELL_FULL (-4096)
+
+/**
  * Ordinary system calls, one request after another. The default.
  */
 #define VMCELL_ENGINE_SYNC 0
 
 /**
+ * Fill the parts with what lies on the disk from `at` on. Once the operation is completed with 0, each byte of them must
+ * have been written.
+ */
+#define VMCELL_DISK_READ 1
+
+/**
+ * Write the parts to the disk from `at` on.
+ */
+#define VMCELL_DISK_WRITE 2
+
+/**
+ * Make stable whatever was completed before this was submitted: it must survive a crash of the host.
+ */
+#define VMCELL_DISK_FLUSH 3
+
+/**
+ * The guest no longer needs `len` bytes from `at` on, whose content may be lost. This is a hint: a backend that has no use
+ * for it completes it with 0.
+ */
+#define VMCELL_DISK_DISCARD 4
+
+/**
+ * Make `len` bytes from `at` on read as zeroes. This is a promise, unlike VMCELL_DISK_DISCARD.
+ */
+#define VMCELL_DISK_WRITE_ZEROES 5
+
+/**
+ * A flag of VMCELL_DISK_WRITE and VMCELL_DISK_WRITE_ZEROES: it must be stable, as after a flush, when it is completed.
+ */
+#define VMCELL_DISK_STABLE 1
+
+/**
+ * A flag of VMCELL_DISK_WRITE_ZEROES: preferably by giving the storage of the range back.
+ */
+#define VMCELL_DISK_UNMAP 2
+
+/**
+ * The most operations of one disk that are in flight at once.
+ */
+#define VMCELL_DISK_MAX_OPERATIONS 256
+
+/**
  * The length of a MAC address in bytes.
  */
 #define VMCELL_MAC_BYTES 6
+
+/**
+ * The length in bytes of the header that belongs to each frame, `struct virtio_net_hdr_v1` of Linux's
+ * `<linux/virtio_net.h>`: it says what the sender has left to the receiver.
+ */
+#define VMCELL_NIC_HEADER_BYTES 12
+
+/**
+ * Checksums of TCP and UDP.
+ */
+#define VMCELL_OFFLOAD_CHECKSUM 1
+
+/**
+ * Cutting TCP over IPv4 into segments. Needs VMCELL_OFFLOAD_CHECKSUM.
+ */
+#define VMCELL_OFFLOAD_TSO4 2
+
+/**
+ * Cutting TCP over IPv6 into segments. Needs VMCELL_OFFLOAD_CHECKSUM.
+ */
+#define VMCELL_OFFLOAD_TSO6 4
+
+/**
+ * Cutting segments with congestion notification. Needs VMCELL_OFFLOAD_TSO4 or VMCELL_OFFLOAD_TSO6.
+ */
+#define VMCELL_OFFLOAD_ECN 8
 
 /**
  * Private anonymous memory. The default.
@@ -336,10 +423,24 @@ typedef struct vmcell_config vmcell_config;
 typedef struct vmcell_console vmcell_console;
 
 /**
- * A raw file or block device that a guest gets as a disk. Made by vmcell_disk_new or vmcell_disk_new_from_fd; taken by
- * vmcell_config_add_disk; freed by vmcell_disk_free.
+ * Changes a disk while its VM runs. Made by vmcell_disk_handle_new; freed by vmcell_disk_handle_free, before or after the
+ * disk or its VM.
+ */
+typedef struct vmcell_disk_handle vmcell_disk_handle;
+
+/**
+ * What a guest gets as a disk: a raw file, a block device, or a backend of the caller's own. Made by vmcell_disk_new,
+ * vmcell_disk_new_from_fd or vmcell_disk_new_backend; taken by vmcell_config_add_disk or vmcell_disk_handle_replace; freed by
+ * vmcell_disk_free.
  */
 typedef struct vmcell_disk vmcell_disk;
+
+/**
+ * The library's end of a disk backend: by it, any thread says that an operation is done. Made by
+ * vmcell_disk_new_backend, it belongs to the library and is never freed by the caller: it is gone when the backend's
+ * `destroy` has returned, and then each call with it fails with BAD_HANDLE and does no harm.
+ */
+typedef struct vmcell_disk_port vmcell_disk_port;
 
 /**
  * Why a call failed: a number, a message and the causes behind it. It never changes. Freed by vmcell_error_free.
@@ -354,10 +455,23 @@ typedef struct vmcell_error vmcell_error;
 typedef struct vmcell_io_thread vmcell_io_thread;
 
 /**
- * A network interface on a TAP device. Made by vmcell_nic_new or vmcell_nic_new_from_fd; taken by vmcell_config_add_nic;
- * freed by vmcell_nic_free.
+ * Changes a network interface while its VM runs. Made by vmcell_nic_handle_new; freed by vmcell_nic_handle_free, before or
+ * after the interface or its VM.
+ */
+typedef struct vmcell_nic_handle vmcell_nic_handle;
+
+/**
+ * A network interface on a TAP device, or on a backend of the caller's own. Made by vmcell_nic_new, vmcell_nic_new_from_fd or
+ * vmcell_nic_new_backend; taken by vmcell_config_add_nic; freed by vmcell_nic_free.
  */
 typedef struct vmcell_nic vmcell_nic;
+
+/**
+ * The library's end of a network backend: by it, any thread delivers frames to the guest. Made by vmcell_nic_new_backend, it
+ * belongs to the library and is never freed by the caller: it is gone when the backend's `destroy` has returned, and then
+ * each call with it fails with BAD_HANDLE and does no harm.
+ */
+typedef struct vmcell_nic_port vmcell_nic_port;
 
 /**
  * A virtual machine, run by threads of its own: one per vCPU and one for I/O. Made by vmcell_vm_new; freed by
@@ -366,18 +480,247 @@ typedef struct vmcell_nic vmcell_nic;
 typedef struct vmcell_vm vmcell_vm;
 
 /**
- * Receives the guest's output: `len` bytes, 1 to 4096, valid until it returns, and `user` as the caller gave it. The
- * I/O thread that serves the VM calls it, never two threads at once, and never after the release function. It must not
- * block, because the devices on that thread would wait for it, and must not unwind: no C++ exception, no longjmp. It
- * may call any function of this library for any VM, this one included, except vmcell_vm_pause and vmcell_vm_wait.
+ * An operation that a disk's backend is to carry out. It stays as it is, at the same address, until it is completed: a
+ * backend may keep the pointer, and pass it to a thread of its own.
+ *
+ * The range lies inside the capacity, or inside one that was there a moment before, in whole blocks; data is from one block to
+ * the largest transfer of the backend.
  */
-typedef void (*vmcell_console_output)(const uint8_t *bytes, size_t len, void *user);
+typedef struct {
+    /**
+     * The size of this structure, in bytes, in this version of the library.
+     */
+    size_t struct_size;
+    /**
+     * Names the operation to vmcell_disk_port_complete. No other operation of the process is likely to have the same tag,
+     * and none that is in flight on the same disk has it.
+     */
+    uint64_t tag;
+    /**
+     * What to do, one of VMCELL_DISK_READ to VMCELL_DISK_WRITE_ZEROES. A later version may have more: complete one that you
+     * do not know with EOPNOTSUPP.
+     */
+    int32_t kind;
+    /**
+     * A sum of VMCELL_DISK_STABLE and VMCELL_DISK_UNMAP, or 0.
+     */
+    uint32_t flags;
+    /**
+     * The first byte on the disk; 0 for a flush.
+     */
+    uint64_t at;
+    /**
+     * The number of bytes; 0 for a flush.
+     */
+    uint64_t len;
+    /**
+     * Where the data of a read or a write lies, as readv, writev and their relatives take it: `part_count` parts, in order,
+     * `len` bytes in all. NULL for other kinds.
+     *
+     * The parts lie in the guest's memory, mostly, and the guest may change their bytes at any time: copy what you check
+     * before you check it, and let nothing lie there that the guest must not see. They are valid until the operation is
+     * completed, and then must not be touched again.
+     */
+    const struct iovec *parts;
+    /**
+     * The number of parts: at most the `max_segments` of the backend.
+     */
+    size_t part_count;
+} vmcell_disk_operation;
 
 /**
  * Receives `user` when the library no longer needs it: once, after the last call with it, on any thread, often the one
  * that frees the VM.
  */
 typedef void (*vmcell_release)(void *user);
+
+/**
+ * The functions of a disk's backend. Set `struct_size` to sizeof(vmcell_disk_backend), and what the backend does not need to
+ * NULL. The table is copied.
+ *
+ * One I/O thread calls all of them but `destroy`, one call at a time: a thread of the disk's own, unless
+ * vmcell_disk_set_io_thread chooses one or vmcell_disk_set_never_blocks vouches for the backend. A call that takes long holds
+ * up whatever that thread serves, vmcell_vm_pause, and a reset by the guest, but neither other VMs nor vmcell_vm_stop.
+ *
+ * A function may call any function of this library, for any object, also its own port, and also vmcell_vm_stop for the very
+ * VM that it serves, but not vmcell_vm_pause, vmcell_vm_wait, vmcell_vm_free or vmcell_disk_handle_replace for that VM: they
+ * would wait for the call that they are made from, and fail, or return too early. No function may unwind: no C++ exception,
+ * no longjmp.
+ */
+typedef struct {
+    /**
+     * The size of this structure, in bytes. A later version may have more members: they count as NULL in a table that ends
+     * before them. A table that is longer than this version knows is refused unless the rest is NULL.
+     */
+    size_t struct_size;
+    /**
+     * Passed to each function.
+     */
+    void *user;
+    /**
+     * Begins with an operation, and returns 0: vmcell_disk_port_complete says later, or within this very call, that it is
+     * done. Or returns VMCELL_FULL, and does not keep it: it is offered again, under another tag, after the next completion or
+     * vmcell_disk_port_retry. Or returns an errno, 1 to 4095, and does not keep it: the operation has failed. Any other number
+     * counts as EIO. Whatever it returns, an operation that was completed is completed. At most VMCELL_DISK_MAX_OPERATIONS are in
+     * flight at once.
+     *
+     * Must not be NULL.
+     */
+    int32_t (*submit)(void *user, vmcell_disk_port *port, const vmcell_disk_operation *operation);
+    /**
+     * The end of a batch: what `submit` only collected is to be begun with now. May be NULL.
+     */
+    void (*commit)(void *user);
+    /**
+     * The guest's driver has gone, and waits until all operations in flight are completed: fail what has not begun, hurry the
+     * rest. May be NULL.
+     */
+    void (*cancel)(void *user);
+    /**
+     * vmcell_disk_handle_refresh was called: look at the size of what the disk lies on again, and call
+     * vmcell_disk_port_set_capacity if it has changed. May be NULL.
+     */
+    void (*refresh)(void *user);
+    /**
+     * The disk is gone, with its VM or before it got one, or another one has taken its place: the last call, made once, on any
+     * thread, often the one that frees the VM. It may block: it stops the backend's threads and waits for them. Operations in
+     * flight may be completed until it returns, but need not be: what is left then is taken back, so nothing may touch an
+     * operation or its parts any more. May be NULL.
+     */
+    vmcell_release destroy;
+} vmcell_disk_backend;
+
+/**
+ * What a disk on a backend is like. Set `struct_size` to sizeof(vmcell_disk_info), and what has no need of another value to
+ * 0, which stands for the default.
+ */
+typedef struct {
+    /**
+     * The size of this structure, in bytes.
+     */
+    size_t struct_size;
+    /**
+     * The disk's size in bytes: a multiple of the block size, above 0. There is no default. It may change later, by
+     * vmcell_disk_port_set_capacity; the other members never do.
+     */
+    uint64_t capacity;
+    /**
+     * The most bytes of a read or a write: a multiple of the block size. The default is 131072.
+     */
+    uint64_t max_transfer;
+    /**
+     * The most bytes of a discard or of zeroes: a multiple of the block size. The default is 67108864.
+     */
+    uint64_t max_range;
+    /**
+     * What operations are aligned to, in bytes: a power of two from 512 to 4096. The default is 512.
+     */
+    uint32_t block_size;
+    /**
+     * The most parts of a read or a write: 512, which is the default, or more. Linux takes 1024 at once (IOV_MAX).
+     */
+    uint32_t max_segments;
+} vmcell_disk_info;
+
+/**
+ * A frame that the guest sends, valid until `send` returns.
+ */
+typedef struct {
+    /**
+     * The size of this structure, in bytes, in this version of the library.
+     */
+    size_t struct_size;
+    /**
+     * VMCELL_NIC_HEADER_BYTES bytes that say what the guest has left undone: no more than the backend offers, and nothing that
+     * lies outside the frame. They are a copy, which the guest cannot change.
+     */
+    const uint8_t *header;
+    /**
+     * The frame's length in bytes without the header, 14 to 65553. It begins with the Ethernet address that it is for.
+     */
+    size_t len;
+    /**
+     * Where the frame lies, as writev and its relatives take it: `part_count` parts, in order, `len` bytes in all. They lie in
+     * the guest's memory, and the guest may change their bytes at any time: copy what you check before you check it.
+     */
+    const struct iovec *parts;
+    /**
+     * The number of parts.
+     */
+    size_t part_count;
+} vmcell_nic_frame;
+
+/**
+ * The functions of an interface's backend. Set `struct_size` to sizeof(vmcell_nic_backend), and what the backend does not
+ * need to NULL. The table is copied.
+ *
+ * One I/O thread calls all of them but `destroy`, one call at a time: a thread of the interface's own, unless
+ * vmcell_nic_set_io_thread chooses one or vmcell_nic_set_never_blocks vouches for the backend. A call that takes long holds up
+ * whatever that thread serves, vmcell_vm_pause, and a reset by the guest, but neither other VMs nor vmcell_vm_stop.
+ *
+ * A function may call any function of this library, for any object, also its own port and those of other VMs, and also
+ * vmcell_vm_stop for the very VM that it serves, but not vmcell_vm_pause, vmcell_vm_wait or vmcell_vm_free for that VM: they
+ * would wait for the call that they are made from, and fail, or return too early. No function may unwind: no C++ exception,
+ * no longjmp.
+ */
+typedef struct {
+    /**
+     * The size of this structure, in bytes. A later version may have more members: they count as NULL in a table that ends
+     * before them. A table that is longer than this version knows is refused unless the rest is NULL.
+     */
+    size_t struct_size;
+    /**
+     * Passed to each function.
+     */
+    void *user;
+    /**
+     * Takes a frame of the guest, and returns 0; it copies what it needs, as the frame is only valid until it returns. Or
+     * returns VMCELL_FULL: the same frame is offered again after vmcell_nic_port_retry, or earlier, and the guest's other
+     * frames wait. After any other number, such as an errno, the frame is dropped and counted.
+     *
+     * Must not be NULL.
+     */
+    int32_t (*send)(void *user, vmcell_nic_port *port, const vmcell_nic_frame *frame);
+    /**
+     * The guest's driver is ready, and copes with frames that leave these things undone, a sum of VMCELL_OFFLOAD_*. Called
+     * again if another driver takes over. Returns 0; after any other number the driver is told that the device does not work.
+     * May be NULL: a frame that leaves more undone is dropped in any case.
+     */
+    int32_t (*negotiate)(void *user, uint32_t offloads);
+    /**
+     * The interface is gone, with its VM or before it got one: the last call, made once, on any thread, often the one that
+     * frees the VM. It may block: it stops the backend's threads and waits for them. May be NULL.
+     */
+    vmcell_release destroy;
+} vmcell_nic_backend;
+
+/**
+ * What the link of an interface on a backend is like. Set `struct_size` to sizeof(vmcell_nic_info), and what has no need of
+ * another value to 0, which stands for the default.
+ */
+typedef struct {
+    /**
+     * The size of this structure, in bytes.
+     */
+    size_t struct_size;
+    /**
+     * What the backend does for the guest in the frames that the guest sends, as a sum of VMCELL_OFFLOAD_*. The default is
+     * nothing: each frame has its checksums, and is no longer than the MTU. What needs another one is left out without it.
+     */
+    uint32_t offloads;
+    /**
+     * Whether the link is down at first: 0 for no, the default, anything else for yes.
+     */
+    int32_t link_down;
+} vmcell_nic_info;
+
+/**
+ * Receives the guest's output: `len` bytes, 1 to 4096, valid until it returns, and `user` as the caller gave it. The
+ * I/O thread that serves the VM calls it, never two threads at once, and never after the release function. It must not
+ * block, because the devices on that thread would wait for it, and must not unwind: no C++ exception, no longjmp. It
+ * may call any function of this library for any VM, this one included, except vmcell_vm_pause and vmcell_vm_wait.
+ */
+typedef void (*vmcell_console_output)(const uint8_t *bytes, size_t len, void *user);
 
 #ifdef __cplusplus
 extern "C" {
@@ -499,11 +842,100 @@ int32_t vmcell_disk_set_engine(vmcell_disk *disk, int32_t engine, vmcell_error *
 int32_t vmcell_disk_set_io_thread(vmcell_disk *disk, const vmcell_io_thread *io_thread, vmcell_error **error);
 
 /**
- * Frees a disk that no VM got, and closes its file. NULL is fine.
+ * Vouches that the functions of the disk's backend never block, so that the VM's own I/O thread may call them, rather than a
+ * thread of the disk's own. Means nothing to a disk on a file, which never blocks its thread, nor if
+ * vmcell_disk_set_io_thread chooses a thread. Never blocks.
+ */
+int32_t vmcell_disk_set_never_blocks(vmcell_disk *disk,
+                                     vmcell_error **error);
+
+/**
+ * Frees a disk that no VM got, and closes its file, or destroys its backend, for which it waits. NULL is fine.
  *
  * Errors: BAD_HANDLE, also if it was handed over to a configuration.
  */
 int32_t vmcell_disk_free(vmcell_disk *disk);
+
+/**
+ * Says that an operation is done: `status` is 0, or an errno (1 to 4095; any other number counts as EIO). The guest is only
+ * told whether it failed. Once per operation, in any order, from any thread, even before `submit` has returned. From then on
+ * neither the operation nor its parts may be touched. Never blocks.
+ *
+ * Errors: BAD_VALUE if no operation with this tag is in flight: it was completed before, or was refused by `submit`. Nothing
+ * happens then.
+ */
+int32_t vmcell_disk_port_complete(vmcell_disk_port *port,
+                                  uint64_t tag,
+                                  int32_t status,
+                                  vmcell_error **error);
+
+/**
+ * Says that there is room again: an operation that `submit` refused with VMCELL_FULL is offered again, on the disk's I/O
+ * thread. A completion says the same, so only a backend that was full with nothing in flight needs this call. Never blocks.
+ */
+int32_t vmcell_disk_port_retry(vmcell_disk_port *port,
+                               vmcell_error **error);
+
+/**
+ * Says that the disk has another size now, in bytes: a multiple of its block size, above 0. The guest's driver is told soon.
+ * If it is smaller, operations behind the new end may still come for a moment: they are to be failed. Never blocks.
+ *
+ * Errors: BAD_VALUE.
+ */
+int32_t vmcell_disk_port_set_capacity(vmcell_disk_port *port,
+                                      uint64_t capacity,
+                                      vmcell_error **error);
+
+/**
+ * Makes a disk on a backend of the caller's own. `port` receives the library's end of it, and may be NULL, as `submit` gets
+ * it too. `info` is copied.
+ *
+ * The table's `user` is taken: `destroy` is called for it when the disk is gone, and also if this call fails, unless it fails
+ * because `table` is NULL or has a `struct_size` that is refused. Never blocks, but for `destroy`.
+ *
+ * Errors: NULL_ARGUMENT also if `submit` is NULL; BAD_VALUE for a `struct_size`; DISK if `info` is like no disk.
+ */
+int32_t vmcell_disk_new_backend(const vmcell_disk_backend *table,
+                                const vmcell_disk_info *info,
+                                vmcell_disk **disk,
+                                vmcell_disk_port **port,
+                                vmcell_error **error);
+
+/**
+ * Makes a handle to a disk that is not handed over yet, and is read-only already if it will be. `disk` is borrowed. Never
+ * blocks.
+ */
+int32_t vmcell_disk_handle_new(const vmcell_disk *disk,
+                               vmcell_disk_handle **handle,
+                               vmcell_error **error);
+
+/**
+ * Says that the size of the disk's file or block device may have changed; a backend is asked by its `refresh`. The disk looks
+ * at it soon, and tells the guest's driver if so. Does nothing once the VM has ended. Never blocks.
+ */
+int32_t vmcell_disk_handle_refresh(vmcell_disk_handle *handle,
+                                   vmcell_error **error);
+
+/**
+ * Exchanges what the disk lies on for that of another disk, whose other settings mean nothing. Requests in flight end on the
+ * old one first; what the guest has not flushed may or may not be on it. The old one is closed, or destroyed, before this
+ * returns. Blocks until the exchange is made, for at most `limit_ms` milliseconds. `disk` is taken, even if this call fails.
+ *
+ * Errors: TIMEOUT if requests were still in flight, or no VM was there, at the limit; INVALID_STATE if the VM has ended;
+ * INVALID_CONFIG if only one of the two is read-only; DISK as from vmcell_vm_new. Nothing was exchanged then. After TIMEOUT,
+ * the new one is closed, or destroyed, by the old one's I/O thread when it comes to it.
+ */
+int32_t vmcell_disk_handle_replace(vmcell_disk_handle *handle,
+                                   vmcell_disk *disk,
+                                   uint32_t limit_ms,
+                                   vmcell_error **error);
+
+/**
+ * Frees a handle. The disk stays as it is. NULL is fine. Never blocks.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_disk_handle_free(vmcell_disk_handle *handle);
 
 /**
  * Attaches to an existing TAP device by its name, 1 to 15 bytes. Nothing else can attach to it while the interface, or
@@ -531,8 +963,8 @@ int32_t vmcell_nic_set_mac(vmcell_nic *nic, const uint8_t *mac, vmcell_error **e
 
 /**
  * Sets the largest packet, without its Ethernet header, that the guest is told to send: 68 to 65535 bytes. The TAP
- * device must be able to take it. By default the guest is told nothing, and then guests use 1500. Smaller values are
- * refused when the VM is made. Never blocks.
+ * device, or the backend, must be able to take it. By default the guest is told nothing, and then guests use 1500.
+ * Smaller values are refused when the VM is made. Never blocks.
  */
 int32_t vmcell_nic_set_mtu(vmcell_nic *nic, uint16_t mtu, vmcell_error **error);
 
@@ -543,11 +975,99 @@ int32_t vmcell_nic_set_mtu(vmcell_nic *nic, uint16_t mtu, vmcell_error **error);
 int32_t vmcell_nic_set_io_thread(vmcell_nic *nic, const vmcell_io_thread *io_thread, vmcell_error **error);
 
 /**
- * Frees an interface that no VM got, and lets go of its TAP device. NULL is fine.
+ * Vouches that the functions of the interface's backend never block, as vmcell_disk_set_never_blocks does for a disk's. Never
+ * blocks.
+ */
+int32_t vmcell_nic_set_never_blocks(vmcell_nic *nic,
+                                    vmcell_error **error);
+
+/**
+ * Frees an interface that no VM got, and lets go of its TAP device, or destroys its backend, for which it waits. NULL is
+ * fine.
  *
  * Errors: BAD_HANDLE, also if it was handed over to a configuration.
  */
 int32_t vmcell_nic_free(vmcell_nic *nic);
+
+/**
+ * Delivers a frame to the guest: `len` bytes, 14 to 65553, beginning with the Ethernet address that it is for, and its
+ * header of VMCELL_NIC_HEADER_BYTES bytes, or NULL if nothing is left undone. Both are copied to a queue of at most 1024 frames
+ * and 1 MiB, from which the interface's I/O thread moves them to the guest, as far as the guest has buffers and the link is
+ * up. A frame that has no room there is dropped and counted, as is one that is too long for the guest's buffers or leaves
+ * undone what the guest does not cope with: see vmcell_nic_port_dropped. Never blocks.
+ *
+ * Errors: BAD_VALUE for a length out of range, or a header that contradicts itself or leads outside the frame.
+ */
+int32_t vmcell_nic_port_deliver(vmcell_nic_port *port,
+                                const uint8_t *header,
+                                const uint8_t *frame,
+                                size_t len,
+                                vmcell_error **error);
+
+/**
+ * Says that there is room again: the frame that `send` refused with VMCELL_FULL is offered again, on the interface's I/O
+ * thread. Never blocks.
+ */
+int32_t vmcell_nic_port_retry(vmcell_nic_port *port,
+                              vmcell_error **error);
+
+/**
+ * Says that the backend's link is up, or down if `up` is 0. The guest is told soon. The guest's link is up if both this and
+ * vmcell_nic_handle_set_link say so; while it is down, what the guest sends is dropped, and frames for it wait. Never blocks.
+ */
+int32_t vmcell_nic_port_set_link(vmcell_nic_port *port,
+                                 int32_t up,
+                                 vmcell_error **error);
+
+/**
+ * Writes how many frames were dropped so far: those delivered that the guest did not get, to `to_guest`, and those of the
+ * guest that `send` did not take, to `from_guest`. Either may be NULL. Never blocks.
+ */
+int32_t vmcell_nic_port_dropped(vmcell_nic_port *port,
+                                uint64_t *to_guest,
+                                uint64_t *from_guest,
+                                vmcell_error **error);
+
+/**
+ * Makes a network interface on a backend of the caller's own. `port` receives the library's end of it, and may be NULL, as
+ * `send` gets it too. `info` is copied; NULL stands for the defaults.
+ *
+ * The table's `user` is taken: `destroy` is called for it when the interface is gone, and also if this call fails, unless it
+ * fails because `table` is NULL or has a `struct_size` that is refused. Never blocks, but for `destroy`.
+ *
+ * Errors: NULL_ARGUMENT also if `send` is NULL; BAD_VALUE for a `struct_size` or `offloads`.
+ */
+int32_t vmcell_nic_new_backend(const vmcell_nic_backend *table,
+                               const vmcell_nic_info *info,
+                               vmcell_nic **nic,
+                               vmcell_nic_port **port,
+                               vmcell_error **error);
+
+/**
+ * Makes a handle to an interface that is not handed over yet. `nic` is borrowed. Never blocks.
+ */
+int32_t vmcell_nic_handle_new(const vmcell_nic *nic, vmcell_nic_handle **handle, vmcell_error **error);
+
+/**
+ * Connects the link, or cuts it if `up` is 0; it is connected at first. While it is down, what the guest sends is dropped, and
+ * it gets no frames. Does nothing once the VM has ended. Never blocks.
+ */
+int32_t vmcell_nic_handle_set_link(vmcell_nic_handle *handle,
+                                   int32_t up,
+                                   vmcell_error **error);
+
+/**
+ * Asks the guest to announce itself to its neighbours, as after a move to another host. A guest whose driver knows no
+ * announcements does nothing. Never blocks.
+ */
+int32_t vmcell_nic_handle_announce(vmcell_nic_handle *handle, vmcell_error **error);
+
+/**
+ * Frees a handle. The interface stays as it is. NULL is fine. Never blocks.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_nic_handle_free(vmcell_nic_handle *handle);
 
 /**
  * No console: output is discarded. This is a configuration's default. Never blocks.
@@ -742,10 +1262,11 @@ int32_t vmcell_vm_resume(vmcell_vm *vm, vmcell_error **error);
  * whatever the guest or the host does. The guest gets no chance to write its disks back. A VM that has ended stays as
  * it is. Threads in vmcell_vm_wait return.
  *
- * Errors: TIMEOUT if a slow disk, or a console's function that blocks, still holds one of the VM's threads outside the
- * guest; vmcell_vm_free waits for it.
+ * Errors: TIMEOUT if a slow disk, or a console's or a backend's function that blocks, still holds one of the VM's threads
+ * outside the guest; vmcell_vm_free waits for it.
  */
-int32_t vmcell_vm_stop(vmcell_vm *vm, vmcell_error **error);
+int32_t vmcell_vm_stop(vmcell_vm *vm,
+                       vmcell_error **error);
 
 /**
  * Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no
@@ -799,7 +1320,8 @@ int32_t vmcell_vm_exit_error(const vmcell_vm *vm, vmcell_error **failure, vmcell
 
 /**
  * Stops the VM, as vmcell_vm_stop does, and frees it: when this returns, no thread, descriptor or memory of it
- * remains. May block for as long as a disk, or a console's function, holds one of its threads. NULL is fine.
+ * remains. May block for as long as a disk, or a function of a console or a backend, holds one of its threads, and until
+ * its backends are destroyed. NULL is fine.
  *
  * If other threads are in a call with this VM, it is stopped and their calls return (vmcell_vm_wait gives
  * VMCELL_EXIT_STOPPED); the last of them frees what remains, maybe after this call has returned.

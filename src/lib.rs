@@ -24,8 +24,13 @@
 //!
 //! # Two layers
 //! [`Vm`] is a whole machine. Under it lie the primitives, for orchestrators that build one of their own: [`kvm`] (a VM,
-//! a vCPU with decoded exits), [`GuestMemory`], [`bus`], and [`virtio`] (the device trait, queues, the MMIO transport, the
-//! I/O thread). A device of your own goes into a whole machine by [`VmBuilder::device`].
+//! a vCPU with decoded exits), [`GuestMemory`], [`bus`], [`virtio`] (the device trait, queues, the MMIO transport), and
+//! [`event`] (the I/O thread).
+//!
+//! # Open seams
+//! A disk may lie on anything that implements [`block::DiskBackend`], a network card on any [`net::NicBackend`]; backends can be
+//! stacked on each other. A virtio device of your own implements [`virtio::VirtioDevice`] and goes into a whole machine by
+//! [`VmBuilder::device`]. What such code does wrong harms its own device, and no other.
 //!
 //! # Rooms
 //! | Room | What it is |
@@ -33,13 +38,14 @@
 //! | `error` | the one public error: kind, message, cause |
 //! | `sys` | what the host offers and the standard library does not: eventfd, epoll, signals, threads, TAP, files |
 //! | `config` | plain data that a user fills in, and its validation |
-//! | `memory` | guest RAM: mappings, checked access, scatter-gather I/O |
+//! | `memory` | guest RAM: mappings, checked access, buffers and who still holds them |
+//! | [`event`] | the I/O thread, and the one vocabulary for what is waited for and what happened |
 //! | [`kvm`] | KVM's ioctls: system, VM, vCPU and its exits |
 //! | [`bus`] | address range to device, for MMIO and port I/O |
 //! | `arch` | per CPU family: memory layout, CPUID, MSRs, registers, ACPI tables, boot protocols |
 //! | `legacy` | serial port, reset and power registers: only what a kernel cannot do without |
-//! | [`virtio`] | queue, chain, device trait, MMIO transport, I/O thread |
-//! | `block`, `net`, `console` | one folder a device; none knows another |
+//! | [`virtio`] | queues, the device trait, the gate between vCPUs and a device's owner, the transport |
+//! | [`block`], [`net`], `console` | one folder a device; none knows another |
 //! | `board` | which chips and ports a machine of this CPU family has, and where |
 //! | `vm` | builder, handle, vCPU threads, order of start and stop |
 //! | `ffi` | the C face of all this: `include/vmcell.h`, for C, Go and whatever calls C |
@@ -47,16 +53,18 @@
 //! A room uses rooms above it in this table, never below; a test holds us to it.
 //!
 //! # Threads
-//! One a vCPU, and one I/O thread a VM, which several VMs may share ([`IoThread`]). All of them block every signal. A vCPU's
-//! thread lets a single one through, and only while it is in the guest: the signal by which it is made to leave,
+//! One per vCPU, and one I/O thread per VM, which several VMs may share ([`IoThread`]). A disk on a file has a helper thread
+//! from the moment at which it first has to wait for its storage. A backend of your own has an I/O thread of its own unless you
+//! vouch that it never blocks. All of these threads block every signal. A vCPU's thread lets a single one through, and only while it is in the guest: the signal by which it is made to leave,
 //! [`DEFAULT_KICK_SIGNAL`] unless [`VmBuilder::kick_signal`] chooses another one. There is no handler for it, and it is never
 //! delivered. A host program must not send that signal to its own process as a whole, and may otherwise use signals as it
 //! likes. A callback says on which thread it is called.
 //!
 //! # State
-//! Everything belongs to the object that it was made for, and is gone when that is dropped, but for three things. Each thread
-//! that has run a vCPU keeps a list of those, to the effect that no signal is sent to a thread that has ended. Such threads
-//! are numbered by a counter. And what C programs hold are entries of one table.
+//! Everything belongs to the object that it was made for, and is gone when that is dropped, with four exceptions. Each thread
+//! that has run a vCPU keeps a list of its vCPUs, so that no signal is sent to a thread that has ended. Such threads are
+//! numbered by a counter. The objects of C programs are entries of one table. And a helper thread that waits for dead storage
+//! outlives its disk, and is [counted](block::abandoned_threads).
 
 mod arch;
 pub mod block;

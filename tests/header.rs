@@ -6,8 +6,27 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 10] =
-    ["library", "failure", "report", "error", "io_thread", "disk", "nic", "console", "config", "vm"];
+const SOURCES: [&str; 19] = [
+    "library",
+    "failure",
+    "report",
+    "error",
+    "caller",
+    "io_thread",
+    "disk",
+    "disk_operation",
+    "disk_port",
+    "disk_backend",
+    "disk_handle",
+    "nic",
+    "nic_frame",
+    "nic_port",
+    "nic_backend",
+    "nic_handle",
+    "console",
+    "config",
+    "vm",
+];
 
 fn repository(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -23,8 +42,16 @@ fn generated() -> String {
     let builder = SOURCES.iter().fold(cbindgen::Builder::new(), |all, name| all.with_src(source(name)));
     let mut text = Vec::new();
     builder.with_config(config).generate().expect("the sources are understood").write(&mut text);
-    // A macro's value must hold together wherever it is used.
-    String::from_utf8(text).expect("a header is text").replace(" -1\n", " (-1)\n")
+    let text = String::from_utf8(text).expect("a header is text");
+    text.lines().map(|line| bracketed(line) + "\n").collect()
+}
+
+/// A macro's value must hold together wherever it is used.
+fn bracketed(line: &str) -> String {
+    match line.rsplit_once(' ') {
+        Some((define, value)) if line.starts_with("#define") && value.starts_with('-') => format!("{define} ({value})"),
+        _ => line.to_owned(),
+    }
 }
 
 fn version_macros() -> String {
@@ -43,10 +70,11 @@ fn functions() -> Vec<String> {
     let mut names = Vec::new();
     for entry in fs::read_dir(repository("src/ffi")).expect("the room is there") {
         let text = fs::read_to_string(entry.expect("an entry").path()).expect("a source");
-        let after = text.split("extern \"C\" fn ").skip(1);
-        names.extend(after.filter_map(|rest| rest.split_once('(')).map(|(name, _)| name.to_owned()));
+        for exported in text.split("#[unsafe(no_mangle)]").skip(1) {
+            let name = exported.split_once("extern \"C\" fn ").and_then(|(_, rest)| rest.split_once('('));
+            names.extend(name.map(|(name, _)| name.to_owned()));
+        }
     }
-    names.retain(|name| !name.is_empty());
     names.sort();
     names
 }

@@ -236,6 +236,28 @@ fn the_documented_program_in_c_runs() {
 
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
+fn the_documented_backend_in_c_makes_a_disk_that_a_vm_takes() {
+    let (prefix, folder, guests) = (Prefix::new(), tempfile::tempdir().unwrap(), guests());
+    let (source, program) = (folder.path().join("backend.c"), folder.path().join("backend"));
+    let used = r#"
+        int main(int argc, char **argv) {
+            vmcell_config *config;
+            vmcell_vm *vm;
+            int32_t ended = 0;
+            return argc != 2 || vmcell_config_new(&config, NULL) || vmcell_config_set_kernel(config, argv[1], NULL) ||
+                   vmcell_config_add_disk(config, ram_disk(1 << 20, NULL), NULL) || vmcell_vm_new(config, &vm, NULL) ||
+                   vmcell_vm_start(vm, NULL) || vmcell_vm_wait(vm, VMCELL_WAIT_FOREVER, &ended, NULL) ||
+                   vmcell_vm_free(vm) || ended != VMCELL_EXIT_SHUTDOWN || vmcell_handle_count() != 0;
+        }"#;
+    fs::write(&source, documented("c backend") + used).unwrap();
+    let mut compile = Command::new("gcc");
+    compile.arg("-std=c11").args(STRICT).arg("-fsanitize=address,undefined").arg(&source).arg("-o").arg(&program);
+    run(compile.args(prefix.pkg_config(&["--cflags", "--libs"])));
+    run(prefix.command(program).arg(guests.path().join("power_off")));
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
 fn the_documented_program_in_go_runs() {
     let (prefix, folder) = (Prefix::new(), tempfile::tempdir().unwrap());
     let package = repository("examples/go");

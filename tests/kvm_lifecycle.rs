@@ -178,6 +178,18 @@ fn a_paused_guest_stands_still_and_goes_on() {
 
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_paused_vm_that_is_paused_again_stays_paused_however_short_the_limit() {
+    let kernel = Kernel::new(&TinyGuest::flood(b'x'));
+    let disk = vmcell::Disk::from_file(vmcell::testing::memory_disk(4096)).unwrap();
+    let vm = tiny(&kernel).disk(disk).build().unwrap();
+    vm.start().unwrap();
+    vm.pause().unwrap();
+    vm.pause_within(Duration::ZERO).unwrap();
+    assert_eq!(vm.status(), Status::Paused);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
 fn a_halted_guest_with_two_vcpus_pauses_too() {
     let vm = started(&TinyGuest::halt(), 2);
     vm.pause().unwrap();

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use support::is_long;
 use support::linux::{ENTER_ROOT, LinuxGuest, allocated, between, empty_disk, host, initrd_with, path_of, root_disk};
 use vmcell::Disk;
 
@@ -45,14 +46,17 @@ in_root umount /mnt && echo unmounted
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
 fn fio_reads_back_what_it_wrote() {
+    let (size, loops, limit) = if is_long() { (60, 20, Duration::from_secs(1500)) } else { (24, 1, LONG) };
     let image = empty_disk(64);
-    let script = r#"
-in_root fio --name=verify --filename=/dev/vdb --size=24M --rw=randrw --bsrange=512-128k --bs_unaligned=0 \
+    let script = format!(
+        r#"
+in_root fio --name=verify --filename=/dev/vdb --size={size}M --loops={loops} --rw=randrw --bsrange=512-128k --bs_unaligned=0 \
   --blockalign=512 --direct=1 --ioengine=libaio --iodepth=16 --verify=crc32c --verify_fatal=1 --do_verify=1 \
   --randseed=7 --minimal >/root/tmp/fio.out 2>&1 && echo fio-was-happy || cat /root/tmp/fio.out
-"#;
-    let text = LinuxGuest::in_distribution(script)
-        .limit(LONG)
+"#
+    );
+    let text = LinuxGuest::in_distribution(&script)
+        .limit(limit)
         .run(|builder| builder.disk(root_disk()).disk(disk(image.path())));
     assert!(text.contains("fio-was-happy"), "{text}");
 }

@@ -130,8 +130,9 @@ func (t text) free() { C.free(unsafe.Pointer(t.pointer)) }
 
 // describer collects the calls that make a configuration, up to the first that fails.
 type describer struct {
-	config *C.vmcell_config
-	err    error
+	config  *C.vmcell_config
+	devices devices
+	err     error
 }
 
 func (d *describer) do(call func(e **C.vmcell_error) C.int32_t) {
@@ -159,8 +160,8 @@ func (d *describer) withThread(thread *IOThread, call func(h *C.vmcell_io_thread
 	}
 }
 
-// describe makes the library's configuration, which the caller hands over or frees.
-func (c Config) describe(console *streams) (*C.vmcell_config, error) {
+// describe makes the library's configuration, which the caller hands over or frees, and handles to its devices.
+func (c Config) describe(console *streams) (*C.vmcell_config, devices, error) {
 	d := &describer{}
 	d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_new(&d.config, e) })
 	c.machine(d)
@@ -176,9 +177,10 @@ func (c Config) describe(console *streams) (*C.vmcell_config, error) {
 	console.connect(d)
 	if d.err != nil {
 		C.vmcell_config_free(d.config)
-		return nil, d.err
+		d.devices.free()
+		return nil, devices{}, d.err
 	}
-	return d.config, nil
+	return d.config, d.devices, nil
 }
 
 func (c Config) machine(d *describer) {
@@ -226,6 +228,12 @@ func (disk Disk) add(d *describer) {
 	d.withThread(disk.IOThread, func(thread *C.vmcell_io_thread, e **C.vmcell_error) C.int32_t {
 		return C.vmcell_disk_set_io_thread(h, thread, e)
 	})
+	d.do(func(e **C.vmcell_error) C.int32_t {
+		var handle *C.vmcell_disk_handle
+		number := C.vmcell_disk_handle_new(h, &handle, e)
+		d.devices.disks = append(d.devices.disks, handle)
+		return number
+	})
 	if d.err != nil {
 		C.vmcell_disk_free(h)
 		return
@@ -247,6 +255,12 @@ func (nic NIC) add(d *describer) {
 	}
 	d.withThread(nic.IOThread, func(thread *C.vmcell_io_thread, e **C.vmcell_error) C.int32_t {
 		return C.vmcell_nic_set_io_thread(h, thread, e)
+	})
+	d.do(func(e **C.vmcell_error) C.int32_t {
+		var handle *C.vmcell_nic_handle
+		number := C.vmcell_nic_handle_new(h, &handle, e)
+		d.devices.nics = append(d.devices.nics, handle)
+		return number
 	})
 	if d.err != nil {
 		C.vmcell_nic_free(h)

@@ -395,6 +395,29 @@ func TestVersionAndFeatures(t *testing.T) {
 	}
 }
 
+func TestDevicesAreChangedByTheirPositionInTheConfiguration(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "disk.img")
+	if err := os.WriteFile(image, make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin"), Disks: []vmcell.Disk{{Path: image}}})
+	if err := os.Truncate(image, 8192); err != nil {
+		t.Fatal(err)
+	}
+	if err := vm.RefreshDisk(0); err != nil {
+		t.Error(err)
+	}
+	for _, err := range []error{vm.RefreshDisk(1), vm.RefreshDisk(-1), vm.SetLink(0, true), vm.Announce(0)} {
+		if !errors.Is(err, vmcell.ErrInvalidConfig) {
+			t.Error(err)
+		}
+	}
+	vm.Close()
+	if err := vm.RefreshDisk(0); !errors.Is(err, vmcell.ErrClosed) {
+		t.Error(err)
+	}
+}
+
 func TestNothingIsLeft(t *testing.T) {
 	for deadline := time.Now().Add(30 * time.Second); vmcell.Objects() != 0; time.Sleep(time.Millisecond) {
 		runtime.GC()

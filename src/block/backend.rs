@@ -51,7 +51,8 @@ pub trait DiskBackend: Send {
     ///
     /// # Errors
     /// The operation, if there is no room for it now. It is tried again after the next completion or the next event of this
-    /// backend; so one that is full with nothing in flight must see to an event.
+    /// backend, or in [another turn](Wants::again) that it asks for; so one that is full with nothing in flight must see to one
+    /// of these.
     fn submit(&mut self, io: &mut Io, tag: Tag, operation: Operation) -> std::result::Result<(), Operation>;
 
     /// The end of a batch: what was only collected so far is begun with.
@@ -120,7 +121,8 @@ pub struct DiskInfo {
     pub capacity: u64,
     /// What operations are aligned to, in bytes: a power of two from 512 to 4096. The default is 512.
     pub block_size: u32,
-    /// The most bytes of a read or a write: at least a block. The default is 256 KiB.
+    /// The most bytes of a read or a write: at least a block. The default is 128 KiB: a turn that is over ends after the
+    /// operation that it is in.
     pub max_transfer: u64,
     /// The most bytes of a discard, or of zeroes: at least a block. The default is 64 MiB.
     pub max_range: u64,
@@ -137,7 +139,7 @@ impl DiskInfo {
         Self {
             capacity,
             block_size: 512,
-            max_transfer: 256 << 10,
+            max_transfer: 128 << 10,
             max_range: 64 << 20,
             max_segments: Self::MIN_SEGMENTS,
         }

@@ -1,17 +1,18 @@
 //! The virtio-block device: config space, and each chain from the queue to its status byte.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::backend::{DiskBackend, DiskInfo, Done, Operation};
-use super::control::{Change, Control};
+use super::changes::{Change, Changes};
 use super::job::{Cutter, Job, Work, len};
 use super::request::{
     Limits, MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS, MAX_ZEROES_RANGES, MAX_ZEROES_SECTORS, Refusal, Request, Status,
     parse,
 };
 use super::tag::Slab;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Cause, Event, Io, Token, Wants};
 use crate::memory::Buffer;
 use crate::virtio::spec::device_id;
@@ -53,9 +54,11 @@ pub(crate) struct Block {
     stale: usize,
     /// The backend had no room; nothing is submitted until something happens.
     full: bool,
-    control: Arc<Control>,
-    control_token: Option<Token>,
+    changes: Arc<Changes>,
+    changes_token: Option<Token>,
     change: Option<Change>,
+    /// What waits was cut for a disk that was larger, or another.
+    cut_anew: bool,
 }
 
 impl Block {
@@ -64,7 +67,7 @@ impl Block {
         info: DiskInfo,
         read_only: bool,
         serial: &str,
-        control: Arc<Control>,
+        changes: Arc<Changes>,
     ) -> Self {
         let mut padded = [0; 20];
         for (to, from) in padded.iter_mut().zip(serial.bytes()) {
@@ -79,9 +82,10 @@ impl Block {
             waiting: VecDeque::new(),
             stale: 0,
             full: false,
-            control,
-            control_token: None,
+            changes,
+            changes_token: None,
             change: None,
+            cut_anew: false,
         }
     }
 
@@ -94,6 +98,7 @@ impl Block {
         loop {
             let done = self.take_completions(io, queue.as_deref_mut())?;
             self.apply_change(io)?;
+            self.cut_anew(queue.as_deref_mut());
             let begun = self.submit_requests(io, queue.as_deref_mut())?;
             if begun {
                 self.backend.call(|backend| backend.commit(io))?;
@@ -127,6 +132,9 @@ impl Block {
             self.recycle(operation);
             return Ok(());
         };
+        if !job.was_given(&operation) {
+            return Err(self.backend.condemn("completed another operation than it was given"));
+        }
         job.advance(&operation);
         self.recycle(operation);
         let Some(queue) = queue else { return Ok(()) };
@@ -181,7 +189,7 @@ impl Block {
     fn submit(&mut self, io: &mut Io, mut job: Job) -> Result<bool> {
         let Some(operation) = job.take_cut() else { return Ok(false) };
         let was_begun = job.has_begun();
-        job.begin();
+        job.begin(&operation);
         io.charge(len(&operation).max(BARE_CHARGE));
         let tag = match self.jobs.insert(job) {
             Ok(tag) => tag,
@@ -223,38 +231,86 @@ impl Block {
         }
     }
 
-    fn take_control(&mut self, io: &mut Io) -> Result<()> {
-        if self.change.is_none() {
-            self.change = self.control.take();
+    /// Takes what the host program has asked for: looks at the size at once, and keeps an exchange for when it can be made.
+    fn take_changes(&mut self, io: &mut Io) -> Result<()> {
+        loop {
+            match self.change.take().or_else(|| self.changes.take()) {
+                Some(Change::Refresh) => {
+                    self.backend.call(|backend| backend.refresh(io))?;
+                    self.look_at_capacity();
+                    io.info_changed();
+                }
+                Some(Change::Replace(replacement)) if replacement.is_given_up() => {}
+                other => {
+                    self.change = other;
+                    return Ok(());
+                }
+            }
         }
-        if let Some(Change::Refresh) = self.change {
-            self.change = None;
-            self.backend.call(|backend| backend.refresh(io))?;
-            io.info_changed();
-        }
-        Ok(())
     }
 
     /// Exchanges the backend, once the present one has nothing in flight.
     fn apply_change(&mut self, io: &mut Io) -> Result<()> {
-        if !self.jobs.is_empty() || self.stale > 0 {
-            return Ok(());
-        }
-        let Some(change) = self.change.take() else { return Ok(()) };
-        if let Change::Replace(replacement) = change
-            && let Some((backend, reply)) = replacement.begin()
+        while self.jobs.is_empty()
+            && self.stale == 0
+            && let Some(change) = self.change.take()
         {
-            let mut next = Guarded::new(backend, ErrorKind::Disk);
-            let attached = next.call(|backend| backend.attach(io))?;
-            let past = match attached {
-                Ok(()) => Ok(std::mem::replace(&mut self.backend, next).into_inner()),
-                Err(error) => Err(error),
-            };
-            self.full = false;
-            io.info_changed();
-            reply.send(past);
+            if let Change::Replace(replacement) = change
+                && let Some((backend, info, reply)) = replacement.begin()
+            {
+                let (result, unused) = self.exchange(io, backend, info);
+                reply.send(result, unused);
+            }
+            self.take_changes(io)?;
         }
-        self.take_control(io)
+        Ok(())
+    }
+
+    /// Puts another backend in the place of the present one; gives back the one that is not used.
+    fn exchange(
+        &mut self,
+        io: &mut Io,
+        backend: Box<dyn DiskBackend>,
+        info: DiskInfo,
+    ) -> (Result<()>, Box<dyn DiskBackend>) {
+        let block_size = self.cutter.info.block_size;
+        if info.block_size > block_size {
+            let found = info.block_size;
+            let message = format!("the disk has blocks of {block_size} bytes, its replacement has blocks of {found}");
+            return (Err(Error::new(ErrorKind::Disk, message)), backend);
+        }
+        let mut next = Guarded::new(backend, ErrorKind::Disk);
+        // A panic of the one that comes is no reason to fail for the one that is there.
+        let attached = catch_unwind(AssertUnwindSafe(|| next.call(|backend| backend.attach(io))));
+        match attached {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error)) | Err(error)) => return (Err(error), next.into_inner()),
+            Err(_) => return (Err(Error::new(ErrorKind::Disk, "the backend panicked")), next.into_inner()),
+        }
+        // The driver was told of the block size.
+        self.cutter.info = DiskInfo { block_size, ..info };
+        self.cut_anew = true;
+        self.full = false;
+        io.info_changed();
+        (Ok(()), std::mem::replace(&mut self.backend, next).into_inner())
+    }
+
+    fn look_at_capacity(&mut self) {
+        if let Some(info) = self.backend.look(|backend| backend.info()).filter(|info| info.check().is_ok()) {
+            self.cut_anew |= info.capacity < self.cutter.info.capacity;
+            self.cutter.info.capacity = info.capacity;
+        }
+    }
+
+    /// Cuts what waits for the disk as it is now; what it has no place for any more fails.
+    fn cut_anew(&mut self, queue: Option<&mut Queue>) {
+        let Some(queue) = queue.filter(|_| std::mem::take(&mut self.cut_anew)) else { return };
+        for mut job in std::mem::take(&mut self.waiting) {
+            if let Some(operation) = job.take_cut() {
+                self.recycle(operation);
+            }
+            self.go_on(job, queue);
+        }
     }
 }
 
@@ -267,23 +323,21 @@ impl VirtioDevice for Block {
     }
 
     fn config(&mut self) -> Vec<u8> {
-        if let Some(info) = self.backend.look(|backend| backend.info()).filter(|info| info.check().is_ok()) {
-            self.cutter.info.capacity = info.capacity;
-        }
+        self.look_at_capacity();
         config_space(&self.cutter.info, self.read_only)
     }
 
     fn attach(&mut self, io: &mut Io) -> Result<()> {
         let token = io.token();
-        self.control_token = Some(token);
-        self.control.set_waker(io.waker(token));
+        self.changes_token = Some(token);
+        self.changes.set_waker(io.waker(token));
         self.backend.call(|backend| backend.attach(io))?
     }
 
     fn activate(&mut self, io: &mut Io, activation: Activation) -> Result<()> {
         self.cutter.write_through = !activation.has(feature::FLUSH);
         self.full = false;
-        self.take_control(io)
+        self.take_changes(io)
     }
 
     fn process_queue(&mut self, io: &mut Io, queues: &mut Queues, index: u16) -> Result<()> {
@@ -291,10 +345,13 @@ impl VirtioDevice for Block {
     }
 
     fn woken(&mut self, io: &mut Io, queues: &mut Queues, event: &Event) -> Result<()> {
-        if self.control_token == Some(event.token) {
-            self.take_control(io)?;
-        } else if event.cause != Cause::Again {
-            self.backend.call(|backend| backend.woken(io, event))?;
+        if self.changes_token == Some(event.token) {
+            self.take_changes(io)?;
+        } else {
+            if event.cause != Cause::Again {
+                self.backend.call(|backend| backend.woken(io, event))?;
+            }
+            // Another turn that was asked for is one to try again in, too.
             self.full = false;
         }
         self.pump(io, queues.get(0))
@@ -334,7 +391,7 @@ impl VirtioDevice for Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.control.end();
+        self.changes.end();
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backend::{DiskBackend, DiskInfo};
-use super::control::Control;
+use super::changes::Changes;
 use super::device::Block;
 use super::medium::{self, Identity};
 use super::sync::{DiskFile, FileBackend};
@@ -39,7 +39,7 @@ pub struct Disk {
     name: String,
     config: DiskConfig,
     io_thread: Option<IoThread>,
-    control: Arc<Control>,
+    changes: Arc<Changes>,
 }
 
 /// What the guest's data lie on.
@@ -101,7 +101,7 @@ impl Disk {
     }
 
     fn new(medium: Medium, name: String) -> Self {
-        Self { medium, name, config: DiskConfig::default(), io_thread: None, control: Arc::default() }
+        Self { medium, name, config: DiskConfig::default(), io_thread: None, changes: Arc::default() }
     }
 
     /// Whether the guest may only read. The default is that it may write.
@@ -144,11 +144,21 @@ impl Disk {
 
     /// A handle by which the disk can be changed while its VM runs.
     pub fn handle(&self) -> DiskHandle {
-        DiskHandle { control: Arc::clone(&self.control), read_only: self.config.read_only }
+        DiskHandle { changes: Arc::clone(&self.changes), read_only: self.config.read_only }
     }
 
     /// Makes the device, for a machine of your own: what [`VmBuilder::disk`](crate::VmBuilder::disk) does in a whole one. The
-    /// file is locked for as long as it lives. On which thread it is served is said to the transport.
+    /// file is locked for as long as it lives. The transport is told which thread serves it.
+    ///
+    /// ```
+    /// use vmcell::testing::{memory_disk, patterned_memory};
+    /// use vmcell::virtio::MmioTransport;
+    /// use vmcell::{Disk, IoThread};
+    ///
+    /// let device = Disk::from_file(memory_disk(4096))?.into_device()?;
+    /// let transport = MmioTransport::new(device, patterned_memory(1 << 20), &IoThread::new("disk")?)?;
+    /// # Ok::<(), vmcell::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`ErrorKind::Disk`] if it cannot be written to, is in use by another VM, or became another file, or if the backend
@@ -185,16 +195,12 @@ impl Disk {
         }
     }
 
-    /// Makes the device: opens the file for writing, if the guest may, and locks it.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Disk`] if it cannot be written to, is in use by another VM, or became another file, or if the backend
-    /// is like no disk; [`ErrorKind::InvalidConfig`] for a serial number that is too long.
-    pub(crate) fn build(self) -> Result<Block> {
-        let (serial, read_only, control) =
-            (self.config.serial.clone(), self.config.read_only, Arc::clone(&self.control));
+    /// Opens the file for writing, if the guest may, and locks it.
+    pub(super) fn build(self) -> Result<Block> {
+        let (serial, read_only, changes) =
+            (self.config.serial.clone(), self.config.read_only, Arc::clone(&self.changes));
         let (backend, info) = self.into_backend()?;
-        Ok(Block::new(backend, info, read_only, &serial, control))
+        Ok(Block::new(backend, info, read_only, &serial, changes))
     }
 
     fn into_backend(self) -> Result<(Box<dyn DiskBackend>, DiskInfo)> {
@@ -235,7 +241,7 @@ impl Disk {
 /// ```
 #[derive(Clone)]
 pub struct DiskHandle {
-    control: Arc<Control>,
+    changes: Arc<Changes>,
     read_only: bool,
 }
 
@@ -243,16 +249,17 @@ impl DiskHandle {
     /// Says that the size of the file or block device may have changed. The disk looks at it soon, and tells the guest's
     /// driver if so. Never blocks.
     pub fn refresh(&self) {
-        self.control.refresh();
+        self.changes.refresh();
     }
 
     /// Exchanges what the disk lies on. Requests in flight end on the old medium first; what the guest has not flushed may or
-    /// may not be on it. The settings of `disk` beside its medium mean nothing here.
+    /// may not be on it, and those that lie behind the end of a smaller one fail. The settings of `disk` beside its medium mean nothing here.
     ///
     /// Blocks until the exchange is made, at most for `limit`.
     ///
     /// # Errors
-    /// As building a VM with `disk`; [`ErrorKind::InvalidConfig`] if only one of the two is read-only;
+    /// As building a VM with `disk`; [`ErrorKind::InvalidConfig`] if only one of the two is read-only; [`ErrorKind::Disk`] if
+    /// its blocks are larger, which the guest cannot be told, or it cannot work on the disk's thread: then nothing was exchanged;
     /// [`ErrorKind::Timeout`] if requests were still in flight, or no VM ran, at the limit: then nothing was exchanged;
     /// [`ErrorKind::InvalidState`] if the VM has ended.
     pub fn replace(&self, disk: Disk, limit: Duration) -> Result<()> {
@@ -266,8 +273,8 @@ impl DiskHandle {
             );
             return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
-        let (backend, _) = disk.into_backend()?;
-        self.control.replace(backend, limit)
+        let (backend, info) = disk.into_backend()?;
+        self.changes.replace(backend, info, limit)
     }
 }
 

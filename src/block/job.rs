@@ -1,8 +1,10 @@
 //! A request on its way: cut into operations that its backend can take, one after the other.
 
+use std::mem::{Discriminant, discriminant};
+
 use super::backend::{ByteRange, DiskInfo, Operation};
 use super::request::{DATA_OFFSET, Ranges};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{Buffer, GuestAddress, GuestRanges, Lessor, RangeList};
 use crate::virtio::{Chain, Segment};
 
@@ -22,6 +24,8 @@ pub(super) struct Job {
     done: u64,
     /// An operation that is to be submitted.
     cut: Option<Operation>,
+    /// What the backend was given last: which operation, and of how many bytes.
+    given: Option<(Discriminant<Operation>, u64)>,
     begun: bool,
 }
 
@@ -35,7 +39,7 @@ pub(super) enum Work {
 
 impl Job {
     pub(super) fn new(chain: Chain, work: Work) -> Self {
-        Self { chain, work, done: 0, cut: None, begun: false }
+        Self { chain, work, done: 0, cut: None, given: None, begun: false }
     }
 
     /// Whether any of it was given to the backend.
@@ -58,8 +62,14 @@ impl Job {
     }
 
     /// An operation is given to the backend.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin(&mut self, operation: &Operation) {
+        self.given = Some((discriminant(operation), len(operation)));
         self.begun = true;
+    }
+
+    /// Whether the backend has this operation of it.
+    pub(super) fn was_given(&self, operation: &Operation) -> bool {
+        self.given == Some((discriminant(operation), len(operation)))
     }
 
     /// The backend had no room for it.
@@ -94,10 +104,13 @@ impl Job {
     /// The next operation; `None` if all is done.
     ///
     /// # Errors
-    /// If a buffer cannot be made, which cannot be: the chain was checked.
+    /// If it lies behind the end of a disk that has become smaller.
     pub(super) fn next(&mut self, cutter: &mut Cutter, lessor: &Lessor) -> Result<Option<Operation>> {
         let stable = cutter.write_through;
         self.skip_empty_ranges();
+        if self.end() > cutter.info.capacity {
+            return Err(Error::new(ErrorKind::Disk, "the request lies behind the end of the disk"));
+        }
         Ok(match &self.work {
             Work::Read(range) => {
                 let data = self.buffer(cutter, lessor, range, Side::Writable)?;
@@ -117,6 +130,16 @@ impl Job {
                 self.rest_of(*range, cutter).map(|range| Operation::WriteZeroes { range, unmap, stable })
             }
         })
+    }
+
+    /// Where the work ends on the disk, or its present range.
+    fn end(&self) -> u64 {
+        let range = match &self.work {
+            Work::Read(range) | Work::Write(range) | Work::WriteZeroes { range, .. } => Some(*range),
+            Work::Discard { ranges, position } => ranges.get(*position),
+            Work::Flush => None,
+        };
+        range.map_or(0, |range| range.at.saturating_add(range.len))
     }
 
     /// Empty ranges are allowed, and nothing is to be done for them.

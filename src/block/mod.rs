@@ -16,7 +16,7 @@
 )]
 
 mod backend;
-mod control;
+mod changes;
 mod device;
 mod disk;
 mod job;
@@ -28,5 +28,5 @@ mod tag;
 pub use backend::{ByteRange, DiskBackend, DiskInfo, Done, Operation};
 pub use disk::{Disk, DiskHandle};
 pub(crate) use medium::Identity;
-pub use sync::FileBackend;
+pub use sync::{FileBackend, abandoned_threads};
 pub use tag::{Slab, Tag};

@@ -1,6 +1,6 @@
 //! What an I/O thread does for a participant, for one that is on no thread: in tests.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -47,11 +47,9 @@ impl Lender {
     /// Waits until something happens that `wants` names, or a waker is used; gives nothing if `limit` passes.
     pub(crate) fn wait(&mut self, limit: Duration, wants: &Wants) -> Result<Vec<Event>> {
         let mut epoll = Epoll::new()?;
-        epoll.add(self.bell.event.as_fd(), Watch::READABLE, BELL)?;
+        epoll.add(self.bell.event.as_fd().as_raw_fd(), Watch::READABLE, BELL)?;
         for (key, descriptor) in (0..).zip(&wants.descriptors) {
-            if let Some(source) = &descriptor.source {
-                epoll.add(source.as_ref().as_fd(), descriptor.watch, key)?;
-            }
+            epoll.add(descriptor.fd, descriptor.watch, key)?;
         }
         let begun = Instant::now();
         loop {

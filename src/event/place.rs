@@ -1,11 +1,12 @@
 //! Where a participant lives, and how its thread is woken.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::wake_set::WakeSet;
 use crate::error::Result;
-use crate::sys::EventFd;
+use crate::sys::{EventFd, thread_cpu_time};
 
 /// By what other threads wake the I/O thread.
 pub(super) struct Bell {
@@ -14,6 +15,41 @@ pub(super) struct Bell {
     pub(super) called: AtomicBool,
     pub(super) sleeping: AtomicBool,
     pub(super) event: EventFd,
+    pub(super) meter: Meter,
+    /// Serves the participants once, on the calling thread, if they have no thread of their own.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(super) inline: std::sync::OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
+}
+
+/// How long turns take, if somebody wants to know.
+#[derive(Default)]
+pub(super) struct Meter {
+    measures: AtomicBool,
+    longest_nanos: AtomicU64,
+}
+
+impl Meter {
+    /// From now on, or for now, turns are measured.
+    pub(super) fn start(&self) {
+        self.longest_nanos.store(0, Ordering::Relaxed);
+        self.measures.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn longest(&self) -> Duration {
+        Duration::from_nanos(self.longest_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Runs a turn, and measures it if that is wanted.
+    pub(super) fn measure<R>(&self, turn: impl FnOnce() -> R) -> R {
+        if !self.measures.load(Ordering::Relaxed) {
+            return turn();
+        }
+        let began = thread_cpu_time();
+        let result = turn();
+        let nanos = thread_cpu_time().saturating_sub(began).as_nanos();
+        self.longest_nanos.fetch_max(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);
+        result
+    }
 }
 
 impl Bell {
@@ -23,6 +59,9 @@ impl Bell {
             called: AtomicBool::new(false),
             sleeping: AtomicBool::new(false),
             event: EventFd::new()?,
+            meter: Meter::default(),
+            #[cfg(any(test, feature = "test-util"))]
+            inline: std::sync::OnceLock::new(),
         })
     }
 
@@ -68,6 +107,12 @@ impl Place {
             self.bell.woken.add(slot);
             self.bell.rouse();
         }
+    }
+
+    /// Serves the participant on the calling thread, if it has none of its own; says whether anything was done.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(super) fn serve_inline(&self) -> bool {
+        self.bell.inline.get().is_some_and(|serve| serve())
     }
 
     pub(super) fn settle(&self, slot: usize) {

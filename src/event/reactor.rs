@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,21 +47,28 @@ struct Member {
     queued: bool,
 }
 
-/// A participant that was taken off its thread. A device of a user's may panic while it is dropped, which is nothing to the
-/// thread that drops it.
-pub(super) struct Removed(Option<Box<dyn Participant>>);
+/// A participant that was taken off its thread, with the descriptors that it wanted. What a user gave may panic while it is
+/// dropped, which is nothing to the thread that drops it.
+pub(super) struct Removed(Option<Member>);
 
 impl Drop for Removed {
     fn drop(&mut self) {
-        let participant = self.0.take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(participant)));
+        let Some(Member { participant, wants, .. }) = self.0.take() else { return };
+        contain(|| drop(participant));
+        wants.descriptors.into_iter().for_each(|descriptor| _ = contain(|| drop(descriptor)));
     }
+}
+
+/// Calls code of a user's, whose panic must not reach the other participants; `None` if it panicked.
+pub(super) fn contain<R>(call: impl FnOnce() -> R) -> Option<R> {
+    // What a panic carries may panic as well when it is dropped.
+    catch_unwind(AssertUnwindSafe(call)).map_err(mem::forget).ok()
 }
 
 impl Reactor {
     pub(super) fn new(bell: Arc<Bell>) -> Result<Self> {
         let epoll = Epoll::new()?;
-        epoll.add(bell.event.as_fd(), Watch::READABLE, BELL)?;
+        epoll.add(bell.event.as_fd().as_raw_fd(), Watch::READABLE, BELL)?;
         Ok(Self {
             epoll,
             bell,
@@ -77,24 +84,27 @@ impl Reactor {
 
     /// Takes a participant in, and gives it its first turn soon.
     pub(super) fn add(&mut self, participant: Box<dyn Participant>, place: Arc<Place>) -> Result<()> {
+        let own = Own::new(Arc::clone(&place));
+        let member = Member { participant, place, own, wants: Wants::default(), events: Vec::new(), queued: false };
+        // What is refused is dropped like one that is removed.
+        let mut removed = Removed(Some(member));
+        let Some(member) = &mut removed.0 else { return Ok(()) };
         if self.free.is_empty() && self.members.len() >= WakeSet::CAPACITY {
             let message = format!("an I/O thread serves at most {} devices and consoles", WakeSet::CAPACITY);
             return Err(Error::new(ErrorKind::InvalidState, message));
         }
-        let own = Own::new(Arc::clone(&place));
-        let mut member = Member { participant, place, own, wants: Wants::default(), events: Vec::new(), queued: false };
-        let attached = catch_unwind(AssertUnwindSafe(|| {
+        let attached = contain(|| {
             let mut io = Io { own: &mut member.own, pool: &self.pool, turn: Turn::begin() };
             member.participant.attach(&mut io)
-        }));
-        attached.unwrap_or_else(|_| Err(Error::new(ErrorKind::Host, "a device or its backend panicked")))?;
+        });
+        attached.unwrap_or_else(|| Err(Error::new(ErrorKind::Host, "a device or its backend panicked")))?;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.members.push(None);
             self.members.len() - 1
         });
         member.place.settle(slot);
         if let Some(place) = self.members.get_mut(slot) {
-            *place = Some(member);
+            *place = removed.0.take();
         }
         self.enqueue(slot);
         Ok(())
@@ -106,29 +116,28 @@ impl Reactor {
         place.leave();
         let member = self.members.get_mut(slot).and_then(Option::take)?;
         for descriptor in &member.wants.descriptors {
-            if let Some(source) = &descriptor.source {
-                // Open still, and watched, unless the host program closed it behind our back.
-                let _ = self.epoll.delete(source.as_ref().as_fd());
-            }
+            // Open still, since its source is, and watched, unless the host program closed it behind our back.
+            let _ = self.epoll.delete(descriptor.fd);
         }
         self.timed.retain(|timed| *timed != slot);
         self.queue.retain(|queued| *queued != slot);
         self.free.push(slot);
-        Some(Removed(Some(member.participant)))
+        Some(Removed(Some(member)))
     }
 
-    /// Waits until there is something to do, and does one round of it.
-    pub(super) fn round(&mut self) -> Result<()> {
+    /// Waits until there is something to do, and does one round of it; says how many turns that were.
+    pub(super) fn round(&mut self) -> Result<usize> {
         self.wait()?;
         let bell = Arc::clone(&self.bell);
         bell.woken.drain(|slot| self.enqueue(slot));
         self.enqueue_due();
-        for _ in 0..self.queue.len() {
+        let turns = self.queue.len();
+        for _ in 0..turns {
             if let Some(slot) = self.queue.pop_front() {
                 self.turn(slot);
             }
         }
-        Ok(())
+        Ok(turns)
     }
 
     fn wait(&mut self) -> Result<()> {
@@ -206,16 +215,20 @@ impl Reactor {
             return;
         }
         member.own.collect_wakes(&mut member.events);
-        let done = catch_unwind(AssertUnwindSafe(|| {
-            let mut io = Io { own: &mut member.own, pool: &self.pool, turn: Turn::begin() };
-            member.participant.turn(&mut io, &member.events);
-            member.wants.begin();
-            member.participant.wants(&mut member.wants);
-        }));
+        let done = self.bell.meter.measure(|| {
+            contain(|| {
+                let mut io = Io { own: &mut member.own, pool: &self.pool, turn: Turn::begin() };
+                member.participant.turn(&mut io, &member.events);
+                member.wants.begin();
+                member.participant.wants(&mut member.wants);
+            })
+        });
         member.events.clear();
         let place = Arc::clone(&member.place);
         let again = member.wants.again;
-        if done.is_err() || self.apply(slot).is_err() {
+        // Letting go of a descriptor is its owner's code, too.
+        let applied = done.and_then(|()| contain(|| self.apply(slot)));
+        if !matches!(applied, Some(Ok(()))) {
             place.remove();
             return drop(self.remove(&place));
         }
@@ -231,21 +244,20 @@ impl Reactor {
         // Removals first: a descriptor that comes back under another token is watched once at a time.
         member.wants.descriptors.retain(|descriptor| {
             let stays = descriptor.change != Change::Remove;
-            if !stays && let Some(source) = &descriptor.source {
-                let _ = self.epoll.delete(source.as_ref().as_fd());
+            if !stays {
+                let _ = self.epoll.delete(descriptor.fd);
             }
             stays
         });
         for descriptor in &mut member.wants.descriptors {
-            let Some(source) = &descriptor.source else { continue };
             let key = |key: u32| (slot as u64) << 32 | u64::from(key);
             let applied = match descriptor.change {
                 Change::Add => {
                     descriptor.key = self.next_key;
                     self.next_key = self.next_key.wrapping_add(1);
-                    self.epoll.add(source.as_ref().as_fd(), descriptor.watch, key(descriptor.key))
+                    self.epoll.add(descriptor.fd, descriptor.watch, key(descriptor.key))
                 }
-                Change::Modify => self.epoll.modify(source.as_ref().as_fd(), descriptor.watch, key(descriptor.key)),
+                Change::Modify => self.epoll.modify(descriptor.fd, descriptor.watch, key(descriptor.key)),
                 Change::Keep | Change::Remove => Ok(()),
             };
             descriptor.change = Change::Keep;
@@ -257,5 +269,11 @@ impl Reactor {
             (Some(_), Some(_)) | (None, None) => {}
         }
         result
+    }
+}
+
+impl Drop for Reactor {
+    fn drop(&mut self) {
+        self.members.drain(..).for_each(|member| drop(Removed(member)));
     }
 }

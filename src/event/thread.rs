@@ -1,15 +1,21 @@
 //! An I/O thread as a value: started, shared by its handles, and joined with the last of them.
 
+#[cfg(any(test, feature = "test-util"))]
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, ThreadId};
+use std::time::Duration;
 
 use super::participant::Participant;
 use super::place::{Bell, Place};
-use super::reactor::{Reactor, Removed};
+use super::reactor::{Reactor, Removed, contain};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::{ThreadHandle, spawn};
+use crate::sys::{ThreadHandle, lock, lock_if_free, spawn};
+
+/// How long a thread may take to take a participant in.
+const ATTACH_LIMIT: Duration = Duration::from_secs(10);
 
 /// A thread that serves devices. A clone is another handle to the same thread.
 ///
@@ -24,7 +30,7 @@ use crate::sys::{ThreadHandle, spawn};
 /// ```
 #[derive(Clone)]
 pub struct IoThread {
-    owner: Arc<Owner>,
+    joiner: Arc<Joiner>,
 }
 
 /// On which thread a device is served.
@@ -38,17 +44,27 @@ pub(crate) enum Placement {
     Alone,
 }
 
-/// What the last handle drops.
-struct Owner {
+/// What the last handle drops: it ends the thread, and waits for that.
+struct Joiner {
     shared: Arc<Shared>,
     thread: Mutex<Option<ThreadHandle>>,
 }
 
 struct Shared {
     bell: Arc<Bell>,
-    posts: Mutex<Vec<Post>>,
+    posts: Mutex<Posts>,
     stop: AtomicBool,
     thread: OnceLock<ThreadId>,
+    /// Serves the participants, if there is no thread.
+    #[cfg(any(test, feature = "test-util"))]
+    inline: OnceLock<Mutex<Reactor>>,
+}
+
+#[derive(Default)]
+struct Posts {
+    waiting: Vec<Post>,
+    /// The thread has ended, and takes none any more.
+    ended: bool,
 }
 
 /// What is asked of the thread itself.
@@ -69,37 +85,58 @@ impl IoThread {
         }
         let bell = Arc::new(Bell::new()?);
         let reactor = Reactor::new(Arc::clone(&bell))?;
-        let shared =
-            Arc::new(Shared { bell, posts: Mutex::default(), stop: AtomicBool::new(false), thread: OnceLock::new() });
+        let shared = Arc::new(Shared::new(bell));
         let served = Arc::clone(&shared);
         let thread = spawn(name, move || served.run(reactor))?;
-        Ok(Self { owner: Arc::new(Owner { shared, thread: Mutex::new(Some(thread)) }) })
+        Ok(Self { joiner: Arc::new(Joiner { shared, thread: Mutex::new(Some(thread)) }) })
+    }
+
+    /// Measures each turn from now on, by the CPU time that the thread spends on it. Costs two system calls a turn.
+    pub fn measure_turns(&self) {
+        self.joiner.shared.bell.meter.start();
+    }
+
+    /// The longest turn since [`measure_turns`](Self::measure_turns); zero if there was none. Never blocks.
+    pub fn longest_turn(&self) -> Duration {
+        self.joiner.shared.bell.meter.longest()
     }
 
     /// Gives a participant to the thread, and waits until it is attached.
     ///
     /// # Errors
-    /// What attaching says; [`ErrorKind::InvalidState`] if the caller runs on this very thread, which cannot wait for itself.
+    /// What attaching says; [`ErrorKind::InvalidState`] if the caller runs on this very thread, which cannot wait for itself;
+    /// [`ErrorKind::Timeout`] if the thread does not come to it in ten seconds.
     pub(crate) fn add(&self, participant: Box<dyn Participant>) -> Result<Membership> {
-        let shared = &self.owner.shared;
+        let shared = &self.joiner.shared;
         if shared.is_current() {
             let message = "a VM cannot be built on an I/O thread that is to serve it";
             return Err(Error::new(ErrorKind::InvalidState, message));
         }
+        #[cfg(any(test, feature = "test-util"))]
+        let participant = shared.prepare_inline(participant);
         let place = Place::new(Arc::clone(&shared.bell));
         let (reply, attached) = sync_channel(1);
         shared.post(Post::Add { participant, place: Arc::clone(&place), reply });
-        let gone = || Err(Error::new(ErrorKind::Host, "the I/O thread has ended"));
-        attached.recv().unwrap_or_else(|_| gone())?;
+        match attached.recv_timeout(ATTACH_LIMIT) {
+            Ok(result) => result?,
+            // Whatever comes of it later is dropped there.
+            Err(RecvTimeoutError::Timeout) => {
+                let message = format!("the I/O thread was held by a device or a callback for {ATTACH_LIMIT:?}");
+                return Err(Error::new(ErrorKind::Timeout, message));
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::new(ErrorKind::Host, "the I/O thread has ended"));
+            }
+        }
         Ok(Membership { thread: self.clone(), place })
     }
 }
 
-impl Drop for Owner {
+impl Drop for Joiner {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.bell.call();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = lock(&self.thread).take();
         // A thread cannot join itself; it ends when it comes back to its loop.
         if let Some(thread) = thread.filter(|_| !self.shared.is_current()) {
             thread.join();
@@ -107,8 +144,30 @@ impl Drop for Owner {
     }
 }
 
+struct Ends<'a>(&'a Shared);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 impl Shared {
-    fn run(&self, mut reactor: Reactor) {
+    fn new(bell: Arc<Bell>) -> Self {
+        Self {
+            bell,
+            posts: Mutex::default(),
+            stop: AtomicBool::new(false),
+            thread: OnceLock::new(),
+            #[cfg(any(test, feature = "test-util"))]
+            inline: OnceLock::new(),
+        }
+    }
+
+    fn run(&self, reactor: Reactor) {
+        // However the thread ends, nobody is to wait for an answer of it.
+        let _ends = Ends(self);
+        let mut reactor = reactor;
         let _ = self.thread.set(thread::current().id());
         loop {
             self.take_posts(&mut reactor);
@@ -128,11 +187,7 @@ impl Shared {
             return;
         }
         // Whoever holds the lock may be a thread that does not run now; it rings when it has let go.
-        let posts = match self.posts.try_lock() {
-            Ok(mut posts) => std::mem::take(&mut *posts),
-            Err(TryLockError::Poisoned(posts)) => std::mem::take(&mut *posts.into_inner()),
-            Err(TryLockError::WouldBlock) => return,
-        };
+        let Some(posts) = lock_if_free(&self.posts).map(|mut posts| std::mem::take(&mut posts.waiting)) else { return };
         for post in posts {
             match post {
                 Post::Add { participant, place, reply } => {
@@ -149,9 +204,26 @@ impl Shared {
         }
     }
 
+    /// Leaves a post; if the thread has ended, it is dropped, and so is the sender of its reply.
     fn post(&self, post: Post) {
-        self.posts.lock().unwrap_or_else(PoisonError::into_inner).push(post);
+        let mut posts = lock(&self.posts);
+        if posts.ended {
+            return;
+        }
+        posts.waiting.push(post);
+        drop(posts);
         self.bell.call();
+        #[cfg(any(test, feature = "test-util"))]
+        self.take_posts_inline();
+    }
+
+    /// From now on posts are not waited for.
+    fn end(&self) {
+        let mut posts = lock(&self.posts);
+        posts.ended = true;
+        let waiting = std::mem::take(&mut posts.waiting);
+        drop(posts);
+        waiting.into_iter().for_each(|post| _ = contain(|| drop(post)));
     }
 
     fn is_current(&self) -> bool {
@@ -172,13 +244,13 @@ pub(crate) struct Membership {
 impl Membership {
     /// Says on which thread it is.
     pub(crate) fn is_on_this_thread(&self) -> bool {
-        self.thread.owner.shared.is_current()
+        self.thread.joiner.shared.is_current()
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let shared = &self.thread.owner.shared;
+        let shared = &self.thread.joiner.shared;
         self.place.remove();
         let (reply, removed) = sync_channel(1);
         shared.post(Post::Remove { place: Arc::clone(&self.place), reply });
@@ -191,6 +263,81 @@ impl Drop for Membership {
 impl std::fmt::Debug for IoThread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("IoThread").finish_non_exhaustive()
+    }
+}
+
+/// Without a thread: whoever calls [`serve_once`](IoThread::serve_once) serves the participants.
+#[cfg(any(test, feature = "test-util"))]
+mod inline {
+    use super::*;
+    use crate::event::{Event, Io, Wants};
+
+    /// How often in a row a call that waits for a participant finds it with nothing to do. Then it waits in vain.
+    const MOST_IDLE_LOOKS: usize = 200;
+
+    /// A participant whose turns end by their bytes alone.
+    struct Unclocked(Box<dyn Participant>);
+
+    impl Participant for Unclocked {
+        fn attach(&mut self, io: &mut Io) -> Result<()> {
+            io.ignore_clock();
+            self.0.attach(io)
+        }
+
+        fn turn(&mut self, io: &mut Io, events: &[Event]) {
+            io.ignore_clock();
+            self.0.turn(io, events);
+        }
+
+        fn wants(&self, wants: &mut Wants) {
+            self.0.wants(wants);
+        }
+    }
+
+    impl IoThread {
+        /// One without a thread. A call that waits for a participant serves it meanwhile.
+        pub(crate) fn inline() -> Result<Self> {
+            let bell = Arc::new(Bell::new()?);
+            let shared = Arc::new(Shared::new(Arc::clone(&bell)));
+            let _ = shared.inline.set(Mutex::new(Reactor::new(Arc::clone(&bell))?));
+            let (served, idle) = (Arc::downgrade(&shared), AtomicUsize::new(0));
+            let serve = move || {
+                let turns = served.upgrade().map_or(0, |shared| shared.serve_once());
+                let looks = if turns > 0 { 0 } else { idle.load(Ordering::Relaxed).saturating_add(1) };
+                idle.store(looks, Ordering::Relaxed);
+                assert!(looks < MOST_IDLE_LOOKS, "a call waits for a participant that has nothing to do");
+                turns > 0
+            };
+            let _ = bell.inline.set(Box::new(serve));
+            Ok(Self { joiner: Arc::new(Joiner { shared, thread: Mutex::new(None) }) })
+        }
+
+        /// Does one round without waiting, and says how many turns that were.
+        pub(crate) fn serve_once(&self) -> usize {
+            self.joiner.shared.serve_once()
+        }
+    }
+
+    impl Shared {
+        fn serve_once(&self) -> usize {
+            let Some(reactor) = self.inline.get() else { return 0 };
+            let mut reactor = lock(reactor);
+            // One that was called does not wait.
+            self.bell.called.store(true, Ordering::SeqCst);
+            let turns = reactor.round().unwrap_or(0);
+            self.take_posts(&mut reactor);
+            turns
+        }
+
+        pub(super) fn take_posts_inline(&self) {
+            if let Some(reactor) = self.inline.get() {
+                self.take_posts(&mut lock(reactor));
+            }
+        }
+
+        pub(super) fn prepare_inline(&self, participant: Box<dyn Participant>) -> Box<dyn Participant> {
+            if self.inline.get().is_some() { Box::new(Unclocked(participant)) } else { participant }
+        }
     }
 }
 

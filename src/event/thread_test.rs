@@ -2,10 +2,10 @@
 
 use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::*;
-use crate::event::{Cause, Event, Interest, Io, TURN_BYTES, Token, Waker, Wants};
+use crate::event::{Cause, Event, Interest, Io, TURN_BYTES, TURN_TIME, Token, Waker, Wants};
 use crate::sys::EventFd;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -295,6 +295,7 @@ fn a_deadline_is_met_once_and_not_early() {
 #[test]
 fn one_that_always_has_more_to_do_leaves_the_others_their_turns() {
     let thread = io_thread();
+    thread.measure_turns();
     let busy = Participates::new(
         |io, _| {
             while !io.spent() {
@@ -318,6 +319,8 @@ fn one_that_always_has_more_to_do_leaves_the_others_their_turns() {
         receiver.recv_timeout(PATIENCE).unwrap();
     }
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let longest = thread.longest_turn();
+    assert!(longest > Duration::ZERO && longest < 2 * TURN_TIME, "{longest:?}");
 }
 
 #[test]
@@ -340,7 +343,7 @@ fn a_turn_is_over_by_its_bytes_or_its_time() {
 #[test]
 fn the_thread_ends_with_its_last_handle() {
     let thread = io_thread();
-    let shared = Arc::downgrade(&thread.owner.shared);
+    let shared = Arc::downgrade(&thread.joiner.shared);
     let membership = thread.add(Participates::reading(&event(), || {})).unwrap();
     drop(thread);
     assert!(shared.upgrade().is_some(), "a membership is a handle");
@@ -351,7 +354,7 @@ fn the_thread_ends_with_its_last_handle() {
 #[test]
 fn the_last_handle_may_be_dropped_on_the_thread_itself() {
     let thread = io_thread();
-    let shared = Arc::downgrade(&thread.owner.shared);
+    let shared = Arc::downgrade(&thread.joiner.shared);
     let fd = event();
     let slot: Arc<Mutex<Option<(IoThread, Membership)>>> = Arc::default();
     let own = Arc::clone(&slot);
@@ -392,4 +395,105 @@ fn nothing_is_added_from_the_thread_itself() {
     fd.signal();
     let error = receiver.recv_timeout(PATIENCE).unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidState);
+}
+
+/// Panics when it is dropped, and refuses to be attached if it is told so.
+struct Bomb {
+    refuses: bool,
+}
+
+impl Participant for Bomb {
+    fn attach(&mut self, _io: &mut Io) -> Result<()> {
+        if self.refuses { Err(Error::new(ErrorKind::Host, "told to refuse")) } else { Ok(()) }
+    }
+
+    fn turn(&mut self, _io: &mut Io, _events: &[Event]) {}
+
+    fn wants(&self, _wants: &mut Wants) {}
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("told to panic");
+    }
+}
+
+#[test]
+fn a_participant_that_is_refused_and_panics_as_it_is_dropped_leaves_the_thread_to_the_others() {
+    let thread = io_thread();
+    let error = thread.add(Box::new(Bomb { refuses: true })).map(drop).unwrap_err();
+    assert_eq!(error.to_string(), "told to refuse");
+    drop(thread.add(Box::new(Bomb { refuses: false })).unwrap());
+    let _good = thread.add(Participates::new(|_, _| {}, |_, _| {})).expect("the thread goes on");
+}
+
+/// A descriptor of a user's, whose code panics when it is told to.
+struct Brittle {
+    fd: Arc<EventFd>,
+    broken: Arc<AtomicBool>,
+    breaks_in_drop: bool,
+}
+
+impl std::os::fd::AsFd for Brittle {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        assert!(!self.broken.load(Ordering::SeqCst), "told to panic");
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Brittle {
+    fn drop(&mut self) {
+        assert!(!self.breaks_in_drop, "told to panic");
+    }
+}
+
+#[test]
+fn a_descriptor_whose_own_code_panics_harms_no_other_participant() {
+    for breaks_in_drop in [false, true] {
+        let thread = io_thread();
+        let (fd, broken) = (event(), Arc::new(AtomicBool::new(false)));
+        let brittle = Brittle { fd: Arc::clone(&fd), broken: Arc::clone(&broken), breaks_in_drop };
+        let held = Mutex::new(Some(Arc::new(brittle)));
+        let bad = thread.add(Participates::new(
+            |_, _| {},
+            move |wants, token| {
+                // Wanted once: from then on the thread is the last to hold it.
+                if let Some(source) = held.lock().unwrap().take() {
+                    wants.descriptor(token, &source, Interest::Readable);
+                    broken.store(!breaks_in_drop, Ordering::SeqCst);
+                }
+            },
+        ));
+        fd.signal();
+        thread::sleep(Duration::from_millis(20));
+        let _good = thread.add(Participates::new(|_, _| {}, |_, _| {})).expect("the thread goes on");
+        drop(bad);
+        let _another = thread.add(Participates::new(|_, _| {}, |_, _| {})).expect("the thread goes on");
+    }
+}
+
+#[test]
+fn a_thread_that_has_ended_is_waited_for_by_nobody() {
+    let thread = io_thread();
+    let membership = thread.add(Participates::new(|_, _| {}, |_, _| {})).unwrap();
+    thread.joiner.shared.end();
+    let begun = Instant::now();
+    drop(membership);
+    let error = thread.add(Participates::new(|_, _| {}, |_, _| {})).map(drop).unwrap_err();
+    assert!(error.to_string().contains("has ended"), "{error}");
+    assert!(begun.elapsed() < PATIENCE / 2);
+}
+
+#[test]
+fn a_wake_is_heard_also_if_its_waker_is_dropped_at_once() {
+    let mut rig = crate::testing::IoRig::new();
+    let mut io = rig.turn();
+    let (first, second) = (io.token(), io.token());
+    io.waker(first).wake();
+    let _second = io.waker(second);
+    assert_eq!(rig.woken(), [Event::new(first, Cause::Woken)]);
+    let mut io = rig.turn();
+    let third = io.token();
+    io.waker(third);
+    assert_eq!(rig.woken(), []);
 }

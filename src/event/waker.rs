@@ -22,6 +22,12 @@ impl Waker {
             self.place.wake();
         }
     }
+
+    /// Serves the participant on the calling thread, if it has none of its own; says whether anything was done.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn serve_inline(&self) -> bool {
+        self.place.serve_inline()
+    }
 }
 
 impl std::fmt::Debug for Waker {

@@ -71,8 +71,8 @@ pub(super) struct Descriptor {
     pub(super) watch: Watch,
     /// Names this registration to the kernel; new where it is not in use yet.
     pub(super) key: u32,
-    /// `None` for one that was not watched before this call.
-    pub(super) source: Option<Source>,
+    /// Keeps it open.
+    pub(super) _source: Source,
     pub(super) change: Change,
 }
 
@@ -123,7 +123,7 @@ impl Wants {
             None => {
                 let source: Source = source.clone();
                 let change = Change::Add;
-                self.descriptors.push(Descriptor { token, fd, watch, key: 0, source: Some(source), change });
+                self.descriptors.push(Descriptor { token, fd, watch, key: 0, _source: source, change });
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::{c_char, c_void};
 
+use super::caller::{ReleaseUser, User};
 use super::convert::{Out, read_path, take_fd};
 use super::failure::{Failure, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_NULL_ARGUMENT};
 use super::guard::{free, guard};
@@ -32,30 +33,8 @@ impl Described for ConsoleObject {
 /// may call any function of this library for any VM, this one included, except vmcell_vm_pause and vmcell_vm_wait.
 pub type ConsoleOutput = Option<unsafe extern "C" fn(bytes: *const u8, len: usize, user: *mut c_void)>;
 
-/// Receives `user` when the library no longer needs it: once, after the last call with it, on any thread, often the one
-/// that frees the VM.
-pub type ReleaseUser = Option<unsafe extern "C" fn(user: *mut c_void)>;
-
 /// Stands for no descriptor.
 const NO_INPUT: i32 = -1;
-
-/// A caller's pointer, passed back with each call until it is released.
-struct User {
-    user: *mut c_void,
-    release: ReleaseUser,
-}
-
-// SAFETY: the header says which threads use it, and no two threads use it at once.
-unsafe impl Send for User {}
-
-impl Drop for User {
-    fn drop(&mut self) {
-        if let Some(release) = self.release {
-            // SAFETY: the header demands a function that takes it, and this is the one time that it is called.
-            unsafe { release(self.user) };
-        }
-    }
-}
 
 /// No console: output is discarded. This is a configuration's default. Never blocks.
 #[unsafe(no_mangle)]

@@ -1,9 +1,11 @@
 //! From C callers' pointers to values, and back.
 
 use std::ffi::{CStr, OsStr, c_char};
+use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::ptr;
 
 use super::failure::{
     Failure, FfiResult, VMCELL_ERROR_BAD_DESCRIPTOR, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_NOT_UTF8,
@@ -86,6 +88,40 @@ pub(super) unsafe fn read_bytes<'a>(bytes: *const u8, len: usize, name: &str) ->
     }
     // SAFETY: not NULL, not longer than objects can be, and the caller's promise for the rest.
     Ok(unsafe { std::slice::from_raw_parts(bytes, len) })
+}
+
+/// The largest structure that a caller may have, in bytes: more than any version of this library knows.
+const LARGEST_STRUCTURE: usize = 4096;
+
+/// Reads a structure that has its size in front, so that it can grow: what the caller's version lacks is zero, and what
+/// ours lacks must be.
+///
+/// # Safety
+/// `T` is `repr(C)` without padding, has its size in front as a `usize`, is aligned like one, and may be all zeroes.
+/// `place` is NULL, which is refused, or points to a `T` of this version or another one, which stays as it is until the
+/// call returns.
+pub(super) unsafe fn read_structure<T>(place: *const T, least: usize, name: &str) -> FfiResult<T> {
+    if place.is_null() {
+        return Err(null(name));
+    }
+    let refused = |why: String| Err(Failure::new(VMCELL_ERROR_BAD_VALUE, format!("{name}->struct_size is {why}")));
+    // SAFETY: every version of a structure has its size in front.
+    let size = unsafe { place.cast::<usize>().read_unaligned() };
+    if !(least..=LARGEST_STRUCTURE).contains(&size) || !size.is_multiple_of(size_of::<usize>()) {
+        let allowed = format!("allowed are {least} to {LARGEST_STRUCTURE} in steps of {}", size_of::<usize>());
+        return refused(format!("{size}, {allowed}: set it to the size of the structure"));
+    }
+    // SAFETY: not NULL, and the caller has a structure of this size.
+    let bytes = unsafe { std::slice::from_raw_parts(place.cast::<u8>(), size) };
+    let known = size_of::<T>().min(size);
+    if bytes.iter().skip(known).any(|byte| *byte != 0) {
+        return refused(format!("{size}, and it uses members that this version of the library does not know"));
+    }
+    let mut value = MaybeUninit::<T>::zeroed();
+    // SAFETY: both are at least `known` bytes long, and our own place overlaps nothing of the caller's.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), value.as_mut_ptr().cast::<u8>(), known) };
+    // SAFETY: its first bytes are the caller's, of whole members, and the rest is zero, which the caller says may be.
+    Ok(unsafe { value.assume_init() })
 }
 
 /// # Safety

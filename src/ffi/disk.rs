@@ -17,9 +17,16 @@ pub const VMCELL_ENGINE_SYNC: i32 = 0;
 
 const ENGINES: [(i32, Engine); 1] = [(VMCELL_ENGINE_SYNC, Engine::Sync)];
 
-/// A raw file or block device that a guest gets as a disk. Made by vmcell_disk_new or vmcell_disk_new_from_fd; taken by
-/// vmcell_config_add_disk; freed by vmcell_disk_free.
+/// What a guest gets as a disk: a raw file, a block device, or a backend of the caller's own. Made by vmcell_disk_new,
+/// vmcell_disk_new_from_fd or vmcell_disk_new_backend; taken by vmcell_config_add_disk or vmcell_disk_handle_replace; freed by
+/// vmcell_disk_free.
 pub struct DiskObject(Slot<Disk>);
+
+impl DiskObject {
+    pub(super) fn new(disk: Disk) -> Self {
+        Self(Slot::new(disk))
+    }
+}
 
 impl Object for DiskObject {
     const NAME: &'static str = "vmcell_disk";
@@ -52,7 +59,7 @@ pub unsafe extern "C" fn vmcell_disk_new(
         let disk = unsafe { Out::new(disk, "disk") }?;
         // SAFETY: the header demands NULL or a text that ends with a NUL.
         let path = unsafe { read_path(path, "path") }?;
-        disk.insert(DiskObject(Slot::new(Disk::open(path)?)))
+        disk.insert(DiskObject::new(Disk::open(path)?))
     })
 }
 
@@ -73,7 +80,7 @@ pub unsafe extern "C" fn vmcell_disk_new_from_fd(
         let fd = unsafe { take_fd(fd, "fd") }?;
         // SAFETY: the header demands NULL or a place for the result.
         let disk = unsafe { Out::new(disk, "disk") }?;
-        disk.insert(DiskObject(Slot::new(Disk::from_file(File::from(fd))?)))
+        disk.insert(DiskObject::new(Disk::from_file(File::from(fd))?))
     })
 }
 
@@ -139,7 +146,17 @@ pub unsafe extern "C" fn vmcell_disk_set_io_thread(
     })
 }
 
-/// Frees a disk that no VM got, and closes its file. NULL is fine.
+/// Vouches that the functions of the disk's backend never block, so that the VM's own I/O thread may call them, rather than a
+/// thread of the disk's own. Means nothing to a disk on a file, which never blocks its thread, nor if
+/// vmcell_disk_set_io_thread chooses a thread. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_set_never_blocks(disk: *mut DiskObject, error: *mut *mut ErrorObject) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || update(disk, Disk::never_blocks))
+}
+
+/// Frees a disk that no VM got, and closes its file, or destroys its backend, for which it waits. NULL is fine.
 ///
 /// Errors: BAD_HANDLE, also if it was handed over to a configuration.
 #[unsafe(no_mangle)]

@@ -4,7 +4,8 @@ use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 
 use super::super::{
-    config::*, console::*, disk::*, error::*, failure::*, io_thread::*, library::*, nic::*, report::*, vm::*,
+    config::*, console::*, disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, io_thread::*,
+    library::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*,
 };
 use super::panic_in_next_call;
 
@@ -41,18 +42,35 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_console_new_file(null(), null_mut()),
         vmcell_console_new_none(null_mut()),
         vmcell_console_new_stdio(null_mut()),
+        vmcell_disk_handle_new(null(), null_mut()),
+        vmcell_disk_handle_refresh(null_mut()),
+        vmcell_disk_handle_replace(null_mut(), null_mut(), 0),
         vmcell_disk_new(null(), null_mut()),
+        vmcell_disk_new_backend(null(), null(), null_mut(), null_mut()),
         vmcell_disk_new_from_fd(-1, null_mut()),
+        vmcell_disk_port_complete(null_mut(), 0, 0),
+        vmcell_disk_port_retry(null_mut()),
+        vmcell_disk_port_set_capacity(null_mut(), 0),
         vmcell_disk_set_engine(null_mut(), 0),
         vmcell_disk_set_io_thread(null_mut(), null()),
+        vmcell_disk_set_never_blocks(null_mut()),
         vmcell_disk_set_read_only(null_mut(), 0),
         vmcell_disk_set_serial(null_mut(), null()),
         vmcell_io_thread_new(null(), null_mut()),
+        vmcell_nic_handle_announce(null_mut()),
+        vmcell_nic_handle_new(null(), null_mut()),
+        vmcell_nic_handle_set_link(null_mut(), 0),
         vmcell_nic_new(null(), null_mut()),
+        vmcell_nic_new_backend(null(), null(), null_mut(), null_mut()),
         vmcell_nic_new_from_fd(-1, null_mut()),
+        vmcell_nic_port_deliver(null_mut(), null(), null(), 0),
+        vmcell_nic_port_dropped(null_mut(), null_mut(), null_mut()),
+        vmcell_nic_port_retry(null_mut()),
+        vmcell_nic_port_set_link(null_mut(), 0),
         vmcell_nic_set_io_thread(null_mut(), null()),
         vmcell_nic_set_mac(null_mut(), null()),
         vmcell_nic_set_mtu(null_mut(), 0),
+        vmcell_nic_set_never_blocks(null_mut()),
         vmcell_vm_console_dropped(null(), null_mut()),
         vmcell_vm_ended_fd(null(), null_mut()),
         vmcell_vm_exit_error(null(), null_mut()),
@@ -80,6 +98,7 @@ fn silent() -> Vec<(&'static str, bool)> {
         ("vmcell_config_free", after_panic(|| vmcell_config_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_console_free", after_panic(|| vmcell_console_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_disk_free", after_panic(|| vmcell_disk_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_disk_handle_free", after_panic(|| vmcell_disk_handle_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_error_cause", after_panic(|| vmcell_error_cause(null(), 0)).is_null()),
         ("vmcell_error_cause_count", after_panic(|| vmcell_error_cause_count(null())) == 0),
         ("vmcell_error_chain", !after_panic(|| vmcell_error_chain(null())).is_null()),
@@ -90,6 +109,7 @@ fn silent() -> Vec<(&'static str, bool)> {
         ("vmcell_has_feature", has_feature == 0),
         ("vmcell_io_thread_free", after_panic(|| vmcell_io_thread_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_nic_free", after_panic(|| vmcell_nic_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_nic_handle_free", after_panic(|| vmcell_nic_handle_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_vm_free", after_panic(|| vmcell_vm_free(null_mut())) == VMCELL_ERROR_PANIC),
     ]
 }

@@ -9,17 +9,27 @@
 #![allow(unsafe_code, reason = "reads and writes what C callers point to")]
 #![allow(clippy::missing_safety_doc, reason = "the header states once, for all functions, what callers must respect")]
 
+mod caller;
 mod config;
 mod console;
 mod convert;
 mod disk;
+mod disk_backend;
+mod disk_handle;
+mod disk_operation;
+mod disk_port;
 mod error;
 mod failure;
 mod guard;
 mod io_thread;
 mod library;
 mod nic;
+mod nic_backend;
+mod nic_frame;
+mod nic_handle;
+mod nic_port;
 mod objects;
 mod report;
 mod slot;
 mod vm;
+mod wake;

@@ -13,9 +13,15 @@ use crate::net::Nic;
 /// The length of a MAC address in bytes.
 pub const VMCELL_MAC_BYTES: usize = 6;
 
-/// A network interface on a TAP device. Made by vmcell_nic_new or vmcell_nic_new_from_fd; taken by vmcell_config_add_nic;
-/// freed by vmcell_nic_free.
+/// A network interface on a TAP device, or on a backend of the caller's own. Made by vmcell_nic_new, vmcell_nic_new_from_fd or
+/// vmcell_nic_new_backend; taken by vmcell_config_add_nic; freed by vmcell_nic_free.
 pub struct NicObject(Slot<Nic>);
+
+impl NicObject {
+    pub(super) fn new(nic: Nic) -> Self {
+        Self(Slot::new(nic))
+    }
+}
 
 impl Object for NicObject {
     const NAME: &'static str = "vmcell_nic";
@@ -47,7 +53,7 @@ pub unsafe extern "C" fn vmcell_nic_new(
         let nic = unsafe { Out::new(nic, "nic") }?;
         // SAFETY: the header demands NULL or a text that ends with a NUL.
         let name = unsafe { read_text(name, "name") }?;
-        nic.insert(NicObject(Slot::new(Nic::tap(&name)?)))
+        nic.insert(NicObject::new(Nic::tap(&name)?))
     })
 }
 
@@ -69,7 +75,7 @@ pub unsafe extern "C" fn vmcell_nic_new_from_fd(
         let fd = unsafe { take_fd(fd, "fd") }?;
         // SAFETY: the header demands NULL or a place for the result.
         let nic = unsafe { Out::new(nic, "nic") }?;
-        nic.insert(NicObject(Slot::new(Nic::from_fd(fd)?)))
+        nic.insert(NicObject::new(Nic::from_fd(fd)?))
     })
 }
 
@@ -89,8 +95,8 @@ pub unsafe extern "C" fn vmcell_nic_set_mac(nic: *mut NicObject, mac: *const u8,
 }
 
 /// Sets the largest packet, without its Ethernet header, that the guest is told to send: 68 to 65535 bytes. The TAP
-/// device must be able to take it. By default the guest is told nothing, and then guests use 1500. Smaller values are
-/// refused when the VM is made. Never blocks.
+/// device, or the backend, must be able to take it. By default the guest is told nothing, and then guests use 1500.
+/// Smaller values are refused when the VM is made. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_nic_set_mtu(nic: *mut NicObject, mtu: u16, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
@@ -114,7 +120,17 @@ pub unsafe extern "C" fn vmcell_nic_set_io_thread(
     })
 }
 
-/// Frees an interface that no VM got, and lets go of its TAP device. NULL is fine.
+/// Vouches that the functions of the interface's backend never block, as vmcell_disk_set_never_blocks does for a disk's. Never
+/// blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_set_never_blocks(nic: *mut NicObject, error: *mut *mut ErrorObject) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || update(nic, Nic::never_blocks))
+}
+
+/// Frees an interface that no VM got, and lets go of its TAP device, or destroys its backend, for which it waits. NULL is
+/// fine.
 ///
 /// Errors: BAD_HANDLE, also if it was handed over to a configuration.
 #[unsafe(no_mangle)]

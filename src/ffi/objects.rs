@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -89,6 +90,30 @@ pub(super) fn take<T: Object>(handle: *const T) -> FfiResult<Arc<T>> {
     drop(shard);
     drop(entry);
     Ok(object)
+}
+
+/// An object that belongs to the library: it is in the table for as long as this lives.
+pub(super) struct Registered<T: Object> {
+    /// The handle; as a number it may move to any thread.
+    number: usize,
+    object: PhantomData<fn() -> T>,
+}
+
+impl<T: Object> Registered<T> {
+    pub(super) fn new(object: T) -> FfiResult<Self> {
+        Ok(Self { number: insert(object)?.addr(), object: PhantomData })
+    }
+
+    pub(super) fn handle(&self) -> *mut T {
+        ptr::without_provenance_mut(self.number)
+    }
+}
+
+impl<T: Object> Drop for Registered<T> {
+    fn drop(&mut self) {
+        // It fails for an object that its borrower freed, which no function of the interface does.
+        let _ = take(self.handle());
+    }
 }
 
 fn serial<T: Object>(handle: *const T) -> FfiResult<u64> {

@@ -40,6 +40,13 @@ pub(super) fn update<O: Described>(object: *mut O, change: impl FnOnce(O::Value)
     Ok(())
 }
 
+/// Looks at the value that an object describes.
+pub(super) fn look<O: Described, R>(object: *const O, look: impl FnOnce(&O::Value) -> R) -> FfiResult<R> {
+    let object = objects::get(object)?;
+    let slot = object.slot().lock();
+    slot.as_ref().map(look).ok_or_else(objects::gone::<O>)
+}
+
 /// Takes an object from its caller, and returns the value that it described.
 pub(super) fn hand_over<O: Described>(object: *mut O) -> FfiResult<O::Value> {
     objects::take(object)?.slot().take().ok_or_else(objects::gone::<O>)

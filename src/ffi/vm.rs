@@ -148,8 +148,8 @@ pub unsafe extern "C" fn vmcell_vm_resume(vm: *mut VmObject, error: *mut *mut Er
 /// whatever the guest or the host does. The guest gets no chance to write its disks back. A VM that has ended stays as
 /// it is. Threads in vmcell_vm_wait return.
 ///
-/// Errors: TIMEOUT if a slow disk, or a console's function that blocks, still holds one of the VM's threads outside the
-/// guest; vmcell_vm_free waits for it.
+/// Errors: TIMEOUT if a slow disk, or a console's or a backend's function that blocks, still holds one of the VM's threads
+/// outside the guest; vmcell_vm_free waits for it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_stop(vm: *mut VmObject, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
@@ -304,7 +304,8 @@ pub unsafe extern "C" fn vmcell_vm_exit_error(
 }
 
 /// Stops the VM, as vmcell_vm_stop does, and frees it: when this returns, no thread, descriptor or memory of it
-/// remains. May block for as long as a disk, or a console's function, holds one of its threads. NULL is fine.
+/// remains. May block for as long as a disk, or a function of a console or a backend, holds one of its threads, and until
+/// its backends are destroyed. NULL is fine.
 ///
 /// If other threads are in a call with this VM, it is stopped and their calls return (vmcell_vm_wait gives
 /// VMCELL_EXIT_STOPPED); the last of them frees what remains, maybe after this call has returned.

@@ -4,7 +4,9 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::sys::lock;
 
 /// Bytes of the host, aligned to [`ALIGNMENT`](Self::ALIGNMENT), which the guest neither sees nor changes.
 ///
@@ -194,10 +196,6 @@ fn layout(size: usize) -> Layout {
         Ok(layout) => layout,
         Err(_) => unreachable!("a class is a power of two of at most {} bytes", HostBuffer::MAX_LEN),
     }
-}
-
-fn lock(shelf: &Mutex<Shelf>) -> std::sync::MutexGuard<'_, Shelf> {
-    shelf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

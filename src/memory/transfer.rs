@@ -44,10 +44,11 @@ impl GuestRanges {
     /// Fills the ranges with one packet.
     pub(crate) fn receive_from(&mut self, device: impl AsFd) -> io::Result<Received> {
         let room = self.len();
+        // Before anything of ours is among the vectors: this is a caller's code, and may panic.
+        let fd = device.as_fd().as_raw_fd();
         // A packet that fits exactly is whole; one that spills into this byte is not.
         let mut spill = 0u8;
         self.vectors.push(IoVec(libc::iovec { iov_base: (&raw mut spill).cast(), iov_len: 1 }));
-        let fd = device.as_fd().as_raw_fd();
         let vectors = self.as_iovecs();
         let count = vectors.len().min(MAX_VECTORS) as libc::c_int;
         // SAFETY: the vectors lead into guest memory that `self` keeps mapped, and to `spill`, which outlives the call; the

@@ -88,3 +88,21 @@ fn a_cut_stops_inside_a_vector() {
         .collect();
     assert_eq!(rest, [(3, 3), (6, 1)]);
 }
+
+/// Panics when it is asked for its descriptor.
+struct NoDescriptor;
+
+impl AsFd for NoDescriptor {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        panic!("told to panic");
+    }
+}
+
+#[test]
+fn a_descriptor_that_panics_leaves_the_ranges_as_they_were() {
+    let memory = memory();
+    let mut ranges = ranges(&memory, [(0, 8)]);
+    let received = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ranges.receive_from(NoDescriptor)));
+    assert!(received.is_err());
+    assert_eq!(ranges.count(), 1, "a vector that leads to a byte of a stack frame that is gone");
+}

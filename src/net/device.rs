@@ -83,13 +83,12 @@ impl Net {
         Ok(())
     }
 
-    /// The host program has changed something.
-    fn take_control(&mut self, io: &mut Io) {
-        let announces = self.running.as_ref().is_some_and(|running| running.announces);
-        if self.handle.take_announce() && announces {
+    fn take_announcement(&mut self, io: &mut Io) {
+        let Some(running) = &self.running else { return };
+        if self.handle.take_announce() && running.announces {
             self.announcing = true;
+            io.info_changed();
         }
-        io.info_changed();
     }
 
     fn need(&self) -> Need {
@@ -154,10 +153,8 @@ impl VirtioDevice for Net {
             transmitter: Transmitter::new(Offloads::to_host(features)),
             announces: activation.has(feature::GUEST_ANNOUNCE),
         });
-        if activation.state.is_none() {
-            // What the host program asked for before is for this driver, if for any.
-            self.take_control(io);
-        }
+        // What the host program asked for before is for this driver, if for any.
+        self.take_announcement(io);
         Ok(())
     }
 
@@ -176,7 +173,9 @@ impl VirtioDevice for Net {
 
     fn woken(&mut self, io: &mut Io, queues: &mut Queues, event: &Event) -> Result<()> {
         if self.handle_token == Some(event.token) {
-            self.take_control(io);
+            self.take_announcement(io);
+            // The link may be another.
+            io.info_changed();
         } else {
             self.backend.call(|backend| backend.woken(io, event))?;
         }

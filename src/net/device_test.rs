@@ -470,3 +470,51 @@ fn it_passes_the_suite_for_all_devices() {
     };
     Conformance::new(make, serves, 1 << feature::MRG_RXBUF).run();
 }
+
+#[test]
+fn a_flood_of_frames_that_come_leaves_turns_to_those_that_go() {
+    let mut rig = rig(all());
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let wire = rig.wire.try_clone().unwrap();
+    wire.set_nonblocking(true).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Larger than a turn, all the time.
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = wire.send(&[1; 60_000]);
+            }
+        });
+        for index in 0..60 {
+            rig.rx.offer(&[Buffer::writable(0x10_0000 + index * 0x1_0000 % 0x20_0000, 0x1_0000)]);
+        }
+        rig.driver.kick(0);
+        for _ in 0..200 {
+            while rig.rx.take_used().is_some() {
+                rig.rx.offer(&[Buffer::writable(0x10_0000, 0x1_0000)]);
+            }
+            rig.driver.kick(0);
+            rig.transmit([0; 12], &[9; 60]);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_pause_completes_no_buffer_twice_if_one_among_them_is_malformed() {
+    let mut rig = rig(MERGE);
+    for index in 0..60 {
+        let len = if index == 2 { 0 } else { 2048 };
+        rig.rx.offer(&[Buffer::writable(RX + 2048 * index, len)]);
+    }
+    rig.driver.kick(0);
+    rig.wire.send(&[1; 72]).unwrap();
+    let mut used = vec![rig.driver.wait_used(&mut rig.rx)];
+    rig.driver.transport().pause(MmioDriver::PATIENCE).unwrap();
+    rig.driver.transport().resume();
+    for _ in 0..2 {
+        rig.wire.send(&[2; 72]).unwrap();
+    }
+    (0..3).for_each(|_| used.push(rig.driver.wait_used(&mut rig.rx)));
+    used.sort_unstable();
+    assert_eq!(used, [(0, 72), (1, 72), (2, 0), (3, 72)]);
+}

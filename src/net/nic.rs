@@ -96,8 +96,8 @@ impl Nic {
         self
     }
 
-    /// Makes the device, for a machine of your own: what [`VmBuilder::nic`](crate::VmBuilder::nic) does in a whole one. On which
-    /// thread it is served is said to the transport.
+    /// Makes the device, for a machine of your own: what [`VmBuilder::nic`](crate::VmBuilder::nic) does in a whole one. The
+    /// transport is told which thread serves it.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for an address that is not unicast or an MTU out of range.
@@ -114,11 +114,7 @@ impl Nic {
         }
     }
 
-    /// Makes the device.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for an address that is not unicast or an MTU out of range.
-    pub(crate) fn build(self) -> Result<Net> {
+    fn build(self) -> Result<Net> {
         self.config.validate()?;
         let mac = match self.config.mac {
             Some(mac) => mac,

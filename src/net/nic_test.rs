@@ -123,32 +123,71 @@ fn wait_for_frame(driver: &MmioDriver, rx: &mut DriverQueue, memory: &GuestMemor
     found.unwrap()
 }
 
-#[test]
-fn frames_go_through_a_real_device_both_ways() {
-    let Some(tap) = TestTap::new(2) else { return };
-    let address = |host: u8| format!("198.18.{}.{host}", std::process::id() % 250);
-    let made = ip(&["addr", "add", &format!("{}/24", address(1)), "dev", &tap.0]) && ip(&["link", "set", &tap.0, "up"]);
+/// A device with an address and a neighbour, in front of a running card.
+struct Connected {
+    tap: TestTap,
+    memory: GuestMemory,
+    driver: MmioDriver,
+    rx: DriverQueue,
+    tx: DriverQueue,
+    socket: UdpSocket,
+    guest: String,
+}
+
+fn connected(number: u8) -> Option<Connected> {
+    let tap = TestTap::new(number)?;
+    let address = |host: u8| format!("198.18.{}.{host}", (std::process::id() + u32::from(number)) % 250);
+    let up = || {
+        ip(&["link", "set", &tap.0, "up"])
+            && ip(&["neigh", "replace", &address(2), "lladdr", "02:00:00:00:00:02", "dev", &tap.0])
+    };
+    let made = ip(&["addr", "add", &format!("{}/24", address(1)), "dev", &tap.0]) && up();
     assert!(made, "the device cannot be configured");
-    let neighbour = ["neigh", "add", &address(2), "lladdr", "02:00:00:00:00:02", "dev", &tap.0];
-    assert!(ip(&neighbour), "the device cannot be configured");
 
     let memory = patterned_memory(1 << 20);
-    let device = Box::new(Nic::tap(&tap.0).unwrap().mac([2, 0, 0, 0, 0, 2]).build().unwrap());
+    let device = Nic::tap(&tap.0).unwrap().mac([2, 0, 0, 0, 0, 2]).into_device().unwrap();
     let transport = MmioTransport::new(device, memory.clone(), &IoThread::new("test-io").unwrap()).unwrap();
     let driver = MmioDriver::new(transport);
-    let (mut rx, mut tx) =
+    let (mut rx, tx) =
         (DriverQueue::new(&memory, GuestAddress(0x1000), 64), DriverQueue::new(&memory, GuestAddress(0x4000), 64));
     driver.bring_up(driver.offered() & (1 << VERSION_1 | 1 << RING_EVENT_IDX | 0xffff), &[&rx, &tx]);
     for index in 0..64 {
         rx.offer(&[Buffer::writable(BUFFERS + index * 2048, 2048)]);
     }
     driver.kick(0);
-
     let socket = UdpSocket::bind((address(1), 0)).unwrap();
     socket.set_read_timeout(Some(MmioDriver::PATIENCE)).unwrap();
-    let frame = wait_for_frame(&driver, &mut rx, &memory, || {
-        socket.send_to(b"to the guest", (address(2), 7)).unwrap();
-    });
+    Some(Connected { tap, memory, driver, rx, tx, socket, guest: address(2) })
+}
+
+impl Connected {
+    fn frame_from_the_host(&mut self) -> Vec<u8> {
+        let Self { socket, guest, .. } = self;
+        wait_for_frame(&self.driver, &mut self.rx, &self.memory, || {
+            // Refused while the device is down.
+            let _ = socket.send_to(b"to the guest", (guest.as_str(), 7));
+        })
+    }
+}
+
+#[test]
+fn a_device_that_was_set_down_receives_again_when_it_is_up() {
+    let Some(mut connected) = connected(3) else { return };
+    connected.frame_from_the_host();
+    for _ in 0..2 {
+        assert!(ip(&["link", "set", &connected.tap.0, "down"]));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(ip(&["link", "set", &connected.tap.0, "up"]));
+        let neighbour = ["neigh", "replace", &connected.guest, "lladdr", "02:00:00:00:00:02", "dev", &connected.tap.0];
+        assert!(ip(&neighbour));
+        connected.frame_from_the_host();
+    }
+}
+
+#[test]
+fn frames_go_through_a_real_device_both_ways() {
+    let Some(mut connected) = connected(2) else { return };
+    let frame = connected.frame_from_the_host();
     assert_eq!(frame[12..18], [2, 0, 0, 0, 0, 2]);
 
     // The same frame back, with the ends exchanged: that leaves every checksum as it is.
@@ -160,6 +199,7 @@ fn frames_go_through_a_real_device_both_ways() {
     back[ip_header + 16..ip_header + 20].copy_from_slice(&frame[ip_header + 12..ip_header + 16]);
     back[ip_header + 20..ip_header + 22].copy_from_slice(&frame[ip_header + 22..ip_header + 24]);
     back[ip_header + 22..ip_header + 24].copy_from_slice(&frame[ip_header + 20..ip_header + 22]);
+    let Connected { memory, driver, mut tx, socket, tap: _tap, .. } = connected;
     memory.write(GuestAddress(0x20000), &back).unwrap();
     tx.offer(&[Buffer::readable(0x20000, back.len() as u32)]);
     driver.kick(1);

@@ -44,7 +44,7 @@ pub enum Delivery {
     /// It was too long for the guest's buffers, too short for a frame, or left undone what the guest does not cope with. It
     /// is lost.
     Dropped,
-    /// The guest has no buffer now. It was not taken.
+    /// The guest has no buffer now, or the turn is over. It was not taken.
     NoRoom,
 }
 
@@ -60,12 +60,14 @@ impl<'a> RxBatch<'a> {
         Self { receiver, queue, failed: None }
     }
 
-    /// Whether the guest has a buffer now.
+    /// Whether the guest has a buffer now, and the turn is not over.
     pub fn has_room(&mut self, io: &mut Io) -> bool {
         if let Err(error) = self.receiver.gather(io, self.queue) {
             self.failed = Some(error);
         }
-        self.failed.is_none() && self.receiver.has_room()
+        // If the turn ended before enough buffers were taken, a frame would be cut for no reason of the guest's.
+        let cut_short = io.spent() && !self.receiver.has_enough();
+        self.failed.is_none() && self.receiver.has_room() && !cut_short
     }
 
     /// Copies a frame to the guest.

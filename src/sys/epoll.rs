@@ -1,7 +1,7 @@
 //! Waiting for many descriptors at once.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
@@ -62,22 +62,23 @@ impl Epoll {
         Ok(Self { fd, events: Box::new([EpollEvent::default(); Self::AT_ONCE]), has_fine_timeout: true })
     }
 
-    /// Starts to watch `fd`. The descriptor must be deleted before it is closed.
-    pub(crate) fn add(&self, fd: BorrowedFd<'_>, watch: Watch, key: u64) -> Result<()> {
+    /// Starts to watch `fd`. The descriptor must be deleted before it is closed; it is named by its number, so that nothing of
+    /// its owner's is called for that.
+    pub(crate) fn add(&self, fd: RawFd, watch: Watch, key: u64) -> Result<()> {
         self.control(ControlOperation::Add, fd, watch, key)
     }
 
-    pub(crate) fn modify(&self, fd: BorrowedFd<'_>, watch: Watch, key: u64) -> Result<()> {
+    pub(crate) fn modify(&self, fd: RawFd, watch: Watch, key: u64) -> Result<()> {
         self.control(ControlOperation::Modify, fd, watch, key)
     }
 
-    pub(crate) fn delete(&self, fd: BorrowedFd<'_>) -> Result<()> {
+    pub(crate) fn delete(&self, fd: RawFd) -> Result<()> {
         self.control(ControlOperation::Delete, fd, Watch::default(), 0)
     }
 
-    fn control(&self, operation: ControlOperation, fd: BorrowedFd<'_>, watch: Watch, key: u64) -> Result<()> {
-        self.fd.ctl(operation, fd.as_raw_fd(), EpollEvent::new(watch.events(), key)).map_err(|e| {
-            let message = format!("cannot change how descriptor {} is watched", fd.as_raw_fd());
+    fn control(&self, operation: ControlOperation, fd: RawFd, watch: Watch, key: u64) -> Result<()> {
+        self.fd.ctl(operation, fd, EpollEvent::new(watch.events(), key)).map_err(|e| {
+            let message = format!("cannot change how descriptor {fd} is watched");
             Error::new(ErrorKind::Host, message).with_source(e)
         })
     }

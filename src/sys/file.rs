@@ -45,6 +45,18 @@ pub(crate) fn is_writable(file: &File) -> io::Result<bool> {
     Ok(flags & libc::O_ACCMODE == libc::O_RDWR)
 }
 
+/// Whether the file's data lie in memory: a memfd, or a file on tmpfs or ramfs. False if the host does not say.
+pub(crate) fn is_in_memory(file: &File) -> bool {
+    // SAFETY: all-zero bytes are a valid statfs.
+    let mut info: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, and the pointer is valid for the call.
+    let known = check(unsafe { libc::fstatfs(file.as_raw_fd(), &mut info) }).is_ok();
+    known && matches!(info.f_type, libc::TMPFS_MAGIC | RAMFS_MAGIC)
+}
+
+// `include/uapi/linux/magic.h` of the kernel.
+const RAMFS_MAGIC: libc::__fsword_t = 0x8584_58f6;
+
 /// Whether `fd` is a descriptor of this process that is open.
 pub(crate) fn is_open(fd: RawFd) -> bool {
     // SAFETY: F_GETFD takes no argument, and any number may be asked for.
@@ -130,6 +142,12 @@ mod tests {
         drop(first);
         let host = |e| crate::error::Error::new(crate::error::ErrorKind::Host, "locked").with_source(e);
         crate::testing::retry(|| try_lock(&second, true).map_err(host));
+    }
+
+    #[test]
+    fn a_file_in_memory_is_told_from_one_on_a_disk() {
+        assert!(is_in_memory(&anonymous_file(1).unwrap()));
+        assert!(!is_in_memory(&File::open("/proc/self/exe").unwrap()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Threads that no signal of the host program can land on.
 
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use super::signal::{KickSignal, SignalSet};
 use crate::error::{Error, ErrorKind, Result};
@@ -26,6 +27,14 @@ impl ThreadHandle {
     pub(crate) fn join(self) {
         let _ = self.0.join();
     }
+}
+
+/// How long the calling thread has run on a CPU. Costs a system call.
+pub(crate) fn thread_cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is valid for the call; the clock is one that every thread has, so it cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// The kernel's identifier of the calling thread. Never 0.

@@ -20,8 +20,8 @@ use crate::virtio::queue::Queues;
 /// # Who checks what
 /// The transport checks features, queue addresses and the order of calls; a queue checks the shape of each chain. The
 /// device checks what is *in* the buffers, and completes each chain that it takes. An error that it returns means that it
-/// cannot go on: the driver is told that it needs a reset. A bad request is no such error; it is the driver's, and is
-/// answered.
+/// cannot go on: it is [reset](Self::reset) at once, so that it lets go of its chains, and the driver is told that it needs a
+/// reset. A bad request is no such error; it is the driver's, and is answered.
 ///
 /// # Threads
 /// The device is owned by an I/O thread, which alone calls it, for all but [`info`](Self::info) and
@@ -110,10 +110,10 @@ pub trait VirtioDevice: Send {
     /// The driver wrote 1, 2, 4 or 8 bytes to the config space. Ignored unless the device says otherwise.
     fn write_config(&mut self, _io: &mut Io, _offset: u64, _data: &[u8]) {}
 
-    /// Says what the device waits for. Asked after each turn, but not while it stands still or has failed.
+    /// Says what the device waits for. Asked after each turn, but not while it stands still.
     fn wants(&self, _wants: &mut Wants) {}
 
-    /// Something happened that the device waits for. After a reset there may still be events of what was in flight, and
+    /// Something happened that the device waits for. After a reset or a failure there may still be events of what was in flight, and
     /// then there are no queues.
     ///
     /// # Errors
@@ -132,7 +132,8 @@ pub trait VirtioDevice: Send {
     }
 
     /// Back to the state before `activate`. Drops its chains, and cancels what is in flight: the transport waits until no
-    /// buffer that reaches into the guest's memory is left. Called in any state.
+    /// buffer that reaches into the guest's memory is left. Called in any state, and when the device has failed: once then,
+    /// and again when the driver resets it.
     fn reset(&mut self, io: &mut Io);
 
     /// What has to be known, beside the features and the queues, to build the device anew and go on with it. Called while

@@ -301,3 +301,111 @@ fn a_source_is_heard_while_it_is_wanted_and_not_while_the_device_is_paused() {
     std::thread::sleep(A_WHILE);
     assert_eq!(count(), calls_then, "hung up, and not wanted any more");
 }
+
+/// Keeps each chain until it is reset.
+#[derive(Default)]
+struct Keeper {
+    kept: Vec<crate::virtio::Chain>,
+    count: Arc<AtomicU32>,
+}
+
+impl VirtioDevice for Keeper {
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo::new(42, &[16])
+    }
+
+    fn activate(&mut self, _io: &mut Io, _activation: Activation) -> Result<()> {
+        Ok(())
+    }
+
+    fn process_queue(&mut self, io: &mut Io, queues: &mut Queues, index: u16) -> Result<()> {
+        let Some(queue) = queues.get(index) else { return Ok(()) };
+        while let Some(chain) = queue.pop(io)? {
+            self.kept.push(chain);
+            self.count.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, _io: &mut Io) {
+        self.kept.clear();
+    }
+}
+
+#[test]
+fn a_guest_that_makes_a_device_fail_with_requests_in_flight_can_be_paused_all_the_same() {
+    let (memory, io_thread) = (patterned_memory(1 << 20), IoThread::new("test-io").unwrap());
+    let keeper = Keeper::default();
+    let count = Arc::clone(&keeper.count);
+    let driver = MmioDriver::new(MmioTransport::new(Box::new(keeper), memory.clone(), &io_thread).unwrap());
+    let mut queue = DriverQueue::new(&memory, GuestAddress(0x1000), 16);
+    driver.bring_up(MODERN, &[&queue]);
+    queue.offer(&[crate::testing::Buffer::writable(0x8000, 4)]);
+    driver.kick(0);
+    driver.wait_until("the request to begin", || count.load(Ordering::SeqCst) == 1);
+    queue.set_avail_index(1000);
+    driver.kick(0);
+    driver.wait_until("the failure", || driver.status() & DEVICE_NEEDS_RESET != 0);
+    driver.transport().pause(A_WHILE).unwrap();
+    driver.transport().resume();
+    assert_eq!(driver.status(), 15 | DEVICE_NEEDS_RESET);
+    queue = DriverQueue::new(&memory, GuestAddress(0x1000), 16);
+    driver.bring_up(MODERN, &[&queue]);
+    queue.offer(&[crate::testing::Buffer::writable(0x8000, 4)]);
+    driver.kick(0);
+    driver.wait_until("the next request", || count.load(Ordering::SeqCst) == 2);
+}
+
+#[test]
+fn two_threads_that_pause_both_wait_for_what_is_in_flight() {
+    let (mut rig, opener) = latched();
+    rig.offer();
+    rig.begin();
+    std::thread::scope(|scope| {
+        let pauses = [(); 2].map(|()| scope.spawn(|| rig.driver.transport().pause(LIMIT)));
+        std::thread::sleep(A_WHILE);
+        assert!(pauses.iter().all(|pause| !pause.is_finished()), "a request is in flight");
+        opener.open();
+        pauses.into_iter().for_each(|pause| pause.join().unwrap().unwrap());
+    });
+    assert_eq!(rig.processed(), 1);
+}
+
+#[test]
+fn a_pause_that_is_overtaken_by_a_resume_says_so() {
+    let (mut rig, opener) = latched();
+    rig.offer();
+    rig.begin();
+    std::thread::scope(|scope| {
+        let pause = scope.spawn(|| rig.driver.transport().pause(LIMIT));
+        std::thread::sleep(A_WHILE);
+        rig.driver.transport().resume();
+        let error = pause.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidState);
+    });
+    opener.open();
+    assert_eq!(rig.driver.wait_used(&mut rig.queue).1, 4);
+}
+
+#[test]
+fn a_state_whose_features_no_driver_can_have_agreed_on_is_refused() {
+    let rig = running();
+    rig.driver.transport().pause(LIMIT).unwrap();
+    let state = rig.driver.transport().save().unwrap();
+    let io_thread = IoThread::new("test-io").unwrap();
+    let dependent_alone = MODERN | crate::virtio::rig_test::DEPENDENT_FEATURE;
+    for features in [0, MODERN & !(1 << crate::virtio::spec::feature::VERSION_1), dependent_alone] {
+        let mut state = state.clone();
+        state.features = features;
+        let error = rig.try_restored(&state, &rig.memory, &io_thread).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{features:#x}");
+    }
+    // A driver in the middle of its negotiation may have set anything.
+    let mut early = state.clone();
+    (early.status, early.features) = (3, 0);
+    early.queues.iter_mut().for_each(|queue| queue.ready = false);
+    rig.try_restored(&early, &rig.memory, &io_thread).unwrap();
+    // A queue becomes ready after the features are agreed on.
+    early.queues[0].ready = true;
+    assert!(rig.try_restored(&early, &rig.memory, &io_thread).is_err());
+}

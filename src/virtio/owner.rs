@@ -29,6 +29,8 @@ pub(super) struct Owner {
     /// Counts who reaches into the guest's memory for this activation.
     lessor: Lessor,
     resets: Vec<Arc<Ticket<()>>>,
+    /// Who waits for the device to stand still.
+    pauses: Vec<Arc<Ticket<Result<()>>>>,
     messages: Vec<Message>,
     /// Wakes that came while the device stood still.
     held: Vec<Event>,
@@ -36,6 +38,8 @@ pub(super) struct Owner {
     panicked: Cell<bool>,
     /// The queue that is looked at first.
     first: usize,
+    /// The last turn was over before the queues were looked at, or the events; so they come first in this one.
+    queues_first: bool,
     /// The device is to be called again, whatever happens.
     again: Cell<bool>,
 }
@@ -51,14 +55,16 @@ struct Doorbell {
 enum Life {
     Inactive,
     Active,
-    /// Only a reset helps.
+    /// Only a reset helps. It has let go of its chains, and still hears of what was in flight.
     Failed,
+    /// It failed while it had failed, so it is not called before the reset.
+    Broken,
 }
 
 enum Motion {
     Running,
     /// Takes no new chains, and waits for what is in flight.
-    Quiescing(Arc<Ticket<()>>),
+    Quiescing,
     Still,
 }
 
@@ -85,10 +91,12 @@ impl Owner {
             motion: if still { Motion::Still } else { Motion::Running },
             queues: Queues::default(),
             resets: Vec::new(),
+            pauses: Vec::new(),
             messages: Vec::new(),
             held: Vec::new(),
             panicked: Cell::new(false),
             first: 0,
+            queues_first: false,
             again: Cell::new(false),
         }
     }
@@ -101,7 +109,7 @@ impl Owner {
                 Message::Activate(plan) => self.activate(io, plan),
                 Message::WriteConfig { offset, data, len, done } => {
                     let data = data.get(..len).unwrap_or_default();
-                    if self.life != Life::Failed {
+                    if !self.has_failed() {
                         self.call(io, |device, io, _| {
                             device.write_config(io, offset, data);
                             Ok(())
@@ -119,12 +127,16 @@ impl Owner {
     }
 
     fn activate(&mut self, io: &mut Io, plan: Plan) {
+        // It failed when its driver was on its way.
+        if self.has_failed() {
+            return;
+        }
         self.lessor = self.new_lessor();
         let Plan { features, queues, state } = plan;
         match self.start_queues(features, &queues) {
             Ok(queues) => self.queues = queues,
             // They were checked when they became ready, so this is ours, not the driver's.
-            Err(_) => return self.fail(),
+            Err(_) => return self.fail(io),
         }
         self.queues.set_halted(!matches!(self.motion, Motion::Running));
         self.life = Life::Active;
@@ -160,19 +172,16 @@ impl Owner {
     /// Back to the state before activation; answered when nobody reaches into the guest's memory any more.
     fn reset(&mut self, io: &mut Io, done: Arc<Ticket<()>>) {
         self.queues = Queues::default();
-        self.life = Life::Inactive;
-        self.call(io, |device, io, _| {
-            device.reset(io);
-            Ok(())
-        });
+        self.life = if self.let_go(io) { Life::Inactive } else { Life::Broken };
         self.lessor.await_last(true);
         self.resets.push(done);
     }
 
-    fn quiesce(&mut self, io: &mut Io, done: Arc<Ticket<()>>) {
+    fn quiesce(&mut self, io: &mut Io, done: Arc<Ticket<Result<()>>>) {
         self.queues.set_halted(true);
         let was_running = matches!(self.motion, Motion::Running);
-        self.motion = Motion::Quiescing(done);
+        self.motion = Motion::Quiescing;
+        self.pauses.push(done);
         self.lessor.await_last(true);
         if was_running && self.life == Life::Active {
             self.call(io, |device, io, queues| device.quiesce(io, queues));
@@ -182,6 +191,10 @@ impl Owner {
     fn resume(&mut self, io: &mut Io) {
         self.queues.set_halted(false);
         self.motion = Motion::Running;
+        for pause in self.pauses.drain(..) {
+            let message = "the device was told to go on before it stood still";
+            pause.answer(Err(Error::new(ErrorKind::InvalidState, message)));
+        }
         if self.resets.is_empty() {
             self.lessor.await_last(false);
         }
@@ -193,7 +206,7 @@ impl Owner {
 
     fn save(&self) -> Result<Saved> {
         let still = matches!(self.motion, Motion::Still) && self.resets.is_empty();
-        if !still || self.life == Life::Failed {
+        if !still || self.has_failed() {
             let message = "a device that runs, or needs a reset, cannot be saved; pause it first";
             return Err(Error::new(ErrorKind::InvalidState, message));
         }
@@ -201,11 +214,22 @@ impl Owner {
         let queues = self.queues.by_index().iter().map(queue).collect::<Result<_>>()?;
         let device = || match self.life {
             Life::Active => self.device.save().map(Some),
-            Life::Inactive | Life::Failed => Ok(None),
+            Life::Inactive | Life::Failed | Life::Broken => Ok(None),
         };
         let panicked = |_| Err(Error::new(ErrorKind::Host, "a device panicked while it was saved"));
         let device = catch_unwind(AssertUnwindSafe(device)).unwrap_or_else(panicked)?;
         Ok(Saved { queues, device })
+    }
+
+    fn take_events(&mut self, io: &mut Io, events: &[Event]) {
+        if self.again.take()
+            && let Some(token) = self.own_token
+        {
+            self.deliver(io, &Event::new(token, Cause::Again));
+        }
+        for event in events {
+            self.take_event(io, event);
+        }
     }
 
     /// Sorts an event: a doorbell, our own waker, or the device's.
@@ -222,8 +246,8 @@ impl Owner {
             // A descriptor is reported again for as long as it is ready; a wake is not.
             Motion::Still if event.cause == Cause::Woken && !self.held.contains(event) => self.held.push(*event),
             Motion::Still => {}
-            Motion::Running | Motion::Quiescing(_) if self.life == Life::Failed => {}
-            Motion::Running | Motion::Quiescing(_) => {
+            Motion::Running | Motion::Quiescing if self.life == Life::Broken => {}
+            Motion::Running | Motion::Quiescing => {
                 self.call(io, |device, io, queues| device.woken(io, queues, event));
             }
         }
@@ -232,6 +256,9 @@ impl Owner {
     /// Looks at the queues that were rung for, until the turn is over. The next turn begins with the one behind, so that no
     /// queue takes all the turns.
     fn process_queues(&mut self, io: &mut Io) {
+        if !self.is_running() {
+            return;
+        }
         let count = self.doorbells.len();
         for step in 0..count {
             let position = self.first.wrapping_add(step).checked_rem(count).unwrap_or_default();
@@ -251,6 +278,10 @@ impl Owner {
         }
     }
 
+    fn has_failed(&self) -> bool {
+        matches!(self.life, Life::Failed | Life::Broken)
+    }
+
     fn is_running(&self) -> bool {
         self.life == Life::Active && matches!(self.motion, Motion::Running)
     }
@@ -264,17 +295,15 @@ impl Owner {
             self.again.set(!self.is_running());
         }
         if io.take_info_changed() {
-            self.publish_config();
+            self.publish_config(io);
         }
         if !self.resets.is_empty() && self.lessor.count() == 0 {
             self.finish_resets();
         }
         let idle = !self.queues.is_busy() && self.lessor.count() == 0;
-        if idle
-            && matches!(self.motion, Motion::Quiescing(_))
-            && let Motion::Quiescing(done) = std::mem::replace(&mut self.motion, Motion::Still)
-        {
-            done.answer(());
+        if idle && matches!(self.motion, Motion::Quiescing) {
+            self.motion = Motion::Still;
+            self.pauses.drain(..).for_each(|done| done.answer(Ok(())));
         }
     }
 
@@ -282,13 +311,13 @@ impl Owner {
         self.lessor.await_last(false);
         // Before the answer, so that a failure of the device in its past life does not stand in the next.
         self.interrupt.reset();
-        self.gate.set_needs_reset(self.life == Life::Failed);
+        self.gate.set_needs_reset(self.has_failed());
         self.resets.drain(..).for_each(|done| done.answer(()));
     }
 
-    fn publish_config(&mut self) {
+    fn publish_config(&mut self, io: &mut Io) {
         let config = catch_unwind(AssertUnwindSafe(|| self.device.config()));
-        let Ok(config) = config else { return self.fail() };
+        let Ok(config) = config else { return self.fail(io) };
         self.gate.config.publish(&config);
         if self.life == Life::Active {
             self.interrupt.signal_config();
@@ -299,19 +328,25 @@ impl Owner {
     fn call(&mut self, io: &mut Io, call: impl FnOnce(&mut dyn VirtioDevice, &mut Io, &mut Queues) -> Result<()>) {
         let result = catch_unwind(AssertUnwindSafe(|| call(self.device.as_mut(), io, &mut self.queues)));
         if !matches!(result, Ok(Ok(()))) {
-            self.fail();
+            self.fail(io);
         }
     }
 
-    /// Sets DEVICE_NEEDS_RESET, and says so to a driver that is there to hear it (2.1.2). The rings are not touched again.
-    fn fail(&mut self) {
+    /// Sets DEVICE_NEEDS_RESET, and says so to a driver that is there to hear it (2.1.2). The rings are not touched again. The
+    /// device lets go of its chains: a pause must not wait for a driver that never resets it.
+    fn fail(&mut self, io: &mut Io) {
         let was_active = self.life == Life::Active;
-        self.life = Life::Failed;
         self.queues = Queues::default();
+        self.life = if !self.has_failed() && self.let_go(io) { Life::Failed } else { Life::Broken };
         self.gate.set_needs_reset(true);
         if was_active {
             self.interrupt.signal_config();
         }
+    }
+
+    /// Has the device drop its chains and cancel what is in flight; says whether it got through that.
+    fn let_go(&mut self, io: &mut Io) -> bool {
+        catch_unwind(AssertUnwindSafe(|| self.device.reset(io))).is_ok()
     }
 
     fn ring_all(&mut self) {
@@ -334,7 +369,7 @@ impl Participant for Owner {
         self.device.attach(io)?;
         // What changed while the device attached is no news: it is published from the start.
         if io.take_info_changed() {
-            self.publish_config();
+            self.publish_config(io);
         }
         Ok(())
     }
@@ -345,20 +380,19 @@ impl Participant for Owner {
             return;
         }
         if self.panicked.take() {
-            self.fail();
+            self.fail(io);
         }
         self.take_messages(io);
-        if self.again.take()
-            && let Some(token) = self.own_token
-        {
-            self.deliver(io, &Event::new(token, Cause::Again));
-        }
-        for event in events {
-            self.take_event(io, event);
-        }
-        if self.is_running() {
+        let queues_first = self.queues_first;
+        if queues_first {
             self.process_queues(io);
         }
+        self.take_events(io, events);
+        if !queues_first {
+            self.process_queues(io);
+        }
+        // Whatever fills its turns alone, a flood of frames or of doorbells, has every other one.
+        self.queues_first = io.spent() && !queues_first;
         self.settle(io);
     }
 
@@ -376,7 +410,7 @@ impl Participant for Owner {
                 wants.again();
             }
         }
-        if self.life != Life::Failed && !matches!(self.motion, Motion::Still) {
+        if self.life != Life::Broken && !matches!(self.motion, Motion::Still) {
             let others = wants.take_again();
             let asked = catch_unwind(AssertUnwindSafe(|| self.device.wants(wants)));
             self.panicked.set(asked.is_err());

@@ -189,8 +189,17 @@ impl Rig {
 
     /// A device of the same kind, built from a state, in memory that another one left.
     pub(super) fn restored(&self, state: &TransportState, memory: &GuestMemory, io_thread: &IoThread) -> MmioDriver {
+        MmioDriver::new(self.try_restored(state, memory, io_thread).unwrap())
+    }
+
+    pub(super) fn try_restored(
+        &self,
+        state: &TransportState,
+        memory: &GuestMemory,
+        io_thread: &IoThread,
+    ) -> Result<Arc<MmioTransport>> {
         let device = Box::new(Echo { seen: Arc::clone(&self.seen), latch: None, held: None });
-        MmioDriver::new(MmioTransport::restore(device, memory.clone(), io_thread, state).unwrap())
+        MmioTransport::restore(device, memory.clone(), io_thread, state)
     }
 
     pub(super) fn processed(&self) -> u32 {

@@ -174,11 +174,11 @@ impl VmBuilder {
         let mut devices: Vec<(Box<dyn VirtioDevice>, Placement)> = Vec::new();
         for disk in self.disks {
             let placement = disk.placement();
-            devices.push((Box::new(disk.build()?), placement));
+            devices.push((disk.into_device()?, placement));
         }
         for nic in self.nics {
             let placement = nic.placement();
-            devices.push((Box::new(nic.build()?), placement));
+            devices.push((nic.into_device()?, placement));
         }
         devices.extend(self.devices);
         let io_thread = self.io_thread.map_or_else(|| IoThread::new("vmcell-io"), Ok)?;

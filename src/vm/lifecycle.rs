@@ -89,13 +89,21 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// The goal becomes `Pause`; waits until no vCPU is in the guest.
-    pub(super) fn pause(&self) -> Result<()> {
+    /// The goal becomes `Pause`; waits until no vCPU is in the guest. If one still is when `deadline` passes, the VM goes on.
+    pub(super) fn pause(&self, deadline: Option<Instant>) -> Result<()> {
         let mut state = self.state();
         state.expect("pause", &[Goal::Run, Goal::Pause])?;
         self.set_goal(&mut state, Goal::Pause);
         while state.active > 0 && state.goal == Goal::Pause {
-            state = self.wait_for_change(state, None);
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                let held = state.active;
+                self.set_goal(&mut state, Goal::Run);
+                let message =
+                    format!("{held} vCPUs were still held by a device when the time limit of the pause passed");
+                return Err(Error::new(ErrorKind::Timeout, message));
+            }
+            state = self.wait_for_change(state, left);
         }
         state.expect("pause", &[Goal::Pause])
     }

@@ -15,8 +15,8 @@ use crate::sys::{ThreadHandle, lock};
 /// What [`Vm::stop`] promises, less a margin for its own way back.
 const STOP_LIMIT: Duration = Duration::from_millis(90);
 
-/// How long a pause waits for the devices.
-const DEVICES_LIMIT: Duration = Duration::from_secs(10);
+/// How long a pause waits, if nothing else is said.
+const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A virtual machine: built by [`Vm::builder`], run by its own threads, controlled from any thread through this handle.
 ///
@@ -86,20 +86,32 @@ impl Vm {
         Ok(())
     }
 
-    /// Makes vCPUs and devices stand still. Returns when no vCPU is in the guest and no device touches its memory; may
-    /// block for as long as a backend has requests in flight, but for at most ten seconds. A paused VM may be paused again,
-    /// which does nothing.
+    /// Makes vCPUs and devices stand still. Returns when no vCPU is in the guest, no request is in flight, and no device
+    /// touches the guest's memory; blocks until then, at most for ten seconds. A paused VM may be paused again, which does
+    /// nothing.
     ///
     /// The guest's clocks go on: after [`resume`](Self::resume) it sees that time has passed.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] where the VM was not started or has ended, also if it ends meanwhile;
-    /// [`ErrorKind::Timeout`] if a device, which the message names, still had requests in flight after ten seconds, and then
-    /// the VM goes on.
+    /// As [`pause_within`](Self::pause_within).
     pub fn pause(&self) -> Result<()> {
+        self.pause_within(PAUSE_LIMIT)
+    }
+
+    /// As [`pause`](Self::pause), for at most `limit`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidState`] if the VM was not started or has ended, also if it ends meanwhile, and on an I/O thread
+    /// that serves the VM; [`ErrorKind::Timeout`] if a device still had requests in flight when the limit passed: then the
+    /// VM goes on.
+    pub fn pause_within(&self, limit: Duration) -> Result<()> {
         let _one_at_a_time = lock(&self.transition);
-        self.lifecycle.pause()?;
-        let paused = self.devices.pause_devices(DEVICES_LIMIT);
+        if self.lifecycle.status() == Status::Paused {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        self.lifecycle.pause(begun.checked_add(limit))?;
+        let paused = self.devices.pause_devices(limit.saturating_sub(begun.elapsed()));
         if paused.is_err() {
             // The VM goes on as if nothing had been asked, unless it has ended meanwhile.
             let _ = self.lifecycle.resume();

@@ -45,5 +45,6 @@ void test_config(void);
 void test_vm(const char *folder);
 void test_console(const char *folder);
 void test_threads(const char *folder);
+void test_backends(const char *folder);
 
 #endif

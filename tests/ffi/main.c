@@ -58,6 +58,7 @@ int main(int argc, char **argv) {
     test_vm(folder);
     test_console(folder);
     test_threads(folder);
+    test_backends(folder);
     /* Nothing was left behind by any of it. */
     CHECK(vmcell_handle_count() == 0);
     puts("all checks passed");

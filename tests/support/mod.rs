@@ -31,6 +31,11 @@ impl Kernel {
     }
 }
 
+/// Whether tests are to be put under more load: `cargo xtask test --long`.
+pub fn is_long() -> bool {
+    std::env::var_os("VMCELL_LONG").is_some_and(|value| value == "1")
+}
+
 /// A builder for a VM with 16 MiB that runs `kernel`.
 pub fn tiny(kernel: &Kernel) -> VmBuilder {
     vmcell::Vm::builder().memory_mib(16).boot(kernel.boot())

@@ -1,4 +1,4 @@
-//! The command line: two commands, a few flags, no dependency. Nothing here knows what the commands do.
+//! The command line: three commands, a few flags, no dependency. Nothing here knows what the commands do.
 
 /// Printed by `cargo xtask --help`.
 pub const USAGE: &str = "\
@@ -9,11 +9,16 @@ cargo xtask run [--nested] [--vcpus N] [--memory MIB]
       --vcpus N     vCPUs of the guest (1 to 64, default 1)
       --memory MIB  memory of the guest (128 to 65536, default 512)
 
-cargo xtask test [FILTER] [--skip-checks] [--nested]
+cargo xtask test [FILTER] [--skip-checks] [--nested] [--long]
     Run every check and test, and end with a summary.
       FILTER         only the KVM tests whose file or name contains it, and no other check
       --skip-checks  only the KVM tests
       --nested       run all KVM tests in the nested host
+      --long         put each test under more load, and fuzz each target for minutes: some hours in all
+
+cargo xtask fuzz TARGET [--seconds N]
+    Run one of the targets in fuzz/fuzz_targets, guided by coverage if there is a C++ compiler, otherwise by chance.
+      --seconds N  for how long (1 to 604800, default 60)
 
 Environment:
     VMCELL_KERNEL  a guest kernel (bzImage or ELF) instead of the distribution's
@@ -27,6 +32,7 @@ pub enum Command {
     Help,
     Run(RunOptions),
     Test(TestOptions),
+    Fuzz(FuzzOptions),
 }
 
 /// Flags of `cargo xtask run`.
@@ -43,6 +49,14 @@ pub struct TestOptions {
     pub filter: Option<String>,
     pub skip_checks: bool,
     pub nested: bool,
+    pub long: bool,
+}
+
+/// Flags of `cargo xtask fuzz`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FuzzOptions {
+    pub target: String,
+    pub seconds: u32,
 }
 
 /// Reads the arguments after the program's name.
@@ -52,7 +66,7 @@ pub struct TestOptions {
 pub fn parse(args: impl Iterator<Item = String>) -> Result<Command, String> {
     let args: Vec<String> = args.collect();
     let Some((command, rest)) = args.split_first() else {
-        return Err("no command given; allowed: run, test (cargo xtask --help tells more)".into());
+        return Err("no command given; allowed: run, test, fuzz (cargo xtask --help tells more)".into());
     };
     if args.iter().any(|arg| arg == "--help" || arg == "-h") || command == "help" {
         return Ok(Command::Help);
@@ -60,7 +74,8 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Command, String> {
     match command.as_str() {
         "run" => parse_run(rest).map(Command::Run),
         "test" => parse_test(rest).map(Command::Test),
-        other => Err(format!("unknown command `{other}`; allowed: run, test")),
+        "fuzz" => parse_fuzz(rest).map(Command::Fuzz),
+        other => Err(format!("unknown command `{other}`; allowed: run, test, fuzz")),
     }
 }
 
@@ -86,14 +101,34 @@ fn parse_test(args: &[String]) -> Result<TestOptions, String> {
         match arg.as_str() {
             "--skip-checks" => options.skip_checks = true,
             "--nested" => options.nested = true,
+            "--long" => options.long = true,
             flag if flag.starts_with('-') => {
-                return Err(format!("test: unknown flag `{flag}`; allowed: --skip-checks, --nested, and one FILTER"));
+                return Err(format!(
+                    "test: unknown flag `{flag}`; allowed: --skip-checks, --nested, --long, and one FILTER"
+                ));
             }
             filter if options.filter.is_none() => options.filter = Some(filter.into()),
             second => return Err(format!("test: a second filter `{second}`; at most one is allowed")),
         }
     }
     Ok(options)
+}
+
+fn parse_fuzz(args: &[String]) -> Result<FuzzOptions, String> {
+    let (mut target, mut seconds) = (None, 60);
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--seconds" => seconds = number("--seconds", args.next(), 1, 604_800)?,
+            flag if flag.starts_with('-') => {
+                return Err(format!("fuzz: unknown flag `{flag}`; allowed: one TARGET and --seconds N"));
+            }
+            name if target.is_none() => target = Some(name.into()),
+            second => return Err(format!("fuzz: a second target `{second}`; allowed: one")),
+        }
+    }
+    let target = target.ok_or("fuzz: no target given; allowed: one of those in fuzz/fuzz_targets")?;
+    Ok(FuzzOptions { target, seconds })
 }
 
 fn number(flag: &str, value: Option<&String>, min: u32, max: u32) -> Result<u32, String> {
@@ -120,14 +155,21 @@ mod tests {
 
     #[test]
     fn test_takes_one_filter() {
-        let options = TestOptions { filter: Some("linux_disk".into()), skip_checks: true, nested: false };
-        assert_eq!(parse_line("test linux_disk --skip-checks"), Ok(Command::Test(options)));
+        let options = TestOptions { filter: Some("linux_disk".into()), skip_checks: true, nested: false, long: true };
+        assert_eq!(parse_line("test linux_disk --skip-checks --long"), Ok(Command::Test(options)));
         assert!(parse_line("test a b").unwrap_err().contains("second filter `b`"));
     }
 
     #[test]
+    fn fuzz_takes_one_target() {
+        let options = FuzzOptions { target: "queue".into(), seconds: 5 };
+        assert_eq!(parse_line("fuzz --seconds 5 queue"), Ok(Command::Fuzz(options)));
+        assert!(parse_line("fuzz a b").unwrap_err().contains("second target `b`"));
+    }
+
+    #[test]
     fn unknown_words_are_refused_with_what_is_allowed() {
-        for line in ["", "build", "run --tap", "test --fast"] {
+        for line in ["", "build", "run --tap", "test --fast", "fuzz", "fuzz a --fast"] {
             let error = parse_line(line).unwrap_err();
             assert!(error.contains("allowed: "), "{line}: {error}");
         }

@@ -1,6 +1,6 @@
-//! The repository's own commands: `cargo xtask run` and `cargo xtask test`.
+//! The repository's own commands: `cargo xtask run`, `cargo xtask test` and `cargo xtask fuzz`.
 //!
-//! Both do all of their own set-up: they find out which kind of KVM this host has ([`host`]), install missing packages
+//! The first two do all of their own set-up: they find out which kind of KVM this host has ([`host`]), install missing packages
 //! ([`packages`]), prepare a guest and keep it in a cache ([`guest`], [`cache`]), and start the nested host if this one
 //! cannot boot Linux ([`nested`]).
 
@@ -12,6 +12,7 @@ mod cargo;
 mod check;
 mod distro;
 mod exec;
+mod fuzz;
 mod guest;
 mod host;
 mod launcher;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         }
         Command::Run(options) => run::run(&options),
         Command::Test(options) => check::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
     };
     match outcome {
         Ok(status) => ExitCode::from(status),

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use super::abandoned;
 use super::file::DiskFile;
 use super::helper::Helper;
 use crate::block::backend::{DiskBackend, DiskInfo, Done, Operation};
@@ -27,9 +28,21 @@ pub struct FileBackend {
     done: VecDeque<Done>,
     helper: Option<Helper>,
     with_helper: usize,
-    /// Whether the file system can read, and write, without waiting; found out by trying.
-    reads_at_once: bool,
-    writes_at_once: bool,
+    reads: Way,
+    writes: Way,
+    /// The helper was given something since the last batch.
+    begun: bool,
+}
+
+/// How data are moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Without waiting, if it can be so; found out by trying.
+    Try,
+    /// By an ordinary call: the file lies in memory, so that there is no storage to wait for.
+    InMemory,
+    /// By the helper: the file system knows no call that does not wait.
+    Helper,
 }
 
 impl FileBackend {
@@ -52,29 +65,31 @@ impl FileBackend {
             done: VecDeque::new(),
             helper: None,
             with_helper: 0,
-            reads_at_once: true,
-            writes_at_once: true,
+            reads: Way::Try,
+            writes: Way::Try,
+            begun: false,
         }
     }
 
-    /// Tries without waiting; `None` if it has to be done by the helper.
+    /// Does it now if that takes no waiting; `None` if it has to be done by the helper.
     fn try_at_once(&mut self, operation: &mut Operation) -> Option<io::Result<()>> {
-        let (moved, wanted, at_once) = match operation {
-            Operation::Read { at, into } if self.reads_at_once => {
-                (into.read_from_now(&*self.file, *at), into.len(), &mut self.reads_at_once)
-            }
-            Operation::Write { at, from, stable: false } if self.writes_at_once => {
-                (from.write_to_now(&*self.file, *at), from.len(), &mut self.writes_at_once)
-            }
+        let way = match operation {
+            Operation::Read { .. } => &mut self.reads,
+            Operation::Write { stable: false, .. } => &mut self.writes,
             _ => return None,
         };
-        match moved {
-            Ok(moved) if moved == wanted => Some(Ok(())),
+        match *way {
+            Way::Helper => return None,
+            Way::InMemory => return Some(self.file.run(operation)),
+            Way::Try => {}
+        }
+        match self.file.try_now(operation) {
+            Ok(true) => Some(Ok(())),
             // The rest is not in the page cache, or not in the file: the helper finds out.
-            Ok(_) => None,
+            Ok(false) => None,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
             Err(e) if is_unknown(&e) => {
-                *at_once = false;
+                *way = if self.file.is_in_memory() { Way::InMemory } else { Way::Helper };
                 None
             }
             Err(e) => Some(Err(e)),
@@ -94,6 +109,7 @@ impl DiskBackend for FileBackend {
     }
 
     fn attach(&mut self, io: &mut Io) -> Result<()> {
+        abandoned::check()?;
         let token = io.token();
         self.helper = Some(Helper::new(Arc::clone(&self.file), io.waker(token)));
         Ok(())
@@ -109,11 +125,22 @@ impl DiskBackend for FileBackend {
         }
         let Some(helper) = &mut self.helper else { return Err(operation) };
         match helper.begin(tag, operation) {
-            Ok(()) => self.with_helper = self.with_helper.saturating_add(1),
+            Ok(()) => {
+                self.with_helper = self.with_helper.saturating_add(1);
+                self.begun = true;
+            }
             // The host gives no thread: that is an error of this operation, and the next one tries again.
             Err((operation, error)) => self.done.push_back(Done::new(tag, operation, Err(error))),
         }
         Ok(())
+    }
+
+    fn commit(&mut self, _io: &mut Io) {
+        if std::mem::take(&mut self.begun)
+            && let Some(helper) = &self.helper
+        {
+            helper.rouse();
+        }
     }
 
     fn completed(&mut self, _io: &mut Io) -> Option<Done> {

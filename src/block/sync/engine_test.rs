@@ -34,6 +34,7 @@ impl Rig {
     }
 
     fn wait(&mut self) -> Done {
+        self.engine.commit(&mut self.io.turn());
         let begun = Instant::now();
         loop {
             if let Some(done) = self.engine.completed(&mut self.io.turn()) {
@@ -60,9 +61,9 @@ fn host(len: usize, byte: u8) -> Buffer {
 
 #[test]
 fn what_is_written_is_read_back_at_once_and_by_the_helper() {
-    for at_once in [true, false] {
+    for way in [Way::Try, Way::InMemory, Way::Helper] {
         let mut rig = rig();
-        (rig.engine.reads_at_once, rig.engine.writes_at_once) = (at_once, at_once);
+        (rig.engine.reads, rig.engine.writes) = (way, way);
         for stable in [false, true] {
             rig.run(Operation::Write { at: 512, from: host(1024, 7), stable }).result.unwrap();
         }
@@ -98,7 +99,7 @@ fn a_refresh_sees_another_size() {
 #[test]
 fn more_than_there_is_room_for_is_refused_and_taken_later() {
     let mut rig = rig();
-    rig.engine.reads_at_once = false;
+    rig.engine.reads = Way::Helper;
     let mut refused = None;
     for _ in 0..=ROOM {
         let tag = rig.slab.insert(()).unwrap();
@@ -118,7 +119,7 @@ fn more_than_there_is_room_for_is_refused_and_taken_later() {
 #[test]
 fn what_was_not_begun_is_cancelled_and_all_is_completed() {
     let mut rig = rig();
-    rig.engine.writes_at_once = false;
+    rig.engine.writes = Way::Helper;
     for _ in 0..50 {
         rig.submit(Operation::WriteZeroes { range: ByteRange { at: 0, len: 65536 }, unmap: false, stable: true });
     }

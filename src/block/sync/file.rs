@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 use crate::block::backend::{ByteRange, Operation};
-use crate::sys::{ZeroMode, unlock, zero_range};
+use crate::sys::{ZeroMode, is_in_memory, unlock, zero_range};
 
 /// How much is written at once if zeros must be written.
 const ZEROS: &[u8] = &[0; 64 << 10];
@@ -20,6 +20,23 @@ pub(in crate::block) struct DiskFile(pub(super) File);
 impl DiskFile {
     pub(in crate::block) fn new(file: File) -> Self {
         Self(file)
+    }
+
+    /// Moves data if that takes no waiting; says whether all of them were moved.
+    ///
+    /// # Errors
+    /// `WouldBlock` if it takes waiting, and what the host reports.
+    pub(super) fn try_now(&self, operation: &mut Operation) -> io::Result<bool> {
+        match operation {
+            Operation::Read { at, into } => Ok(into.read_from_now(&self.0, *at)? == into.len()),
+            Operation::Write { at, from, .. } => Ok(from.write_to_now(&self.0, *at)? == from.len()),
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Whether the file lies in memory, on tmpfs for instance.
+    pub(super) fn is_in_memory(&self) -> bool {
+        is_in_memory(&self.0)
     }
 
     /// Carries out an operation.

@@ -5,11 +5,12 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::abandoned::Abandoned;
 use super::file::DiskFile;
 use crate::block::backend::{Done, Operation};
 use crate::block::tag::Tag;
 use crate::event::Waker;
-use crate::sys::{ThreadHandle, spawn};
+use crate::sys::{ThreadHandle, lock, spawn};
 
 /// How long the end of a disk waits for an operation that is under way. After that the thread is left to itself: it keeps the
 /// file open and the guest's memory mapped, and ends with that operation.
@@ -33,6 +34,8 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// Counts the thread once nobody waits for it any more.
+    abandoned: Option<Abandoned>,
     todo: VecDeque<(Tag, Operation)>,
     done: VecDeque<Done>,
     closed: bool,
@@ -46,7 +49,7 @@ impl Helper {
         Self { shared: Arc::new(shared), thread: None }
     }
 
-    /// Leaves an operation to the thread.
+    /// Leaves an operation to the thread, which looks at it when it is [roused](Self::rouse).
     ///
     /// # Errors
     /// The operation and why, if the host gives no thread.
@@ -59,8 +62,12 @@ impl Helper {
             }
         }
         self.shared.state().todo.push_back((tag, operation));
-        self.shared.begun.notify_one();
         Ok(())
+    }
+
+    /// Has the thread look for what it was left.
+    pub(super) fn rouse(&self) {
+        self.shared.begun.notify_one();
     }
 
     pub(super) fn take_done(&self) -> Option<Done> {
@@ -84,7 +91,10 @@ impl Shared {
             self.state().done.push_back(Done::new(tag, operation, result));
             self.waker.wake();
         }
-        self.state().is_over = true;
+        let mut state = self.state();
+        state.is_over = true;
+        state.abandoned = None;
+        drop(state);
         self.ended.notify_all();
     }
 
@@ -103,7 +113,7 @@ impl Shared {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 
@@ -115,7 +125,12 @@ impl Drop for Helper {
         self.shared.begun.notify_one();
         let Some(thread) = self.thread.take() else { return };
         let over = self.shared.ended.wait_timeout_while(state, PATIENCE, |state| !state.is_over);
-        let is_over = over.unwrap_or_else(PoisonError::into_inner).0.is_over;
+        let mut state = over.unwrap_or_else(PoisonError::into_inner).0;
+        let is_over = state.is_over;
+        if !is_over {
+            state.abandoned = Some(Abandoned::count());
+        }
+        drop(state);
         drop(rest);
         if is_over {
             thread.join();

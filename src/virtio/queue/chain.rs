@@ -30,6 +30,8 @@ pub struct Segment {
 pub struct Chain {
     shared: Arc<Shared>,
     head: u16,
+    /// The index in the available ring that it was taken at.
+    position: u16,
     buffers: Buffers,
     lease: Lease,
     done: bool,
@@ -44,6 +46,12 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
+    /// Those of a chain that breaks the rules: none. `segments` is storage for later.
+    pub(super) fn none(mut segments: Vec<Segment>) -> Self {
+        segments.clear();
+        Self { segments, first_writable: 0, readable_len: 0, writable_len: 0 }
+    }
+
     /// Copies a chain's descriptors to `segments`, which is empty; gives it back if the chain is malformed or longer than
     /// `limit`.
     pub(super) fn collect(
@@ -84,8 +92,12 @@ impl Buffers {
 }
 
 impl Chain {
-    pub(super) fn new(shared: &Arc<Shared>, head: u16, buffers: Buffers) -> Self {
-        Self { shared: Arc::clone(shared), head, buffers, lease: shared.lessor.lease(), done: false }
+    pub(super) fn new(shared: &Arc<Shared>, head: u16, position: u16, buffers: Buffers) -> Self {
+        Self { shared: Arc::clone(shared), head, position, buffers, lease: shared.lessor.lease(), done: false }
+    }
+
+    pub(super) fn position(&self) -> u16 {
+        self.position
     }
 
     /// What the device may read, in order.

@@ -35,9 +35,8 @@ pub(super) struct Ring {
 
 /// What the next entry of the available ring holds; each gives the storage back that it was asked with.
 pub(super) enum Next {
-    Chain(u16, Buffers),
-    /// A chain that breaks the rules; it has been completed with length 0.
-    Malformed(Vec<Segment>),
+    /// Its head, its place in the ring, and its buffers: none if it breaks the rules.
+    Chain(u16, u16, Buffers),
     Empty(Vec<Segment>),
 }
 
@@ -88,6 +87,7 @@ impl Ring {
     }
 
     fn take(&mut self, segments: Vec<Segment>) -> Result<Next> {
+        let position = self.raw.next_avail();
         let mut available = self.raw.iter(self.memory.mmap()).map_err(refused)?;
         let Some(chain) = available.next() else { return Ok(Next::Empty(segments)) };
         let head = chain.head_index();
@@ -99,19 +99,18 @@ impl Ring {
             return Err(Error::new(ErrorKind::Virtqueue, message));
         }
         self.in_flight = self.in_flight.saturating_add(1);
-        match Buffers::collect(&self.memory, chain, self.max_chain, segments) {
-            Ok(buffers) => Ok(Next::Chain(head, buffers)),
-            Err(segments) => {
-                self.publish(&[(head, 0)]);
-                Ok(Next::Malformed(segments))
-            }
-        }
+        let buffers = Buffers::collect(&self.memory, chain, self.max_chain, segments).unwrap_or_else(Buffers::none);
+        Ok(Next::Chain(head, position, buffers))
     }
 
-    /// Undoes the last `take`.
-    pub(super) fn put_back(&mut self) {
-        self.raw.set_next_avail(self.raw.next_avail().wrapping_sub(1));
+    /// Undoes the last `take`, if that is what brought the chain from `position`.
+    pub(super) fn put_back(&mut self, position: u16) -> bool {
+        if position.wrapping_add(1) != self.raw.next_avail() {
+            return false;
+        }
+        self.raw.set_next_avail(position);
         self.in_flight = self.in_flight.saturating_sub(1);
+        true
     }
 
     pub(super) fn in_flight(&self) -> u16 {

@@ -61,8 +61,8 @@ impl Queue {
         Ok(Self { ring, shared, index, interrupt, spare: Vec::new(), halted: false })
     }
 
-    /// Takes the next chain that the driver offers, if there is one, and counts it in the turn. Malformed ones are completed
-    /// with length 0 and skipped. Never blocks.
+    /// Takes the next chain that the driver offers, if there is one, and counts it in the turn. One that breaks the rules
+    /// has no buffers, and is completed with length 0 in its turn, like all others. Never blocks.
     ///
     /// When it says that there is none, the driver has been asked to ring for the next, unless the turn is
     /// [over](Io::spent) or the device is paused.
@@ -72,27 +72,27 @@ impl Queue {
     /// it has descriptors. The device then passes the error on, and needs a reset.
     pub fn pop(&mut self, io: &mut Io) -> Result<Option<Chain>> {
         self.reclaim();
-        while !self.halted && !io.spent() {
-            io.charge(CHAIN_CHARGE);
-            let mut segments = self.spare.pop().unwrap_or_default();
-            segments.clear();
-            match self.ring.next(segments)? {
-                Next::Chain(head, buffers) => return Ok(Some(Chain::new(&self.shared, head, buffers))),
-                Next::Malformed(segments) => self.spare.push(segments),
-                Next::Empty(segments) => {
-                    self.spare.push(segments);
-                    return Ok(None);
-                }
+        if self.halted || io.spent() {
+            return Ok(None);
+        }
+        io.charge(CHAIN_CHARGE);
+        let mut segments = self.spare.pop().unwrap_or_default();
+        segments.clear();
+        match self.ring.next(segments)? {
+            Next::Chain(head, position, buffers) => Ok(Some(Chain::new(&self.shared, head, position, buffers))),
+            Next::Empty(segments) => {
+                self.spare.push(segments);
+                Ok(None)
             }
         }
-        Ok(None)
     }
 
-    /// Gives a chain back to the driver; `written` is how many of its writable bytes the device wrote.
+    /// Gives a chain back to the driver; `written` is how many of its writable bytes the device wrote, at most all.
     ///
     /// The driver hears of it when the device returns to its transport, or at [`notify`](Self::notify). A chain of another
     /// queue is dropped, which completes it there with length 0.
     pub fn complete(&mut self, chain: Chain, written: u32) {
+        let written = written.min(chain.writable_len());
         if let Some((head, segments)) = chain.take_apart(&self.shared) {
             self.ring.publish(&[(head, written)]);
             self.spare.push(segments);
@@ -116,14 +116,19 @@ impl Queue {
     /// device that is to stand still and has not begun with them.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] if the chain is of another queue, which completes it there with length 0.
+    /// [`ErrorKind::InvalidState`] if the chain is of another queue, or another one was taken after it and not put back: also a
+    /// malformed one, which [`pop`](Self::pop) completes by itself. Then it is completed with length 0.
     pub fn put_back(&mut self, chain: Chain) -> Result<()> {
-        let Some((_, segments)) = chain.take_apart(&self.shared) else {
+        let position = chain.position();
+        let Some((head, segments)) = chain.take_apart(&self.shared) else {
             return Err(Error::new(ErrorKind::InvalidState, "a chain was put back into a queue that it is not from"));
         };
         self.spare.push(segments);
-        self.ring.put_back();
-        Ok(())
+        if self.ring.put_back(position) {
+            return Ok(());
+        }
+        self.ring.publish(&[(head, 0)]);
+        Err(Error::new(ErrorKind::InvalidState, "a chain was put back that was not the last one to be taken"))
     }
 
     /// Interrupts the driver, if it wants to hear of what was completed since the last call.

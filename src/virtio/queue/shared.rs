@@ -1,33 +1,31 @@
 //! What a queue shares with its chains, which may be on any thread: without a lock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use crate::event::Waker;
 use crate::memory::Lessor;
 
-const BITS: usize = u64::BITS as usize;
-
 pub(super) struct Shared {
     pub(super) lessor: Lessor,
-    /// Heads of chains that were dropped rather than completed, a bit each; the queue completes them.
-    lost: Box<[AtomicU64]>,
+    /// By head, how many chains were dropped rather than completed; the queue completes them. A hostile driver offers the
+    /// same head several times.
+    lost: Box<[AtomicU16]>,
     any_lost: AtomicBool,
     waker: Option<Waker>,
 }
 
 impl Shared {
     pub(super) fn new(size: u16, lessor: Lessor, waker: Option<Waker>) -> Arc<Self> {
-        let words = usize::from(size).div_ceil(BITS);
-        let lost = (0..words).map(|_| AtomicU64::new(0)).collect();
+        let lost = (0..size).map(|_| AtomicU16::new(0)).collect();
         Arc::new(Self { lessor, lost, any_lost: AtomicBool::new(false), waker })
     }
 
     /// A chain was dropped without having been completed.
     pub(super) fn lose(&self, head: u16) {
-        let word = usize::from(head).checked_div(BITS).and_then(|word| self.lost.get(word));
-        if let Some(word) = word {
-            word.fetch_or(1u64.wrapping_shl(head.into()), Ordering::SeqCst);
+        // At most as many as the queue has descriptors are in flight at once.
+        if let Some(count) = self.lost.get(usize::from(head)) {
+            count.fetch_add(1, Ordering::SeqCst);
         }
         self.any_lost.store(true, Ordering::SeqCst);
         if let Some(waker) = &self.waker {
@@ -40,12 +38,8 @@ impl Shared {
         if !self.any_lost.load(Ordering::Relaxed) || !self.any_lost.swap(false, Ordering::SeqCst) {
             return;
         }
-        for (word, base) in self.lost.iter().zip((0u16..).step_by(BITS)) {
-            let mut bits = word.swap(0, Ordering::SeqCst);
-            while bits != 0 {
-                each(base.saturating_add(u16::try_from(bits.trailing_zeros()).unwrap_or(0)));
-                bits &= bits.wrapping_sub(1);
-            }
+        for (head, count) in (0u16..).zip(&self.lost) {
+            (0..count.swap(0, Ordering::SeqCst)).for_each(|_| each(head));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What every transport does with a device, however its registers are laid out: status, features, activation, reset, pause.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::registers::{Registers, refused};
@@ -9,7 +9,7 @@ use super::status::StatusWrite;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Membership};
 use crate::memory::GuestMemory;
-use crate::sys::EventFd;
+use crate::sys::{EventFd, lock};
 use crate::virtio::device::{DeviceInfo, DeviceState, VirtioDevice};
 use crate::virtio::gate::{Gate, Message, Outcome, Plan, Saved};
 use crate::virtio::interrupt::Interrupt;
@@ -54,6 +54,10 @@ impl Common {
         if let Some(state) = beginning.state {
             check(state, &info)?;
             registers.restore(state, &memory)?;
+            if registers.status.has_features() && !accepts(&info, state.features) {
+                let features = state.features;
+                return Err(refused(format!("the features {features:#x} are none that the device agrees on")));
+            }
         }
         let doorbells = info.queue_sizes.iter().map(|_| Ok(Arc::new(EventFd::new()?))).collect::<Result<Vec<_>>>()?;
         let gate = Arc::new(Gate::new(&device.config()));
@@ -76,7 +80,7 @@ impl Common {
     }
 
     pub(super) fn registers(&self) -> MutexGuard<'_, Registers> {
-        self.registers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.registers)
     }
 
     pub(super) fn device_id(&self) -> u32 {
@@ -136,7 +140,7 @@ impl Common {
                 self.reset();
             }
             StatusWrite::Forward { .. } if registers.resets > 0 => {}
-            StatusWrite::Forward { negotiates: true, .. } if !self.accepts(registers.accepted()) => {}
+            StatusWrite::Forward { negotiates: true, .. } if !accepts(&self.info, registers.accepted()) => {}
             StatusWrite::Forward { next, activates, .. } => {
                 registers.status = next;
                 // A device that has failed stays still until it is reset, however far its driver goes.
@@ -154,12 +158,6 @@ impl Common {
         if matches!(outcome, Outcome::Answered(())) {
             registers.reset();
         }
-    }
-
-    fn accepts(&self, features: u64) -> bool {
-        let subset = features & !self.info.features == 0;
-        let modern = features & 1 << VERSION_1 != 0;
-        subset && modern && self.info.allows(features)
     }
 
     fn activate(
@@ -180,7 +178,8 @@ impl Common {
         }
         let deadline = Instant::now().checked_add(limit);
         match self.gate.ask(deadline, Message::Quiesce) {
-            Outcome::Answered(()) | Outcome::Closed => Ok(()),
+            Outcome::Answered(paused) => paused,
+            Outcome::Closed => Ok(()),
             Outcome::TimedOut => {
                 self.resume();
                 let (id, millis) = (self.device_id(), limit.as_millis());
@@ -227,6 +226,13 @@ impl Drop for Common {
     fn drop(&mut self) {
         self.gate.close();
     }
+}
+
+/// Whether the device agrees on features that the driver has chosen.
+fn accepts(info: &DeviceInfo, features: u64) -> bool {
+    let subset = features & !info.features == 0;
+    let modern = features & 1 << VERSION_1 != 0;
+    subset && modern && info.allows(features)
 }
 
 fn check(state: &TransportState, info: &DeviceInfo) -> Result<()> {

@@ -92,7 +92,8 @@ impl MmioTransport {
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if something was still in flight then; the device goes on.
-    /// [`ErrorKind::InvalidState`](crate::ErrorKind::InvalidState) on the device's own I/O thread.
+    /// [`ErrorKind::InvalidState`](crate::ErrorKind::InvalidState) on the device's own I/O thread, or if another thread resumed
+    /// the device meanwhile.
     pub fn pause(&self, limit: Duration) -> Result<()> {
         self.common.pause(limit)
     }

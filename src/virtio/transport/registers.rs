@@ -175,6 +175,9 @@ impl Registers {
         }
         self.status = DeviceStatus::restore(state.status)
             .ok_or_else(|| refused(format!("its device status {:#x} is one that no driver reaches", state.status)))?;
+        if !self.status.has_features() && state.queues.iter().any(|queue| queue.ready) {
+            return Err(refused("a queue is ready before the features are agreed on".to_owned()));
+        }
         self.accepted = state.features;
         self.device_features_sel = state.device_features_sel;
         self.driver_features_sel = state.driver_features_sel;

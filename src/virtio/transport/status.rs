@@ -39,6 +39,11 @@ impl DeviceStatus {
         self.has(DRIVER_OK) && !self.has(FAILED)
     }
 
+    /// The features are agreed on.
+    pub(super) fn has_features(self) -> bool {
+        self.has(FEATURES_OK)
+    }
+
     /// The driver may set features.
     pub(super) fn may_set_features(self) -> bool {
         self.has(DRIVER) && !self.has(FEATURES_OK) && !self.has(FAILED)

@@ -1,4 +1,4 @@
-//! The library as C programs get it: installed by cargo-c, with the launchers in C and in Go built from it.
+//! The library as C programs get it: installed by cargo-c, with the programs in C and in Go built from it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,20 @@ use crate::{cache, cargo};
 pub struct CFace {
     /// The prefix with header, libraries and pkg-config file.
     pub prefix: PathBuf,
-    pub c_launcher: PathBuf,
-    pub go_launcher: PathBuf,
+    c_launcher: PathBuf,
+    go_launcher: PathBuf,
+    c_encrypted_disk: PathBuf,
+}
+
+impl CFace {
+    /// The programs: the variable that names each to the tests, its name where it runs elsewhere, and its path.
+    pub fn programs(&self) -> [(&'static str, &'static str, &PathBuf); 3] {
+        [
+            ("VMCELL_C_LAUNCH", "launch-c", &self.c_launcher),
+            ("VMCELL_GO_LAUNCH", "launch-go", &self.go_launcher),
+            ("VMCELL_C_ENCRYPTED_DISK", "encrypted-disk-c", &self.c_encrypted_disk),
+        ]
+    }
 }
 
 /// Does the test use these files?
@@ -29,7 +41,7 @@ impl CFace {
         let Some(cinstall) = CARGO_C.find_or_install()? else { return Ok(None) };
         let folder = cargo::target_dir().join("xtask/capi");
         let (shared, fixed) = (folder.join("prefix"), folder.join("static"));
-        println!("C interface: cargo cinstall, and the launchers in C and in Go");
+        println!("C interface: cargo cinstall, and the programs in C and in Go");
         install(&cinstall, &shared, &folder.join("target"))?;
         leave_static_library(&shared, &fixed)?;
         let (c_launcher, go_launcher) = (folder.join("launch"), folder.join("launch-go"));
@@ -37,7 +49,8 @@ impl CFace {
         make.args(["--silent", "--always-make", "STATIC=1"]).arg(format!("OUT={}", folder.display()));
         exec::capture(make.arg("-C").arg(cargo::workspace().join("examples/c")))?;
         exec::capture(go_build(&fixed)?.arg(&go_launcher).arg("./cmd/launch"))?;
-        Ok(Some(Self { prefix: shared, c_launcher, go_launcher }))
+        let c_encrypted_disk = folder.join("encrypted_disk");
+        Ok(Some(Self { prefix: shared, c_launcher, go_launcher, c_encrypted_disk }))
     }
 }
 

@@ -11,6 +11,7 @@ use super::capi::{self, CFace};
 use super::direct;
 use super::listing::{self, KvmTest};
 use super::summary::{Status, Summary};
+use crate::args::TestOptions;
 use crate::cache::Cache;
 use crate::cargo;
 use crate::distro::Distro;
@@ -25,6 +26,8 @@ use crate::tools::CARGO_C;
 
 /// The time limit of one test; one that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(180);
+/// The same for one under more load.
+const LONG_LIMIT: Duration = Duration::from_secs(1800);
 const AGENT: &str = include_str!("../nested/agent.sh");
 
 /// Which tests run on this host; the others run in the nested one.
@@ -59,16 +62,17 @@ impl fmt::Display for Place {
     }
 }
 
-/// Runs the tests that `filter` leaves; it is a failure if none ran.
-pub fn run(place: &Place, distro: &Distro, filter: Option<&str>, summary: &mut Summary) {
+/// Runs the tests that the filter leaves; it is a failure if none ran.
+pub fn run(place: &Place, distro: &Distro, options: &TestOptions, summary: &mut Summary) {
     println!("\n== KVM tests");
     let began = Instant::now();
-    if let Err(error) = try_run(place, distro, filter, summary) {
+    if let Err(error) = try_run(place, distro, options, summary) {
         summary.add("KVM tests", Status::Failed(error.to_string()), began.elapsed());
     }
 }
 
-fn try_run(place: &Place, distro: &Distro, filter: Option<&str>, summary: &mut Summary) -> Result<()> {
+fn try_run(place: &Place, distro: &Distro, options: &TestOptions, summary: &mut Summary) -> Result<()> {
+    let filter = options.filter.as_deref();
     let mut tests = listing::all()?;
     tests.retain(|test| filter.is_none_or(|filter| test.to_string().contains(filter)));
     if tests.is_empty() {
@@ -81,7 +85,7 @@ fn try_run(place: &Place, distro: &Distro, filter: Option<&str>, summary: &mut S
     let assets = Assets::prepare(&cache, distro)?;
     let scratch = Scratch::new(&cargo::target_dir().join("xtask"), "test")?;
     let guest = Guest::choose(&assets, scratch.path())?;
-    let programs = Programs { launcher: cargo::build_launcher()?, c_face };
+    let programs = Programs { launcher: cargo::build_launcher()?, c_face, long: options.long };
     run_here(&here, &guest, &programs, &scratch, summary)?;
     if nested.is_empty() { Ok(()) } else { run_nested(&nested, &assets, &guest, &programs, &scratch, summary) }
 }
@@ -90,6 +94,19 @@ fn try_run(place: &Place, distro: &Distro, filter: Option<&str>, summary: &mut S
 struct Programs {
     launcher: PathBuf,
     c_face: Option<CFace>,
+    /// Put the tests under more load.
+    long: bool,
+}
+
+impl Programs {
+    fn limit(&self) -> Duration {
+        if self.long { LONG_LIMIT } else { LIMIT }
+    }
+
+    /// Tells the tests that more load is wanted.
+    fn load(&self) -> Option<(String, String)> {
+        self.long.then(|| ("VMCELL_LONG".into(), "1".into()))
+    }
 }
 
 /// Builds the C interface if a test wants it, and takes out the tests that cannot have it.
@@ -127,13 +144,15 @@ fn run_here(
     let files = [&guest.kernel, &guest.elf, &guest.initrd, &guest.rootfs, &programs.launcher];
     let files = files.map(|path| path.to_string_lossy());
     let mut environment = environment(files.each_ref().map(|file| file.as_ref()));
-    if let Some(CFace { prefix, c_launcher, go_launcher }) = &programs.c_face {
-        let named = [("VMCELL_PREFIX", prefix), ("VMCELL_C_LAUNCH", c_launcher), ("VMCELL_GO_LAUNCH", go_launcher)];
+    if let Some(c_face) = &programs.c_face {
+        let named = c_face.programs().map(|(variable, _, path)| (variable, path));
+        let named = named.into_iter().chain([("VMCELL_PREFIX", &c_face.prefix)]);
         environment.extend(named.map(|(name, path)| (name.into(), path.to_string_lossy().into_owned())));
     }
+    environment.extend(programs.load());
     for test in tests {
         let tmp = Scratch::new(scratch.path(), "tmp")?;
-        let (status, took) = direct::run(test, LIMIT, &environment, tmp.path());
+        let (status, took) = direct::run(test, programs.limit(), &environment, tmp.path());
         summary.add(&test.to_string(), status, took);
     }
     Ok(())
@@ -152,14 +171,13 @@ fn run_nested(
     let mut environment = environment([&files[0], &files[1], &files[2], image::ROOTFS, &on_disk("launch")]);
     let mut items = image::guest_items(guest);
     items.push(Item { name: "launch".into(), from: programs.launcher.clone() });
-    if let Some(CFace { c_launcher, go_launcher, .. }) = &programs.c_face {
-        for (variable, name, from) in
-            [("VMCELL_C_LAUNCH", "launch-c", c_launcher), ("VMCELL_GO_LAUNCH", "launch-go", go_launcher)]
-        {
+    if let Some(c_face) = &programs.c_face {
+        for (variable, name, from) in c_face.programs() {
             environment.push((variable.into(), on_disk(name)));
             items.push(Item { name: name.into(), from: from.clone() });
         }
     }
+    environment.extend(programs.load());
     let exports: String =
         environment.iter().map(|(name, value)| format!("export {name}={}\n", exec::quote(value))).collect();
     for test in tests {
@@ -169,7 +187,7 @@ fn run_nested(
     }
     let disk = image::make(scratch, assets, &items, &format!("{exports}{AGENT}"))?;
     let logs = cargo::target_dir().join("xtask");
-    let setup = Setup { assets, disk: &disk, guest_rootfs: &guest.rootfs, logs: &logs, limit: LIMIT };
+    let setup = Setup { assets, disk: &disk, guest_rootfs: &guest.rootfs, logs: &logs, limit: programs.limit() };
     report(tests, &setup, summary)
 }
 

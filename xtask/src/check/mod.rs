@@ -27,8 +27,8 @@ pub fn run(options: &TestOptions) -> Result<u8> {
     if options.skip_checks || options.filter.is_some() {
         println!("checks: left out, as asked");
     } else {
-        steps::run(&mut summary);
+        steps::run(options.long, &mut summary);
     }
-    kvm::run(&place, &distro, options.filter.as_deref(), &mut summary);
+    kvm::run(&place, &distro, options, &mut summary);
     Ok(summary.print(began.elapsed()))
 }

@@ -10,12 +10,13 @@ use crate::exec::{self, Context, Result};
 use crate::tools::CARGO_DENY;
 
 /// Runs all of them, each regardless of the others' results.
-pub fn run(summary: &mut Summary) {
+pub fn run(long: bool, summary: &mut Summary) {
     step(summary, "format", &["fmt", "--all", "--check"], &[]);
     let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
     step(summary, "clippy", &clippy, &[]);
     step(summary, "docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]);
     unit_tests(summary);
+    fuzz_targets(long, summary);
     licences(summary);
 }
 
@@ -36,15 +37,40 @@ fn status_of(result: Result<()>) -> Status {
 }
 
 fn unit_tests(summary: &mut Summary) {
+    tests(summary, "unit, doc and layering tests", &["test", "--workspace", "--no-fail-fast"], &[]);
+}
+
+/// The fuzz targets are a workspace of their own, so that their dependencies are not the library's.
+fn fuzz_targets(long: bool, summary: &mut Summary) {
+    let manifest = ["--manifest-path", crate::fuzz::MANIFEST];
+    let began = Instant::now();
+    if let Err(error) = exec::capture(cargo().args(["fetch", "--quiet", "--locked"]).args(manifest)) {
+        let why = format!("what the fuzz targets depend on cannot be had: {error}");
+        return summary.add("fuzz (short)", Status::Skipped(why), began.elapsed());
+    }
+    step(summary, "fuzz: format", &[&["fmt"][..], &manifest, &["--check"]].concat(), &[]);
+    // Without libFuzzer, which takes a C++ compiler and a minute.
+    let plain = [&manifest[..], &["--no-default-features", "--locked"]].concat();
+    step(summary, "fuzz: clippy", &[&["clippy", "--all-targets"], &plain[..], &["--", "-D", "warnings"]].concat(), &[]);
+    let minutes: &[_] = if long { &[("VMCELL_FUZZ_SECONDS", "300")] } else { &[] };
+    tests(
+        summary,
+        if long { "fuzz" } else { "fuzz (short)" },
+        &[&["test", "--no-fail-fast"], &plain[..]].concat(),
+        minutes,
+    );
+}
+
+fn tests(summary: &mut Summary, name: &str, args: &[&str], env: &[(&str, &str)]) {
     let mut command = cargo();
-    command.args(["test", "--workspace", "--no-fail-fast"]);
-    println!("\n== unit, doc and layering tests: cargo test --workspace --no-fail-fast");
+    command.args(args).envs(env.iter().copied());
+    println!("\n== {name}: cargo {}", args.join(" "));
     let began = Instant::now();
     let (status, passed) = match count_tests(&mut command) {
         Ok((status, passed)) => (status, passed),
         Err(error) => (Status::Failed(error.to_string()), 0),
     };
-    summary.add_all("unit, doc and layering tests", status, began.elapsed(), passed);
+    summary.add_all(name, status, began.elapsed(), passed);
 }
 
 /// Runs cargo's tests and shows their output; returns how they ended and how many passed.

@@ -1,0 +1,60 @@
+//! Threads that still wait for their host's storage after their disk has ended: how many there are, and may be.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How many there may be in a process. Each keeps a file open and a guest's memory mapped.
+const MOST: usize = 64;
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// One such thread, for as long as this lives.
+pub(super) struct Abandoned(());
+
+impl Abandoned {
+    pub(super) fn count() -> Self {
+        COUNT.fetch_add(1, Ordering::SeqCst);
+        Self(())
+    }
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        COUNT.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// How many threads of disks that have ended still wait for the host's storage, in the whole process. Each keeps its file open
+/// and its guest's memory mapped until the storage answers. Beyond 64, no disk on a file is attached any more.
+pub fn abandoned_threads() -> usize {
+    COUNT.load(Ordering::SeqCst)
+}
+
+/// Refuses another disk while too many threads are left over from others.
+pub(super) fn check() -> Result<()> {
+    allow(abandoned_threads())
+}
+
+fn allow(count: usize) -> Result<()> {
+    if count < MOST {
+        return Ok(());
+    }
+    let message =
+        format!("{count} threads of disks that have ended still wait for the host's storage, allowed are {MOST}");
+    Err(Error::new(ErrorKind::Disk, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_threads_that_wait_for_dead_storage_refuse_another_disk() {
+        assert!(allow(MOST).unwrap_err().to_string().contains("allowed are 64"));
+        allow(MOST - 1).unwrap();
+        let one = Abandoned::count();
+        assert!(abandoned_threads() > 0);
+        drop(one);
+    }
+}

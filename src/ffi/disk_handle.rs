@@ -1,0 +1,81 @@
+//! Handles by which a disk is changed while its VM runs.
+
+use std::time::Duration;
+
+use super::convert::Out;
+use super::disk::DiskObject;
+use super::guard::{free, guard};
+use super::objects::{self, Object};
+use super::report::{ErrorObject, Report};
+use super::slot::{hand_over, look};
+use crate::block::DiskHandle;
+
+/// Changes a disk while its VM runs. Made by vmcell_disk_handle_new; freed by vmcell_disk_handle_free, before or after the
+/// disk or its VM.
+pub struct DiskHandleObject(DiskHandle);
+
+impl Object for DiskHandleObject {
+    const NAME: &'static str = "vmcell_disk_handle";
+}
+
+/// Makes a handle to a disk that is not handed over yet, and is read-only already if it will be. `disk` is borrowed. Never
+/// blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_handle_new(
+    disk: *const DiskObject,
+    handle: *mut *mut DiskHandleObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a place for the result.
+        let handle = unsafe { Out::new(handle, "handle") }?;
+        handle.insert(DiskHandleObject(look(disk, crate::block::Disk::handle)?))
+    })
+}
+
+/// Says that the size of the disk's file or block device may have changed; a backend is asked by its `refresh`. The disk looks
+/// at it soon, and tells the guest's driver if so. Does nothing once the VM has ended. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_handle_refresh(
+    handle: *mut DiskHandleObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        objects::get(handle)?.0.refresh();
+        Ok(())
+    })
+}
+
+/// Exchanges what the disk lies on for that of another disk, whose other settings mean nothing. Requests in flight end on the
+/// old one first; what the guest has not flushed may or may not be on it. The old one is closed, or destroyed, before this
+/// returns. Blocks until the exchange is made, for at most `limit_ms` milliseconds. `disk` is taken, even if this call fails.
+///
+/// Errors: TIMEOUT if requests were still in flight, or no VM was there, at the limit; INVALID_STATE if the VM has ended;
+/// INVALID_CONFIG if only one of the two is read-only; DISK as from vmcell_vm_new. Nothing was exchanged then. After TIMEOUT,
+/// the new one is closed, or destroyed, by the old one's I/O thread when it comes to it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_handle_replace(
+    handle: *mut DiskHandleObject,
+    disk: *mut DiskObject,
+    limit_ms: u32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let disk = hand_over(disk)?;
+        Ok(objects::get(handle)?.0.replace(disk, Duration::from_millis(limit_ms.into()))?)
+    })
+}
+
+/// Frees a handle. The disk stays as it is. NULL is fine. Never blocks.
+///
+/// Errors: BAD_HANDLE.
+#[unsafe(no_mangle)]
+pub extern "C" fn vmcell_disk_handle_free(handle: *mut DiskHandleObject) -> i32 {
+    free(handle, drop)
+}

@@ -1,0 +1,69 @@
+//! Handles by which a network interface is changed while its VM runs.
+
+use super::convert::Out;
+use super::guard::{free, guard};
+use super::nic::NicObject;
+use super::objects::{self, Object};
+use super::report::{ErrorObject, Report};
+use super::slot::look;
+use crate::net::{Nic, NicHandle};
+
+/// Changes a network interface while its VM runs. Made by vmcell_nic_handle_new; freed by vmcell_nic_handle_free, before or
+/// after the interface or its VM.
+pub struct NicHandleObject(NicHandle);
+
+impl Object for NicHandleObject {
+    const NAME: &'static str = "vmcell_nic_handle";
+}
+
+/// Makes a handle to an interface that is not handed over yet. `nic` is borrowed. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_handle_new(
+    nic: *const NicObject,
+    handle: *mut *mut NicHandleObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a place for the result.
+        let handle = unsafe { Out::new(handle, "handle") }?;
+        handle.insert(NicHandleObject(look(nic, Nic::handle)?))
+    })
+}
+
+/// Connects the link, or cuts it if `up` is 0; it is connected at first. While it is down, what the guest sends is dropped, and
+/// it gets no frames. Does nothing once the VM has ended. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_handle_set_link(
+    handle: *mut NicHandleObject,
+    up: i32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        objects::get(handle)?.0.set_link(up != 0);
+        Ok(())
+    })
+}
+
+/// Asks the guest to announce itself to its neighbours, as after a move to another host. A guest whose driver knows no
+/// announcements does nothing. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_handle_announce(handle: *mut NicHandleObject, error: *mut *mut ErrorObject) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        objects::get(handle)?.0.announce();
+        Ok(())
+    })
+}
+
+/// Frees a handle. The interface stays as it is. NULL is fine. Never blocks.
+///
+/// Errors: BAD_HANDLE.
+#[unsafe(no_mangle)]
+pub extern "C" fn vmcell_nic_handle_free(handle: *mut NicHandleObject) -> i32 {
+    free(handle, drop)
+}

@@ -1,0 +1,99 @@
+//! What is not virtio: ports, holes in memory, the console, and the processor itself.
+
+use super::{Case, again_and_again, duration_us};
+use crate::body::machine::{clock, memory, port, wide};
+use crate::body::report;
+
+pub const CASES: &[Case] = &[
+    ("accesses_of_any_width_to_ports_hurt_nobody", |_| {
+        report::ready();
+        ports();
+    }),
+    ("accesses_where_nothing_is_hurt_nobody", |_| {
+        report::ready();
+        holes();
+    }),
+    ("a_flood_of_the_console_holds_up_nobody", |cmdline| {
+        report::ready();
+        console(duration_us(cmdline));
+    }),
+    ("a_triple_fault_ends_the_guest_alone", |_| {
+        report::ready();
+        report::line(format_args!("case: an instruction that there is not, and nothing to handle that"));
+        clock::sleep_us(10_000);
+        fault();
+    }),
+];
+
+/// The machine's own devices; those of their registers left out that end the guest.
+const PORTS: [(u16, u16); 8] = [
+    (0x20, 0x22),
+    (0x40, 0x44),
+    (0x60, 0x64),
+    (0x70, 0x72),
+    (0xa0, 0xa2),
+    (0x3f8, 0x400),
+    (0x601, 0x602),
+    (0xcf8, 0xd00),
+];
+
+fn ports() {
+    let mut count = 0;
+    for (first, end) in PORTS {
+        for port in first..end {
+            port::read8(port);
+            port::read16(port);
+            port::read32(port);
+            for value in [0, 0xffff_ffff, 0x5555_5555] {
+                port::write8(port, value as u8);
+                port::write16(port, value as u16);
+                port::write32(port, value);
+            }
+            let mut bytes = [0; 64];
+            port::read_string(port, &mut bytes);
+            port::write_string(port, &bytes);
+            count += 1;
+        }
+    }
+    // The serial port as it was: no interrupts, 8 bits, no loopback.
+    for (register, value) in [(3, 3), (1, 0), (4, 0)] {
+        port::write8(0x3f8 + register, value);
+    }
+    report::line(format_args!("\ncase: reads and writes of 1 to 64 bytes at {count} ports"));
+}
+
+fn holes() {
+    let pages = [
+        memory::END,
+        0x4000_0000,
+        memory::HOLE,
+        0xcfff_f000,
+        0xd001_3000,
+        0xe000_0000,
+        0xfec0_1000,
+        0xfed0_0000,
+        0xffff_f000,
+    ];
+    for page in pages {
+        for offset in [0, 1, 0xff7, 0xff8, 0xfff] {
+            // The last bytes below 4 GiB have nothing behind them that is mapped.
+            if page + offset < 0xffff_fff0 {
+                wide::read_all(page + offset);
+                wide::write_all(page + offset, u64::MAX);
+            }
+        }
+    }
+    report::line(format_args!("case: reads and writes at {} places in which nothing is", pages.len()));
+}
+
+fn console(us: u64) {
+    report::line(format_args!("case: a flood of the console"));
+    // By single instructions: a string of them keeps the vCPU's thread away from everything else for its whole length.
+    let rounds = again_and_again(us, || port::write8(0x3f8, 0x1b));
+    report::line(format_args!("\nfigure {rounds} bytes"));
+}
+
+fn fault() -> ! {
+    // SAFETY: the instruction ends this program, which is what is wanted.
+    unsafe { core::arch::asm!("ud2", options(noreturn)) }
+}

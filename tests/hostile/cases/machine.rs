@@ -1,0 +1,26 @@
+//! What is not virtio.
+
+use crate::hostile::case::cases;
+
+cases! {
+    accesses_of_any_width_to_ports_hurt_nobody {
+        did: "reads and writes 1 to 64 bytes at the ports of timer, interrupt controllers, keyboard, clock, power and serial line",
+        must_not: "have a vCPU or the monitor fail",
+        ends: GoesOn,
+    }
+    accesses_where_nothing_is_hurt_nobody {
+        did: "reads and writes 1 to 16 bytes where neither RAM nor a device is",
+        must_not: "have a vCPU or the monitor fail",
+        ends: GoesOn,
+    }
+    a_flood_of_the_console_holds_up_nobody {
+        did: "writes escape characters to the serial port without a pause",
+        must_not: "have the monitor grow, or the I/O thread to itself",
+        ends: GoesOn,
+    }
+    a_triple_fault_ends_the_guest_alone {
+        did: "faults with nothing to handle that",
+        must_not: "end anything else",
+        ends: Ended,
+    }
+}

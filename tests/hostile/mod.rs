@@ -1,0 +1,12 @@
+//! The harness of `kvm_hostile`: guests, measurements, and the verdict.
+#![allow(clippy::print_stdout, reason = "what a case showed; a test that passes keeps it to itself")]
+
+pub mod case;
+mod guests;
+mod host;
+mod measure;
+pub mod page;
+mod probe;
+mod run;
+mod storage;
+pub mod verdict;

@@ -1,0 +1,45 @@
+//! `docs/hostile-guests.md`, made of the list of cases.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::case::Case;
+
+const HEAD: &str = "\
+# Hostile guests
+
+The guest is hostile from its first instruction. Each line below is a test in `tests/kvm_hostile.rs` of the same name: a guest
+without an operating system does one bad thing, while a good guest works on the same I/O thread. Whatever the bad guest does,
+
+- no thread panics, and none is lost;
+- the monitor's own memory grows by less than 1 MiB;
+- the I/O thread comes to its other sources within 10 ms of its CPU time, and does not sleep in a call on a backend;
+- the good guest's requests are served, and rightly;
+- the I/O thread rests when its guests do;
+- `stop()` takes less than 100 ms, and dropping the VM less than a second.
+
+`cargo xtask test kvm_hostile` runs them; `VMCELL_LONG=1` makes those longer that are a matter of time. This page is made from
+the list that the tests have: `VMCELL_UPDATE=1 cargo test --test kvm_hostile page` writes it.
+";
+
+pub fn text(groups: &[(&str, &[Case])]) -> String {
+    let mut text = HEAD.to_owned();
+    for (title, cases) in groups {
+        let _ = write!(text, "\n## {title}\n\n");
+        text.push_str("| Test | The guest | It must not | It ends |\n|---|---|---|---|\n");
+        for Case { name, did, must_not, ends, .. } in *cases {
+            let _ = writeln!(text, "| `{name}` | {did} | {must_not} | {} |", ends.words());
+        }
+    }
+    text
+}
+
+pub fn check(groups: &[(&str, &[Case])]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/hostile-guests.md");
+    let text = text(groups);
+    if std::env::var_os("VMCELL_UPDATE").is_some() {
+        std::fs::write(&path, &text).expect("the page is written");
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == text, "{} is not what the list of cases makes of it; see there how to write it", path.display());
+}

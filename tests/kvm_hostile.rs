@@ -1,0 +1,59 @@
+//! Guests that do what no driver may, each beside a good one on the same I/O thread.
+//!
+//! `tests/guests` has their program. One case is one test, named by what must be so; `docs/hostile-guests.md` lists them. What
+//! is held against each: no thread panics or is lost; the monitor's own memory grows by less than 1 MiB; no turn of the I/O
+//! thread is long, by its CPU clock; the neighbour is served meanwhile; the I/O thread rests when its guests do; `stop()` and
+//! drop keep their promises; and, if the case says so, the guest's next valid request is served.
+
+mod hostile;
+mod support;
+
+#[path = "hostile/cases/block.rs"]
+mod block;
+#[path = "hostile/cases/chains.rs"]
+mod chains;
+#[path = "hostile/cases/machine.rs"]
+mod machine;
+#[path = "hostile/cases/net.rs"]
+mod net;
+#[path = "hostile/cases/race.rs"]
+mod race;
+#[path = "hostile/cases/receive.rs"]
+mod receive;
+#[path = "hostile/cases/registers.rs"]
+mod registers;
+#[path = "hostile/cases/rings.rs"]
+mod rings;
+#[path = "hostile/cases/work.rs"]
+mod work;
+
+use hostile::case::Case;
+use hostile::verdict::Oracle;
+
+const GROUPS: &[(&str, &[Case])] = &[
+    ("Queues", rings::CASES),
+    ("Chains", chains::CASES),
+    ("Registers", registers::CASES),
+    ("Disk", block::CASES),
+    ("Work", work::CASES),
+    ("Memory that changes meanwhile", race::CASES),
+    ("Frames that it sends", net::CASES),
+    ("Frames that it receives", receive::CASES),
+    ("The rest of the machine", machine::CASES),
+];
+
+/// What is known to fall short: the case, by which oracle, and why. Such a case runs all the same, and anything else that is
+/// found in it fails the test. An entry goes when its case holds.
+pub const FALLS_SHORT: &[(&str, Oracle, &str)] = &[];
+
+#[test]
+fn the_page_of_cases_is_up_to_date() {
+    hostile::page::check(GROUPS);
+}
+
+#[test]
+fn what_falls_short_is_a_case() {
+    for (name, ..) in FALLS_SHORT {
+        assert!(GROUPS.iter().any(|(_, cases)| cases.iter().any(|case| case.name == *name)), "there is no case {name}");
+    }
+}
