@@ -27,10 +27,13 @@
 //! a vCPU with decoded exits), [`GuestMemory`], [`bus`], [`virtio`] (the device trait, queues, the MMIO transport), and
 //! [`event`] (the I/O thread).
 //!
-//! # Open seams
-//! A disk may lie on anything that implements [`block::DiskBackend`], a network card on any [`net::NicBackend`]; backends can be
-//! stacked on each other. A virtio device of your own implements [`virtio::VirtioDevice`] and goes into a whole machine by
-//! [`VmBuilder::device`]. What such code does wrong harms its own device, and no other.
+//! # Code of your own
+//! A disk may lie on anything that implements [`block::DiskBackend`], and a network card on any [`net::NicBackend`]; backends
+//! can be stacked on each other. A virtio device of your own implements [`virtio::VirtioDevice`] and becomes part of a VM by
+//! [`VmBuilder::device`]. A mistake in such code harms its own device and no other.
+//!
+//! The feature `test-util` adds the module `testing`: suites that try a backend or a device against all the rules that it must
+//! keep, a driver's half of queues and registers, and tiny guests. Build the documentation with that feature to read about it.
 //!
 //! # Rooms
 //! | Room | What it is |
@@ -53,15 +56,15 @@
 //! A room uses rooms above it in this table, never below; a test holds us to it.
 //!
 //! # Threads
-//! One per vCPU, and one I/O thread per VM, which several VMs may share ([`IoThread`]). A disk on a file has a helper thread
-//! from the moment at which it first has to wait for its storage. A backend of your own has an I/O thread of its own unless you
-//! vouch that it never blocks. All of these threads block every signal. A vCPU's thread lets a single one through, and only while it is in the guest: the signal by which it is made to leave,
-//! [`DEFAULT_KICK_SIGNAL`] unless [`VmBuilder::kick_signal`] chooses another one. There is no handler for it, and it is never
-//! delivered. A host program must not send that signal to its own process as a whole, and may otherwise use signals as it
-//! likes. A callback says on which thread it is called.
+//! A VM has one thread per vCPU and one I/O thread, which several VMs may share ([`IoThread`]). A disk on a file gets a helper
+//! thread when it first has to wait for its storage. A backend of your own has an I/O thread of its own unless you vouch that
+//! it never blocks. All of these threads block every signal. A vCPU's thread lets a single one through, and only while it is in
+//! the guest: the signal that makes it leave, which is [`DEFAULT_KICK_SIGNAL`] unless [`VmBuilder::kick_signal`] chooses
+//! another one. There is no handler for it, and it is never delivered. A host program must not send that signal to its own
+//! process as a whole, and may otherwise use signals as it likes. The documentation of a callback says which thread calls it.
 //!
 //! # State
-//! Everything belongs to the object that it was made for, and is gone when that is dropped, with four exceptions. Each thread
+//! All state belongs to the object that it was made for and is gone when that object is dropped, with four exceptions. Each thread
 //! that has run a vCPU keeps a list of its vCPUs, so that no signal is sent to a thread that has ended. Such threads are
 //! numbered by a counter. The objects of C programs are entries of one table. And a helper thread that waits for dead storage
 //! outlives its disk, and is [counted](block::abandoned_threads).

@@ -1,4 +1,4 @@
-//! The open seam under a disk: what carries out its operations. It knows no queue and no guest.
+//! The interface under a disk: a backend carries out the disk's operations. It knows neither queues nor the guest.
 
 use std::io;
 
@@ -11,70 +11,152 @@ use crate::memory::Buffer;
 /// a cache, a limit) on another backend.
 ///
 /// # Rules
-/// - **One caller.** All calls but [`info`](Self::info) come from the I/O thread that owns the disk, one at a time. None may
-///   block: what has to wait says so in [`wants`](Self::wants), or has another thread use a [`Waker`](crate::event::Waker).
-/// - **Who checks what.** Ranges lie inside the capacity, in whole blocks; a data operation has from one byte to
-///   [`max_transfer`](DiskInfo::max_transfer), in at most [`max_segments`](DiskInfo::max_segments) parts. The device cuts
-///   what is larger. A backend need not check again, but must not panic whatever comes.
-/// - **Each operation is completed once**, in any order, with the tag that it was submitted with. A read that is completed
-///   without an error has filled its buffer.
-/// - **A buffer is a lease** on the guest's memory. It is given back with the operation; until then a reset and a pause
-///   wait for it.
-/// - **Flush** makes stable whatever was completed before it was submitted. Nothing orders operations that are in flight at
-///   once. A [`stable`](Operation::Write::stable) write is stable when it is completed. Discard is a hint; only
-///   [`WriteZeroes`](Operation::WriteZeroes) promises zeroes.
-/// - A backend that completes what it was not given, completes it twice, or panics is **never called again**: its disk fails,
-///   nothing else does.
+/// - **One caller.** All calls except [`info`](Self::info) come from the I/O thread that owns the disk, one at a time. None
+///   may block: a backend that has to wait says what for in [`wants`](Self::wants), or lets another thread wait and use a
+///   [`Waker`](crate::event::Waker).
+/// - **Who checks what.** Ranges lie inside the capacity and cover whole blocks; a read or a write has at most
+///   [`max_transfer`](DiskInfo::max_transfer) bytes, in at most [`max_segments`](DiskInfo::max_segments) parts. The device
+///   splits larger requests. A backend need not check this again, unless its capacity can shrink: operations that were
+///   checked against the old capacity may still come then, and are to fail. A backend must never panic.
+/// - **Each operation is completed once**, in any order, with the tag that it was submitted with. If a read is completed
+///   without an error, its buffer is full.
+/// - **A buffer is a lease** on the guest's memory. The backend gives it back with the operation; until then, a reset and a
+///   pause wait for it.
+/// - **Flush** makes everything stable that was completed before the flush was submitted. Operations that are in flight at
+///   the same time have no order. A [`stable`](Operation::Write::stable) write is stable when it is completed. Discard is a
+///   hint; only [`WriteZeroes`](Operation::WriteZeroes) promises zeroes.
+/// - If a backend completes an operation that it was not given, completes one twice, or panics, it is **never called
+///   again**: its disk fails and its driver is told that the device needs a reset. The host program is not told, so run
+///   `testing::DiskConformance` over a backend before you use it.
+///
+/// # Order of calls
+/// [`info`](Self::info) comes first, then [`attach`](Self::attach). From then on the disk gives the backend turns: after an
+/// event, and when the guest has sent requests. In a turn, the disk passes on the event ([`woken`](Self::woken)), takes what
+/// is [`completed`](Self::completed), [submits](Self::submit) what it has, and ends that batch with
+/// [`commit`](Self::commit), if it submitted anything. It repeats the last three steps until they do nothing more or the
+/// turn is over. At the end of the turn it asks what the backend [`wants`](Self::wants). So a backend that completes its
+/// operations at once only keeps them until the next call of `completed`, and a backend that completes them later needs an
+/// event to be asked again.
+///
+/// # Example
+/// A disk in memory, which carries out each operation at once:
+/// ```
+/// use std::collections::VecDeque;
+/// use std::io;
+///
+/// use vmcell::block::{DiskBackend, DiskInfo, Done, Operation, Tag};
+/// use vmcell::event::Io;
+///
+/// struct RamDisk {
+///     bytes: Vec<u8>,
+///     done: VecDeque<Done>,
+/// }
+///
+/// impl RamDisk {
+///     fn new(capacity: usize) -> Self {
+///         Self { bytes: vec![0; capacity], done: VecDeque::new() }
+///     }
+///
+///     fn part(&mut self, at: u64, len: u64) -> io::Result<&mut [u8]> {
+///         let part = self.bytes.get_mut(at as usize..).and_then(|rest| rest.get_mut(..len as usize));
+///         part.ok_or_else(|| io::ErrorKind::InvalidInput.into())
+///     }
+///
+///     fn carry_out(&mut self, operation: &mut Operation) -> io::Result<()> {
+///         match operation {
+///             Operation::Read { at, into } => {
+///                 let part = self.part(*at, into.len())?;
+///                 into.copy_in(0, part).map_err(io::Error::other)
+///             }
+///             Operation::Write { at, from, .. } => {
+///                 let part = self.part(*at, from.len())?;
+///                 from.copy_out(0, part).map_err(io::Error::other)
+///             }
+///             Operation::WriteZeroes { range, .. } => {
+///                 self.part(range.at, range.len)?.fill(0);
+///                 Ok(())
+///             }
+///             Operation::Flush | Operation::Discard(_) => Ok(()),
+///             _ => Err(io::ErrorKind::Unsupported.into()), // from a later version of this crate
+///         }
+///     }
+/// }
+///
+/// impl DiskBackend for RamDisk {
+///     fn info(&self) -> DiskInfo {
+///         DiskInfo::new(self.bytes.len() as u64)
+///     }
+///
+///     fn submit(&mut self, _io: &mut Io, tag: Tag, mut operation: Operation) -> Result<(), Operation> {
+///         let result = self.carry_out(&mut operation);
+///         self.done.push_back(Done::new(tag, operation, result));
+///         Ok(())
+///     }
+///
+///     fn completed(&mut self, _io: &mut Io) -> Option<Done> {
+///         self.done.pop_front()
+///     }
+/// }
+///
+/// vmcell::testing::DiskConformance::new(|| Box::new(RamDisk::new(1 << 20)) as _).run();
+/// let disk = vmcell::Disk::backend(RamDisk::new(64 << 20)).never_blocks();
+/// ```
 ///
 /// # Layers
 /// A layer passes [`attach`](Self::attach), [`commit`](Self::commit), [`cancel`](Self::cancel), [`refresh`](Self::refresh),
-/// [`wants`](Self::wants), and [events](Self::woken) that are not its own on to the backend below. It keeps a
-/// [`Slab`](super::Slab) from the tags that it gives to the ones it was given. One that needs buffers takes no more at once than
-/// [one holds](crate::HostBuffer::MAX_LEN), and keeps one of the largest size for itself, so that it never waits for others to
-/// give theirs back. `examples/encrypted_disk` has one of less than 200 lines.
-///
-/// `testing::DiskConformance` (feature `test-util`) tries whether a backend keeps to the rules.
+/// [`wants`](Self::wants), and all [events](Self::woken) that are not its own on to the backend below. If it submits
+/// operations to that backend outside of its own `submit`, it also calls `commit` there afterwards. It either keeps the tags
+/// that it was given, or gives tags of its own and finds the original ones in a [`Slab`](super::Slab). A layer that needs
+/// buffers takes no more at once than [one holds](crate::HostBuffer::MAX_LEN), and keeps one of the largest size for itself, so
+/// that it never waits for others to give theirs back.
+/// `examples/encrypted_disk` has a layer of less than 200 lines.
 pub trait DiskBackend: Send {
-    /// What the disk is like. Asked before it is attached, and again each time that the backend says that
-    /// [something changed](Io::info_changed): the capacity may change while the VM runs, the rest may not. Never blocks.
+    /// Describes the disk. Called before the backend is attached, and again each time that the backend says that
+    /// [something changed](Io::info_changed): the capacity may change while the VM runs, the rest may not. Must not block.
     fn info(&self) -> DiskInfo;
 
-    /// The first call on the thread that owns the disk: makes tokens and wakers.
+    /// The first call on the thread that owns the disk. The backend makes its tokens and wakers here, if it needs any. If it
+    /// is called again, the backend has come to another thread with nothing in flight: the old tokens and wakers mean nothing
+    /// there, so the backend makes new ones.
     ///
     /// # Errors
-    /// If the backend cannot work; then there will be no VM.
+    /// If the backend cannot work. The VM is not built then, or the disk is not [replaced](super::DiskHandle::replace).
     fn attach(&mut self, _io: &mut Io) -> Result<()> {
         Ok(())
     }
 
-    /// Begins with an operation, or completes it at once. [`completed`](Self::completed) says when it is done, never this.
+    /// Begins an operation, or carries it out at once. `Ok` only means that the backend has taken it: an operation is done,
+    /// or has failed, when [`completed`](Self::completed) returns it.
     ///
     /// # Errors
-    /// The operation, if there is no room for it now. It is tried again after the next completion or the next event of this
-    /// backend, or in [another turn](Wants::again) that it asks for; so one that is full with nothing in flight must see to one
-    /// of these.
+    /// The operation itself, if there is no room for it now. This is no failure: the operation is submitted again after the
+    /// next completion or the next event of this backend, or in [another turn](Wants::again) that it asks for, under another
+    /// tag. A backend that is full with nothing in flight must therefore make sure that one of these comes.
     fn submit(&mut self, io: &mut Io, tag: Tag, operation: Operation) -> std::result::Result<(), Operation>;
 
-    /// The end of a batch: what was only collected so far is begun with.
+    /// Ends a batch: the backend begins with the operations that it has only collected so far.
     fn commit(&mut self, _io: &mut Io) {}
 
-    /// The next operation that is done, if there is one. Called until it gives `None` or the turn is [over](Io::spent).
+    /// Returns the next operation that is done, if there is one. Called until it returns `None` or the turn is
+    /// [over](Io::spent).
     fn completed(&mut self, io: &mut Io) -> Option<Done>;
 
-    /// The driver has gone: what has not begun fails, the rest is hurried. All is completed still.
+    /// The driver has reset the device and waits for it. The backend fails the operations that it has not begun, and hurries
+    /// the others. Each one must still be completed.
     fn cancel(&mut self, _io: &mut Io) {}
 
-    /// The disk's owner says that the medium may have changed: looks at its size again.
+    /// The host program says that the size of the medium may have changed: the backend looks at it again. The disk asks for
+    /// [`info`](Self::info) afterwards.
     fn refresh(&mut self, _io: &mut Io) {}
 
-    /// Says what the backend waits for. Asked after each turn.
+    /// Says what the backend waits for now. Called after each turn; what is not named is not waited for.
     fn wants(&self, _wants: &mut Wants) {}
 
-    /// Something happened. Events of others come by, too.
+    /// Something happened. Events with the tokens of other layers arrive here, too; a backend does nothing about those.
     fn woken(&mut self, _io: &mut Io, _event: &Event) {}
 }
 
-/// So that a layer can be put on a backend that is chosen at run time.
+/// A box is a backend, so a layer can be put on one that is chosen at run time.
 impl<B: DiskBackend + ?Sized> DiskBackend for Box<B> {
     fn info(&self) -> DiskInfo {
         (**self).info()
@@ -113,28 +195,29 @@ impl<B: DiskBackend + ?Sized> DiskBackend for Box<B> {
     }
 }
 
-/// What a disk is like.
+/// Describes a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DiskInfo {
-    /// Its size in bytes: whole blocks, at least one.
+    /// The disk's size in bytes: a multiple of the block size, above 0.
     pub capacity: u64,
-    /// What operations are aligned to, in bytes: a power of two from 512 to 4096. The default is 512.
+    /// The alignment of operations in bytes: a power of two from 512 to 4096. The default is 512.
     pub block_size: u32,
-    /// The most bytes of a read or a write: at least a block. The default is 128 KiB: a turn that is over ends after the
-    /// operation that it is in.
+    /// The most bytes of a read or a write: a multiple of the block size, above 0. The default is 128 KiB. A turn only ends
+    /// between two operations, so larger ones hold up the other devices on the thread for longer.
     pub max_transfer: u64,
-    /// The most bytes of a discard, or of zeroes: at least a block. The default is 64 MiB.
+    /// The most bytes of a discard or of zeroes: a multiple of the block size, above 0. The default is 64 MiB.
     pub max_range: u64,
-    /// The most parts of a guest's buffer: at least [`MIN_SEGMENTS`](Self::MIN_SEGMENTS), which is the default.
+    /// The most parts that a buffer may have: at least [`MIN_SEGMENTS`](Self::MIN_SEGMENTS), which is the default.
     pub max_segments: usize,
 }
 
 impl DiskInfo {
-    /// The parts that any backend must take: as many as a request of a driver has descriptors, twice.
+    /// The number of parts that every backend must take: twice as many as a request has descriptors.
     pub const MIN_SEGMENTS: usize = 512;
 
-    /// A disk of `capacity` bytes, with the defaults for everything else.
+    /// Describes a disk of `capacity` bytes, with the defaults for everything else. `DiskInfo` may gain fields, so change the
+    /// others of the value that this returns.
     pub fn new(capacity: u64) -> Self {
         Self {
             capacity,
@@ -172,27 +255,27 @@ impl DiskInfo {
 
 /// One operation on a disk.
 ///
-/// It holds all that it needs, so that a backend may keep it and finish it on another thread.
+/// It holds all that it needs, so a backend may keep it and finish it on another thread.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Fill the buffer from byte `at` of the disk on.
+    /// Fill the buffer with the bytes of the disk from `at` on.
     Read {
         /// Where on the disk, in bytes.
         at: u64,
-        /// What to fill.
+        /// The buffer to fill.
         into: Buffer,
     },
-    /// Write the buffer to byte `at` of the disk on.
+    /// Write the buffer to the disk from byte `at` on.
     Write {
         /// Where on the disk, in bytes.
         at: u64,
-        /// What to write.
+        /// The buffer to write.
         from: Buffer,
-        /// Whether it must be stable when it is completed: the driver does not flush.
+        /// Whether the write must be stable when it is completed, because the driver does not flush.
         stable: bool,
     },
-    /// Make stable all that was completed before.
+    /// Make everything stable that was completed before.
     Flush,
     /// Allow the range's content to be lost.
     Discard(ByteRange),
@@ -200,9 +283,9 @@ pub enum Operation {
     WriteZeroes {
         /// Which part of the disk.
         range: ByteRange,
-        /// Preferably by giving its storage back.
+        /// Whether the storage of the range should be given back, if the backend can do that.
         unmap: bool,
-        /// Whether it must be stable when it is completed.
+        /// Whether the zeroes must be stable when the operation is completed.
         stable: bool,
     },
 }
@@ -220,16 +303,16 @@ pub struct ByteRange {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Done {
-    /// What it was submitted with.
+    /// The tag that it was submitted with.
     pub tag: Tag,
-    /// The operation, with its buffer.
+    /// The operation itself, with its buffer.
     pub operation: Operation,
-    /// How it ended. After an error, any part of it may have been done.
+    /// How it ended. After an error, any part of it may have been done. The guest only learns that it failed.
     pub result: io::Result<()>,
 }
 
 impl Done {
-    /// An operation that ended like this.
+    /// An operation that ended with `result`.
     pub fn new(tag: Tag, operation: Operation, result: io::Result<()>) -> Self {
         Self { tag, operation, result }
     }

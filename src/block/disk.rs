@@ -1,4 +1,4 @@
-//! A disk as a user gives it: which file or backend, and how the guest sees it.
+//! A disk as the host program describes it: which file or backend, and how the guest sees it.
 
 use std::fs::File;
 use std::io;
@@ -19,9 +19,9 @@ use crate::virtio::VirtioDevice;
 
 /// What the guest gets as a disk: a raw file, a block device, or a backend of your own.
 ///
-/// The capacity of a file is its size in whole sectors of 512 bytes, taken when the VM is built. While the VM lives the file
-/// is locked (an advisory lock of the open file), so that it cannot be given to another VM for writing at the same time.
-/// Its content is never looked at: a disk is raw.
+/// The capacity of a file is its size in whole sectors of 512 bytes when the VM is built. While the VM lives, the file is
+/// locked (an advisory lock of the open file), so that it cannot be given to another VM for writing at the same time. The
+/// content of the file is never interpreted: a disk is raw.
 ///
 /// ```
 /// # let dir = std::env::temp_dir().join(format!("vmcell-doc-disk-{}", std::process::id()));
@@ -51,8 +51,8 @@ enum Medium {
 impl Disk {
     /// Opens a file or block device by its path. Never waits, whatever the path leads to.
     ///
-    /// It is opened for reading here, and for writing when the VM is built, unless it is [read-only](Self::read_only)
-    /// then.
+    /// The file is opened for reading here. It is opened for writing when the VM is built, unless the disk is
+    /// [read-only](Self::read_only).
     ///
     /// # Errors
     /// [`ErrorKind::Disk`] if it is missing, may not be read, is empty, or is neither a regular file nor a block device.
@@ -66,8 +66,8 @@ impl Disk {
         Self::on_file(file, name, Some(path.to_owned()))
     }
 
-    /// Takes a file or block device that the caller opened, for reading and writing unless the disk will be
-    /// [read-only](Self::read_only).
+    /// Takes a file or block device that the caller has opened. It must be open for reading, and for writing unless the disk
+    /// will be [read-only](Self::read_only).
     ///
     /// # Errors
     /// [`ErrorKind::Disk`] if it is empty, or is neither a regular file nor a block device.
@@ -77,8 +77,9 @@ impl Disk {
 
     /// Puts a backend of your own under the disk; see [`DiskBackend`] for its rules.
     ///
-    /// It is served by a thread of its own, so that one that blocks harms only its disk, unless another thread is
-    /// [chosen](Self::io_thread) or the caller [vouches](Self::never_blocks) that it never does.
+    /// The backend gets an I/O thread of its own, so that a backend that blocks harms only its own disk. It runs on another
+    /// thread if one is [chosen](Self::io_thread), and on the VM's if the caller [vouches](Self::never_blocks) that it never
+    /// blocks.
     ///
     /// ```
     /// use vmcell::Disk;
@@ -104,21 +105,21 @@ impl Disk {
         Self { medium, name, config: DiskConfig::default(), io_thread: None, changes: Arc::default() }
     }
 
-    /// Whether the guest may only read. The default is that it may write.
+    /// Says whether the guest may only read. By default, it may write.
     #[must_use]
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.config.read_only = read_only;
         self
     }
 
-    /// The serial number that the guest is told: at most 20 printable ASCII characters. The default is an empty one.
+    /// Sets the serial number that the guest is told: at most 20 printable ASCII characters. It is empty by default.
     #[must_use]
     pub fn serial(mut self, serial: impl Into<String>) -> Self {
         self.config.serial = serial.into();
         self
     }
 
-    /// How requests reach the file. Means nothing to a [backend](Self::backend).
+    /// Chooses how requests reach the file. It has no effect on a disk on a [backend](Self::backend).
     #[must_use]
     pub fn engine(mut self, engine: Engine) -> Self {
         self.config.engine = engine;
@@ -132,8 +133,8 @@ impl Disk {
         self
     }
 
-    /// Vouches that the [backend](Self::backend) never blocks, so that it may share the VM's own thread. Disks on files
-    /// never do.
+    /// Vouches that the [backend](Self::backend) never blocks, so that it may share the VM's own I/O thread. A disk on a file
+    /// never blocks, so this has no effect on one.
     #[must_use]
     pub fn never_blocks(mut self) -> Self {
         if let Medium::Backend { never_blocks, .. } = &mut self.medium {
@@ -142,13 +143,14 @@ impl Disk {
         self
     }
 
-    /// A handle by which the disk can be changed while its VM runs.
+    /// Returns a handle that changes the disk while its VM runs. Take it before the disk is given to a VM.
     pub fn handle(&self) -> DiskHandle {
         DiskHandle { changes: Arc::clone(&self.changes), read_only: self.config.read_only }
     }
 
-    /// Makes the device, for a machine of your own: what [`VmBuilder::disk`](crate::VmBuilder::disk) does in a whole one. The
-    /// file is locked for as long as it lives. The transport is told which thread serves it.
+    /// Makes the device, for a machine of your own; [`VmBuilder::disk`](crate::VmBuilder::disk) does this for a whole VM. The
+    /// file is locked for as long as the device lives. The thread that was [chosen](Self::io_thread) for the disk does not
+    /// matter: the transport is given one.
     ///
     /// ```
     /// use vmcell::testing::{memory_disk, patterned_memory};
@@ -161,8 +163,9 @@ impl Disk {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Disk`] if it cannot be written to, is in use by another VM, or became another file, or if the backend
-    /// is like no disk; [`ErrorKind::InvalidConfig`] for a serial number that is too long.
+    /// [`ErrorKind::Disk`] if the file cannot be written to, is in use by another VM, or is no longer the one that was opened,
+    /// or if the backend's [`DiskInfo`] describes no possible disk; [`ErrorKind::InvalidConfig`] for a serial number that is
+    /// too long or not printable ASCII.
     pub fn into_device(self) -> Result<Box<dyn VirtioDevice>> {
         Ok(Box::new(self.build()?))
     }
@@ -226,7 +229,7 @@ impl Disk {
     }
 }
 
-/// Changes a disk while its VM runs. A clone changes the same disk; may be used from any thread.
+/// Changes a disk while its VM runs. Any thread may use it, and a clone changes the same disk.
 ///
 /// ```no_run
 /// # fn main() -> vmcell::Result<()> {
@@ -246,22 +249,27 @@ pub struct DiskHandle {
 }
 
 impl DiskHandle {
-    /// Says that the size of the file or block device may have changed. The disk looks at it soon, and tells the guest's
-    /// driver if so. Never blocks.
+    /// Says that the size of the file or block device may have changed. The disk looks at the size soon and tells the guest's
+    /// driver. A backend of your own is asked to [look again](DiskBackend::refresh). Never blocks.
     pub fn refresh(&self) {
         self.changes.refresh();
     }
 
-    /// Exchanges what the disk lies on. Requests in flight end on the old medium first; what the guest has not flushed may or
-    /// may not be on it, and those that lie behind the end of a smaller one fail. The settings of `disk` beside its medium mean nothing here.
+    /// Puts the file or backend of `disk` in the place of the present one. Requests in flight end on the old medium first;
+    /// data that the guest has not flushed may or may not be there, and requests behind the end of a smaller medium fail. The
+    /// other settings of `disk` have no effect, except that both disks must agree on whether they are read-only.
     ///
-    /// Blocks until the exchange is made, at most for `limit`.
+    /// Blocks until the exchange is made, but no longer than `limit`. Do not call it on the I/O thread that serves the disk:
+    /// it would wait in vain.
     ///
     /// # Errors
-    /// As building a VM with `disk`; [`ErrorKind::InvalidConfig`] if only one of the two is read-only; [`ErrorKind::Disk`] if
-    /// its blocks are larger, which the guest cannot be told, or it cannot work on the disk's thread: then nothing was exchanged;
-    /// [`ErrorKind::Timeout`] if requests were still in flight, or no VM ran, at the limit: then nothing was exchanged;
-    /// [`ErrorKind::InvalidState`] if the VM has ended.
+    /// Those of building a VM with `disk`;
+    /// [`ErrorKind::InvalidConfig`] if only one of the two disks is read-only;
+    /// [`ErrorKind::Disk`] if its blocks are larger, which the guest cannot be told, or it cannot work on the disk's thread:
+    /// nothing was exchanged then;
+    /// [`ErrorKind::Timeout`] if the limit passed before the exchange, for which requests in flight, a VM that is paused, and
+    /// a disk that is not part of a VM yet are reasons: nothing was exchanged then;
+    /// [`ErrorKind::InvalidState`] if the VM was dropped. A VM that has ended but still exists may also give a `Timeout`.
     pub fn replace(&self, disk: Disk, limit: Duration) -> Result<()> {
         if disk.is_read_only() != self.read_only {
             let word = |read_only| if read_only { "read-only" } else { "writable" };

@@ -1,8 +1,8 @@
-//! virtio-block (5.2): a raw file, a block device, or a backend of the user's as a disk of the guest.
+//! virtio-block (5.2): the guest's disks, each on a raw file, a block device, or a backend of your own.
 //!
-//! A chain becomes a request without any I/O, the request is cut into operations, a [`DiskBackend`] carries them out and
-//! knows no queue, and the device puts these together and completes the chain. The image is raw because its owner said so:
-//! its content is never looked at.
+//! The device turns each descriptor chain into a request, without any I/O, and cuts the request into operations. A
+//! [`DiskBackend`], which knows no queues, carries the operations out. When all of them are done, the device completes the
+//! chain. An image is raw because its owner said so: its content is never interpreted.
 #![cfg_attr(
     not(test),
     deny(

@@ -1,7 +1,7 @@
-//! Names for what is in flight, and where its owner keeps it.
+//! Tags, which name operations in flight, and the slab in which their owner keeps what belongs to them.
 
-/// Names an operation in flight to whoever submitted it. Of two that are in flight at once, or one after the other in the
-/// same place, no two are the same.
+/// Names an operation in flight to whoever submitted it. A [`Slab`] makes tags. Two operations that are in flight at the same
+/// time never have the same tag, nor do two that take the same place in a slab one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tag {
     slot: u32,
@@ -9,20 +9,21 @@ pub struct Tag {
 }
 
 impl Tag {
-    /// The tag as a number, for other languages.
+    /// Returns the tag as a number, for other languages.
     pub fn to_bits(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.slot)
     }
 
-    /// The reverse of [`to_bits`](Self::to_bits). Any number will do: one that was never given is known to nobody.
+    /// Makes a tag of the number that [`to_bits`](Self::to_bits) returned. Any number is accepted, but nothing is found under
+    /// one that no slab has given.
     pub fn from_bits(bits: u64) -> Self {
         let [a, b, c, d, e, f, g, h] = bits.to_le_bytes();
         Self { slot: u32::from_le_bytes([a, b, c, d]), generation: u32::from_le_bytes([e, f, g, h]) }
     }
 }
 
-/// Keeps a value for each operation in flight, and finds it by its tag. What was taken out is found no more: a tag carries a
-/// generation.
+/// Keeps a value for each operation in flight and finds it by its tag. A tag carries a generation, so after a value was taken
+/// out, its tag finds nothing, even if another value has taken its place.
 ///
 /// ```
 /// use vmcell::block::Slab;
@@ -48,12 +49,12 @@ struct Slot<T> {
 }
 
 impl<T> Slab<T> {
-    /// A slab for at most `capacity` values at once.
+    /// Makes a slab for at most `capacity` values at once.
     pub fn new(capacity: usize) -> Self {
         Self { slots: Vec::new(), free: Vec::new(), capacity }
     }
 
-    /// Keeps a value.
+    /// Keeps a value and returns its tag.
     ///
     /// # Errors
     /// The value, if the slab is full.
@@ -79,7 +80,7 @@ impl<T> Slab<T> {
         tag
     }
 
-    /// Takes a value out.
+    /// Takes a value out; `None` if there is none under this tag.
     pub fn remove(&mut self, tag: Tag) -> Option<T> {
         let place = self.slot_mut(tag.slot).filter(|place| place.generation == tag.generation)?;
         let value = place.value.take()?;
@@ -88,13 +89,13 @@ impl<T> Slab<T> {
         Some(value)
     }
 
-    /// Looks at a value.
+    /// Borrows a value; `None` if there is none under this tag.
     pub fn get_mut(&mut self, tag: Tag) -> Option<&mut T> {
         let place = self.slot_mut(tag.slot).filter(|place| place.generation == tag.generation)?;
         place.value.as_mut()
     }
 
-    /// Drops all values; their tags find nothing any more.
+    /// Drops all values. Their tags find nothing any more.
     pub fn clear(&mut self) {
         for (slot, place) in (0u32..).zip(&mut self.slots) {
             if place.value.take().is_some() {
@@ -104,17 +105,17 @@ impl<T> Slab<T> {
         }
     }
 
-    /// How many values it keeps.
+    /// Returns how many values it keeps.
     pub fn len(&self) -> usize {
         self.slots.len().saturating_sub(self.free.len())
     }
 
-    /// Whether it keeps none.
+    /// Whether it keeps no value.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether it has no room.
+    /// Whether it has no room for another value.
     pub fn is_full(&self) -> bool {
         self.len() >= self.capacity
     }

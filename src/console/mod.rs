@@ -65,7 +65,7 @@ impl Console {
     /// Output to a file, which is made or emptied; no input.
     ///
     /// # Errors
-    /// [`ErrorKind::Console`] where the file cannot be opened for writing. A FIFO that nobody reads is refused too.
+    /// [`ErrorKind::Console`] if the file cannot be opened for writing. A FIFO that nobody reads is refused too.
     pub fn file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let mut options = OpenOptions::new();

@@ -1,4 +1,4 @@
-//! What a participant is lent for one call.
+//! The interface of a participant to its thread, lent for one call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,14 +9,14 @@ use super::token::{Cause, Event, Token};
 use super::waker::Waker;
 use crate::memory::{BufferPool, HostBuffer};
 
-/// How long a turn lasts at most.
+/// The longest that a turn lasts, as far as it is up to the participant to end it.
 pub const TURN_TIME: Duration = Duration::from_micros(500);
 
-/// How many bytes are moved in a turn at most.
+/// The number of bytes after which a turn is over.
 pub const TURN_BYTES: u64 = 256 << 10;
 
-/// What a thread lends to a participant for the time of one call: by it a device and its backend make themselves known to
-/// the thread, and learn when it is time to give others their turn.
+/// The thread's side of a participant, lent to it for one call. A device and its backend use it to get tokens, wakers and
+/// buffers, and to learn when it is time to give others their turn.
 pub struct Io<'a> {
     pub(super) own: &'a mut Own,
     pub(super) pool: &'a BufferPool,
@@ -39,14 +39,15 @@ pub(super) struct Own {
 }
 
 impl Io<'_> {
-    /// A token that this participant has not used before. For [`Wants`](super::Wants); made once, usually while attaching.
+    /// Makes a token that this participant has not used before, for [`Wants`](super::Wants) and for wakers. Make each one
+    /// once, usually in `attach`, and keep it.
     pub fn token(&mut self) -> Token {
         let token = Token(self.own.next_token);
         self.own.next_token = self.own.next_token.wrapping_add(1);
         token
     }
 
-    /// Makes a waker, which reports itself by `token`.
+    /// Makes a waker. Each use of it is reported as an event with `token` and [`Cause::Woken`](super::Cause::Woken).
     pub fn waker(&mut self, token: Token) -> Waker {
         // A flag that only we hold belongs to a waker that is gone; if it was used before that, its event is still to come.
         self.own.wakers.retain_mut(|(_, flag)| Arc::get_mut(flag).is_none_or(|flag| *flag.get_mut()));
@@ -55,19 +56,20 @@ impl Io<'_> {
         Waker { place: Arc::clone(&self.own.place), flag }
     }
 
-    /// A buffer of `len` zero bytes from the thread's bounded pool; `None` if it is used up now, or `len` above
-    /// [`HostBuffer::MAX_LEN`].
+    /// Lends a buffer of `len` zero bytes from the thread's bounded pool; dropping the buffer gives it back. Returns `None` if
+    /// the pool is used up now, or if `len` is above [`HostBuffer::MAX_LEN`].
     pub fn bounce(&mut self, len: usize) -> Option<HostBuffer> {
         self.pool.take(len)
     }
 
-    /// Counts bytes that were moved, or work that took as long as moving them.
+    /// Counts bytes that were moved in this turn, or work that took as long as moving them. The disk and the NIC count the
+    /// bytes of each operation and frame; a backend only counts work that it adds, such as encryption.
     pub fn charge(&mut self, bytes: u64) {
         self.turn.bytes = self.turn.bytes.saturating_add(bytes);
     }
 
-    /// Whether the turn is over, by its time or its bytes. Something that has more to do asks for
-    /// [another](super::Wants::again).
+    /// Whether the turn is over, by its time or its bytes. A participant that has more to do then asks for
+    /// [another turn](super::Wants::again).
     pub fn spent(&self) -> bool {
         // By the clock on the wall, which costs no system call: a turn that was interrupted ends too early, never too late. But
         // not before anything was done, so that each turn gets somewhere.
@@ -83,7 +85,8 @@ impl Io<'_> {
         self.turn.began = future.unwrap_or(self.turn.began);
     }
 
-    /// Says that what the device or its backend answers to `info` is another than before: a disk grew, a link went down.
+    /// Says that something about the device has changed, such as a disk's size or a link's state: the backend's `info` and the
+    /// device's `config` are asked for again, and the driver is told.
     pub fn info_changed(&mut self) {
         self.own.info_changed = true;
     }

@@ -1,13 +1,12 @@
-//! The I/O thread, and the one vocabulary for what its participants wait for and are told.
+//! The I/O thread, and the one vocabulary for what its participants wait for and what they are told.
 //!
-//! A *participant* is what lives on an I/O thread: a device, with its backend and whatever that is stacked on, or a console.
-//! It is owned by the thread and called by nobody else, so it needs no lock. It says what it [wants](Wants) to wait for
-//! (descriptors, the earliest deadline), and is given a turn when that [happens](Event). With each call it is lent an
-//! [`Io`], which it asks for tokens, wakers and buffers, and which says when its turn is [over](Io::spent). Other threads
-//! reach it by a [`Waker`].
+//! A *participant* is what lives on an I/O thread: a console, or a device with its backend and the layers of that. The thread
+//! owns it and is the only one that calls it, so it needs no lock. It says what it [wants](Wants) to wait for (descriptors, the
+//! earliest deadline), and gets a turn when that [happens](Event). With each call it is lent an [`Io`], which gives it
+//! tokens, wakers and buffers, and says when its turn is [over](Io::spent). Other threads reach it by a [`Waker`].
 //!
-//! A turn is at most [`TURN_TIME`] and [`TURN_BYTES`], so that one that is waiting waits at most for one turn of each of
-//! the others.
+//! A turn is over after [`TURN_TIME`] or [`TURN_BYTES`]. So a participant that has something to do waits at most for one turn
+//! of each of the others.
 
 mod io;
 #[cfg(any(test, feature = "test-util"))]

@@ -16,4 +16,10 @@ pub(crate) trait Participant: Send {
 
     /// What it waits for until the next turn.
     fn wants(&self, wants: &mut Wants);
+
+    /// The kernel does not watch what it wants, a regular file for instance. Says whether it goes on, in another turn;
+    /// otherwise, it is dropped.
+    fn refused(&mut self, _io: &mut Io) -> bool {
+        false
+    }
 }

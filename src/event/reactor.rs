@@ -228,16 +228,33 @@ impl Reactor {
         let again = member.wants.again;
         // Letting go of a descriptor is its owner's code, too.
         let applied = done.and_then(|()| contain(|| self.apply(slot)));
-        if !matches!(applied, Some(Ok(()))) {
-            place.remove();
-            return drop(self.remove(&place));
-        }
-        if again {
-            self.enqueue(slot);
+        let goes_on = match applied {
+            Some(Ok(())) => Some(again),
+            Some(Err(_)) => self.tell_refused(slot),
+            None => None,
+        };
+        match goes_on {
+            Some(true) => self.enqueue(slot),
+            Some(false) => {}
+            None => {
+                place.remove();
+                drop(self.remove(&place));
+            }
         }
     }
 
-    /// Has the kernel watch what a member wants.
+    /// Tells a member that the kernel does not watch what it wants. It has another turn, in which to want something else, if
+    /// it can do without.
+    fn tell_refused(&mut self, slot: usize) -> Option<bool> {
+        let member = self.members.get_mut(slot).and_then(Option::as_mut)?;
+        let told = contain(|| {
+            let mut io = Io { own: &mut member.own, pool: &self.pool, turn: Turn::begin() };
+            member.participant.refused(&mut io)
+        });
+        told.filter(|goes_on| *goes_on)
+    }
+
+    /// Has the kernel watch what a member wants. What it refuses is forgotten, so that it is asked anew if it is wanted again.
     fn apply(&mut self, slot: usize) -> Result<()> {
         let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else { return Ok(()) };
         let mut result = Ok(());
@@ -249,7 +266,7 @@ impl Reactor {
             }
             stays
         });
-        for descriptor in &mut member.wants.descriptors {
+        member.wants.descriptors.retain_mut(|descriptor| {
             let key = |key: u32| (slot as u64) << 32 | u64::from(key);
             let applied = match descriptor.change {
                 Change::Add => {
@@ -261,8 +278,12 @@ impl Reactor {
                 Change::Keep | Change::Remove => Ok(()),
             };
             descriptor.change = Change::Keep;
-            result = result.and(applied);
-        }
+            let watched = applied.is_ok();
+            if let Err(error) = applied {
+                result = Err(error);
+            }
+            watched
+        });
         match (member.wants.deadline, self.timed.iter().position(|timed| *timed == slot)) {
             (Some(_), None) => self.timed.push(slot),
             (None, Some(position)) => _ = self.timed.swap_remove(position),

@@ -1,4 +1,4 @@
-//! An I/O thread as a value: started, shared by its handles, and joined with the last of them.
+//! An I/O thread as a value: it is started, shared by its handles, and joined when the last of them is dropped.
 
 #[cfg(any(test, feature = "test-util"))]
 use std::sync::atomic::AtomicUsize;
@@ -19,9 +19,12 @@ const ATTACH_LIMIT: Duration = Duration::from_secs(10);
 
 /// A thread that serves devices. A clone is another handle to the same thread.
 ///
-/// Devices of one VM or of many may share one; a busy disk may have its own. Each device has its turn after the others, and
-/// a turn is [bounded](crate::event), so that none waits long for another. The thread ends, and is joined, when the last
-/// handle and the last device on it are gone. It runs with every signal blocked.
+/// Devices of one VM or of many may share a thread; a busy disk may have one of its own. The devices take turns, and each turn
+/// is [bounded](crate::event), so none waits long for another. The thread ends, and is joined, when the last handle and the
+/// last device on it are gone. It runs with every signal blocked.
+///
+/// A call that waits for a device, such as building or pausing a VM, must not be made on the thread that serves it, for instance
+/// in a backend or in a console's callback.
 ///
 /// ```
 /// let shared = vmcell::IoThread::new("vm-io")?;
@@ -74,10 +77,11 @@ enum Post {
 }
 
 impl IoThread {
-    /// Starts a thread; Linux keeps the first 15 bytes of its name.
+    /// Starts a thread. Linux keeps the first 15 bytes of its name.
     ///
     /// # Errors
-    /// [`ErrorKind::Host`](crate::ErrorKind::Host) if the host gives no thread or no descriptor, or the name has a NUL.
+    /// [`ErrorKind::Host`](crate::ErrorKind::Host) if the host gives no thread or no descriptor;
+    /// [`ErrorKind::InvalidConfig`] if the name has a NUL.
     pub fn new(name: &str) -> Result<Self> {
         if name.contains('\0') {
             let message = format!("the thread name {name:?} was asked for, allowed are names without NUL");
@@ -91,12 +95,12 @@ impl IoThread {
         Ok(Self { joiner: Arc::new(Joiner { shared, thread: Mutex::new(Some(thread)) }) })
     }
 
-    /// Measures each turn from now on, by the CPU time that the thread spends on it. Costs two system calls a turn.
+    /// Measures each turn from now on, by the CPU time that the thread spends on it. This costs two system calls per turn.
     pub fn measure_turns(&self) {
         self.joiner.shared.bell.meter.start();
     }
 
-    /// The longest turn since [`measure_turns`](Self::measure_turns); zero if there was none. Never blocks.
+    /// Returns the longest turn since [`measure_turns`](Self::measure_turns), or zero if there was none. Never blocks.
     pub fn longest_turn(&self) -> Duration {
         self.joiner.shared.bell.meter.longest()
     }

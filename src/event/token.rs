@@ -1,9 +1,9 @@
-//! What a participant is told.
+//! Events: what a participant is told.
 
 /// Names something that a participant waits for. [`Io::token`](super::Io::token) makes one.
 ///
-/// Of layers that are stacked on each other, each has tokens of its own and passes down events whose token it does not
-/// know.
+/// If layers are stacked on each other, each one has tokens of its own, and passes events whose token it does not know on to
+/// the layer below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token(pub(super) u32);
 
@@ -11,13 +11,13 @@ pub struct Token(pub(super) u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
-    /// What it happened to.
+    /// The token under which the participant waits for it.
     pub token: Token,
     /// What happened.
     pub cause: Cause,
 }
 
-/// What happened.
+/// What happened in an [`Event`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
@@ -25,16 +25,18 @@ pub enum Cause {
     Ready {
         /// There is something to read.
         readable: bool,
-        /// Something may be written.
+        /// There is room to write.
         writable: bool,
-        /// The other side is gone, or the descriptor is in error. Reported for as long as the descriptor is wanted at all.
+        /// The other side is gone, or the descriptor is in error. This is reported for as long as the descriptor is wanted
+        /// at all.
         hang_up: bool,
     },
-    /// The deadline passed.
+    /// The deadline has passed.
     Deadline,
-    /// A [`Waker`](super::Waker) was used, once or more.
+    /// A [`Waker`](super::Waker) was used, once or several times.
     Woken,
-    /// [Another turn](super::Wants::again) was asked for, or the last one ended early. Its token is nobody's.
+    /// [Another turn](super::Wants::again) was asked for, or the last one ended early. The token of this event belongs to
+    /// nobody.
     Again,
 }
 
@@ -48,7 +50,7 @@ impl Event {
         matches!(self.cause, Cause::Ready { readable: true, .. })
     }
 
-    /// Whether something may be written.
+    /// Whether there is room to write.
     pub fn is_writable(&self) -> bool {
         matches!(self.cause, Cause::Ready { writable: true, .. })
     }

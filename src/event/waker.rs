@@ -1,14 +1,14 @@
-//! From any thread to a participant, without a lock.
+//! Wakers: any thread reaches a participant by one, without a lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::place::Place;
 
-/// Makes the thread that owns a participant call it. May be cloned and used from any thread; never blocks.
+/// Makes the thread that owns a participant call it. Any thread may use a waker or clone it. Never blocks.
 ///
-/// Being woken twice before the participant has its turn is the same as once. After the participant is gone it does
-/// nothing.
+/// Two uses before the participant has its turn count as one. After the participant is gone, a waker does nothing.
+/// [`Io::waker`](super::Io::waker) makes one.
 #[derive(Clone)]
 pub struct Waker {
     pub(super) place: Arc<Place>,
@@ -16,7 +16,7 @@ pub struct Waker {
 }
 
 impl Waker {
-    /// Has the participant told [`Woken`](super::Cause::Woken) with this waker's token.
+    /// Gives the participant a turn with the event [`Woken`](super::Cause::Woken) and this waker's token.
     pub fn wake(&self) {
         if !self.flag.swap(true, Ordering::SeqCst) {
             self.place.wake();

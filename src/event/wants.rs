@@ -14,11 +14,11 @@ pub(super) type Source = Arc<dyn AsFd + Send + Sync>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Interest {
-    /// For something to read.
+    /// It waits until there is something to read.
     Readable,
-    /// For room to write.
+    /// It waits until there is room to write.
     Writable,
-    /// For either.
+    /// It waits for either.
     Both,
 }
 
@@ -33,7 +33,8 @@ impl Interest {
     }
 }
 
-/// Filled by a participant after each of its turns with all that it waits for now. What it does not name is not waited for.
+/// The list of what a participant waits for. It starts empty after each turn, and the participant names everything that it waits
+/// for now; anything that it does not name is no longer waited for. Wakers need not be named.
 ///
 /// ```
 /// use std::net::UdpSocket;
@@ -88,10 +89,10 @@ pub(super) enum Change {
 }
 
 impl Wants {
-    /// Waits for a descriptor, which is kept open for as long as it is wanted. It must be one that can be polled, so no
-    /// regular file.
+    /// Waits for a descriptor, which is kept open for as long as it is wanted. It must be one that can be polled, which a
+    /// regular file cannot.
     ///
-    /// A token stands for one open descriptor at a time; another one under the same token takes the first one's place.
+    /// A token stands for one open descriptor at a time: another one under the same token takes the place of the first.
     pub fn descriptor<T>(&mut self, token: Token, source: &Arc<T>, interest: Interest)
     where
         T: AsFd + Send + Sync + 'static,
@@ -128,15 +129,16 @@ impl Wants {
         }
     }
 
-    /// Waits until a moment, if no other deadline is earlier: only the earliest one is reported, once, and then asked for
-    /// anew.
+    /// Waits until the moment `at`. If a participant and its layers name several deadlines, only the earliest is reported, and
+    /// only once: after that turn they are asked again, so a deadline that still matters is named again. One that has passed
+    /// already is reported soon.
     pub fn deadline(&mut self, token: Token, at: Instant) {
         if self.deadline.is_none_or(|(earliest, _)| at < earliest) {
             self.deadline = Some((at, token));
         }
     }
 
-    /// Asks for another turn after the others had theirs, whether or not something happens.
+    /// Asks for another turn after the others have had theirs, whether or not anything happens.
     pub fn again(&mut self) {
         self.again = true;
     }

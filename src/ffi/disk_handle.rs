@@ -55,8 +55,9 @@ pub unsafe extern "C" fn vmcell_disk_handle_refresh(
 /// returns. Blocks until the exchange is made, for at most `limit_ms` milliseconds. `disk` is taken, even if this call fails.
 ///
 /// Errors: TIMEOUT if requests were still in flight, or no VM was there, at the limit; INVALID_STATE if the VM has ended;
-/// INVALID_CONFIG if only one of the two is read-only; DISK as from vmcell_vm_new. Nothing was exchanged then. After TIMEOUT,
-/// the new one is closed, or destroyed, by the old one's I/O thread when it comes to it.
+/// INVALID_CONFIG if only one of the two is read-only; DISK as from vmcell_vm_new, and if the new one has larger blocks, which
+/// the guest cannot be told. Nothing was exchanged then. After TIMEOUT, the new one is closed, or destroyed, by the old one's I/O
+/// thread when it comes to it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_disk_handle_replace(
     handle: *mut DiskHandleObject,

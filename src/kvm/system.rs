@@ -59,7 +59,7 @@ impl Kvm {
     /// Makes a VM without memory, vCPUs or an irqchip. Takes up to some milliseconds in the kernel.
     ///
     /// # Errors
-    /// [`ErrorKind::Kvm`] where KVM refuses, for instance since the process may open no more descriptors.
+    /// [`ErrorKind::Kvm`] if KVM refuses, for instance since the process may open no more descriptors.
     pub fn create_vm(&self) -> Result<KvmVm> {
         // A signal that interrupts the kernel here says nothing about the VM: try again.
         loop {

@@ -46,7 +46,7 @@ impl KvmVm {
     /// Makes a vCPU; `index` is also its LAPIC identifier. It belongs to the thread that runs it first.
     ///
     /// # Errors
-    /// [`ErrorKind::Kvm`] where there is one with this index, or the host allows no more.
+    /// [`ErrorKind::Kvm`] if there is one with this index, or the host allows no more.
     pub fn create_vcpu(&self, index: u32) -> Result<Vcpu> {
         let fd = self.fd.create_vcpu(index.into()).map_err(|e| refused(&format!("make vCPU {index}"), e))?;
         Vcpu::new(fd, index, self.slots.clone())
@@ -55,7 +55,7 @@ impl KvmVm {
     /// From now on each signal of `event` is an edge on interrupt line `gsi`, without an exit or a system call of ours.
     ///
     /// # Errors
-    /// [`ErrorKind::Kvm`] where there is no irqchip or no such line.
+    /// [`ErrorKind::Kvm`] if there is no irqchip or no such line.
     pub fn register_irqfd(&self, event: &EventFd, gsi: u32) -> Result<()> {
         self.fd.register_irqfd(event.inner(), gsi).map_err(|e| refused(&format!("connect an irqfd to gsi={gsi}"), e))
     }
@@ -63,7 +63,7 @@ impl KvmVm {
     /// From now on a 32-bit write of `value` to `gpa` signals `event` instead of causing an exit.
     ///
     /// # Errors
-    /// [`ErrorKind::Kvm`] where the same address and value are taken.
+    /// [`ErrorKind::Kvm`] if the same address and value are taken.
     pub fn register_doorbell(&self, event: &EventFd, gpa: GuestAddress, value: u32) -> Result<()> {
         self.fd
             .register_ioevent(event.inner(), &IoEventAddress::Mmio(gpa.0), value)
@@ -73,7 +73,7 @@ impl KvmVm {
     /// Sets the level of interrupt line `gsi`.
     ///
     /// # Errors
-    /// [`ErrorKind::Kvm`] where there is no irqchip or no such line.
+    /// [`ErrorKind::Kvm`] if there is no irqchip or no such line.
     pub fn set_irq_line(&self, gsi: u32, active: bool) -> Result<()> {
         self.fd.set_irq_line(gsi, active).map_err(|e| refused(&format!("set interrupt line gsi={gsi}"), e))
     }

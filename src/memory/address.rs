@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A guest physical address (GPA): where the guest sees a byte of its RAM or a device register.
+/// A guest physical address (GPA), at which the guest sees a byte of its RAM or a device's register.
 ///
 /// ```
 /// use vmcell::GuestAddress;
@@ -16,7 +16,7 @@ use std::fmt;
 pub struct GuestAddress(pub u64);
 
 impl GuestAddress {
-    /// The address `offset` bytes further, or `None` past the end of the 64-bit address space.
+    /// Returns the address `offset` bytes further, or `None` if it would lie past the end of the 64-bit address space.
     pub fn checked_add(self, offset: u64) -> Option<Self> {
         self.0.checked_add(offset).map(Self)
     }

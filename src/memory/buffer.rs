@@ -1,24 +1,25 @@
-//! What data of a disk operation lies in.
+//! The buffers in which the data of disk operations lies.
 
 use super::host::HostBuffer;
 use super::ranges::{GuestRanges, outside};
 use crate::error::Result;
 
-/// Where the data of an operation lies: in the guest's memory, or in the host's.
+/// The data of an operation, in the guest's memory or in the host's.
 ///
-/// A layer that changes data, such as encryption, takes a guest's buffer and passes on one of the host, so that the guest
-/// never sees or changes what lies between the two.
+/// A layer that changes data, such as encryption, is given a buffer of the guest and passes on a buffer of the host, so that the
+/// guest neither sees nor changes the data in between. Copy in and out of either by [`copy_in`](Self::copy_in) and
+/// [`copy_out`](Self::copy_out).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Buffer {
-    /// The guest's memory, which the guest may change at any time.
+    /// The data lies in the guest's memory, and the guest may change it at any time.
     Guest(GuestRanges),
-    /// The host's memory.
+    /// The data lies in the host's memory.
     Host(HostBuffer),
 }
 
 impl Buffer {
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     pub fn len(&self) -> u64 {
         match self {
             Self::Guest(ranges) => ranges.len(),
@@ -26,15 +27,15 @@ impl Buffer {
         }
     }
 
-    /// Whether it has no bytes.
+    /// Whether the length is zero.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Copies `bytes` into the buffer, from its byte `offset` on.
+    /// Copies `bytes` into the buffer, which is filled from byte `offset` on.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the buffer is shorter; nothing is copied then.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the buffer is too short. Nothing is copied then.
     pub fn copy_in(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         match self {
             Self::Guest(ranges) => ranges.copy_in(offset, bytes),
@@ -49,10 +50,10 @@ impl Buffer {
         }
     }
 
-    /// Copies bytes of the buffer, from its byte `offset` on, to `bytes`.
+    /// Copies the bytes of the buffer from `offset` on to `bytes`, which is filled.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the buffer is shorter; nothing is copied then.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the buffer is too short. Nothing is copied then.
     pub fn copy_out(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
         match self {
             Self::Guest(ranges) => ranges.copy_out(offset, bytes),

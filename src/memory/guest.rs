@@ -13,11 +13,11 @@ use super::preallocate::{may_be_refused_later, overcommit, take_all};
 use crate::config::{MemoryBacking, PageSize};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The guest's RAM, one or more regions. A clone is another handle to the same memory, which is unmapped when the last
-/// one is dropped.
+/// The guest's RAM, in one or more regions. A clone is another handle to the same memory, which is unmapped when the last
+/// handle is dropped.
 ///
-/// Every access copies, and may race with the guest: what was read may have changed since. Calls never block, except to
-/// page memory in, and may be made from any thread.
+/// Every access copies bytes, and may race with the guest: what was read may have changed since. Any thread may make any call.
+/// No access blocks, except to page memory in.
 ///
 /// ```
 /// use vmcell::{GuestAddress, GuestMemory};
@@ -39,7 +39,7 @@ pub struct GuestMemory {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryRegion {
-    /// Where the guest sees its first byte.
+    /// The guest physical address of its first byte.
     pub start: GuestAddress,
     /// Its length in bytes.
     pub len: u64,
@@ -56,19 +56,24 @@ impl std::fmt::Debug for MemoryRegion {
 }
 
 impl GuestMemory {
-    /// Maps private anonymous memory: for each region its first guest address and its length in bytes.
+    /// Maps private anonymous memory. Each region is given by its first guest physical address and its length in bytes, both
+    /// multiples of 4096.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for no region, an empty or unaligned one, or regions that overlap or are not in
-    /// ascending order; [`ErrorKind::HostMemory`] where the host refuses the mapping.
+    /// [`ErrorKind::InvalidConfig`] if there is no region, if one is empty or not aligned, or if they overlap or are not in
+    /// ascending order; [`ErrorKind::HostMemory`] if the host refuses the mapping.
     pub fn anonymous(regions: &[(GuestAddress, u64)]) -> Result<Self> {
         Self::map(regions, MemoryBacking::Anonymous, PageSize::Default)
     }
 
-    /// Maps memory from where `backing` says, on pages of the given size. Errors as for [`anonymous`](Self::anonymous).
+    /// Maps memory that the host takes from `backing`, on pages of the given size.
     ///
     /// On a host that overcommits no memory (`vm.overcommit_memory` is 2), memory on memfd is
-    /// [preallocated](Self::preallocate): such a host may run out of it later, and the access would end the process.
+    /// [preallocated](Self::preallocate), because such a host may run out of memory later, and an access would then end the
+    /// process.
+    ///
+    /// # Errors
+    /// Those of [`anonymous`](Self::anonymous), with the page size in place of 4096.
     pub fn map(regions: &[(GuestAddress, u64)], backing: MemoryBacking, pages: PageSize) -> Result<Self> {
         let total = regions.iter().fold(0u64, |total, (_, len)| total.saturating_add(*len));
         let mapped = regions.iter().map(|&(start, len)| {
@@ -87,12 +92,12 @@ impl GuestMemory {
         Ok(memory)
     }
 
-    /// Takes all of the memory from the host now, rather than page by page when the guest first uses one. What it holds
-    /// stays. Blocks for as long as the host clears pages.
+    /// Takes all of the memory from the host now, rather than page by page when the guest first uses each one. The content
+    /// stays as it is. Blocks for as long as the host clears pages.
     ///
     /// # Errors
-    /// [`ErrorKind::HostMemory`] if the host cannot provide it, or its kernel cannot do this: for private anonymous memory
-    /// that takes Linux 5.14.
+    /// [`ErrorKind::HostMemory`] if the host cannot provide the memory, or if its kernel cannot do this. For private anonymous
+    /// memory, it takes Linux 5.14.
     pub fn preallocate(&self) -> Result<()> {
         self.regions
             .iter()
@@ -100,7 +105,7 @@ impl GuestMemory {
             .map_err(|e| cannot_provide(self.size()).with_source(e))
     }
 
-    /// The regions in ascending order.
+    /// Returns the regions in ascending order.
     pub fn regions(&self) -> impl Iterator<Item = MemoryRegion> + '_ {
         self.regions.iter().map(|region| MemoryRegion {
             start: GuestAddress(region.start_addr().0),
@@ -109,12 +114,12 @@ impl GuestMemory {
         })
     }
 
-    /// All regions together, in bytes.
+    /// Returns the size of all regions together, in bytes.
     pub fn size(&self) -> u64 {
         self.regions.iter().map(GuestMemoryRegion::len).sum::<GuestUsize>()
     }
 
-    /// Whether `len` bytes from `gpa` on are all RAM. An empty range must start in RAM too.
+    /// Whether all of the `len` bytes from `gpa` on are RAM. An empty range must start in RAM, too.
     pub fn contains(&self, gpa: GuestAddress, len: u64) -> bool {
         match usize::try_from(len) {
             Ok(0) => self.regions.address_in_range(gpa.inner()),
@@ -126,7 +131,7 @@ impl GuestMemory {
     /// Copies from the guest's memory.
     ///
     /// # Errors
-    /// [`ErrorKind::GuestAddress`] where a byte of the range is not RAM; `bytes` may be filled in part then.
+    /// [`ErrorKind::GuestAddress`] if a byte of the range is not RAM. A part of `bytes` may be filled then.
     pub fn read(&self, gpa: GuestAddress, bytes: &mut [u8]) -> Result<()> {
         self.check(gpa, bytes.len())?;
         self.regions.read_slice(bytes, gpa.inner()).map_err(|e| outside(gpa, bytes.len()).with_source(e))
@@ -135,7 +140,7 @@ impl GuestMemory {
     /// Copies into the guest's memory.
     ///
     /// # Errors
-    /// [`ErrorKind::GuestAddress`] where a byte of the range is not RAM; nothing is written then.
+    /// [`ErrorKind::GuestAddress`] if a byte of the range is not RAM. Nothing is written then.
     pub fn write(&self, gpa: GuestAddress, bytes: &[u8]) -> Result<()> {
         self.check(gpa, bytes.len())?;
         self.regions.write_slice(bytes, gpa.inner()).map_err(|e| outside(gpa, bytes.len()).with_source(e))

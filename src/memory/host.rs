@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::sys::lock;
 
-/// Bytes of the host, aligned to [`ALIGNMENT`](Self::ALIGNMENT), which the guest neither sees nor changes.
+/// A buffer in the host's memory, aligned to [`ALIGNMENT`](Self::ALIGNMENT). The guest neither sees nor changes it.
 ///
 /// ```
 /// use vmcell::HostBuffer;
@@ -32,16 +32,16 @@ unsafe impl Send for HostBuffer {}
 unsafe impl Sync for HostBuffer {}
 
 impl HostBuffer {
-    /// What the first byte is aligned to: enough for direct I/O on any disk.
+    /// The alignment of the first byte, which is enough for direct I/O on any disk.
     pub const ALIGNMENT: usize = 4096;
 
-    /// The largest buffer, in bytes.
+    /// The largest length of a buffer, in bytes.
     pub const MAX_LEN: usize = 1 << 20;
 
     /// Makes a buffer of `len` zero bytes that belongs to no pool.
     ///
     /// # Panics
-    /// If `len` is above [`MAX_LEN`](Self::MAX_LEN). Like any allocation, it ends the process if the host has no memory.
+    /// If `len` is above [`MAX_LEN`](Self::MAX_LEN). Like any allocation, it ends the process if the host has no memory left.
     pub fn new(len: usize) -> Self {
         assert!(len <= Self::MAX_LEN, "a host buffer of {len} bytes was asked for, allowed are {}", Self::MAX_LEN);
         let layout = layout(class(len));
@@ -51,18 +51,18 @@ impl HostBuffer {
         Self { start, layout, len, home: None }
     }
 
-    /// Makes it shorter; the rest is given back with it.
+    /// Makes the buffer shorter. Its storage stays as large as it is.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
-    /// How long it can become by [`resize`](Self::resize): at least as long as it was made.
+    /// Returns the length up to which [`resize`](Self::resize) can make it longer: at least the length with which it was made.
     pub fn capacity(&self) -> usize {
         self.layout.size()
     }
 
-    /// Makes it shorter or longer; bytes that it gains are zero. So one buffer of the largest size can be kept, and used for
-    /// operations of any size.
+    /// Makes the buffer shorter or longer. Bytes that it gains are zero. So one buffer of the largest size can be kept and used
+    /// for operations of any size.
     ///
     /// # Panics
     /// If `len` is above its [`capacity`](Self::capacity).

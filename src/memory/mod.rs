@@ -1,4 +1,4 @@
-//! The guest's RAM: how it is mapped, and the only ways to reach into it.
+//! The guest's RAM: how it is mapped, and the only ways to access it.
 //!
 //! The guest may change any byte at any time, so no reference to its memory ever leaves this room: callers copy bytes in
 //! and out by guest physical address, or hand whole ranges to the kernel for I/O. Where the RAM lies in the guest's

@@ -6,11 +6,11 @@ use super::address::GuestAddress;
 use super::lease::Lease;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Ranges of guest memory, in order, that were checked to be RAM.
+/// Ranges of guest memory, in order, which were checked to be RAM.
 ///
-/// The guest may change their bytes at any time, so they are copied, or handed to the kernel for I/O; no reference to
-/// them is ever given. The memory stays mapped for as long as they live, on whatever thread, and the device that they
-/// belong to is not idle until then.
+/// The guest may change their bytes at any time, so the bytes can be copied, or handed to the kernel for I/O, but never
+/// referenced. The memory stays mapped for as long as this value lives, on whatever thread. A pause or a reset of the device
+/// that the ranges belong to waits until it is dropped.
 pub struct GuestRanges {
     pub(super) vectors: Vec<IoVec>,
     /// Vectors before this one were taken off the front.
@@ -58,25 +58,25 @@ impl GuestRanges {
         Ok(())
     }
 
-    /// All ranges together, in bytes.
+    /// Returns the length of all ranges together, in bytes.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether there is no byte in them.
+    /// Whether the length is zero.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Of how many contiguous parts they consist.
+    /// Returns the number of contiguous parts.
     pub fn count(&self) -> usize {
         self.vectors().len()
     }
 
-    /// Copies `bytes` into the guest's memory, from byte `offset` of the ranges on.
+    /// Copies `bytes` into the guest's memory, which is filled from byte `offset` of the ranges on.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the ranges are shorter; nothing is copied then.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the ranges are too short. Nothing is copied then.
     pub fn copy_in(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.check(offset, bytes.len())?;
         let mut rest = bytes;
@@ -89,10 +89,11 @@ impl GuestRanges {
         Ok(())
     }
 
-    /// Copies bytes out of the guest's memory, from byte `offset` of the ranges on. A second copy may give other bytes.
+    /// Copies the guest's memory from byte `offset` of the ranges on to `bytes`, which is filled. A second copy may give other
+    /// bytes.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the ranges are shorter; nothing is copied then.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the ranges are too short. Nothing is copied then.
     pub fn copy_out(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
         self.check(offset, bytes.len())?;
         let len = bytes.len();
@@ -105,7 +106,7 @@ impl GuestRanges {
         Ok(())
     }
 
-    /// Cuts the ranges in two; what lies from byte `at` on is returned. Past the end, that is nothing.
+    /// Cuts the ranges in two and returns the part from byte `at` on. If `at` lies past the end, that part is empty.
     #[must_use]
     pub fn split_off(&mut self, at: u64) -> Self {
         let mut tail = Self::new(RangeList::default(), self.lease.clone());

@@ -25,7 +25,7 @@ pub(crate) struct Received {
 type Transfer = unsafe extern "C" fn(RawFd, *const libc::iovec, libc::c_int, i64) -> isize;
 
 impl GuestRanges {
-    /// Fills the ranges from a file, from byte `at` of it on. Blocks as a read of the file does.
+    /// Fills the ranges with the bytes of a file from `at` on. Blocks like any read of the file.
     ///
     /// # Errors
     /// What the host reports, or `UnexpectedEof` if the file ends before the ranges are full. A part may be filled then.
@@ -33,7 +33,7 @@ impl GuestRanges {
         self.whole().transfer_all(file.as_fd().as_raw_fd(), at, libc::preadv64, io::ErrorKind::UnexpectedEof)
     }
 
-    /// Writes the ranges to a file, from byte `at` of it on. Blocks as a write to the file does.
+    /// Writes the ranges to a file from byte `at` on. Blocks like any write to the file.
     ///
     /// # Errors
     /// What the host reports, or `WriteZero` if the file takes no more. A part may be written then.
@@ -91,19 +91,19 @@ impl GuestRanges {
 }
 
 impl Buffer {
-    /// Fills the buffer from a file, from byte `at` of it on. Blocks as a read of the file does.
+    /// Fills the buffer with the bytes of a file from `at` on. Blocks like any read of the file.
     ///
     /// # Errors
-    /// As [`GuestRanges::read_from`].
+    /// Those of [`GuestRanges::read_from`].
     pub fn read_from(&mut self, file: impl AsFd, at: u64) -> io::Result<()> {
         let fd = file.as_fd().as_raw_fd();
         self.pieces(|pieces| pieces.transfer_all(fd, at, libc::preadv64, io::ErrorKind::UnexpectedEof))
     }
 
-    /// Writes the buffer to a file, from byte `at` of it on. Blocks as a write to the file does.
+    /// Writes the buffer to a file from byte `at` on. Blocks like any write to the file.
     ///
     /// # Errors
-    /// As [`GuestRanges::write_to`].
+    /// Those of [`GuestRanges::write_to`].
     pub fn write_to(&mut self, file: impl AsFd, at: u64) -> io::Result<()> {
         let fd = file.as_fd().as_raw_fd();
         self.pieces(|pieces| pieces.transfer_all(fd, at, libc::pwritev64, io::ErrorKind::WriteZero))

@@ -1,4 +1,4 @@
-//! The open seam under a NIC: where frames come from and go to. It knows no queue.
+//! The interface under a NIC: a backend is where frames come from and go to. It knows no queues.
 
 use super::offloads::Offloads;
 use super::receive::RxBatch;
@@ -10,50 +10,53 @@ use crate::event::{Event, Io, Wants};
 /// filter, a limit, a capture) on another backend.
 ///
 /// # Rules
-/// - **One caller.** All calls but [`info`](Self::info) come from the I/O thread that owns the NIC, one at a time. None may
-///   block: what has to wait says so in [`wants`](Self::wants), or has another thread use a [`Waker`](crate::event::Waker).
+/// - **One caller.** All calls except [`info`](Self::info) come from the I/O thread that owns the NIC, one at a time. None may
+///   block: a backend that has to wait says what for in [`wants`](Self::wants), or lets another thread wait and use a
+///   [`Waker`](crate::event::Waker).
 /// - **Turns.** [`receive`](Self::receive) and [`send`](Self::send) stop soon after [`Io::spent`] says so, and are called
 ///   again in the next turn.
 /// - **Offloads.** The guest only sends frames that leave undone what the backend [offers](NicInfo::offloads) to do. A
 ///   backend only delivers frames that leave undone what the guest has [negotiated](Self::negotiate).
-/// - **Loss** is allowed, as on any wire: a frame that has no room, or cannot be sent, is dropped, and nobody waits for it.
-/// - A backend that panics is **never called again**: its NIC fails, nothing else does.
+/// - **Loss** is allowed, as on any wire: a frame for which there is no room, or that cannot be sent, may be dropped.
+/// - If a backend panics, it is **never called again**: its NIC fails, and its driver is told that the device needs a reset.
+///   The host program is not told, so run `testing::NicConformance` over a backend before you use it.
 ///
-/// `examples/loopback_nic` has one of 150 lines, and `testing::NicConformance` (feature `test-util`) tries whether one keeps to
-/// the rules.
+/// `examples/loopback_nic` connects two VMs by a backend of less than 150 lines. A layer passes every call that it does not
+/// change on to the backend below, and so also all [events](Self::woken) that are not its own.
 pub trait NicBackend: Send {
-    /// What the link is like. Asked before it is attached, and again each time that the backend says that
-    /// [something changed](Io::info_changed): whether the link is up may change while the VM runs, the rest may not. Never
-    /// blocks.
+    /// Describes the link. Called before the backend is attached, and again each time that the backend says that
+    /// [something changed](Io::info_changed): whether the link is up may change while the VM runs, the rest may not. Must not
+    /// block.
     fn info(&self) -> NicInfo;
 
-    /// The first call on the thread that owns the NIC: makes tokens and wakers.
+    /// The first call on the thread that owns the NIC. The backend makes its tokens and wakers here, if it needs any.
     ///
     /// # Errors
-    /// If the backend cannot work; then there will be no VM.
+    /// If the backend cannot work. The VM is not built then.
     fn attach(&mut self, _io: &mut Io) -> Result<()> {
         Ok(())
     }
 
-    /// The guest's driver is ready, and copes with these offloads in frames that it receives.
+    /// The guest's driver is ready. Frames that it receives may leave undone what `guest` says, and no more.
     ///
     /// # Errors
-    /// If the backend cannot keep to them; the driver is told that the device needs a reset.
+    /// If the backend cannot keep to that. The driver is told that the device needs a reset.
     fn negotiate(&mut self, _guest: Offloads) -> Result<()> {
         Ok(())
     }
 
-    /// Delivers the frames that have come, as far as there is room. Called when the guest has made room, and after each
-    /// event.
+    /// Delivers the frames that have come, while there is room. Called when the guest has made room, and after each event.
     fn receive(&mut self, io: &mut Io, frames: &mut RxBatch);
 
-    /// Sends the frames that the guest has given, in order. What is left is offered again after the next event.
+    /// Sends the guest's frames, in order. A frame that is not [done](TxBatch::done) at the end of the call is offered again
+    /// after the next event.
     fn send(&mut self, io: &mut Io, frames: &mut TxBatch);
 
-    /// Says what the backend waits for. Asked after each turn.
+    /// Says what the backend waits for now. Called after each turn; what is not named is not waited for.
     fn wants(&self, _need: Need, _wants: &mut Wants) {}
 
-    /// Something happened. Events of others come by, too. [`receive`](Self::receive) follows.
+    /// Something happened. Events with the tokens of other layers arrive here, too; a backend does nothing about those.
+    /// [`receive`](Self::receive) follows.
     fn woken(&mut self, _io: &mut Io, _event: &Event) {}
 }
 
@@ -88,14 +91,14 @@ impl<B: NicBackend + ?Sized> NicBackend for Box<B> {
     }
 }
 
-/// What a link is like.
+/// Describes a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NicInfo {
-    /// Whether it is up. The default is that it is.
+    /// Whether the link is up, which is the default.
     pub link_up: bool,
-    /// What the backend does for the guest in the frames that the guest sends, and may leave to the guest in the frames that
-    /// it receives. The default is none.
+    /// The work that the guest may leave to the backend in the frames that it sends, and that the backend may leave to the guest
+    /// in the frames that it delivers. The default is [none](Offloads::NONE).
     pub offloads: Offloads,
 }
 
@@ -105,12 +108,12 @@ impl Default for NicInfo {
     }
 }
 
-/// What the NIC needs of its backend now.
+/// What the NIC needs from its backend now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Need {
-    /// The guest has room for frames: one that comes is to wake the NIC.
+    /// The guest has room for frames, so the backend should wait for the next one to come.
     pub room: bool,
-    /// A frame of the guest waits: room to send it is to wake the NIC.
+    /// A frame of the guest waits to be sent, so the backend should wait for room.
     pub backlog: bool,
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::event::Waker;
 
-/// Changes a NIC while its VM runs. A clone changes the same NIC; may be used from any thread, and never blocks.
+/// Changes a NIC while its VM runs. Any thread may use it, and a clone changes the same NIC. No call blocks.
 ///
 /// ```no_run
 /// # fn main() -> vmcell::Result<()> {
@@ -36,15 +36,15 @@ impl NicHandle {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Connects or cuts the link, which is connected at first. While it is down, what the guest sends is dropped, and it gets
-    /// no frames. The link is up if both this and the backend say so.
+    /// Connects or cuts the link, which is connected at first. While the link is down, the guest gets no frames, and those that
+    /// it sends are dropped. The link is up if both this and the backend say so.
     pub fn set_link(&self, up: bool) {
         self.shared.link.store(up, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Asks the guest to announce itself to its neighbours, as after a move to another host (5.1.6.5.4). A guest whose driver
-    /// knows no announcements does nothing.
+    /// Asks the guest to announce itself to its neighbours, as after a move to another host (5.1.6.5.4). If its driver does not
+    /// support announcements, nothing happens.
     pub fn announce(&self) {
         self.shared.announce.store(true, Ordering::SeqCst);
         self.wake();

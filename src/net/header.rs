@@ -20,8 +20,10 @@ const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
 const GSO_ECN: u8 = 0x80;
 
-/// What stands in front of a frame: what its sender has left undone. Of a frame that the guest sends it was checked, so that
-/// it asks for nothing that was not offered, and points nowhere outside the frame.
+/// The header in front of a frame. It says what the sender has left undone; the default says that the frame is complete.
+///
+/// The header of a frame that the guest sends was checked: it asks for nothing that was not offered, and points nowhere outside
+/// the frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VnetHeader {
     flags: u8,
@@ -33,11 +35,11 @@ pub struct VnetHeader {
 }
 
 impl VnetHeader {
-    /// Bytes of the header.
+    /// The length of the header in bytes.
     pub const LEN: usize = HEADER_LEN as usize;
 
-    /// Checks a header that stands in front of `frame_len` bytes; `None` if the frame must not pass, since it leaves undone
-    /// more than `offers`, or contradicts itself.
+    /// Checks the header of a frame of `frame_len` bytes. Returns `None` if the frame must not pass, because it leaves undone more
+    /// than `offers` allows, or because the header contradicts itself.
     pub fn parse(bytes: [u8; Self::LEN], frame_len: u32, offers: Offloads) -> Option<Self> {
         let [flags, gso_type, a, b, c, d, e, f, g, h, _, _] = bytes;
         let pair = |low, high| u16::from_le_bytes([low, high]);
@@ -80,7 +82,7 @@ impl VnetHeader {
         fits && self.checksum_fits(frame_len, offers) && self.segments_fit(frame_len, offers)
     }
 
-    /// The header in its form of virtio 1.0, with zero buffers.
+    /// Returns the header in the form of virtio 1.0, with the number of buffers set to zero.
     pub fn to_bytes(&self) -> [u8; Self::LEN] {
         let [a, b] = self.header_len.to_le_bytes();
         let [c, d] = self.gso_size.to_le_bytes();

@@ -1,7 +1,8 @@
-//! virtio-net (5.1): a network card of the guest on a TAP device of the host, or on a backend of the user's.
+//! virtio-net (5.1): the guest's network cards (NICs), each on a TAP device of the host or on a backend of your own.
 //!
-//! Frames move straight between the TAP device and guest memory. Only the header in front of each one is copied, and
-//! checked against what was negotiated, since the host's network stack believes it.
+//! Frames move straight between the TAP device and guest memory. Only the header in front of each frame is copied, and checked
+//! against what was negotiated, because the host's network stack believes it. *Offloads* are the work on a frame, such as
+//! its checksum, that a sender may leave to the receiver.
 #![cfg_attr(
     not(test),
     deny(

@@ -1,4 +1,4 @@
-//! A network card as a user gives it: which TAP device or backend, and how the guest sees it.
+//! A network card as the host program describes it: which TAP device or backend, and how the guest sees it.
 
 use std::os::fd::OwnedFd;
 
@@ -29,30 +29,31 @@ pub struct Nic {
 }
 
 impl Nic {
-    /// Attaches to a TAP device that exists, by its name of 1 to 15 bytes. Nothing else can attach to it for as long as
-    /// the card, or the VM that gets it, lives.
+    /// Attaches to an existing TAP device by its name of 1 to 15 bytes. Nothing else can attach to the device for as long as
+    /// the card, or the VM that it becomes part of, lives.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for a name that no device can have; [`ErrorKind::Network`] if the device is missing, in
-    /// use, not a TAP device, or not ours to use.
+    /// use, not a TAP device, or may not be used by this process.
     pub fn tap(name: &str) -> Result<Self> {
         check_tap_name(name)?;
         Tap::open(name).map(|tap| Self::new(Box::new(TapBackend::new(tap)), false))
     }
 
     /// Takes a descriptor of `/dev/net/tun` that the caller has attached to a TAP device, with `IFF_TAP`, `IFF_NO_PI` and
-    /// `IFF_VNET_HDR`. It is made non-blocking.
+    /// `IFF_VNET_HDR`. The descriptor is made non-blocking.
     ///
     /// # Errors
-    /// [`ErrorKind::Network`] if it is something else.
+    /// [`ErrorKind::Network`] if the descriptor is anything else.
     pub fn from_fd(fd: OwnedFd) -> Result<Self> {
         Tap::from_fd(fd).map(|tap| Self::new(Box::new(TapBackend::new(tap)), false))
     }
 
     /// Puts a backend of your own under the card; see [`NicBackend`] for its rules.
     ///
-    /// It is served by a thread of its own, so that one that blocks harms only its card, unless another thread is
-    /// [chosen](Self::io_thread) or the caller [vouches](Self::never_blocks) that it never does.
+    /// The backend gets an I/O thread of its own, so that a backend that blocks harms only its own card. It runs on another
+    /// thread if one is [chosen](Self::io_thread), and on the VM's if the caller [vouches](Self::never_blocks) that it never
+    /// blocks.
     pub fn backend(backend: impl NicBackend + 'static) -> Self {
         Self::new(Box::new(backend), true)
     }
@@ -61,28 +62,29 @@ impl Nic {
         Self { backend, blocks, config: NicConfig::default(), io_thread: None, handle: NicHandle::new() }
     }
 
-    /// Vouches that the [backend](Self::backend) never blocks, so that it may share the VM's own thread. A card on a TAP
-    /// device never does.
+    /// Vouches that the [backend](Self::backend) never blocks, so that it may share the VM's own I/O thread. A card on a TAP
+    /// device never blocks, so this has no effect on one.
     #[must_use]
     pub fn never_blocks(mut self) -> Self {
         self.blocks = false;
         self
     }
 
-    /// A handle by which the card can be changed while its VM runs.
+    /// Returns a handle that changes the card while its VM runs. Take it before the card is given to a VM.
     pub fn handle(&self) -> NicHandle {
         self.handle.clone()
     }
 
-    /// The address that the guest is told: a unicast one. The default is a random one, marked as locally administered.
+    /// Sets the MAC address that the guest is told, which must be a unicast one. The default is a random address that is marked
+    /// as locally administered.
     #[must_use]
     pub fn mac(mut self, mac: [u8; 6]) -> Self {
         self.config.mac = Some(mac);
         self
     }
 
-    /// The largest packet without its Ethernet header that the guest is told to send, 68 to 65535 bytes. The TAP device
-    /// must be able to take it. The default is to say nothing, and then guests use 1500.
+    /// Sets the largest packet, without its Ethernet header, that the guest is told to send: 68 to 65535 bytes. The TAP device
+    /// must be able to take it. By default the guest is told nothing, and then guests use 1500.
     #[must_use]
     pub fn mtu(mut self, mtu: u16) -> Self {
         self.config.mtu = Some(mtu);
@@ -96,8 +98,8 @@ impl Nic {
         self
     }
 
-    /// Makes the device, for a machine of your own: what [`VmBuilder::nic`](crate::VmBuilder::nic) does in a whole one. The
-    /// transport is told which thread serves it.
+    /// Makes the device, for a machine of your own; [`VmBuilder::nic`](crate::VmBuilder::nic) does this for a whole VM. The
+    /// thread that was [chosen](Self::io_thread) for the card does not matter: the transport is given one.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for an address that is not unicast or an MTU out of range.

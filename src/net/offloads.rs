@@ -1,14 +1,14 @@
-//! What one side of a link may leave to the other.
+//! Offloads: the work on a frame that one side of a link may leave to the other.
 
 pub use crate::sys::Offloads;
 
 use super::feature;
 
 impl Offloads {
-    /// None: every frame is whole, no longer than the MTU, and has its checksums.
+    /// No offloads: every frame is complete, has its checksums, and is no longer than the MTU allows.
     pub const NONE: Self = Self { checksum: false, tso4: false, tso6: false, ecn: false };
 
-    /// All that a virtio-net header can say.
+    /// All offloads that a virtio-net header can express.
     pub const ALL: Self = Self { checksum: true, tso4: true, tso6: true, ecn: true };
 
     /// What the guest copes with in the frames that it receives.

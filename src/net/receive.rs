@@ -1,4 +1,4 @@
-//! From the backend to the guest: which buffers a frame goes to.
+//! From the backend to the guest: the choice of buffers for each frame.
 
 use std::collections::VecDeque;
 use std::io;
@@ -39,16 +39,16 @@ struct Buffer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// The guest has it.
+    /// The guest has the frame.
     Delivered,
-    /// It was too long for the guest's buffers, too short for a frame, or left undone what the guest does not cope with. It
-    /// is lost.
+    /// The frame is lost: it was too long for the guest's buffers, too short for a frame, or left undone what the guest does
+    /// not cope with.
     Dropped,
-    /// The guest has no buffer now, or the turn is over. It was not taken.
+    /// The frame was not taken: the guest has no buffer now, or the turn is over. Keep it or drop it.
     NoRoom,
 }
 
-/// Where frames for the guest go. Lent to a backend for one call of [`receive`](super::NicBackend::receive).
+/// Takes frames for the guest. It is lent to a backend for one call of [`receive`](super::NicBackend::receive).
 pub struct RxBatch<'a> {
     receiver: &'a mut Receiver,
     queue: &'a mut Queue,
@@ -60,7 +60,7 @@ impl<'a> RxBatch<'a> {
         Self { receiver, queue, failed: None }
     }
 
-    /// Whether the guest has a buffer now, and the turn is not over.
+    /// Whether the guest has a buffer now and the turn is not over. Ask this before you take a frame from where it waits.
     pub fn has_room(&mut self, io: &mut Io) -> bool {
         if let Err(error) = self.receiver.gather(io, self.queue) {
             self.failed = Some(error);
@@ -70,7 +70,7 @@ impl<'a> RxBatch<'a> {
         self.failed.is_none() && self.receiver.has_room() && !cut_short
     }
 
-    /// Copies a frame to the guest.
+    /// Copies a frame to the guest, with a header in front. `VnetHeader::default()` is the header of a complete frame.
     pub fn put(&mut self, io: &mut Io, header: &VnetHeader, frame: &[u8]) -> Delivery {
         if !self.has_room(io) {
             return Delivery::NoRoom;
@@ -83,11 +83,11 @@ impl<'a> RxBatch<'a> {
         self.receiver.put(self.queue, header, frame)
     }
 
-    /// Takes one packet from a descriptor that gives each with a header of 12 bytes in front, as a TAP device does, straight
-    /// to the guest. What the header says is the descriptor's to answer for.
+    /// Reads one packet from a descriptor straight into the guest's memory. Like a TAP device, the descriptor must give each
+    /// packet with a header of 12 bytes in front, and that header is not checked.
     ///
     /// # Errors
-    /// What the host reports; `WouldBlock` if there is none.
+    /// What the host reports; `WouldBlock` if there is no packet.
     pub fn receive_from(&mut self, io: &mut Io, device: impl AsFd) -> io::Result<Delivery> {
         if !self.has_room(io) {
             return Ok(Delivery::NoRoom);

@@ -27,30 +27,31 @@ pub struct TxFrame {
 }
 
 impl TxFrame {
-    /// What the guest has left undone. It was checked, and is ours: the guest cannot change it any more.
+    /// Returns the header, which says what the guest has left undone. It was checked, and is a copy that the guest cannot
+    /// change.
     pub fn header(&self) -> &VnetHeader {
         &self.header
     }
 
-    /// The frame's length in bytes, without the header.
+    /// Returns the frame's length in bytes, without the header.
     pub fn len(&self) -> u64 {
         self.data.len()
     }
 
-    /// Whether it has no bytes, which is never so.
+    /// Always false: a frame has at least an Ethernet header.
     pub fn is_empty(&self) -> bool {
         self.data.is_empty()
     }
 
-    /// The frame, which the guest may still change.
+    /// Returns the frame's bytes, which the guest may still change.
     pub fn data(&self) -> &GuestRanges {
         &self.data
     }
 
-    /// Sends it, behind its header of 12 bytes, as one packet, straight from the guest's memory.
+    /// Writes the frame to a descriptor as one packet, with its header of 12 bytes in front, straight from the guest's memory.
     ///
     /// # Errors
-    /// What the host reports; `WouldBlock` if it cannot be taken now.
+    /// What the host reports; `WouldBlock` if the descriptor cannot take the packet now.
     pub fn send_to(&self, device: impl AsFd) -> io::Result<()> {
         self.data.send_to(device, &self.header.to_bytes()).map(drop)
     }
@@ -62,7 +63,7 @@ impl std::fmt::Debug for TxFrame {
     }
 }
 
-/// Frames of the guest, in order. Lent to a backend for one call of [`send`](super::NicBackend::send).
+/// Gives the guest's frames in order. It is lent to a backend for one call of [`send`](super::NicBackend::send).
 pub struct TxBatch<'a> {
     transmitter: &'a mut Transmitter,
     queue: &'a mut Queue,
@@ -74,7 +75,8 @@ impl<'a> TxBatch<'a> {
         Self { transmitter, queue, failed: None }
     }
 
-    /// The frame that is next; the same one until it is [done](Self::done). `None` if there is none, or the turn is over.
+    /// Returns the next frame, which stays the same one until it is [done](Self::done); `None` if there is none, or if the turn
+    /// is over.
     pub fn next(&mut self, io: &mut Io) -> Option<&TxFrame> {
         if let Err(error) = self.transmitter.take(io, self.queue) {
             self.failed = Some(error);
@@ -83,7 +85,7 @@ impl<'a> TxBatch<'a> {
         self.transmitter.next.as_ref()
     }
 
-    /// The frame that was next is sent, or lost: the guest gets its buffer back.
+    /// Says that the next frame was sent, or is to be dropped: the guest gets its buffer back.
     pub fn done(&mut self) {
         self.transmitter.give_back(self.queue);
     }

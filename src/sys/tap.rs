@@ -14,7 +14,7 @@ const HEADER_LEN: libc::c_int = 12;
 
 const FLAGS: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
 
-/// What the receiver of frames can cope with, so that the sender may leave it undone (virtio 5.1.3).
+/// The work on frames that a sender may leave undone, because the receiver can do it or do without (virtio 5.1.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Offloads {
@@ -24,7 +24,7 @@ pub struct Offloads {
     pub tso4: bool,
     /// TCP over IPv6 in segments larger than the MTU. Needs `checksum`.
     pub tso6: bool,
-    /// Such segments with congestion notification. Needs one of the two.
+    /// Such segments with explicit congestion notification (ECN). Needs `tso4` or `tso6`.
     pub ecn: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What every device must stand, whatever it does.
+//! The suite for virtio devices: what every device must withstand, whatever it does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -21,10 +21,11 @@ const BUFFER: u64 = 0x8_0000;
 const TABLE: u64 = 0x9_0000;
 const BASE: u64 = 1 << VERSION_1 | 1 << RING_EVENT_IDX | 1 << RING_INDIRECT_DESC;
 
-/// A device under test: how it is made, and how to see that it works.
+/// The suite for virtio devices: it treats a device in all the ways that every device must withstand.
 ///
-/// `serves` gets the running device with its queues, all empty and of 16 descriptors, in 1 MiB of memory of which it may use the
-/// first half behind 64 KiB. It panics where a valid request is not answered as it should be.
+/// `make` makes a device. `serves` sends valid requests to the running device, and panics if one is not answered as it should be.
+/// It gets the device's queues, all of them empty and of 16 descriptors. The memory has 1 MiB, and `serves` may use the
+/// addresses from 64 KiB to 512 KiB for its buffers.
 pub struct Conformance<M, S> {
     make: M,
     serves: S,
@@ -42,7 +43,7 @@ where
     M: Fn() -> Box<dyn VirtioDevice>,
     S: Fn(&MmioDriver, &mut [DriverQueue]),
 {
-    /// What is tested, with the device's own features that the driver accepts.
+    /// Makes the suite. The driver accepts those of the device's own features that `features`, a mask of bits, holds.
     pub fn new(make: M, serves: S, features: u64) -> Self {
         Self { make, serves, features }
     }
@@ -50,7 +51,7 @@ where
     /// Runs every test.
     ///
     /// # Panics
-    /// Where the device fails one.
+    /// If the device fails one.
     pub fn run(&self) {
         self.config_space_is_whole_at_every_width();
         self.only_offered_features_are_accepted();

@@ -1,4 +1,4 @@
-//! The driver's half of a split queue (2.7), which can also do what no driver should.
+//! The driver's half of a split queue (2.7), which can also do what no driver should do.
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -30,10 +30,10 @@ impl Buffer {
     }
 }
 
-/// A queue as its driver sees it. Descriptors are handed out round and round: a chain must not be reused before the device
-/// has completed it, which is for the test to see to.
+/// A queue as its driver sees it. Descriptors are used in turn, again and again, so a test must not offer more than the device
+/// has completed descriptors for.
 ///
-/// Its methods panic where the rings leave the memory, since then the test is wrong.
+/// Its methods panic if the rings leave the memory, because the test is wrong then.
 pub struct DriverQueue {
     memory: GuestMemory,
     size: u16,
@@ -46,7 +46,7 @@ pub struct DriverQueue {
 }
 
 impl DriverQueue {
-    /// Lays the three parts of a queue out from `base` on, empty. They take 26 bytes a descriptor and some more.
+    /// Lays out the three parts of an empty queue from `base` on. They take 26 bytes per descriptor and some more.
     pub fn new(memory: &GuestMemory, base: GuestAddress, size: u16) -> Self {
         let table = base.0;
         let avail = table + ring::DESCRIPTOR_LEN * u64::from(size);
@@ -58,7 +58,7 @@ impl DriverQueue {
         Self { memory: memory.clone(), size, table, avail, used, next_descriptor: 0, avail_index: 0, used_index: 0 }
     }
 
-    /// What a driver tells the device of the queue.
+    /// Returns what a driver tells the device about the queue.
     pub fn config(&self) -> QueueConfig {
         let mut config = QueueConfig::new(self.size).expect("the size is a power of two");
         config.desc_table = GuestAddress(self.table);
@@ -67,12 +67,12 @@ impl DriverQueue {
         config
     }
 
-    /// Number of descriptors.
+    /// Returns the number of descriptors.
     pub fn size(&self) -> u16 {
         self.size
     }
 
-    /// Makes a chain of these buffers available; says its head.
+    /// Makes a chain of these buffers available, and returns its head, the index of its first descriptor.
     pub fn offer(&mut self, buffers: &[Buffer]) -> u16 {
         let head = self.next_descriptor;
         for (position, buffer) in buffers.iter().enumerate() {
@@ -86,7 +86,7 @@ impl DriverQueue {
         head
     }
 
-    /// Makes a chain of these buffers available through a table at `table`; says its head.
+    /// Makes a chain of these buffers available through an indirect table at address `table`, and returns its head.
     pub fn offer_indirect(&mut self, table: u64, buffers: &[Buffer]) -> u16 {
         for (index, buffer) in (0u16..).zip(buffers) {
             let last = usize::from(index) + 1 == buffers.len();
@@ -108,7 +108,7 @@ impl DriverQueue {
         self.write_descriptor(at, gpa, len, flags, next);
     }
 
-    /// Writes any descriptor to any place.
+    /// Writes any descriptor to any address.
     pub fn write_descriptor(&self, at: u64, gpa: u64, len: u32, flags: u16, next: u16) {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&gpa.to_le_bytes());
@@ -118,14 +118,14 @@ impl DriverQueue {
         self.write(at, &bytes);
     }
 
-    /// Makes the chain that begins at `head` available, whatever stands there.
+    /// Makes the chain that begins at `head` available, whatever is there.
     pub fn offer_head(&mut self, head: u16) {
         let slot = u64::from(self.avail_index % self.size);
         self.write(self.avail + ring::HEADER_LEN + slot * ring::AVAIL_ENTRY_LEN, &head.to_le_bytes());
         self.set_avail_index(self.avail_index.wrapping_add(1));
     }
 
-    /// Sets the index of the available ring to anything.
+    /// Sets the index of the available ring to any value.
     pub fn set_avail_index(&mut self, index: u16) {
         // The entry must be visible before the index is.
         fence(Ordering::SeqCst);
@@ -133,7 +133,7 @@ impl DriverQueue {
         self.write(self.avail + ring::INDEX_OFFSET, &index.to_le_bytes());
     }
 
-    /// The index of the available ring.
+    /// Returns the index of the available ring.
     pub fn avail_index(&self) -> u16 {
         self.avail_index
     }
@@ -149,23 +149,23 @@ impl DriverQueue {
         self.write(self.avail + ring::HEADER_LEN + entries, &index.to_le_bytes());
     }
 
-    /// The flags of the used ring.
+    /// Returns the flags of the used ring.
     pub fn used_flags(&self) -> u16 {
         self.read_u16(self.used)
     }
 
-    /// The index at which the device wants to be rung for; only with EVENT_IDX.
+    /// Returns the index at which the device wants the driver to ring; only with EVENT_IDX.
     pub fn avail_event(&self) -> u16 {
         let entries = u64::from(self.size) * ring::USED_ENTRY_LEN;
         self.read_u16(self.used + ring::HEADER_LEN + entries)
     }
 
-    /// The index of the used ring: how many chains were completed, modulo 65536.
+    /// Returns the index of the used ring: how many chains were completed, modulo 65536.
     pub fn used_index(&self) -> u16 {
         self.read_u16(self.used + ring::INDEX_OFFSET)
     }
 
-    /// The next completed chain, if there is one: its head, and how many bytes the device says that it wrote.
+    /// Returns the next completed chain, if there is one: its head, and how many bytes the device says that it wrote.
     pub fn take_used(&mut self) -> Option<(u32, u32)> {
         if self.used_index() == self.used_index {
             return None;
@@ -180,7 +180,7 @@ impl DriverQueue {
         Some((u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])))
     }
 
-    /// The guest's memory.
+    /// Returns the guest's memory.
     pub fn memory(&self) -> &GuestMemory {
         &self.memory
     }

@@ -1,6 +1,6 @@
 //! Tiny guests: a few instructions each, as ELF images that are entered like a 64-bit Linux kernel.
 //!
-//! They run on every kind of KVM, in microseconds. What they cannot show is whether a real driver is happy.
+//! They run on every kind of KVM, in microseconds. They have no drivers, so they cannot show whether a real driver works.
 
 use std::io;
 use std::path::Path;
@@ -16,7 +16,8 @@ const POWER_OFF: [u8; 9] = [
     0xeb, 0xfe, //             spin
 ];
 
-/// A guest of a few instructions.
+/// A guest of a few instructions. Each constructor makes a guest that does one thing; [`write_to`](Self::write_to) makes a kernel
+/// of it.
 ///
 /// ```
 /// use vmcell::testing::TinyGuest;
@@ -34,7 +35,8 @@ pub struct TinyGuest {
 }
 
 impl TinyGuest {
-    /// 64-bit code that runs at 1 MiB with interrupts off, the first 4 GiB mapped to themselves, and `rsi` at the zero page.
+    /// Runs `code`, 64-bit instructions that are loaded at 1 MiB. They start with interrupts off, the first 4 GiB mapped to
+    /// themselves, and the address of the zero page in `rsi`.
     pub fn new(code: impl Into<Vec<u8>>) -> Self {
         Self { code: code.into() }
     }
@@ -44,7 +46,7 @@ impl TinyGuest {
         Self::new([0xeb, 0xfe])
     }
 
-    /// Halts with interrupts off: nothing but a kick ends that.
+    /// Halts with interrupts off. Only the host can end that.
     pub fn halt() -> Self {
         Self::new([
             0xfa, //       cli
@@ -53,7 +55,7 @@ impl TinyGuest {
         ])
     }
 
-    /// Turns itself off by ACPI's sleep control register.
+    /// Turns itself off by the sleep control register of ACPI.
     pub fn power_off() -> Self {
         Self::print("")
     }
@@ -84,7 +86,7 @@ impl TinyGuest {
         Self::new(code)
     }
 
-    /// Prints the four bytes of the register at `address`, lowest first, then turns itself off.
+    /// Prints the four bytes of the device register at `address`, lowest first, then turns itself off.
     pub fn print_register(address: u32) -> Self {
         let mut code = vec![0xbb]; // mov ebx, address
         code.extend(address.to_le_bytes());
@@ -116,7 +118,7 @@ impl TinyGuest {
         ])
     }
 
-    /// Reads where nothing is mapped, with an empty interrupt descriptor table.
+    /// Reads where nothing is mapped, with an empty interrupt descriptor table, so that the CPU triple-faults.
     pub fn triple_fault() -> Self {
         Self::new([
             0xbc, 0x00, 0x00, 0x20, 0x00, // mov esp, 0x200000
@@ -179,7 +181,7 @@ impl TinyGuest {
         Self::new(code)
     }
 
-    /// The ELF image.
+    /// Returns the ELF image.
     pub fn image(&self) -> Vec<u8> {
         const HEADERS: u64 = 64 + 56;
         let size = self.code.len() as u64;
@@ -196,7 +198,7 @@ impl TinyGuest {
         image
     }
 
-    /// Writes the ELF image to a file.
+    /// Writes the ELF image to a file, for [`Boot::linux`](crate::Boot::linux).
     ///
     /// # Errors
     /// What the host reports.

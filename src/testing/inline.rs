@@ -1,12 +1,12 @@
-//! Devices without a thread: the caller gives them their turns, one by one.
+//! Devices without an I/O thread: the caller gives them their turns, one by one.
 
 use crate::event::IoThread;
 
-/// An I/O thread that is no thread: the devices that are given to it have their turns when the caller says so, and a turn
-/// ends by its bytes, not by the clock. So what a test does is the same each time.
+/// Takes the place of an I/O thread: the devices that are given to it have their turns when the caller says so, and a turn ends
+/// by its bytes, not by the clock. So a test does the same each time.
 ///
-/// A register access that waits for the device serves it meanwhile; one that would wait forever panics. Devices that have
-/// threads of their own, such as a disk on a file, do not belong here.
+/// A register access that waits for the device serves the device meanwhile. One that would wait forever panics. A device with
+/// threads of its own, such as a disk on a file that has to wait, does not belong here.
 ///
 /// ```
 /// use vmcell::testing::{InlineIo, MmioDriver, memory_disk, patterned_memory};
@@ -25,7 +25,7 @@ pub struct InlineIo {
 }
 
 impl InlineIo {
-    /// One without a device.
+    /// Makes one without a device.
     ///
     /// # Panics
     /// If the host gives no descriptor.
@@ -33,17 +33,17 @@ impl InlineIo {
         Self { io_thread: IoThread::inline().expect("the host gives a descriptor") }
     }
 
-    /// What a transport takes for its I/O thread.
+    /// Returns what a transport takes as its I/O thread.
     pub fn io_thread(&self) -> &IoThread {
         &self.io_thread
     }
 
-    /// Gives each device that has something to do one turn; says how many had.
+    /// Gives one turn to each device that has something to do, and returns how many there were.
     pub fn round(&self) -> usize {
         self.io_thread.serve_once()
     }
 
-    /// Does rounds until there is nothing to do; says how many there were, or `None` if there were more than `limit`.
+    /// Does rounds until there is nothing left to do. Returns how many there were, or `None` if there were more than `limit`.
     pub fn settle(&self, limit: usize) -> Option<usize> {
         (0..=limit).find(|_| self.round() == 0)
     }

@@ -13,17 +13,17 @@ pub struct RecordingInterrupt {
 }
 
 impl RecordingInterrupt {
-    /// One that has counted nothing yet.
+    /// Makes one that has counted nothing yet.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// Interrupts for used buffers, of any queue.
+    /// Returns the number of interrupts for used buffers, of any queue.
     pub fn used_count(&self) -> u32 {
         self.used.load(Ordering::SeqCst)
     }
 
-    /// Interrupts for changes of the configuration.
+    /// Returns the number of interrupts for changes of the configuration.
     pub fn config_count(&self) -> u32 {
         self.config.load(Ordering::SeqCst)
     }

@@ -1,11 +1,11 @@
-//! What a backend or a queue is lent by its thread, without a thread.
+//! An [`Io`] for backends and queues, without an I/O thread.
 
 use std::time::Duration;
 
 use crate::event::{Event, Io, Lender, Wants};
 
-/// Lends an [`Io`] to code under test, call by call, and waits for what that wants: an I/O thread for one, in the hands of
-/// the test.
+/// Lends an [`Io`] to code under test, call by call, and waits for what that code wants. It takes the place of an I/O thread, for
+/// one participant.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ pub struct IoRig {
 }
 
 impl IoRig {
-    /// A rig without a token or a waker yet.
+    /// Makes a rig without any token or waker.
     ///
     /// # Panics
     /// If the host gives no descriptor.
@@ -36,8 +36,7 @@ impl IoRig {
         Self::with_pool(8 << 20)
     }
 
-    /// A rig that has lent all its buffers when they take `bytes` together: with zero, code under test gets
-    /// [none](Io::bounce).
+    /// Makes a rig whose buffers take at most `bytes` together. With zero, code under test gets [none](Io::bounce).
     ///
     /// # Panics
     /// If the host gives no descriptor.
@@ -50,23 +49,23 @@ impl IoRig {
         self.lender.lend()
     }
 
-    /// Begins a turn that ends by its bytes alone, however long it takes: the same each time.
+    /// Begins a turn that ends by its bytes alone, however long it takes, so that a test does the same each time.
     pub fn turn_without_clock(&mut self) -> Io<'_> {
         let mut io = self.lender.lend();
         io.ignore_clock();
         io
     }
 
-    /// The events of the wakers that were used since the last call.
+    /// Returns the events of the wakers that were used since the last call.
     pub fn woken(&mut self) -> Vec<Event> {
         self.lender.woken()
     }
 
-    /// Asks for what is waited for, and waits until it happens or a waker is used. Gives no event if `limit` passes before
-    /// that.
+    /// Asks `wants` what the code waits for, and waits until it happens or a waker is used. Returns no event if `limit` passes
+    /// first.
     ///
     /// # Errors
-    /// If something is wanted of a descriptor that cannot be polled.
+    /// If a descriptor is wanted that cannot be polled.
     pub fn wait(&mut self, limit: Duration, wants: impl FnOnce(&mut Wants)) -> crate::Result<Vec<Event>> {
         let mut wanted = Wants::default();
         wants(&mut wanted);

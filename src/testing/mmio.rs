@@ -1,4 +1,4 @@
-//! A driver of the MMIO transport: the registers in the order that the specification asks for.
+//! A driver of the MMIO transport, which uses the registers in the order that the specification asks for.
 
 use std::sync::Arc;
 use std::thread;
@@ -9,7 +9,7 @@ use crate::bus::BusDevice;
 use crate::virtio::MmioTransport;
 use crate::virtio::spec::{mmio, status};
 
-/// Drives a device through its registers.
+/// Drives a device through its registers, as a guest's driver does.
 pub struct MmioDriver {
     transport: Arc<MmioTransport>,
 }
@@ -18,12 +18,12 @@ impl MmioDriver {
     /// How long a test waits for the I/O thread before it gives up.
     pub const PATIENCE: Duration = Duration::from_secs(10);
 
-    /// A driver that has done nothing yet.
+    /// Makes a driver that has done nothing yet.
     pub fn new(transport: Arc<MmioTransport>) -> Self {
         Self { transport }
     }
 
-    /// The device.
+    /// Returns the transport of the device.
     pub fn transport(&self) -> &MmioTransport {
         &self.transport
     }
@@ -40,12 +40,12 @@ impl MmioDriver {
         self.transport.write(offset, &value.to_le_bytes());
     }
 
-    /// The device status.
+    /// Reads the device status.
     pub fn status(&self) -> u32 {
         self.read(mmio::STATUS)
     }
 
-    /// The features that are offered.
+    /// Reads the features that the device offers.
     pub fn offered(&self) -> u64 {
         let half = |selector| {
             self.write(mmio::DEVICE_FEATURES_SEL, selector);
@@ -54,7 +54,7 @@ impl MmioDriver {
         half(0) | half(1) << 32
     }
 
-    /// Resets the device, and goes as far as to accept `features`; says whether the device accepts them too.
+    /// Resets the device, and brings it up as far as to accept `features`. Returns whether the device agrees to them.
     pub fn negotiate(&self, features: u64) -> bool {
         self.write(mmio::STATUS, 0);
         self.write(mmio::STATUS, status::ACKNOWLEDGE);
@@ -67,7 +67,7 @@ impl MmioDriver {
         self.status() & status::FEATURES_OK != 0
     }
 
-    /// Sets up a queue; says whether the device finds it ready.
+    /// Sets up a queue. Returns whether the device takes it as ready.
     pub fn set_queue(&self, index: u32, queue: &DriverQueue) -> bool {
         let config = queue.config();
         self.write(mmio::QUEUE_SEL, index);
@@ -88,7 +88,7 @@ impl MmioDriver {
     /// Resets the device and brings it up to DRIVER_OK.
     ///
     /// # Panics
-    /// Where the device refuses the features or a queue.
+    /// If the device refuses the features or a queue.
     pub fn bring_up(&self, features: u64, queues: &[&DriverQueue]) {
         assert!(self.negotiate(features), "the device refuses the features {features:#x}");
         for (index, queue) in (0u32..).zip(queues) {
@@ -97,15 +97,15 @@ impl MmioDriver {
         self.write(mmio::STATUS, self.status() | status::DRIVER_OK);
     }
 
-    /// Rings for a queue.
+    /// Rings for a queue: tells the device that it has new chains.
     pub fn kick(&self, queue: u32) {
         self.write(mmio::QUEUE_NOTIFY, queue);
     }
 
-    /// Waits until the device has completed a chain: its head, and the bytes that the device says it wrote.
+    /// Waits until the device has completed a chain. Returns its head, and how many bytes the device says that it wrote.
     ///
     /// # Panics
-    /// Where that takes longer than [`PATIENCE`](Self::PATIENCE).
+    /// If that takes longer than [`PATIENCE`](Self::PATIENCE).
     pub fn wait_used(&self, queue: &mut DriverQueue) -> (u32, u32) {
         let mut used = None;
         self.wait_until("a used buffer", || {
@@ -115,10 +115,10 @@ impl MmioDriver {
         used.expect("the wait ended with one")
     }
 
-    /// Waits until something is the case.
+    /// Waits until `done` returns true. `what` describes that in the panic's message.
     ///
     /// # Panics
-    /// Where that takes longer than [`PATIENCE`](Self::PATIENCE).
+    /// If that takes longer than [`PATIENCE`](Self::PATIENCE).
     pub fn wait_until(&self, what: &str, mut done: impl FnMut() -> bool) {
         let start = Instant::now();
         while !done() {

@@ -1,12 +1,16 @@
-//! The driver's half of what this crate is the device's half of, for tests: here, and in crates that build devices.
+//! The driver's side of virtio, suites, and tiny guests, for the tests of crates that build on this one. The feature
+//! `test-util` turns this module on.
 //!
-//! [`DriverQueue`] writes descriptors into real guest memory, well-formed or not; [`MmioDriver`] walks a device through its
-//! registers as a driver does, and [`NicDriver`] sends and receives frames through one. [`IoRig`] is an I/O thread in the hands
-//! of a test. [`RecordingInterrupt`], [`memory_disk`] and [`SimulatedDisk`] stand in for the host, and a [`TinyGuest`] for a
-//! kernel. Memory is filled with a pattern first, so that a test can see a write of one byte too many.
+//! | If you test | use |
+//! |---|---|
+//! | a backend of a disk | [`DiskConformance`], with [`SimulatedDisk`] below if it is a layer |
+//! | a backend of a NIC | [`NicConformance`], and [`NicDriver`] to send and receive frames |
+//! | a virtio device | [`Conformance`], and [`MmioDriver`] with [`DriverQueue`] to send requests of your own |
+//! | code that takes an [`Io`](crate::event::Io) | [`IoRig`], or [`InlineIo`] for whole devices without threads |
+//! | a program that runs VMs | [`TinyGuest`] as a kernel, [`memory_disk`] as a disk |
 //!
-//! What you put behind an open trait of this crate can be tried by a suite, which fails with the names of the rules that it
-//! breaks: [`Conformance`] for devices, [`DiskConformance`] and [`NicConformance`] for backends.
+//! [`DriverQueue`] writes descriptors, well-formed or not, into real guest memory. [`patterned_memory`] is filled with a
+//! pattern, so that a test can see a write of one byte too many.
 //!
 //! ```
 //! use vmcell::testing::{Buffer, DriverQueue, IoRig, RecordingInterrupt, patterned_memory};
@@ -52,13 +56,13 @@ pub use ranges::guest_ranges;
 
 use crate::memory::{GuestAddress, GuestMemory};
 
-/// What guest memory holds before a test.
+/// The value of each byte of guest memory before a test.
 pub const PATTERN: u8 = 0xa5;
 
-/// Guest memory of `len` bytes from address zero on, each of them [`PATTERN`].
+/// Makes guest memory of `len` bytes from address zero on, each of them [`PATTERN`].
 ///
 /// # Panics
-/// Where the host cannot provide it, or `len` is not a multiple of 4096.
+/// If the host cannot provide the memory, or if `len` is not a multiple of 4096.
 pub fn patterned_memory(len: u64) -> GuestMemory {
     let memory = GuestMemory::anonymous(&[(GuestAddress(0), len)]).expect("the host provides the memory");
     let page = [PATTERN; 4096];

@@ -1,9 +1,9 @@
-//! Buffers of a guest without a device.
+//! Guest buffers without a device.
 
 use crate::error::Result;
 use crate::memory::{GuestAddress, GuestMemory, GuestRanges, Lessor, RangeList};
 
-/// Ranges of guest memory, in order, as a device gives them to its backend.
+/// Makes ranges of guest memory, in order, like those that a device gives to its backend.
 ///
 /// ```
 /// use vmcell::testing::{guest_ranges, patterned_memory};

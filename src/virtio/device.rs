@@ -5,7 +5,7 @@ use crate::event::{Event, Io, Wants};
 use crate::memory::GuestMemory;
 use crate::virtio::queue::Queues;
 
-/// A virtio device, without the way in which the guest finds it.
+/// A virtio device, apart from how the guest finds it and sets it up, which is the transport's part.
 ///
 /// # States
 /// ```text
@@ -14,23 +14,24 @@ use crate::virtio::queue::Queues;
 ///    ^                   |                                        |
 ///    +------- reset -----+-------------------- reset -------------+
 /// ```
-/// A device starts inactive. Between `activate` and `reset` it is lent its queues with each call. While it is paused, the
-/// queues give no chains.
+/// A device starts inactive. Between `activate` and `reset`, it is lent its queues with each call. While it is paused, the queues
+/// give no chains. A *chain* is one request of the driver, and the driver *rings* for a queue when it has put chains there.
 ///
 /// # Who checks what
-/// The transport checks features, queue addresses and the order of calls; a queue checks the shape of each chain. The
-/// device checks what is *in* the buffers, and completes each chain that it takes. An error that it returns means that it
-/// cannot go on: it is [reset](Self::reset) at once, so that it lets go of its chains, and the driver is told that it needs a
-/// reset. A bad request is no such error; it is the driver's, and is answered.
+/// The transport checks features, queue addresses and the order of calls, and a queue checks the shape of each chain. The device
+/// checks what is *in* the buffers, and completes each chain that it takes. If it returns an error, it cannot go on: it is
+/// [reset](Self::reset) at once, so that it lets go of its chains, and the driver is told that the device needs a reset. The
+/// host program is not told. A bad request is the driver's mistake and no reason for an error: the device answers it.
 ///
 /// # Threads
-/// The device is owned by an I/O thread, which alone calls it, for all but [`info`](Self::info) and
-/// [`config`](Self::config), which are asked before. vCPU threads only read what was published, and send messages. A call
-/// must not block: a device that has to wait says what for in [`wants`](Self::wants). Each call ends soon after
-/// [`Io::spent`] says so; the rest is done in the next turn. A panic is caught and counts as an error.
+/// An I/O thread owns the device, and only that thread calls it, except that [`info`](Self::info) and [`config`](Self::config)
+/// are first called before it gets there. vCPU threads only read what was published, and send messages. A call must not
+/// block: a device that has to wait says what for in [`wants`](Self::wants), or gives its chains to a thread of its own, which
+/// sends them back and uses a [`Waker`](crate::event::Waker). Each call ends soon after [`Io::spent`] says so; the rest is
+/// done in the next turn. A panic is caught and counts as an error.
 ///
 /// # Example
-/// A device that answers each request by the number of bytes that were sent:
+/// A device that answers each request with the number of bytes that it was sent:
 /// ```
 /// use vmcell::event::Io;
 /// use vmcell::virtio::{Activation, DeviceInfo, Queues, VirtioDevice};
@@ -59,7 +60,7 @@ use crate::virtio::queue::Queues;
 ///     fn reset(&mut self, _io: &mut Io) {}
 /// }
 ///
-/// // In a VM it is `VmBuilder::device` that does this; here, a driver in the same process sends a request.
+/// // `VmBuilder::device` gives a device to a VM. Here, a driver in the same process sends it a request.
 /// use vmcell::testing::{Buffer, DriverQueue, MmioDriver, patterned_memory};
 /// use vmcell::virtio::MmioTransport;
 /// use vmcell::{GuestAddress, IoThread};
@@ -78,66 +79,67 @@ use crate::virtio::queue::Queues;
 /// # Ok::<(), vmcell::Error>(())
 /// ```
 pub trait VirtioDevice: Send {
-    /// What the device is. Asked once, before it is given to its thread.
+    /// Describes the device. Called once, before the device is given to its thread.
     fn info(&self) -> DeviceInfo;
 
-    /// The config space. Asked once before the device is given to its thread, and again after each turn in which it said
-    /// that [something changed](Io::info_changed): then the driver is told. Its length never changes.
+    /// Returns the content of the config space. Called once before the device is given to its thread, and again after each turn
+    /// in which it said that [something changed](Io::info_changed): then the driver is told. The length must never change.
     fn config(&mut self) -> Vec<u8> {
         Vec::new()
     }
 
-    /// The first call on the thread that owns the device, and the one in which it makes its tokens and wakers.
+    /// The first call on the thread that owns the device. It makes its tokens and wakers here, if it needs any.
     ///
     /// # Errors
-    /// If the device cannot work; then there will be no VM.
+    /// If the device cannot work. The VM, or the transport, is not made then.
     fn attach(&mut self, _io: &mut Io) -> Result<()> {
         Ok(())
     }
 
-    /// The driver is ready. [`process_queue`](Self::process_queue) follows for each queue.
+    /// The driver is ready. [`process_queue`](Self::process_queue) follows for each queue. If the device is restored, the
+    /// activation holds what [`save`](Self::save) returned, which the device must check.
     ///
     /// # Errors
-    /// If the device cannot work; the driver is told that it needs a reset.
+    /// If the device cannot work, or cannot go on from that state. The driver is told that the device needs a reset.
     fn activate(&mut self, io: &mut Io, activation: Activation) -> Result<()>;
 
     /// The driver rang for this queue, or the last turn ended before the queue was empty, or a pause is over.
     ///
     /// # Errors
-    /// If the queue or the device cannot go on; the driver is told that it needs a reset.
+    /// If the queue or the device cannot go on. The driver is told that the device needs a reset.
     fn process_queue(&mut self, io: &mut Io, queues: &mut Queues, index: u16) -> Result<()>;
 
-    /// The driver wrote 1, 2, 4 or 8 bytes to the config space. Ignored unless the device says otherwise.
+    /// The driver wrote 1, 2, 4 or 8 bytes to the config space. By default, the device ignores them.
     fn write_config(&mut self, _io: &mut Io, _offset: u64, _data: &[u8]) {}
 
-    /// Says what the device waits for. Asked after each turn, but not while it stands still.
+    /// Says what the device waits for now. Called after each turn, but not while the device is paused.
     fn wants(&self, _wants: &mut Wants) {}
 
-    /// Something happened that the device waits for. After a reset or a failure there may still be events of what was in flight, and
-    /// then there are no queues.
+    /// Something happened that the device waits for. After a reset or a failure, there may still be events of what was in
+    /// flight, and then there are no queues.
     ///
     /// # Errors
-    /// As [`process_queue`](Self::process_queue).
+    /// Those of [`process_queue`](Self::process_queue).
     fn woken(&mut self, _io: &mut Io, _queues: &mut Queues, _event: &Event) -> Result<()> {
         Ok(())
     }
 
-    /// The device is to stand still: it puts chains back that it has not begun with, and hurries the others. Called once; the
-    /// transport waits until nothing is in flight, and goes on calling [`woken`](Self::woken) until then.
+    /// The device is being paused: it puts back the chains with which it has not begun, and hurries the others. Called once per
+    /// pause. The transport waits until nothing is in flight, and goes on calling [`woken`](Self::woken) until then.
     ///
     /// # Errors
-    /// As [`process_queue`](Self::process_queue).
+    /// Those of [`process_queue`](Self::process_queue).
     fn quiesce(&mut self, _io: &mut Io, _queues: &mut Queues) -> Result<()> {
         Ok(())
     }
 
-    /// Back to the state before `activate`. Drops its chains, and cancels what is in flight: the transport waits until no
-    /// buffer that reaches into the guest's memory is left. Called in any state, and when the device has failed: once then,
-    /// and again when the driver resets it.
+    /// Goes back to the state before `activate`. The device drops its chains and cancels what is in flight. The transport waits
+    /// until no chain and no buffer in the guest's memory is left, on whatever thread. Called in any state. If the device has
+    /// failed, it is called at once, and again when the driver resets it.
     fn reset(&mut self, io: &mut Io);
 
-    /// What has to be known, beside the features and the queues, to build the device anew and go on with it. Called while
-    /// nothing is in flight.
+    /// Returns what has to be known, apart from the features and the queues, to build the device anew and go on with it. Called
+    /// while nothing is in flight.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidState`] if the device cannot be saved, which is the default.
@@ -147,15 +149,15 @@ pub trait VirtioDevice: Send {
     }
 }
 
-/// What a device is, as data.
+/// Describes a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeviceInfo {
-    /// The device's type (5).
+    /// The type of the device (5).
     pub device_id: u32,
-    /// The features that are the device's own, as a mask of bits. The transport adds its own and the queues'.
+    /// The device's own features, as a mask of bits. The transport adds its own and those of the queues.
     pub features: u64,
-    /// Features that the driver may only accept together with others (as in 5.1.3.1).
+    /// The features that the driver may only accept together with others (as in 5.1.3.1).
     pub requirements: Vec<Requirement>,
     /// The largest size of each queue: powers of two from 1 to 32768.
     pub queue_sizes: Vec<u16>,
@@ -172,19 +174,20 @@ pub struct Requirement {
 }
 
 impl DeviceInfo {
-    /// A device of a type, with the largest sizes of its queues, and without features of its own.
+    /// Describes a device of a type, with the largest size of each of its queues, and without features of its own.
     pub fn new(device_id: u32, queue_sizes: &[u16]) -> Self {
         Self { device_id, features: 0, requirements: Vec::new(), queue_sizes: queue_sizes.to_vec() }
     }
 
-    /// Offers these features, given as a mask of bits.
+    /// Sets the device's own features, given as a mask of bits.
     #[must_use]
     pub fn features(mut self, features: u64) -> Self {
         self.features |= features;
         self
     }
 
-    /// Lets a feature, given as its bit number, be accepted only together with one of those in a mask.
+    /// Says that the driver may only accept `feature`, a bit number, together with at least one of the features in the mask
+    /// `any_of`.
     #[must_use]
     pub fn requires(mut self, feature: u32, any_of: u64) -> Self {
         self.requirements.push(Requirement { feature, any_of });
@@ -197,7 +200,7 @@ impl DeviceInfo {
     }
 }
 
-/// What a device gets when the driver is ready.
+/// What a device is told when the driver is ready.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Activation {
@@ -205,12 +208,12 @@ pub struct Activation {
     pub features: u64,
     /// The guest's RAM.
     pub memory: GuestMemory,
-    /// What the device [saved](VirtioDevice::save), if it goes on rather than begins.
+    /// What the device [saved](VirtioDevice::save), if it is restored.
     pub state: Option<DeviceState>,
 }
 
 impl Activation {
-    /// What a transport hands over.
+    /// Makes what a transport hands over.
     pub fn new(features: u64, memory: GuestMemory, state: Option<DeviceState>) -> Self {
         Self { features, memory, state }
     }
@@ -221,18 +224,18 @@ impl Activation {
     }
 }
 
-/// What a device saved: plain data, whose meaning is the device's own.
+/// What a device saved: plain data that only the device itself understands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeviceState {
-    /// Which form `bytes` has; the device says which ones it reads.
+    /// The version of the format of `bytes`. The device decides which versions it reads.
     pub version: u32,
     /// The state.
     pub bytes: Vec<u8>,
 }
 
 impl DeviceState {
-    /// A state in the form that `version` stands for.
+    /// Makes a state in the given version of the device's format.
     pub fn new(version: u32, bytes: impl Into<Vec<u8>>) -> Self {
         Self { version, bytes: bytes.into() }
     }

@@ -302,6 +302,21 @@ fn a_source_is_heard_while_it_is_wanted_and_not_while_the_device_is_paused() {
     assert_eq!(count(), calls_then, "hung up, and not wanted any more");
 }
 
+#[test]
+fn a_device_that_waits_for_what_cannot_be_waited_for_needs_a_reset_each_time_its_driver_tries() {
+    let file = tempfile::tempfile().unwrap();
+    let listener = Listener { socket: Arc::new(file.into()), token: None, calls: Arc::default(), device_id: 42 };
+    let (memory, io_thread) = (patterned_memory(1 << 20), IoThread::new("test-io").unwrap());
+    let driver = MmioDriver::new(MmioTransport::new(Box::new(listener), memory.clone(), &io_thread).unwrap());
+    for _ in 0..3 {
+        driver.wait_until("the failure", || driver.status() & DEVICE_NEEDS_RESET != 0);
+        driver.transport().pause(LIMIT).unwrap();
+        driver.transport().resume();
+        driver.write(reg::STATUS, 0);
+        driver.wait_until("the reset", || driver.status() & !DEVICE_NEEDS_RESET == 0);
+    }
+}
+
 /// Keeps each chain until it is reset.
 #[derive(Default)]
 struct Keeper {

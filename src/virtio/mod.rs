@@ -1,4 +1,4 @@
-//! What every virtio device shares: queues and their chains, the device trait, and the transport.
+//! What all virtio devices have in common: queues and their chains, the device trait, and the transport.
 //!
 //! Nothing here knows what a device does. A device implements [`VirtioDevice`]; [`MmioTransport`] shows it to the guest
 //! and gives it to an [`IoThread`](crate::IoThread), which owns it from then on. Section numbers are those of the virtio

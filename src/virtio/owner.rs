@@ -420,6 +420,15 @@ impl Participant for Owner {
             }
         }
     }
+
+    /// What the device waits for would never come, so the device has failed.
+    fn refused(&mut self, io: &mut Io) -> bool {
+        if self.life == Life::Broken {
+            return false;
+        }
+        self.fail(io);
+        true
+    }
 }
 
 impl Drop for Owner {

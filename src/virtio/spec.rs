@@ -36,19 +36,19 @@ pub mod feature {
 
 /// Registers of the MMIO transport, as offsets in bytes (4.2.2).
 pub mod mmio {
-    /// Reads [`MAGIC`].
+    /// Reads as [`MAGIC`].
     pub const MAGIC_VALUE: u64 = 0x000;
-    /// Reads [`VERSION_2`].
+    /// Reads as [`VERSION_2`].
     pub const VERSION: u64 = 0x004;
     /// The device's type.
     pub const DEVICE_ID: u64 = 0x008;
-    /// Who made the device.
+    /// The maker of the device.
     pub const VENDOR_ID: u64 = 0x00c;
-    /// Features that the device offers, the half that the selector names.
+    /// The half of the offered features that the selector names.
     pub const DEVICE_FEATURES: u64 = 0x010;
     /// Selects a half of the offered features.
     pub const DEVICE_FEATURES_SEL: u64 = 0x014;
-    /// Features that the driver accepts, the half that the selector names.
+    /// The half of the accepted features that the selector names.
     pub const DRIVER_FEATURES: u64 = 0x020;
     /// Selects a half of the accepted features.
     pub const DRIVER_FEATURES_SEL: u64 = 0x024;
@@ -62,9 +62,9 @@ pub mod mmio {
     pub const QUEUE_READY: u64 = 0x044;
     /// The doorbell: takes a queue's index.
     pub const QUEUE_NOTIFY: u64 = 0x050;
-    /// Why the device interrupts.
+    /// The reasons for the interrupt.
     pub const INTERRUPT_STATUS: u64 = 0x060;
-    /// Takes back reasons of interrupts.
+    /// Acknowledges reasons for the interrupt.
     pub const INTERRUPT_ACK: u64 = 0x064;
     /// Device status; writing zero resets.
     pub const STATUS: u64 = 0x070;
@@ -88,7 +88,7 @@ pub mod mmio {
     pub const CONFIG_GENERATION: u64 = 0x0fc;
     /// Where the device's config space begins.
     pub const CONFIG: u64 = 0x100;
-    /// What one device takes of the guest's address space, in bytes.
+    /// The size of one device's window in the guest's address space, in bytes.
     pub const WINDOW: u64 = 0x1000;
 
     /// "virt", little-endian.

@@ -63,7 +63,7 @@ impl Vm {
     /// Starts the vCPUs, each in a thread of its own, and returns at once.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] unless the VM is [`Status::Ready`]; [`ErrorKind::Host`] where the host gives no more
+    /// [`ErrorKind::InvalidState`] unless the VM is [`Status::Ready`]; [`ErrorKind::Host`] if the host gives no more
     /// threads, and then the VM has ended.
     pub fn start(&self) -> Result<()> {
         let vcpus = {
@@ -98,7 +98,7 @@ impl Vm {
         self.pause_within(PAUSE_LIMIT)
     }
 
-    /// As [`pause`](Self::pause), for at most `limit`.
+    /// Does the same as [`pause`](Self::pause), but blocks for at most `limit`.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidState`] if the VM was not started or has ended, also if it ends meanwhile, and on an I/O thread
@@ -123,7 +123,7 @@ impl Vm {
     /// [`pause`](Self::pause).
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] where the VM was not started or has ended.
+    /// [`ErrorKind::InvalidState`] if the VM was not started or has ended.
     pub fn resume(&self) -> Result<()> {
         let _one_at_a_time = lock(&self.transition);
         self.lifecycle.resume()?;
@@ -137,7 +137,7 @@ impl Vm {
     /// that has ended already stays as it is.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] where a backend still holds one of the VM's threads, outside the guest; dropping the VM waits
+    /// [`ErrorKind::Timeout`] if a backend still holds one of the VM's threads, outside the guest; dropping the VM waits
     /// for it.
     pub fn stop(&self) -> Result<()> {
         let deadline = Instant::now() + STOP_LIMIT;
@@ -152,18 +152,20 @@ impl Vm {
         }
     }
 
-    /// Blocks until the VM has ended and tells how. May be called by several threads and again.
+    /// Blocks until the VM has ended, and returns how it ended. Several threads may call this, and it may be called again.
+    ///
+    /// Do not call it on an I/O thread that serves the VM, as in a backend or a console's callback: the VM may not end meanwhile.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] where the VM was not started.
+    /// [`ErrorKind::InvalidState`] if the VM was not started.
     pub fn wait(&self) -> Result<Exit> {
         self.lifecycle.wait(None)
     }
 
-    /// As [`wait`](Self::wait), for at most `limit`.
+    /// Does the same as [`wait`](Self::wait), but for at most `limit`.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] where the VM had not ended by then, or [`ErrorKind::InvalidState`] where it was not started.
+    /// [`ErrorKind::Timeout`] if the VM had not ended by then, or [`ErrorKind::InvalidState`] if it was not started.
     pub fn wait_timeout(&self, limit: Duration) -> Result<Exit> {
         self.lifecycle.wait(Instant::now().checked_add(limit))
     }

@@ -25,8 +25,9 @@ impl Drop for Abandoned {
     }
 }
 
-/// How many threads of disks that have ended still wait for the host's storage, in the whole process. Each keeps its file open
-/// and its guest's memory mapped until the storage answers. Beyond 64, no disk on a file is attached any more.
+/// Returns how many threads in this process still wait for the host's storage although their disks have ended. Each keeps its
+/// file open and its guest's memory mapped until the storage answers. While there are 64, no further disk on a file can be
+/// attached.
 pub fn abandoned_threads() -> usize {
     COUNT.load(Ordering::SeqCst)
 }

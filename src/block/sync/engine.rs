@@ -18,10 +18,10 @@ use crate::event::Io;
 /// Operations in flight at the most; more are refused until one is done.
 const ROOM: usize = 256;
 
-/// The backend that a disk on a file has, for a layer of your own to lie on.
+/// The backend of every disk on a file. Put a layer of your own on it.
 ///
-/// Reads and writes that the host's page cache can serve are carried out at once, and the rest by a helper thread of the
-/// backend's own, one after the other.
+/// It carries out reads and writes at once if the host's page cache can serve them. A helper thread of the backend carries out
+/// the others, one after the other.
 pub struct FileBackend {
     file: Arc<DiskFile>,
     info: DiskInfo,
@@ -46,7 +46,8 @@ enum Way {
 }
 
 impl FileBackend {
-    /// Takes a file or block device. It must be open for writing if anything is to be written, and it is not locked.
+    /// Takes a file or block device. It must be open for writing if anything is to be written. Unlike the file of a
+    /// [`Disk::open`](crate::Disk::open), it is not locked.
     ///
     /// # Errors
     /// [`ErrorKind::Disk`](crate::ErrorKind::Disk) if it is empty, or is neither a regular file nor a block device.

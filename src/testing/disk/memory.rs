@@ -4,10 +4,10 @@ use std::fs::File;
 
 use crate::sys::anonymous_file;
 
-/// A file without a name, in memory, of `len` bytes, all zero; for [`Disk::from_file`](crate::Disk::from_file).
+/// Makes a file of `len` zero bytes that lies in memory and has no name, for [`Disk::from_file`](crate::Disk::from_file).
 ///
 /// # Panics
-/// Where the host gives none.
+/// If the host cannot make it.
 pub fn memory_disk(len: u64) -> File {
     anonymous_file(len).expect("the host provides a file in memory")
 }

@@ -1,4 +1,4 @@
-//! A disk that exists in memory only, and is as awkward as the rules allow.
+//! A disk in memory that is as awkward as the rules allow.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,15 +9,18 @@ use crate::block::{ByteRange, DiskBackend, DiskInfo, Done, Operation, Tag};
 use crate::error::Result;
 use crate::event::{Event, Io, Token, Wants};
 
-/// A backend in memory that behaves as badly as the rules of [`DiskBackend`] allow, to put a layer of your own on: it can be
-/// [slow](Self::delay), and then gives operations back in reverse order; have [room](Self::room) for few; fail; change its
-/// size; and lose on a power failure all that was not made stable.
+/// A backend in memory that behaves as badly as the rules of [`DiskBackend`] allow. Put a layer of your own on it to test the
+/// layer.
+///
+/// It can be [slow](Self::delay), and then completes operations in reverse order. It can have [room](Self::room) for few
+/// operations only. Its [handle](Self::handle) makes it fail, change its size, or lose everything that was not made stable in a
+/// power failure.
 ///
 /// ```
 /// use std::time::Duration;
 /// use vmcell::testing::{DiskConformance, SimulatedDisk};
 ///
-/// // In place of the disk itself, a layer on it:
+/// // Put your layer around the disk here:
 /// let make = || Box::new(SimulatedDisk::new(1 << 20).delay(Duration::from_micros(100)).room(3)) as _;
 /// DiskConformance::new(make).run();
 /// ```
@@ -30,7 +33,7 @@ pub struct SimulatedDisk {
     token: Option<Token>,
 }
 
-/// What happens to a [`SimulatedDisk`] from outside. A clone is another handle to the same disk.
+/// Changes a [`SimulatedDisk`] from outside. A clone is another handle to the same disk.
 #[derive(Clone)]
 pub struct SimulatedDiskHandle {
     state: Arc<Mutex<State>>,
@@ -58,7 +61,7 @@ struct Begun {
 }
 
 impl SimulatedDisk {
-    /// A disk of `capacity` zero bytes, a multiple of 512, that completes everything at once.
+    /// Makes a disk of `capacity` zero bytes, a multiple of 512, that completes everything at once.
     pub fn new(capacity: u64) -> Self {
         let zeros = vec![0; usize::try_from(capacity).expect("it fits in memory")];
         let (stable, reported) = (zeros.clone(), VecDeque::new());
@@ -71,28 +74,28 @@ impl SimulatedDisk {
         Self { handle, info, delay: Duration::ZERO, room: usize::MAX, begun: VecDeque::new(), token: None }
     }
 
-    /// Completes operations after this long, the last one first.
+    /// Completes operations only after `delay`, the last one first.
     #[must_use]
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// Takes so many operations at once, at least one.
+    /// Takes at most `room` operations at once, which is at least one.
     #[must_use]
     pub fn room(mut self, room: usize) -> Self {
         self.room = room.max(1);
         self
     }
 
-    /// A handle to what it is stored in.
+    /// Returns a handle to the disk.
     pub fn handle(&self) -> SimulatedDiskHandle {
         self.handle.clone()
     }
 }
 
 impl SimulatedDiskHandle {
-    /// Takes the power away: the disk that comes back has what was stable.
+    /// Takes the power away, and returns the disk that comes back, with everything that was stable.
     pub fn power_failure(&self) -> SimulatedDisk {
         let mut state = self.state();
         state.content = state.stable.clone();
@@ -102,12 +105,12 @@ impl SimulatedDiskHandle {
         SimulatedDisk::on(self.clone())
     }
 
-    /// Lets the next operations fail, so many of them.
+    /// Makes the next `operations` operations fail.
     pub fn fail(&self, operations: usize) {
         self.state().failures = operations;
     }
 
-    /// Changes the size, to a multiple of 512 bytes. The disk sees it when it is [refreshed](DiskBackend::refresh).
+    /// Changes the size to `capacity` bytes, a multiple of 512. The disk notices when it is [refreshed](DiskBackend::refresh).
     pub fn set_capacity(&self, capacity: u64) {
         let mut state = self.state();
         let len = usize::try_from(capacity).expect("it fits in memory");
@@ -116,7 +119,7 @@ impl SimulatedDiskHandle {
         state.stable.resize(len, 0);
     }
 
-    /// All that is on the disk now.
+    /// Returns everything that is on the disk now.
     pub fn bytes(&self) -> Vec<u8> {
         self.state().content.clone()
     }

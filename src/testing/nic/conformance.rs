@@ -10,11 +10,11 @@ use super::wire::Wire;
 use crate::event::IoThread;
 use crate::net::Nic;
 
-/// What every NIC must keep to, whatever [`NicBackend`](crate::net::NicBackend) is under it: drives one as a guest does, and
-/// its wire.
+/// The suite for backends of NICs: it drives a NIC as a guest does, and the other end of its wire, against every rule that a
+/// [`NicBackend`](crate::net::NicBackend) must keep.
 ///
-/// Each call of `make` gives a NIC with the other end of its wire. Frames may be lost, as on any wire, but not all of them.
-/// They have the EtherType 0x88b5 and go to everybody; whatever else is on the wire is passed over.
+/// Each call of `make` returns a new NIC with the other end of its wire. Frames may be lost, as on any wire, but not all of them.
+/// The suite's frames have the EtherType 0x88b5 and the broadcast address; it ignores anything else on the wire.
 ///
 /// ```no_run
 /// use vmcell::Nic;
@@ -33,16 +33,17 @@ pub struct NicConformance {
 }
 
 impl NicConformance {
-    /// The largest frame of all: the most that IP can say, behind an Ethernet header with a VLAN tag.
+    /// The length of the largest frame: the largest IP packet behind an Ethernet header with a VLAN tag.
     pub const LARGEST_FRAME: usize = 65553;
 
-    /// The suite for a NIC with a wire that the test holds.
+    /// Makes the suite for a NIC with a wire that the test holds.
     pub fn new(make: impl Fn() -> (Nic, Box<dyn Wire>) + 'static) -> Self {
         let (largest, patience) = (Self::LARGEST_FRAME, Duration::from_secs(10));
         Self { suite: Suite { make: Box::new(make), largest, patience } }
     }
 
-    /// The suite for two NICs that are connected. The second one is only used as a wire: call it with both orders.
+    /// Makes the suite for two NICs that are connected. The second one is only used as the wire of the first, so run the suite with
+    /// both orders if they differ.
     pub fn of_pairs(make: impl Fn() -> (Nic, Nic) + 'static) -> Self {
         Self::new(move || {
             let (nic, other) = make();
@@ -53,14 +54,14 @@ impl NicConformance {
         })
     }
 
-    /// The largest frame that is tried, at least 1514. The default is [the largest of all](Self::LARGEST_FRAME).
+    /// Sets the length of the largest frame that is tried, at least 1514. The default is [the largest](Self::LARGEST_FRAME).
     #[must_use]
     pub fn largest_frame(mut self, bytes: usize) -> Self {
         self.suite.largest = bytes.clamp(1514, Self::LARGEST_FRAME);
         self
     }
 
-    /// How long a frame may be missed. The default is 10 seconds.
+    /// Sets how long the suite waits for a frame. The default is 10 seconds.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.suite.patience = patience;
@@ -70,13 +71,13 @@ impl NicConformance {
     /// Tries all rules.
     ///
     /// # Panics
-    /// If the NIC breaks one; the message names each that it breaks, and says how.
+    /// If the NIC breaks a rule. The message names each broken rule and says how it was broken.
     pub fn run(&self) {
         let failures = self.failures();
         assert!(failures.is_empty(), "the NIC breaks {} rules:\n{}", failures.len(), failures.join("\n"));
     }
 
-    /// The rules that the NIC breaks, each with how.
+    /// Tries all rules, and returns those that the NIC breaks, each with how it was broken.
     pub fn failures(&self) -> Vec<String> {
         let broken = |(name, rule): &super::suite::Rule| {
             let result = catch_unwind(AssertUnwindSafe(|| rule(&self.suite)));

@@ -28,7 +28,8 @@ const OFFLOADS: u64 = 1 << 0 | 0b111 << 11 | 1 << 1 | 0b111 << 7;
 const MRG_RXBUF: u64 = 1 << 15;
 const STATUS: u64 = 1 << 16;
 
-/// A guest's driver for a NIC, in the hands of a test: sends and receives packets, each a header of 12 bytes and a frame.
+/// A guest's driver for a NIC, in the hands of a test. It sends and receives packets, each of which is a header of 12 bytes and a
+/// frame.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -86,8 +87,8 @@ impl NicDriver {
         Ok(own)
     }
 
-    /// Resets the device and brings it up anew: with all offloads that it offers or none, and with frames that may take
-    /// several buffers or may not.
+    /// Resets the device and brings it up anew, with all offloads that it offers or none, and with frames that may be spread over
+    /// several buffers or not.
     ///
     /// # Panics
     /// If the device refuses.
@@ -102,7 +103,7 @@ impl NicDriver {
         self.driver.bring_up(features, &[&self.rx, &self.tx, &self.control]);
     }
 
-    /// Gives the device `count` buffers for frames, or fewer if it has as many as it may have.
+    /// Gives the device `count` more buffers for frames, or fewer if it may not have so many.
     pub fn offer(&mut self, count: u16) {
         // Frames that may not be spread need larger buffers, of which fewer fit in the memory.
         let most = if self.mergeable { SIZE } else { SIZE / 4 };
@@ -116,21 +117,21 @@ impl NicDriver {
         self.driver.kick(0);
     }
 
-    /// How many buffers the device has.
+    /// Returns how many buffers the device has.
     pub fn buffers(&self) -> u16 {
         self.buffers
     }
 
-    /// Gives the device as many buffers as it may have, from now on.
+    /// Keeps the device supplied with as many buffers as it may have, from now on.
     pub fn fill(&mut self) {
         self.fills = true;
         self.offer(SIZE);
     }
 
-    /// Sends a packet; says whether there was a place for it. The device gets it now or soon.
+    /// Sends a packet. Returns whether there was room for it; the device gets it now or soon.
     ///
     /// # Panics
-    /// If the packet is larger than any may be.
+    /// If the packet is larger than the largest frame with its header.
     pub fn send(&mut self, packet: &[u8]) -> bool {
         while self.tx.take_used().is_some() {
             self.under_way -= 1;
@@ -150,7 +151,7 @@ impl NicDriver {
         true
     }
 
-    /// Waits until the device has given back all that was sent; says whether it has within `limit`.
+    /// Waits until the device has given back everything that was sent. Returns whether it did so within `limit`.
     pub fn all_sent(&mut self, limit: Duration) -> bool {
         let begun = Instant::now();
         while self.under_way > 0 {
@@ -163,7 +164,7 @@ impl NicDriver {
         true
     }
 
-    /// The next packet that came, if one comes within `limit`.
+    /// Returns the next packet, if one comes within `limit`.
     pub fn receive(&mut self, limit: Duration) -> Option<Vec<u8>> {
         let begun = Instant::now();
         loop {
@@ -190,7 +191,7 @@ impl NicDriver {
         self.driver.transport().resume();
     }
 
-    /// Whether the guest sees its cable plugged in.
+    /// Whether the guest sees the link up.
     pub fn link_is_up(&self) -> bool {
         self.driver.read(mmio::CONFIG + 4) & 1 << 16 != 0
     }

@@ -9,24 +9,26 @@ use super::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{GuestAddress, GuestMemory, Lease};
 
-/// A contiguous part of a chain. It lies inside the guest's RAM and is not empty.
+/// A contiguous part of a chain's buffers. It lies inside the guest's RAM and is not empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Segment {
-    /// Its first byte.
+    /// The address of its first byte.
     pub gpa: GuestAddress,
     /// Its length in bytes.
     pub len: u32,
 }
 
-/// A descriptor chain that was taken from a queue.
+/// A descriptor chain that was taken from a queue: one request of the driver, with the buffers that the device may read and
+/// those that it may write.
 ///
-/// Its descriptors were read once and checked: all inside RAM, what the device reads before what it writes, less than
-/// 4 GiB together. What the buffers *contain* may change at any time, so a device copies what it decides on.
+/// Its descriptors were read once and checked: all of them lie inside RAM, those that the device reads come before those that it
+/// writes, and together they are shorter than 4 GiB. The *content* of the buffers may change at any time, so a device copies
+/// whatever it bases a decision on.
 ///
-/// It keeps the guest's memory mapped and may be sent to another thread. Each chain is completed exactly once: by
-/// [`Queue::complete`](super::Queue::complete), or, soon after it was dropped on whatever thread, with length 0. After a
-/// reset dropping it does nothing.
+/// A chain keeps the guest's memory mapped, and may be sent to another thread. Each chain is completed exactly once: by
+/// [`Queue::complete`](super::Queue::complete), or with length 0 soon after it was dropped, on whatever thread. After a reset,
+/// dropping a chain does nothing.
 pub struct Chain {
     shared: Arc<Shared>,
     head: u16,
@@ -100,40 +102,40 @@ impl Chain {
         self.position
     }
 
-    /// What the device may read, in order.
+    /// Returns the parts that the device may read, in order.
     pub fn readable(&self) -> &[Segment] {
         self.buffers.segments.get(..self.buffers.first_writable).unwrap_or_default()
     }
 
-    /// What the device may write, in order.
+    /// Returns the parts that the device may write, in order.
     pub fn writable(&self) -> &[Segment] {
         self.buffers.segments.get(self.buffers.first_writable..).unwrap_or_default()
     }
 
-    /// All that the device may read, in bytes.
+    /// Returns how many bytes the device may read.
     pub fn readable_len(&self) -> u32 {
         self.buffers.readable_len
     }
 
-    /// All that the device may write, in bytes.
+    /// Returns how many bytes the device may write.
     pub fn writable_len(&self) -> u32 {
         self.buffers.writable_len
     }
 
-    /// The readable bytes from `offset` on, `len` of them, as segments; shorter where the chain is.
+    /// Returns `len` readable bytes from `offset` on, as segments, or fewer if the chain ends before.
     pub fn readable_range(&self, offset: u32, len: u32) -> impl Iterator<Item = Segment> + '_ {
         cut(self.readable(), offset, len)
     }
 
-    /// The writable bytes from `offset` on, `len` of them, as segments; shorter where the chain is.
+    /// Returns `len` writable bytes from `offset` on, as segments, or fewer if the chain ends before.
     pub fn writable_range(&self, offset: u32, len: u32) -> impl Iterator<Item = Segment> + '_ {
         cut(self.writable(), offset, len)
     }
 
-    /// Copies readable bytes from `offset` on. A second read of the same bytes may give others.
+    /// Copies the readable bytes from `offset` on to `bytes`, which is filled. A second read of the same bytes may give others.
     ///
     /// # Errors
-    /// [`ErrorKind::Virtqueue`] if the chain has fewer readable bytes.
+    /// [`ErrorKind::Virtqueue`] if the chain has too few readable bytes.
     pub fn read(&self, offset: u32, bytes: &mut [u8]) -> Result<()> {
         let len = checked_len(offset, bytes.len(), self.readable_len(), "readable")?;
         let mut rest = bytes;
@@ -145,10 +147,10 @@ impl Chain {
         Ok(())
     }
 
-    /// Copies into writable bytes from `offset` on.
+    /// Copies `bytes` into the writable bytes from `offset` on.
     ///
     /// # Errors
-    /// [`ErrorKind::Virtqueue`] if the chain has fewer writable bytes; nothing is written then.
+    /// [`ErrorKind::Virtqueue`] if the chain has too few writable bytes. Nothing is written then.
     pub fn write(&self, offset: u32, bytes: &[u8]) -> Result<()> {
         let len = checked_len(offset, bytes.len(), self.writable_len(), "writable")?;
         let mut rest = bytes;

@@ -4,11 +4,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::virtio::spec::ring;
 
-/// What the driver sets before a queue runs. Anything may stand in it until it is validated.
+/// What the driver sets before a queue runs. It may hold any values until it is [validated](Self::validate).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueConfig {
-    /// Number of descriptors: a power of two, at most the largest size.
+    /// The number of descriptors: a power of two, at most the largest size.
     pub size: u16,
     /// The descriptor table; aligned to 16 bytes.
     pub desc_table: GuestAddress,
@@ -20,7 +20,7 @@ pub struct QueueConfig {
 }
 
 impl QueueConfig {
-    /// A queue of at most `max_size` descriptors, with everything else as after a reset.
+    /// Describes a queue of at most `max_size` descriptors, with everything else as after a reset.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] if `max_size` is not a power of two from 1 to 32768.
@@ -34,7 +34,7 @@ impl QueueConfig {
         Ok(Self { size: max_size, desc_table: unset, avail_ring: unset, used_ring: unset, max_size })
     }
 
-    /// The largest size that the device offers, in descriptors.
+    /// Returns the largest size that the device offers, in descriptors.
     pub fn max_size(&self) -> u16 {
         self.max_size
     }
@@ -42,8 +42,8 @@ impl QueueConfig {
     /// Checks what the driver has set.
     ///
     /// # Errors
-    /// [`ErrorKind::Virtqueue`] if the size is none of the allowed ones, or a part of the queue is not aligned, does
-    /// not lie inside the guest's RAM, or was not set.
+    /// [`ErrorKind::Virtqueue`] if the size is not allowed, or if a part of the queue is not aligned, does not lie inside the
+    /// guest's RAM, or was not set.
     pub fn validate(&self, memory: &GuestMemory) -> Result<()> {
         let (size, max_size) = (self.size, self.max_size);
         if !size.is_power_of_two() || size > max_size {

@@ -2,20 +2,19 @@
 
 use super::running::Queue;
 
-/// The queues of a device, as its transport lends them to it for one call. Before activation and after a reset there are
-/// none.
+/// The queues of a device. Its transport lends them to it for one call. Before activation and after a reset, there are none.
 #[derive(Default)]
 pub struct Queues {
     queues: Vec<Option<Queue>>,
 }
 
 impl Queues {
-    /// These queues by index; `None` for one that the driver does not use.
+    /// Makes a set of queues, by index, with `None` for each that the driver does not use.
     pub fn new(queues: Vec<Option<Queue>>) -> Self {
         Self { queues }
     }
 
-    /// A queue by its index; `None` if the driver does not use it.
+    /// Returns a queue by its index; `None` if the driver does not use it.
     pub fn get(&mut self, index: u16) -> Option<&mut Queue> {
         self.queues.get_mut(usize::from(index))?.as_mut()
     }

@@ -38,10 +38,10 @@ pub(in crate::virtio) struct Start {
 }
 
 impl Queue {
-    /// Starts queue number `index` of a device, as its transport does when the driver is ready.
+    /// Starts queue number `index` of a device. A transport does this when the driver is ready.
     ///
     /// # Errors
-    /// As [`QueueConfig::validate`].
+    /// Those of [`QueueConfig::validate`].
     pub fn new(
         config: &QueueConfig,
         memory: &GuestMemory,
@@ -61,15 +61,16 @@ impl Queue {
         Ok(Self { ring, shared, index, interrupt, spare: Vec::new(), halted: false })
     }
 
-    /// Takes the next chain that the driver offers, if there is one, and counts it in the turn. One that breaks the rules
-    /// has no buffers, and is completed with length 0 in its turn, like all others. Never blocks.
+    /// Takes the next chain that the driver offers, if there is one, and counts it in the turn. Never blocks.
     ///
-    /// When it says that there is none, the driver has been asked to ring for the next, unless the turn is
-    /// [over](Io::spent) or the device is paused.
+    /// A chain that breaks the rules has no buffers. The device completes it like any other, and its length is 0 then.
+    ///
+    /// If this returns `None`, the driver has been asked to ring for the next chain, unless the turn is [over](Io::spent) or the
+    /// device is paused.
     ///
     /// # Errors
-    /// [`ErrorKind::Virtqueue`] if the queue cannot be trusted any more: its index jumped, or more chains are in flight than
-    /// it has descriptors. The device then passes the error on, and needs a reset.
+    /// [`ErrorKind::Virtqueue`] if the queue cannot be trusted any more, because its index jumped or more chains are in flight
+    /// than it has descriptors. The device passes this error on, and needs a reset.
     pub fn pop(&mut self, io: &mut Io) -> Result<Option<Chain>> {
         self.reclaim();
         if self.halted || io.spent() {
@@ -87,10 +88,10 @@ impl Queue {
         }
     }
 
-    /// Gives a chain back to the driver; `written` is how many of its writable bytes the device wrote, at most all.
+    /// Gives a chain back to the driver. `written` is how many of its writable bytes the device wrote, at most all of them.
     ///
-    /// The driver hears of it when the device returns to its transport, or at [`notify`](Self::notify). A chain of another
-    /// queue is dropped, which completes it there with length 0.
+    /// The driver is told when the device returns to its transport, or at [`notify`](Self::notify). A chain of another queue is
+    /// dropped, which completes it there with length 0.
     pub fn complete(&mut self, chain: Chain, written: u32) {
         let written = written.min(chain.writable_len());
         if let Some((head, segments)) = chain.take_apart(&self.shared) {
@@ -112,12 +113,12 @@ impl Queue {
         self.ring.publish_staged(count);
     }
 
-    /// Puts the chain that was taken last back, as if it had not been taken. To be used from the last one backwards, by a
-    /// device that is to stand still and has not begun with them.
+    /// Puts back the chain that was taken last, as if it had not been taken. A device that is being paused does this for the
+    /// chains with which it has not begun, from the last one backwards.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] if the chain is of another queue, or another one was taken after it and not put back: also a
-    /// malformed one, which [`pop`](Self::pop) completes by itself. Then it is completed with length 0.
+    /// [`ErrorKind::InvalidState`] if the chain is of another queue, or another one was taken after it and not put back. Then
+    /// the chain is completed with length 0.
     pub fn put_back(&mut self, chain: Chain) -> Result<()> {
         let position = chain.position();
         let Some((head, segments)) = chain.take_apart(&self.shared) else {
@@ -131,9 +132,9 @@ impl Queue {
         Err(Error::new(ErrorKind::InvalidState, "a chain was put back that was not the last one to be taken"))
     }
 
-    /// Interrupts the driver, if it wants to hear of what was completed since the last call.
+    /// Interrupts the driver, if it wants to be told of what was completed since the last call.
     ///
-    /// The transport calls it at the end of each turn; a device that takes long does it in between.
+    /// The transport calls this at the end of each turn. A device that takes long may call it in between.
     pub fn notify(&mut self) {
         self.reclaim();
         if self.ring.take_signal() {
@@ -141,7 +142,7 @@ impl Queue {
         }
     }
 
-    /// How far the queue has come.
+    /// Returns how far the queue has come.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidState`] if chains are in flight.
@@ -159,7 +160,7 @@ impl Queue {
         &self.shared.lessor
     }
 
-    /// How many chains were taken, and neither completed nor put back.
+    /// Returns how many chains were taken, and neither completed nor put back.
     pub fn in_flight(&self) -> u16 {
         self.ring.in_flight()
     }

@@ -1,4 +1,4 @@
-//! A virtio device as the guest sees it: a window of registers in its address space (4.2).
+//! The MMIO transport: the guest sees a device as a window of registers in its address space (4.2).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,39 +19,43 @@ use crate::virtio::spec::mmio as reg;
 /// "vmcl", little-endian: the specification leaves the value to the maker.
 const VENDOR: u32 = u32::from_le_bytes(*b"vmcl");
 
-/// The MMIO transport, modern version only: [`WINDOW`](super::super::spec::mmio::WINDOW) bytes of registers in front of a
-/// device.
+/// The MMIO transport, in its modern version only: [`WINDOW`](super::super::spec::mmio::WINDOW) bytes of registers in front of
+/// a device.
 ///
 /// Put it on a bus, connect [`interrupt`](Self::interrupt) to an edge-triggered irqfd, and, for speed, each of the
 /// [`doorbells`](Self::doorbells) to an ioeventfd at offset 0x50 that matches the queue's index as 32 bits; a doorbell that
 /// comes over the bus works as well. The device is owned by the I/O thread. Dropping the transport takes it off that thread
 /// and drops it there.
 ///
-/// A register access never waits for the device, but for two: a reset holds the vCPU that asks for it until nothing of the
-/// device's past life is in flight, and a write to the config space until the device was told. Both end at
-/// [`close`](Self::close). Whatever is illegal in a state is refused, and leaves the device as it was.
+/// Register accesses do not wait for the device, with two exceptions: a reset holds the vCPU that asks for it until nothing is in
+/// flight from before, and a write to the config space holds it until the device was told. Both waits end at
+/// [`close`](Self::close). An access that is illegal in the present state is ignored, and leaves the device as it was.
 pub struct MmioTransport {
     common: Common,
     interrupt: Arc<MmioInterrupt>,
 }
 
 impl MmioTransport {
-    /// Puts a device behind a transport and gives it to an I/O thread. It runs when the guest's driver is ready.
+    /// Puts a device behind a transport and gives it to an I/O thread. The device runs once the guest's driver is ready. Must not
+    /// be called on that thread.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if a queue's largest size is not a power of two;
-    /// [`ErrorKind::Host`](crate::ErrorKind::Host) if the process may open no more descriptors; whatever the device or its
-    /// backend says when it attaches to the thread.
+    /// [`ErrorKind::Host`](crate::ErrorKind::Host) if the process may open no more descriptors; and any error that the device
+    /// or its backend returns when it attaches to the thread.
     pub fn new(device: Box<dyn VirtioDevice>, memory: GuestMemory, io_thread: &IoThread) -> Result<Arc<Self>> {
         Self::begin(device, memory, io_thread, None)
     }
 
-    /// Goes on from a state that [`save`](Self::save) gave, in memory with the same content. The device stands still until
-    /// [`resume`](Self::resume).
+    /// Goes on from a state that [`save`](Self::save) returned, with a new device of the same type and memory with the same
+    /// content. The device is paused until [`resume`](Self::resume).
+    ///
+    /// The device's own part of the state is only handed to it when it is activated. If the device refuses that part, this call
+    /// succeeds all the same, and the driver is told that the device needs a reset.
     ///
     /// # Errors
-    /// As [`new`](Self::new); [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the state is of another
-    /// version or another device, or says what no driver can have set.
+    /// Those of [`new`](Self::new), and [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the state is of another
+    /// version or another device, or holds what no driver can have set.
     pub fn restore(
         device: Box<dyn VirtioDevice>,
         memory: GuestMemory,
@@ -76,40 +80,40 @@ impl MmioTransport {
         Ok(Arc::new(Self { common, interrupt }))
     }
 
-    /// One eventfd a queue, by index: signalling it is what the driver's doorbell does.
+    /// Returns one eventfd per queue, by index. Signalling it does the same as the driver's doorbell.
     pub fn doorbells(&self) -> &[Arc<EventFd>] {
         self.common.doorbells()
     }
 
-    /// Signalled for each interrupt. The reasons stand in the interrupt status register.
+    /// Returns the eventfd that is signalled for each interrupt. The interrupt status register holds the reasons.
     pub fn interrupt(&self) -> &EventFd {
         self.interrupt.line()
     }
 
-    /// Stops the device between two requests: when this returns, nothing is in flight, and the device touches neither guest
-    /// memory nor its backend. Waits for that, at most for `limit`. If the transport is closed meanwhile, or was before,
-    /// there is nothing to wait for.
+    /// Stops the device between two requests. When this returns, nothing is in flight, and the device touches neither guest
+    /// memory nor its backend. Waits for that, but no longer than `limit`. If the transport is or becomes closed, there is
+    /// nothing to wait for.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if something was still in flight then; the device goes on.
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) if something was still in flight at the limit; the device goes on.
     /// [`ErrorKind::InvalidState`](crate::ErrorKind::InvalidState) on the device's own I/O thread, or if another thread resumed
     /// the device meanwhile.
     pub fn pause(&self, limit: Duration) -> Result<()> {
         self.common.pause(limit)
     }
 
-    /// Goes on after a pause, beginning with what the driver rang for meanwhile. Never waits for the device.
+    /// Goes on after a pause, first with the queues for which the driver rang meanwhile. Never waits for the device.
     pub fn resume(&self) {
         self.common.resume();
     }
 
-    /// Stops the device for good without waiting: it gets no more chains, and is not called again. A turn that is under way
-    /// ends some time later; dropping the transport waits for it. From any thread.
+    /// Stops the device for good, without waiting: it gets no more chains, and is not called again. A turn that is under way ends
+    /// some time later, and dropping the transport waits for it. Any thread may call this.
     pub fn close(&self) {
         self.common.close();
     }
 
-    /// The state of a paused device, as plain data.
+    /// Returns the state of a paused device, as plain data. [Pause](Self::pause) it first.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidState`](crate::ErrorKind::InvalidState) if the device is not paused, has failed, or cannot be
