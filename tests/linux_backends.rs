@@ -1,21 +1,24 @@
-//! Backends of a program's own, those of the examples, with Linux's drivers and file systems above them.
+//! Backends of a program's own, those of the examples and bad ones, with Linux's drivers and file systems above them.
 
 #[path = "../examples/loopback_nic/cable.rs"]
 mod cable;
 #[path = "../examples/encrypted_disk/cipher.rs"]
 mod cipher;
+#[path = "support/misbehaving.rs"]
+mod misbehaving;
 mod support;
 
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cable::cable;
 use cipher::{Encrypted, ToyCipher};
+use misbehaving::{Call, Manner, Misbehaving};
 use support::linux::{LinuxGuest, between, empty_disk, host, root_disk};
 use vmcell::block::FileBackend;
-use vmcell::{Disk, Nic};
+use vmcell::{Disk, IoThread, Nic};
 
 const LONG: Duration = Duration::from_secs(240);
 /// Stands in what the guest writes, every 64 bytes.
@@ -142,4 +145,43 @@ echo back=$(md5sum < /tmp/back | cut -d' ' -f1)-end
     assert_eq!(between(&text, "got=", "-end"), sum, "{text}");
     let dropped = dropped.map(|dropped| dropped.load(Ordering::Relaxed));
     assert!(dropped.iter().all(|frames| *frames < 100), "{dropped:?} frames were dropped");
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn a_guest_with_two_disks_that_misbehave_works_on_with_the_third_and_is_stopped_in_time() {
+    let image = empty_disk(16);
+    let shared = IoThread::new("shared").expect("the host gives a thread");
+    let manners = [Manner::NeverCompletes, Manner::PanicsIn(Call::Completed)];
+    let [(silent, silent_leash), (panics, panics_leash)] = manners.map(Misbehaving::new);
+    // Their first reads are those of the kernel, which looks for partitions before it goes on.
+    let script = r#"
+echo ready; read line
+for d in b c; do dd if=/dev/vd$d of=/dev/null bs=64k count=8 iflag=direct 2>/dev/null & done
+sleep 1
+yes neighbour | dd of=/dev/vdd bs=64k count=64 iflag=fullblock conv=fsync 2>/dev/null && echo it-works; sleep 600
+"#;
+    let guest = LinuxGuest::in_distribution(script).limit(LONG).start(|builder| {
+        let served = |disk: Disk| disk.io_thread(shared.clone());
+        let good = served(Disk::open(image.path()).expect("the image is opened"));
+        builder.disk(root_disk()).disk(served(Disk::backend(silent))).disk(served(Disk::backend(panics))).disk(good)
+    });
+    guest.expect("ready");
+    silent_leash.let_loose();
+    panics_leash.let_loose();
+    guest.type_in("go\n");
+    guest.expect("it-works");
+    assert!(silent_leash.kept() > 0, "the guest asked the silent disk for nothing");
+    let expected: Vec<u8> = b"neighbour\n".iter().copied().cycle().take(4 << 20).collect();
+    assert!(std::fs::read(image.path()).unwrap()[..4 << 20] == expected, "the image does not hold what was written");
+
+    let begun = Instant::now();
+    guest.vm.stop().expect("the VM is stopped");
+    let stopped = begun.elapsed();
+    drop(guest);
+    let dropped = begun.elapsed();
+    assert!(stopped < Duration::from_millis(100), "stop() took {stopped:?}");
+    assert!(dropped < Duration::from_secs(1), "drop took {dropped:?}");
+    // What it keeps is memory of a VM that is gone, and is still there.
+    silent_leash.touch(0x77);
 }

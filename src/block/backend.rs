@@ -107,7 +107,8 @@ use crate::memory::Buffer;
 /// [`wants`](Self::wants), and all [events](Self::woken) that are not its own on to the backend below. If it submits
 /// operations to that backend outside of its own `submit`, it also calls `commit` there afterwards. It either keeps the tags
 /// that it was given, or gives tags of its own and finds the original ones in a [`Slab`](super::Slab). A layer that needs
-/// buffers keeps one of the largest size for itself, so that it never waits for others to give theirs back.
+/// buffers takes no more at once than [one holds](crate::HostBuffer::MAX_LEN), and keeps one of the largest size for itself, so
+/// that it never waits for others to give theirs back.
 /// `examples/encrypted_disk` has a layer of less than 200 lines.
 pub trait DiskBackend: Send {
     /// Describes the disk. Called before the backend is attached, and again each time that the backend says that

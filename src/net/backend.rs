@@ -60,6 +60,7 @@ pub trait NicBackend: Send {
     fn woken(&mut self, _io: &mut Io, _event: &Event) {}
 }
 
+/// So that a layer can be put on a backend that is chosen at run time.
 impl<B: NicBackend + ?Sized> NicBackend for Box<B> {
     fn info(&self) -> NicInfo {
         (**self).info()

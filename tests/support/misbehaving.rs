@@ -1,4 +1,5 @@
 //! Disk backends that do what none may.
+#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -135,10 +136,10 @@ impl DiskBackend for Misbehaving {
         } else if self.is(Manner::GivesAnotherBack) {
             self.done.push_back(Done::new(tag, Operation::Flush, Ok(())));
         } else {
+            self.serve(tag, operation);
             if self.is(Manner::CompletesTwice) {
                 self.done.push_back(Done::new(tag, Operation::Flush, Ok(())));
             }
-            self.serve(tag, operation);
             let invented = Done::new(Tag::from_bits(77), Operation::Flush, Ok(()));
             if self.is(Manner::InventsATag) {
                 self.done.push_back(invented);

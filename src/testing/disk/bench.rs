@@ -220,8 +220,8 @@ impl Bench {
         let backend = &self.backend;
         let events = self.rig.wait(limit, |wants| backend.wants(wants)).map_err(|error| error.chain().to_string())?;
         for event in &events {
+            self.full = false;
             if event.cause != Cause::Again {
-                self.full = false;
                 self.call("woken", |backend, io| backend.woken(io, event));
             }
         }
