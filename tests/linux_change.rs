@@ -102,17 +102,21 @@ echo waiting; sleep 5
 fn pauses_under_load_lose_and_repeat_no_request() {
     let image = empty_disk(64);
     let tap = HostTap::new("vmc-pause", Some("10.77.7.1/24"), 1500);
-    let (loops, limit) = if is_long() { (40, Duration::from_secs(1500)) } else { (2, LONG) };
+    let (rounds, limit) = if is_long() { (40, Duration::from_secs(1500)) } else { (2, LONG) };
     let script = format!(
         r#"
 in_root ip address add 10.77.7.2/24 dev eth0; in_root ip link set eth0 up
 in_root ping -q -i 0.05 -W 20 -w 1400 10.77.7.1 >/root/tmp/ping.out & ping=$!
 echo ready
+# Each round has a seed of its own, so what an earlier one wrote does not pass for this one's.
+round=0; while [ $round -lt {rounds} ]; do round=$((round + 1))
 in_root fio --name=verify --filename=/dev/vdb --size=16M --rw=randrw --bs=16k --direct=1 --ioengine=libaio --iodepth=16 \
-  --verify=crc32c --verify_fatal=1 --do_verify=1 --loops={loops} --randseed=7 --minimal >/root/tmp/fio.out 2>&1 \
-  && echo fio-was-happy || cat /root/tmp/fio.out
+  --verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=$round --minimal >/root/tmp/fio.out 2>&1 \
+  && echo fio-was-happy:$round || cat /root/tmp/fio.out
+done
 echo loaded
-kill -INT $ping; wait $ping; cat /root/tmp/ping.out
+# By its name, as $! is a shell around it, which ignores the signal.
+killall -INT ping; wait $ping; cat /root/tmp/ping.out
 "#
     );
     let guest = LinuxGuest::in_distribution(&script).limit(limit).start(|builder| {
@@ -131,6 +135,7 @@ kill -INT $ping; wait $ping; cat /root/tmp/ping.out
         assert!(pauses < 10_000, "{}", guest.transcript.text());
     }
     let text = guest.finish();
-    assert!(pauses > 5 && text.contains("fio-was-happy"), "{pauses} pauses\n{text}");
+    let happy = (1..=rounds).all(|round| text.contains(&format!("fio-was-happy:{round}")));
+    assert!(pauses > 5 && happy, "{pauses} pauses\n{text}");
     assert!(text.contains(" 0% packet loss"), "{text}");
 }

@@ -46,19 +46,21 @@ in_root umount /mnt && echo unmounted
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
 fn fio_reads_back_what_it_wrote() {
-    let (size, loops, limit) = if is_long() { (60, 20, Duration::from_secs(1500)) } else { (24, 1, LONG) };
+    let (size, rounds, limit) = if is_long() { (60, 20, Duration::from_secs(1500)) } else { (24, 1, LONG) };
     let image = empty_disk(64);
     let script = format!(
         r#"
-in_root fio --name=verify --filename=/dev/vdb --size={size}M --loops={loops} --rw=randrw --bsrange=512-128k --bs_unaligned=0 \
+round=0; while [ $round -lt {rounds} ]; do round=$((round + 1))
+in_root fio --name=verify --filename=/dev/vdb --size={size}M --rw=randrw --bsrange=512-128k --bs_unaligned=0 \
   --blockalign=512 --direct=1 --ioengine=libaio --iodepth=16 --verify=crc32c --verify_fatal=1 --do_verify=1 \
-  --randseed=7 --minimal >/root/tmp/fio.out 2>&1 && echo fio-was-happy || cat /root/tmp/fio.out
+  --randseed=$round --minimal >/root/tmp/fio.out 2>&1 && echo fio-was-happy:$round || cat /root/tmp/fio.out
+done
 "#
     );
     let text = LinuxGuest::in_distribution(&script)
         .limit(limit)
         .run(|builder| builder.disk(root_disk()).disk(disk(image.path())));
-    assert!(text.contains("fio-was-happy"), "{text}");
+    assert!((1..=rounds).all(|round| text.contains(&format!("fio-was-happy:{round}"))), "{text}");
 }
 
 #[test]
