@@ -1242,13 +1242,15 @@ int32_t vmcell_vm_new(vmcell_config *config, vmcell_vm **vm, vmcell_error **erro
 int32_t vmcell_vm_start(vmcell_vm *vm, vmcell_error **error);
 
 /**
- * Makes vCPUs and devices stand still. When it returns, no vCPU is in the guest and no device touches its memory. It
- * may block for as long as a disk or another host resource in use does. Pausing a paused VM does nothing. The guest's
+ * Makes vCPUs and devices stand still. When it returns, no vCPU is in the guest, no request is in flight, and no device
+ * touches the guest's memory. Blocks until then, at most for ten seconds. Pausing a paused VM does nothing. The guest's
  * clocks go on.
  *
- * Errors: INVALID_STATE if the VM was not started, has ended, or ends meanwhile.
+ * Errors: INVALID_STATE if the VM was not started, has ended, or ends meanwhile, and on an I/O thread that serves the VM;
+ * TIMEOUT if a device still had requests in flight after ten seconds, and then the VM goes on.
  */
-int32_t vmcell_vm_pause(vmcell_vm *vm, vmcell_error **error);
+int32_t vmcell_vm_pause(vmcell_vm *vm,
+                        vmcell_error **error);
 
 /**
  * Lets vCPUs and devices go on where they were; does nothing to a running VM. Blocks only while another thread is in

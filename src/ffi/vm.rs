@@ -121,11 +121,12 @@ pub unsafe extern "C" fn vmcell_vm_start(vm: *mut VmObject, error: *mut *mut Err
     guard(report, || Ok(objects::get(vm)?.0.start()?))
 }
 
-/// Makes vCPUs and devices stand still. When it returns, no vCPU is in the guest and no device touches its memory. It
-/// may block for as long as a disk or another host resource in use does. Pausing a paused VM does nothing. The guest's
+/// Makes vCPUs and devices stand still. When it returns, no vCPU is in the guest, no request is in flight, and no device
+/// touches the guest's memory. Blocks until then, at most for ten seconds. Pausing a paused VM does nothing. The guest's
 /// clocks go on.
 ///
-/// Errors: INVALID_STATE if the VM was not started, has ended, or ends meanwhile.
+/// Errors: INVALID_STATE if the VM was not started, has ended, or ends meanwhile, and on an I/O thread that serves the VM;
+/// TIMEOUT if a device still had requests in flight after ten seconds, and then the VM goes on.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_pause(vm: *mut VmObject, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.

@@ -20,7 +20,9 @@ const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A virtual machine: built by [`Vm::builder`], run by its own threads, controlled from any thread through this handle.
 ///
-/// Dropping it stops the VM and waits for its threads. Nothing of it remains then: no thread, descriptor or mapping.
+/// Dropping it stops the VM and waits for its threads. Nothing of it remains then: no thread, descriptor or mapping, except what
+/// you gave it (an [`IoThread`](crate::IoThread) of yours goes on), and what dead storage holds: a disk's helper thread that the
+/// kernel does not let go of stays until it does.
 ///
 /// ```no_run
 /// use vmcell::{Boot, Console, Disk, Exit, Vm};

@@ -24,8 +24,8 @@ const VENDOR: u32 = u32::from_le_bytes(*b"vmcl");
 ///
 /// Put it on a bus, connect [`interrupt`](Self::interrupt) to an edge-triggered irqfd, and, for speed, each of the
 /// [`doorbells`](Self::doorbells) to an ioeventfd at offset 0x50 that matches the queue's index as 32 bits; a doorbell that
-/// comes over the bus works as well. The device is owned by the I/O thread. Dropping the transport takes it off that thread
-/// and drops it there.
+/// comes over the bus works as well. The device is owned by the I/O thread. Dropping the transport waits
+/// until it is off that thread, and drops it.
 ///
 /// Register accesses do not wait for the device, with two exceptions: a reset holds the vCPU that asks for it until nothing is in
 /// flight from before, and a write to the config space holds it until the device was told. Both waits end at
