@@ -75,6 +75,13 @@ impl Descriptor {
         Self { gpa, len, flags, next }
     }
 
+    /// Whether a device that serves other chains may change, in the midst of a turn, which buffers this one leads to: it lies
+    /// over `tables`, or leads to a table that may lie anywhere.
+    pub fn may_change(self, tables: std::ops::Range<u64>) -> bool {
+        let end = self.gpa.saturating_add(self.len.into());
+        self.has(DESCRIPTOR_INDIRECT) || (self.gpa < tables.end && tables.start < end)
+    }
+
     fn from_bytes(bytes: &[u8]) -> Self {
         let part = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let word = |at: usize| u32::from(part(at)) | u32::from(part(at + 2)) << 16;

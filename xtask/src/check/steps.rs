@@ -97,12 +97,11 @@ fn licences(summary: &mut Summary) {
     println!("\n== licences, bans, sources: cargo deny");
     let began = Instant::now();
     let status = match CARGO_DENY.find_or_install() {
-        // Without the advisories: their database is fetched from elsewhere, and a new one is no fault of a change.
-        Ok(Some(program)) => {
-            let mut deny = Command::new(program);
-            deny.current_dir(crate::cargo::workspace()).args(["check", "licenses", "bans", "sources"]);
-            status_of(exec::run(&mut deny))
-        }
+        Ok(Some(program)) => status_of(["Cargo.toml", crate::fuzz::MANIFEST].iter().try_for_each(|manifest| {
+            // Without the advisories: their database is fetched from elsewhere, and a new one is no fault of a change.
+            let arguments = ["--manifest-path", manifest, "check", "licenses", "bans", "sources"];
+            exec::run(Command::new(&program).current_dir(crate::cargo::workspace()).args(arguments))
+        })),
         Ok(None) => Status::Skipped(CARGO_DENY.hint()),
         Err(error) => Status::Failed(error.to_string()),
     };
