@@ -50,8 +50,6 @@ pub(crate) struct Block {
     jobs: Slab<Job>,
     /// Requests whose next operation is still to be submitted.
     waiting: VecDeque<Job>,
-    /// Operations in flight of a life that a reset has ended.
-    stale: usize,
     /// The backend had no room; nothing is submitted until something happens.
     full: bool,
     changes: Arc<Changes>,
@@ -80,7 +78,6 @@ impl Block {
             cutter: Cutter { info, write_through: false, lists: Vec::new() },
             jobs: Slab::new(QUEUE_SIZE.into()),
             waiting: VecDeque::new(),
-            stale: 0,
             full: false,
             changes,
             changes_token: None,
@@ -125,19 +122,14 @@ impl Block {
     fn take(&mut self, done: Done, queue: Option<&mut Queue>) -> Result<()> {
         let Done { tag, operation, result, .. } = done;
         let Some(mut job) = self.jobs.remove(tag) else {
-            let Some(stale) = self.stale.checked_sub(1) else {
-                return Err(self.backend.condemn("completed an operation that it does not have"));
-            };
-            self.stale = stale;
-            self.recycle(operation);
-            return Ok(());
+            return Err(self.backend.condemn("completed an operation that it does not have"));
         };
         if !job.was_given(&operation) {
             return Err(self.backend.condemn("completed another operation than it was given"));
         }
         job.advance(&operation);
         self.recycle(operation);
-        let Some(queue) = queue else { return Ok(()) };
+        let Some(queue) = queue.filter(|_| !job.is_given_up()) else { return Ok(()) };
         match result {
             Ok(()) => self.go_on(job, queue),
             Err(_) => answer(queue, job.into_chain(), Status::IoError, 0),
@@ -252,7 +244,6 @@ impl Block {
     /// Exchanges the backend, once the present one has nothing in flight.
     fn apply_change(&mut self, io: &mut Io) -> Result<()> {
         while self.jobs.is_empty()
-            && self.stale == 0
             && let Some(change) = self.change.take()
         {
             if let Change::Replace(replacement) = change
@@ -376,12 +367,13 @@ impl VirtioDevice for Block {
     }
 
     fn reset(&mut self, io: &mut Io) {
-        self.stale = self.stale.saturating_add(self.jobs.len());
-        self.jobs.clear();
         self.waiting.clear();
-        // One that has broken a rule is not asked; what it holds, it holds.
-        let _ = self.backend.call(|backend| backend.cancel(io));
-        let _ = self.pump(io, None);
+        self.jobs.iter_mut().for_each(Job::give_up);
+        let cancelled = self.backend.call(|backend| backend.cancel(io));
+        if cancelled.and_then(|()| self.pump(io, None)).is_err() {
+            // One that has broken a rule is not asked any more, and completes nothing: only the buffers that it holds count.
+            self.jobs.clear();
+        }
     }
 
     fn save(&self) -> Result<DeviceState> {

@@ -410,6 +410,24 @@ fn a_backend_without_room_gets_the_rest_when_it_has_some() {
     }
 }
 
+/// What a backend does to the disk after a reset, it would do to the data of the driver's next life.
+#[test]
+fn a_reset_waits_for_operations_that_have_no_buffer() {
+    let (mut rig, seen) = scripted(FLUSHES, Manner::Room(1));
+    let header = rig.header(4, 0);
+    rig.queue.offer(&[header, Buffer::writable(STATUS, 1)]);
+    rig.driver.kick(0);
+    rig.driver.wait_until("an operation", || seen.log() == ["flush"]);
+    std::thread::scope(|scope| {
+        let vcpu = scope.spawn(|| rig.driver.write(crate::virtio::spec::mmio::STATUS, 0));
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!vcpu.is_finished());
+        seen.go(1);
+        vcpu.join().unwrap();
+    });
+    assert_eq!((rig.driver.status(), rig.queue.used_index()), (0, 0));
+}
+
 #[test]
 fn a_pause_puts_back_what_the_backend_had_no_room_for() {
     let (mut rig, seen) = scripted(FLUSHES, Manner::Room(1));

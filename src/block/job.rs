@@ -27,6 +27,8 @@ pub(super) struct Job {
     /// What the backend was given last: which operation, and of how many bytes.
     given: Option<(Discriminant<Operation>, u64)>,
     begun: bool,
+    /// The driver has gone, and nobody waits for an answer.
+    given_up: bool,
 }
 
 pub(super) enum Work {
@@ -39,12 +41,22 @@ pub(super) enum Work {
 
 impl Job {
     pub(super) fn new(chain: Chain, work: Work) -> Self {
-        Self { chain, work, done: 0, cut: None, given: None, begun: false }
+        Self { chain, work, done: 0, cut: None, given: None, begun: false, given_up: false }
     }
 
     /// Whether any of it was given to the backend.
     pub(super) fn has_begun(&self) -> bool {
         self.begun
+    }
+
+    /// The driver has gone. The chain, and with it a lease of the guest's memory, is kept until the backend is done, so that a
+    /// reset waits for that, whether or not the operation has a buffer.
+    pub(super) fn give_up(&mut self) {
+        self.given_up = true;
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up
     }
 
     pub(super) fn into_chain(self) -> Chain {

@@ -95,6 +95,11 @@ impl<T> Slab<T> {
         place.value.as_mut()
     }
 
+    /// Looks at all values.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|place| place.value.as_mut())
+    }
+
     /// Drops all values. Their tags find nothing any more.
     pub fn clear(&mut self) {
         for (slot, place) in (0u32..).zip(&mut self.slots) {
