@@ -231,6 +231,9 @@ enum Manner {
     Panics,
     PanicsInWants,
     NeverCompletes,
+    PanicsInCancel,
+    /// Does so when it is woken after it was told to cancel.
+    PanicsAfterCancel,
 }
 
 /// Notes what it is asked for, and behaves as it is told.
@@ -239,6 +242,7 @@ struct Scripted {
     seen: Arc<Seen>,
     todo: VecDeque<(Tag, Operation)>,
     done: VecDeque<Done>,
+    cancelled: bool,
     info: DiskInfo,
 }
 
@@ -304,7 +308,11 @@ impl DiskBackend for Scripted {
         };
         self.seen.log.lock().unwrap().push(entry);
         self.todo.push_back((tag, operation));
-        if !matches!(self.manner, Manner::Room(_) | Manner::NeverCompletes) {
+        let holds = matches!(
+            self.manner,
+            Manner::Room(_) | Manner::NeverCompletes | Manner::PanicsInCancel | Manner::PanicsAfterCancel
+        );
+        if !holds {
             self.finish();
         }
         if self.manner == Manner::InventsATag {
@@ -324,6 +332,15 @@ impl DiskBackend for Scripted {
         self.done.pop_front()
     }
 
+    fn cancel(&mut self, _io: &mut Io) {
+        self.cancelled = !self.todo.is_empty();
+        assert!(self.manner != Manner::PanicsInCancel || !self.cancelled, "told to panic");
+    }
+
+    fn woken(&mut self, _io: &mut Io, _event: &Event) {
+        assert!(self.manner != Manner::PanicsAfterCancel || !self.cancelled, "told to panic");
+    }
+
     fn wants(&self, _wants: &mut Wants) {
         assert!(self.manner != Manner::PanicsInWants || self.seen.log().is_empty(), "told to panic");
     }
@@ -332,7 +349,7 @@ impl DiskBackend for Scripted {
 fn backend(manner: Manner, info: DiskInfo) -> (Scripted, Arc<Seen>) {
     let seen = Arc::<Seen>::default();
     let (todo, done) = (VecDeque::new(), VecDeque::new());
-    (Scripted { manner, seen: Arc::clone(&seen), todo, done, info }, seen)
+    (Scripted { manner, seen: Arc::clone(&seen), todo, done, cancelled: false, info }, seen)
 }
 
 fn scripted_on(io_thread: &IoThread, features: u64, manner: Manner, info: DiskInfo) -> (Rig, Arc<Seen>) {
@@ -426,6 +443,35 @@ fn a_reset_waits_for_operations_that_have_no_buffer() {
         vcpu.join().unwrap();
     });
     assert_eq!((rig.driver.status(), rig.queue.used_index()), (0, 0));
+}
+
+#[test]
+fn a_backend_that_panics_when_it_is_to_let_go_holds_up_neither_a_reset_nor_a_pause() {
+    for manner in [Manner::PanicsInCancel, Manner::PanicsAfterCancel] {
+        for fails_first in [false, true] {
+            let (mut rig, seen) = scripted(FLUSHES, manner);
+            let header = rig.header(4, 0);
+            rig.queue.offer(&[header, Buffer::writable(STATUS, 1)]);
+            rig.driver.kick(0);
+            rig.driver.wait_until("an operation", || seen.log() == ["flush"]);
+            if fails_first {
+                rig.queue.set_avail_index(1000);
+                rig.driver.kick(0);
+                rig.driver.wait_until("the failure", || rig.driver.status() & DEVICE_NEEDS_RESET != 0);
+                seen.go(0);
+                rig.driver.transport().pause(MmioDriver::PATIENCE).unwrap();
+                rig.driver.transport().resume();
+            }
+            std::thread::scope(|scope| {
+                let vcpu = scope.spawn(|| rig.driver.write(crate::virtio::spec::mmio::STATUS, 0));
+                rig.driver.wait_until("the reset", || {
+                    seen.go(0);
+                    vcpu.is_finished()
+                });
+            });
+            rig.driver.wait_until("the failure", || rig.driver.status() == DEVICE_NEEDS_RESET);
+        }
+    }
 }
 
 #[test]

@@ -335,9 +335,9 @@ impl Owner {
     /// Sets DEVICE_NEEDS_RESET, and says so to a driver that is there to hear it (2.1.2). The rings are not touched again. The
     /// device lets go of its chains: a pause must not wait for a driver that never resets it.
     fn fail(&mut self, io: &mut Io) {
-        let was_active = self.life == Life::Active;
+        let (was_active, had_failed) = (self.life == Life::Active, self.has_failed());
         self.queues = Queues::default();
-        self.life = if !self.has_failed() && self.let_go(io) { Life::Failed } else { Life::Broken };
+        self.life = if self.let_go(io) && !had_failed { Life::Failed } else { Life::Broken };
         self.gate.set_needs_reset(true);
         if was_active {
             self.interrupt.signal_config();
@@ -346,7 +346,12 @@ impl Owner {
 
     /// Has the device drop its chains and cancel what is in flight; says whether it got through that.
     fn let_go(&mut self, io: &mut Io) -> bool {
-        catch_unwind(AssertUnwindSafe(|| self.device.reset(io))).is_ok()
+        let mut reset = || catch_unwind(AssertUnwindSafe(|| self.device.reset(io))).is_ok();
+        // What panicked may have left chains behind, and mostly is not met again.
+        reset() || {
+            reset();
+            false
+        }
     }
 
     fn ring_all(&mut self) {
