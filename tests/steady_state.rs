@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmcell::block::{DiskBackend, DiskInfo, Done, FileBackend, Operation, Tag};
-use vmcell::event::{Interest, Io, Token, Wants};
+use vmcell::event::{Event, Interest, Io, Token, Wants};
 use vmcell::net::{Delivery, Need, NicBackend, NicInfo, RxBatch, TxBatch};
 use vmcell::testing::{Buffer, DriverQueue, MmioDriver, memory_disk, patterned_memory};
 use vmcell::virtio::{MmioTransport, VirtioDevice};
@@ -116,8 +116,28 @@ impl DiskBackend for Counted {
         self.0.submit(io, tag, operation)
     }
 
+    fn commit(&mut self, io: &mut Io) {
+        self.0.commit(io);
+    }
+
     fn completed(&mut self, io: &mut Io) -> Option<Done> {
         self.0.completed(io)
+    }
+
+    fn cancel(&mut self, io: &mut Io) {
+        self.0.cancel(io);
+    }
+
+    fn refresh(&mut self, io: &mut Io) {
+        self.0.refresh(io);
+    }
+
+    fn wants(&self, wants: &mut Wants) {
+        self.0.wants(wants);
+    }
+
+    fn woken(&mut self, io: &mut Io, event: &Event) {
+        self.0.woken(io, event);
     }
 }
 
