@@ -211,9 +211,19 @@
 #define VMCELL_FULL (-4096)
 
 /**
- * Ordinary system calls, one request after another. The default.
+ * The io_uring if the host has it, otherwise ordinary system calls. The default.
  */
-#define VMCELL_ENGINE_SYNC 0
+#define VMCELL_ENGINE_AUTO 0
+
+/**
+ * Ordinary system calls. Requests that wait for the storage do so one after another.
+ */
+#define VMCELL_ENGINE_SYNC 1
+
+/**
+ * The io_uring of the disk's I/O thread (Linux 5.18 or later). Making the VM fails if the host has none.
+ */
+#define VMCELL_ENGINE_URING 2
 
 /**
  * Fill the parts with what lies on the disk from `at` on. Once the operation is completed with 0, each byte of them must
@@ -836,6 +846,17 @@ int32_t vmcell_disk_set_serial(vmcell_disk *disk, const char *serial, vmcell_err
 int32_t vmcell_disk_set_engine(vmcell_disk *disk, int32_t engine, vmcell_error **error);
 
 /**
+ * Sets whether the guest's data go past the host's page cache (O_DIRECT): 0 means no (the default), anything else yes. The
+ * guest sees blocks of the size that the storage demands. Never blocks.
+ *
+ * Errors: when the VM is made, DISK if the file system has no direct I/O, the file's size is not a multiple of that block size,
+ * or the file was given by a descriptor that was opened without O_DIRECT.
+ */
+int32_t vmcell_disk_set_direct(vmcell_disk *disk,
+                               int32_t direct,
+                               vmcell_error **error);
+
+/**
  * Serves the disk on this I/O thread rather than on the VM's own. `io_thread` is borrowed for the call: it may be
  * freed at any time, and the thread lives for as long as something uses it. Never blocks.
  */
@@ -915,6 +936,14 @@ int32_t vmcell_disk_handle_new(const vmcell_disk *disk,
  */
 int32_t vmcell_disk_handle_refresh(vmcell_disk_handle *handle,
                                    vmcell_error **error);
+
+/**
+ * Tells how the disk's requests reach its file: VMCELL_ENGINE_URING or VMCELL_ENGINE_SYNC; VMCELL_ENGINE_AUTO if the disk is not
+ * part of a VM yet, or lies on a backend of the caller's. Never blocks.
+ */
+int32_t vmcell_disk_handle_engine(const vmcell_disk_handle *handle,
+                                  int32_t *engine,
+                                  vmcell_error **error);
 
 /**
  * Exchanges what the disk lies on for that of another disk, whose other settings mean nothing. Requests in flight end on the

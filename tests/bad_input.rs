@@ -112,7 +112,7 @@ fn the_launcher_refuses_bad_arguments_with_status_2() {
         (&["--kernel", "x", "--memory", "1G"], &["1G", "--memory"]),
         (&["--kernel", "x", "--memory", "-1"], &["-1"]),
         (&["--kernel", "x", "--disk", "a,rw"], &["rw", "ro"]),
-        (&["--kernel", "x", "--disk", "a,engine=uring"], &["uring", "engine=sync"]),
+        (&["--kernel", "x", "--disk", "a,engine=aio"], &["engine=aio", "engine=uring", "engine=sync", "direct"]),
         (&["--kernel", "x", "--disk", ",ro"], &["missing"]),
         (&["--kernel", "x", "--tap", "t,mac=12:34"], &["12:34", "02:00:00:00:00:01"]),
         (&["--kernel", "x", "--discovery", "guess"], &["guess", "acpi", "cmdline"]),

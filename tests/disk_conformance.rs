@@ -5,15 +5,19 @@ mod broken;
 #[path = "../examples/encrypted_disk/cipher.rs"]
 mod cipher;
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
 use broken::{Broken, Fault};
 use cipher::{Encrypted, ToyCipher};
 use vmcell::block::{DiskBackend, FileBackend, Operation, Slab};
 use vmcell::testing::{DiskConformance, IoRig, SimulatedDisk, guest_ranges, memory_disk, patterned_memory};
-use vmcell::{Buffer, GuestAddress};
+use vmcell::{Buffer, Engine, GuestAddress};
 
 const SIZE: u64 = 2 << 20;
+/// `O_DIRECT` on x86-64.
+const O_DIRECT: i32 = 0o40000;
 
 type Backend = Box<dyn DiskBackend>;
 
@@ -56,11 +60,27 @@ fn the_backend_for_files_passes() {
         file.set_len(SIZE).unwrap();
         file
     };
-    for make in [in_memory, on_disk] {
-        DiskConformance::new(move || Box::new(FileBackend::new(make()).unwrap()))
+    let past_the_cache = || {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let path = directory.path().join("disk");
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true).custom_flags(O_DIRECT);
+        let file = options.open(path).unwrap();
+        file.set_len(SIZE).unwrap();
+        file
+    };
+    let cases: [(fn() -> File, Engine); 5] = [
+        (in_memory, Engine::Auto),
+        (on_disk, Engine::Auto),
+        (on_disk, Engine::Sync),
+        (past_the_cache, Engine::Auto),
+        (past_the_cache, Engine::Sync),
+    ];
+    for (make, engine) in cases {
+        DiskConformance::new(move || Box::new(FileBackend::new(make()).unwrap().engine(engine)))
             .growing(move || {
                 let file = make();
-                let backend = FileBackend::new(file.try_clone().unwrap()).unwrap();
+                let backend = FileBackend::new(file.try_clone().unwrap()).unwrap().engine(engine);
                 let grow = move || {
                     file.set_len(2 * SIZE).unwrap();
                     2 * SIZE

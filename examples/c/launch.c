@@ -21,7 +21,7 @@ enum { FAILED = 1, BAD_ARGUMENTS = 2 };
 
 static const char USAGE[] =
     "usage: launch --kernel PATH [--initrd PATH] [--cmdline TEXT] [--vcpus N] [--memory MIB]\n"
-    "              [--disk PATH[,ro][,engine=sync]]... [--tap NAME[,mac=XX:XX:XX:XX:XX:XX]]...\n"
+    "              [--disk PATH[,ro][,engine=uring|sync][,direct]]... [--tap NAME[,mac=XX:XX:XX:XX:XX:XX]]...\n"
     "              [--discovery acpi|cmdline] [--protocol auto|linux64|pvh] [--console stdio|none|PATH] [-v]\n";
 
 static _Noreturn void refuse(const char *format, ...) {
@@ -80,15 +80,23 @@ static void add_disk(vmcell_config *config, char *text) {
     vmcell_disk *disk;
     vmcell_error *error = NULL;
     char *rest, *option, *path = name_of(text, &rest);
-    int32_t read_only = 0;
+    int32_t read_only = 0, direct = 0, engine = VMCELL_ENGINE_AUTO;
     while ((option = strsep(&rest, ",")) != NULL) {
         if (strcmp(option, "ro") == 0)
             read_only = 1;
-        else if (strcmp(option, "engine=sync") != 0)
-            refuse("unknown disk option '%s', allowed are ro and engine=sync", option);
+        else if (strcmp(option, "engine=sync") == 0)
+            engine = VMCELL_ENGINE_SYNC;
+        else if (strcmp(option, "engine=uring") == 0)
+            engine = VMCELL_ENGINE_URING;
+        else if (strcmp(option, "direct") == 0)
+            direct = 1;
+        else
+            refuse("unknown disk option '%s', allowed are ro, engine=uring, engine=sync and direct", option);
     }
     check(vmcell_disk_new(path, &disk, &error), &error);
     check(vmcell_disk_set_read_only(disk, read_only, &error), &error);
+    check(vmcell_disk_set_engine(disk, engine, &error), &error);
+    check(vmcell_disk_set_direct(disk, direct, &error), &error);
     check(vmcell_config_add_disk(config, disk, &error), &error);
 }
 

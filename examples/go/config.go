@@ -62,8 +62,14 @@ const (
 // Engine is how requests reach a disk's file.
 type Engine int32
 
-// EngineSync makes ordinary system calls, one request after the other.
-const EngineSync Engine = C.VMCELL_ENGINE_SYNC
+const (
+	// EngineAuto is EngineUring if the host has it, otherwise EngineSync.
+	EngineAuto Engine = C.VMCELL_ENGINE_AUTO
+	// EngineSync makes ordinary system calls; requests that wait for the storage do so one after another.
+	EngineSync Engine = C.VMCELL_ENGINE_SYNC
+	// EngineUring is the io_uring of the disk's I/O thread.
+	EngineUring Engine = C.VMCELL_ENGINE_URING
+)
 
 // Disk is a raw file or block device that the guest gets as a disk.
 type Disk struct {
@@ -72,6 +78,8 @@ type Disk struct {
 	// Serial is what the guest is told: at most 20 printable ASCII characters.
 	Serial string
 	Engine Engine
+	// Direct makes the guest's data go past the host's page cache.
+	Direct bool
 	// IOThread serves the disk, rather than the VM's own thread.
 	IOThread *IOThread
 }
@@ -225,6 +233,9 @@ func (disk Disk) add(d *describer) {
 	}
 	d.withText(disk.Serial, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_disk_set_serial(h, t, e) })
 	d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_disk_set_engine(h, C.int32_t(disk.Engine), e) })
+	if disk.Direct {
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_disk_set_direct(h, 1, e) })
+	}
 	d.withThread(disk.IOThread, func(thread *C.vmcell_io_thread, e **C.vmcell_error) C.int32_t {
 		return C.vmcell_disk_set_io_thread(h, thread, e)
 	})

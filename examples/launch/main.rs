@@ -68,7 +68,8 @@ fn build(options: &Options) -> vmcell::Result<Vm> {
     };
     let mut builder = Vm::builder().vcpus(options.vcpus).memory_mib(options.memory).boot(boot).console(console);
     for disk in &options.disks {
-        builder = builder.disk(Disk::open(&disk.path)?.read_only(disk.read_only));
+        let opened = Disk::open(&disk.path)?.read_only(disk.read_only);
+        builder = builder.disk(opened.engine(disk.engine).direct(disk.direct));
     }
     for tap in &options.taps {
         let nic = Nic::tap(&tap.name)?;

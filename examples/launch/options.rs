@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
+use vmcell::Engine;
 
 /// Boots one guest in a micro-VM.
 #[derive(Parser)]
@@ -29,7 +30,7 @@ pub struct Options {
     pub memory: u64,
 
     /// A raw disk image or block device; may be given several times
-    #[arg(long = "disk", value_name = "PATH[,ro][,engine=sync|uring]", value_parser = parse_disk)]
+    #[arg(long = "disk", value_name = "PATH[,ro][,engine=uring|sync][,direct]", value_parser = parse_disk)]
     pub disks: Vec<DiskOption>,
 
     /// A TAP device; may be given several times
@@ -77,6 +78,8 @@ pub enum ConsoleOption {
 pub struct DiskOption {
     pub path: PathBuf,
     pub read_only: bool,
+    pub engine: Engine,
+    pub direct: bool,
 }
 
 #[derive(Clone)]
@@ -115,13 +118,17 @@ fn parse_console(text: &str) -> Result<ConsoleOption, String> {
 
 fn parse_disk(text: &str) -> Result<DiskOption, String> {
     let (path, options) = split(text)?;
-    let mut disk = DiskOption { path: path.into(), read_only: false };
+    let mut disk = DiskOption { path: path.into(), read_only: false, engine: Engine::Auto, direct: false };
     for option in options {
         match option {
             "ro" => disk.read_only = true,
-            "engine=sync" => {}
-            "engine=uring" => return Err("this version has no engine uring, allowed is engine=sync".to_owned()),
-            other => return Err(format!("unknown disk option '{other}', allowed are ro and engine=sync")),
+            "engine=sync" => disk.engine = Engine::Sync,
+            "engine=uring" => disk.engine = Engine::Uring,
+            "direct" => disk.direct = true,
+            other => {
+                let allowed = "allowed are ro, engine=uring, engine=sync and direct";
+                return Err(format!("unknown disk option '{other}', {allowed}"));
+            }
         }
     }
     Ok(disk)

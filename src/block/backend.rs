@@ -104,7 +104,7 @@ use crate::memory::Buffer;
 ///
 /// # Layers
 /// A layer passes [`attach`](Self::attach), [`commit`](Self::commit), [`cancel`](Self::cancel), [`refresh`](Self::refresh),
-/// [`wants`](Self::wants), and all [events](Self::woken) that are not its own on to the backend below. If it submits
+/// [`wants`](Self::wants), [`status`](Self::status), and all [events](Self::woken) that are not its own on to the backend below. If it submits
 /// operations to that backend outside of its own `submit`, it also calls `commit` there afterwards. It either keeps the tags
 /// that it was given, or gives tags of its own and finds the original ones in a [`Slab`](super::Slab). A layer that needs
 /// buffers takes no more at once than [one holds](crate::HostBuffer::MAX_LEN), and keeps one of the largest size for itself, so
@@ -154,6 +154,11 @@ pub trait DiskBackend: Send {
 
     /// Something happened. Events with the tokens of other layers arrive here, too; a backend does nothing about those.
     fn woken(&mut self, _io: &mut Io, _event: &Event) {}
+
+    /// Says how the backend works, for the host program. Called after the backend was attached.
+    fn status(&self) -> DiskStatus {
+        DiskStatus::default()
+    }
 }
 
 /// A box is a backend, so a layer can be put on one that is chosen at run time.
@@ -193,6 +198,20 @@ impl<B: DiskBackend + ?Sized> DiskBackend for Box<B> {
     fn woken(&mut self, io: &mut Io, event: &Event) {
         (**self).woken(io, event);
     }
+
+    fn status(&self) -> DiskStatus {
+        (**self).status()
+    }
+}
+
+/// Says how a disk works.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DiskStatus {
+    /// How requests reach the storage: `uring` or `sync` for a disk on a file, whatever a backend of your own says, or nothing.
+    pub engine: String,
+    /// Why that is not the engine that would have been the first choice, if it is not.
+    pub fallback: Option<String>,
 }
 
 /// Describes a disk.

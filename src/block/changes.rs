@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::backend::{DiskBackend, DiskInfo};
+use super::backend::{DiskBackend, DiskInfo, DiskStatus};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Waker;
 use crate::sys::{lock, lock_if_free};
@@ -18,6 +18,7 @@ pub(super) struct Changes {
     posted: AtomicBool,
     ended: AtomicBool,
     waker: Mutex<Option<Waker>>,
+    status: Mutex<DiskStatus>,
 }
 
 pub(super) enum Change {
@@ -63,6 +64,14 @@ impl Replacement {
 impl Changes {
     pub(super) fn set_waker(&self, waker: Waker) {
         *lock(&self.waker) = Some(waker);
+    }
+
+    pub(super) fn set_status(&self, status: DiskStatus) {
+        *lock(&self.status) = status;
+    }
+
+    pub(super) fn status(&self) -> DiskStatus {
+        lock(&self.status).clone()
     }
 
     /// Takes the next change, by the owner of the disk, which never waits for it.

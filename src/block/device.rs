@@ -283,7 +283,15 @@ impl Block {
         self.cut_anew = true;
         self.full = false;
         io.info_changed();
-        (Ok(()), std::mem::replace(&mut self.backend, next).into_inner())
+        let unused = std::mem::replace(&mut self.backend, next).into_inner();
+        self.tell_status();
+        (Ok(()), unused)
+    }
+
+    fn tell_status(&self) {
+        if let Some(status) = self.backend.look(|backend| backend.status()) {
+            self.changes.set_status(status);
+        }
     }
 
     fn look_at_capacity(&mut self) {
@@ -322,7 +330,9 @@ impl VirtioDevice for Block {
         let token = io.token();
         self.changes_token = Some(token);
         self.changes.set_waker(io.waker(token));
-        self.backend.call(|backend| backend.attach(io))?
+        self.backend.call(|backend| backend.attach(io))??;
+        self.tell_status();
+        Ok(())
     }
 
     fn activate(&mut self, io: &mut Io, activation: Activation) -> Result<()> {

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::backend::{DiskBackend, DiskInfo};
+use super::backend::{DiskBackend, DiskInfo, DiskStatus};
 use super::changes::Changes;
 use super::device::Block;
-use super::medium::{self, Identity};
-use super::sync::{DiskFile, FileBackend};
+use super::file::{DiskFile, FileBackend};
+use super::medium::{self, Access, Identity};
 use crate::config::{DiskConfig, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
@@ -62,7 +62,7 @@ impl Disk {
         let cannot = |e: io::Error| medium::refused(&name, "cannot be opened").with_source(e);
         // Looked at first: opening some devices has effects, and a socket cannot be opened at all.
         medium::check_type(&name, &path.metadata().map_err(cannot)?)?;
-        let file = open_disk(path, false).map_err(cannot)?;
+        let file = open_disk(path, false, false).map_err(cannot)?;
         Self::on_file(file, name, Some(path.to_owned()))
     }
 
@@ -123,6 +123,18 @@ impl Disk {
     #[must_use]
     pub fn engine(mut self, engine: Engine) -> Self {
         self.config.engine = engine;
+        self
+    }
+
+    /// Says whether the guest's data go past the host's page cache (`O_DIRECT`). By default, they do not. It has no effect on a
+    /// disk on a [backend](Self::backend).
+    ///
+    /// The guest sees blocks of the size that the storage demands, and the file's size must be a multiple of that. Buffers of the
+    /// guest's that the storage does not take are copied. A file that [the caller opened](Self::from_file) must have been opened
+    /// with `O_DIRECT`; if it was, its data go past the page cache without this as well.
+    #[must_use]
+    pub fn direct(mut self, direct: bool) -> Self {
+        self.config.direct = direct;
         self
     }
 
@@ -211,16 +223,10 @@ impl Disk {
         let backend: Box<dyn DiskBackend> = match self.medium {
             Medium::Backend { backend, .. } => backend,
             Medium::File { file, path } => {
-                let file = match path {
-                    _ if self.config.read_only => file,
-                    None => medium::check_writable(&self.name, file)?,
-                    Some(path) => medium::reopen_writable(&self.name, &file, &path)?,
-                };
+                let wanted = Access { write: !self.config.read_only, direct: self.config.direct };
+                let file = medium::ready(&self.name, file, path.as_deref(), wanted)?;
                 medium::lock(&self.name, &file, self.config.read_only)?;
-                let size = medium::size(&self.name, &file)?;
-                match self.config.engine {
-                    Engine::Sync => Box::new(FileBackend::on(DiskFile::new(file), size)),
-                }
+                Box::new(FileBackend::on(&self.name, DiskFile::new(file), self.config.engine)?)
             }
         };
         let info = backend.info();
@@ -253,6 +259,11 @@ impl DiskHandle {
     /// driver. A backend of your own is asked to [look again](DiskBackend::refresh). Never blocks.
     pub fn refresh(&self) {
         self.changes.refresh();
+    }
+
+    /// Says how the disk works now. Before the disk is part of a VM, there is nothing to say. Never waits for the disk.
+    pub fn status(&self) -> DiskStatus {
+        self.changes.status()
     }
 
     /// Puts the file or backend of `disk` in the place of the present one. Requests in flight end on the old medium first;

@@ -4,7 +4,9 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::testing::{memory_disk, retry};
+use crate::GuestAddress;
+use crate::testing::{Buffer, DriverQueue, MmioDriver, build_folder, memory_disk, patterned_memory, retry};
+use crate::virtio::MmioTransport;
 
 struct Directory(tempfile::TempDir);
 
@@ -136,4 +138,44 @@ fn a_block_device_has_its_size_and_one_identity() {
     assert!(matches!(identity.unwrap(), Some(Identity::BlockDevice(_))));
     built.unwrap();
     assert_eq!(twice, [true, false], "given twice for writing");
+}
+
+#[test]
+fn direct_io_is_refused_for_files_that_it_does_not_fit() {
+    let directory = Directory::new();
+    let buffered = File::options().read(true).write(true).open(directory.file("buffered", 4096)).unwrap();
+    let message = refusal(Disk::from_file(buffered).unwrap().direct(true).build());
+    assert!(message.contains("was opened without O_DIRECT"), "{message}");
+    let path = directory.file("uneven", 3 * 512);
+    let alignment = crate::sys::direct_alignment(&File::open(&path).unwrap());
+    let built = Disk::open(&path).unwrap().direct(true).build();
+    if alignment.offset > 512 {
+        let message = refusal(built);
+        assert!(message.contains("needs a multiple of"), "{message}");
+    } else {
+        built.unwrap();
+    }
+}
+
+#[test]
+fn a_disk_that_goes_with_reads_in_flight_gives_its_file_back() {
+    let path = tempfile::NamedTempFile::new_in(build_folder()).unwrap().into_temp_path();
+    std::fs::write(&path, vec![7; 1 << 20]).unwrap();
+    let io_thread = IoThread::new("io").unwrap();
+    for _ in 0..20 {
+        let memory = patterned_memory(4 << 20);
+        let device = Disk::open(&path).unwrap().direct(true).into_device().expect("the file is free");
+        let driver = MmioDriver::new(MmioTransport::new(device, memory.clone(), &io_thread).unwrap());
+        let mut queue = DriverQueue::new(&memory, GuestAddress(0x1_0000), 256);
+        driver.bring_up(driver.offered(), &[&queue]);
+        memory.write(GuestAddress(0x8000), &[0; 16]).unwrap();
+        for slot in 0..64 {
+            let data = Buffer::writable(0x10_0000 + slot * 4096, 4096);
+            queue.offer(&[Buffer::readable(0x8000, 16), data, Buffer::writable(0x9000 + slot, 1)]);
+        }
+        driver.kick(0);
+        while queue.used_index() == 0 {
+            std::hint::spin_loop();
+        }
+    }
 }

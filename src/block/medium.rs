@@ -5,9 +5,10 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use super::backend::DiskInfo;
 use super::request::SECTOR;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::{is_writable, open_disk, try_lock};
+use crate::sys::{DirectAlignment, direct_alignment, is_direct, is_writable, open_disk, try_lock};
 
 /// Two disks of the same identity are the same storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,20 +27,70 @@ impl Identity {
     }
 }
 
-/// Reopens a file for writing, if it is still the same one.
-pub(super) fn reopen_writable(name: &str, file: &File, path: &Path) -> Result<File> {
-    let writable = open_disk(path, true).map_err(|e| refused(name, READ_ONLY_HINT).with_source(e))?;
-    if Identity::of(&metadata(name, &writable)?) != Identity::of(&metadata(name, file)?) {
+/// How a disk's file is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Access {
+    pub(super) write: bool,
+    /// Past the page cache.
+    pub(super) direct: bool,
+}
+
+/// Reopens a file that was given by its path if it is to be used otherwise than for buffered reading, and is still the same
+/// one. A file that was opened by the caller must fit.
+pub(super) fn ready(name: &str, file: File, path: Option<&Path>, access: Access) -> Result<File> {
+    let Some(path) = path else {
+        check_writable(name, &file, access.write)?;
+        check_direct(name, &file, access.direct)?;
+        return Ok(file);
+    };
+    if !access.write && !access.direct {
+        return Ok(file);
+    }
+    let reopened = open_disk(path, access.write, access.direct).map_err(|e| {
+        let invalid = access.direct && e.kind() == io::ErrorKind::InvalidInput;
+        let hint = if access.write { READ_ONLY_HINT } else { "cannot be opened" };
+        refused(name, if invalid { NO_DIRECT_HINT } else { hint }).with_source(e)
+    })?;
+    if Identity::of(&metadata(name, &reopened)?) != Identity::of(&metadata(name, &file)?) {
         return Err(refused(name, "was replaced by another file since it was given"));
     }
-    Ok(writable)
+    Ok(reopened)
 }
 
-pub(super) fn check_writable(name: &str, file: File) -> Result<File> {
-    let writable = is_writable(&file).map_err(|e| refused(name, "cannot be used").with_source(e))?;
-    if writable { Ok(file) } else { Err(refused(name, READ_ONLY_HINT)) }
+fn check_writable(name: &str, file: &File, wanted: bool) -> Result<()> {
+    let writable = is_writable(file).map_err(|e| refused(name, "cannot be used").with_source(e))?;
+    if writable || !wanted { Ok(()) } else { Err(refused(name, READ_ONLY_HINT)) }
 }
 
+fn check_direct(name: &str, file: &File, wanted: bool) -> Result<()> {
+    let direct = is_direct(file).map_err(|e| refused(name, "cannot be used").with_source(e))?;
+    let hint = "was opened without O_DIRECT, which direct I/O needs";
+    if direct || !wanted { Ok(()) } else { Err(refused(name, hint)) }
+}
+
+/// What a file is as a disk.
+pub(super) struct Medium {
+    pub(super) info: DiskInfo,
+    /// If its data go past the page cache.
+    pub(super) alignment: Option<DirectAlignment>,
+}
+
+/// Finds out what a file is as a disk.
+pub(super) fn look_at(name: &str, file: &File) -> Result<Medium> {
+    let mut info = DiskInfo::new(size(name, file)?);
+    let direct = is_direct(file).map_err(|e| refused(name, "cannot be used").with_source(e))?;
+    let alignment = direct.then(|| direct_alignment(file));
+    if let Some(DirectAlignment { offset, .. }) = alignment {
+        info.block_size = offset.max(info.block_size);
+        if !info.capacity.is_multiple_of(info.block_size.into()) {
+            let message = format!("has {} bytes, direct I/O on it needs a multiple of {offset}", info.capacity);
+            return Err(refused(name, &message));
+        }
+    }
+    Ok(Medium { info, alignment })
+}
+
+const NO_DIRECT_HINT: &str = "is on a file system without direct I/O";
 const READ_ONLY_HINT: &str = "is not writable (a disk that the guest only reads must be made read-only)";
 
 pub(super) fn lock(name: &str, file: &File, read_only: bool) -> Result<()> {

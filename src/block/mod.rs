@@ -19,14 +19,14 @@ mod backend;
 mod changes;
 mod device;
 mod disk;
+mod file;
 mod job;
 mod medium;
 mod request;
-mod sync;
 mod tag;
 
-pub use backend::{ByteRange, DiskBackend, DiskInfo, Done, Operation};
+pub use backend::{ByteRange, DiskBackend, DiskInfo, DiskStatus, Done, Operation};
 pub use disk::{Disk, DiskHandle};
+pub use file::{FileBackend, abandoned_threads, abandoned_transfers};
 pub(crate) use medium::Identity;
-pub use sync::{FileBackend, abandoned_threads};
 pub use tag::{Slab, Tag};

@@ -9,8 +9,12 @@ pub(crate) const MAX_SERIAL: usize = 20;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Engine {
-    /// Ordinary system calls, one request after another.
+    /// [`Uring`](Self::Uring) if the host has it, otherwise [`Sync`](Self::Sync).
     #[default]
+    Auto,
+    /// The io_uring of the disk's I/O thread (Linux 5.18 or later). Many requests wait for the storage at the same time.
+    Uring,
+    /// Ordinary system calls. Requests that have to wait for the storage do so one after another, on a thread of the disk's.
     Sync,
 }
 
@@ -19,6 +23,7 @@ pub(crate) struct DiskConfig {
     pub(crate) read_only: bool,
     pub(crate) serial: String,
     pub(crate) engine: Engine,
+    pub(crate) direct: bool,
 }
 
 impl DiskConfig {

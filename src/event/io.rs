@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::place::Place;
+use super::ring::RingSlot;
 use super::token::{Cause, Event, Token};
 use super::waker::Waker;
-use crate::memory::{BufferPool, HostBuffer};
+use crate::memory::{BufferPool, FileRing, HostBuffer};
 
 /// The longest that a turn lasts, as far as it is up to the participant to end it.
 pub const TURN_TIME: Duration = Duration::from_micros(500);
@@ -20,6 +21,7 @@ pub const TURN_BYTES: u64 = 256 << 10;
 pub struct Io<'a> {
     pub(super) own: &'a mut Own,
     pub(super) pool: &'a BufferPool,
+    pub(super) ring: &'a mut RingSlot,
     pub(super) turn: Turn,
 }
 
@@ -60,6 +62,14 @@ impl Io<'_> {
     /// the pool is used up now, or if `len` is above [`HostBuffer::MAX_LEN`].
     pub fn bounce(&mut self, len: usize) -> Option<HostBuffer> {
         self.pool.take(len)
+    }
+
+    /// Returns the thread's ring for files. What is begun on it is handed to the kernel after the turns that are due.
+    ///
+    /// # Errors
+    /// Why the thread has none.
+    pub(crate) fn ring(&mut self) -> Result<&mut FileRing, &str> {
+        self.ring.get()
     }
 
     /// Counts bytes that were moved in this turn, or work that took as long as moving them. The disk and the NIC count the

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::io::{Io, Own, Turn};
 use super::place::{Bell, Place};
+use super::ring::RingSlot;
 use super::token::{Cause, Event, Token};
 use super::wants::Wants;
 use crate::error::Result;
-use crate::memory::BufferPool;
+use crate::memory::{BufferPool, FileRing};
 use crate::sys::{Epoll, Ready, Watch};
 
 /// How the kernel names the bell.
@@ -21,6 +22,7 @@ pub(crate) struct Lender {
     bell: Arc<Bell>,
     own: Own,
     pool: BufferPool,
+    ring: RingSlot,
 }
 
 impl Lender {
@@ -29,15 +31,26 @@ impl Lender {
         let bell = Arc::new(Bell::new()?);
         let place = Place::new(Arc::clone(&bell));
         place.settle(0);
-        Ok(Self { bell, own: Own::new(place), pool: BufferPool::new(pool_bytes) })
+        let ring = RingSlot::new(Arc::clone(&bell));
+        Ok(Self { bell, own: Own::new(place), pool: BufferPool::new(pool_bytes), ring })
     }
 
     pub(crate) fn lend(&mut self) -> Io<'_> {
-        Io { own: &mut self.own, pool: &self.pool, turn: Turn::begin() }
+        self.serve_ring();
+        Io { own: &mut self.own, pool: &self.pool, ring: &mut self.ring, turn: Turn::begin() }
+    }
+
+    /// What a thread does between two rounds.
+    fn serve_ring(&mut self) {
+        if let Some(ring) = self.ring.made() {
+            ring.submit();
+            ring.reap();
+        }
     }
 
     /// The wakers that were used.
     pub(crate) fn woken(&mut self) -> Vec<Event> {
+        self.serve_ring();
         self.bell.woken.drain(|_| ());
         let mut events = Vec::new();
         self.own.collect_wakes(&mut events);
@@ -48,6 +61,10 @@ impl Lender {
     pub(crate) fn wait(&mut self, limit: Duration, wants: &Wants) -> Result<Vec<Event>> {
         let mut epoll = Epoll::new()?;
         epoll.add(self.bell.event.as_fd().as_raw_fd(), Watch::READABLE, BELL)?;
+        if let Some(ring) = self.ring.made() {
+            ring.submit();
+            epoll.add(ring.as_raw_fd(), Watch::READABLE, BELL - 1)?;
+        }
         for (key, descriptor) in (0..).zip(&wants.descriptors) {
             epoll.add(descriptor.fd, descriptor.watch, key)?;
         }
@@ -64,7 +81,8 @@ impl Lender {
     fn wait_once(&mut self, epoll: &mut Epoll, limit: Duration, wants: &Wants) -> Result<Vec<Event>> {
         let until_deadline = wants.deadline.map(|(at, _)| at.saturating_duration_since(Instant::now()));
         self.bell.sleeping.store(true, Ordering::SeqCst);
-        let hurry = wants.again || self.bell.is_rung();
+        let has_news = self.ring.made().is_some_and(FileRing::has_news);
+        let hurry = wants.again || has_news || self.bell.is_rung();
         let limit = if hurry { Duration::ZERO } else { until_deadline.map_or(limit, |until| until.min(limit)) };
         let mut ready = Vec::new();
         let waited = epoll.wait(Some(limit), &mut ready);

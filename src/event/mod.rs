@@ -14,6 +14,7 @@ mod lender;
 mod participant;
 mod place;
 mod reactor;
+mod ring;
 mod thread;
 mod token;
 mod wake_set;

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use super::io::{Io, Own, Turn};
 use super::participant::Participant;
 use super::place::{Bell, Place};
+use super::ring::RingSlot;
 use super::token::{Cause, Event, Token};
 use super::wake_set::WakeSet;
 use super::wants::{Change, Wants};
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::BufferPool;
+use crate::memory::{BufferPool, FileRing};
 use crate::sys::{Epoll, Ready, Watch};
 
 /// What the buffers that a thread lends take together at most.
@@ -23,6 +24,14 @@ const POOL_BYTES: usize = 8 << 20;
 
 /// How the kernel names the bell; no member has this key.
 const BELL: u64 = u64::MAX;
+/// And the ring.
+const RING: u64 = u64::MAX - 1;
+
+/// For how many rounds in a row a thread that has something to do does not look for more in the kernel.
+const ROUNDS_WITHOUT_LOOK: u8 = 4;
+
+/// When the thread tries again to begin what the kernel did not take.
+const SUBMIT_AGAIN: Duration = Duration::from_millis(1);
 
 pub(super) struct Reactor {
     epoll: Epoll,
@@ -36,6 +45,9 @@ pub(super) struct Reactor {
     ready: Vec<Ready>,
     pool: BufferPool,
     next_key: u32,
+    rounds_without_look: u8,
+    /// Dropped after the members, so that it can finish what they leave in flight.
+    ring: RingSlot,
 }
 
 struct Member {
@@ -71,6 +83,7 @@ impl Reactor {
         epoll.add(bell.event.as_fd().as_raw_fd(), Watch::READABLE, BELL)?;
         Ok(Self {
             epoll,
+            ring: RingSlot::new(Arc::clone(&bell)),
             bell,
             members: Vec::new(),
             free: Vec::new(),
@@ -79,7 +92,15 @@ impl Reactor {
             ready: Vec::new(),
             pool: BufferPool::new(POOL_BYTES),
             next_key: 0,
+            rounds_without_look: 0,
         })
+    }
+
+    /// For a reactor that has no thread of its own.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(super) fn without_ring(mut self) -> Self {
+        self.ring = RingSlot::refused(Arc::clone(&self.bell), "there is no thread that it could belong to");
+        self
     }
 
     /// Takes a participant in, and gives it its first turn soon.
@@ -94,7 +115,7 @@ impl Reactor {
             return Err(Error::new(ErrorKind::InvalidState, message));
         }
         let attached = contain(|| {
-            let mut io = Io { own: &mut member.own, pool: &self.pool, turn: Turn::begin() };
+            let mut io = Io { own: &mut member.own, pool: &self.pool, ring: &mut self.ring, turn: Turn::begin() };
             member.participant.attach(&mut io)
         });
         attached.unwrap_or_else(|| Err(Error::new(ErrorKind::Host, "a device or its backend panicked")))?;
@@ -128,6 +149,9 @@ impl Reactor {
     /// Waits until there is something to do, and does one round of it; says how many turns that were.
     pub(super) fn round(&mut self) -> Result<usize> {
         self.wait()?;
+        if let Some(ring) = self.ring.made() {
+            ring.reap();
+        }
         let bell = Arc::clone(&self.bell);
         bell.woken.drain(|slot| self.enqueue(slot));
         self.enqueue_due();
@@ -137,15 +161,33 @@ impl Reactor {
                 self.turn(slot);
             }
         }
+        self.submit()?;
         Ok(turns)
     }
 
+    /// Begins what the turns have left to the ring.
+    fn submit(&mut self) -> Result<()> {
+        if let Some(fd) = self.ring.take_unwatched() {
+            self.epoll.add(fd, Watch::READABLE, RING)?;
+        }
+        if let Some(ring) = self.ring.made() {
+            ring.submit();
+        }
+        Ok(())
+    }
+
     fn wait(&mut self) -> Result<()> {
-        let mut limit = if self.queue.is_empty() { self.until_next_deadline() } else { Some(Duration::ZERO) };
+        let is_busy = !self.queue.is_empty() || self.ring.made().is_some_and(FileRing::has_news);
+        if is_busy && self.rounds_without_look < ROUNDS_WITHOUT_LOOK {
+            self.rounds_without_look = self.rounds_without_look.saturating_add(1);
+            return Ok(());
+        }
+        self.rounds_without_look = 0;
+        let mut limit = if is_busy { Some(Duration::ZERO) } else { self.until_next_moment() };
         let sleeps = limit != Some(Duration::ZERO);
         if sleeps {
             self.bell.sleeping.store(true, Ordering::SeqCst);
-            if self.bell.is_rung() {
+            if self.bell.is_rung() || self.ring.made().is_some_and(FileRing::has_news) {
                 limit = Some(Duration::ZERO);
             }
         }
@@ -162,9 +204,14 @@ impl Reactor {
     }
 
     fn take_event(&mut self, ready: Ready) {
-        if ready.key == BELL {
-            self.bell.event.take();
-            return;
+        match ready.key {
+            BELL => {
+                self.bell.event.take();
+                return;
+            }
+            // Whatever it is that the ring has, it is looked for in each round.
+            RING => return,
+            _ => {}
         }
         let (slot, key) = ((ready.key >> 32) as usize, ready.key as u32);
         let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else { return };
@@ -181,6 +228,14 @@ impl Reactor {
         {
             self.queue.push_back(slot);
         }
+    }
+
+    fn until_next_moment(&mut self) -> Option<Duration> {
+        let until_deadline = self.until_next_deadline();
+        if !self.ring.made().is_some_and(FileRing::has_begun) {
+            return until_deadline;
+        }
+        Some(until_deadline.map_or(SUBMIT_AGAIN, |until| until.min(SUBMIT_AGAIN)))
     }
 
     fn until_next_deadline(&self) -> Option<Duration> {
@@ -217,7 +272,7 @@ impl Reactor {
         member.own.collect_wakes(&mut member.events);
         let done = self.bell.meter.measure(|| {
             contain(|| {
-                let mut io = Io { own: &mut member.own, pool: &self.pool, turn: Turn::begin() };
+                let mut io = Io { own: &mut member.own, pool: &self.pool, ring: &mut self.ring, turn: Turn::begin() };
                 member.participant.turn(&mut io, &member.events);
                 member.wants.begin();
                 member.participant.wants(&mut member.wants);
@@ -248,7 +303,7 @@ impl Reactor {
     fn tell_refused(&mut self, slot: usize) -> Option<bool> {
         let member = self.members.get_mut(slot).and_then(Option::as_mut)?;
         let told = contain(|| {
-            let mut io = Io { own: &mut member.own, pool: &self.pool, turn: Turn::begin() };
+            let mut io = Io { own: &mut member.own, pool: &self.pool, ring: &mut self.ring, turn: Turn::begin() };
             member.participant.refused(&mut io)
         });
         told.filter(|goes_on| *goes_on)

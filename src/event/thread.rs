@@ -303,7 +303,7 @@ mod inline {
         pub(crate) fn inline() -> Result<Self> {
             let bell = Arc::new(Bell::new()?);
             let shared = Arc::new(Shared::new(Arc::clone(&bell)));
-            let _ = shared.inline.set(Mutex::new(Reactor::new(Arc::clone(&bell))?));
+            let _ = shared.inline.set(Mutex::new(Reactor::new(Arc::clone(&bell))?.without_ring()));
             let (served, idle) = (Arc::downgrade(&shared), AtomicUsize::new(0));
             let serve = move || {
                 let turns = served.upgrade().map_or(0, |shared| shared.serve_once());

@@ -12,10 +12,17 @@ use super::slot::{Described, Slot, update};
 use crate::block::Disk;
 use crate::config::Engine;
 
-/// Ordinary system calls, one request after another. The default.
-pub const VMCELL_ENGINE_SYNC: i32 = 0;
+/// The io_uring if the host has it, otherwise ordinary system calls. The default.
+pub const VMCELL_ENGINE_AUTO: i32 = 0;
 
-const ENGINES: [(i32, Engine); 1] = [(VMCELL_ENGINE_SYNC, Engine::Sync)];
+/// Ordinary system calls. Requests that wait for the storage do so one after another.
+pub const VMCELL_ENGINE_SYNC: i32 = 1;
+
+/// The io_uring of the disk's I/O thread (Linux 5.18 or later). Making the VM fails if the host has none.
+pub const VMCELL_ENGINE_URING: i32 = 2;
+
+const ENGINES: [(i32, Engine); 3] =
+    [(VMCELL_ENGINE_AUTO, Engine::Auto), (VMCELL_ENGINE_SYNC, Engine::Sync), (VMCELL_ENGINE_URING, Engine::Uring)];
 
 /// What a guest gets as a disk: a raw file, a block device, or a backend of the caller's own. Made by vmcell_disk_new,
 /// vmcell_disk_new_from_fd or vmcell_disk_new_backend; taken by vmcell_config_add_disk or vmcell_disk_handle_replace; freed by
@@ -128,6 +135,22 @@ pub unsafe extern "C" fn vmcell_disk_set_engine(
         let engine = choice("engine", engine, &ENGINES)?;
         update(disk, |disk| disk.engine(engine))
     })
+}
+
+/// Sets whether the guest's data go past the host's page cache (O_DIRECT): 0 means no (the default), anything else yes. The
+/// guest sees blocks of the size that the storage demands. Never blocks.
+///
+/// Errors: when the VM is made, DISK if the file system has no direct I/O, the file's size is not a multiple of that block size,
+/// or the file was given by a descriptor that was opened without O_DIRECT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_set_direct(
+    disk: *mut DiskObject,
+    direct: i32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || update(disk, |disk| disk.direct(direct != 0)))
 }
 
 /// Serves the disk on this I/O thread rather than on the VM's own. `io_thread` is borrowed for the call: it may be

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::convert::Out;
-use super::disk::DiskObject;
+use super::disk::{DiskObject, VMCELL_ENGINE_AUTO, VMCELL_ENGINE_SYNC, VMCELL_ENGINE_URING};
 use super::guard::{free, guard};
 use super::objects::{self, Object};
 use super::report::{ErrorObject, Report};
@@ -46,6 +46,28 @@ pub unsafe extern "C" fn vmcell_disk_handle_refresh(
     let report = unsafe { Report::to(error) };
     guard(report, || {
         objects::get(handle)?.0.refresh();
+        Ok(())
+    })
+}
+
+/// Tells how the disk's requests reach its file: VMCELL_ENGINE_URING or VMCELL_ENGINE_SYNC; VMCELL_ENGINE_AUTO if the disk is not
+/// part of a VM yet, or lies on a backend of the caller's. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_handle_engine(
+    handle: *const DiskHandleObject,
+    engine: *mut i32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a place for the result.
+        let engine = unsafe { Out::new(engine, "engine") }?;
+        engine.write(match objects::get(handle)?.0.status().engine.as_str() {
+            "uring" => VMCELL_ENGINE_URING,
+            "sync" => VMCELL_ENGINE_SYNC,
+            _ => VMCELL_ENGINE_AUTO,
+        });
         Ok(())
     })
 }

@@ -32,6 +32,14 @@ impl Buffer {
         self.len() == 0
     }
 
+    /// Whether each of its parts begins at a multiple of `memory` bytes and has a length that is one of `len` bytes.
+    pub(crate) fn is_aligned(&self, memory: u32, len: u32) -> bool {
+        match self {
+            Self::Guest(ranges) => ranges.is_aligned(memory, len),
+            Self::Host(buffer) => buffer.len().is_multiple_of(len as usize) && memory as usize <= HostBuffer::ALIGNMENT,
+        }
+    }
+
     /// Copies `bytes` into the buffer, which is filled from byte `offset` on.
     ///
     /// # Errors

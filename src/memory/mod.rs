@@ -7,6 +7,7 @@
 
 mod address;
 mod buffer;
+mod file_ring;
 mod guest;
 mod host;
 mod lease;
@@ -17,6 +18,7 @@ mod transfer;
 
 pub use address::GuestAddress;
 pub use buffer::Buffer;
+pub(crate) use file_ring::{FileRing, Port, Transfer, Transferred, leaked_transfers};
 pub use guest::{GuestMemory, MemoryRegion};
 pub(crate) use host::BufferPool;
 pub use host::HostBuffer;

@@ -73,6 +73,13 @@ impl GuestRanges {
         self.vectors().len()
     }
 
+    /// Whether each part begins at a multiple of `memory` bytes and has a length that is one of `len` bytes.
+    pub(super) fn is_aligned(&self, memory: u32, len: u32) -> bool {
+        self.vectors().iter().all(|IoVec(vector)| {
+            vector.iov_base.addr().is_multiple_of(memory as usize) && vector.iov_len.is_multiple_of(len as usize)
+        })
+    }
+
     /// Copies `bytes` into the guest's memory, which is filled from byte `offset` of the ranges on.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use super::buffer::Buffer;
 use super::ranges::{GuestRanges, IoVec};
 
 // UIO_MAXIOV: the kernel refuses longer vectors.
-const MAX_VECTORS: usize = 1024;
+pub(super) const MAX_VECTORS: usize = 1024;
 
 /// How many vectors are cut to size at once if a transfer goes on in the middle of one.
 const CUT_AT_ONCE: usize = 64;

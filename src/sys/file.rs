@@ -7,9 +7,43 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Opens a file for reading, or for both, without ever waiting: an ordinary open of a FIFO waits for its other end.
-pub(crate) fn open_disk(path: &Path, write: bool) -> io::Result<File> {
-    File::options().read(true).write(write).custom_flags(libc::O_NONBLOCK).open(path)
+/// With `direct`, its data will not go through the page cache.
+pub(crate) fn open_disk(path: &Path, write: bool, direct: bool) -> io::Result<File> {
+    let flags = libc::O_NONBLOCK | if direct { libc::O_DIRECT } else { 0 };
+    File::options().read(true).write(write).custom_flags(flags).open(path)
 }
+
+/// Whether the file's data go past the page cache.
+pub(crate) fn is_direct(file: &File) -> io::Result<bool> {
+    // SAFETY: the descriptor is open, and F_GETFL takes no argument.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    check(flags)?;
+    Ok(flags & libc::O_DIRECT != 0)
+}
+
+/// What direct I/O on a file must be aligned to, in bytes: powers of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DirectAlignment {
+    /// The addresses of buffers.
+    pub(crate) memory: u32,
+    /// Positions and lengths.
+    pub(crate) offset: u32,
+}
+
+/// Asks the kernel (Linux 6.1) what direct I/O on a file must be aligned to. If it does not say, that is a page for both.
+pub(crate) fn direct_alignment(file: &File) -> DirectAlignment {
+    // SAFETY: all-zero bytes are a valid statx.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, the path is an empty text, and the pointer is valid for the call.
+    let asked = check(unsafe {
+        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &mut found)
+    });
+    let known = asked.is_ok() && found.stx_mask & libc::STATX_DIOALIGN != 0;
+    let or_page = |bytes: u32| if known && bytes.is_power_of_two() { bytes } else { PAGE };
+    DirectAlignment { memory: or_page(found.stx_dio_mem_align), offset: or_page(found.stx_dio_offset_align) }
+}
+
+const PAGE: u32 = 4096;
 
 /// Locks a whole file for this open file description, against every other one. Never waits.
 ///

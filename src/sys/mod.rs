@@ -17,13 +17,15 @@ mod signal;
 mod stream;
 mod tap;
 mod thread;
+mod uring;
 
 pub(crate) use epoll::{Epoll, Ready, Watch};
 pub use eventfd::EventFd;
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) use file::anonymous_file;
 pub(crate) use file::{
-    ZeroMode, allocate, is_in_memory, is_open, is_writable, open_disk, try_lock, unlock, zero_range,
+    DirectAlignment, ZeroMode, allocate, direct_alignment, is_direct, is_in_memory, is_open, is_writable, open_disk,
+    try_lock, unlock, zero_range,
 };
 pub(crate) use lock::{lock, lock_if_free};
 pub(crate) use random::random_bytes;
@@ -33,3 +35,4 @@ pub(crate) use stream::{InputStream, OutputStream};
 pub use tap::Offloads;
 pub(crate) use tap::Tap;
 pub(crate) use thread::{ThreadHandle, current_thread_id, kick_thread, spawn, thread_cpu_time};
+pub(crate) use uring::{Move, Uring};

@@ -78,6 +78,13 @@ pub fn is_untouched(memory: &GuestMemory, gpa: u64, len: usize) -> bool {
     memory.read(GuestAddress(gpa), &mut bytes).is_ok() && bytes.iter().all(|byte| *byte == PATTERN)
 }
 
+/// A folder on a disk, not in memory: the one that the test was built into.
+#[cfg(test)]
+pub(crate) fn build_folder() -> std::path::PathBuf {
+    let program = std::env::current_exe().expect("the test has a path");
+    program.parent().expect("it lies in a folder").to_owned()
+}
+
 /// Tries until it works. For what a descriptor that was just closed held: a child process that another test starts at that
 /// moment has a copy of it until it executes its program.
 ///

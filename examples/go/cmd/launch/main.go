@@ -74,7 +74,7 @@ func describe(config *vmcell.Config, verbose *bool) (console *string) {
 	flag.Uint64Var(&config.MemoryMiB, "memory", 128, "the guest's memory in MiB, 16 or more")
 	flag.BoolVar(verbose, "v", false, "tell how long things took and how the guest ended")
 	console = flag.String("console", "stdio", "what the serial port is connected to: stdio, none, or a file")
-	flag.Func("disk", "`PATH[,ro][,engine=sync]` of a raw disk image; may be given several times", func(text string) error {
+	flag.Func("disk", "`PATH[,ro][,engine=uring|sync][,direct]` of a raw disk image; may be given several times", func(text string) error {
 		disk, err := parseDisk(text)
 		config.Disks = append(config.Disks, disk)
 		return err
@@ -115,8 +115,12 @@ func parseDisk(text string) (vmcell.Disk, error) {
 			disk.ReadOnly = true
 		case "engine=sync":
 			disk.Engine = vmcell.EngineSync
+		case "engine=uring":
+			disk.Engine = vmcell.EngineUring
+		case "direct":
+			disk.Direct = true
 		default:
-			return disk, fmt.Errorf("unknown disk option '%s', allowed are ro and engine=sync", option)
+			return disk, fmt.Errorf("unknown disk option '%s', allowed are ro, engine=uring, engine=sync and direct", option)
 		}
 	}
 	return disk, nil

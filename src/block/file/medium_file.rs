@@ -9,7 +9,12 @@ use crate::block::backend::{ByteRange, Operation};
 use crate::sys::{ZeroMode, is_in_memory, unlock, zero_range};
 
 /// How much is written at once if zeros must be written.
-const ZEROS: &[u8] = &[0; 64 << 10];
+const ZEROS_LEN: usize = 64 << 10;
+static ZEROS: Zeros = Zeros([0; ZEROS_LEN]);
+
+/// Aligned for direct I/O.
+#[repr(align(4096))]
+struct Zeros([u8; ZEROS_LEN]);
 
 /// An open file, with the lock that keeps other VMs away from it.
 ///
@@ -82,8 +87,8 @@ impl DiskFile {
     fn write_zeros(&self, range: ByteRange) -> io::Result<()> {
         let ByteRange { mut at, mut len } = range;
         while len > 0 {
-            let part = usize::try_from(len).unwrap_or(usize::MAX).min(ZEROS.len());
-            self.0.write_all_at(ZEROS.get(..part).unwrap_or(ZEROS), at)?;
+            let part = usize::try_from(len).unwrap_or(usize::MAX).min(ZEROS_LEN);
+            self.0.write_all_at(ZEROS.0.get(..part).unwrap_or(&ZEROS.0), at)?;
             at = at.saturating_add(part as u64);
             len = len.saturating_sub(part as u64);
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::abandoned::Abandoned;
-use super::file::DiskFile;
+use super::medium_file::DiskFile;
 use crate::block::backend::{Done, Operation};
 use crate::block::tag::Tag;
 use crate::event::Waker;

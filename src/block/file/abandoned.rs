@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::leaked_transfers;
 
 /// How many there may be in a process. Each keeps a file open and a guest's memory mapped.
 const MOST: usize = 64;
+const MOST_TRANSFERS: usize = 1024;
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
@@ -32,17 +34,26 @@ pub fn abandoned_threads() -> usize {
     COUNT.load(Ordering::SeqCst)
 }
 
-/// Refuses another disk while too many threads are left over from others.
-pub(super) fn check() -> Result<()> {
-    allow(abandoned_threads())
+/// Returns how many operations in this process were with the kernel's io_uring when their I/O thread ended, and were not done
+/// soon. Their files stay open and the memory of their guests stays mapped until the process ends. While there are 1024 or more,
+/// no further disk on a file can be attached.
+pub fn abandoned_transfers() -> usize {
+    leaked_transfers()
 }
 
-fn allow(count: usize) -> Result<()> {
-    if count < MOST {
+/// Refuses another disk while too much is left over from others.
+pub(super) fn check() -> Result<()> {
+    allow(abandoned_threads(), abandoned_transfers())
+}
+
+fn allow(threads: usize, transfers: usize) -> Result<()> {
+    if threads < MOST && transfers < MOST_TRANSFERS {
         return Ok(());
     }
-    let message =
-        format!("{count} threads of disks that have ended still wait for the host's storage, allowed are {MOST}");
+    let message = format!(
+        "{threads} threads and {transfers} operations of disks that have ended still wait for the host's storage, allowed are \
+         less than {MOST} and {MOST_TRANSFERS}"
+    );
     Err(Error::new(ErrorKind::Disk, message))
 }
 
@@ -52,8 +63,9 @@ mod tests {
 
     #[test]
     fn too_many_threads_that_wait_for_dead_storage_refuse_another_disk() {
-        assert!(allow(MOST).unwrap_err().to_string().contains("allowed are 64"));
-        allow(MOST - 1).unwrap();
+        assert!(allow(MOST, 0).unwrap_err().to_string().contains("less than 64 and 1024"));
+        assert!(allow(0, MOST_TRANSFERS).is_err());
+        allow(MOST - 1, MOST_TRANSFERS - 1).unwrap();
         let one = Abandoned::count();
         assert!(abandoned_threads() > 0);
         drop(one);
