@@ -802,6 +802,15 @@ int32_t vmcell_error_free(vmcell_error *error);
 int32_t vmcell_io_thread_new(const char *name, vmcell_io_thread **io_thread, vmcell_error **error);
 
 /**
+ * Sets for how many microseconds at most the thread looks for more to do before it sleeps: 0 turns that off, the default is 50,
+ * and more than 1000 counts as 1000. How long it looks is learned, so a thread that is seldom needed does not look, and an idle
+ * VM costs nothing. Never blocks.
+ */
+int32_t vmcell_io_thread_set_polling(vmcell_io_thread *io_thread,
+                                     uint32_t max_us,
+                                     vmcell_error **error);
+
+/**
  * Lets go of a thread. It lives for as long as a disk, an interface, a configuration or a VM uses it, then ends. If
  * nothing uses it, this call waits for its end. NULL is fine.
  *

@@ -7,10 +7,10 @@ mod options;
 mod terminal;
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
-use vmcell::{Boot, Console, Disk, ErrorKind, Exit, Nic, Vm};
+use vmcell::{Boot, Console, Disk, ErrorKind, Exit, IoThread, Nic, Vm};
 
 use crate::options::{ConsoleOption, Options};
 use crate::terminal::RawTerminal;
@@ -66,7 +66,10 @@ fn build(options: &Options) -> vmcell::Result<Vm> {
         ConsoleOption::None => Console::none(),
         ConsoleOption::File(path) => Console::file(path)?,
     };
+    let io_thread = IoThread::new("vmcell-io")?;
+    io_thread.set_polling(Duration::from_micros(options.poll_us));
     let mut builder = Vm::builder().vcpus(options.vcpus).memory_mib(options.memory).boot(boot).console(console);
+    builder = builder.io_thread(io_thread);
     for disk in &options.disks {
         let opened = Disk::open(&disk.path)?.read_only(disk.read_only);
         builder = builder.disk(opened.engine(disk.engine).direct(disk.direct));

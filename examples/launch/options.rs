@@ -49,6 +49,10 @@ pub struct Options {
     #[arg(long, value_name = "stdio|none|PATH", default_value = "stdio", value_parser = parse_console)]
     pub console: ConsoleOption,
 
+    /// For how many microseconds at most the I/O thread looks for more to do before it sleeps; 0 turns that off
+    #[arg(long = "poll-us", value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1000))]
+    pub poll_us: u64,
+
     /// Says on standard error how long things took and how the guest ended
     #[arg(short)]
     pub verbose: bool,

@@ -13,6 +13,7 @@ mod io;
 mod lender;
 mod participant;
 mod place;
+mod polling;
 mod reactor;
 mod ring;
 mod thread;
@@ -25,6 +26,7 @@ pub use io::{Io, TURN_BYTES, TURN_TIME};
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) use lender::Lender;
 pub(crate) use participant::Participant;
+pub use polling::PollingStats;
 pub use thread::IoThread;
 pub(crate) use thread::{Membership, Placement};
 pub use token::{Cause, Event, Token};

@@ -17,6 +17,17 @@ pub(crate) trait Participant: Send {
     /// What it waits for until the next turn.
     fn wants(&self, wants: &mut Wants);
 
+    /// Whether there is something to do that nobody rings for, since the thread is awake. Costs no system call. If so, it has a turn
+    /// soon.
+    fn has_work(&mut self) -> bool {
+        false
+    }
+
+    /// The thread looks no longer for something to do: from now on it must be rung for. Says whether there is something already.
+    fn rest(&mut self) -> bool {
+        false
+    }
+
     /// The kernel does not watch what it wants, a regular file for instance. Says whether it goes on, in another turn;
     /// otherwise, it is dropped.
     fn refused(&mut self, _io: &mut Io) -> bool {

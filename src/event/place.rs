@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::polling::Settings;
 use super::wake_set::WakeSet;
 use crate::error::Result;
 use crate::sys::{EventFd, thread_cpu_time};
@@ -16,6 +17,7 @@ pub(super) struct Bell {
     pub(super) sleeping: AtomicBool,
     pub(super) event: EventFd,
     pub(super) meter: Meter,
+    pub(super) polling: Settings,
     /// Serves the participants once, on the calling thread, if they have no thread of their own.
     #[cfg(any(test, feature = "test-util"))]
     pub(super) inline: std::sync::OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
@@ -60,6 +62,7 @@ impl Bell {
             sleeping: AtomicBool::new(false),
             event: EventFd::new()?,
             meter: Meter::default(),
+            polling: Settings::new(),
             #[cfg(any(test, feature = "test-util"))]
             inline: std::sync::OnceLock::new(),
         })

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::io::{Io, Own, Turn};
 use super::participant::Participant;
 use super::place::{Bell, Place};
+use super::polling::Window;
 use super::ring::RingSlot;
 use super::token::{Cause, Event, Token};
 use super::wake_set::WakeSet;
@@ -27,8 +28,13 @@ const BELL: u64 = u64::MAX;
 /// And the ring.
 const RING: u64 = u64::MAX - 1;
 
-/// For how many rounds in a row a thread that has something to do does not look for more in the kernel.
-const ROUNDS_WITHOUT_LOOK: u8 = 4;
+/// A thread that has something to do looks for more in the kernel once in so many rounds.
+const LOOK_EVERY: u8 = 4;
+/// And one that looks for something to do does so after this time.
+const LOOK_AFTER: Duration = Duration::from_micros(4);
+
+/// So many members are looked at without being rung for.
+const MOST_AWAKE: usize = 16;
 
 /// When the thread tries again to begin what the kernel did not take.
 const SUBMIT_AGAIN: Duration = Duration::from_millis(1);
@@ -46,6 +52,9 @@ pub(super) struct Reactor {
     pool: BufferPool,
     next_key: u32,
     rounds_without_look: u8,
+    /// Slots of members that are looked at, rather than rung for. Each had a turn since it rested.
+    awake: Vec<usize>,
+    window: Window,
     /// Dropped after the members, so that it can finish what they leave in flight.
     ring: RingSlot,
 }
@@ -57,6 +66,7 @@ struct Member {
     wants: Wants,
     events: Vec<Event>,
     queued: bool,
+    awake: bool,
 }
 
 /// A participant that was taken off its thread, with the descriptors that it wanted. What a user gave may panic while it is
@@ -93,6 +103,8 @@ impl Reactor {
             pool: BufferPool::new(POOL_BYTES),
             next_key: 0,
             rounds_without_look: 0,
+            awake: Vec::new(),
+            window: Window::default(),
         })
     }
 
@@ -106,7 +118,15 @@ impl Reactor {
     /// Takes a participant in, and gives it its first turn soon.
     pub(super) fn add(&mut self, participant: Box<dyn Participant>, place: Arc<Place>) -> Result<()> {
         let own = Own::new(Arc::clone(&place));
-        let member = Member { participant, place, own, wants: Wants::default(), events: Vec::new(), queued: false };
+        let member = Member {
+            participant,
+            place,
+            own,
+            wants: Wants::default(),
+            events: Vec::new(),
+            queued: false,
+            awake: false,
+        };
         // What is refused is dropped like one that is removed.
         let mut removed = Removed(Some(member));
         let Some(member) = &mut removed.0 else { return Ok(()) };
@@ -142,6 +162,7 @@ impl Reactor {
         }
         self.timed.retain(|timed| *timed != slot);
         self.queue.retain(|queued| *queued != slot);
+        self.awake.retain(|awake| *awake != slot);
         self.free.push(slot);
         Some(Removed(Some(member)))
     }
@@ -176,26 +197,100 @@ impl Reactor {
         Ok(())
     }
 
+    /// Finds out what there is to do, and waits until there is something.
     fn wait(&mut self) -> Result<()> {
-        let is_busy = !self.queue.is_empty() || self.ring.made().is_some_and(FileRing::has_news);
-        if is_busy && self.rounds_without_look < ROUNDS_WITHOUT_LOOK {
-            self.rounds_without_look = self.rounds_without_look.saturating_add(1);
-            return Ok(());
+        self.look_at_members();
+        if self.is_busy() {
+            return self.look_now_and_then();
         }
         self.rounds_without_look = 0;
-        let mut limit = if is_busy { Some(Duration::ZERO) } else { self.until_next_moment() };
-        let sleeps = limit != Some(Duration::ZERO);
-        if sleeps {
-            self.bell.sleeping.store(true, Ordering::SeqCst);
-            if self.bell.is_rung() || self.ring.made().is_some_and(FileRing::has_news) {
-                limit = Some(Duration::ZERO);
+        let began = Instant::now();
+        if self.look_for_a_while(began)? || self.rest() {
+            return Ok(());
+        }
+        self.bell.sleeping.store(true, Ordering::SeqCst);
+        let limit = if self.is_busy() || self.bell.is_rung() { Some(Duration::ZERO) } else { self.until_next_moment() };
+        let waited = self.look(limit);
+        self.bell.sleeping.store(false, Ordering::SeqCst);
+        self.window.learn(began.elapsed(), &self.bell.polling);
+        waited
+    }
+
+    fn is_busy(&mut self) -> bool {
+        !self.queue.is_empty() || self.ring.made().is_some_and(FileRing::has_news)
+    }
+
+    /// What the kernel has is looked at even if there is enough to do, but not in each round.
+    fn look_now_and_then(&mut self) -> Result<()> {
+        self.rounds_without_look = self.rounds_without_look.wrapping_add(1) % LOOK_EVERY;
+        if self.rounds_without_look == 0 { self.look(Some(Duration::ZERO)) } else { Ok(()) }
+    }
+
+    /// Gives those of the members that are awake a turn that have something to do. Only a few stay awake.
+    fn look_at_members(&mut self) {
+        while self.awake.len() > MOST_AWAKE {
+            self.rest_first();
+        }
+        for position in 0..self.awake.len() {
+            let Some(slot) = self.awake.get(position).copied() else { return };
+            if self.members.get_mut(slot).and_then(Option::as_mut).is_some_and(|member| member.participant.has_work()) {
+                self.enqueue(slot);
             }
         }
+    }
+
+    /// Looks again and again for something to do, as long as that seems worth while; says whether there is something.
+    fn look_for_a_while(&mut self, began: Instant) -> Result<bool> {
+        let window = self.window.length(&self.bell.polling);
+        let window = self.until_next_moment().map_or(window, |until| until.min(window));
+        if window.is_zero() {
+            return Ok(false);
+        }
+        let mut next_look = LOOK_AFTER;
+        let (found, time) = loop {
+            self.look_at_members();
+            let found = self.is_busy() || self.bell.is_rung();
+            let time = began.elapsed();
+            if found || time >= window {
+                break (found, time);
+            }
+            if time >= next_look {
+                self.look(Some(Duration::ZERO))?;
+                next_look = time.saturating_add(LOOK_AFTER);
+            }
+            std::hint::spin_loop();
+        };
+        self.bell.polling.count(time, found);
+        if found {
+            self.window.learn(time, &self.bell.polling);
+        }
+        Ok(found)
+    }
+
+    /// Has all members rung for what comes; says whether something is there already.
+    fn rest(&mut self) -> bool {
+        while !self.awake.is_empty() {
+            self.rest_first();
+        }
+        self.is_busy()
+    }
+
+    fn rest_first(&mut self) {
+        if self.awake.is_empty() {
+            return;
+        }
+        let slot = self.awake.remove(0);
+        let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else { return };
+        member.awake = false;
+        if member.participant.rest() {
+            self.enqueue(slot);
+        }
+    }
+
+    /// Takes what the kernel has, and waits for it for at most `limit`.
+    fn look(&mut self, limit: Option<Duration>) -> Result<()> {
         let mut ready = mem::take(&mut self.ready);
         let waited = self.epoll.wait(limit, &mut ready);
-        if sleeps {
-            self.bell.sleeping.store(false, Ordering::SeqCst);
-        }
         for event in ready.drain(..) {
             self.take_event(event);
         }
@@ -266,6 +361,9 @@ impl Reactor {
     fn turn(&mut self, slot: usize) {
         let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else { return };
         member.queued = false;
+        if !mem::replace(&mut member.awake, true) {
+            self.awake.push(slot);
+        }
         if member.place.is_removed() {
             return;
         }

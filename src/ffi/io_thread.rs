@@ -1,10 +1,11 @@
 //! I/O threads.
 
 use std::ffi::c_char;
+use std::time::Duration;
 
 use super::convert::{Out, read_text};
 use super::guard::{free, guard};
-use super::objects::Object;
+use super::objects::{self, Object};
 use super::report::{ErrorObject, Report};
 use crate::event::IoThread;
 
@@ -40,6 +41,23 @@ pub unsafe extern "C" fn vmcell_io_thread_new(
         // SAFETY: the header demands NULL or a text that ends with a NUL.
         let name = unsafe { read_text(name, "name") }?;
         io_thread.insert(IoThreadObject(IoThread::new(&name)?))
+    })
+}
+
+/// Sets for how many microseconds at most the thread looks for more to do before it sleeps: 0 turns that off, the default is 50,
+/// and more than 1000 counts as 1000. How long it looks is learned, so a thread that is seldom needed does not look, and an idle
+/// VM costs nothing. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_io_thread_set_polling(
+    io_thread: *mut IoThreadObject,
+    max_us: u32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        objects::get(io_thread)?.0.set_polling(Duration::from_micros(max_us.into()));
+        Ok(())
     })
 }
 

@@ -354,6 +354,20 @@ impl Owner {
         }
     }
 
+    /// Has those queues looked at of which `is_due` says so; says whether there are any.
+    fn ring_if(&mut self, is_due: impl Fn(&mut Queue) -> bool) -> bool {
+        if !self.is_running() {
+            return false;
+        }
+        let mut any = false;
+        for (index, doorbell) in (0u16..).zip(&mut self.doorbells) {
+            let due = self.queues.get(index).is_some_and(&is_due);
+            doorbell.rung |= due;
+            any |= due;
+        }
+        any
+    }
+
     fn ring_all(&mut self) {
         let running = self.is_running();
         self.doorbells.iter_mut().for_each(|doorbell| doorbell.rung = running);
@@ -424,6 +438,14 @@ impl Participant for Owner {
                 wants.again();
             }
         }
+    }
+
+    fn has_work(&mut self) -> bool {
+        self.ring_if(|queue| queue.has_more())
+    }
+
+    fn rest(&mut self) -> bool {
+        self.ring_if(Queue::call_for_more)
     }
 
     /// What the device waits for would never come, so the device has failed.

@@ -397,7 +397,10 @@ fn without_event_idx_flags_say_who_wants_to_hear() {
     rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
     rig.serve(0);
     assert_eq!(rig.driver.used_flags(), ring::USED_NO_NOTIFY, "while it works, the device looks by itself");
+    assert!(!rig.queue.call_for_more(), "it has not looked in vain yet");
     assert!(rig.pop().is_none());
+    assert_eq!(rig.driver.used_flags(), ring::USED_NO_NOTIFY);
+    assert!(!rig.queue.has_more() && !rig.queue.call_for_more());
     assert_eq!(rig.driver.used_flags(), 0);
     rig.queue.notify();
     rig.queue.notify();
@@ -421,7 +424,13 @@ fn with_event_idx_indices_say_who_wants_to_hear() {
         assert_eq!(rig.interrupt.used_count(), expected);
     }
     assert!(rig.pop().is_none());
+    assert_eq!(rig.driver.avail_event(), 0, "nobody rings for the next one: it is looked for");
+    assert!(!rig.queue.has_more() && !rig.queue.call_for_more());
     assert_eq!(rig.driver.avail_event(), 3, "the device wants to hear of the fourth");
+    rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    assert!(rig.queue.has_more() && rig.queue.call_for_more(), "one came, for which nobody rang");
+    rig.serve(0);
+    assert!(!rig.queue.has_more());
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub(super) struct Ring {
     in_flight: u16,
     /// The driver was asked not to ring; only without EVENT_IDX.
     muted: bool,
+    /// The device has found no chain when it looked last, and waits for one.
+    hungry: bool,
 }
 
 /// What the next entry of the available ring holds; each gives the storage back that it was asked with.
@@ -63,27 +65,38 @@ impl Ring {
             last_signal: state.next_used,
             in_flight: 0,
             muted: false,
+            hungry: false,
         })
     }
 
-    /// Takes the next chain into `segments`, or finds the ring empty and asks the driver to ring from now on.
+    /// Takes the next chain into `segments`. The driver does not ring for those that follow, until it is [asked](Self::call_for_more)
+    /// to.
     ///
     /// Fails if the driver's index is one that no driver can reach: more entries than the queue has descriptors.
     pub(super) fn next(&mut self, segments: Vec<Segment>) -> Result<Next> {
-        let segments = match self.take(segments)? {
-            Next::Empty(segments) => segments,
-            found => {
-                self.mute();
-                return Ok(found);
-            }
-        };
-        self.muted = false;
-        match self.raw.enable_notification(self.memory.mmap()) {
-            Ok(false) => Ok(Next::Empty(segments)),
-            // One came in between, so the driver did not ring for it.
-            Ok(true) => self.take(segments),
-            Err(e) => Err(refused(e)),
+        let next = self.take(segments)?;
+        self.hungry = matches!(next, Next::Empty(_));
+        if !self.hungry {
+            self.mute();
         }
+        Ok(next)
+    }
+
+    /// Whether there is a chain that the device waits for. Changes nothing.
+    pub(super) fn has_more(&self) -> bool {
+        // If the index cannot be read, `next` says so.
+        let more = || self.raw.avail_idx(self.memory.mmap(), Ordering::Relaxed).map(|index| index.0);
+        self.hungry && more().ok() != Some(self.raw.next_avail())
+    }
+
+    /// Asks the driver to ring for the next chain, if the device waits for one. Says whether one came in between, so that the
+    /// driver did not ring for it.
+    pub(super) fn call_for_more(&mut self) -> bool {
+        if !self.hungry {
+            return false;
+        }
+        self.muted = false;
+        self.raw.enable_notification(self.memory.mmap()).unwrap_or(true)
     }
 
     fn take(&mut self, segments: Vec<Segment>) -> Result<Next> {

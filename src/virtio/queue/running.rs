@@ -65,8 +65,8 @@ impl Queue {
     ///
     /// A chain that breaks the rules has no buffers. The device completes it like any other, and its length is 0 then.
     ///
-    /// If this returns `None`, the driver has been asked to ring for the next chain, unless the turn is [over](Io::spent) or the
-    /// device is paused.
+    /// If this returns `None`, the transport looks for the next chain from time to time, and asks the driver to ring for it before
+    /// the thread sleeps. It gives the device another turn then.
     ///
     /// # Errors
     /// [`ErrorKind::Virtqueue`] if the queue cannot be trusted any more, because its index jumped or more chains are in flight
@@ -86,6 +86,17 @@ impl Queue {
                 Ok(None)
             }
         }
+    }
+
+    /// Whether there is a chain for which [`pop`](Self::pop) has looked in vain. Costs no system call.
+    pub(in crate::virtio) fn has_more(&self) -> bool {
+        !self.halted && self.ring.has_more()
+    }
+
+    /// Asks the driver to ring for the next chain, if [`pop`](Self::pop) has looked in vain for one. Says whether one has come
+    /// since then, for which the driver did not ring. A transport does this before its thread sleeps.
+    pub fn call_for_more(&mut self) -> bool {
+        !self.halted && self.ring.call_for_more()
     }
 
     /// Gives a chain back to the driver. `written` is how many of its writable bytes the device wrote, at most all of them.

@@ -1,0 +1,92 @@
+//! An I/O thread that looks for requests before it sleeps: what that saves, and that it costs nothing when nothing comes.
+
+use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
+
+use vmcell::testing::{Buffer, DriverQueue, MmioDriver, memory_disk, patterned_memory};
+use vmcell::virtio::MmioTransport;
+use vmcell::{Disk, GuestAddress, GuestMemory, IoThread};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+struct Rig {
+    memory: GuestMemory,
+    driver: MmioDriver,
+    queue: DriverQueue,
+}
+
+impl Rig {
+    fn new(io_thread: &IoThread) -> Self {
+        let memory = patterned_memory(1 << 20);
+        let device = Disk::from_file(memory_disk(4096)).unwrap().into_device().unwrap();
+        let driver = MmioDriver::new(MmioTransport::new(device, memory.clone(), io_thread).unwrap());
+        let queue = DriverQueue::new(&memory, GuestAddress(0x1_0000), 64);
+        driver.bring_up(driver.offered(), &[&queue]);
+        memory.write(GuestAddress(0x8000), &[0; 16]).unwrap();
+        Self { memory, driver, queue }
+    }
+
+    /// Reads a sector, and rings only if the device asks for it; says whether it did.
+    fn read(&mut self) -> bool {
+        let before = self.queue.avail_index();
+        let data = Buffer::writable(0x2_0000, 512);
+        self.queue.offer(&[Buffer::readable(0x8000, 16), data, Buffer::writable(0x9000, 1)]);
+        fence(Ordering::SeqCst);
+        let rings = self.queue.avail_event() == before;
+        if rings {
+            self.driver.kick(0);
+        }
+        let began = Instant::now();
+        while self.queue.take_used().is_none() {
+            assert!(began.elapsed() < PATIENCE, "the request is lost");
+            std::hint::spin_loop();
+        }
+        let mut status = [0xff];
+        self.memory.read(GuestAddress(0x9000), &mut status).unwrap();
+        assert_eq!(status, [0]);
+        rings
+    }
+}
+
+#[test]
+fn requests_that_come_soon_are_found_without_a_doorbell() {
+    let io_thread = IoThread::new("polls").unwrap();
+    io_thread.set_polling(Duration::from_millis(1));
+    let mut rig = Rig::new(&io_thread);
+    let rung = (0..5000).filter(|_| rig.read()).count();
+    let stats = io_thread.polling_stats();
+    assert!(rung < 4000, "{rung} of 5000 requests were rung for: {stats:?}");
+    assert!(stats.finds > 1000 && stats.finds <= stats.looks, "{stats:?}");
+}
+
+#[test]
+fn a_thread_that_is_not_to_look_is_rung_for_each_time() {
+    let io_thread = IoThread::new("sleeps").unwrap();
+    io_thread.set_polling(Duration::ZERO);
+    let mut rig = Rig::new(&io_thread);
+    let rung = (0..500)
+        .filter(|_| {
+            std::thread::sleep(Duration::from_micros(100));
+            rig.read()
+        })
+        .count();
+    // A loaded host may not have let it go to sleep in between.
+    assert!(rung > 250, "{rung} of 500 requests were rung for");
+    assert_eq!(io_thread.polling_stats().looks, 0);
+}
+
+#[test]
+fn a_thread_that_is_seldom_needed_does_not_look() {
+    let io_thread = IoThread::new("learns").unwrap();
+    let mut rig = Rig::new(&io_thread);
+    let mut pause_and_read = || {
+        std::thread::sleep(Duration::from_millis(2));
+        rig.read();
+    };
+    (0..20).for_each(|_| pause_and_read());
+    let before = io_thread.polling_stats();
+    (0..50).for_each(|_| pause_and_read());
+    let after = io_thread.polling_stats();
+    let looked = after.time.saturating_sub(before.time);
+    assert!(looked < Duration::from_millis(5), "{looked:?} for 50 requests in 100 ms");
+}
