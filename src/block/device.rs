@@ -131,7 +131,11 @@ impl Block {
         self.recycle(operation);
         let Some(queue) = queue.filter(|_| !job.is_given_up()) else { return Ok(()) };
         match result {
-            Ok(()) => self.go_on(job, queue),
+            Ok(()) => {
+                if let Some(job) = self.go_on(job, queue) {
+                    self.waiting.push_back(job);
+                }
+            }
             Err(_) => answer(queue, job.into_chain(), Status::IoError, 0),
         }
         Ok(())
@@ -145,12 +149,12 @@ impl Block {
         }
     }
 
-    /// Cuts the next operation of a request, or answers it if there is none.
-    fn go_on(&mut self, mut job: Job, queue: &mut Queue) {
+    /// Cuts the next operation of a request, which is then to be submitted, or answers the request if there is none.
+    fn go_on(&mut self, mut job: Job, queue: &mut Queue) -> Option<Job> {
         match job.next(&mut self.cutter, queue.lessor()) {
             Ok(Some(operation)) => {
                 job.keep(operation);
-                self.waiting.push_back(job);
+                return Some(job);
             }
             Ok(None) => {
                 let written = job.data_written();
@@ -158,18 +162,21 @@ impl Block {
             }
             Err(_) => answer(queue, job.into_chain(), Status::IoError, 0),
         }
+        None
     }
 
     fn submit_requests(&mut self, io: &mut Io, mut queue: Option<&mut Queue>) -> Result<bool> {
         let mut any = false;
         while self.may_submit() && !io.spent() {
-            if let Some(job) = self.waiting.pop_front() {
-                any |= self.submit(io, job)?;
-                continue;
+            let mut job = self.waiting.pop_front();
+            if job.is_none() {
+                let Some(queue) = queue.as_deref_mut() else { break };
+                let Some(chain) = queue.pop(io)? else { break };
+                job = self.begin(queue, chain);
             }
-            let Some(queue) = queue.as_deref_mut() else { break };
-            let Some(chain) = queue.pop(io)? else { break };
-            self.begin(queue, chain);
+            if let Some(job) = job {
+                any |= self.submit(io, job)?;
+            }
         }
         Ok(any)
     }
@@ -201,18 +208,27 @@ impl Block {
     }
 
     /// Takes a new request up, or answers it right away.
-    fn begin(&mut self, queue: &mut Queue, chain: Chain) {
+    fn begin(&mut self, queue: &mut Queue, chain: Chain) -> Option<Job> {
         let work = match parse(&chain, self.limits()) {
             Ok(Request::Read(range)) => Work::Read(range),
             Ok(Request::Write(range)) => Work::Write(range),
             Ok(Request::Flush) => Work::Flush,
             Ok(Request::Discard(ranges)) => Work::Discard { ranges, position: 0 },
             Ok(Request::WriteZeroes { range, unmap }) => Work::WriteZeroes { range, unmap },
-            Ok(Request::Serial(len)) => return self.tell_serial(queue, chain, len),
-            Err(Refusal::Status(status)) => return answer(queue, chain, status, 0),
-            Err(Refusal::NoStatus) => return queue.complete(chain, 0),
+            Ok(Request::Serial(len)) => {
+                self.tell_serial(queue, chain, len);
+                return None;
+            }
+            Err(Refusal::Status(status)) => {
+                answer(queue, chain, status, 0);
+                return None;
+            }
+            Err(Refusal::NoStatus) => {
+                queue.complete(chain, 0);
+                return None;
+            }
         };
-        self.go_on(Job::new(chain, work), queue);
+        self.go_on(Job::new(chain, work), queue)
     }
 
     fn tell_serial(&self, queue: &mut Queue, chain: Chain, len: u32) {
@@ -308,7 +324,9 @@ impl Block {
             if let Some(operation) = job.take_cut() {
                 self.recycle(operation);
             }
-            self.go_on(job, queue);
+            if let Some(job) = self.go_on(job, queue) {
+                self.waiting.push_back(job);
+            }
         }
     }
 }

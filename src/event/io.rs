@@ -1,5 +1,6 @@
 //! The interface of a participant to its thread, lent for one call.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +17,9 @@ pub const TURN_TIME: Duration = Duration::from_micros(500);
 /// The number of bytes after which a turn is over.
 pub const TURN_BYTES: u64 = 256 << 10;
 
+/// The number of bytes after which a turn looks at the clock again, since that takes a tenth of the time of a small request.
+const LOOK_BYTES: u64 = 16 << 10;
+
 /// The thread's side of a participant, lent to it for one call. A device and its backend use it to get tokens, wakers and
 /// buffers, and to learn when it is time to give others their turn.
 pub struct Io<'a> {
@@ -26,10 +30,12 @@ pub struct Io<'a> {
 }
 
 /// How far a turn has come.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Turn {
     began: Instant,
     bytes: u64,
+    /// The clock is looked at again when there are so many.
+    next_look: Cell<u64>,
 }
 
 /// What a thread keeps for a participant from call to call.
@@ -81,10 +87,7 @@ impl Io<'_> {
     /// Whether the turn is over, by its time or its bytes. A participant that has more to do then asks for
     /// [another turn](super::Wants::again).
     pub fn spent(&self) -> bool {
-        // By the clock on the wall, which costs no system call: a turn that was interrupted ends too early, never too late. But
-        // not before anything was done, so that each turn gets somewhere.
-        let bytes = self.turn.bytes;
-        bytes >= TURN_BYTES || (bytes > 0 && self.turn.began.elapsed() >= TURN_TIME)
+        self.turn.is_over()
     }
 
     /// From now on this turn ends by its bytes alone, so that it is the same each time.
@@ -109,7 +112,23 @@ impl Io<'_> {
 
 impl Turn {
     pub(super) fn begin() -> Self {
-        Self { began: Instant::now(), bytes: 0 }
+        Self { began: Instant::now(), bytes: 0, next_look: Cell::new(1) }
+    }
+
+    fn is_over(&self) -> bool {
+        if self.bytes >= TURN_BYTES {
+            return true;
+        }
+        // Not before anything was done, so that each turn gets somewhere.
+        if self.bytes < self.next_look.get() {
+            return false;
+        }
+        // By the clock on the wall, which costs no system call: a turn that was interrupted ends too early, never too late.
+        let is_over = self.began.elapsed() >= TURN_TIME;
+        if !is_over {
+            self.next_look.set(self.bytes.saturating_add(LOOK_BYTES));
+        }
+        is_over
     }
 }
 

@@ -1,5 +1,6 @@
 //! Checked access to the guest's RAM by guest physical address.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 
 use vm_memory::{
@@ -33,7 +34,23 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Clone, Debug)]
 pub struct GuestMemory {
     regions: Arc<GuestMemoryMmap>,
+    /// The same regions, for accesses that stay inside of one: most do, and are quicker this way.
+    spans: Arc<[Span]>,
 }
+
+/// A region, and where the host sees it.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: u64,
+    len: u64,
+    host: NonNull<u8>,
+}
+
+// SAFETY: the pointer leads into guest memory, which belongs to no thread. It is used only by its `GuestMemory`, which keeps the
+// mapping alive.
+unsafe impl Send for Span {}
+// SAFETY: as above.
+unsafe impl Sync for Span {}
 
 /// One contiguous range of the guest's RAM.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,7 +102,8 @@ impl GuestMemory {
             let message = "the guest memory's regions must be at least one, ascending and apart";
             Error::new(ErrorKind::InvalidConfig, message).with_source(cause)
         })?;
-        let memory = Self { regions: Arc::new(regions) };
+        let spans = regions.iter().filter_map(Span::of).collect();
+        let memory = Self { regions: Arc::new(regions), spans };
         if may_be_refused_later(backing, pages, &overcommit()) {
             memory.preallocate()?;
         }
@@ -121,6 +139,9 @@ impl GuestMemory {
 
     /// Whether all of the `len` bytes from `gpa` on are RAM. An empty range must start in RAM, too.
     pub fn contains(&self, gpa: GuestAddress, len: u64) -> bool {
+        if len > 0 && self.span(gpa, len).is_some() {
+            return true;
+        }
         match usize::try_from(len) {
             Ok(0) => self.regions.address_in_range(gpa.inner()),
             Ok(len) => GuestMemoryBackend::check_range(&*self.regions, gpa.inner(), len),
@@ -128,11 +149,21 @@ impl GuestMemory {
         }
     }
 
+    /// Whether all of the `len` bytes from `gpa` on lie inside one region.
+    pub(crate) fn is_in_one_region(&self, gpa: GuestAddress, len: u64) -> bool {
+        self.span(gpa, len).is_some()
+    }
+
     /// Copies from the guest's memory.
     ///
     /// # Errors
     /// [`ErrorKind::GuestAddress`] if a byte of the range is not RAM. A part of `bytes` may be filled then.
     pub fn read(&self, gpa: GuestAddress, bytes: &mut [u8]) -> Result<()> {
+        if let Some(slice) = self.slice(gpa, bytes.len()) {
+            // As many bytes as there are.
+            slice.copy_to(bytes);
+            return Ok(());
+        }
         self.check(gpa, bytes.len())?;
         self.regions.read_slice(bytes, gpa.inner()).map_err(|e| outside(gpa, bytes.len()).with_source(e))
     }
@@ -142,6 +173,10 @@ impl GuestMemory {
     /// # Errors
     /// [`ErrorKind::GuestAddress`] if a byte of the range is not RAM. Nothing is written then.
     pub fn write(&self, gpa: GuestAddress, bytes: &[u8]) -> Result<()> {
+        if let Some(slice) = self.slice(gpa, bytes.len()) {
+            slice.copy_from(bytes);
+            return Ok(());
+        }
         self.check(gpa, bytes.len())?;
         self.regions.write_slice(bytes, gpa.inner()).map_err(|e| outside(gpa, bytes.len()).with_source(e))
     }
@@ -175,8 +210,38 @@ impl GuestMemory {
         Ok(slices.map(move |slice| slice.map_err(|e| outside(gpa, len).with_source(e))))
     }
 
+    /// Where the host sees a range that lies inside one region.
+    pub(super) fn host_range(&self, gpa: GuestAddress, len: usize) -> Result<NonNull<u8>> {
+        self.span(gpa, len as u64).ok_or_else(|| outside(gpa, len))
+    }
+
+    /// The host's view of a range, if it is not empty and lies inside one region.
+    pub(super) fn slice(&self, gpa: GuestAddress, len: usize) -> Option<VolatileSlice<'_>> {
+        let start = self.span(gpa, len as u64).filter(|_| len > 0)?;
+        // SAFETY: the range lies inside a mapping that `self` keeps alive, and is only reached by volatile copies.
+        Some(unsafe { VolatileSlice::new(start.as_ptr(), len) })
+    }
+
+    fn span(&self, gpa: GuestAddress, len: u64) -> Option<NonNull<u8>> {
+        self.spans.iter().find_map(|span| span.find(gpa.0, len))
+    }
+
     fn check(&self, gpa: GuestAddress, len: usize) -> Result<()> {
         if self.contains(gpa, len as u64) { Ok(()) } else { Err(outside(gpa, len)) }
+    }
+}
+
+impl Span {
+    fn of(region: &GuestRegionMmap) -> Option<Self> {
+        Some(Self { start: region.start_addr().0, len: region.len(), host: NonNull::new(region.as_ptr())? })
+    }
+
+    /// Where the host sees `len` bytes from `gpa` on, if they lie inside.
+    fn find(&self, gpa: u64, len: u64) -> Option<NonNull<u8>> {
+        let offset = gpa.checked_sub(self.start)?;
+        let fits = offset.checked_add(len).is_some_and(|end| end <= self.len);
+        // SAFETY: the offset is inside the mapping.
+        fits.then(|| unsafe { self.host.add(offset as usize) })
     }
 }
 

@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "maps guest memory and hands ranges of it to the kernel for scatter-gather I/O")]
 
 mod address;
+mod area;
 mod buffer;
 mod file_ring;
 mod guest;
@@ -17,6 +18,7 @@ mod ranges;
 mod transfer;
 
 pub use address::GuestAddress;
+pub(crate) use area::GuestArea;
 pub use buffer::Buffer;
 pub(crate) use file_ring::{FileRing, Port, Transfer, Transferred, leaked_transfers};
 pub use guest::{GuestMemory, MemoryRegion};

@@ -47,6 +47,12 @@ impl GuestRanges {
             if len == 0 {
                 continue;
             }
+            if let Some(slice) = self.lease.memory().slice(gpa, len as usize) {
+                self.len += u64::from(len);
+                let start = slice.ptr_guard_mut().as_ptr();
+                self.vectors.push(IoVec(libc::iovec { iov_base: start.cast(), iov_len: len as usize }));
+                continue;
+            }
             for slice in self.lease.memory().slices(gpa, len as usize)? {
                 let slice = slice?;
                 // `self.lease` keeps the mapping alive for longer than the guard that is dropped here.

@@ -190,8 +190,9 @@ fn cut<'a>(vectors: &[libc::iovec], mut skip: u64, few: &'a mut [libc::iovec; CU
 /// # Safety
 /// As for `preadv`: `vectors` must lead to `count` vectors, each of memory that may be written.
 unsafe extern "C" fn preadv_now(fd: RawFd, vectors: *const libc::iovec, count: libc::c_int, at: i64) -> isize {
-    // SAFETY: the caller vouches for the vectors.
-    unsafe { libc::preadv2(fd, vectors, count, at, libc::RWF_NOWAIT) }
+    // SAFETY: the caller vouches for the vectors. The C library's own `preadv2` is a point at which a thread may be cancelled,
+    // which costs a tenth of such a read.
+    unsafe { libc::syscall(libc::SYS_preadv2, fd, vectors, count, at, NO_UPPER_HALF, libc::RWF_NOWAIT) as isize }
 }
 
 /// Writes what can be taken without waiting for a disk.
@@ -199,9 +200,12 @@ unsafe extern "C" fn preadv_now(fd: RawFd, vectors: *const libc::iovec, count: l
 /// # Safety
 /// As for `pwritev`: `vectors` must lead to `count` vectors, each of memory that may be read.
 unsafe extern "C" fn pwritev_now(fd: RawFd, vectors: *const libc::iovec, count: libc::c_int, at: i64) -> isize {
-    // SAFETY: the caller vouches for the vectors.
-    unsafe { libc::pwritev2(fd, vectors, count, at, libc::RWF_NOWAIT) }
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_pwritev2, fd, vectors, count, at, NO_UPPER_HALF, libc::RWF_NOWAIT) as isize }
 }
+
+/// The kernel takes a position as two words, of which a 64-bit system uses the first.
+const NO_UPPER_HALF: libc::c_long = 0;
 
 fn retry(mut call: impl FnMut() -> isize) -> io::Result<u64> {
     loop {

@@ -3,9 +3,8 @@
 use std::mem;
 use std::sync::Arc;
 
-use virtio_queue::desc::split::Descriptor;
-
 use super::shared::Shared;
+use super::walk::Descriptor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{GuestAddress, GuestMemory, Lease};
 
@@ -54,33 +53,15 @@ impl Buffers {
         Self { segments, first_writable: 0, readable_len: 0, writable_len: 0 }
     }
 
-    /// Copies a chain's descriptors to `segments`, which is empty; gives it back if the chain is malformed or longer than
-    /// `limit`.
-    pub(super) fn collect(
-        memory: &GuestMemory,
-        descriptors: impl Iterator<Item = Descriptor>,
-        limit: usize,
-        segments: Vec<Segment>,
-    ) -> std::result::Result<Self, Vec<Segment>> {
-        let mut buffers = Self { segments, first_writable: 0, readable_len: 0, writable_len: 0 };
-        let mut complete = false;
-        for descriptor in descriptors {
-            if buffers.push(memory, &descriptor, limit).is_none() {
-                return Err(buffers.segments);
-            }
-            // The iterator just ends at whatever is wrong; only a last descriptor without a successor is a real end.
-            complete = !descriptor.has_next();
-        }
-        if complete { Ok(buffers) } else { Err(buffers.segments) }
-    }
-
-    fn push(&mut self, memory: &GuestMemory, descriptor: &Descriptor, limit: usize) -> Option<()> {
-        let segment = Segment { gpa: GuestAddress(descriptor.addr().0), len: descriptor.len() };
+    /// Adds the buffer of a descriptor; `None` if the chain breaks a rule by it, or has more than `limit`.
+    pub(super) fn push(&mut self, memory: &GuestMemory, descriptor: Descriptor, limit: usize) -> Option<()> {
+        let segment = descriptor.segment;
         let fits = self.segments.len() < limit && segment.len != 0 && memory.contains(segment.gpa, segment.len.into());
         if !fits {
             return None;
         }
-        if descriptor.is_write_only() {
+        self.readable_len.checked_add(self.writable_len)?.checked_add(segment.len)?;
+        if descriptor.is_writable() {
             self.writable_len = self.writable_len.checked_add(segment.len)?;
         } else if self.writable_len == 0 {
             self.readable_len = self.readable_len.checked_add(segment.len)?;
@@ -90,6 +71,11 @@ impl Buffers {
         }
         self.segments.push(segment);
         Some(())
+    }
+
+    /// Forgets all buffers.
+    pub(super) fn clear(&mut self) {
+        *self = Self::none(mem::take(&mut self.segments));
     }
 }
 

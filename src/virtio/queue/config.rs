@@ -42,28 +42,42 @@ impl QueueConfig {
     /// Checks what the driver has set.
     ///
     /// # Errors
-    /// [`ErrorKind::Virtqueue`] if the size is not allowed, or if a part of the queue is not aligned, does not lie inside the
-    /// guest's RAM, or was not set.
+    /// [`ErrorKind::Virtqueue`] if the size is not allowed, or if a part of the queue is not aligned, does not lie inside one
+    /// region of the guest's RAM, or was not set.
     pub fn validate(&self, memory: &GuestMemory) -> Result<()> {
         let (size, max_size) = (self.size, self.max_size);
         if !size.is_power_of_two() || size > max_size {
             let message = format!("queue size {size} was set, allowed are powers of two from 1 to {max_size}");
             return Err(Error::new(ErrorKind::Virtqueue, message));
         }
-        let ring_len =
-            |entry: u64| u64::from(size).saturating_mul(entry).saturating_add(ring::HEADER_LEN + ring::EVENT_LEN);
-        let table_len = u64::from(size).saturating_mul(ring::DESCRIPTOR_LEN);
-        check(memory, "descriptor table", self.desc_table, table_len, ring::DESCRIPTOR_ALIGN)?;
-        check(memory, "available ring", self.avail_ring, ring_len(ring::AVAIL_ENTRY_LEN), ring::AVAIL_ALIGN)?;
-        check(memory, "used ring", self.used_ring, ring_len(ring::USED_ENTRY_LEN), ring::USED_ALIGN)
+        check(memory, "descriptor table", self.desc_table, self.table_len(), ring::DESCRIPTOR_ALIGN)?;
+        check(memory, "available ring", self.avail_ring, self.avail_len(), ring::AVAIL_ALIGN)?;
+        check(memory, "used ring", self.used_ring, self.used_len(), ring::USED_ALIGN)
+    }
+
+    pub(super) fn table_len(&self) -> u64 {
+        u64::from(self.size).saturating_mul(ring::DESCRIPTOR_LEN)
+    }
+
+    pub(super) fn avail_len(&self) -> u64 {
+        self.ring_len(ring::AVAIL_ENTRY_LEN)
+    }
+
+    pub(super) fn used_len(&self) -> u64 {
+        self.ring_len(ring::USED_ENTRY_LEN)
+    }
+
+    fn ring_len(&self, entry: u64) -> u64 {
+        u64::from(self.size).saturating_mul(entry).saturating_add(ring::HEADER_LEN + ring::EVENT_LEN)
     }
 }
 
 fn check(memory: &GuestMemory, what: &str, gpa: GuestAddress, len: u64, align: u64) -> Result<()> {
     // Address zero means that the driver has not set it.
-    if gpa.0 != 0 && gpa.0.is_multiple_of(align) && memory.contains(gpa, len) {
+    if gpa.0 != 0 && gpa.0.is_multiple_of(align) && memory.is_in_one_region(gpa, len) {
         return Ok(());
     }
-    let message = format!("{what} gpa={gpa} len={len:#x} must lie in RAM, above zero, aligned to {align} bytes");
+    let message =
+        format!("{what} gpa={gpa} len={len:#x} must lie in one region of RAM, above zero, aligned to {align} bytes");
     Err(Error::new(ErrorKind::Virtqueue, message))
 }

@@ -7,6 +7,7 @@ mod ring;
 mod running;
 mod shared;
 mod state;
+mod walk;
 
 pub use chain::{Chain, Segment};
 pub use config::QueueConfig;

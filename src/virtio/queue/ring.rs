@@ -1,29 +1,25 @@
-//! The rings of one running queue. `virtio-queue` walks the driver's half; the device's half is written here.
+//! The rings of one running queue (2.7.6, 2.7.8).
 //!
-//! Three things of `virtio-queue` are not used, for a reason: `add_used` publishes entries one by one, and a driver that
-//! sees the first of several merged receive buffers without the others drops the packet; `needs_notification` ignores
-//! VIRTQ_AVAIL_F_NO_INTERRUPT; and its setters only log what they refuse.
+//! `virtio-queue` is not used: it looks each of its accesses up in the table of memory regions, which took a third of the I/O
+//! thread's own time (`benches/queue.rs`).
 
 use std::sync::atomic::{Ordering, fence};
-
-use virtio_queue::{Queue as RawQueue, QueueOwnedT, QueueT};
-use vm_memory::Bytes;
 
 use super::chain::{Buffers, Segment};
 use super::config::QueueConfig;
 use super::state::QueueState;
+use super::walk::Walker;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{GuestAddress, GuestMemory};
+use crate::memory::{GuestAddress, GuestArea, GuestMemory};
 use crate::virtio::spec::ring;
 
 pub(super) struct Ring {
-    raw: RawQueue,
-    memory: GuestMemory,
+    walker: Walker,
+    avail: GuestArea,
+    used: GuestArea,
     size: u16,
-    max_chain: usize,
-    avail_ring: GuestAddress,
-    used_ring: GuestAddress,
     event_idx: bool,
+    next_avail: u16,
     next_used: u16,
     /// `next_used` when the driver was last considered for an interrupt.
     last_signal: u16,
@@ -44,23 +40,20 @@ pub(super) enum Next {
 
 impl Ring {
     /// `config` must have been validated against `memory`.
+    ///
+    /// # Errors
+    /// If a part of the queue does not lie inside one region of RAM.
     pub(super) fn new(config: &QueueConfig, memory: &GuestMemory, event_idx: bool, state: QueueState) -> Result<Self> {
-        let mut raw = RawQueue::new(config.max_size()).map_err(refused)?;
-        raw.try_set_size(config.size).map_err(refused)?;
-        raw.try_set_desc_table_address(config.desc_table.inner()).map_err(refused)?;
-        raw.try_set_avail_ring_address(config.avail_ring.inner()).map_err(refused)?;
-        raw.try_set_used_ring_address(config.used_ring.inner()).map_err(refused)?;
-        raw.set_event_idx(event_idx);
-        raw.set_next_avail(state.next_avail);
-        raw.set_ready(true);
+        let area =
+            |gpa: GuestAddress, len: u64| GuestArea::new(memory, gpa, usize::try_from(len).unwrap_or(usize::MAX));
+        let table = area(config.desc_table, config.table_len())?;
         Ok(Self {
-            raw,
-            memory: memory.clone(),
+            walker: Walker::new(memory.clone(), table, config.size, config.max_size()),
+            avail: area(config.avail_ring, config.avail_len())?,
+            used: area(config.used_ring, config.used_len())?,
             size: config.size,
-            max_chain: config.max_size().into(),
-            avail_ring: config.avail_ring,
-            used_ring: config.used_ring,
             event_idx,
+            next_avail: state.next_avail,
             next_used: state.next_used,
             last_signal: state.next_used,
             in_flight: 0,
@@ -84,9 +77,7 @@ impl Ring {
 
     /// Whether there is a chain that the device waits for. Changes nothing.
     pub(super) fn has_more(&self) -> bool {
-        // If the index cannot be read, `next` says so.
-        let more = || self.raw.avail_idx(self.memory.mmap(), Ordering::Relaxed).map(|index| index.0);
-        self.hungry && more().ok() != Some(self.raw.next_avail())
+        self.hungry && self.driver_index(Ordering::Relaxed) != self.next_avail
     }
 
     /// Asks the driver to ring for the next chain, if the device waits for one. Says whether one came in between, so that the
@@ -96,32 +87,51 @@ impl Ring {
             return false;
         }
         self.muted = false;
-        self.raw.enable_notification(self.memory.mmap()).unwrap_or(true)
+        if self.event_idx {
+            let _ = self.used.store_u16(self.event_offset(ring::USED_ENTRY_LEN), self.next_avail, Ordering::Relaxed);
+        } else {
+            let _ = self.used.store_u16(0, 0, Ordering::Relaxed);
+        }
+        // The driver must see it before we look at its index for the last time (2.7.10.1).
+        fence(Ordering::SeqCst);
+        self.has_more()
+    }
+
+    /// The driver's index of the available ring. The rings are areas, and large enough: no access to them can fail.
+    fn driver_index(&self, order: Ordering) -> u16 {
+        self.avail.load_u16(ring::INDEX_OFFSET, order).unwrap_or(self.next_avail)
     }
 
     fn take(&mut self, segments: Vec<Segment>) -> Result<Next> {
-        let position = self.raw.next_avail();
-        let mut available = self.raw.iter(self.memory.mmap()).map_err(refused)?;
-        let Some(chain) = available.next() else { return Ok(Next::Empty(segments)) };
-        let head = chain.head_index();
+        let (position, size) = (self.next_avail, self.size);
+        let offered = self.driver_index(Ordering::Acquire).wrapping_sub(position);
+        if offered == 0 {
+            return Ok(Next::Empty(segments));
+        }
+        if offered > size {
+            let message = format!("the driver offers {offered} chains at once, the queue's size is {size}");
+            return Err(Error::new(ErrorKind::Virtqueue, message));
+        }
+        let slot = u64::from(position & size.saturating_sub(1));
+        let offset = slot.saturating_mul(ring::AVAIL_ENTRY_LEN).saturating_add(ring::HEADER_LEN);
+        let head = self.avail.load_u16(offset, Ordering::Relaxed).unwrap_or(u16::MAX);
         let busy = self.in_flight;
-        if head >= self.size || busy >= self.size {
-            let size = self.size;
+        if head >= size || busy >= size {
             let message =
                 format!("the driver offers descriptor {head} with {busy} in flight, the queue's size is {size}");
             return Err(Error::new(ErrorKind::Virtqueue, message));
         }
-        self.in_flight = self.in_flight.saturating_add(1);
-        let buffers = Buffers::collect(&self.memory, chain, self.max_chain, segments).unwrap_or_else(Buffers::none);
-        Ok(Next::Chain(head, position, buffers))
+        self.next_avail = position.wrapping_add(1);
+        self.in_flight = busy.saturating_add(1);
+        Ok(Next::Chain(head, position, self.walker.walk(head, segments)))
     }
 
     /// Undoes the last `take`, if that is what brought the chain from `position`.
     pub(super) fn put_back(&mut self, position: u16) -> bool {
-        if position.wrapping_add(1) != self.raw.next_avail() {
+        if position.wrapping_add(1) != self.next_avail {
             return false;
         }
-        self.raw.set_next_avail(position);
+        self.next_avail = position;
         self.in_flight = self.in_flight.saturating_sub(1);
         true
     }
@@ -131,12 +141,12 @@ impl Ring {
     }
 
     pub(super) fn state(&self) -> QueueState {
-        QueueState { next_avail: self.raw.next_avail(), next_used: self.next_used }
+        QueueState { next_avail: self.next_avail, next_used: self.next_used }
     }
 
     fn mute(&mut self) {
         if !self.event_idx && !self.muted {
-            self.muted = self.raw.disable_notification(self.memory.mmap()).is_ok();
+            self.muted = self.used.store_u16(0, ring::USED_NO_NOTIFY, Ordering::Relaxed).is_some();
         }
     }
 
@@ -154,28 +164,15 @@ impl Ring {
     pub(super) fn stage(&self, position: u16, head: u16, written: u32) {
         let slot = u64::from(self.next_used.wrapping_add(position) & self.size.saturating_sub(1));
         let offset = slot.saturating_mul(ring::USED_ENTRY_LEN).saturating_add(ring::HEADER_LEN);
-        let entry = u64::from(head) | u64::from(written) << 32;
-        // The rings were checked to lie in RAM, which is never unmapped while we hold it: no access to them can fail.
-        if let Some(gpa) = self.used_ring.checked_add(offset) {
-            let _ = self.memory.write(gpa, &entry.to_le_bytes());
-        }
+        let _ = self.used.write_u32(offset, head.into());
+        let _ = self.used.write_u32(offset.saturating_add(4), written);
     }
 
     /// Shows the driver the `count` entries that were staged.
     pub(super) fn publish_staged(&mut self, count: u16) {
         self.next_used = self.next_used.wrapping_add(count);
-        if let Some(gpa) = self.used_ring.checked_add(ring::INDEX_OFFSET) {
-            let _ = self.memory.mmap().store(self.next_used.to_le(), gpa.inner(), Ordering::Release);
-        }
+        let _ = self.used.store_u16(ring::INDEX_OFFSET, self.next_used, Ordering::Release);
         self.in_flight = self.in_flight.saturating_sub(count);
-    }
-
-    fn load(&self, base: GuestAddress, offset: u64) -> u16 {
-        let value = base.checked_add(offset).and_then(|gpa| {
-            let value: u16 = self.memory.mmap().load(gpa.inner(), Ordering::Relaxed).ok()?;
-            Some(u16::from_le(value))
-        });
-        value.unwrap_or_default()
     }
 
     /// Whether the driver wants an interrupt for what was published since the last call (2.7.7, 2.7.8).
@@ -188,14 +185,16 @@ impl Ring {
         // The index must be visible before we look whether the driver went to sleep.
         fence(Ordering::SeqCst);
         if !self.event_idx {
-            return self.load(self.avail_ring, 0) & ring::AVAIL_NO_INTERRUPT == 0;
+            let flags = self.avail.load_u16(0, Ordering::Relaxed).unwrap_or_default();
+            return flags & ring::AVAIL_NO_INTERRUPT == 0;
         }
-        let entries = u64::from(self.size).saturating_mul(ring::AVAIL_ENTRY_LEN);
-        let event = self.load(self.avail_ring, entries.saturating_add(ring::HEADER_LEN));
+        let event =
+            self.avail.load_u16(self.event_offset(ring::AVAIL_ENTRY_LEN), Ordering::Relaxed).unwrap_or_default();
         self.next_used.wrapping_sub(event).wrapping_sub(1) < published
     }
-}
 
-fn refused(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::Virtqueue, "the queue cannot be processed").with_source(cause)
+    /// Where the event index stands, behind entries of that length.
+    fn event_offset(&self, entry: u64) -> u64 {
+        u64::from(self.size).saturating_mul(entry).saturating_add(ring::HEADER_LEN)
+    }
 }

@@ -1,0 +1,103 @@
+//! From a head to the buffers of its chain (2.7.5): each descriptor is read once, and checked.
+
+use super::chain::{Buffers, Segment};
+use crate::memory::{GuestAddress, GuestArea, GuestMemory};
+use crate::virtio::spec::ring;
+
+/// Where chains are read from.
+pub(super) struct Walker {
+    memory: GuestMemory,
+    table: GuestArea,
+    size: u16,
+    max_chain: usize,
+}
+
+/// One descriptor (2.7.5), copied.
+#[derive(Clone, Copy)]
+pub(super) struct Descriptor {
+    pub(super) segment: Segment,
+    flags: u16,
+    next: u16,
+}
+
+/// A table of descriptors: the queue's own, or one that a descriptor of it leads to.
+#[derive(Clone, Copy)]
+enum Table {
+    Own,
+    Indirect(GuestAddress),
+}
+
+impl Descriptor {
+    fn new(address: u64, rest: u64) -> Self {
+        let segment = Segment { gpa: GuestAddress(address), len: rest as u32 };
+        Self { segment, flags: (rest >> 32) as u16, next: (rest >> 48) as u16 }
+    }
+
+    pub(super) fn is_writable(self) -> bool {
+        self.flags & ring::DESCRIPTOR_WRITE != 0
+    }
+}
+
+impl Walker {
+    /// For a queue of `size` descriptors in `table`. A chain may have `max_chain` buffers.
+    pub(super) fn new(memory: GuestMemory, table: GuestArea, size: u16, max_chain: u16) -> Self {
+        Self { memory, table, size, max_chain: max_chain.into() }
+    }
+
+    /// Copies the chain that begins at `head` to `segments`. A chain that breaks the rules has no buffers.
+    pub(super) fn walk(&self, head: u16, mut segments: Vec<Segment>) -> Buffers {
+        segments.clear();
+        let mut buffers = Buffers::none(segments);
+        if self.collect(head, &mut buffers).is_none() {
+            buffers.clear();
+        }
+        buffers
+    }
+
+    fn collect(&self, head: u16, buffers: &mut Buffers) -> Option<()> {
+        let (mut table, mut count, mut index) = (Table::Own, self.size, head);
+        // A chain that has more descriptors than its table goes round in circles.
+        let mut left = count;
+        loop {
+            left = left.checked_sub(1)?;
+            let descriptor = self.read(table, index).filter(|_| index < count)?;
+            if descriptor.flags & ring::DESCRIPTOR_INDIRECT != 0 {
+                (table, count) = indirect(table, descriptor)?;
+                (index, left) = (0, count);
+                continue;
+            }
+            buffers.push(&self.memory, descriptor, self.max_chain)?;
+            if descriptor.flags & ring::DESCRIPTOR_NEXT == 0 {
+                return Some(());
+            }
+            index = descriptor.next;
+        }
+    }
+
+    fn read(&self, table: Table, index: u16) -> Option<Descriptor> {
+        let offset = u64::from(index).checked_mul(ring::DESCRIPTOR_LEN)?;
+        match table {
+            Table::Own => {
+                let rest = self.table.read_u64(offset.checked_add(8)?)?;
+                Some(Descriptor::new(self.table.read_u64(offset)?, rest))
+            }
+            Table::Indirect(start) => {
+                let mut bytes = [0; ring::DESCRIPTOR_LEN as usize];
+                self.memory.read(start.checked_add(offset)?, &mut bytes).ok()?;
+                let [a, b, c, d, e, f, g, h, rest @ ..] = bytes;
+                let address = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+                Some(Descriptor::new(address, u64::from_le_bytes(rest)))
+            }
+        }
+    }
+}
+
+/// The table that a descriptor leads to, and how many descriptors it has (2.7.5.3).
+fn indirect(table: Table, descriptor: Descriptor) -> Option<(Table, u16)> {
+    let len = u64::from(descriptor.segment.len);
+    let count = len.checked_div(ring::DESCRIPTOR_LEN).filter(|_| len.is_multiple_of(ring::DESCRIPTOR_LEN))?;
+    match table {
+        Table::Own => Some((Table::Indirect(descriptor.segment.gpa), u16::try_from(count).ok()?)),
+        Table::Indirect(_) => None,
+    }
+}
