@@ -8,6 +8,8 @@ use std::path::Path;
 use super::backend::DiskInfo;
 use super::request::SECTOR;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::TURN_BYTES;
+use crate::memory::HostBuffer;
 use crate::sys::{DirectAlignment, direct_alignment, is_direct, is_writable, open_disk, try_lock};
 
 /// Two disks of the same identity are the same storage.
@@ -77,8 +79,9 @@ pub(super) struct Medium {
 
 /// Finds out what a file is as a disk.
 pub(super) fn look_at(name: &str, file: &File) -> Result<Medium> {
-    let mut info = DiskInfo::new(size(name, file)?);
     let direct = is_direct(file).map_err(|e| refused(name, "cannot be used").with_source(e))?;
+    let mut info = DiskInfo::new(size(name, file)?);
+    info.max_transfer = if direct { MAX_DIRECT_TRANSFER } else { MAX_TRANSFER };
     let alignment = direct.then(|| direct_alignment(file));
     if let Some(DirectAlignment { offset, .. }) = alignment {
         info.block_size = offset.max(info.block_size);
@@ -89,6 +92,11 @@ pub(super) fn look_at(name: &str, file: &File) -> Result<Medium> {
     }
     Ok(Medium { info, alignment })
 }
+
+/// Copied by the I/O thread itself, if the page cache has it: as much as a turn may move.
+const MAX_TRANSFER: u64 = TURN_BYTES;
+/// Moved by the storage; bounced in one buffer, if need be.
+const MAX_DIRECT_TRANSFER: u64 = HostBuffer::MAX_LEN as u64;
 
 const NO_DIRECT_HINT: &str = "is on a file system without direct I/O";
 const READ_ONLY_HINT: &str = "is not writable (a disk that the guest only reads must be made read-only)";

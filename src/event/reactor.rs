@@ -54,7 +54,10 @@ pub(super) struct Reactor {
     rounds_without_look: u8,
     /// Slots of members that are looked at, rather than rung for. Each had a turn since it rested.
     awake: Vec<usize>,
-    window: Window,
+    /// How long to look for something to do, and how long if the kernel's storage has something to do for us.
+    windows: [Window; 2],
+    /// Members for which another thread works.
+    helped: usize,
     /// Dropped after the members, so that it can finish what they leave in flight.
     ring: RingSlot,
 }
@@ -67,6 +70,7 @@ struct Member {
     events: Vec<Event>,
     queued: bool,
     awake: bool,
+    helped: bool,
 }
 
 /// A participant that was taken off its thread, with the descriptors that it wanted. What a user gave may panic while it is
@@ -104,7 +108,8 @@ impl Reactor {
             next_key: 0,
             rounds_without_look: 0,
             awake: Vec::new(),
-            window: Window::default(),
+            windows: <[Window; 2]>::default(),
+            helped: 0,
         })
     }
 
@@ -126,6 +131,7 @@ impl Reactor {
             events: Vec::new(),
             queued: false,
             awake: false,
+            helped: false,
         };
         // What is refused is dropped like one that is removed.
         let mut removed = Removed(Some(member));
@@ -160,6 +166,7 @@ impl Reactor {
             // Open still, since its source is, and watched, unless the host program closed it behind our back.
             let _ = self.epoll.delete(descriptor.fd);
         }
+        self.helped = self.helped.saturating_sub(usize::from(member.helped));
         self.timed.retain(|timed| *timed != slot);
         self.queue.retain(|queued| *queued != slot);
         self.awake.retain(|awake| *awake != slot);
@@ -205,14 +212,15 @@ impl Reactor {
         }
         self.rounds_without_look = 0;
         let began = Instant::now();
-        if self.look_for_a_while(began)? || self.rest() {
+        let situation = usize::from(self.ring.made().is_some_and(|ring| ring.in_flight() > 0));
+        if self.look_for_a_while(began, situation)? || self.rest() {
             return Ok(());
         }
         self.bell.sleeping.store(true, Ordering::SeqCst);
         let limit = if self.is_busy() || self.bell.is_rung() { Some(Duration::ZERO) } else { self.until_next_moment() };
         let waited = self.look(limit);
         self.bell.sleeping.store(false, Ordering::SeqCst);
-        self.window.learn(began.elapsed(), &self.bell.polling);
+        self.learn(situation, began.elapsed());
         waited
     }
 
@@ -240,8 +248,9 @@ impl Reactor {
     }
 
     /// Looks again and again for something to do, as long as that seems worth while; says whether there is something.
-    fn look_for_a_while(&mut self, began: Instant) -> Result<bool> {
-        let window = self.window.length(&self.bell.polling);
+    fn look_for_a_while(&mut self, began: Instant, situation: usize) -> Result<bool> {
+        let window = self.windows.get(situation).filter(|_| self.helped == 0);
+        let window = window.map_or(Duration::ZERO, |window| window.length(&self.bell.polling));
         let window = self.until_next_moment().map_or(window, |until| until.min(window));
         if window.is_zero() {
             return Ok(false);
@@ -262,9 +271,16 @@ impl Reactor {
         };
         self.bell.polling.count(time, found);
         if found {
-            self.window.learn(time, &self.bell.polling);
+            self.learn(situation, time);
         }
         Ok(found)
+    }
+
+    /// Learns how long it took until something came.
+    fn learn(&mut self, situation: usize, waited: Duration) {
+        if let Some(window) = self.windows.get_mut(situation) {
+            window.learn(waited, &self.bell.polling);
+        }
     }
 
     /// Has all members rung for what comes; says whether something is there already.
@@ -377,6 +393,8 @@ impl Reactor {
             })
         });
         member.events.clear();
+        let was_helped = mem::replace(&mut member.helped, member.wants.lets_work);
+        self.helped = self.helped.saturating_sub(usize::from(was_helped)).saturating_add(usize::from(member.helped));
         let place = Arc::clone(&member.place);
         let again = member.wants.again;
         // Letting go of a descriptor is its owner's code, too.

@@ -63,6 +63,8 @@ pub struct Wants {
     pub(super) descriptors: Vec<Descriptor>,
     pub(super) deadline: Option<(Instant, Token)>,
     pub(super) again: bool,
+    /// Another thread of ours works for it.
+    pub(super) lets_work: bool,
 }
 
 /// A descriptor as it is, or is to be, watched.
@@ -143,6 +145,12 @@ impl Wants {
         self.again = true;
     }
 
+    /// Another thread works for this participant and will wake it: that thread needs a CPU more than one that looks for something
+    /// to do.
+    pub(crate) fn lets_work(&mut self) {
+        self.lets_work = true;
+    }
+
     /// Whether another turn was asked for since the last call of this.
     pub(crate) fn take_again(&mut self) -> bool {
         std::mem::take(&mut self.again)
@@ -152,6 +160,7 @@ impl Wants {
     pub(super) fn begin(&mut self) {
         self.deadline = None;
         self.again = false;
+        self.lets_work = false;
         for descriptor in &mut self.descriptors {
             descriptor.change = Change::Remove;
         }

@@ -192,6 +192,11 @@ impl FileRing {
         self.uring.has_completions() || self.exits.any.load(Ordering::SeqCst)
     }
 
+    /// How many transfers are in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
     /// Whether something was begun that the kernel did not take yet.
     pub(crate) fn has_begun(&mut self) -> bool {
         self.uring.has_pushed()

@@ -16,7 +16,7 @@ use crate::block::request::SECTOR;
 use crate::block::tag::Tag;
 use crate::config::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Io;
+use crate::event::{Io, Wants};
 
 /// Operations in flight at the most; more are refused until one is done.
 const ROOM: usize = 256;
@@ -271,6 +271,12 @@ impl DiskBackend for FileBackend {
         let size = medium::size("from a file", &self.file.0).unwrap_or(SECTOR);
         let block = u64::from(self.info.block_size);
         self.info.capacity = size.saturating_sub(size.checked_rem(block).unwrap_or(0)).max(block);
+    }
+
+    fn wants(&self, wants: &mut Wants) {
+        if self.with_helper > 0 {
+            wants.lets_work();
+        }
     }
 
     fn status(&self) -> DiskStatus {

@@ -3,20 +3,10 @@
 use std::mem;
 use std::sync::Arc;
 
+use super::descriptor::{Descriptor, Segment};
 use super::shared::Shared;
-use super::walk::Descriptor;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{GuestAddress, GuestMemory, Lease};
-
-/// A contiguous part of a chain's buffers. It lies inside the guest's RAM and is not empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Segment {
-    /// The address of its first byte.
-    pub gpa: GuestAddress,
-    /// Its length in bytes.
-    pub len: u32,
-}
+use crate::memory::{GuestMemory, Lease};
 
 /// A descriptor chain that was taken from a queue: one request of the driver, with the buffers that the device may read and
 /// those that it may write.

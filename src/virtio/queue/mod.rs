@@ -2,6 +2,7 @@
 
 mod chain;
 mod config;
+mod descriptor;
 mod queues;
 mod ring;
 mod running;
@@ -9,8 +10,9 @@ mod shared;
 mod state;
 mod walk;
 
-pub use chain::{Chain, Segment};
+pub use chain::Chain;
 pub use config::QueueConfig;
+pub use descriptor::Segment;
 pub use queues::Queues;
 pub use running::Queue;
 pub(super) use running::Start;

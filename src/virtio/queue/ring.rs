@@ -5,8 +5,9 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use super::chain::{Buffers, Segment};
+use super::chain::Buffers;
 use super::config::QueueConfig;
+use super::descriptor::Segment;
 use super::state::QueueState;
 use super::walk::Walker;
 use crate::error::{Error, ErrorKind, Result};

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::chain::{Chain, Segment};
+use super::chain::Chain;
 use super::config::QueueConfig;
+use super::descriptor::Segment;
 use super::ring::{Next, Ring};
 use super::shared::Shared;
 use super::state::QueueState;

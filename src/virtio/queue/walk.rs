@@ -1,6 +1,7 @@
 //! From a head to the buffers of its chain (2.7.5): each descriptor is read once, and checked.
 
-use super::chain::{Buffers, Segment};
+use super::chain::Buffers;
+use super::descriptor::{Descriptor, Segment};
 use crate::memory::{GuestAddress, GuestArea, GuestMemory};
 use crate::virtio::spec::ring;
 
@@ -12,30 +13,11 @@ pub(super) struct Walker {
     max_chain: usize,
 }
 
-/// One descriptor (2.7.5), copied.
-#[derive(Clone, Copy)]
-pub(super) struct Descriptor {
-    pub(super) segment: Segment,
-    flags: u16,
-    next: u16,
-}
-
 /// A table of descriptors: the queue's own, or one that a descriptor of it leads to.
 #[derive(Clone, Copy)]
 enum Table {
     Own,
     Indirect(GuestAddress),
-}
-
-impl Descriptor {
-    fn new(address: u64, rest: u64) -> Self {
-        let segment = Segment { gpa: GuestAddress(address), len: rest as u32 };
-        Self { segment, flags: (rest >> 32) as u16, next: (rest >> 48) as u16 }
-    }
-
-    pub(super) fn is_writable(self) -> bool {
-        self.flags & ring::DESCRIPTOR_WRITE != 0
-    }
 }
 
 impl Walker {
@@ -61,13 +43,13 @@ impl Walker {
         loop {
             left = left.checked_sub(1)?;
             let descriptor = self.read(table, index).filter(|_| index < count)?;
-            if descriptor.flags & ring::DESCRIPTOR_INDIRECT != 0 {
+            if descriptor.is_indirect() {
                 (table, count) = indirect(table, descriptor)?;
                 (index, left) = (0, count);
                 continue;
             }
             buffers.push(&self.memory, descriptor, self.max_chain)?;
-            if descriptor.flags & ring::DESCRIPTOR_NEXT == 0 {
+            if !descriptor.has_next() {
                 return Some(());
             }
             index = descriptor.next;
