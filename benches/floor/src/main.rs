@@ -1,0 +1,44 @@
+//! What a monitor's system calls cost without a guest, and the few calls that `cargo xtask bench` itself cannot make.
+//!
+//! ```text
+//! floor disk read|write size=BYTES depth=N order=random|next run_ms=MS direct=0|1 PATH
+//!       at depth 1 pread or pwrite in a loop; deeper, io_uring: one call that submits what is due and waits for one completion
+//! floor cached PATH    reads the whole file into the page cache
+//! floor uncached PATH  writes the file out and drops it from the page cache
+//! floor tsc            the rate of the time stamp counter, in kHz
+//! ```
+//! The answer is a line as the guest's: `end done=N us=N cpu_us=N`.
+
+mod args;
+mod clock;
+mod disk;
+mod file;
+
+use std::io;
+use std::process::ExitCode;
+
+use args::Args;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match run(&Args::new(&words)) {
+        Ok(answer) => {
+            println!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("floor: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args<'_>) -> io::Result<String> {
+    match args.word(0)? {
+        "disk" => disk::run(args),
+        "cached" => file::cache(args.word(1)?),
+        "uncached" => file::drop_cached(args.word(1)?),
+        "tsc" => Ok(clock::tsc_khz().to_string()),
+        other => Err(io::Error::other(format!("there is no floor `{other}`"))),
+    }
+}
