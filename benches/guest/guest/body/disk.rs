@@ -59,7 +59,10 @@ impl Load {
         let device = Device::find(cmdline, DEVICE_ID).ok_or("there is no disk")?;
         let number = |key, default| cmdline.number(key).unwrap_or(default);
         let (size, depth) = (number("size", BLOCK), number("depth", 1));
-        if size % BLOCK != 0 || !(1..=MOST_DEPTH as u64).contains(&depth) || size * depth > memory::SHARED - memory::DATA {
+        if size % BLOCK != 0
+            || !(1..=MOST_DEPTH as u64).contains(&depth)
+            || size * depth > memory::SHARED - memory::DATA
+        {
             return Err("this size or depth is not possible");
         }
         let ([queue], _) = queue::start(device, FEATURE_FLUSH | FEATURE_READ_ONLY)?;

@@ -1,0 +1,92 @@
+//! The table for people, and the JSON for programs.
+
+use serde_json::{Value, json};
+
+use super::rounds::{RowResult, Sample};
+use super::stats;
+use crate::args::BenchOptions;
+
+/// The table. The last column says how good the first contender is by the one of the line: above 1 it is ahead.
+pub fn table(results: &[RowResult], absent: &[String]) -> String {
+    let mut text = String::new();
+    for result in results {
+        text += &format!("\n{} ({})\n", result.row.name, result.row.unit());
+        text += &format!(
+            "  {:<14}{:>12}{:>12}{:>12}{:>9}{:>12}{:>11}{:>11}\n",
+            "", "median", "least", "most", "spread", "CPU us/req", "kicks/req", "first/this"
+        );
+        for (label, samples) in &result.runs {
+            text += &match samples {
+                Ok(samples) if samples.is_empty() => String::new(),
+                Ok(samples) => line(label, samples, ratio(result, samples)),
+                Err(error) => format!("  {label:<14}failed: {error}\n"),
+            };
+        }
+    }
+    if !absent.is_empty() {
+        text += &format!("\nabsent: {}\n", absent.join("; "));
+    }
+    text + "CPU us/req is the host's CPU time for each request, without the vCPU's thread; kicks are doorbells.\n"
+}
+
+fn line(label: &str, samples: &[Sample], ratio: Option<f64>) -> String {
+    let figures = figures(samples);
+    let (low, high) = stats::range(&figures);
+    let optional = |value: Option<f64>, digits| value.map_or_else(String::new, |value| format!("{value:.digits$}"));
+    let (cpu, kicks) = (middle(samples, |sample| sample.cpu_us), middle(samples, |sample| sample.kicks));
+    format!(
+        "  {label:<14}{:>12}{:>12}{:>12}{:>8.1}%{:>12}{:>11}{:>11}\n",
+        number(stats::median(&figures)),
+        number(low),
+        number(high),
+        stats::spread(&figures) * 100.0,
+        optional(cpu, 2),
+        optional(kicks, 3),
+        optional(ratio, 3),
+    )
+}
+
+fn number(value: f64) -> String {
+    if value >= 1000.0 { format!("{value:.0}") } else { format!("{value:.1}") }
+}
+
+fn figures(samples: &[Sample]) -> Vec<f64> {
+    samples.iter().map(|sample| sample.figure).collect()
+}
+
+fn middle(samples: &[Sample], of: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
+    let values: Vec<f64> = samples.iter().filter_map(of).collect();
+    (!values.is_empty()).then(|| stats::median(&values))
+}
+
+/// How good the first contender is by this one.
+fn ratio(result: &RowResult, samples: &[Sample]) -> Option<f64> {
+    let (_, Ok(first)) = result.runs.first()? else { return None };
+    let (first, this) = (figures(first), figures(samples));
+    if result.row.less_is_better() { stats::ratio(&this, &first) } else { stats::ratio(&first, &this) }
+}
+
+/// Everything that was measured.
+pub fn json(results: &[RowResult], options: &BenchOptions) -> String {
+    let rows: Vec<Value> = results.iter().map(row_json).collect();
+    format!("{:#}\n", json!({ "rounds": options.rounds, "run_ms": options.run_ms, "rows": rows }))
+}
+
+fn row_json(result: &RowResult) -> Value {
+    let runs = result.runs.iter().map(|(label, samples)| match samples {
+        Ok(samples) => {
+            let figures = figures(samples);
+            json!({
+                "contender": label,
+                "median": stats::median(&figures),
+                "spread": stats::spread(&figures),
+                "first_by_this": ratio(result, samples),
+                "cpu_us_a_request": middle(samples, |sample| sample.cpu_us),
+                "kicks_a_request": middle(samples, |sample| sample.kicks),
+                "samples": figures,
+            })
+        }
+        Err(error) => json!({ "contender": label, "failed": error.to_string() }),
+    });
+    json!({ "row": result.row.name, "unit": result.row.unit(), "contenders": runs.collect::<Vec<_>>() })
+}

@@ -1,0 +1,91 @@
+//! What is measured: the rows of the table.
+
+use crate::exec::{Error, Result};
+
+const KIB: u32 = 1024;
+
+/// One row: a load, and how the figure is read.
+#[derive(Debug, Clone)]
+pub struct Row {
+    pub name: String,
+    pub load: Load,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    Disk(DiskLoad),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskLoad {
+    pub write: bool,
+    pub size: u32,
+    pub depth: u32,
+    pub random: bool,
+    /// Past the host's page cache.
+    pub direct: bool,
+}
+
+impl Row {
+    pub fn unit(&self) -> &'static str {
+        match self.load {
+            Load::Disk(_) => "requests/s",
+        }
+    }
+
+    /// Is a smaller figure a better one?
+    pub fn less_is_better(&self) -> bool {
+        match self.load {
+            Load::Disk(_) => false,
+        }
+    }
+}
+
+impl DiskLoad {
+    fn row(self) -> Row {
+        let Self { write, size, depth, random, direct } = self;
+        let order = if random { "random" } else { "sequential" };
+        let kind = if write { "write" } else { "read" };
+        let cache = if direct { "direct" } else { "buffered" };
+        Row { name: format!("disk-{order}-{kind}-{}k-depth{depth}-{cache}", size / KIB), load: Load::Disk(self) }
+    }
+}
+
+/// Every row, in the order of the table.
+fn all() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for direct in [false, true] {
+        let random = |write, depth| DiskLoad { write, size: 4 * KIB, depth, random: true, direct };
+        let sequential = DiskLoad { write: false, size: 256 * KIB, depth: 16, random: false, direct };
+        let loads = [random(false, 1), random(false, 32), random(true, 1), random(true, 32), sequential];
+        rows.extend(loads.map(DiskLoad::row));
+    }
+    rows
+}
+
+/// The rows whose name contains one of the filters; all of them if there is no filter.
+pub fn matching(filters: &[String]) -> Result<Vec<Row>> {
+    let mut rows = all();
+    let names = rows.iter().map(|row| row.name.clone()).collect::<Vec<_>>().join("\n  ");
+    rows.retain(|row| filters.is_empty() || filters.iter().any(|filter| row.name.contains(filter.as_str())));
+    if rows.is_empty() {
+        return Err(Error::new(format!("no row's name contains `{}`; there are\n  {names}", filters.join("` or `"))));
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_leaves_the_rows_that_contain_it() {
+        let names = |filters: &[&str]| {
+            let filters: Vec<String> = filters.iter().map(ToString::to_string).collect();
+            matching(&filters).map(|rows| rows.into_iter().map(|row| row.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&["random-read-4k-depth1-"]).unwrap().len(), 2);
+        assert_eq!(names(&[]).unwrap().len(), all().len());
+        assert!(names(&["tape"]).unwrap_err().to_string().contains("disk-random-read-4k-depth32-direct"));
+    }
+}
