@@ -3,6 +3,11 @@
 //! ```text
 //! floor disk read|write size=BYTES depth=N order=random|next run_ms=MS direct=0|1 PATH
 //!       at depth 1 pread or pwrite in a loop; deeper, io_uring: one call that submits what is due and waits for one completion
+//! floor send size=BYTES run_ms=MS TAP        one writev a frame, in a loop
+//! floor receive size=BYTES frames=N warm_frames=N TAP
+//!       says `ready`, waits for a `g`, and reads so many frames, one readv each; warm-up first, then once more
+//! floor first-byte     a VM of one instruction that writes to a port, and no device
+//! floor fill size=BYTES frames=N TAP         puts frames into the queue of a TAP that a monitor holds
 //! floor cached PATH    reads the whole file into the page cache
 //! floor uncached PATH  writes the file out and drops it from the page cache
 //! floor tsc            the rate of the time stamp counter, in kHz
@@ -13,6 +18,9 @@ mod args;
 mod clock;
 mod disk;
 mod file;
+mod first_byte;
+mod frames;
+mod tap;
 
 use std::io;
 use std::process::ExitCode;
@@ -36,6 +44,10 @@ fn main() -> ExitCode {
 fn run(args: &Args<'_>) -> io::Result<String> {
     match args.word(0)? {
         "disk" => disk::run(args),
+        "send" => frames::send(args),
+        "receive" => frames::receive(args),
+        "fill" => frames::fill(args),
+        "first-byte" => first_byte::run(),
         "cached" => file::cache(args.word(1)?),
         "uncached" => file::drop_cached(args.word(1)?),
         "tsc" => Ok(clock::tsc_khz().to_string()),

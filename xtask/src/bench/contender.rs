@@ -12,6 +12,7 @@ use crate::exec::{self, Context, Result};
 /// The guest's memory under every monitor.
 pub const MEMORY_MIB: u64 = 128;
 
+const MAC: &str = "02:00:00:00:be:02";
 const QEMU: &str = "qemu-system-x86_64";
 /// Nothing that the guest does not use, and the modern registers of virtio-mmio.
 const QEMU_MACHINE: &[&str] = &[
@@ -48,7 +49,7 @@ pub enum Kind {
     Firecracker(PathBuf),
     Qemu,
     /// The system calls without a guest.
-    Floor(PathBuf),
+    Floor,
 }
 
 pub struct Launcher {
@@ -62,6 +63,7 @@ pub struct Machine<'a> {
     pub guest: &'a Path,
     pub cmdline: String,
     pub disk: Option<Disk<'a>>,
+    pub tap: Option<&'a str>,
     /// For files that a monitor is started with.
     pub scratch: &'a Path,
 }
@@ -72,7 +74,7 @@ pub struct Disk<'a> {
 }
 
 /// Everyone who takes part, and notes on those who cannot.
-pub fn all(options: &BenchOptions, floor: &Path) -> Result<(Vec<Contender>, Vec<String>)> {
+pub fn all(options: &BenchOptions) -> Result<(Vec<Contender>, Vec<String>)> {
     let (mut contenders, mut absent) = (Vec::new(), Vec::new());
     let default = [LauncherOption::default()];
     let launchers = if options.launchers.is_empty() { &default[..] } else { &options.launchers };
@@ -91,7 +93,7 @@ pub fn all(options: &BenchOptions, floor: &Path) -> Result<(Vec<Contender>, Vec<
         (true, false) => absent.push("qemu: not installed".into()),
         (false, _) => absent.push("qemu: left out, as asked".into()),
     }
-    contenders.push(Contender { label: "floor".into(), kind: Kind::Floor(floor.into()) });
+    contenders.push(Contender { label: "floor".into(), kind: Kind::Floor });
     Ok((contenders, absent))
 }
 
@@ -102,7 +104,7 @@ impl Contender {
             Kind::Launcher(launcher) => Ok(Some(launcher.command(machine))),
             Kind::Firecracker(path) => firecracker(path, machine).map(Some),
             Kind::Qemu => Ok(Some(qemu(machine))),
-            Kind::Floor(_) => Ok(None),
+            Kind::Floor => Ok(None),
         }
     }
 }
@@ -119,6 +121,9 @@ impl Launcher {
                 text = text + "," + option;
             }
             launch.args(["--disk", &text]);
+        }
+        if let Some(tap) = machine.tap {
+            launch.args(["--tap", tap]);
         }
         launch.args(&self.arguments);
         launch
@@ -142,6 +147,9 @@ fn firecracker(path: &Path, machine: &Machine<'_>) -> Result<Command> {
             "io_engine": "Async",
         }]);
     }
+    if let Some(tap) = machine.tap {
+        config["network-interfaces"] = json!([{ "iface_id": "net", "guest_mac": MAC, "host_dev_name": tap }]);
+    }
     let file = machine.scratch.join("firecracker.json");
     std::fs::write(&file, config.to_string()).context(file.display())?;
     let mut command = Command::new(path);
@@ -160,6 +168,10 @@ fn qemu(machine: &Machine<'_>) -> Command {
         let medium = format!("driver=file,node-name=disk,filename={path},aio=io_uring,cache.direct={direct}");
         command.args(["-object", "iothread,id=io", "-blockdev", &medium]);
         command.args(["-device", "virtio-blk-device,drive=disk,iothread=io"]);
+    }
+    if let Some(tap) = machine.tap {
+        let card = format!("tap,id=net,ifname={tap},script=no,downscript=no,vhost=off");
+        command.args(["-netdev", &card, "-device", "virtio-net-device,netdev=net"]);
     }
     command
 }

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | What is measured? | `rows` |
 //! | Who takes part, and by which command line? | `contender` |
-//! | On which file? | `medium` |
-//! | How does one run go? | `session`, and what /proc says meanwhile: `process` |
+//! | On which file and which TAP? | `setup`, `medium`, `tap` |
+//! | How does one run go? | `runs`, `session`, and what /proc says meanwhile: `process` |
 //! | In which order do they run? | `rounds` |
 //! | What is made of the figures? | `stats`, `report` |
 
@@ -15,26 +15,17 @@ mod process;
 mod report;
 mod rounds;
 mod rows;
+mod runs;
 mod session;
+mod setup;
 mod stats;
-
-use std::path::PathBuf;
-use std::process::Command;
+mod tap;
 
 use crate::args::BenchOptions;
-use crate::cargo;
-use crate::exec::{self, Context, Error, Result};
+use crate::distro::Distro;
+use crate::exec::{Context, Error, Result};
 use crate::host::Kvm;
-use crate::scratch::Scratch;
-
-/// What every run needs.
-struct Setup {
-    guest: PathBuf,
-    floor: PathBuf,
-    tsc_khz: u64,
-    scratch: Scratch,
-    medium: medium::Medium,
-}
+use crate::packages::{self, Purpose};
 
 /// Runs the rows that the options leave; returns the exit status.
 pub fn run(options: &BenchOptions) -> Result<u8> {
@@ -44,8 +35,9 @@ pub fn run(options: &BenchOptions) -> Result<u8> {
     }
     println!("host: {kvm}");
     let rows = rows::matching(&options.rows)?;
-    let setup = Setup::prepare(options)?;
-    let (contenders, absent) = contender::all(options, &setup.floor)?;
+    packages::ensure(&Distro::detect()?, &purposes(options, &rows))?;
+    let setup = setup::Setup::prepare(options, &rows)?;
+    let (contenders, absent) = contender::all(options)?;
     let results = rounds::run(&rows, &contenders, &setup, options)?;
     print!("{}", report::table(&results, &absent));
     if let Some(path) = &options.json {
@@ -55,23 +47,11 @@ pub fn run(options: &BenchOptions) -> Result<u8> {
     Ok(0)
 }
 
-impl Setup {
-    fn prepare(options: &BenchOptions) -> Result<Self> {
-        let floor = cargo::build_program("vmcell-bench-floor")?;
-        let folder = match &options.dir {
-            Some(dir) => PathBuf::from(dir),
-            None => cargo::target_dir().join("xtask/bench"),
-        };
-        let scratch = Scratch::new(&folder, "bench")?;
-        let guest = scratch.path().join("guest.elf");
-        std::fs::write(&guest, guest_image()?).context(guest.display())?;
-        let rate = exec::capture_text(Command::new(&floor).arg("tsc"))?;
-        let tsc_khz = rate.trim().parse().context("the rate of the time stamp counter")?;
-        let medium = medium::Medium::prepare(&folder, options.disk_mib)?;
-        Ok(Self { guest, floor, tsc_khz, scratch, medium })
-    }
-}
-
-fn guest_image() -> Result<&'static [u8]> {
-    vmcell_bench_guest::image().ok_or_else(|| Error::new("there is no guest for this CPU yet"))
+fn purposes(options: &BenchOptions, rows: &[rows::Row]) -> Vec<Purpose> {
+    let wanted = [
+        (Purpose::Build, true),
+        (Purpose::Nested, options.qemu),
+        (Purpose::Network, rows.iter().any(rows::Row::needs_network)),
+    ];
+    wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(purpose, _)| purpose).collect()
 }

@@ -25,6 +25,27 @@ fn thread_us(task: &Path) -> Option<f64> {
     Some(nanoseconds / 1000.0)
 }
 
+/// What a process has in memory beside its guest's `guest_kib`, by its share of what it shares with others (Pss), in KiB.
+pub fn kib_beside_guest(process: u32, guest_kib: u64) -> Result<f64> {
+    let path = format!("/proc/{process}/smaps");
+    let text = fs::read_to_string(&path).context(path)?;
+    Ok(pss_of_smaller(&text, guest_kib))
+}
+
+/// The guest's memory is in one mapping, and none of the others is as large.
+fn pss_of_smaller(smaps: &str, guest_kib: u64) -> f64 {
+    let (mut size, mut sum) = (0, 0);
+    for line in smaps.lines() {
+        let value = || line.split_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok()).unwrap_or_default();
+        match line.split_once(':').map(|(key, _)| key) {
+            Some("Size") => size = value(),
+            Some("Pss") if size < guest_kib => sum += value(),
+            _ => {}
+        }
+    }
+    sum as f64
+}
+
 /// By the names that our launcher, Firecracker and QEMU give to them.
 fn is_vcpu(name: &str) -> bool {
     name.contains("vcpu") || (name.starts_with("CPU ") && name.contains("KVM"))
@@ -42,6 +63,13 @@ mod tests {
         for name in ["vmcell-io", "firecracker", "IO io", "iou-wrk-77"] {
             assert!(!is_vcpu(name), "{name}");
         }
+    }
+
+    #[test]
+    fn the_guests_own_mapping_is_left_out() {
+        let smaps =
+            "7f0-7f1 rw-p 0 0:0 0\nSize: 131072 kB\nPss: 9000 kB\n7f2-7f3 r--p 0 0:0 0 /x\nSize: 8 kB\nPss: 6 kB\n";
+        assert!((pss_of_smaller(smaps, 131_072) - 6.0).abs() < 1e-9);
     }
 
     #[test]

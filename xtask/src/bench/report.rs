@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::rounds::{RowResult, Sample};
+use super::rounds::RowResult;
+use super::runs::Sample;
 use super::stats;
 use crate::args::BenchOptions;
 
@@ -19,7 +20,7 @@ pub fn table(results: &[RowResult], absent: &[String]) -> String {
             text += &match samples {
                 Ok(samples) if samples.is_empty() => String::new(),
                 Ok(samples) => line(label, samples, ratio(result, samples)),
-                Err(error) => format!("  {label:<14}failed: {error}\n"),
+                Err(error) => format!("  {label:<14}not measured: {error}\n"),
             };
         }
     }

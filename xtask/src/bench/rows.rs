@@ -13,7 +13,14 @@ pub struct Row {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Load {
+    /// From the start of the monitor to the guest's first byte on the serial port.
+    FirstByte,
+    /// What the monitor has in memory beside the guest's, after some work for its disk.
+    Memory,
     Disk(DiskLoad),
+    /// Frames of this size, sent or received by the guest.
+    Send(u32),
+    Receive(u32),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,17 +34,27 @@ pub struct DiskLoad {
 }
 
 impl Row {
+    fn new(name: &str, load: Load) -> Self {
+        Self { name: name.into(), load }
+    }
+
     pub fn unit(&self) -> &'static str {
         match self.load {
+            Load::FirstByte => "us",
+            Load::Memory => "KiB",
             Load::Disk(_) => "requests/s",
+            Load::Send(_) | Load::Receive(_) => "frames/s",
         }
     }
 
     /// Is a smaller figure a better one?
     pub fn less_is_better(&self) -> bool {
-        match self.load {
-            Load::Disk(_) => false,
-        }
+        matches!(self.load, Load::FirstByte | Load::Memory)
+    }
+
+    /// Does it need a TAP?
+    pub fn needs_network(&self) -> bool {
+        matches!(self.load, Load::Send(_) | Load::Receive(_))
     }
 }
 
@@ -47,18 +64,22 @@ impl DiskLoad {
         let order = if random { "random" } else { "sequential" };
         let kind = if write { "write" } else { "read" };
         let cache = if direct { "direct" } else { "buffered" };
-        Row { name: format!("disk-{order}-{kind}-{}k-depth{depth}-{cache}", size / KIB), load: Load::Disk(self) }
+        Row::new(&format!("disk-{order}-{kind}-{}k-depth{depth}-{cache}", size / KIB), Load::Disk(self))
     }
 }
 
 /// Every row, in the order of the table.
 fn all() -> Vec<Row> {
-    let mut rows = Vec::new();
+    let mut rows = vec![Row::new("first-byte", Load::FirstByte), Row::new("memory", Load::Memory)];
     for direct in [false, true] {
         let random = |write, depth| DiskLoad { write, size: 4 * KIB, depth, random: true, direct };
         let sequential = DiskLoad { write: false, size: 256 * KIB, depth: 16, random: false, direct };
         let loads = [random(false, 1), random(false, 32), random(true, 1), random(true, 32), sequential];
         rows.extend(loads.map(DiskLoad::row));
+    }
+    for size in [64, 1514] {
+        rows.push(Row::new(&format!("frames-sent-{size}"), Load::Send(size)));
+        rows.push(Row::new(&format!("frames-received-{size}"), Load::Receive(size)));
     }
     rows
 }

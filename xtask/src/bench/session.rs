@@ -53,11 +53,6 @@ impl Session {
         self.child.id()
     }
 
-    /// How long it took from the start to the guest's first byte, if that has come.
-    pub fn first_byte(&self) -> Option<Duration> {
-        self.first_byte
-    }
-
     /// Waits for a line that begins with `word`, and returns the rest of it. A line of failure is an error.
     pub fn expect(&mut self, word: &str, limit: Duration) -> Result<String> {
         let end = Instant::now() + limit;
@@ -74,7 +69,7 @@ impl Session {
         }
     }
 
-    /// Waits for the first byte alone.
+    /// Waits for the guest's first byte; returns how long it took from the monitor's start.
     pub fn expect_first_byte(&mut self, limit: Duration) -> Result<Duration> {
         let end = Instant::now() + limit;
         loop {
@@ -155,7 +150,7 @@ mod tests {
         let scratch = Scratch::new(&std::env::temp_dir(), "bench-session").unwrap();
         let mut session = shell(r"printf 'log\n\002begin\r\nend done=7\n'; head -c 1 >/dev/null", &scratch);
         assert_eq!(session.expect("begin", SOON).unwrap(), "");
-        assert!(session.first_byte().is_some());
+        assert!(session.expect_first_byte(SOON).is_ok());
         assert_eq!(session.expect("end", SOON).unwrap(), "done=7");
         session.end().unwrap();
     }

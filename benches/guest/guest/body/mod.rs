@@ -13,6 +13,7 @@
 
 mod disk;
 mod entry;
+mod frames;
 #[path = "../../../../tests/guests/guest/body/machine/mod.rs"]
 mod machine;
 mod measure;
@@ -31,6 +32,8 @@ extern "C" fn main(zero_page: u64) -> ! {
     let outcome = match cmdline.text("bench") {
         Some("read") => disk::run(&cmdline, disk::Kind::Read),
         Some("write") => disk::run(&cmdline, disk::Kind::Write),
+        Some("send") => frames::send(&cmdline),
+        Some("receive") => frames::receive(&cmdline),
         Some("none") => Ok(()),
         _ => Err("the command line names no workload"),
     };
