@@ -88,7 +88,8 @@ impl Session {
 
     /// Has the guest end; a monitor that stays is killed when this is dropped.
     pub fn end(mut self) -> Result<()> {
-        self.send(b'x')?;
+        // It may have ended already.
+        let _ = self.send(b'x');
         let end = Instant::now() + END;
         while Instant::now() < end {
             if self.child.try_wait().context("the monitor")?.is_some() {
