@@ -42,7 +42,8 @@ fn drain(tap: &mut File, frames: u64) -> io::Result<String> {
     let (begin, cpu) = (Instant::now(), clock::cpu_us());
     let (mut header, mut room) = ([0; HEADER], [0; 2048]);
     for _ in 0..frames {
-        tap.read_vectored(&mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut room)])?;
+        let len = tap.read_vectored(&mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut room)])?;
+        assert!(len > HEADER, "a frame is read as a whole");
     }
     Ok(answer(frames, begin, cpu))
 }

@@ -23,7 +23,7 @@ mod tap;
 
 use crate::args::BenchOptions;
 use crate::distro::Distro;
-use crate::exec::{Context, Error, Result};
+use crate::exec::{self, Context, Error, Result};
 use crate::host::Kvm;
 use crate::packages::{self, Purpose};
 
@@ -45,6 +45,30 @@ pub fn run(options: &BenchOptions) -> Result<u8> {
         std::fs::write(path, text).context(format_args!("cannot write {path}"))?;
     }
     Ok(0)
+}
+
+/// A short round of our launcher alone, one row of each kind; fails unless each gives a figure.
+pub fn rehearse() -> Result<()> {
+    let rows =
+        ["first-byte", "memory", "disk-random-write-4k-depth32-buffered", "frames-sent-64", "frames-received-64"];
+    let options = BenchOptions {
+        rows: rows.map(String::from).into(),
+        rounds: 1,
+        run_ms: 100,
+        qemu: false,
+        disk_mib: 16,
+        ..BenchOptions::default()
+    };
+    let rows = rows::matching(&options.rows)?.into_iter().filter(|row| !row.needs_network() || exec::is_root());
+    let rows: Vec<_> = rows.collect();
+    let setup = setup::Setup::prepare(&options, &rows)?;
+    let (contenders, _) = contender::all(&options)?;
+    for result in rounds::run(&rows, &contenders[..1], &setup, &options)? {
+        for (label, samples) in result.runs {
+            samples.context(format_args!("{}: {label}", result.row.name))?;
+        }
+    }
+    Ok(())
 }
 
 fn purposes(options: &BenchOptions, rows: &[rows::Row]) -> Vec<Purpose> {
