@@ -13,6 +13,7 @@ use crate::clock;
 
 /// Direct transfers need it, and pages are this large.
 const BLOCK: usize = 4096;
+const LARGE_PAGE: usize = 2 << 20;
 
 struct Load {
     file: File,
@@ -22,25 +23,25 @@ struct Load {
     places: u64,
     random: Option<u64>,
     next: u64,
-    time: Duration,
     buffers: Buffers,
 }
 
-/// One buffer a request, aligned to a page.
+/// One buffer a request, in large pages as a guest's memory is.
 struct Buffers {
-    memory: Vec<Page>,
+    memory: Vec<LargePage>,
     size: usize,
     write: bool,
 }
 
-#[repr(align(4096))]
+#[repr(align(0x20_0000))]
 #[derive(Clone)]
-struct Page([u8; BLOCK]);
+struct LargePage([u8; LARGE_PAGE]);
 
 pub fn run(args: &Args<'_>) -> io::Result<String> {
     let mut load = Load::open(args)?;
+    load.go(Duration::from_millis(args.number("warm_ms")?))?;
     let (begin, cpu) = (Instant::now(), clock::cpu_us());
-    let done = if load.depth == 1 { load.one_by_one()? } else { load.by_ring()? };
+    let done = load.go(Duration::from_millis(args.number("run_ms")?))?;
     Ok(format!("end done={done} us={} cpu_us={}", begin.elapsed().as_micros(), clock::cpu_us() - cpu))
 }
 
@@ -59,14 +60,18 @@ impl Load {
             return Err(io::Error::other("this size or depth is not possible"));
         }
         let random = (args.text("order") != Some("next")).then_some(1);
-        let time = Duration::from_millis(args.number("run_ms")?);
-        let buffers = Buffers { memory: vec![Page([0; BLOCK]); size / BLOCK * depth], size, write };
-        Ok(Self { file, write, size, depth, places, random, next: 0, time, buffers })
+        let buffers = Buffers::new(size, depth, write);
+        Ok(Self { file, write, size, depth, places, random, next: 0, buffers })
     }
 
-    fn one_by_one(&mut self) -> io::Result<u64> {
+    /// Returns how many requests were done in this time.
+    fn go(&mut self, time: Duration) -> io::Result<u64> {
+        if self.depth == 1 { self.one_by_one(time) } else { self.by_ring(time) }
+    }
+
+    fn one_by_one(&mut self, time: Duration) -> io::Result<u64> {
         let (begin, mut done) = (Instant::now(), 0);
-        while begin.elapsed() < self.time {
+        while begin.elapsed() < time {
             let place = self.next_place();
             let at = place * self.size as u64;
             let buffer = self.buffers.of(0, place);
@@ -81,7 +86,7 @@ impl Load {
     }
 
     /// A call submits what is due and waits for at least one completion.
-    fn by_ring(&mut self) -> io::Result<u64> {
+    fn by_ring(&mut self, time: Duration) -> io::Result<u64> {
         let mut ring = IoUring::new(self.depth.next_power_of_two() as u32)?;
         let (begin, mut done, mut flying) = (Instant::now(), 0, 0);
         let mut due: Vec<usize> = (0..self.depth).collect();
@@ -96,7 +101,7 @@ impl Load {
                 return Ok(done);
             }
             ring.submit_and_wait(1)?;
-            let go_on = begin.elapsed() < self.time;
+            let go_on = begin.elapsed() < time;
             for entry in ring.completion() {
                 if entry.result() != self.size as i32 {
                     return Err(io::Error::other(format!("a request ended with {}", entry.result())));
@@ -133,17 +138,25 @@ impl Load {
 }
 
 impl Buffers {
+    fn new(size: usize, depth: usize, write: bool) -> Self {
+        let mut memory: Vec<LargePage> = Vec::with_capacity((size * depth).div_ceil(LARGE_PAGE));
+        // SAFETY: the range is this vector's own. It is a wish: if the kernel refuses, the pages are small.
+        unsafe { libc::madvise(memory.as_mut_ptr().cast(), memory.capacity() * LARGE_PAGE, libc::MADV_HUGEPAGE) };
+        memory.resize(memory.capacity(), LargePage([0; LARGE_PAGE]));
+        Self { memory, size, write }
+    }
+
     /// A slot's buffer; for writes with the numbers of the first and the last block, as the guest puts them.
     fn of(&mut self, slot: usize, place: u64) -> &mut [u8] {
-        let pages = self.size / BLOCK;
-        let pages = &mut self.memory[slot * pages..(slot + 1) * pages];
+        let begin: *mut u8 = self.memory.as_mut_ptr().cast();
+        // SAFETY: the large pages are in one piece, made of bytes alone, and as many as all slots take.
+        let buffer = unsafe { core::slice::from_raw_parts_mut(begin.add(slot * self.size), self.size) };
         if self.write {
-            let first = place * pages.len() as u64;
-            let last = first + pages.len() as u64 - 1;
-            pages[0].0[..8].copy_from_slice(&first.to_le_bytes());
-            pages[pages.len() - 1].0[BLOCK - 8..].copy_from_slice(&last.to_le_bytes());
+            let blocks = (self.size / BLOCK) as u64;
+            let (first, last) = (place * blocks, place * blocks + blocks - 1);
+            buffer[..8].copy_from_slice(&first.to_le_bytes());
+            buffer[self.size - 8..].copy_from_slice(&last.to_le_bytes());
         }
-        // SAFETY: the pages are in one piece, and made of bytes alone.
-        unsafe { core::slice::from_raw_parts_mut(pages.as_mut_ptr().cast(), self.size) }
+        buffer
     }
 }

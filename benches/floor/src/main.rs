@@ -1,7 +1,7 @@
 //! What a monitor's system calls cost without a guest, and the few calls that `cargo xtask bench` itself cannot make.
 //!
 //! ```text
-//! floor disk read|write size=BYTES depth=N order=random|next run_ms=MS direct=0|1 PATH
+//! floor disk read|write size=BYTES depth=N order=random|next warm_ms=MS run_ms=MS direct=0|1 PATH
 //!       at depth 1 pread or pwrite in a loop; deeper, io_uring: one call that submits what is due and waits for one completion
 //! floor send size=BYTES run_ms=MS TAP        one writev a frame, in a loop
 //! floor receive size=BYTES frames=N warm_frames=N TAP

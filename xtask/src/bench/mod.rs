@@ -37,7 +37,7 @@ pub fn run(options: &BenchOptions) -> Result<u8> {
     let rows = rows::matching(&options.rows)?;
     packages::ensure(&Distro::detect()?, &purposes(options, &rows))?;
     let setup = setup::Setup::prepare(options, &rows)?;
-    let (contenders, absent) = contender::all(options)?;
+    let (contenders, absent) = contender::all(options, setup.scratch.path())?;
     let results = rounds::run(&rows, &contenders, &setup, options)?;
     print!("{}", report::table(&results, &absent));
     if let Some(path) = &options.json {
@@ -62,7 +62,7 @@ pub fn rehearse() -> Result<()> {
     let rows = rows::matching(&options.rows)?.into_iter().filter(|row| !row.needs_network() || exec::is_root());
     let rows: Vec<_> = rows.collect();
     let setup = setup::Setup::prepare(&options, &rows)?;
-    let (contenders, _) = contender::all(&options)?;
+    let (contenders, _) = contender::all(&options, setup.scratch.path())?;
     for result in rounds::run(&rows, &contenders[..1], &setup, &options)? {
         for (label, samples) in result.runs {
             samples.context(format_args!("{}: {label}", result.row.name))?;

@@ -20,7 +20,10 @@ pub fn table(results: &[RowResult], absent: &[String]) -> String {
             text += &match samples {
                 Ok(samples) if samples.is_empty() => String::new(),
                 Ok(samples) => line(label, samples, ratio(result, samples)),
-                Err(error) => format!("  {label:<14}not measured: {error}\n"),
+                // The command comes on a line of its own, and is in the JSON.
+                Err(error) => {
+                    format!("  {label:<14}not measured: {}\n", error.to_string().lines().next().unwrap_or(""))
+                }
             };
         }
     }

@@ -122,8 +122,8 @@ impl Session {
 
     fn broken(&self, what: &str) -> Error {
         let said = std::fs::read_to_string(&self.errors).unwrap_or_default();
-        let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
-        Error::new(format!("{what}; on standard error: {last}\n  {}", self.shown))
+        let first = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
+        Error::new(format!("{what}; on standard error: {first}\nby {}", self.shown))
     }
 }
 

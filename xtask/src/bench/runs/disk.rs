@@ -34,8 +34,8 @@ pub fn start(runner: &Runner<'_>, load: DiskLoad, contender: &Contender) -> Resu
 }
 
 fn floor(runner: &Runner<'_>, load: DiskLoad) -> Result<Sample> {
-    let (direct, run_ms) = (u8::from(load.direct), runner.options.run_ms);
-    let mut command = runner.floor(&format!("disk {} direct={direct} run_ms={run_ms}", words(load)));
+    let direct = u8::from(load.direct);
+    let mut command = runner.floor(&format!("disk {} direct={direct} {}", words(load), runner.times()));
     command.arg(&runner.setup.medium.path);
     Sample::told(&exec::capture_text(&mut command)?, None)
 }

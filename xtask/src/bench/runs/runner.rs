@@ -35,6 +35,12 @@ impl<'a> Runner<'a> {
         self.number
     }
 
+    /// How long to warm up and to be measured, as the guest and the floor are told it.
+    pub fn times(&self) -> String {
+        let run_ms = self.options.run_ms;
+        format!("warm_ms={} run_ms={run_ms}", run_ms / 5)
+    }
+
     /// How long to wait for what a run is to bring.
     pub fn patience(&self) -> Duration {
         PATIENCE + Duration::from_millis(self.options.run_ms.into())
@@ -48,9 +54,8 @@ impl<'a> Runner<'a> {
         disk: Option<Disk<'_>>,
         tap: Option<&str>,
     ) -> Result<Session> {
-        let (setup, run_ms) = (self.setup, self.options.run_ms);
-        let warm_ms = run_ms / 5;
-        let cmdline = format!("{work} tsc_khz={} warm_ms={warm_ms} run_ms={run_ms}", setup.tsc_khz);
+        let setup = self.setup;
+        let cmdline = format!("{work} tsc_khz={} {}", setup.tsc_khz, self.times());
         let machine = Machine { guest: &setup.guest, cmdline, disk, tap, scratch: setup.scratch.path() };
         let command = contender.command(&machine)?;
         let mut command = command.ok_or_else(|| Error::new(format!("{} is no monitor", contender.label)))?;

@@ -1,0 +1,43 @@
+//! Our launcher, of this tree or another build.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::machine::{MEMORY_MIB, Machine};
+use crate::args::LauncherOption;
+use crate::cargo;
+use crate::exec::Result;
+
+pub struct Launcher {
+    path: PathBuf,
+    disk_options: Vec<String>,
+    arguments: Vec<String>,
+}
+
+impl Launcher {
+    /// Builds it if it is the one of this tree.
+    pub fn find(option: &LauncherOption) -> Result<Self> {
+        let LauncherOption { path, disk_options, arguments, .. } = option.clone();
+        let path = if path.is_empty() { cargo::build_launcher()? } else { path.into() };
+        Ok(Self { path, disk_options, arguments })
+    }
+
+    pub fn command(&self, machine: &Machine<'_>) -> Command {
+        let mut launch = Command::new(&self.path);
+        launch.arg("--kernel").arg(machine.guest).args(["--cmdline", &machine.cmdline, "--discovery", "cmdline"]);
+        launch.args(["--memory", &MEMORY_MIB.to_string()]);
+        if let Some(disk) = &machine.disk {
+            let mut text = disk.path.to_string_lossy().into_owned();
+            let direct = disk.direct.then(|| "direct".to_string());
+            for option in self.disk_options.iter().chain(&direct) {
+                text = text + "," + option;
+            }
+            launch.args(["--disk", &text]);
+        }
+        if let Some(tap) = machine.tap {
+            launch.args(["--tap", tap]);
+        }
+        launch.args(&self.arguments);
+        launch
+    }
+}
