@@ -31,6 +31,8 @@ pub struct DiskLoad {
     pub random: bool,
     /// Past the host's page cache.
     pub direct: bool,
+    /// The guest sleeps until it is interrupted, instead of polling.
+    pub interrupts: bool,
 }
 
 impl Row {
@@ -60,23 +62,26 @@ impl Row {
 
 impl DiskLoad {
     fn row(self) -> Row {
-        let Self { write, size, depth, random, direct } = self;
+        let Self { write, size, depth, random, direct, interrupts } = self;
         let order = if random { "random" } else { "sequential" };
         let kind = if write { "write" } else { "read" };
         let cache = if direct { "direct" } else { "buffered" };
-        Row::new(&format!("disk-{order}-{kind}-{}k-depth{depth}-{cache}", size / KIB), Load::Disk(self))
+        let end = if interrupts { "-interrupts" } else { "" };
+        Row::new(&format!("disk-{order}-{kind}-{}k-depth{depth}-{cache}{end}", size / KIB), Load::Disk(self))
     }
 }
 
 /// Every row, in the order of the table.
 fn all() -> Vec<Row> {
     let mut rows = vec![Row::new("first-byte", Load::FirstByte), Row::new("memory", Load::Memory)];
+    let read = DiskLoad { write: false, size: 4 * KIB, depth: 1, random: true, direct: false, interrupts: false };
     for direct in [false, true] {
-        let random = |write, depth| DiskLoad { write, size: 4 * KIB, depth, random: true, direct };
-        let sequential = DiskLoad { write: false, size: 256 * KIB, depth: 16, random: false, direct };
+        let random = |write, depth| DiskLoad { write, depth, direct, ..read };
+        let sequential = DiskLoad { size: 256 * KIB, depth: 16, random: false, direct, ..read };
         let loads = [random(false, 1), random(false, 32), random(true, 1), random(true, 32), sequential];
         rows.extend(loads.map(DiskLoad::row));
     }
+    rows.extend([1, 32].map(|depth| DiskLoad { depth, interrupts: true, ..read }.row()));
     for size in [64, 1514] {
         rows.push(Row::new(&format!("frames-sent-{size}"), Load::Send(size)));
         rows.push(Row::new(&format!("frames-received-{size}"), Load::Receive(size)));
@@ -105,7 +110,7 @@ mod tests {
             let filters: Vec<String> = filters.iter().map(ToString::to_string).collect();
             matching(&filters).map(|rows| rows.into_iter().map(|row| row.name).collect::<Vec<_>>())
         };
-        assert_eq!(names(&["random-read-4k-depth1-"]).unwrap().len(), 2);
+        assert_eq!(names(&["random-read-4k-depth1-"]).unwrap().len(), 3);
         assert_eq!(names(&[]).unwrap().len(), all().len());
         assert!(names(&["tape"]).unwrap_err().to_string().contains("disk-random-read-4k-depth32-direct"));
     }

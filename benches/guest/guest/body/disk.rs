@@ -1,8 +1,10 @@
-//! Reads and writes of a disk, so many at a time: `size=` bytes each, `depth=` of them, `order=random` or `order=next`.
+//! Reads and writes of a disk, so many at a time: `size=` bytes each, `depth=` of them, `order=random` or `order=next`. It polls, unless
+//! `interrupts=1`.
 //!
 //! The first and the last 8 bytes of each 4 KiB block hold the block's number, and above it the number of the run that wrote
 //! it (`run=`). Each read is checked at both ends; what was written last is read again at the end.
 
+use super::interrupts::Interrupts;
 use super::machine::cmdline::Cmdline;
 use super::machine::{clock, memory};
 use super::measure::{Count, Times, line};
@@ -65,11 +67,14 @@ impl Load {
         {
             return Err("this size or depth is not possible");
         }
-        let ([queue], _) = queue::start(device, FEATURE_FLUSH | FEATURE_READ_ONLY)?;
+        let ([mut queue], _) = queue::start(device, FEATURE_FLUSH | FEATURE_READ_ONLY)?;
         let places = device.config::<u32>(0);
         let places = (u64::from(places) | u64::from(device.config::<u32>(4)) << 32) * SECTOR / size;
         if places == 0 || depth * u64::from(CHAIN) > u64::from(queue.ring.size) {
             return Err("the disk or its queue is too small");
+        }
+        if number("interrupts", 0) == 1 {
+            queue.use_interrupts(Interrupts::of(cmdline, device).ok_or("the disk has no interrupt")?);
         }
         let random = (cmdline.text("order") != Some("next")).then_some(clock::now_us() | 1);
         let (depth, run) = (depth as u16, number("run", 0));
@@ -79,12 +84,16 @@ impl Load {
 
     /// Takes what is done, and puts as many requests in its place.
     fn turn(&mut self) -> Count {
+        let before = self.count.done;
         while let Some(used) = self.queue.take() {
             let slot = used.id as u16 / CHAIN;
             self.finish(slot, used.written);
             self.issue(slot);
         }
         self.queue.publish();
+        if self.count.done == before {
+            self.queue.rest();
+        }
         self.count.kicks = self.queue.kicks;
         self.count
     }

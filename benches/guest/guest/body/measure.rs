@@ -67,6 +67,5 @@ fn run_for(us: u64, turn: &mut impl FnMut() -> Count) -> (u64, Count) {
         if took >= us {
             return (took, count);
         }
-        core::hint::spin_loop();
     }
 }

@@ -5,6 +5,7 @@
 //! | How does a monitor that knows PVH enter it? | `entry` |
 //! | How does it get to user mode, time, print, and touch memory? | `machine` |
 //! | How does it reach a device's registers and rings? | `virtio` |
+//! | How does it sleep until a device interrupts it? | `interrupts` |
 //! | When does a decent driver ring the doorbell? | `queue` |
 //! | How does it know when to begin, and tell what it counted? | `measure` |
 //! | What does it do to a disk, and to a network card? | `disk`, `frames` |
@@ -14,6 +15,7 @@
 mod disk;
 mod entry;
 mod frames;
+mod interrupts;
 #[path = "../../../../tests/guests/guest/body/machine/mod.rs"]
 mod machine;
 mod measure;

@@ -1,9 +1,14 @@
-//! A decent driver's queue: it rings the doorbell only if the device asked for it, and wants no interrupts.
+//! A decent driver's queue: it rings the doorbell only if the device asked for it, and wants interrupts only to sleep.
 
+use core::sync::atomic::{Ordering, fence};
+
+use super::interrupts::Interrupts;
 use super::machine::memory;
 use super::virtio::device::{Device, feature, reg};
 use super::virtio::ring::{MAX_SIZE, Ring, Used};
 
+/// A register (virtio 1.2, section 4.2.2).
+const INTERRUPT_STATUS: u64 = 0x060;
 /// In the available ring's flags: no interrupts, please. In the used ring's: no doorbells, please.
 const NOT_WANTED: u16 = 1;
 /// The index of the next completion that deserves an interrupt is kept this far ahead.
@@ -19,6 +24,7 @@ pub struct Queue {
     put: u16,
     taken: u16,
     pub kicks: u64,
+    interrupts: Option<Interrupts>,
 }
 
 /// Brings a device up with the features of `wanted` that it offers, and the queues 0 to N - 1.
@@ -40,7 +46,15 @@ impl Queue {
         device.write(reg::QUEUE_SEL, index);
         let most = device.read(reg::QUEUE_NUM_MAX).min(MAX_SIZE.into()) as u16;
         let ring = Ring::new(index, most);
-        let queue = Self { ring, device, events: features & feature::EVENT_IDX != 0, put: 0, taken: 0, kicks: 0 };
+        let queue = Self {
+            ring,
+            device,
+            events: features & feature::EVENT_IDX != 0,
+            put: 0,
+            taken: 0,
+            kicks: 0,
+            interrupts: None,
+        };
         queue.want_no_interrupts();
         queue
     }
@@ -73,6 +87,33 @@ impl Queue {
             self.want_no_interrupts();
         }
         Some(used)
+    }
+
+    /// From now on [`rest`](Self::rest) waits for interrupts.
+    pub fn use_interrupts(&mut self, interrupts: Interrupts) {
+        self.interrupts = Some(interrupts);
+    }
+
+    /// There is nothing to do until the next completion: with interrupts, sleeps until it comes.
+    pub fn rest(&mut self) {
+        let Some(interrupts) = &self.interrupts else { return core::hint::spin_loop() };
+        self.want_interrupt_for_next();
+        fence(Ordering::SeqCst);
+        // It may have come before the device could know that an interrupt is wanted.
+        if self.ring.used_index() == self.taken {
+            interrupts.wait();
+            let reasons = self.device.read(INTERRUPT_STATUS);
+            self.device.write(reg::INTERRUPT_ACK, reasons);
+        }
+        self.want_no_interrupts();
+    }
+
+    fn want_interrupt_for_next(&self) {
+        if self.events {
+            memory::write(self.ring.avail + 4 + u64::from(self.ring.size) * 2, self.taken);
+        } else {
+            memory::write(self.ring.avail, 0_u16);
+        }
     }
 
     fn wants_doorbell(&self, old: u16) -> bool {

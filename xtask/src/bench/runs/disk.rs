@@ -17,6 +17,9 @@ pub fn run(runner: &Runner<'_>, load: DiskLoad, contender: &Contender) -> Result
         runner.setup.medium.settle(&runner.setup.floor, direct)?;
     }
     if let Kind::Floor = contender.kind {
+        if load.interrupts {
+            return Err(Error::new("the floor has no interrupts"));
+        }
         return floor(runner, load);
     }
     let mut session = start(runner, load, contender)?;
@@ -28,7 +31,8 @@ pub fn run(runner: &Runner<'_>, load: DiskLoad, contender: &Contender) -> Result
 
 /// A monitor whose guest does this load.
 pub fn start(runner: &Runner<'_>, load: DiskLoad, contender: &Contender) -> Result<Session> {
-    let work = format!("bench={} run={}", words(load), runner.number());
+    let (run, interrupts) = (runner.number(), u8::from(load.interrupts));
+    let work = format!("bench={} run={run} interrupts={interrupts}", words(load));
     let disk = Disk { path: &runner.setup.medium.path, direct: load.direct };
     runner.start(contender, &work, Some(disk), None)
 }

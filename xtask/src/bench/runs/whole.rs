@@ -9,7 +9,7 @@ use crate::bench::rows::DiskLoad;
 use crate::exec::{Error, Result};
 
 /// A disk of this kind is there, and has served some requests where memory is measured.
-const LOAD: DiskLoad = DiskLoad { write: false, size: 4096, depth: 32, random: true, direct: false };
+const LOAD: DiskLoad = DiskLoad { write: false, size: 4096, depth: 32, random: true, direct: false, interrupts: false };
 
 pub fn first_byte(runner: &Runner<'_>, contender: &Contender) -> Result<Sample> {
     let mut session = if let Kind::Floor = contender.kind {
