@@ -35,7 +35,7 @@ struct Buffers {
 
 #[repr(align(0x20_0000))]
 #[derive(Clone)]
-struct LargePage([u8; LARGE_PAGE]);
+struct LargePage(#[allow(dead_code, reason = "reached as a slice of bytes")] [u8; LARGE_PAGE]);
 
 pub fn run(args: &Args<'_>) -> io::Result<String> {
     let mut load = Load::open(args)?;
