@@ -6,7 +6,7 @@
 //! | Who takes part, and by which command line? | `contender` |
 //! | On which file and which TAP? | `setup`, `medium`, `tap` |
 //! | How does one run go? | `runs`, `session`, and what /proc says meanwhile: `process` |
-//! | In which order do they run? | `rounds` |
+//! | In which order do they run? | `rounds`, and `turn` between two commands |
 //! | What is made of the figures? | `stats`, `report` |
 
 mod contender;
@@ -20,6 +20,7 @@ mod session;
 mod setup;
 mod stats;
 mod tap;
+mod turn;
 
 use crate::args::BenchOptions;
 use crate::distro::Distro;
@@ -36,6 +37,7 @@ pub fn run(options: &BenchOptions) -> Result<u8> {
     println!("host: {kvm}");
     let rows = rows::matching(&options.rows)?;
     packages::ensure(&Distro::detect()?, &purposes(options, &rows))?;
+    let _turn = turn::Turn::wait()?;
     let setup = setup::Setup::prepare(options, &rows)?;
     let (contenders, absent) = contender::all(options, setup.scratch.path())?;
     let results = rounds::run(&rows, &contenders, &setup, options)?;
@@ -61,6 +63,7 @@ pub fn rehearse() -> Result<()> {
     };
     let rows = rows::matching(&options.rows)?.into_iter().filter(|row| !row.needs_network() || exec::is_root());
     let rows: Vec<_> = rows.collect();
+    let _turn = turn::Turn::wait()?;
     let setup = setup::Setup::prepare(&options, &rows)?;
     let (contenders, _) = contender::all(&options, setup.scratch.path())?;
     for result in rounds::run(&rows, &contenders[..1], &setup, &options)? {
