@@ -40,10 +40,13 @@ pub fn run(options: &BenchOptions) -> Result<u8> {
     let _turn = turn::Turn::wait()?;
     let setup = setup::Setup::prepare(options, &rows)?;
     let (contenders, absent) = contender::all(options, setup.scratch.path())?;
+    for contender in &contenders {
+        println!("{}: {}", contender.label, contender.about);
+    }
     let results = rounds::run(&rows, &contenders, &setup, options)?;
     print!("{}", report::table(&results, &absent));
     if let Some(path) = &options.json {
-        let text = report::json(&results, options);
+        let text = report::json(&results, &contenders, &kvm.to_string(), options);
         std::fs::write(path, text).context(format_args!("cannot write {path}"))?;
     }
     Ok(0)

@@ -1,7 +1,8 @@
 //! The table for people, and the JSON for programs.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::contender::Contender;
 use super::rounds::RowResult;
 use super::runs::Sample;
 use super::stats;
@@ -70,10 +71,21 @@ fn ratio(result: &RowResult, samples: &[Sample]) -> Option<f64> {
     if result.row.less_is_better() { stats::ratio(&this, &first) } else { stats::ratio(&first, &this) }
 }
 
-/// Everything that was measured.
-pub fn json(results: &[RowResult], options: &BenchOptions) -> String {
+/// Everything that was measured, where, and of whom.
+pub fn json(results: &[RowResult], contenders: &[Contender], host: &str, options: &BenchOptions) -> String {
     let rows: Vec<Value> = results.iter().map(row_json).collect();
-    format!("{:#}\n", json!({ "rounds": options.rounds, "run_ms": options.run_ms, "rows": rows }))
+    let who: Map<String, Value> =
+        contenders.iter().map(|contender| (contender.label.clone(), json!(contender.about))).collect();
+    let (rounds, run_ms, disk_mib) = (options.rounds, options.run_ms, options.disk_mib);
+    let all = json!({
+        "host": host,
+        "contenders": who,
+        "rounds": rounds,
+        "run_ms": run_ms,
+        "disk_mib": disk_mib,
+        "rows": rows,
+    });
+    format!("{all:#}\n")
 }
 
 fn row_json(result: &RowResult) -> Value {
@@ -93,4 +105,42 @@ fn row_json(result: &RowResult) -> Value {
         Err(error) => json!({ "contender": label, "failed": error.to_string() }),
     });
     json!({ "row": result.row.name, "unit": result.row.unit(), "contenders": runs.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::rows;
+    use crate::exec::Error;
+
+    fn results() -> Vec<RowResult> {
+        let row = rows::matching(&["first-byte".into()]).unwrap().remove(0);
+        let samples = |figures: &[f64]| Ok(figures.iter().copied().map(Sample::of).collect());
+        let lost = Err(Error::new("no such option\nby launch --disk x"));
+        let runs = vec![
+            ("ours".into(), samples(&[100.0, 200.0])),
+            ("peer".into(), samples(&[300.0, 600.0])),
+            ("old".into(), lost),
+        ];
+        vec![RowResult { row, runs }]
+    }
+
+    #[test]
+    fn the_table_says_who_is_ahead_and_who_is_missing() {
+        let text = table(&results(), &["qemu: not installed".into()]);
+        let line = |word: &str| text.lines().find(|line| line.trim_start().starts_with(word)).unwrap().to_string();
+        // Less time is better, so the first is ahead.
+        assert!(line("peer").ends_with("3.000") && line("peer").contains("450.0"), "{text}");
+        assert!(line("old").ends_with("not measured: no such option"), "{text}");
+        assert!(line("absent").contains("qemu"), "{text}");
+    }
+
+    #[test]
+    fn the_json_has_every_sample() {
+        let text = json(&results(), &[], "a host", &BenchOptions::default());
+        let value: Value = serde_json::from_str(&text).unwrap();
+        let contenders = &value["rows"][0]["contenders"];
+        assert_eq!(contenders[1]["samples"], json!([300.0, 600.0]));
+        assert!(contenders[2]["failed"].as_str().unwrap().contains("launch --disk x"));
+    }
 }

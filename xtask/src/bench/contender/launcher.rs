@@ -22,6 +22,13 @@ impl Launcher {
         Ok(Self { path, disk_options, arguments })
     }
 
+    /// Its path, and the options that it is given in every row.
+    pub fn about(&self) -> String {
+        let options = self.disk_options.iter().map(|option| format!("--disk ..,{option}"));
+        let words = std::iter::once(self.path.display().to_string()).chain(options).chain(self.arguments.clone());
+        words.collect::<Vec<_>>().join(" ")
+    }
+
     pub fn command(&self, machine: &Machine<'_>) -> Command {
         let mut launch = Command::new(&self.path);
         launch.arg("--kernel").arg(machine.guest).args(["--cmdline", &machine.cmdline, "--discovery", "cmdline"]);
