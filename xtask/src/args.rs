@@ -23,7 +23,7 @@ cargo xtask fuzz TARGET [--seconds N]
 cargo xtask bench [--rows FILTER]... [--rounds N] [--millis N] [--launcher SPEC]... [--firecracker PATH] [--no-qemu]
                   [--dir PATH] [--disk-mib N] [--json FILE]
     Measure one guest under our launcher, Firecracker, QEMU's microvm, and without a guest, in alternating rounds.
-      --rows FILTER       only the rows whose name contains it
+      --rows FILTER       only the rows whose name contains it; `boot`, in the nested host, runs only if it is asked for
       --rounds N          rounds that count (1 to 999, default 7); one more comes first, to warm up
       --millis N          how long a run is measured (20 to 60000, default 1000)
       --launcher SPEC     a launcher of ours, LABEL=[PATH][,DISK_OPTION]...[ ARGUMENT]...; without PATH the one of this tree.

@@ -15,6 +15,11 @@ impl<'a> Args<'a> {
         plain.map(String::as_str).nth(place).ok_or_else(|| io::Error::other(format!("word {place} is missing")))
     }
 
+    /// All words from this place on, of any kind.
+    pub fn from(&self, place: usize) -> &'a [String] {
+        self.0.get(place..).unwrap_or_default()
+    }
+
     pub fn text(&self, key: &str) -> Option<&'a str> {
         self.0.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
     }

@@ -10,6 +10,8 @@
 //! floor fill size=BYTES frames=N TAP         puts frames into the queue of a TAP that a monitor holds
 //! floor cached PATH    reads the whole file into the page cache
 //! floor uncached PATH  writes the file out and drops it from the page cache
+//! floor until WORD COMMAND...
+//!       how long it takes from the start of the command until its output has the word
 //! floor tsc            the rate of the time stamp counter, in kHz
 //! ```
 //! The answer is a line as the guest's: `end done=N us=N cpu_us=N`.
@@ -21,6 +23,7 @@ mod file;
 mod first_byte;
 mod frames;
 mod tap;
+mod until;
 
 use std::io;
 use std::process::ExitCode;
@@ -50,6 +53,7 @@ fn run(args: &Args<'_>) -> io::Result<String> {
         "first-byte" => first_byte::run(),
         "cached" => file::cache(args.word(1)?),
         "uncached" => file::drop_cached(args.word(1)?),
+        "until" => until::run(args.from(1)),
         "tsc" => Ok(clock::tsc_khz().to_string()),
         other => Err(io::Error::other(format!("there is no floor `{other}`"))),
     }

@@ -6,13 +6,16 @@
 //! | Who takes part, and by which command line? | `contender` |
 //! | On which file and which TAP? | `setup`, `medium`, `tap` |
 //! | How does one run go? | `runs`, `session`, and what /proc says meanwhile: `process` |
+//! | How is Linux's boot counted? | `boot` |
 //! | In which order do they run? | `rounds`, and `turn` between two commands |
-//! | What is made of the figures? | `stats`, `report` |
+//! | What is made of the figures? | `stats`, `result`, `report` |
 
+mod boot;
 mod contender;
 mod medium;
 mod process;
 mod report;
+mod result;
 mod rounds;
 mod rows;
 mod runs;
@@ -78,9 +81,11 @@ pub fn rehearse() -> Result<()> {
 }
 
 fn purposes(options: &BenchOptions, rows: &[rows::Row]) -> Vec<Purpose> {
+    let boots = rows.iter().any(|row| row.load == rows::Load::Boot);
     let wanted = [
         (Purpose::Build, true),
-        (Purpose::Nested, options.qemu),
+        (Purpose::Nested, options.qemu || boots),
+        (Purpose::Guest, boots),
         (Purpose::Network, rows.iter().any(rows::Row::needs_network)),
     ];
     wanted.into_iter().filter(|(_, wanted)| *wanted).map(|(purpose, _)| purpose).collect()

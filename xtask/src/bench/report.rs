@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::contender::Contender;
-use super::rounds::RowResult;
+use super::result::RowResult;
 use super::runs::Sample;
 use super::stats;
 use crate::args::BenchOptions;

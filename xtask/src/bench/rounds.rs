@@ -1,22 +1,22 @@
 //! The order of the runs: row by row, and in each row round by round, in which everyone has a turn.
 
+use super::boot;
 use super::contender::Contender;
+use super::result::RowResult;
 use super::rows::{Load, Row};
 use super::runs::{self, Runner, Sample};
 use super::setup::Setup;
 use crate::args::BenchOptions;
 use crate::exec::Result;
 
-/// One row, and everyone's samples, or why there are none.
-pub struct RowResult {
-    pub row: Row,
-    pub runs: Vec<(String, Result<Vec<Sample>>)>,
-}
-
 /// Runs everything. The first round warms up and does not count.
 pub fn run(rows: &[Row], contenders: &[Contender], setup: &Setup, options: &BenchOptions) -> Result<Vec<RowResult>> {
     let mut runner = Runner::new(setup, options);
-    rows.iter().map(|row| run_row(&mut runner, row, contenders)).collect()
+    let run = |row: &Row| match row.load {
+        Load::Boot => boot::run(row, contenders, setup, options),
+        _ => run_row(&mut runner, row, contenders),
+    };
+    rows.iter().map(run).collect()
 }
 
 fn run_row(runner: &mut Runner<'_>, row: &Row, contenders: &[Contender]) -> Result<RowResult> {

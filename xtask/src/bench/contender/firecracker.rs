@@ -23,7 +23,7 @@ impl Firecracker {
         let mut firecracker = Self { path: path.into(), huge_pages: true };
         // It refuses a guest that is not there, unless it has refused the word before.
         let nothing = scratch.join("no-guest");
-        let machine = Machine { guest: &nothing, cmdline: String::new(), disk: None, tap: None, scratch };
+        let machine = Machine { guest: &nothing, initrd: None, cmdline: String::new(), disk: None, tap: None, scratch };
         let output = firecracker.command(&machine)?.output().context(path.display())?;
         let said = [output.stdout, output.stderr].concat();
         firecracker.huge_pages = !String::from_utf8_lossy(&said).contains(HUGE_PAGES);
@@ -45,6 +45,9 @@ impl Firecracker {
             "machine-config": { "vcpu_count": 1, "mem_size_mib": MEMORY_MIB },
             "drives": [],
         });
+        if let Some(initrd) = machine.initrd {
+            config["boot-source"]["initrd_path"] = json!(initrd);
+        }
         if self.huge_pages {
             config["machine-config"]["huge_pages"] = json!(HUGE_PAGES);
         }

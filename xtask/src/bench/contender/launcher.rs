@@ -31,8 +31,12 @@ impl Launcher {
 
     pub fn command(&self, machine: &Machine<'_>) -> Command {
         let mut launch = Command::new(&self.path);
-        launch.arg("--kernel").arg(machine.guest).args(["--cmdline", &machine.cmdline, "--discovery", "cmdline"]);
+        launch.arg("--kernel").arg(machine.guest).args(["--cmdline", &machine.cmdline]);
         launch.args(["--memory", &MEMORY_MIB.to_string()]);
+        match machine.initrd {
+            Some(initrd) => launch.arg("--initrd").arg(initrd),
+            None => launch.args(["--discovery", "cmdline"]),
+        };
         if let Some(disk) = &machine.disk {
             let mut text = disk.path.to_string_lossy().into_owned();
             let direct = disk.direct.then(|| "direct".to_string());

@@ -7,6 +7,8 @@ pub const MEMORY_MIB: u64 = 128;
 
 pub struct Machine<'a> {
     pub guest: &'a Path,
+    /// The guest is Linux, with this initrd.
+    pub initrd: Option<&'a Path>,
     pub cmdline: String,
     pub disk: Option<Disk<'a>>,
     pub tap: Option<&'a str>,

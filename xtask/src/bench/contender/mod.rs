@@ -85,7 +85,14 @@ mod tests {
 
     fn machine(direct: bool) -> Machine<'static> {
         let disk = Some(Disk { path: Path::new("/d"), direct });
-        Machine { guest: Path::new("/g"), cmdline: "bench=none".into(), disk, tap: Some("t"), scratch: Path::new("/s") }
+        Machine {
+            guest: Path::new("/g"),
+            initrd: None,
+            cmdline: "bench=none".into(),
+            disk,
+            tap: Some("t"),
+            scratch: Path::new("/s"),
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub use sample::Sample;
 
 use super::contender::Contender;
 use super::rows::{Load, Row};
-use crate::exec::Result;
+use crate::exec::{Error, Result};
 
 /// One run.
 pub fn once(runner: &mut Runner<'_>, row: &Row, contender: &Contender) -> Result<Sample> {
@@ -21,6 +21,7 @@ pub fn once(runner: &mut Runner<'_>, row: &Row, contender: &Contender) -> Result
         Load::Memory => whole::memory(runner, contender),
         Load::Disk(load) => disk::run(runner, load, contender),
         Load::Send(size) => frames::send(runner, size, contender),
+        Load::Boot => Err(Error::new("it runs in the nested host only")),
         Load::Receive(size) => frames::receive(runner, size, contender),
     }
 }

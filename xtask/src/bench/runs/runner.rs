@@ -56,7 +56,7 @@ impl<'a> Runner<'a> {
     ) -> Result<Session> {
         let setup = self.setup;
         let cmdline = format!("{work} tsc_khz={} {}", setup.tsc_khz, self.times());
-        let machine = Machine { guest: &setup.guest, cmdline, disk, tap, scratch: setup.scratch.path() };
+        let machine = Machine { guest: &setup.guest, initrd: None, cmdline, disk, tap, scratch: setup.scratch.path() };
         let command = contender.command(&machine)?;
         let mut command = command.ok_or_else(|| Error::new(format!("{} is no monitor", contender.label)))?;
         self.session(&mut command)
