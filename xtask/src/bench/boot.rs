@@ -3,10 +3,11 @@
 //! All of it runs in a nested host whose clock counts instructions. That is stable, and needs no hardware; it prices no exit from the
 //! guest, and shows no overlap of threads.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use super::contender::{Contender, Kind, Machine};
+use super::carry;
+use super::contender::Contender;
 use super::result::RowResult;
 use super::rows::Row;
 use super::runs::Sample;
@@ -15,9 +16,9 @@ use super::setup::Setup;
 use crate::args::BenchOptions;
 use crate::cache::Cache;
 use crate::distro::Distro;
-use crate::exec::{self, Context, Error, Result};
+use crate::exec::{Context, Error, Result};
 use crate::guest::{Assets, cpio};
-use crate::nested::image::{self, Item, MOUNT};
+use crate::nested::image::{self, Item};
 use crate::nested::qemu::{self, Serial};
 use crate::scratch::Scratch;
 
@@ -39,9 +40,12 @@ pub fn run(row: &Row, contenders: &[Contender], setup: &Setup, options: &BenchOp
     eprintln!("bench: {}, {rounds} rounds in the nested host", row.name);
     let assets = Assets::prepare(&Cache::open()?, &Distro::detect()?)?;
     let scratch = Scratch::new(setup.scratch.path(), "boot")?;
-    let (commands, mut items): (Vec<_>, Vec<_>) =
-        contenders.iter().enumerate().map(|(number, contender)| movable(number, contender, &scratch)).collect();
-    let mut items: Vec<Item> = items.drain(..).flatten().collect();
+    let (commands, items): (Vec<_>, Vec<_>) = contenders
+        .iter()
+        .enumerate()
+        .map(|(number, contender)| carry::command(number, contender, CMDLINE, scratch.path()))
+        .collect();
+    let mut items: Vec<Item> = items.into_iter().flatten().collect();
     let initrd = scratch.path().join("init.img");
     std::fs::write(&initrd, first_program()?).context(initrd.display())?;
     items.extend(
@@ -56,41 +60,6 @@ pub fn run(row: &Row, contenders: &[Contender], setup: &Setup, options: &BenchOp
         }
     }
     Err(Error::new("the nested host was not started"))
-}
-
-/// The command of a contender in the nested host, and the files that it needs there; an error says why it has none.
-fn movable(number: usize, contender: &Contender, scratch: &Scratch) -> (Result<String>, Vec<Item>) {
-    match try_movable(number, contender, scratch) {
-        Ok((command, items)) => (Ok(command), items),
-        Err(error) => (Err(error), Vec::new()),
-    }
-}
-
-fn try_movable(number: usize, contender: &Contender, scratch: &Scratch) -> Result<(String, Vec<Item>)> {
-    if let Kind::Qemu = contender.kind {
-        return Err(Error::new("the nested host has not the libraries that it needs"));
-    }
-    let home = scratch.path().join(format!("home{number}"));
-    std::fs::create_dir_all(&home).context(home.display())?;
-    let (guest, initrd) = (format!("{MOUNT}/vmlinux"), format!("{MOUNT}/init.img"));
-    let machine = Machine {
-        guest: Path::new(&guest),
-        initrd: Some(Path::new(&initrd)),
-        cmdline: CMDLINE.into(),
-        disk: None,
-        tap: None,
-        scratch: &home,
-    };
-    let command = contender.command(&machine)?.ok_or_else(|| Error::new("there is no floor"))?;
-    let program = PathBuf::from(command.get_program()).canonicalize().context("the monitor's program")?;
-    let mut items = vec![Item { name: format!("{number}-program"), from: program }];
-    for entry in std::fs::read_dir(&home).context(home.display())?.flatten() {
-        items.push(Item { name: format!("{number}-{}", entry.file_name().to_string_lossy()), from: entry.path() });
-    }
-    let (there, here) = (format!("{MOUNT}/{number}-"), format!("{}/", home.display()));
-    let arguments = command.get_args().map(|word| exec::quote(&word.to_string_lossy().replace(&here, &there)));
-    let words: Vec<String> = std::iter::once(format!("{there}program")).chain(arguments).collect();
-    Ok((words.join(" "), items))
 }
 
 /// An initrd whose first program says that it is up.

@@ -6,11 +6,12 @@
 //! | Who takes part, and by which command line? | `contender` |
 //! | On which file and which TAP? | `setup`, `medium`, `tap` |
 //! | How does one run go? | `runs`, `session`, and what /proc says meanwhile: `process` |
-//! | How is Linux's boot counted? | `boot` |
+//! | How is Linux's boot counted? | `boot`, `carry` |
 //! | In which order do they run? | `rounds`, and `turn` between two commands |
 //! | What is made of the figures? | `stats`, `result`, `report` |
 
 mod boot;
+mod carry;
 mod contender;
 mod medium;
 mod process;

@@ -5,7 +5,7 @@ mod launcher;
 mod machine;
 mod qemu;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use firecracker::Firecracker;
@@ -76,6 +76,11 @@ impl Contender {
             Kind::Qemu => Ok(Some(qemu::command(machine))),
             Kind::Floor => Ok(None),
         }
+    }
+
+    /// Files that the monitor looks for in a folder that `-L` names, if it does.
+    pub fn firmware(&self) -> Vec<PathBuf> {
+        if let Kind::Qemu = self.kind { qemu::firmware() } else { Vec::new() }
     }
 }
 
