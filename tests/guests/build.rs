@@ -1,4 +1,5 @@
-//! Builds the guest: a program without an operating system, for the target that the host has anyway.
+//! Builds the guest: a program without an operating system, for the target that the host has anyway. The benchmarks' guest in
+//! `benches/guest` is built by this file, too, and shares some of the sources.
 //!
 //! Cargo could not build it as one of its own targets, since it needs code generation options that no manifest can name. So
 //! the compiler is called here, and whoever has Rust and a linker has all that this needs.
@@ -7,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const GUEST: &str = "guest";
+/// This file and the shared sources, from either package.
+const SHARED: [&str; 2] = ["../../tests/guests/build.rs", "../../tests/guests/guest"];
 
 fn main() {
-    println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed={GUEST}");
+    SHARED.into_iter().chain([GUEST]).for_each(|path| println!("cargo::rerun-if-changed={path}"));
     println!("cargo::rustc-check-cfg=cfg(guest_is_built)");
     let arch = variable("CARGO_CFG_TARGET_ARCH");
     if arch != "x86_64" {

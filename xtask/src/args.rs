@@ -1,4 +1,4 @@
-//! The command line: three commands, a few flags, no dependency. Nothing here knows what the commands do.
+//! The command line: four commands, a few flags, no dependency. Nothing here knows what the commands do.
 
 /// Printed by `cargo xtask --help`.
 pub const USAGE: &str = "\
@@ -20,6 +20,20 @@ cargo xtask fuzz TARGET [--seconds N]
     Run one of the targets in fuzz/fuzz_targets, guided by coverage if there is a C++ compiler, otherwise by chance.
       --seconds N  for how long (1 to 604800, default 60)
 
+cargo xtask bench [--rows FILTER]... [--rounds N] [--millis N] [--launcher SPEC]... [--firecracker PATH] [--no-qemu]
+                  [--dir PATH] [--disk-mib N] [--json FILE]
+    Measure one guest under our launcher, Firecracker, QEMU's microvm, and without a guest, in alternating rounds.
+      --rows FILTER       only the rows whose name contains it; `boot`, in the nested host, runs only if it is asked for
+      --rounds N          rounds that count (1 to 999, default 7); one more comes first, to warm up
+      --millis N          how long a run is measured (20 to 60000, default 1000)
+      --launcher SPEC     a launcher of ours, LABEL=[PATH][,DISK_OPTION]...[ ARGUMENT]...; without PATH the one of this tree.
+                          Several are compared: --launcher old=/tmp/launch --launcher 'new=,engine=uring --poll-us 50'
+      --firecracker PATH  the program firecracker
+      --no-qemu           leave QEMU out
+      --dir PATH          where the disk's file is (default target/xtask/bench)
+      --disk-mib N        its size (16 to 65536, default 512)
+      --json FILE         write every sample there
+
 Environment:
     VMCELL_KERNEL  a guest kernel (bzImage or ELF) instead of the distribution's
     VMCELL_ROOTFS  a root file system (raw ext4 image) instead of the one made here; it is not modified
@@ -33,6 +47,7 @@ pub enum Command {
     Run(RunOptions),
     Test(TestOptions),
     Fuzz(FuzzOptions),
+    Bench(BenchOptions),
 }
 
 /// Flags of `cargo xtask run`.
@@ -59,6 +74,36 @@ pub struct FuzzOptions {
     pub seconds: u32,
 }
 
+/// Flags of `cargo xtask bench`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct BenchOptions {
+    pub rows: Vec<String>,
+    pub rounds: u32,
+    pub run_ms: u32,
+    pub launchers: Vec<LauncherOption>,
+    pub firecracker: Option<String>,
+    pub qemu: bool,
+    pub dir: Option<String>,
+    pub disk_mib: u32,
+    pub json: Option<String>,
+}
+
+/// A launcher of ours that is measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LauncherOption {
+    pub label: String,
+    /// Empty for the one of this tree.
+    pub path: String,
+    pub disk_options: Vec<String>,
+    pub arguments: Vec<String>,
+}
+
+impl Default for LauncherOption {
+    fn default() -> Self {
+        Self { label: "vmcell".into(), path: String::new(), disk_options: Vec::new(), arguments: Vec::new() }
+    }
+}
+
 /// Reads the arguments after the program's name.
 ///
 /// # Errors
@@ -66,7 +111,7 @@ pub struct FuzzOptions {
 pub fn parse(args: impl Iterator<Item = String>) -> Result<Command, String> {
     let args: Vec<String> = args.collect();
     let Some((command, rest)) = args.split_first() else {
-        return Err("no command given; allowed: run, test, fuzz (cargo xtask --help tells more)".into());
+        return Err("no command given; allowed: run, test, fuzz, bench (cargo xtask --help tells more)".into());
     };
     if args.iter().any(|arg| arg == "--help" || arg == "-h") || command == "help" {
         return Ok(Command::Help);
@@ -75,7 +120,8 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Command, String> {
         "run" => parse_run(rest).map(Command::Run),
         "test" => parse_test(rest).map(Command::Test),
         "fuzz" => parse_fuzz(rest).map(Command::Fuzz),
-        other => Err(format!("unknown command `{other}`; allowed: run, test, fuzz")),
+        "bench" => parse_bench(rest).map(Command::Bench),
+        other => Err(format!("unknown command `{other}`; allowed: run, test, fuzz, bench")),
     }
 }
 
@@ -131,6 +177,66 @@ fn parse_fuzz(args: &[String]) -> Result<FuzzOptions, String> {
     Ok(FuzzOptions { target, seconds })
 }
 
+impl Default for BenchOptions {
+    fn default() -> Self {
+        Self {
+            rows: Vec::new(),
+            rounds: 7,
+            run_ms: 1000,
+            launchers: Vec::new(),
+            firecracker: None,
+            qemu: true,
+            dir: None,
+            disk_mib: 512,
+            json: None,
+        }
+    }
+}
+
+fn parse_bench(args: &[String]) -> Result<BenchOptions, String> {
+    let mut options = BenchOptions::default();
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let flag = arg.as_str();
+        match flag {
+            "--rows" => options.rows.push(text(flag, args.next())?),
+            "--rounds" => options.rounds = number(flag, args.next(), 1, 999)?,
+            "--millis" => options.run_ms = number(flag, args.next(), 20, 60_000)?,
+            "--launcher" => options.launchers.push(parse_launcher(&text(flag, args.next())?)?),
+            "--firecracker" => options.firecracker = Some(text(flag, args.next())?),
+            "--no-qemu" => options.qemu = false,
+            "--dir" => options.dir = Some(text(flag, args.next())?),
+            "--disk-mib" => options.disk_mib = number(flag, args.next(), 16, 65_536)?,
+            "--json" => options.json = Some(text(flag, args.next())?),
+            other => {
+                return Err(format!(
+                    "bench: unknown argument `{other}`; allowed: --rows, --rounds, --millis, --launcher, --firecracker, \
+                     --no-qemu, --dir, --disk-mib, --json"
+                ));
+            }
+        }
+    }
+    Ok(options)
+}
+
+/// `LABEL=[PATH][,DISK_OPTION]...[ ARGUMENT]...`
+fn parse_launcher(spec: &str) -> Result<LauncherOption, String> {
+    let refused = || format!("--launcher `{spec}` is refused; allowed: LABEL=[PATH][,DISK_OPTION]...[ ARGUMENT]...");
+    let (label, rest) = spec.split_once('=').ok_or_else(refused)?;
+    if label.is_empty() || label.contains('/') {
+        return Err(refused());
+    }
+    let mut words = rest.split(' ');
+    let mut disk = words.next().unwrap_or_default().split(',').map(String::from);
+    let path = disk.next().unwrap_or_default();
+    let arguments = words.filter(|word| !word.is_empty()).map(String::from).collect();
+    Ok(LauncherOption { label: label.into(), path, disk_options: disk.collect(), arguments })
+}
+
+fn text(flag: &str, value: Option<&String>) -> Result<String, String> {
+    value.cloned().ok_or_else(|| format!("{flag} needs a value; allowed: any text"))
+}
+
 fn number(flag: &str, value: Option<&String>, min: u32, max: u32) -> Result<u32, String> {
     let value = value.ok_or_else(|| format!("{flag} needs a value, {min} to {max}"))?;
     match value.parse() {
@@ -168,8 +274,22 @@ mod tests {
     }
 
     #[test]
+    fn bench_takes_launchers_with_options_and_arguments() {
+        let arguments = ["bench", "--rows", "disk", "--launcher", "new=/l,engine=uring,x --poll-us 50"];
+        let Ok(Command::Bench(options)) = parse(arguments.into_iter().map(String::from)) else {
+            panic!("refused");
+        };
+        let [launcher] = &options.launchers[..] else { panic!("{options:?}") };
+        assert_eq!((launcher.label.as_str(), launcher.path.as_str()), ("new", "/l"));
+        assert_eq!(launcher.disk_options, ["engine=uring", "x"]);
+        assert_eq!(launcher.arguments, ["--poll-us", "50"]);
+        assert_eq!((options.rows.len(), options.rounds, options.qemu), (1, 7, true));
+        assert!(parse_line("bench --launcher /l").unwrap_err().contains("LABEL="));
+    }
+
+    #[test]
     fn unknown_words_are_refused_with_what_is_allowed() {
-        for line in ["", "build", "run --tap", "test --fast", "fuzz", "fuzz a --fast"] {
+        for line in ["", "build", "run --tap", "test --fast", "fuzz", "fuzz a --fast", "bench --fast"] {
             let error = parse_line(line).unwrap_err();
             assert!(error.contains("allowed: "), "{line}: {error}");
         }

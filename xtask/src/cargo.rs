@@ -55,6 +55,13 @@ pub fn build_launcher() -> Result<PathBuf> {
     launcher.map(|program| program.path).ok_or_else(|| Error::new("cargo built no example `launch`"))
 }
 
+/// Builds the program of a package that has one, of the same name.
+pub fn build_program(package: &str) -> Result<PathBuf> {
+    let programs = build(&["build", "--release", "--package", package])?;
+    let found = programs.into_iter().find(|program| program.kind == "bin" && program.name == package);
+    found.map(|program| program.path).ok_or_else(|| Error::new(format!("cargo built no program `{package}`")))
+}
+
 fn program(line: &str) -> Option<Program> {
     let message: Value = serde_json::from_str(line).ok()?;
     if message.get("reason")? != "compiler-artifact" {

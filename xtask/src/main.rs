@@ -1,4 +1,4 @@
-//! The repository's own commands: `cargo xtask run`, `cargo xtask test` and `cargo xtask fuzz`.
+//! The repository's own commands: `cargo xtask run`, `cargo xtask test`, `cargo xtask fuzz` and `cargo xtask bench`.
 //!
 //! The first two do all of their own set-up: they find out which kind of KVM this host has ([`host`]), install missing packages
 //! ([`packages`]), prepare a guest and keep it in a cache ([`guest`], [`cache`]), and start the nested host if this one
@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod args;
+mod bench;
 mod cache;
 mod cargo;
 mod check;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run::run(&options),
         Command::Test(options) => check::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Bench(options) => bench::run(&options),
     };
     match outcome {
         Ok(status) => ExitCode::from(status),

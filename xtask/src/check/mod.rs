@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check and test, and one summary at the end.
 
+mod bench;
 mod capi;
 mod direct;
 mod kvm;
@@ -30,5 +31,8 @@ pub fn run(options: &TestOptions) -> Result<u8> {
         steps::run(options.long, &mut summary);
     }
     kvm::run(&place, &distro, options, &mut summary);
+    if options.filter.is_none() {
+        bench::run(&mut summary);
+    }
     Ok(summary.print(began.elapsed()))
 }

@@ -16,7 +16,7 @@ pub const ROOTFS: &str = "/dev/nvme2n1";
 
 const INIT: &str = include_str!("init.sh");
 
-/// A file on the disk, by its name there.
+/// A file on the disk, by its name there, which may have folders in it.
 pub struct Item {
     pub name: String,
     pub from: PathBuf,
@@ -55,6 +55,8 @@ pub fn make(scratch: &Scratch, assets: &Assets, items: &[Item], main: &str) -> R
 
 /// A link costs nothing, but needs the same file system.
 fn copy(from: &Path, to: &Path) -> Result<()> {
+    let folder = to.parent().unwrap_or(to);
+    fs::create_dir_all(folder).context(folder.display())?;
     fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)).context(from.display())
 }
 

@@ -25,6 +25,8 @@ pub struct Machine<'a> {
     pub guest_rootfs: &'a Path,
     pub memory_mib: u64,
     pub serial: Serial<'a>,
+    /// Its clock counts instructions, one a nanosecond, which is slower but comes out alike each time.
+    pub counts_instructions: bool,
 }
 
 /// The two serial lines: the first is the console, the second is for marker lines alone, which kernel messages would
@@ -43,7 +45,12 @@ impl Machine<'_> {
         let mut qemu = Command::new("setpriv");
         qemu.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
         // One CPU: with two, QEMU's nested SVM locked up in 1 run of 18. Its guests may still have several.
-        qemu.args(["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1", "-no-reboot"]);
+        qemu.args(["-M", "q35", "-cpu", "max", "-smp", "1", "-no-reboot"]);
+        qemu.args(if self.counts_instructions {
+            &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=on"][..]
+        } else {
+            &["-accel", "tcg,thread=multi"]
+        });
         qemu.args(["-m", &self.memory_mib.to_string(), "-nodefaults", "-display", "none"]);
         // The ELF starts faster than the bzImage.
         qemu.arg("-kernel").arg(&self.assets.elf).arg("-initrd").arg(&self.assets.host_initrd);

@@ -168,6 +168,7 @@ fn run_nested(prepared: &mut Prepared, options: &RunOptions) -> Result<u8> {
         guest_rootfs: &prepared.guest.rootfs,
         memory_mib: qemu::fitting(1).1,
         serial: Serial::Terminal { markers: &markers },
+        counts_instructions: false,
     };
     eprintln!("xtask: network, in the nested host: {}", launcher::tap_up());
     eprintln!("xtask: running, in the nested host\n\n    {}\n", launcher::pretty(&command));

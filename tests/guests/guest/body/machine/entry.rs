@@ -92,9 +92,10 @@ global_asm!(
     ".section .data",
     ".balign 16",
     "guest_segments:",
-    ".quad 0, 0x00cff3000000ffff, 0x00affb000000ffff, 0, 0",
+    // The last two are code and data of ring 0, for a guest that takes interrupts.
+    ".quad 0, 0x00cff3000000ffff, 0x00affb000000ffff, 0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff",
     "guest_segments_pointer:",
-    ".word 39",
+    ".word 55",
     ".quad guest_segments",
     ".section .bss",
     ".balign 4096",
