@@ -22,9 +22,16 @@ pub(super) struct Descriptor {
 }
 
 impl Descriptor {
-    pub(super) fn new(address: u64, rest: u64) -> Self {
-        let segment = Segment { gpa: GuestAddress(address), len: rest as u32 };
-        Self { segment, flags: (rest >> 32) as u16, next: (rest >> 48) as u16 }
+    pub(super) const LEN: usize = 16;
+
+    /// Reads one from its first eight bytes and its last eight.
+    pub(super) fn new(address: u64, rest: [u8; 8]) -> Self {
+        let [a, b, c, d, flags @ .., e, f] = rest;
+        Self {
+            segment: Segment { gpa: GuestAddress(address), len: u32::from_le_bytes([a, b, c, d]) },
+            next: u16::from_le_bytes([e, f]),
+            flags: u16::from_le_bytes(flags),
+        }
     }
 
     pub(super) fn is_writable(self) -> bool {

@@ -61,14 +61,13 @@ impl Walker {
         match table {
             Table::Own => {
                 let rest = self.table.read_u64(offset.checked_add(8)?)?;
-                Some(Descriptor::new(self.table.read_u64(offset)?, rest))
+                Some(Descriptor::new(self.table.read_u64(offset)?, rest.to_le_bytes()))
             }
             Table::Indirect(start) => {
-                let mut bytes = [0; ring::DESCRIPTOR_LEN as usize];
+                let mut bytes = [0; Descriptor::LEN];
                 self.memory.read(start.checked_add(offset)?, &mut bytes).ok()?;
                 let [a, b, c, d, e, f, g, h, rest @ ..] = bytes;
-                let address = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-                Some(Descriptor::new(address, u64::from_le_bytes(rest)))
+                Some(Descriptor::new(u64::from_le_bytes([a, b, c, d, e, f, g, h]), rest))
             }
         }
     }
