@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use support::is_long;
 use support::linux::{ENTER_ROOT, LinuxGuest, allocated, between, empty_disk, host, initrd_with, path_of, root_disk};
-use vmcell::Disk;
+use vmcell::{Disk, Engine};
 
 const LONG: Duration = Duration::from_secs(240);
 
@@ -45,22 +45,32 @@ in_root umount /mnt && echo unmounted
 
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
-fn fio_reads_back_what_it_wrote() {
-    let (size, rounds, limit) = if is_long() { (60, 20, Duration::from_secs(1500)) } else { (24, 1, LONG) };
-    let image = empty_disk(64);
+fn fio_reads_back_what_it_wrote_with_every_engine() {
+    let (size, rounds, limit) = if is_long() { (60, 20, Duration::from_secs(4500)) } else { (12, 1, LONG) };
+    let images = [64, 64, 64].map(empty_disk);
     let script = format!(
         r#"
-round=0; while [ $round -lt {rounds} ]; do round=$((round + 1))
-in_root fio --name=verify --filename=/dev/vdb --size={size}M --rw=randrw --bsrange=512-128k --bs_unaligned=0 \
-  --blockalign=512 --direct=1 --ioengine=libaio --iodepth=16 --verify=crc32c --verify_fatal=1 --do_verify=1 \
-  --randseed=$round --minimal >/root/tmp/fio.out 2>&1 && echo fio-was-happy:$round || cat /root/tmp/fio.out
-done
+round=0; while [ $round -lt {rounds} ]; do round=$((round + 1)); for d in vdb vdc vdd; do
+block=$(cat /sys/block/$d/queue/logical_block_size)
+in_root fio --name=verify --filename=/dev/$d --size={size}M --rw=randrw --bsrange=$block-512k --bs_unaligned=0 \
+  --blockalign=$block --direct=1 --ioengine=libaio --iodepth=16 --verify=crc32c --verify_fatal=1 --do_verify=1 \
+  --randseed=$round --minimal >/root/tmp/fio.out 2>&1 && echo fio-was-happy:$d:$round || cat /root/tmp/fio.out
+done; done
 "#
     );
-    let text = LinuxGuest::in_distribution(&script)
+    let [buffered, direct, sync] = images.each_ref().map(|image| disk(image.path()));
+    let disks = [buffered, direct.direct(true), sync.direct(true).engine(Engine::Sync)];
+    let handles = disks.each_ref().map(Disk::handle);
+    let guest = LinuxGuest::in_distribution(&script)
         .limit(limit)
-        .run(|builder| builder.disk(root_disk()).disk(disk(image.path())));
-    assert!((1..=rounds).all(|round| text.contains(&format!("fio-was-happy:{round}"))), "{text}");
+        .start(|builder| disks.into_iter().fold(builder.disk(root_disk()), vmcell::VmBuilder::disk));
+    let engines = handles.map(|handle| handle.status());
+    assert!(engines[0].engine == "uring" || engines[0].fallback.is_some(), "{engines:?}");
+    assert_eq!((&engines[2].engine[..], &engines[2].fallback), ("sync", &None));
+    let text = guest.finish();
+    for disk in ["vdb", "vdc", "vdd"] {
+        assert!((1..=rounds).all(|round| text.contains(&format!("fio-was-happy:{disk}:{round}"))), "{text}");
+    }
 }
 
 #[test]
