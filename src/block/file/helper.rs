@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::abandoned::Abandoned;
 use super::medium_file::DiskFile;
@@ -15,6 +15,12 @@ use crate::sys::{ThreadHandle, lock, spawn};
 /// How long the end of a disk waits for an operation that is under way. After that the thread is left to itself: it keeps the
 /// file open and the guest's memory mapped, and ends with that operation.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How many operations the thread carries out before it tells the I/O thread, if it has more to do: being woken for each costs
+/// that thread more than a write to the page cache costs this one.
+const TOGETHER: usize = 16;
+/// But it tells after this time.
+const LATEST: Duration = Duration::from_micros(100);
 
 /// One thread a disk, started when it is first needed, that carries operations out one after the other.
 pub(super) struct Helper {
@@ -86,10 +92,21 @@ impl Helper {
 
 impl Shared {
     fn run(&self) {
+        let mut told = Instant::now();
         while let Some((tag, mut operation)) = self.next() {
+            // What is done already is not to wait for one that is bound to take long.
+            if !is_quick(&operation) {
+                self.waker.wake();
+            }
             let result = self.file.run(&mut operation);
-            self.state().done.push_back(Done::new(tag, operation, result));
-            self.waker.wake();
+            let mut state = self.state();
+            state.done.push_back(Done::new(tag, operation, result));
+            let is_enough = state.todo.is_empty() || state.done.len() >= TOGETHER;
+            drop(state);
+            if is_enough || told.elapsed() >= LATEST {
+                self.waker.wake();
+                told = Instant::now();
+            }
         }
         let mut state = self.state();
         state.is_over = true;
@@ -115,6 +132,11 @@ impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
+}
+
+/// Whether it moves data from or to the page cache, at best.
+fn is_quick(operation: &Operation) -> bool {
+    matches!(operation, Operation::Read { .. } | Operation::Write { stable: false, .. })
 }
 
 impl Drop for Helper {
