@@ -866,6 +866,14 @@ int32_t vmcell_disk_set_direct(vmcell_disk *disk,
                                vmcell_error **error);
 
 /**
+ * Sets how many queues the guest's driver may use, 1 to 16. The default is one for each vCPU, but no more than four. One I/O
+ * thread serves all queues of a disk, in turn. Any other number is refused when the VM is made. Never blocks.
+ */
+int32_t vmcell_disk_set_queues(vmcell_disk *disk,
+                               uint16_t queues,
+                               vmcell_error **error);
+
+/**
  * Serves the disk on this I/O thread rather than on the VM's own. `io_thread` is borrowed for the call: it may be
  * freed at any time, and the thread lives for as long as something uses it. Never blocks.
  */

@@ -176,6 +176,23 @@ dd if=/dev/vdb bs=1M 2>/dev/null | md5sum
 
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn a_disk_has_a_queue_for_each_vcpu() {
+    let images = [32, 8].map(empty_disk);
+    let script = r#"
+echo "queues $(ls /sys/block/vdb/mq | wc -l) $(ls /sys/block/vdc/mq | wc -l)"
+in_root fio --name=verify --filename=/dev/vdb --size=8M --offset_increment=8M --numjobs=3 --rw=randrw --bs=4k --direct=1 \
+  --ioengine=libaio --iodepth=8 --verify=crc32c --verify_fatal=1 --do_verify=1 --minimal >/root/tmp/fio.out 2>&1 \
+  && echo fio-was-happy || cat /root/tmp/fio.out
+"#;
+    let text = LinuxGuest::in_distribution(script).limit(LONG).run(|builder| {
+        let [several, one] = images.each_ref().map(|image| disk(image.path()));
+        builder.vcpus(3).disk(root_disk()).disk(several).disk(one.queues(1))
+    });
+    assert!(text.contains("queues 3 1\n") && text.contains("fio-was-happy"), "{text}");
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
 fn four_disks_work_at_once() {
     let images: Vec<_> = (0..4).map(|_| empty_disk(8)).collect();
     let script = r#"

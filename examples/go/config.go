@@ -80,6 +80,8 @@ type Disk struct {
 	Engine Engine
 	// Direct makes the guest's data go past the host's page cache.
 	Direct bool
+	// Queues is how many queues the guest's driver may use, 1 to 16; 0 means one for each vCPU, but no more than four.
+	Queues uint16
 	// IOThread serves the disk, rather than the VM's own thread.
 	IOThread *IOThread
 }
@@ -233,6 +235,9 @@ func (disk Disk) add(d *describer) {
 	}
 	d.withText(disk.Serial, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_disk_set_serial(h, t, e) })
 	d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_disk_set_engine(h, C.int32_t(disk.Engine), e) })
+	if disk.Queues != 0 {
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_disk_set_queues(h, C.uint16_t(disk.Queues), e) })
+	}
 	if disk.Direct {
 		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_disk_set_direct(h, 1, e) })
 	}

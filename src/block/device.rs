@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::backend::{DiskBackend, DiskInfo, Done, Operation};
 use super::changes::{Change, Changes};
-use super::job::{Cutter, Job, Work, len};
+use super::job::{Cutter, Job, Pending, Work, len};
 use super::request::{
     Limits, MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS, MAX_ZEROES_RANGES, MAX_ZEROES_SECTORS, Refusal, Request, Status,
     parse,
@@ -24,6 +24,7 @@ pub(super) mod feature {
     pub(crate) const RO: u32 = 5;
     pub(crate) const BLK_SIZE: u32 = 6;
     pub(crate) const FLUSH: u32 = 9;
+    pub(crate) const MQ: u32 = 12;
     pub(crate) const DISCARD: u32 = 13;
     pub(crate) const WRITE_ZEROES: u32 = 14;
 }
@@ -45,11 +46,14 @@ pub(crate) struct Block {
     backend: Guarded<dyn DiskBackend>,
     read_only: bool,
     serial: [u8; 20],
+    queue_count: u16,
+    /// The queue that is looked at first.
+    first_queue: u16,
     cutter: Cutter,
     /// Requests of which the backend has an operation.
     jobs: Slab<Job>,
     /// Requests whose next operation is still to be submitted.
-    waiting: VecDeque<Job>,
+    waiting: VecDeque<Pending>,
     /// The backend had no room; nothing is submitted until something happens.
     full: bool,
     changes: Arc<Changes>,
@@ -66,6 +70,7 @@ impl Block {
         read_only: bool,
         serial: &str,
         changes: Arc<Changes>,
+        queue_count: u16,
     ) -> Self {
         let mut padded = [0; 20];
         for (to, from) in padded.iter_mut().zip(serial.bytes()) {
@@ -75,6 +80,8 @@ impl Block {
             backend: Guarded::new(backend, ErrorKind::Disk),
             read_only,
             serial: padded,
+            queue_count: queue_count.max(1),
+            first_queue: 0,
             cutter: Cutter { info, write_through: false, lists: Vec::new() },
             jobs: Slab::new(QUEUE_SIZE.into()),
             waiting: VecDeque::new(),
@@ -91,12 +98,12 @@ impl Block {
     }
 
     /// Moves everything on as far as the turn and the backend allow.
-    fn pump(&mut self, io: &mut Io, mut queue: Option<&mut Queue>) -> Result<()> {
+    fn pump(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
         loop {
-            let done = self.take_completions(io, queue.as_deref_mut())?;
+            let done = self.take_completions(io, queues)?;
             self.apply_change(io)?;
-            self.cut_anew(queue.as_deref_mut());
-            let begun = self.submit_requests(io, queue.as_deref_mut())?;
+            self.cut_anew(queues);
+            let begun = self.submit_requests(io, queues)?;
             if begun {
                 self.backend.call(|backend| backend.commit(io))?;
             }
@@ -106,20 +113,20 @@ impl Block {
         }
     }
 
-    fn take_completions(&mut self, io: &mut Io, mut queue: Option<&mut Queue>) -> Result<bool> {
+    fn take_completions(&mut self, io: &mut Io, queues: &mut Queues) -> Result<bool> {
         let mut any = false;
         while !io.spent() {
             let Some(done) = self.backend.call(|backend| backend.completed(io))? else { break };
             any = true;
             self.full = false;
             io.charge(DONE_CHARGE);
-            self.take(done, queue.as_deref_mut())?;
+            self.take(done, queues)?;
         }
         Ok(any)
     }
 
     /// An operation is done: its request goes on, or is.
-    fn take(&mut self, done: Done, queue: Option<&mut Queue>) -> Result<()> {
+    fn take(&mut self, done: Done, queues: &mut Queues) -> Result<()> {
         let Done { tag, operation, result, .. } = done;
         let Some(mut job) = self.jobs.remove(tag) else {
             return Err(self.backend.condemn("completed an operation that it does not have"));
@@ -129,12 +136,11 @@ impl Block {
         }
         job.advance(&operation);
         self.recycle(operation);
-        let Some(queue) = queue.filter(|_| !job.is_given_up()) else { return Ok(()) };
+        let Some(queue) = queues.get(job.queue()).filter(|_| !job.is_given_up()) else { return Ok(()) };
         match result {
             Ok(()) => {
-                if let Some(job) = self.go_on(job, queue) {
-                    self.waiting.push_back(job);
-                }
+                let rest = self.go_on(job, queue);
+                self.waiting.extend(rest);
             }
             Err(_) => answer(queue, job.into_chain(), Status::IoError, 0),
         }
@@ -150,12 +156,9 @@ impl Block {
     }
 
     /// Cuts the next operation of a request, which is then to be submitted, or answers the request if there is none.
-    fn go_on(&mut self, mut job: Job, queue: &mut Queue) -> Option<Job> {
+    fn go_on(&mut self, mut job: Job, queue: &mut Queue) -> Option<Pending> {
         match job.next(&mut self.cutter, queue.lessor()) {
-            Ok(Some(operation)) => {
-                job.keep(operation);
-                return Some(job);
-            }
+            Ok(Some(operation)) => return Some(Pending { job, operation }),
             Ok(None) => {
                 let written = job.data_written();
                 answer(queue, job.into_chain(), Status::Ok, written);
@@ -165,28 +168,42 @@ impl Block {
         None
     }
 
-    fn submit_requests(&mut self, io: &mut Io, mut queue: Option<&mut Queue>) -> Result<bool> {
+    fn submit_requests(&mut self, io: &mut Io, queues: &mut Queues) -> Result<bool> {
         let mut any = false;
         while self.may_submit() && !io.spent() {
-            let mut job = self.waiting.pop_front();
-            if job.is_none() {
-                let Some(queue) = queue.as_deref_mut() else { break };
-                let Some(chain) = queue.pop(io)? else { break };
-                job = self.begin(queue, chain);
+            let mut next = self.waiting.pop_front();
+            if next.is_none() {
+                let Some((index, chain)) = self.pop(io, queues)? else { break };
+                let Some(queue) = queues.get(index) else { break };
+                next = self.begin(queue, index, chain);
             }
-            if let Some(job) = job {
-                any |= self.submit(io, job)?;
+            if let Some(pending) = next {
+                any |= self.submit(io, pending)?;
             }
         }
         Ok(any)
+    }
+
+    /// Takes the next chain, of each queue in turn.
+    fn pop(&mut self, io: &mut Io, queues: &mut Queues) -> Result<Option<(u16, Chain)>> {
+        for _ in 0..self.queue_count {
+            let index = self.first_queue;
+            self.first_queue = index.saturating_add(1).checked_rem(self.queue_count).unwrap_or(0);
+            if let Some(queue) = queues.get(index)
+                && let Some(chain) = queue.pop(io)?
+            {
+                return Ok(Some((index, chain)));
+            }
+        }
+        Ok(None)
     }
 
     fn may_submit(&self) -> bool {
         !self.full && !self.jobs.is_full() && self.change.is_none()
     }
 
-    fn submit(&mut self, io: &mut Io, mut job: Job) -> Result<bool> {
-        let Some(operation) = job.take_cut() else { return Ok(false) };
+    fn submit(&mut self, io: &mut Io, pending: Pending) -> Result<bool> {
+        let Pending { mut job, operation } = pending;
         let was_begun = job.has_begun();
         job.begin(&operation);
         io.charge(len(&operation).max(BARE_CHARGE));
@@ -199,8 +216,8 @@ impl Block {
         if let Err(operation) = refused
             && let Some(mut job) = self.jobs.remove(tag)
         {
-            job.refused(operation, was_begun);
-            self.waiting.push_front(job);
+            job.refused(was_begun);
+            self.waiting.push_front(Pending { job, operation });
             self.full = true;
             return Ok(false);
         }
@@ -208,7 +225,7 @@ impl Block {
     }
 
     /// Takes a new request up, or answers it right away.
-    fn begin(&mut self, queue: &mut Queue, chain: Chain) -> Option<Job> {
+    fn begin(&mut self, queue: &mut Queue, index: u16, chain: Chain) -> Option<Pending> {
         let work = match parse(&chain, self.limits()) {
             Ok(Request::Read(range)) => Work::Read(range),
             Ok(Request::Write(range)) => Work::Write(range),
@@ -228,7 +245,7 @@ impl Block {
                 return None;
             }
         };
-        self.go_on(Job::new(chain, work), queue)
+        self.go_on(Job::new(chain, index, work), queue)
     }
 
     fn tell_serial(&self, queue: &mut Queue, chain: Chain, len: u32) {
@@ -318,14 +335,15 @@ impl Block {
     }
 
     /// Cuts what waits for the disk as it is now; what it has no place for any more fails.
-    fn cut_anew(&mut self, queue: Option<&mut Queue>) {
-        let Some(queue) = queue.filter(|_| std::mem::take(&mut self.cut_anew)) else { return };
-        for mut job in std::mem::take(&mut self.waiting) {
-            if let Some(operation) = job.take_cut() {
-                self.recycle(operation);
-            }
-            if let Some(job) = self.go_on(job, queue) {
-                self.waiting.push_back(job);
+    fn cut_anew(&mut self, queues: &mut Queues) {
+        if !std::mem::take(&mut self.cut_anew) {
+            return;
+        }
+        for Pending { job, operation } in std::mem::take(&mut self.waiting) {
+            self.recycle(operation);
+            if let Some(queue) = queues.get(job.queue()) {
+                let rest = self.go_on(job, queue);
+                self.waiting.extend(rest);
             }
         }
     }
@@ -333,15 +351,16 @@ impl Block {
 
 impl VirtioDevice for Block {
     fn info(&self) -> DeviceInfo {
-        let common = 1 << feature::SEG_MAX | 1 << feature::BLK_SIZE | 1 << feature::FLUSH;
+        let several = if self.queue_count > 1 { 1 << feature::MQ } else { 0 };
+        let common = 1 << feature::SEG_MAX | 1 << feature::BLK_SIZE | 1 << feature::FLUSH | several;
         let writing = 1 << feature::DISCARD | 1 << feature::WRITE_ZEROES;
         let own = common | if self.read_only { 1 << feature::RO } else { writing };
-        DeviceInfo::new(device_id::BLOCK, &[QUEUE_SIZE]).features(own)
+        DeviceInfo::new(device_id::BLOCK, &vec![QUEUE_SIZE; self.queue_count.into()]).features(own)
     }
 
     fn config(&mut self) -> Vec<u8> {
         self.look_at_capacity();
-        config_space(&self.cutter.info, self.read_only)
+        config_space(&self.cutter.info, self.read_only, self.queue_count)
     }
 
     fn attach(&mut self, io: &mut Io) -> Result<()> {
@@ -359,8 +378,8 @@ impl VirtioDevice for Block {
         self.take_changes(io)
     }
 
-    fn process_queue(&mut self, io: &mut Io, queues: &mut Queues, index: u16) -> Result<()> {
-        self.pump(io, queues.get(index))
+    fn process_queue(&mut self, io: &mut Io, queues: &mut Queues, _index: u16) -> Result<()> {
+        self.pump(io, queues)
     }
 
     fn woken(&mut self, io: &mut Io, queues: &mut Queues, event: &Event) -> Result<()> {
@@ -373,7 +392,7 @@ impl VirtioDevice for Block {
             // Another turn that was asked for is one to try again in, too.
             self.full = false;
         }
-        self.pump(io, queues.get(0))
+        self.pump(io, queues)
     }
 
     fn wants(&self, wants: &mut Wants) {
@@ -381,24 +400,23 @@ impl VirtioDevice for Block {
     }
 
     fn quiesce(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
-        let Some(queue) = queues.get(0) else { return Ok(()) };
         // Of those that have not begun there is one at most, and it was taken last.
-        if self.waiting.back().is_some_and(|job| !job.has_begun())
-            && let Some(mut job) = self.waiting.pop_back()
+        if self.waiting.back().is_some_and(|pending| !pending.job.has_begun())
+            && let Some(Pending { job, operation }) = self.waiting.pop_back()
         {
-            if let Some(operation) = job.take_cut() {
-                self.recycle(operation);
+            self.recycle(operation);
+            if let Some(queue) = queues.get(job.queue()) {
+                queue.put_back(job.into_chain())?;
             }
-            queue.put_back(job.into_chain())?;
         }
-        self.pump(io, Some(queue))
+        self.pump(io, queues)
     }
 
     fn reset(&mut self, io: &mut Io) {
         self.waiting.clear();
         self.jobs.iter_mut().for_each(Job::give_up);
         let cancelled = self.backend.call(|backend| backend.cancel(io));
-        if cancelled.and_then(|()| self.pump(io, None)).is_err() {
+        if cancelled.and_then(|()| self.pump(io, &mut Queues::default())).is_err() {
             // One that has broken a rule is not asked any more, and completes nothing: only the buffers that it holds count.
             self.jobs.clear();
         }
@@ -426,7 +444,7 @@ fn answer(queue: &mut Queue, chain: Chain, status: Status, data: u32) {
     queue.complete(chain, written);
 }
 
-fn config_space(info: &DiskInfo, read_only: bool) -> Vec<u8> {
+fn config_space(info: &DiskInfo, read_only: bool, queue_count: u16) -> Vec<u8> {
     let mut config = vec![0; CONFIG_LEN];
     let mut put = |at: usize, bytes: &[u8]| {
         for (to, from) in config.iter_mut().skip(at).zip(bytes) {
@@ -437,6 +455,7 @@ fn config_space(info: &DiskInfo, read_only: bool) -> Vec<u8> {
     put(0, &limits.capacity.to_le_bytes());
     put(12, &MAX_SEGMENTS.to_le_bytes());
     put(20, &info.block_size.to_le_bytes());
+    put(34, &queue_count.to_le_bytes());
     if !read_only {
         put(36, &MAX_DISCARD_SECTORS.to_le_bytes());
         put(40, &MAX_DISCARD_RANGES.to_le_bytes());

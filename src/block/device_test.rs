@@ -354,7 +354,7 @@ fn backend(manner: Manner, info: DiskInfo) -> (Scripted, Arc<Seen>) {
 
 fn scripted_on(io_thread: &IoThread, features: u64, manner: Manner, info: DiskInfo) -> (Rig, Arc<Seen>) {
     let (backend, seen) = backend(manner, info);
-    let device = Block::new(Box::new(backend), info, false, "", Arc::default());
+    let device = Block::new(Box::new(backend), info, false, "", Arc::default(), 1);
     (rig_on(io_thread, features, Box::new(device), memory_disk(512)), seen)
 }
 
@@ -754,4 +754,46 @@ fn it_passes_the_suite_for_all_devices() {
         assert_eq!(driver.wait_used(queue), (head.into(), 513));
     };
     Conformance::new(make, serves, 1 << feature::FLUSH).run();
+}
+
+#[test]
+fn each_of_several_queues_is_served_and_answered_on_its_own() {
+    let file = memory_disk(SECTORS * SECTOR);
+    let disk = Disk::from_file(file).unwrap().queues(3);
+    let memory = patterned_memory(1 << 20);
+    let io_thread = IoThread::new("test-io").unwrap();
+    let driver = MmioDriver::new(MmioTransport::new(disk.into_device().unwrap(), memory.clone(), &io_thread).unwrap());
+    assert_ne!(driver.offered() & 1 << feature::MQ, 0);
+    let mut queues = [0x1000, 0x2000, 0x3000].map(|base| DriverQueue::new(&memory, GuestAddress(base), 16));
+    driver.bring_up(MODERN | 1 << feature::MQ, &queues.each_ref());
+    memory.write(GuestAddress(HEADER), &[0; 16]).unwrap();
+    for round in 0..200u64 {
+        let mut heads = [0; 3];
+        for (index, queue) in (0u64..).zip(&mut queues) {
+            let status = STATUS + index * 16;
+            memory.write(GuestAddress(status), &[0xee]).unwrap();
+            let data = Buffer::writable(DATA + index * 4096, 512);
+            heads[index as usize] = queue.offer(&[Buffer::readable(HEADER, 16), data, Buffer::writable(status, 1)]);
+        }
+        if round % 5 == 0 {
+            driver.transport().pause(Duration::from_secs(10)).unwrap();
+            driver.transport().resume();
+        }
+        (0..3).rev().for_each(|index| driver.kick(index));
+        for (index, queue) in queues.iter_mut().enumerate() {
+            assert_eq!(driver.wait_used(queue), (heads[index].into(), 513), "queue {index} in round {round}");
+            let mut status = [0xee];
+            memory.read(GuestAddress(STATUS + index as u64 * 16), &mut status).unwrap();
+            assert_eq!((status, queue.take_used()), ([0], None));
+        }
+    }
+}
+
+#[test]
+fn a_driver_may_use_fewer_queues_than_there_are() {
+    let mut rig = rig_with(MODERN | 1 << feature::FLUSH, |disk| disk.queues(4));
+    assert_eq!(rig.write(3, 1024), (0, 1));
+    let mut config = [0; 2];
+    rig.driver.transport().read(0x100 + 34, &mut config);
+    assert_eq!(u16::from_le_bytes(config), 4);
 }

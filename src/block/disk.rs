@@ -138,6 +138,21 @@ impl Disk {
         self
     }
 
+    /// Sets how many queues the guest's driver may use, 1 to 16. By default, a disk of a VM has one for each of its vCPUs, but no
+    /// more than four, and any other has one. With several, the guest's CPUs need not wait for each other to send a request. One I/O
+    /// thread serves all queues of a disk, in turn.
+    #[must_use]
+    pub fn queues(mut self, queues: u16) -> Self {
+        self.config.queues = Some(queues);
+        self
+    }
+
+    /// The number of queues, if nothing was said about it.
+    pub(crate) fn default_queues(mut self, queues: u16) -> Self {
+        self.config.queues.get_or_insert(queues);
+        self
+    }
+
     /// Serves the disk on this thread rather than on the VM's own.
     #[must_use]
     pub fn io_thread(mut self, io_thread: IoThread) -> Self {
@@ -214,8 +229,9 @@ impl Disk {
     pub(super) fn build(self) -> Result<Block> {
         let (serial, read_only, changes) =
             (self.config.serial.clone(), self.config.read_only, Arc::clone(&self.changes));
+        let queues = self.config.queues.unwrap_or(1);
         let (backend, info) = self.into_backend()?;
-        Ok(Block::new(backend, info, read_only, &serial, changes))
+        Ok(Block::new(backend, info, read_only, &serial, changes, queues))
     }
 
     fn into_backend(self) -> Result<(Box<dyn DiskBackend>, DiskInfo)> {

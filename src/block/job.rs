@@ -19,11 +19,11 @@ pub(super) struct Cutter {
 
 pub(super) struct Job {
     chain: Chain,
+    /// The queue that the chain is from.
+    queue: u16,
     work: Work,
     /// Bytes of the work that are done, or of its present range.
     done: u64,
-    /// An operation that is to be submitted.
-    cut: Option<Operation>,
     /// What the backend was given last: which operation, and of how many bytes.
     given: Option<(Discriminant<Operation>, u64)>,
     begun: bool,
@@ -39,9 +39,19 @@ pub(super) enum Work {
     WriteZeroes { range: ByteRange, unmap: bool },
 }
 
+/// A request with its next operation, which is to be submitted.
+pub(super) struct Pending {
+    pub(super) job: Job,
+    pub(super) operation: Operation,
+}
+
 impl Job {
-    pub(super) fn new(chain: Chain, work: Work) -> Self {
-        Self { chain, work, done: 0, cut: None, given: None, begun: false, given_up: false }
+    pub(super) fn new(chain: Chain, queue: u16, work: Work) -> Self {
+        Self { chain, queue, work, done: 0, given: None, begun: false, given_up: false }
+    }
+
+    pub(super) fn queue(&self) -> u16 {
+        self.queue
     }
 
     /// Whether any of it was given to the backend.
@@ -63,16 +73,6 @@ impl Job {
         self.chain
     }
 
-    /// Keeps an operation that is to be submitted.
-    pub(super) fn keep(&mut self, operation: Operation) {
-        self.cut = Some(operation);
-    }
-
-    /// The operation that is to be submitted.
-    pub(super) fn take_cut(&mut self) -> Option<Operation> {
-        self.cut.take()
-    }
-
     /// An operation is given to the backend.
     pub(super) fn begin(&mut self, operation: &Operation) {
         self.given = Some((discriminant(operation), len(operation)));
@@ -85,8 +85,7 @@ impl Job {
     }
 
     /// The backend had no room for it.
-    pub(super) fn refused(&mut self, operation: Operation, was_begun: bool) {
-        self.cut = Some(operation);
+    pub(super) fn refused(&mut self, was_begun: bool) {
         self.begun = was_begun;
     }
 

@@ -5,6 +5,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// The longest serial number that the guest can be told, in bytes (5.2.6).
 pub(crate) const MAX_SERIAL: usize = 20;
 
+/// The most queues of a disk.
+const MAX_QUEUES: u16 = 16;
+
 /// How a disk's requests reach its file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -24,10 +27,15 @@ pub(crate) struct DiskConfig {
     pub(crate) serial: String,
     pub(crate) engine: Engine,
     pub(crate) direct: bool,
+    pub(crate) queues: Option<u16>,
 }
 
 impl DiskConfig {
     pub(crate) fn validate(&self) -> Result<()> {
+        if let Some(queues) = self.queues.filter(|queues| !(1..=MAX_QUEUES).contains(queues)) {
+            let message = format!("a disk with {queues} queues was asked for, allowed are 1 to {MAX_QUEUES}");
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
+        }
         let serial = &self.serial;
         if serial.len() <= MAX_SERIAL && serial.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
             return Ok(());
@@ -45,6 +53,19 @@ mod tests {
 
     fn with_serial(serial: &str) -> DiskConfig {
         DiskConfig { serial: serial.to_owned(), ..DiskConfig::default() }
+    }
+
+    #[test]
+    fn a_disk_has_1_to_16_queues() {
+        let with = |queues| DiskConfig { queues, ..DiskConfig::default() };
+        [None, Some(1), Some(16)].into_iter().for_each(|queues| with(queues).validate().unwrap());
+        for queues in [0, 17] {
+            let error = with(Some(queues)).validate().unwrap_err();
+            assert!(
+                error.to_string().contains(&format!("{queues} queues was asked for, allowed are 1 to 16")),
+                "{error}"
+            );
+        }
     }
 
     #[test]

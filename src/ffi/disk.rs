@@ -153,6 +153,19 @@ pub unsafe extern "C" fn vmcell_disk_set_direct(
     guard(report, || update(disk, |disk| disk.direct(direct != 0)))
 }
 
+/// Sets how many queues the guest's driver may use, 1 to 16. The default is one for each vCPU, but no more than four. One I/O
+/// thread serves all queues of a disk, in turn. Any other number is refused when the VM is made. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_set_queues(
+    disk: *mut DiskObject,
+    queues: u16,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || update(disk, |disk| disk.queues(queues)))
+}
+
 /// Serves the disk on this I/O thread rather than on the VM's own. `io_thread` is borrowed for the call: it may be
 /// freed at any time, and the thread lives for as long as something uses it. Never blocks.
 #[unsafe(no_mangle)]

@@ -56,6 +56,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_disk_set_engine(null_mut(), 0),
         vmcell_disk_set_io_thread(null_mut(), null()),
         vmcell_disk_set_never_blocks(null_mut()),
+        vmcell_disk_set_queues(null_mut(), 0),
         vmcell_disk_set_read_only(null_mut(), 0),
         vmcell_disk_set_serial(null_mut(), null()),
         vmcell_io_thread_new(null(), null_mut()),

@@ -34,6 +34,9 @@ pub struct VmBuilder {
     kick_signal: i32,
 }
 
+/// The most queues that a disk has if nothing is said about it.
+const MOST_QUEUES: u16 = 4;
+
 impl Vm {
     /// Begins the description of a VM.
     pub fn builder() -> VmBuilder {
@@ -172,9 +175,10 @@ impl VmBuilder {
     /// Turns what a user gave into devices, in the order in which the guest finds them.
     fn into_parts(self) -> Result<Parts> {
         let mut devices: Vec<(Box<dyn VirtioDevice>, Placement)> = Vec::new();
+        let queues = u16::try_from(self.vcpus).unwrap_or(MOST_QUEUES).min(MOST_QUEUES);
         for disk in self.disks {
             let placement = disk.placement();
-            devices.push((disk.into_device()?, placement));
+            devices.push((disk.default_queues(queues).into_device()?, placement));
         }
         for nic in self.nics {
             let placement = nic.placement();

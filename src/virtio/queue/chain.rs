@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::descriptor::{Descriptor, Segment};
 use super::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{GuestMemory, Lease};
+use crate::memory::GuestMemory;
 
 /// A descriptor chain that was taken from a queue: one request of the driver, with the buffers that the device may read and
 /// those that it may write.
@@ -24,7 +24,6 @@ pub struct Chain {
     /// The index in the available ring that it was taken at.
     position: u16,
     buffers: Buffers,
-    lease: Lease,
     done: bool,
 }
 
@@ -71,7 +70,8 @@ impl Buffers {
 
 impl Chain {
     pub(super) fn new(shared: &Arc<Shared>, head: u16, position: u16, buffers: Buffers) -> Self {
-        Self { shared: Arc::clone(shared), head, position, buffers, lease: shared.lessor.lease(), done: false }
+        shared.lessor.begin();
+        Self { shared: Arc::clone(shared), head, position, buffers, done: false }
     }
 
     pub(super) fn position(&self) -> u16 {
@@ -117,7 +117,7 @@ impl Chain {
         let mut rest = bytes;
         for segment in self.readable_range(offset, len) {
             let (part, tail) = rest.split_at_mut_checked(segment.len as usize).ok_or_else(torn)?;
-            self.lease.memory().read(segment.gpa, part)?;
+            self.shared.lessor.memory().read(segment.gpa, part)?;
             rest = tail;
         }
         Ok(())
@@ -132,7 +132,7 @@ impl Chain {
         let mut rest = bytes;
         for segment in self.writable_range(offset, len) {
             let (part, tail) = rest.split_at_checked(segment.len as usize).ok_or_else(torn)?;
-            self.lease.memory().write(segment.gpa, part)?;
+            self.shared.lessor.memory().write(segment.gpa, part)?;
             rest = tail;
         }
         Ok(())
@@ -153,6 +153,7 @@ impl Drop for Chain {
         if !self.done {
             self.shared.lose(self.head);
         }
+        self.shared.lessor.end();
     }
 }
 
