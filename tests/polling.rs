@@ -50,13 +50,34 @@ impl Rig {
 
 #[test]
 fn requests_that_come_soon_are_found_without_a_doorbell() {
-    let io_thread = IoThread::new("polls").unwrap();
-    io_thread.set_polling(Duration::from_millis(1));
+    let began = Instant::now();
+    loop {
+        let io_thread = IoThread::new("polls").unwrap();
+        let mut rig = Rig::new(&io_thread);
+        let rung = (0..5000).filter(|_| rig.read()).count();
+        let stats = io_thread.polling_stats();
+        assert!(stats.finds <= stats.looks, "{stats:?}");
+        if rung < 2500 && stats.finds > 1000 {
+            return;
+        }
+        // While other tests use all CPUs, a thread that looks keeps the driver from running, and so it learns to sleep.
+        assert!(began.elapsed() < Duration::from_secs(120), "{rung} of 5000 requests were rung for: {stats:?}");
+    }
+}
+
+#[test]
+fn looking_costs_little_if_the_driver_has_to_share_the_cpu() {
+    // Threads that are made from now on inherit it, the I/O thread among them.
+    let own = rustix::thread::sched_getaffinity(None).unwrap();
+    let cpu = (0..rustix::thread::CpuSet::MAX_CPU).find(|cpu| own.is_set(*cpu)).unwrap();
+    let mut one = rustix::thread::CpuSet::new();
+    one.set(cpu);
+    rustix::thread::sched_setaffinity(None, &one).unwrap();
+    let io_thread = IoThread::new("shares").unwrap();
     let mut rig = Rig::new(&io_thread);
-    let rung = (0..5000).filter(|_| rig.read()).count();
+    (0..5000).for_each(|_| _ = rig.read());
     let stats = io_thread.polling_stats();
-    assert!(rung < 4000, "{rung} of 5000 requests were rung for: {stats:?}");
-    assert!(stats.finds > 1000 && stats.finds <= stats.looks, "{stats:?}");
+    assert!(stats.time < Duration::from_millis(10), "{stats:?} for 5000 requests");
 }
 
 #[test]

@@ -9,8 +9,11 @@ const DEFAULT_LIMIT: Duration = Duration::from_micros(50);
 /// The longest limit that can be set.
 const MOST: Duration = Duration::from_millis(1);
 
-/// What it begins with when looking seems worth while: an eighth of the limit.
+/// If it looks at all, it does so for this part of the limit at least.
 const FIRST_STEP: u32 = 8;
+
+/// How often a thread sleeps in a row after looking in vain, at the most.
+const MOST_SLEEPS: u32 = 1023;
 
 /// What the host program sets, and what it is told.
 pub(super) struct Settings {
@@ -61,23 +64,50 @@ impl Settings {
     }
 }
 
-/// How long the thread looks now: learned from how long it had to wait before. One that waits for long does not look at all.
+/// How long the thread looks now: learned from how it went before.
+///
+/// It looks if something came soon when it slept, and goes on looking as long as it finds something. If it finds nothing, it
+/// sleeps for some times before it tries again, and for longer each time: who should have given it something to do may be waiting
+/// for this very CPU.
 #[derive(Debug, Default)]
-pub(super) struct Window(Duration);
+pub(super) struct Window {
+    length: Duration,
+    /// How often it sleeps before it looks again.
+    sleeps: u32,
+    /// How often it slept after the last vain look.
+    penalty: u32,
+}
 
 impl Window {
     /// How long to look now.
     pub(super) fn length(&self, settings: &Settings) -> Duration {
-        self.0.min(settings.limit())
+        self.length.min(settings.limit())
     }
 
-    /// Learns that something came after `waited`, with looking and without.
-    pub(super) fn learn(&mut self, waited: Duration, settings: &Settings) {
+    /// Learns that something was found after looking for so long.
+    pub(super) fn found_after(&mut self, time: Duration, settings: &Settings) {
         let limit = settings.limit();
-        let least = limit / FIRST_STEP;
-        self.0 = if waited < limit { (self.0 * 2).max(waited).clamp(least, limit) } else { self.0 / 2 };
-        if self.0 < least {
-            self.0 = Duration::ZERO;
+        let shorter = self.length / 4 * 3;
+        self.length = shorter.max(time * 2).clamp(limit / FIRST_STEP, limit);
+        self.penalty = self.penalty.saturating_sub(1);
+    }
+
+    /// Learns that nothing was found.
+    pub(super) fn found_nothing(&mut self) {
+        self.length = Duration::ZERO;
+        self.penalty = self.penalty.saturating_mul(2).saturating_add(1).min(MOST_SLEEPS);
+        self.sleeps = self.penalty;
+    }
+
+    /// Learns that something came after the thread slept for so long, without looking before.
+    pub(super) fn slept_for(&mut self, time: Duration, settings: &Settings) {
+        let limit = settings.limit();
+        if time >= limit {
+            return;
+        }
+        self.sleeps = self.sleeps.saturating_sub(1);
+        if self.sleeps == 0 {
+            self.length = (time * 2).clamp(limit / FIRST_STEP, limit);
         }
     }
 }
@@ -94,27 +124,46 @@ mod tests {
     const LATE: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_thread_looks_longer_if_things_come_soon_and_not_at_all_if_they_do_not() {
+    fn a_thread_looks_if_things_come_soon_and_goes_on_as_long_as_it_finds_them() {
         let settings = Settings::new();
         let mut window = Window::default();
+        window.slept_for(LATE, &settings);
         assert_eq!(window.length(&settings), Duration::ZERO);
-        window.learn(SOON, &settings);
-        assert_eq!(window.length(&settings), SOON);
-        (0..9).for_each(|_| window.learn(SOON, &settings));
+        window.slept_for(SOON, &settings);
+        assert_eq!(window.length(&settings), SOON * 2);
+        (0..9).for_each(|_| window.found_after(Duration::from_micros(1), &settings));
+        assert_eq!(window.length(&settings), DEFAULT_LIMIT / FIRST_STEP, "no longer than it takes");
+        window.found_after(DEFAULT_LIMIT, &settings);
         assert_eq!(window.length(&settings), DEFAULT_LIMIT, "it is bounded");
-        (0..9).for_each(|_| window.learn(LATE, &settings));
-        assert_eq!(window.length(&settings), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_thread_that_looks_in_vain_sleeps_more_and_more_often_before_it_tries_again() {
+        let settings = Settings::new();
+        let mut window = Window::default();
+        let mut sleeps_until_it_looks = || {
+            window.found_nothing();
+            let count = (1..).find(|_| {
+                window.slept_for(SOON, &settings);
+                !window.length(&settings).is_zero()
+            });
+            count.unwrap()
+        };
+        let counts: Vec<u32> = (0..12).map(|_| sleeps_until_it_looks()).collect();
+        assert_eq!(counts[..5], [1, 3, 7, 15, 31]);
+        assert_eq!(counts[11], MOST_SLEEPS);
+        (0..MOST_SLEEPS).for_each(|_| window.found_after(SOON, &settings));
+        assert_eq!((window.penalty, window.length(&settings)), (0, SOON * 2));
     }
 
     #[test]
     fn a_limit_of_zero_turns_it_off() {
         let settings = Settings::new();
         let mut window = Window::default();
-        window.learn(SOON, &settings);
+        window.slept_for(SOON, &settings);
         settings.set_limit(Duration::ZERO);
         assert_eq!(window.length(&settings), Duration::ZERO);
-        window.learn(Duration::ZERO, &settings);
-        window.learn(SOON, &settings);
+        window.slept_for(Duration::ZERO, &settings);
         assert_eq!(window.length(&settings), Duration::ZERO);
     }
 }

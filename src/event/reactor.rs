@@ -73,6 +73,15 @@ struct Member {
     helped: bool,
 }
 
+/// How it went to look for something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Found,
+    Vain,
+    /// It did not look.
+    Left,
+}
+
 /// A participant that was taken off its thread, with the descriptors that it wanted. What a user gave may panic while it is
 /// dropped, which is nothing to the thread that drops it.
 pub(super) struct Removed(Option<Member>);
@@ -211,16 +220,19 @@ impl Reactor {
             return self.look_now_and_then();
         }
         self.rounds_without_look = 0;
-        let began = Instant::now();
         let situation = usize::from(self.ring.made().is_some_and(|ring| ring.in_flight() > 0));
-        if self.look_for_a_while(began, situation)? || self.rest() {
+        let looked = self.look_for_a_while(situation)?;
+        if looked == Look::Found || self.rest() {
             return Ok(());
         }
+        let began = Instant::now();
         self.bell.sleeping.store(true, Ordering::SeqCst);
         let limit = if self.is_busy() || self.bell.is_rung() { Some(Duration::ZERO) } else { self.until_next_moment() };
         let waited = self.look(limit);
         self.bell.sleeping.store(false, Ordering::SeqCst);
-        self.learn(situation, began.elapsed());
+        if let (Look::Left, Some(window)) = (looked, self.windows.get_mut(situation)) {
+            window.slept_for(began.elapsed(), &self.bell.polling);
+        }
         waited
     }
 
@@ -247,20 +259,20 @@ impl Reactor {
         }
     }
 
-    /// Looks again and again for something to do, as long as that seems worth while; says whether there is something.
-    fn look_for_a_while(&mut self, began: Instant, situation: usize) -> Result<bool> {
-        let window = self.windows.get(situation).filter(|_| self.helped == 0);
-        let window = window.map_or(Duration::ZERO, |window| window.length(&self.bell.polling));
-        let window = self.until_next_moment().map_or(window, |until| until.min(window));
-        if window.is_zero() {
-            return Ok(false);
+    /// Looks again and again for something to do, as long as that seems worth while.
+    fn look_for_a_while(&mut self, situation: usize) -> Result<Look> {
+        let length = self.windows.get(situation).map_or(Duration::ZERO, |window| window.length(&self.bell.polling));
+        // Nor if it is not long until something is to be done anyway.
+        let is_near = self.until_next_moment().is_some_and(|until| until <= length);
+        if length.is_zero() || self.helped > 0 || is_near {
+            return Ok(Look::Left);
         }
-        let mut next_look = LOOK_AFTER;
+        let (began, mut next_look) = (Instant::now(), LOOK_AFTER);
         let (found, time) = loop {
             self.look_at_members();
             let found = self.is_busy() || self.bell.is_rung();
             let time = began.elapsed();
-            if found || time >= window {
+            if found || time >= length {
                 break (found, time);
             }
             if time >= next_look {
@@ -270,17 +282,13 @@ impl Reactor {
             std::hint::spin_loop();
         };
         self.bell.polling.count(time, found);
+        let Some(window) = self.windows.get_mut(situation) else { return Ok(Look::Left) };
         if found {
-            self.learn(situation, time);
+            window.found_after(time, &self.bell.polling);
+            return Ok(Look::Found);
         }
-        Ok(found)
-    }
-
-    /// Learns how long it took until something came.
-    fn learn(&mut self, situation: usize, waited: Duration) {
-        if let Some(window) = self.windows.get_mut(situation) {
-            window.learn(waited, &self.bell.polling);
-        }
+        window.found_nothing();
+        Ok(Look::Vain)
     }
 
     /// Has all members rung for what comes; says whether something is there already.
