@@ -48,9 +48,19 @@ impl Rig {
     }
 }
 
+/// How long the threads of this process that still live were ready to run and had no CPU.
+fn time_without_cpu() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let nanos = tasks.filter_map(|task| {
+        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').nth(1)?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum())
+}
+
 #[test]
 fn requests_that_come_soon_are_found_without_a_doorbell() {
-    let began = Instant::now();
+    let (began, waited) = (Instant::now(), time_without_cpu());
     loop {
         let io_thread = IoThread::new("polls").unwrap();
         let mut rig = Rig::new(&io_thread);
@@ -60,8 +70,14 @@ fn requests_that_come_soon_are_found_without_a_doorbell() {
         if rung < 2500 && stats.finds > 1000 {
             return;
         }
-        // While other tests use all CPUs, a thread that looks keeps the driver from running, and so it learns to sleep.
-        assert!(began.elapsed() < Duration::from_secs(120), "{rung} of 5000 requests were rung for: {stats:?}");
+        let (elapsed, waited) = (began.elapsed(), time_without_cpu() - waited);
+        if elapsed < Duration::from_secs(10) {
+            continue;
+        }
+        // If others use all CPUs, a thread that looks keeps the driver from running, and so it learns to sleep.
+        assert!(waited > elapsed / 10, "{rung} of 5000 requests were rung for: {stats:?}");
+        eprintln!("not seen, since the threads had to wait for a CPU for {waited:?} of {elapsed:?}");
+        return;
     }
 }
 
