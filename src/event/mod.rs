@@ -18,6 +18,7 @@ mod reactor;
 mod ring;
 mod thread;
 mod token;
+mod waiting;
 mod wake_set;
 mod waker;
 mod wants;

@@ -5,8 +5,7 @@ use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::io::{Io, Own, Turn};
 use super::participant::Participant;
@@ -17,7 +16,7 @@ use super::token::{Cause, Event, Token};
 use super::wake_set::WakeSet;
 use super::wants::{Change, Wants};
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{BufferPool, FileRing};
+use crate::memory::BufferPool;
 use crate::sys::{Epoll, Ready, Watch};
 
 /// What the buffers that a thread lends take together at most.
@@ -28,58 +27,38 @@ const BELL: u64 = u64::MAX;
 /// And the ring.
 const RING: u64 = u64::MAX - 1;
 
-/// A thread that has something to do looks for more in the kernel once in so many rounds.
-const LOOK_EVERY: u8 = 4;
-/// And one that looks for something to do does so after this time.
-const LOOK_AFTER: Duration = Duration::from_micros(4);
-
-/// So many members are looked at without being rung for.
-const MOST_AWAKE: usize = 16;
-
-/// When the thread tries again to begin what the kernel did not take.
-const SUBMIT_AGAIN: Duration = Duration::from_millis(1);
-
 pub(super) struct Reactor {
-    epoll: Epoll,
-    bell: Arc<Bell>,
-    members: Vec<Option<Member>>,
+    pub(super) epoll: Epoll,
+    pub(super) bell: Arc<Bell>,
+    pub(super) members: Vec<Option<Member>>,
     free: Vec<usize>,
     /// Slots of members that have a turn to come, each once.
-    queue: VecDeque<usize>,
+    pub(super) queue: VecDeque<usize>,
     /// Slots of members that wait for a moment.
-    timed: Vec<usize>,
-    ready: Vec<Ready>,
+    pub(super) timed: Vec<usize>,
+    pub(super) ready: Vec<Ready>,
     pool: BufferPool,
     next_key: u32,
-    rounds_without_look: u8,
+    pub(super) rounds_without_look: u8,
     /// Slots of members that are looked at, rather than rung for. Each had a turn since it rested.
-    awake: Vec<usize>,
+    pub(super) awake: Vec<usize>,
     /// How long to look for something to do, and how long if the kernel's storage has something to do for us.
-    windows: [Window; 2],
+    pub(super) windows: [Window; 2],
     /// Members for which another thread works.
-    helped: usize,
+    pub(super) helped: usize,
     /// Dropped after the members, so that it can finish what they leave in flight.
-    ring: RingSlot,
+    pub(super) ring: RingSlot,
 }
 
-struct Member {
-    participant: Box<dyn Participant>,
+pub(super) struct Member {
+    pub(super) participant: Box<dyn Participant>,
     place: Arc<Place>,
     own: Own,
-    wants: Wants,
+    pub(super) wants: Wants,
     events: Vec<Event>,
     queued: bool,
-    awake: bool,
+    pub(super) awake: bool,
     helped: bool,
-}
-
-/// How it went to look for something to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
-    Found,
-    Vain,
-    /// It did not look.
-    Left,
 }
 
 /// A participant that was taken off its thread, with the descriptors that it wanted. What a user gave may panic while it is
@@ -213,116 +192,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// Finds out what there is to do, and waits until there is something.
-    fn wait(&mut self) -> Result<()> {
-        self.look_at_members();
-        if self.is_busy() {
-            return self.look_now_and_then();
-        }
-        self.rounds_without_look = 0;
-        let situation = usize::from(self.ring.made().is_some_and(|ring| ring.in_flight() > 0));
-        let looked = self.look_for_a_while(situation)?;
-        if looked == Look::Found || self.rest() {
-            return Ok(());
-        }
-        let began = Instant::now();
-        self.bell.sleeping.store(true, Ordering::SeqCst);
-        let limit = if self.is_busy() || self.bell.is_rung() { Some(Duration::ZERO) } else { self.until_next_moment() };
-        let waited = self.look(limit);
-        self.bell.sleeping.store(false, Ordering::SeqCst);
-        if let (Look::Left, Some(window)) = (looked, self.windows.get_mut(situation)) {
-            window.slept_for(began.elapsed(), &self.bell.polling);
-        }
-        waited
-    }
-
-    fn is_busy(&mut self) -> bool {
-        !self.queue.is_empty() || self.ring.made().is_some_and(FileRing::has_news)
-    }
-
-    /// What the kernel has is looked at even if there is enough to do, but not in each round.
-    fn look_now_and_then(&mut self) -> Result<()> {
-        self.rounds_without_look = self.rounds_without_look.wrapping_add(1) % LOOK_EVERY;
-        if self.rounds_without_look == 0 { self.look(Some(Duration::ZERO)) } else { Ok(()) }
-    }
-
-    /// Gives those of the members that are awake a turn that have something to do. Only a few stay awake.
-    fn look_at_members(&mut self) {
-        while self.awake.len() > MOST_AWAKE {
-            self.rest_first();
-        }
-        for position in 0..self.awake.len() {
-            let Some(slot) = self.awake.get(position).copied() else { return };
-            if self.members.get_mut(slot).and_then(Option::as_mut).is_some_and(|member| member.participant.has_work()) {
-                self.enqueue(slot);
-            }
-        }
-    }
-
-    /// Looks again and again for something to do, as long as that seems worth while.
-    fn look_for_a_while(&mut self, situation: usize) -> Result<Look> {
-        let length = self.windows.get(situation).map_or(Duration::ZERO, |window| window.length(&self.bell.polling));
-        // Nor if it is not long until something is to be done anyway.
-        let is_near = self.until_next_moment().is_some_and(|until| until <= length);
-        if length.is_zero() || self.helped > 0 || is_near {
-            return Ok(Look::Left);
-        }
-        let (began, mut next_look) = (Instant::now(), LOOK_AFTER);
-        let (found, time) = loop {
-            self.look_at_members();
-            let found = self.is_busy() || self.bell.is_rung();
-            let time = began.elapsed();
-            if found || time >= length {
-                break (found, time);
-            }
-            if time >= next_look {
-                self.look(Some(Duration::ZERO))?;
-                next_look = time.saturating_add(LOOK_AFTER);
-            }
-            std::hint::spin_loop();
-        };
-        self.bell.polling.count(time, found);
-        let Some(window) = self.windows.get_mut(situation) else { return Ok(Look::Left) };
-        if found {
-            window.found_after(time, &self.bell.polling);
-            return Ok(Look::Found);
-        }
-        window.found_nothing();
-        Ok(Look::Vain)
-    }
-
-    /// Has all members rung for what comes; says whether something is there already.
-    fn rest(&mut self) -> bool {
-        while !self.awake.is_empty() {
-            self.rest_first();
-        }
-        self.is_busy()
-    }
-
-    fn rest_first(&mut self) {
-        if self.awake.is_empty() {
-            return;
-        }
-        let slot = self.awake.remove(0);
-        let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else { return };
-        member.awake = false;
-        if member.participant.rest() {
-            self.enqueue(slot);
-        }
-    }
-
-    /// Takes what the kernel has, and waits for it for at most `limit`.
-    fn look(&mut self, limit: Option<Duration>) -> Result<()> {
-        let mut ready = mem::take(&mut self.ready);
-        let waited = self.epoll.wait(limit, &mut ready);
-        for event in ready.drain(..) {
-            self.take_event(event);
-        }
-        self.ready = ready;
-        waited
-    }
-
-    fn take_event(&mut self, ready: Ready) {
+    pub(super) fn take_event(&mut self, ready: Ready) {
         match ready.key {
             BELL => {
                 self.bell.event.take();
@@ -341,7 +211,7 @@ impl Reactor {
         self.enqueue(slot);
     }
 
-    fn enqueue(&mut self, slot: usize) {
+    pub(super) fn enqueue(&mut self, slot: usize) {
         if let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut)
             && !mem::replace(&mut member.queued, true)
         {
@@ -349,20 +219,7 @@ impl Reactor {
         }
     }
 
-    fn until_next_moment(&mut self) -> Option<Duration> {
-        let until_deadline = self.until_next_deadline();
-        if !self.ring.made().is_some_and(FileRing::has_begun) {
-            return until_deadline;
-        }
-        Some(until_deadline.map_or(SUBMIT_AGAIN, |until| until.min(SUBMIT_AGAIN)))
-    }
-
-    fn until_next_deadline(&self) -> Option<Duration> {
-        let earliest = self.timed.iter().filter_map(|slot| self.deadline(*slot)).map(|(at, _)| at).min()?;
-        Some(earliest.saturating_duration_since(Instant::now()))
-    }
-
-    fn deadline(&self, slot: usize) -> Option<(Instant, Token)> {
+    pub(super) fn deadline(&self, slot: usize) -> Option<(Instant, Token)> {
         self.members.get(slot)?.as_ref()?.wants.deadline
     }
 
