@@ -3,6 +3,8 @@
 //! `cargo bench --bench scale -- [FOLDER]` measures, prints a table, and draws it into `FOLDER/scale-*.svg`, if one is named. Drivers
 //! run on the calling thread, so that no guest's speed is part of it: the I/O thread is what is measured.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints what it measures")]
+
 mod load;
 mod plot;
 
