@@ -156,8 +156,15 @@ impl Pieces<'_> {
     fn transfer(self, fd: RawFd, skip: u64, at: u64, call: Transfer) -> io::Result<u64> {
         let position = at.checked_add(skip).and_then(|position| i64::try_from(position).ok());
         let position = position.ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))?;
+        if skip == 0 {
+            return self.call(fd, self.vectors, position, call);
+        }
         let mut few = [EMPTY; CUT_AT_ONCE];
-        let vectors = if skip == 0 { self.vectors } else { cut(self.vectors, skip, &mut few) };
+        self.call(fd, cut(self.vectors, skip, &mut few), position, call)
+    }
+
+    /// Calls the kernel for some of the vectors.
+    fn call(self, fd: RawFd, vectors: &[libc::iovec], position: i64, call: Transfer) -> io::Result<u64> {
         let count = vectors.len().min(MAX_VECTORS) as libc::c_int;
         // SAFETY: the pieces are those of a buffer that is borrowed for the call: guest memory that it keeps mapped and that is
         // reached by no Rust reference, or bytes that it owns and that are borrowed uniquely. Each `call` takes a descriptor,
