@@ -5,6 +5,10 @@
 //! earliest deadline), and gets a turn when that [happens](Event). With each call it is lent an [`Io`], which gives it
 //! tokens, wakers and buffers, and says when its turn is [over](Io::spent). Other threads reach it by a [`Waker`].
 //!
+//! Before the thread sleeps, it looks for more to do for a while, if more came soon before ([`IoThread::set_polling`]). Meanwhile
+//! drivers need not ring. A thread has one io_uring for the files of all its disks. It makes the ring when the first disk asks for
+//! it, and hands over what was begun once in each round.
+//!
 //! A turn is over after [`TURN_TIME`] or [`TURN_BYTES`]. So a participant that has something to do waits at most for one turn
 //! of each of the others.
 
