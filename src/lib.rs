@@ -57,7 +57,8 @@
 //!
 //! # Threads
 //! A VM has one thread per vCPU and one I/O thread, which several VMs may share ([`IoThread`]). A disk on a file gets a helper
-//! thread when it first has to wait for its storage. A backend of your own has an I/O thread of its own unless you vouch that
+//! thread when it first needs something that takes waiting and is not done by its I/O thread's io_uring, for which the kernel keeps
+//! up to eight workers. A backend of your own has an I/O thread of its own unless you vouch that
 //! it never blocks. All of these threads block every signal. A vCPU's thread lets a single one through, and only while it is in
 //! the guest: the signal that makes it leave, which is [`DEFAULT_KICK_SIGNAL`] unless [`VmBuilder::kick_signal`] chooses
 //! another one. There is no handler for it, and it is never delivered. A host program must not send that signal to its own
@@ -67,7 +68,8 @@
 //! All state belongs to the object that it was made for and is gone when that object is dropped, with four exceptions. Each thread
 //! that has run a vCPU keeps a list of its vCPUs, so that no signal is sent to a thread that has ended. Such threads are
 //! numbered by a counter. The objects of C programs are entries of one table. And a helper thread that waits for dead storage
-//! outlives its disk, and is [counted](block::abandoned_threads).
+//! outlives its disk, and is [counted](block::abandoned_threads); what an io_uring has in flight with dead storage is never freed,
+//! and is [counted](block::abandoned_transfers), too.
 
 mod arch;
 pub mod block;

@@ -157,7 +157,8 @@ impl Block {
 
     /// Cuts the next operation of a request, which is then to be submitted, or answers the request if there is none.
     fn go_on(&mut self, mut job: Job, queue: &mut Queue) -> Option<Pending> {
-        match job.next(&mut self.cutter, queue.lessor()) {
+        let next = if job.is_moved() { Ok(None) } else { job.next(&mut self.cutter, queue.lessor()) };
+        match next {
             Ok(Some(operation)) => return Some(Pending { job, operation }),
             Ok(None) => {
                 let written = job.data_written();

@@ -112,6 +112,14 @@ impl Job {
         }
     }
 
+    /// Whether all data were moved.
+    pub(super) fn is_moved(&self) -> bool {
+        match self.work {
+            Work::Read(range) | Work::Write(range) => self.done >= range.len,
+            _ => false,
+        }
+    }
+
     /// The next operation; `None` if all is done.
     ///
     /// # Errors

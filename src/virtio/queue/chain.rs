@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::descriptor::{Descriptor, Segment};
 use super::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::GuestMemory;
+use crate::memory::{GuestAddress, GuestMemory};
 
 /// A descriptor chain that was taken from a queue: one request of the driver, with the buffers that the device may read and
 /// those that it may write.
@@ -114,6 +114,9 @@ impl Chain {
     /// [`ErrorKind::Virtqueue`] if the chain has too few readable bytes.
     pub fn read(&self, offset: u32, bytes: &mut [u8]) -> Result<()> {
         let len = checked_len(offset, bytes.len(), self.readable_len(), "readable")?;
+        if let Some(gpa) = in_one(self.readable(), self.readable_len(), offset, len) {
+            return self.shared.lessor.memory().read(gpa, bytes);
+        }
         let mut rest = bytes;
         for segment in self.readable_range(offset, len) {
             let (part, tail) = rest.split_at_mut_checked(segment.len as usize).ok_or_else(torn)?;
@@ -129,6 +132,9 @@ impl Chain {
     /// [`ErrorKind::Virtqueue`] if the chain has too few writable bytes. Nothing is written then.
     pub fn write(&self, offset: u32, bytes: &[u8]) -> Result<()> {
         let len = checked_len(offset, bytes.len(), self.writable_len(), "writable")?;
+        if let Some(gpa) = in_one(self.writable(), self.writable_len(), offset, len) {
+            return self.shared.lessor.memory().write(gpa, bytes);
+        }
         let mut rest = bytes;
         for segment in self.writable_range(offset, len) {
             let (part, tail) = rest.split_at_checked(segment.len as usize).ok_or_else(torn)?;
@@ -167,6 +173,17 @@ fn cut(segments: &[Segment], offset: u32, len: u32) -> impl Iterator<Item = Segm
         let gpa = segment.gpa.checked_add(skipped.into())?;
         (len > 0).then_some(Segment { gpa, len })
     })
+}
+
+/// Where `len` bytes at `offset` are, if they lie in the first segment or in the last: a header or a status mostly does.
+fn in_one(segments: &[Segment], total: u32, offset: u32, len: u32) -> Option<GuestAddress> {
+    let end = offset.checked_add(len)?;
+    let (first, last) = (segments.first()?, segments.last()?);
+    if end <= first.len {
+        return first.gpa.checked_add(offset.into());
+    }
+    let inside = offset.checked_sub(total.checked_sub(last.len)?)?;
+    last.gpa.checked_add(inside.into()).filter(|_| end <= total)
 }
 
 fn checked_len(offset: u32, len: usize, available: u32, what: &str) -> Result<u32> {
