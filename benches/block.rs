@@ -1,5 +1,7 @@
 //! A disk on a file in memory, from the doorbell to the status. What the kernel does for a request is not counted.
 
+use std::os::unix::fs::FileExt;
+
 use vmcell::testing::{Buffer, InlineIo, MmioDriver, memory_disk, patterned_memory};
 use vmcell::virtio::MmioTransport;
 use vmcell::{Disk, GuestAddress, GuestMemory};
@@ -36,12 +38,21 @@ pub const PIECES: &[Piece] = &[
 fn requests(count: u16, kind: u32, status: u8) -> Box<dyn FnMut()> {
     let memory = patterned_memory(MEMORY);
     let inline = InlineIo::new();
-    let disk = Disk::from_file(memory_disk(u64::from(LEN) * u64::from(count))).expect("the file is a disk");
-    let device = disk.into_device().expect("the disk is well-formed");
+    let file = memory_disk(0);
+    // With all of its pages, so that nothing has to wait for one.
+    file.write_all_at(&vec![0; LEN as usize * usize::from(count)], 0).expect("the host provides the memory");
+    let device = Disk::from_file(file).expect("the file is a disk").into_device().expect("the disk is well-formed");
     let transport = MmioTransport::new(device, memory.clone(), inline.io_thread()).expect("the device is well-formed");
     let driver = MmioDriver::new(transport);
     let mut offers = Offers::direct(&memory, RINGS, count, |number| request(&memory, kind, number));
     driver.bring_up(driver.offered(), &[offers.driver()]);
+    // The first of them finds out what the kernel can do without waiting, and may leave that to another thread.
+    offers.again();
+    driver.kick(0);
+    driver.wait_until("the first requests", || {
+        inline.round();
+        offers.all_done()
+    });
     let mut call = move || {
         offers.again();
         driver.kick(0);

@@ -53,7 +53,7 @@ impl Rig {
     fn new() -> Self {
         let (inline, memory) = (InlineIo::new(), patterned_memory(1 << 20));
         let (wakers, made) = channel();
-        let device = Nic::backend(Sleeper { wakers }).into_device().expect("the NIC is well-formed");
+        let device = Nic::backend(Sleeper { wakers }).never_blocks().into_device().expect("the NIC is well-formed");
         let transport =
             MmioTransport::new(device, memory.clone(), inline.io_thread()).expect("the device is well-formed");
         let driver = MmioDriver::new(transport);

@@ -48,9 +48,13 @@ impl Offers {
 
     /// Offers all chains, which must have been completed.
     pub fn again(&mut self) {
-        let index = self.driver.avail_index();
-        assert_eq!(self.driver.used_index(), index, "something was not completed");
-        self.driver.set_avail_index(index.wrapping_add(self.chains));
+        assert!(self.all_done(), "something was not completed");
+        self.driver.set_avail_index(self.driver.avail_index().wrapping_add(self.chains));
+    }
+
+    /// Whether all chains that were offered have been completed.
+    pub fn all_done(&self) -> bool {
+        self.driver.used_index() == self.driver.avail_index()
     }
 
     /// How many chains there are.
