@@ -69,8 +69,7 @@ fn calls(queue: u32, len: usize, buffers: impl Fn(u64) -> Vec<Buffer>) -> Box<dy
     let memory = patterned_memory(MEMORY);
     memory.write(GuestAddress(DATA), &vec![0; (BUFFER * u32::from(BATCH)) as usize]).expect("it lies in the memory");
     let inline = InlineIo::new();
-    let nic = Nic::backend(Nothing { frame: vec![0; len] }).never_blocks();
-    let device = nic.into_device().expect("the NIC is well-formed");
+    let device = Nic::backend(Nothing { frame: vec![0; len] }).into_device().expect("the NIC is well-formed");
     let transport = MmioTransport::new(device, memory.clone(), inline.io_thread()).expect("the device is well-formed");
     let driver = MmioDriver::new(transport);
     let idle = |base| DriverQueue::new(&memory, GuestAddress(base), 16);
