@@ -1,4 +1,4 @@
-//! The pieces of the library, each measured alone: by criterion (`cargo bench`), or in instructions, which a busy machine does
+//! The pieces of the library, each measured alone: by criterion (`cargo bench --bench pieces`), or in instructions, which a busy machine does
 //! not change (`cargo xtask bench --instructions`).
 //!
 //! ```text

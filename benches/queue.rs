@@ -116,10 +116,25 @@ fn pop_empty() -> Box<dyn FnMut()> {
     })
 }
 
-/// What is done before the thread sleeps.
+/// What is done before the thread sleeps: a last look, and the driver is asked to ring.
 fn call_for_more() -> Box<dyn FnMut()> {
     let mut offered = Offered::direct();
-    let found = offered.queue.pop(&mut offered.io.turn()).expect("the queue is sound");
-    assert!(found.is_none());
-    Box::new(move || (0..CHAINS).for_each(|_| assert!(!offered.queue.call_for_more())))
+    Box::new(move || {
+        let mut io = offered.io.turn_without_clock();
+        for _ in 0..CHAINS {
+            assert!(offered.queue.pop(&mut io).expect("the queue is sound").is_none());
+            assert!(!offered.queue.call_for_more());
+        }
+    })
 }
+
+/// These benches are built with older libraries, too, in which `pop` asked the driver itself. A method of the queue's own goes before
+/// this one.
+#[allow(dead_code)]
+trait AsksInPop {
+    fn call_for_more(&mut self) -> bool {
+        false
+    }
+}
+
+impl AsksInPop for Queue {}
