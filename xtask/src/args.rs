@@ -34,6 +34,12 @@ cargo xtask bench [--rows FILTER]... [--rounds N] [--millis N] [--launcher SPEC]
       --disk-mib N        its size (16 to 65536, default 512)
       --json FILE         write every sample there
 
+cargo xtask bench --instructions [--rows FILTER]... [--against REVISION | --accept]
+    Count the instructions of each piece of the library, beside those recorded in benches/instructions.txt.
+      --rows FILTER       only the pieces whose name contains it
+      --against REVISION  beside those of a git revision's library instead
+      --accept            record them: cargo xtask test fails if a piece needs 15 % more than recorded
+
 Environment:
     VMCELL_KERNEL  a guest kernel (bzImage or ELF) instead of the distribution's
     VMCELL_ROOTFS  a root file system (raw ext4 image) instead of the one made here; it is not modified
@@ -48,6 +54,7 @@ pub enum Command {
     Test(TestOptions),
     Fuzz(FuzzOptions),
     Bench(BenchOptions),
+    Instructions(InstructionOptions),
 }
 
 /// Flags of `cargo xtask run`.
@@ -88,6 +95,14 @@ pub struct BenchOptions {
     pub json: Option<String>,
 }
 
+/// Flags of `cargo xtask bench --instructions`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct InstructionOptions {
+    pub rows: Vec<String>,
+    pub against: Option<String>,
+    pub accept: bool,
+}
+
 /// A launcher of ours that is measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LauncherOption {
@@ -120,6 +135,9 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Command, String> {
         "run" => parse_run(rest).map(Command::Run),
         "test" => parse_test(rest).map(Command::Test),
         "fuzz" => parse_fuzz(rest).map(Command::Fuzz),
+        "bench" if rest.iter().any(|arg| arg == "--instructions") => {
+            parse_instructions(rest).map(Command::Instructions)
+        }
         "bench" => parse_bench(rest).map(Command::Bench),
         other => Err(format!("unknown command `{other}`; allowed: run, test, fuzz, bench")),
     }
@@ -211,10 +229,33 @@ fn parse_bench(args: &[String]) -> Result<BenchOptions, String> {
             other => {
                 return Err(format!(
                     "bench: unknown argument `{other}`; allowed: --rows, --rounds, --millis, --launcher, --firecracker, \
-                     --no-qemu, --dir, --disk-mib, --json"
+                     --no-qemu, --dir, --disk-mib, --json; or --instructions"
                 ));
             }
         }
+    }
+    Ok(options)
+}
+
+fn parse_instructions(args: &[String]) -> Result<InstructionOptions, String> {
+    let mut options = InstructionOptions::default();
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let flag = arg.as_str();
+        match flag {
+            "--instructions" => {}
+            "--rows" => options.rows.push(text(flag, args.next())?),
+            "--against" => options.against = Some(text(flag, args.next())?),
+            "--accept" => options.accept = true,
+            other => {
+                return Err(format!(
+                    "bench --instructions: unknown argument `{other}`; allowed: --rows, --against, --accept"
+                ));
+            }
+        }
+    }
+    if options.accept && options.against.is_some() {
+        return Err("bench --instructions: both --against and --accept; allowed: one of them".into());
     }
     Ok(options)
 }
@@ -288,8 +329,26 @@ mod tests {
     }
 
     #[test]
+    fn instructions_are_compared_or_accepted() {
+        let options = InstructionOptions { rows: vec!["queue".into()], against: Some("main".into()), accept: false };
+        let line = "bench --rows queue --instructions --against main";
+        assert_eq!(parse_line(line), Ok(Command::Instructions(options)));
+        assert!(parse_line(&format!("{line} --accept")).unwrap_err().contains("allowed: one"));
+        assert!(parse_line("bench --accept").is_err());
+    }
+
+    #[test]
     fn unknown_words_are_refused_with_what_is_allowed() {
-        for line in ["", "build", "run --tap", "test --fast", "fuzz", "fuzz a --fast", "bench --fast"] {
+        for line in [
+            "",
+            "build",
+            "run --tap",
+            "test --fast",
+            "fuzz",
+            "fuzz a --fast",
+            "bench --fast",
+            "bench --instructions --fast",
+        ] {
             let error = parse_line(line).unwrap_err();
             assert!(error.contains("allowed: "), "{line}: {error}");
         }

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         Command::Test(options) => check::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Instructions(options) => bench::instructions::run(&options),
     };
     match outcome {
         Ok(status) => ExitCode::from(status),

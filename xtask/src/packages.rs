@@ -17,6 +17,8 @@ pub enum Purpose {
     Nested,
     /// A network for guests on this host.
     Network,
+    /// Counting instructions.
+    Count,
     /// The C interface: its installation, and the programs that test it.
     CFace,
 }
@@ -53,6 +55,7 @@ const TABLE: &[Row] = &[
     row("qemu-system-x86", Purpose::Nested, "the nested host"),
     row("seabios", Purpose::Nested, "the nested host's firmware"),
     row("iproute2", Purpose::Network, "TAP devices and their addresses"),
+    row("valgrind", Purpose::Count, "counts instructions"),
     row("clang", Purpose::CFace, "compiles the tests in C"),
     row("libclang-rt-dev", Purpose::CFace, "clang's AddressSanitizer"),
     row("g++", Purpose::CFace, "compiles the header as C++"),

@@ -9,10 +9,12 @@
 //! | How is Linux's boot counted? | `boot`, `carry` |
 //! | In which order do they run? | `rounds`, and `turn` between two commands |
 //! | What is made of the figures? | `stats`, `result`, `report` |
+//! | How many instructions do the library's pieces need? | `instructions`, a command of its own |
 
 mod boot;
 mod carry;
 mod contender;
+pub mod instructions;
 mod medium;
 mod process;
 mod report;

@@ -33,6 +33,7 @@ pub fn run(options: &TestOptions) -> Result<u8> {
     kvm::run(&place, &distro, options, &mut summary);
     if options.filter.is_none() {
         bench::run(&mut summary);
+        bench::instructions(&mut summary);
     }
     Ok(summary.print(began.elapsed()))
 }
