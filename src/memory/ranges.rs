@@ -156,6 +156,31 @@ impl GuestRanges {
         }
     }
 
+    /// Copies the first bytes to `bytes`, which is filled, and takes them off. Says whether there were enough.
+    pub(crate) fn take_front(&mut self, bytes: &mut [u8]) -> bool {
+        if self.copy_out(0, bytes).is_err() {
+            return false;
+        }
+        let mut left = bytes.len();
+        self.len -= left as u64;
+        while let Some(IoVec(vector)) = self.vectors.get_mut(self.first) {
+            if vector.iov_len > left {
+                vector.iov_base = vector.iov_base.cast::<u8>().wrapping_add(left).cast();
+                vector.iov_len -= left;
+                break;
+            }
+            left -= vector.iov_len;
+            self.first += 1;
+        }
+        true
+    }
+
+    /// Takes all ranges off. The storage and the lease stay.
+    pub(crate) fn clear(&mut self) {
+        self.vectors.clear();
+        (self.first, self.len) = (0, 0);
+    }
+
     /// Gives the storage back, to be used again.
     pub(crate) fn into_list(self) -> RangeList {
         let mut vectors = self.vectors;

@@ -150,7 +150,7 @@ impl Receiver {
         while self.buffers.front().is_some_and(|buffer| buffer.parts == 0)
             && let Some(buffer) = self.buffers.pop_front()
         {
-            queue.complete(buffer.chain, 0);
+            queue.complete_later(buffer.chain, 0);
         }
     }
 
@@ -178,7 +178,26 @@ impl Receiver {
 
     /// Hands the buffers that hold `len` bytes to the driver, all at once (5.1.6.4).
     fn deliver(&mut self, queue: &mut Queue, len: u64) -> Delivery {
-        let mut rest = u32::try_from(len).unwrap_or(u32::MAX);
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        match self.buffers.pop_front() {
+            Some(buffer) if buffer.parts > 0 && buffer.chain.writable_len() >= len => self.fill_one(queue, buffer, len),
+            Some(buffer) => {
+                self.buffers.push_front(buffer);
+                self.fill_several(queue, len);
+            }
+            None => {}
+        }
+        self.give_back_unfit(queue);
+        Delivery::Delivered
+    }
+
+    fn fill_one(&mut self, queue: &mut Queue, buffer: Buffer, len: u32) {
+        self.tell_count(1, buffer.parts);
+        queue.complete_later(buffer.chain, len);
+    }
+
+    fn fill_several(&mut self, queue: &mut Queue, len: u32) {
+        let mut rest = len;
         let mut parts = 0usize;
         while rest > 0 {
             let Some(buffer) = self.buffers.pop_front() else { break };
@@ -190,20 +209,20 @@ impl Receiver {
             if written > 0 {
                 self.filled.push((buffer.chain, written));
             } else {
-                queue.complete(buffer.chain, 0);
+                queue.complete_later(buffer.chain, 0);
             }
         }
+        self.tell_count(u16::try_from(self.filled.len()).unwrap_or(u16::MAX), parts);
+        queue.complete_together(self.filled.drain(..));
+    }
+
+    /// Writes into the frame's header how many buffers it is in, and takes their `parts` off the room.
+    fn tell_count(&mut self, count: u16, parts: usize) {
         if let Some(room) = &mut self.room {
+            // The first buffer has room for a whole header, or it would not have been taken.
+            let _ = room.copy_in(NUM_BUFFERS_OFFSET.into(), &count.to_le_bytes());
             room.drop_front(parts);
         }
-        let count = u16::try_from(self.filled.len()).unwrap_or(u16::MAX);
-        if let Some((first, _)) = self.filled.first() {
-            // The first buffer has room for a whole header, or it would not have been taken.
-            let _ = first.write(NUM_BUFFERS_OFFSET, &count.to_le_bytes());
-        }
-        queue.complete_together(self.filled.drain(..));
-        self.give_back_unfit(queue);
-        Delivery::Delivered
     }
 
     /// Puts all chains back that were not filled.

@@ -1,6 +1,5 @@
 //! One request of the driver: its buffers, copied and checked once.
 
-use std::mem;
 use std::sync::Arc;
 
 use super::descriptor::{Descriptor, Segment};
@@ -23,12 +22,13 @@ pub struct Chain {
     head: u16,
     /// The index in the available ring that it was taken at.
     position: u16,
-    buffers: Buffers,
+    pub(super) buffers: Buffers,
     lease: Lease,
     done: bool,
 }
 
 /// The segments of a chain: first what the device reads, then what it writes.
+#[derive(Default)]
 pub(super) struct Buffers {
     segments: Vec<Segment>,
     first_writable: usize,
@@ -37,12 +37,6 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Those of a chain that breaks the rules: none. `segments` is storage for later.
-    pub(super) fn none(mut segments: Vec<Segment>) -> Self {
-        segments.clear();
-        Self { segments, first_writable: 0, readable_len: 0, writable_len: 0 }
-    }
-
     /// Adds the buffer of a descriptor; `None` if the chain breaks a rule by it, or has more than `limit`.
     pub(super) fn push(&mut self, memory: &GuestMemory, descriptor: Descriptor, limit: usize) -> Option<()> {
         let segment = descriptor.segment;
@@ -63,15 +57,23 @@ impl Buffers {
         Some(())
     }
 
-    /// Forgets all buffers.
+    /// Forgets all buffers, and keeps their storage.
     pub(super) fn clear(&mut self) {
-        *self = Self::none(mem::take(&mut self.segments));
+        self.segments.clear();
+        (self.first_writable, self.readable_len, self.writable_len) = (0, 0, 0);
     }
 }
 
 impl Chain {
-    pub(super) fn new(shared: &Arc<Shared>, head: u16, position: u16, buffers: Buffers) -> Self {
-        Self { shared: Arc::clone(shared), head, position, buffers, lease: shared.lessor.lease(), done: false }
+    /// One that is not taken yet. It holds a lease.
+    pub(super) fn blank(shared: &Arc<Shared>) -> Self {
+        let (shared, lease) = (Arc::clone(shared), shared.lessor.lease());
+        Self { shared, head: 0, position: 0, buffers: Buffers::default(), lease, done: true }
+    }
+
+    /// From now on it is the chain that begins at `head`, and is to be completed.
+    pub(super) fn begin(&mut self, head: u16, position: u16) {
+        (self.head, self.position, self.done) = (head, position, false);
     }
 
     pub(super) fn position(&self) -> u16 {
@@ -138,13 +140,13 @@ impl Chain {
         Ok(())
     }
 
-    /// Its head and its storage, for the queue that it was taken from; another one's is dropped.
-    pub(super) fn take_apart(mut self, queue: &Arc<Shared>) -> Option<(u16, Vec<Segment>)> {
+    /// Ends it, and returns its head, if it was taken from this queue. It is blank then.
+    pub(super) fn end(&mut self, queue: &Arc<Shared>) -> Option<u16> {
         if !Arc::ptr_eq(&self.shared, queue) {
             return None;
         }
         self.done = true;
-        Some((self.head, mem::take(&mut self.buffers.segments)))
+        Some(self.head)
     }
 }
 

@@ -165,6 +165,7 @@ fn a_chain_that_is_dropped_wakes_the_owner_of_its_queue() {
     drop(chains);
     assert_eq!(io.woken().len(), 1);
     queue.notify();
+    queue.set_halted(true);
     assert_eq!((driver.used_index(), queue.in_flight(), queue.lessor().count()), (200, 0, 0));
 }
 
