@@ -188,6 +188,28 @@ impl GuestRanges {
         RangeList(vectors)
     }
 
+    /// Returns the length of the first `parts` together, in bytes.
+    pub(crate) fn len_of(&self, parts: usize) -> u64 {
+        let vectors = self.vectors();
+        match vectors.get(..parts) {
+            Some(vectors) if parts < self.count() => vectors.iter().map(|IoVec(vector)| vector.iov_len as u64).sum(),
+            Some(_) | None => self.len,
+        }
+    }
+
+    /// Puts another vector in the place of the one behind the first `parts`, and returns that one. At the end, there is none. It does
+    /// not count as one of the ranges, so put back what was there.
+    pub(super) fn set_behind(&mut self, parts: usize, vector: Option<IoVec>) -> Option<IoVec> {
+        let place = self.first + parts.min(self.count());
+        let before = self.vectors.get(place).copied();
+        match (self.vectors.get_mut(place), vector) {
+            (Some(place), Some(vector)) => *place = vector,
+            (None, Some(vector)) => self.vectors.push(vector),
+            (_, None) => self.vectors.truncate(place),
+        }
+        before
+    }
+
     pub(super) fn vectors(&self) -> &[IoVec] {
         self.vectors.get(self.first..).unwrap_or_default()
     }

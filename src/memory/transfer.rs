@@ -48,20 +48,22 @@ impl GuestRanges {
         self.whole().transfer_all(file.as_fd().as_raw_fd(), at, libc::pwritev64, io::ErrorKind::WriteZero)
     }
 
-    /// Fills the ranges with one packet.
-    pub(crate) fn receive_from(&mut self, device: impl AsFd) -> io::Result<Received> {
-        let room = self.len();
+    /// Fills the first `parts` of the ranges with one packet.
+    pub(crate) fn receive_from(&mut self, device: impl AsFd, parts: usize) -> io::Result<Received> {
+        let parts = parts.min(self.count());
+        let room = self.len_of(parts);
         // Before anything of ours is among the vectors: this is a caller's code, and may panic.
         let fd = device.as_fd().as_raw_fd();
         // A packet that fits exactly is whole; one that spills into this byte is not.
         let mut spill = 0u8;
-        self.vectors.push(IoVec(libc::iovec { iov_base: (&raw mut spill).cast(), iov_len: 1 }));
+        let end = IoVec(libc::iovec { iov_base: (&raw mut spill).cast(), iov_len: 1 });
+        let behind = self.set_behind(parts, Some(end));
         let vectors = self.as_iovecs();
-        let count = vectors.len().min(MAX_VECTORS) as libc::c_int;
+        let count = (parts + 1).min(vectors.len()).min(MAX_VECTORS) as libc::c_int;
         // SAFETY: the vectors lead into guest memory that `self` keeps mapped, and to `spill`, which outlives the call; the
         // kernel's writes race with nothing but the guest, through no Rust reference. Why not by `readv`: see `preadv_now`.
         let result = retry(|| unsafe { libc::syscall(libc::SYS_readv, fd, vectors.as_ptr(), count) as isize });
-        self.vectors.pop();
+        self.set_behind(parts, behind);
         let len = result?;
         Ok(Received { len: len.min(room), truncated: len > room })
     }

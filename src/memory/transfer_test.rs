@@ -58,7 +58,7 @@ fn a_packet_that_fits_exactly_is_whole_and_a_longer_one_is_not() {
     let mut room = ranges(&memory, [(0, 4), (8, 4)]);
     for (packet, len, truncated) in [(&b"12345678"[..], 8, false), (b"123456789", 8, true), (b"123", 3, false)] {
         sender.send(packet).unwrap();
-        assert_eq!(room.receive_from(&receiver).unwrap(), Received { len, truncated });
+        assert_eq!(room.receive_from(&receiver, usize::MAX).unwrap(), Received { len, truncated });
         assert_eq!((room.len(), room.count()), (8, 2));
     }
 }
@@ -102,7 +102,7 @@ impl AsFd for NoDescriptor {
 fn a_descriptor_that_panics_leaves_the_ranges_as_they_were() {
     let memory = memory();
     let mut ranges = ranges(&memory, [(0, 8)]);
-    let received = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ranges.receive_from(NoDescriptor)));
+    let received = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ranges.receive_from(NoDescriptor, usize::MAX)));
     assert!(received.is_err());
     assert_eq!(ranges.count(), 1, "a vector that leads to a byte of a stack frame that is gone");
 }
