@@ -91,6 +91,10 @@ impl GuestRanges {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the ranges are too short. Nothing is copied then.
     pub fn copy_in(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        if let Some(slice) = self.first_part(offset, bytes.len()) {
+            slice.copy_from(bytes);
+            return Ok(());
+        }
         self.check(offset, bytes.len())?;
         let mut rest = bytes;
         self.each_part(offset, bytes.len(), |slice| {
@@ -108,6 +112,10 @@ impl GuestRanges {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the ranges are too short. Nothing is copied then.
     pub fn copy_out(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        if let Some(slice) = self.first_part(offset, bytes.len()) {
+            slice.copy_to(bytes);
+            return Ok(());
+        }
         self.check(offset, bytes.len())?;
         let len = bytes.len();
         let mut rest = bytes;
@@ -147,7 +155,7 @@ impl GuestRanges {
     /// Takes the first `count` parts off.
     pub(crate) fn drop_front(&mut self, count: usize) {
         let count = count.min(self.vectors().len());
-        self.len -= self.vectors().iter().take(count).map(|IoVec(vector)| vector.iov_len as u64).sum::<u64>();
+        self.len -= self.len_of(count);
         self.first += count;
         // Moving the rest now and then keeps the list short; each part is moved once on average.
         if self.first >= self.vectors.len() - self.first {
@@ -224,6 +232,18 @@ impl GuestRanges {
     fn check(&self, offset: u64, len: usize) -> Result<()> {
         let end = offset.checked_add(len as u64);
         if end.is_some_and(|end| end <= self.len) { Ok(()) } else { Err(outside(offset, len, self.len)) }
+    }
+
+    /// The `len` bytes from `offset` on, if they lie in the first range, as those of a header do.
+    fn first_part(&self, offset: u64, len: usize) -> Option<VolatileSlice<'_>> {
+        let IoVec(vector) = self.vectors().first()?;
+        let offset = usize::try_from(offset).ok()?;
+        if offset.checked_add(len).is_none_or(|end| end > vector.iov_len) {
+            return None;
+        }
+        let start = vector.iov_base.cast::<u8>().wrapping_add(offset);
+        // SAFETY: as in `each_part`.
+        Some(unsafe { VolatileSlice::new(start, len) })
     }
 
     /// Calls `each` for the parts of `len` bytes from `offset` on, which must lie inside.

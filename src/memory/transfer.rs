@@ -241,6 +241,7 @@ unsafe extern "C" fn pwritev_now(fd: RawFd, vectors: *const libc::iovec, count: 
 /// The kernel takes a position as two words, of which a 64-bit system uses the first.
 const NO_UPPER_HALF: libc::c_long = 0;
 
+#[inline]
 fn retry(mut call: impl FnMut() -> isize) -> io::Result<u64> {
     loop {
         match u64::try_from(call()) {

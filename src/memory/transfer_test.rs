@@ -102,7 +102,8 @@ impl AsFd for NoDescriptor {
 fn a_descriptor_that_panics_leaves_the_ranges_as_they_were() {
     let memory = memory();
     let mut ranges = ranges(&memory, [(0, 8)]);
-    let received = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ranges.receive_from(NoDescriptor, usize::MAX)));
+    let received =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ranges.receive_from(NoDescriptor, usize::MAX)));
     assert!(received.is_err());
     assert_eq!(ranges.count(), 1, "a vector that leads to a byte of a stack frame that is gone");
 }

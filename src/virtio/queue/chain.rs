@@ -18,11 +18,16 @@ use crate::memory::{GuestMemory, Lease};
 /// [`Queue::complete`](super::Queue::complete), or with length 0 soon after it was dropped, on whatever thread. After a reset,
 /// dropping a chain does nothing.
 pub struct Chain {
+    /// In a box, since a chain is moved several times on its way through a device.
+    taken: Box<Taken>,
+}
+
+struct Taken {
     shared: Arc<Shared>,
     head: u16,
     /// The index in the available ring that it was taken at.
     position: u16,
-    pub(super) buffers: Buffers,
+    buffers: Buffers,
     lease: Lease,
     done: bool,
 }
@@ -68,36 +73,45 @@ impl Chain {
     /// One that is not taken yet. It holds a lease.
     pub(super) fn blank(shared: &Arc<Shared>) -> Self {
         let (shared, lease) = (Arc::clone(shared), shared.lessor.lease());
-        Self { shared, head: 0, position: 0, buffers: Buffers::default(), lease, done: true }
+        let taken = Taken { shared, head: 0, position: 0, buffers: Buffers::default(), lease, done: true };
+        Self { taken: Box::new(taken) }
+    }
+
+    /// What the queue fills before the chain [begins](Self::begin).
+    pub(super) fn buffers(&mut self) -> &mut Buffers {
+        &mut self.taken.buffers
     }
 
     /// From now on it is the chain that begins at `head`, and is to be completed.
     pub(super) fn begin(&mut self, head: u16, position: u16) {
-        (self.head, self.position, self.done) = (head, position, false);
+        let taken = &mut *self.taken;
+        (taken.head, taken.position, taken.done) = (head, position, false);
     }
 
     pub(super) fn position(&self) -> u16 {
-        self.position
+        self.taken.position
     }
 
     /// Returns the parts that the device may read, in order.
     pub fn readable(&self) -> &[Segment] {
-        self.buffers.segments.get(..self.buffers.first_writable).unwrap_or_default()
+        let Buffers { segments, first_writable, .. } = &self.taken.buffers;
+        segments.get(..*first_writable).unwrap_or_default()
     }
 
     /// Returns the parts that the device may write, in order.
     pub fn writable(&self) -> &[Segment] {
-        self.buffers.segments.get(self.buffers.first_writable..).unwrap_or_default()
+        let Buffers { segments, first_writable, .. } = &self.taken.buffers;
+        segments.get(*first_writable..).unwrap_or_default()
     }
 
     /// Returns how many bytes the device may read.
     pub fn readable_len(&self) -> u32 {
-        self.buffers.readable_len
+        self.taken.buffers.readable_len
     }
 
     /// Returns how many bytes the device may write.
     pub fn writable_len(&self) -> u32 {
-        self.buffers.writable_len
+        self.taken.buffers.writable_len
     }
 
     /// Returns `len` readable bytes from `offset` on, as segments, or fewer if the chain ends before.
@@ -119,7 +133,7 @@ impl Chain {
         let mut rest = bytes;
         for segment in self.readable_range(offset, len) {
             let (part, tail) = rest.split_at_mut_checked(segment.len as usize).ok_or_else(torn)?;
-            self.lease.memory().read(segment.gpa, part)?;
+            self.taken.lease.memory().read(segment.gpa, part)?;
             rest = tail;
         }
         Ok(())
@@ -134,7 +148,7 @@ impl Chain {
         let mut rest = bytes;
         for segment in self.writable_range(offset, len) {
             let (part, tail) = rest.split_at_checked(segment.len as usize).ok_or_else(torn)?;
-            self.lease.memory().write(segment.gpa, part)?;
+            self.taken.lease.memory().write(segment.gpa, part)?;
             rest = tail;
         }
         Ok(())
@@ -142,15 +156,15 @@ impl Chain {
 
     /// Ends it, and returns its head, if it was taken from this queue. It is blank then.
     pub(super) fn end(&mut self, queue: &Arc<Shared>) -> Option<u16> {
-        if !Arc::ptr_eq(&self.shared, queue) {
+        if !Arc::ptr_eq(&self.taken.shared, queue) {
             return None;
         }
-        self.done = true;
-        Some(self.head)
+        self.taken.done = true;
+        Some(self.taken.head)
     }
 }
 
-impl Drop for Chain {
+impl Drop for Taken {
     fn drop(&mut self) {
         if !self.done {
             self.shared.lose(self.head);

@@ -82,7 +82,7 @@ impl Queue {
         }
         io.charge(CHAIN_CHARGE);
         let mut chain = self.spare.pop().unwrap_or_else(|| Chain::blank(&self.shared));
-        let next = self.ring.next(&mut chain.buffers)?;
+        let next = self.ring.next(chain.buffers())?;
         let Some((head, position)) = next else {
             self.spare.push(chain);
             self.ring.publish();
