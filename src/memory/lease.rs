@@ -39,18 +39,8 @@ impl Lessor {
     }
 
     pub(crate) fn lease(&self) -> Lease {
-        self.begin();
-        Lease { shared: Arc::clone(&self.shared) }
-    }
-
-    /// Counts one more who may touch the memory and keeps this lessor, with the memory, alive until [`end`](Self::end).
-    pub(crate) fn begin(&self) {
         self.shared.out.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Ends what [`begin`](Self::begin) began. To be called once for each.
-    pub(crate) fn end(&self) {
-        self.shared.end();
+        Lease { shared: Arc::clone(&self.shared) }
     }
 
     /// How many leases are out. When this says 0, all that their holders did to the memory is visible here.
@@ -85,17 +75,11 @@ impl Clone for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.shared.end();
-    }
-}
-
-impl Shared {
-    fn end(&self) {
         // Ordered before the look at `awaited`, as in `await_last` the other way round: one of the two sees the other.
-        let last = self.out.fetch_sub(1, Ordering::SeqCst) == 1;
+        let last = self.shared.out.fetch_sub(1, Ordering::SeqCst) == 1;
         if last
-            && self.awaited.load(Ordering::SeqCst)
-            && let Some(call) = self.on_last.get()
+            && self.shared.awaited.load(Ordering::SeqCst)
+            && let Some(call) = self.shared.on_last.get()
         {
             call();
         }

@@ -24,6 +24,6 @@ pub(crate) use file_ring::{FileRing, Port, Transfer, Transferred, leaked_transfe
 pub use guest::{GuestMemory, MemoryRegion};
 pub(crate) use host::BufferPool;
 pub use host::HostBuffer;
-pub(crate) use lease::Lessor;
+pub(crate) use lease::{Lease, Lessor};
 pub use ranges::GuestRanges;
 pub(crate) use ranges::RangeList;

@@ -91,6 +91,10 @@ impl GuestRanges {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the ranges are too short. Nothing is copied then.
     pub fn copy_in(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        if let Some(slice) = self.first_part(offset, bytes.len()) {
+            slice.copy_from(bytes);
+            return Ok(());
+        }
         self.check(offset, bytes.len())?;
         let mut rest = bytes;
         self.each_part(offset, bytes.len(), |slice| {
@@ -108,6 +112,10 @@ impl GuestRanges {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if the ranges are too short. Nothing is copied then.
     pub fn copy_out(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        if let Some(slice) = self.first_part(offset, bytes.len()) {
+            slice.copy_to(bytes);
+            return Ok(());
+        }
         self.check(offset, bytes.len())?;
         let len = bytes.len();
         let mut rest = bytes;
@@ -147,7 +155,7 @@ impl GuestRanges {
     /// Takes the first `count` parts off.
     pub(crate) fn drop_front(&mut self, count: usize) {
         let count = count.min(self.vectors().len());
-        self.len -= self.vectors().iter().take(count).map(|IoVec(vector)| vector.iov_len as u64).sum::<u64>();
+        self.len -= self.len_of(count);
         self.first += count;
         // Moving the rest now and then keeps the list short; each part is moved once on average.
         if self.first >= self.vectors.len() - self.first {
@@ -156,11 +164,58 @@ impl GuestRanges {
         }
     }
 
+    /// Copies the first bytes to `bytes`, which is filled, and takes them off. Says whether there were enough.
+    pub(crate) fn take_front(&mut self, bytes: &mut [u8]) -> bool {
+        if self.copy_out(0, bytes).is_err() {
+            return false;
+        }
+        let mut left = bytes.len();
+        self.len -= left as u64;
+        while let Some(IoVec(vector)) = self.vectors.get_mut(self.first) {
+            if vector.iov_len > left {
+                vector.iov_base = vector.iov_base.cast::<u8>().wrapping_add(left).cast();
+                vector.iov_len -= left;
+                break;
+            }
+            left -= vector.iov_len;
+            self.first += 1;
+        }
+        true
+    }
+
+    /// Takes all ranges off. The storage and the lease stay.
+    pub(crate) fn clear(&mut self) {
+        self.vectors.clear();
+        (self.first, self.len) = (0, 0);
+    }
+
     /// Gives the storage back, to be used again.
     pub(crate) fn into_list(self) -> RangeList {
         let mut vectors = self.vectors;
         vectors.clear();
         RangeList(vectors)
+    }
+
+    /// Returns the length of the first `parts` together, in bytes.
+    pub(crate) fn len_of(&self, parts: usize) -> u64 {
+        let vectors = self.vectors();
+        match vectors.get(..parts) {
+            Some(vectors) if parts < self.count() => vectors.iter().map(|IoVec(vector)| vector.iov_len as u64).sum(),
+            Some(_) | None => self.len,
+        }
+    }
+
+    /// Puts another vector in the place of the one behind the first `parts`, and returns that one. At the end, there is none. It does
+    /// not count as one of the ranges, so put back what was there.
+    pub(super) fn set_behind(&mut self, parts: usize, vector: Option<IoVec>) -> Option<IoVec> {
+        let place = self.first + parts.min(self.count());
+        let before = self.vectors.get(place).copied();
+        match (self.vectors.get_mut(place), vector) {
+            (Some(place), Some(vector)) => *place = vector,
+            (None, Some(vector)) => self.vectors.push(vector),
+            (_, None) => self.vectors.truncate(place),
+        }
+        before
     }
 
     pub(super) fn vectors(&self) -> &[IoVec] {
@@ -177,6 +232,18 @@ impl GuestRanges {
     fn check(&self, offset: u64, len: usize) -> Result<()> {
         let end = offset.checked_add(len as u64);
         if end.is_some_and(|end| end <= self.len) { Ok(()) } else { Err(outside(offset, len, self.len)) }
+    }
+
+    /// The `len` bytes from `offset` on, if they lie in the first range, as those of a header do.
+    fn first_part(&self, offset: u64, len: usize) -> Option<VolatileSlice<'_>> {
+        let IoVec(vector) = self.vectors().first()?;
+        let offset = usize::try_from(offset).ok()?;
+        if offset.checked_add(len).is_none_or(|end| end > vector.iov_len) {
+            return None;
+        }
+        let start = vector.iov_base.cast::<u8>().wrapping_add(offset);
+        // SAFETY: as in `each_part`.
+        Some(unsafe { VolatileSlice::new(start, len) })
     }
 
     /// Calls `each` for the parts of `len` bytes from `offset` on, which must lie inside.

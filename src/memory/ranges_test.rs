@@ -96,3 +96,24 @@ fn the_last_lease_to_end_is_announced_if_it_is_awaited() {
     drop(other);
     assert_eq!((lessor.count(), calls.load(Ordering::SeqCst)), (0, 1));
 }
+
+#[test]
+fn what_is_taken_off_the_front_is_no_longer_sent() {
+    let memory = memory();
+    memory.write(GuestAddress(0x100), b"abcdefgh").unwrap();
+    let list = || [(GuestAddress(0x100), 2), (GuestAddress(0x102), 2), (GuestAddress(0x104), 4)];
+    for (len, front, rest) in [(0, &b""[..], 8), (1, b"a", 7), (2, b"ab", 6), (5, b"abcde", 3), (8, b"abcdefgh", 0)] {
+        let mut ranges = GuestRanges::new(RangeList::default(), Lessor::new(memory.clone()).lease());
+        ranges.extend(list()).unwrap();
+        let mut bytes = vec![0; len];
+        assert!(ranges.take_front(&mut bytes));
+        assert_eq!((bytes.as_slice(), ranges.len()), (front, rest));
+        let mut left = vec![0; rest as usize];
+        ranges.copy_out(0, &mut left).unwrap();
+        assert_eq!([front, &left].concat(), b"abcdefgh");
+        assert!(!ranges.take_front(&mut vec![0; rest as usize + 1]));
+        assert_eq!(ranges.len(), rest, "nothing was taken off");
+        ranges.clear();
+        assert_eq!((ranges.len(), ranges.count()), (0, 0));
+    }
+}

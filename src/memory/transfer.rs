@@ -12,6 +12,13 @@ pub(super) const MAX_VECTORS: usize = 1024;
 /// How many vectors are cut to size at once if a transfer goes on in the middle of one.
 const CUT_AT_ONCE: usize = 64;
 
+/// How many vectors a small packet has at most, with its head.
+const FEW: usize = 8;
+
+/// A packet of so many bytes, behind a head of so many, is copied before it is sent.
+const COPIED: usize = 256;
+const HEAD: usize = 16;
+
 /// What one read from a packet device brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Received {
@@ -41,20 +48,22 @@ impl GuestRanges {
         self.whole().transfer_all(file.as_fd().as_raw_fd(), at, libc::pwritev64, io::ErrorKind::WriteZero)
     }
 
-    /// Fills the ranges with one packet.
-    pub(crate) fn receive_from(&mut self, device: impl AsFd) -> io::Result<Received> {
-        let room = self.len();
+    /// Fills the first `parts` of the ranges with one packet.
+    pub(crate) fn receive_from(&mut self, device: impl AsFd, parts: usize) -> io::Result<Received> {
+        let parts = parts.min(self.count());
+        let room = self.len_of(parts);
         // Before anything of ours is among the vectors: this is a caller's code, and may panic.
         let fd = device.as_fd().as_raw_fd();
         // A packet that fits exactly is whole; one that spills into this byte is not.
         let mut spill = 0u8;
-        self.vectors.push(IoVec(libc::iovec { iov_base: (&raw mut spill).cast(), iov_len: 1 }));
+        let end = IoVec(libc::iovec { iov_base: (&raw mut spill).cast(), iov_len: 1 });
+        let behind = self.set_behind(parts, Some(end));
         let vectors = self.as_iovecs();
-        let count = vectors.len().min(MAX_VECTORS) as libc::c_int;
+        let count = (parts + 1).min(vectors.len()).min(MAX_VECTORS) as libc::c_int;
         // SAFETY: the vectors lead into guest memory that `self` keeps mapped, and to `spill`, which outlives the call; the
-        // kernel's writes race with nothing but the guest, through no Rust reference.
-        let result = retry(|| unsafe { libc::readv(fd, vectors.as_ptr(), count) });
-        self.vectors.pop();
+        // kernel's writes race with nothing but the guest, through no Rust reference. Why not by `readv`: see `preadv_now`.
+        let result = retry(|| unsafe { libc::syscall(libc::SYS_readv, fd, vectors.as_ptr(), count) as isize });
+        self.set_behind(parts, behind);
         let len = result?;
         Ok(Received { len: len.min(room), truncated: len > room })
     }
@@ -65,14 +74,39 @@ impl GuestRanges {
     /// What the host reports.
     pub fn send_to(&self, device: impl AsFd, head: &[u8]) -> io::Result<u64> {
         let fd = device.as_fd().as_raw_fd();
-        let mut vectors = [EMPTY; CUT_AT_ONCE];
+        if self.len() <= COPIED as u64 && head.len() <= HEAD {
+            return self.send_copy(fd, head);
+        }
+        match self.count() {
+            0..FEW => self.send_vectors::<FEW>(fd, head),
+            FEW..CUT_AT_ONCE => self.send_vectors::<CUT_AT_ONCE>(fd, head),
+            _ => self.send_long(fd, head),
+        }
+    }
+
+    /// A packet so short that copying it takes less time than the kernel takes for looking at vectors.
+    fn send_copy(&self, fd: RawFd, head: &[u8]) -> io::Result<u64> {
+        let mut bytes = [0; HEAD + COPIED];
+        let (to_head, rest) = bytes.split_at_mut(head.len());
+        to_head.copy_from_slice(head);
+        let to = rest.get_mut(..self.len() as usize).unwrap_or_default();
+        self.copy_out(0, to).map_err(io::Error::other)?;
+        let len = head.len() + to.len();
+        // SAFETY: the kernel reads so many bytes of ours, which outlive the call.
+        retry(|| unsafe { libc::syscall(libc::SYS_write, fd, bytes.as_ptr(), len) as isize })
+    }
+
+    /// A packet in fewer than `MOST` pieces.
+    fn send_vectors<const MOST: usize>(&self, fd: RawFd, head: &[u8]) -> io::Result<u64> {
+        let mut vectors = [EMPTY; MOST];
         let ranges = self.as_iovecs();
-        let Some(few) = vectors.get_mut(1..=ranges.len()) else { return self.send_long(fd, head) };
-        few.copy_from_slice(ranges);
         vectors[0] = libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() };
-        let count = (ranges.len() + 1) as libc::c_int;
+        for (vector, range) in vectors.iter_mut().skip(1).zip(ranges) {
+            *vector = *range;
+        }
+        let count = (ranges.len() + 1).min(MOST) as libc::c_int;
         // SAFETY: as in `receive_from`; the kernel only reads, and `head` outlives the call.
-        retry(|| unsafe { libc::writev(fd, vectors.as_ptr(), count) })
+        retry(|| unsafe { libc::syscall(libc::SYS_writev, fd, vectors.as_ptr(), count) as isize })
     }
 
     /// A packet in more pieces than any driver uses for one.
@@ -81,7 +115,7 @@ impl GuestRanges {
         vectors.push(libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() });
         vectors.extend_from_slice(self.as_iovecs());
         let count = vectors.len().min(MAX_VECTORS) as libc::c_int;
-        // SAFETY: as in `send_to`.
+        // SAFETY: as in `send_vectors`.
         retry(|| unsafe { libc::writev(fd, vectors.as_ptr(), count) })
     }
 
@@ -214,6 +248,7 @@ unsafe extern "C" fn pwritev_now(fd: RawFd, vectors: *const libc::iovec, count: 
 /// The kernel takes a position as two words, of which a 64-bit system uses the first.
 const NO_UPPER_HALF: libc::c_long = 0;
 
+#[inline]
 fn retry(mut call: impl FnMut() -> isize) -> io::Result<u64> {
     loop {
         match u64::try_from(call()) {

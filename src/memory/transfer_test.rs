@@ -58,8 +58,24 @@ fn a_packet_that_fits_exactly_is_whole_and_a_longer_one_is_not() {
     let mut room = ranges(&memory, [(0, 4), (8, 4)]);
     for (packet, len, truncated) in [(&b"12345678"[..], 8, false), (b"123456789", 8, true), (b"123", 3, false)] {
         sender.send(packet).unwrap();
-        assert_eq!(room.receive_from(&receiver).unwrap(), Received { len, truncated });
+        assert_eq!(room.receive_from(&receiver, usize::MAX).unwrap(), Received { len, truncated });
         assert_eq!((room.len(), room.count()), (8, 2));
+    }
+}
+
+#[test]
+fn a_packet_goes_to_its_own_parts_and_no_further() {
+    let (sender, receiver) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let memory = memory();
+    memory.write(GuestAddress(0), &[9; 16]).unwrap();
+    let mut room = ranges(&memory, [(0, 4), (4, 4), (8, 4)]);
+    for (parts, len, truncated) in [(1, 4, true), (2, 8, false), (3, 8, false), (4, 8, false)] {
+        sender.send(b"12345678").unwrap();
+        assert_eq!(room.receive_from(&receiver, parts).unwrap(), Received { len, truncated });
+        assert_eq!((room.len(), room.count()), (12, 3));
+        let mut bytes = [0; 8];
+        room.copy_out(4, &mut bytes).unwrap();
+        assert_eq!(&bytes, if parts == 1 { &[9; 8] } else { b"5678\x09\x09\x09\x09" });
     }
 }
 
@@ -68,12 +84,16 @@ fn a_packet_is_sent_behind_its_head_in_few_pieces_or_many() {
     let (sender, receiver) = std::os::unix::net::UnixDatagram::pair().unwrap();
     let memory = memory();
     memory.write(GuestAddress(0), &[7; 200]).unwrap();
-    for pieces in [1, 62, 63, 64, 200] {
-        let packet = ranges(&memory, (0..pieces).map(|gpa| (gpa, 1)));
-        assert_eq!(packet.send_to(&sender, b"head").unwrap(), pieces + 4);
-        let mut bytes = [0; 300];
-        let len = receiver.recv(&mut bytes).unwrap();
-        assert_eq!((len as u64, &bytes[..5]), (pieces + 4, &b"head\x07"[..]));
+    memory.write(GuestAddress(200), b"end").unwrap();
+    // Copied, and in vectors: few of them, many, and more than any driver uses.
+    for (pieces, len) in [(1, 1), (200, 1), (1, 60), (6, 60), (7, 60), (62, 60), (63, 60), (64, 60), (200, 60)] {
+        let packet = ranges(&memory, (0..pieces).map(|_| (0, len)).chain([(200, 3)]));
+        let total = u64::from(len) * pieces + 7;
+        assert_eq!(packet.send_to(&sender, b"head").unwrap(), total);
+        let mut bytes = [0; 13000];
+        let received = receiver.recv(&mut bytes).unwrap();
+        assert_eq!((received as u64, &bytes[..5]), (total, &b"head\x07"[..]));
+        assert_eq!(&bytes[received - 4..received], b"\x07end");
     }
 }
 
@@ -102,7 +122,8 @@ impl AsFd for NoDescriptor {
 fn a_descriptor_that_panics_leaves_the_ranges_as_they_were() {
     let memory = memory();
     let mut ranges = ranges(&memory, [(0, 8)]);
-    let received = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ranges.receive_from(NoDescriptor)));
+    let received =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ranges.receive_from(NoDescriptor, usize::MAX)));
     assert!(received.is_err());
     assert_eq!(ranges.count(), 1, "a vector that leads to a byte of a stack frame that is gone");
 }

@@ -477,6 +477,7 @@ fn a_frame_that_a_backend_copies_must_suit_the_guest() {
     assert_eq!(frames.put(&mut io, &plain, &[1; 10]), Delivery::Dropped);
     assert_eq!(frames.put(&mut io, &plain, &[1; 89]), Delivery::Dropped);
     assert_eq!(frames.put(&mut io, &plain, &[1; 88]), Delivery::Delivered);
+    queue.notify();
     assert_eq!(driver.take_used(), Some((0, 100)));
 }
 

@@ -14,16 +14,16 @@ use crate::virtio::{Chain, Queue};
 pub(super) struct Transmitter {
     /// What the guest may leave undone.
     offloads: Offloads,
-    /// The frame that is next; at most this one was taken and not sent.
-    next: Option<TxFrame>,
-    spare: RangeList,
+    /// The frame that is next, if it has a chain; at most this one was taken and not sent. Without one, it is storage with a
+    /// lease for the next frame.
+    frame: Option<TxFrame>,
 }
 
 /// A frame that the guest sends.
 pub struct TxFrame {
     header: VnetHeader,
     data: GuestRanges,
-    chain: Chain,
+    chain: Option<Chain>,
 }
 
 impl TxFrame {
@@ -82,7 +82,7 @@ impl<'a> TxBatch<'a> {
             self.failed = Some(error);
             return None;
         }
-        self.transmitter.next.as_ref()
+        self.transmitter.frame.as_ref().filter(|frame| frame.chain.is_some())
     }
 
     /// Says that the next frame was sent, or is to be dropped: the guest gets its buffer back.
@@ -98,50 +98,33 @@ impl<'a> TxBatch<'a> {
 
 impl Transmitter {
     pub(super) fn new(offloads: Offloads) -> Self {
-        Self { offloads, next: None, spare: RangeList::default() }
+        Self { offloads, frame: None }
     }
 
     /// Whether a frame was taken and waits.
     pub(super) fn has_backlog(&self) -> bool {
-        self.next.is_some()
+        self.frame.as_ref().is_some_and(|frame| frame.chain.is_some())
     }
 
     /// Takes the next frame that may be sent.
     fn take(&mut self, io: &mut Io, queue: &mut Queue) -> Result<()> {
-        while self.next.is_none() {
+        while !self.has_backlog() {
             let Some(chain) = queue.pop(io)? else { return Ok(()) };
-            match self.parse(chain, queue) {
-                Ok(frame) => {
-                    io.charge(frame.len());
-                    self.next = Some(frame);
-                }
+            let frame = self.frame.get_or_insert_with(|| TxFrame::blank(queue));
+            if frame.parse(&chain, self.offloads) {
+                io.charge(frame.len());
+                frame.chain = Some(chain);
+            } else {
                 // A frame that must not be sent is lost, as on any wire.
-                Err(chain) => queue.complete(chain, 0),
+                queue.complete_later(chain, 0);
             }
         }
         Ok(())
     }
 
-    fn parse(&mut self, chain: Chain, queue: &Queue) -> std::result::Result<TxFrame, Chain> {
-        let Some(len) = chain.readable_len().checked_sub(HEADER_LEN) else { return Err(chain) };
-        let mut bytes = [0; VnetHeader::LEN];
-        // The host gets our copy of the header: the guest may change its own after the check.
-        if chain.read(0, &mut bytes).is_err() {
-            return Err(chain);
-        }
-        let Some(header) = VnetHeader::parse(bytes, len, self.offloads) else { return Err(chain) };
-        let mut data = GuestRanges::new(std::mem::take(&mut self.spare), queue.lessor().lease());
-        let segments = chain.readable_range(HEADER_LEN, len).map(|segment| (segment.gpa, segment.len));
-        match data.extend(segments) {
-            Ok(()) => Ok(TxFrame { header, data, chain }),
-            Err(_) => Err(chain),
-        }
-    }
-
     fn give_back(&mut self, queue: &mut Queue) {
-        if let Some(frame) = self.next.take() {
-            self.spare = frame.data.into_list();
-            queue.complete(frame.chain, 0);
+        if let Some(chain) = self.frame.as_mut().and_then(|frame| frame.chain.take()) {
+            queue.complete_later(chain, 0);
         }
     }
 
@@ -149,17 +132,38 @@ impl Transmitter {
     pub(super) fn discard(&mut self, io: &mut Io, queue: &mut Queue) -> Result<()> {
         loop {
             self.take(io, queue)?;
-            if self.next.is_none() {
+            if !self.has_backlog() {
                 return Ok(());
             }
             self.give_back(queue);
         }
     }
 
-    /// Puts the frame back that was not sent.
+    /// Puts the frame back that was not sent, and ends all leases.
     pub(super) fn put_back(&mut self, queue: &mut Queue) -> Result<()> {
-        let Some(frame) = self.next.take() else { return Ok(()) };
-        self.spare = frame.data.into_list();
-        queue.put_back(frame.chain)
+        self.frame.take().and_then(|frame| frame.chain).map_or(Ok(()), |chain| queue.put_back(chain))
+    }
+}
+
+impl TxFrame {
+    /// Without a chain.
+    fn blank(queue: &Queue) -> Self {
+        let data = GuestRanges::new(RangeList::default(), queue.lessor().lease());
+        Self { header: VnetHeader::default(), data, chain: None }
+    }
+
+    /// Becomes the frame in `chain`; says whether it may be sent.
+    fn parse(&mut self, chain: &Chain, offloads: Offloads) -> bool {
+        let Some(len) = chain.readable_len().checked_sub(HEADER_LEN) else { return false };
+        self.data.clear();
+        let segments = chain.readable().iter().map(|segment| (segment.gpa, segment.len));
+        // The host gets our copy of the header: the guest may change its own after the check.
+        let mut bytes = [0; VnetHeader::LEN];
+        if self.data.extend(segments).is_err() || !self.data.take_front(&mut bytes) {
+            return false;
+        }
+        let header = VnetHeader::parse(bytes, len, offloads);
+        self.header = header.unwrap_or_default();
+        header.is_some()
     }
 }

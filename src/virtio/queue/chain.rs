@@ -1,12 +1,11 @@
 //! One request of the driver: its buffers, copied and checked once.
 
-use std::mem;
 use std::sync::Arc;
 
 use super::descriptor::{Descriptor, Segment};
 use super::shared::Shared;
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::{GuestAddress, GuestMemory};
+use crate::memory::{GuestAddress, GuestMemory, Lease};
 
 /// A descriptor chain that was taken from a queue: one request of the driver, with the buffers that the device may read and
 /// those that it may write.
@@ -19,15 +18,22 @@ use crate::memory::{GuestAddress, GuestMemory};
 /// [`Queue::complete`](super::Queue::complete), or with length 0 soon after it was dropped, on whatever thread. After a reset,
 /// dropping a chain does nothing.
 pub struct Chain {
+    /// In a box, since a chain is moved several times on its way through a device.
+    taken: Box<Taken>,
+}
+
+struct Taken {
     shared: Arc<Shared>,
     head: u16,
     /// The index in the available ring that it was taken at.
     position: u16,
     buffers: Buffers,
+    lease: Lease,
     done: bool,
 }
 
 /// The segments of a chain: first what the device reads, then what it writes.
+#[derive(Default)]
 pub(super) struct Buffers {
     segments: Vec<Segment>,
     first_writable: usize,
@@ -36,12 +42,6 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
-    /// Those of a chain that breaks the rules: none. `segments` is storage for later.
-    pub(super) fn none(mut segments: Vec<Segment>) -> Self {
-        segments.clear();
-        Self { segments, first_writable: 0, readable_len: 0, writable_len: 0 }
-    }
-
     /// Adds the buffer of a descriptor; `None` if the chain breaks a rule by it, or has more than `limit`.
     pub(super) fn push(&mut self, memory: &GuestMemory, descriptor: Descriptor, limit: usize) -> Option<()> {
         let segment = descriptor.segment;
@@ -62,40 +62,56 @@ impl Buffers {
         Some(())
     }
 
-    /// Forgets all buffers.
+    /// Forgets all buffers, and keeps their storage.
     pub(super) fn clear(&mut self) {
-        *self = Self::none(mem::take(&mut self.segments));
+        self.segments.clear();
+        (self.first_writable, self.readable_len, self.writable_len) = (0, 0, 0);
     }
 }
 
 impl Chain {
-    pub(super) fn new(shared: &Arc<Shared>, head: u16, position: u16, buffers: Buffers) -> Self {
-        shared.lessor.begin();
-        Self { shared: Arc::clone(shared), head, position, buffers, done: false }
+    /// One that is not taken yet. It holds a lease.
+    pub(super) fn blank(shared: &Arc<Shared>) -> Self {
+        let (shared, lease) = (Arc::clone(shared), shared.lessor.lease());
+        let taken = Taken { shared, head: 0, position: 0, buffers: Buffers::default(), lease, done: true };
+        Self { taken: Box::new(taken) }
+    }
+
+    /// What the queue fills before the chain [begins](Self::begin).
+    pub(super) fn buffers(&mut self) -> &mut Buffers {
+        &mut self.taken.buffers
+    }
+
+    /// From now on it is the chain that begins at `head`, and is to be completed.
+    pub(super) fn begin(&mut self, head: u16, position: u16) {
+        let taken = &mut *self.taken;
+        (taken.head, taken.position, taken.done) = (head, position, false);
     }
 
     pub(super) fn position(&self) -> u16 {
-        self.position
+        self.taken.position
     }
 
     /// Returns the parts that the device may read, in order.
     pub fn readable(&self) -> &[Segment] {
-        self.buffers.segments.get(..self.buffers.first_writable).unwrap_or_default()
+        let Buffers { segments, first_writable, .. } = &self.taken.buffers;
+        segments.get(..*first_writable).unwrap_or_default()
     }
 
     /// Returns the parts that the device may write, in order.
     pub fn writable(&self) -> &[Segment] {
-        self.buffers.segments.get(self.buffers.first_writable..).unwrap_or_default()
+        let Buffers { segments, first_writable, .. } = &self.taken.buffers;
+        segments.get(*first_writable..).unwrap_or_default()
     }
 
     /// Returns how many bytes the device may read.
     pub fn readable_len(&self) -> u32 {
-        self.buffers.readable_len
+        self.taken.buffers.readable_len
     }
 
     /// Returns how many bytes the device may write.
     pub fn writable_len(&self) -> u32 {
-        self.buffers.writable_len
+        self.taken.buffers.writable_len
     }
 
     /// Returns `len` readable bytes from `offset` on, as segments, or fewer if the chain ends before.
@@ -115,12 +131,12 @@ impl Chain {
     pub fn read(&self, offset: u32, bytes: &mut [u8]) -> Result<()> {
         let len = checked_len(offset, bytes.len(), self.readable_len(), "readable")?;
         if let Some(gpa) = in_one(self.readable(), self.readable_len(), offset, len) {
-            return self.shared.lessor.memory().read(gpa, bytes);
+            return self.taken.lease.memory().read(gpa, bytes);
         }
         let mut rest = bytes;
         for segment in self.readable_range(offset, len) {
             let (part, tail) = rest.split_at_mut_checked(segment.len as usize).ok_or_else(torn)?;
-            self.shared.lessor.memory().read(segment.gpa, part)?;
+            self.taken.lease.memory().read(segment.gpa, part)?;
             rest = tail;
         }
         Ok(())
@@ -133,33 +149,32 @@ impl Chain {
     pub fn write(&self, offset: u32, bytes: &[u8]) -> Result<()> {
         let len = checked_len(offset, bytes.len(), self.writable_len(), "writable")?;
         if let Some(gpa) = in_one(self.writable(), self.writable_len(), offset, len) {
-            return self.shared.lessor.memory().write(gpa, bytes);
+            return self.taken.lease.memory().write(gpa, bytes);
         }
         let mut rest = bytes;
         for segment in self.writable_range(offset, len) {
             let (part, tail) = rest.split_at_checked(segment.len as usize).ok_or_else(torn)?;
-            self.shared.lessor.memory().write(segment.gpa, part)?;
+            self.taken.lease.memory().write(segment.gpa, part)?;
             rest = tail;
         }
         Ok(())
     }
 
-    /// Its head and its storage, for the queue that it was taken from; another one's is dropped.
-    pub(super) fn take_apart(mut self, queue: &Arc<Shared>) -> Option<(u16, Vec<Segment>)> {
-        if !Arc::ptr_eq(&self.shared, queue) {
+    /// Ends it, and returns its head, if it was taken from this queue. It is blank then.
+    pub(super) fn end(&mut self, queue: &Arc<Shared>) -> Option<u16> {
+        if !Arc::ptr_eq(&self.taken.shared, queue) {
             return None;
         }
-        self.done = true;
-        Some((self.head, mem::take(&mut self.buffers.segments)))
+        self.taken.done = true;
+        Some(self.taken.head)
     }
 }
 
-impl Drop for Chain {
+impl Drop for Taken {
     fn drop(&mut self) {
         if !self.done {
             self.shared.lose(self.head);
         }
-        self.shared.lessor.end();
     }
 }
 

@@ -131,6 +131,63 @@ fn chains_are_completed_once_in_any_order() {
 }
 
 #[test]
+fn what_is_completed_later_is_seen_at_the_end_of_the_batch_in_order() {
+    let mut rig = rig();
+    let offer =
+        |rig: &mut Rig, count: u32| (0..count).for_each(|_| _ = rig.driver.offer(&[Buffer::writable(BUFFER, 4)]));
+    let serve = |rig: &mut Rig| {
+        let chain = rig.pop().unwrap();
+        rig.queue.complete_later(chain, 4);
+        rig.driver.used_index()
+    };
+    offer(&mut rig, 1);
+    assert_eq!(serve(&mut rig), 0);
+    assert_eq!(rig.queue.in_flight(), 1, "the driver does not have it");
+    assert!(rig.pop().is_none());
+    assert_eq!((rig.driver.used_index(), rig.queue.in_flight()), (1, 0));
+    offer(&mut rig, 2);
+    assert_eq!(serve(&mut rig), 1);
+    rig.serve(3);
+    assert_eq!(rig.driver.used_index(), 3, "one that is completed at once takes those before it along");
+    offer(&mut rig, 1);
+    assert_eq!(serve(&mut rig), 3);
+    rig.queue.notify();
+    assert_eq!((rig.driver.used_index(), rig.queue.state().unwrap().next_used), (4, 4));
+    let used: Vec<_> = std::iter::from_fn(|| rig.driver.take_used()).map(|(_, written)| written).collect();
+    assert_eq!(used, [4, 4, 3, 4]);
+}
+
+#[test]
+fn a_long_batch_is_shown_in_parts() {
+    let memory = patterned_memory(MEMORY);
+    let mut driver = DriverQueue::new(&memory, GuestAddress(0x1000), 256);
+    let mut queue = Queue::new(&driver.config(), &memory, 0, true, RecordingInterrupt::new()).unwrap();
+    let mut io = IoRig::new();
+    (0..100).for_each(|_| _ = driver.offer(&[Buffer::writable(BUFFER, 4)]));
+    let mut shown = Vec::new();
+    while let Some(chain) = queue.pop(&mut io.turn()).unwrap() {
+        queue.complete_later(chain, 4);
+        shown.push(driver.used_index());
+    }
+    shown.dedup();
+    assert_eq!((shown, driver.used_index()), (vec![0, 32, 64, 96], 100));
+}
+
+#[test]
+fn a_halted_queue_holds_no_lease() {
+    let mut rig = rig();
+    rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    let (first, second) = (rig.pop().unwrap(), rig.pop().unwrap());
+    rig.queue.complete(first, 4);
+    rig.queue.set_halted(true);
+    assert_eq!(rig.queue.lessor().count(), 1, "that of the chain that is out");
+    rig.queue.put_back(second).unwrap();
+    assert!(rig.pop().is_none());
+    assert_eq!(rig.queue.lessor().count(), 0);
+}
+
+#[test]
 fn the_rings_wrap() {
     let mut rig = rig();
     for round in 0..200_000u32 {
@@ -165,6 +222,7 @@ fn a_chain_that_is_dropped_wakes_the_owner_of_its_queue() {
     drop(chains);
     assert_eq!(io.woken().len(), 1);
     queue.notify();
+    queue.set_halted(true);
     assert_eq!((driver.used_index(), queue.in_flight(), queue.lessor().count()), (200, 0, 0));
 }
 

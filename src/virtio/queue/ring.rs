@@ -7,7 +7,6 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::chain::Buffers;
 use super::config::QueueConfig;
-use super::descriptor::Segment;
 use super::state::QueueState;
 use super::walk::Walker;
 use crate::error::{Error, ErrorKind, Result};
@@ -21,7 +20,12 @@ pub(super) struct Ring {
     size: u16,
     event_idx: bool,
     next_avail: u16,
+    /// The driver's index when it was looked at last. It is looked at again when all up to here was taken, since the driver's
+    /// CPU and ours take the cache line from each other.
+    seen_avail: u16,
     next_used: u16,
+    /// Entries behind `next_used` that the driver does not see yet.
+    staged: u16,
     /// `next_used` when the driver was last considered for an interrupt.
     last_signal: u16,
     /// Chains that were taken, and neither published nor put back.
@@ -30,13 +34,6 @@ pub(super) struct Ring {
     muted: bool,
     /// The device has found no chain when it looked last, and waits for one.
     hungry: bool,
-}
-
-/// What the next entry of the available ring holds; each gives the storage back that it was asked with.
-pub(super) enum Next {
-    /// Its head, its place in the ring, and its buffers: none if it breaks the rules.
-    Chain(u16, u16, Buffers),
-    Empty(Vec<Segment>),
 }
 
 impl Ring {
@@ -55,7 +52,9 @@ impl Ring {
             size: config.size,
             event_idx,
             next_avail: state.next_avail,
+            seen_avail: state.next_avail,
             next_used: state.next_used,
+            staged: 0,
             last_signal: state.next_used,
             in_flight: 0,
             muted: false,
@@ -63,13 +62,13 @@ impl Ring {
         })
     }
 
-    /// Takes the next chain into `segments`. The driver does not ring for those that follow, until it is [asked](Self::call_for_more)
-    /// to.
+    /// Takes the next chain into `buffers`, and returns its head and its place in the ring; `None` if there is none. A chain that breaks
+    /// the rules has no buffers. The driver does not ring for those that follow, until it is [asked](Self::call_for_more) to.
     ///
     /// Fails if the driver's index is one that no driver can reach: more entries than the queue has descriptors.
-    pub(super) fn next(&mut self, segments: Vec<Segment>) -> Result<Next> {
-        let next = self.take(segments)?;
-        self.hungry = matches!(next, Next::Empty(_));
+    pub(super) fn next(&mut self, buffers: &mut Buffers) -> Result<Option<(u16, u16)>> {
+        let next = self.take(buffers)?;
+        self.hungry = next.is_none();
         if !self.hungry {
             self.mute();
         }
@@ -103,15 +102,10 @@ impl Ring {
         self.avail.load_u16(ring::INDEX_OFFSET, order).unwrap_or(self.next_avail)
     }
 
-    fn take(&mut self, segments: Vec<Segment>) -> Result<Next> {
+    fn take(&mut self, buffers: &mut Buffers) -> Result<Option<(u16, u16)>> {
         let (position, size) = (self.next_avail, self.size);
-        let offered = self.driver_index(Ordering::Acquire).wrapping_sub(position);
-        if offered == 0 {
-            return Ok(Next::Empty(segments));
-        }
-        if offered > size {
-            let message = format!("the driver offers {offered} chains at once, the queue's size is {size}");
-            return Err(Error::new(ErrorKind::Virtqueue, message));
+        if self.seen_avail == position && !self.see_more()? {
+            return Ok(None);
         }
         let slot = u64::from(position & size.saturating_sub(1));
         let offset = slot.saturating_mul(ring::AVAIL_ENTRY_LEN).saturating_add(ring::HEADER_LEN);
@@ -124,7 +118,20 @@ impl Ring {
         }
         self.next_avail = position.wrapping_add(1);
         self.in_flight = busy.saturating_add(1);
-        Ok(Next::Chain(head, position, self.walker.walk(head, segments)))
+        self.walker.walk(head, buffers);
+        Ok(Some((head, position)))
+    }
+
+    /// Looks at the driver's index again; says whether it has moved on.
+    fn see_more(&mut self) -> Result<bool> {
+        let (index, size) = (self.driver_index(Ordering::Acquire), self.size);
+        let offered = index.wrapping_sub(self.next_avail);
+        if offered > size {
+            let message = format!("the driver offers {offered} chains at once, the queue's size is {size}");
+            return Err(Error::new(ErrorKind::Virtqueue, message));
+        }
+        self.seen_avail = index;
+        Ok(offered > 0)
     }
 
     /// Undoes the last `take`, if that is what brought the chain from `position`.
@@ -151,26 +158,26 @@ impl Ring {
         }
     }
 
-    /// Puts chains on the used ring, so that the driver sees all of them or none (2.7.8).
-    pub(super) fn publish(&mut self, chains: &[(u16, u32)]) {
-        let mut count = 0u16;
-        for &(head, written) in chains {
-            self.stage(count, head, written);
-            count = count.saturating_add(1);
-        }
-        self.publish_staged(count);
-    }
-
-    /// Writes the entry that is `position` behind the last published one; the driver does not see it yet.
-    pub(super) fn stage(&self, position: u16, head: u16, written: u32) {
-        let slot = u64::from(self.next_used.wrapping_add(position) & self.size.saturating_sub(1));
+    /// Writes the next entry of the used ring. The driver does not see it before [`publish`](Self::publish).
+    pub(super) fn stage(&mut self, head: u16, written: u32) {
+        let slot = u64::from(self.next_used.wrapping_add(self.staged) & self.size.saturating_sub(1));
         let offset = slot.saturating_mul(ring::USED_ENTRY_LEN).saturating_add(ring::HEADER_LEN);
         let _ = self.used.write_u32(offset, head.into());
         let _ = self.used.write_u32(offset.saturating_add(4), written);
+        self.staged = self.staged.saturating_add(1);
     }
 
-    /// Shows the driver the `count` entries that were staged.
-    pub(super) fn publish_staged(&mut self, count: u16) {
+    /// How many entries were staged and not published.
+    pub(super) fn staged(&self) -> u16 {
+        self.staged
+    }
+
+    /// Shows the driver what was staged: all of it or none (2.7.8).
+    pub(super) fn publish(&mut self) {
+        let count = std::mem::take(&mut self.staged);
+        if count == 0 {
+            return;
+        }
         self.next_used = self.next_used.wrapping_add(count);
         let _ = self.used.store_u16(ring::INDEX_OFFSET, self.next_used, Ordering::Release);
         self.in_flight = self.in_flight.saturating_sub(count);

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use super::chain::Chain;
 use super::config::QueueConfig;
-use super::descriptor::Segment;
-use super::ring::{Next, Ring};
+use super::ring::Ring;
 use super::shared::Shared;
 use super::state::QueueState;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,14 +15,18 @@ use crate::virtio::interrupt::Interrupt;
 /// What a popped chain counts in a turn, in bytes: looking at its descriptors takes about as long as copying so much.
 const CHAIN_CHARGE: u64 = 512;
 
+/// So many chains that are completed [later](Queue::complete_later) are shown to the driver at once.
+const TOGETHER: u16 = 32;
+
 /// A running queue. It is lent to its device for each call, on the thread that owns the device.
 pub struct Queue {
     ring: Ring,
     shared: Arc<Shared>,
     index: u16,
     interrupt: Arc<dyn Interrupt>,
-    /// Storage of completed chains, to be used again.
-    spare: Vec<Vec<Segment>>,
+    /// Completed chains, to be used again. They keep their leases, since counting one more and one less for each request takes
+    /// as long as walking it; a queue that is halted has none of them.
+    spare: Vec<Chain>,
     halted: bool,
 }
 
@@ -78,15 +81,15 @@ impl Queue {
             return Ok(None);
         }
         io.charge(CHAIN_CHARGE);
-        let mut segments = self.spare.pop().unwrap_or_default();
-        segments.clear();
-        match self.ring.next(segments)? {
-            Next::Chain(head, position, buffers) => Ok(Some(Chain::new(&self.shared, head, position, buffers))),
-            Next::Empty(segments) => {
-                self.spare.push(segments);
-                Ok(None)
-            }
-        }
+        let mut chain = self.spare.pop().unwrap_or_else(|| Chain::blank(&self.shared));
+        let next = self.ring.next(chain.buffers())?;
+        let Some((head, position)) = next else {
+            self.spare.push(chain);
+            self.ring.publish();
+            return Ok(None);
+        };
+        chain.begin(head, position);
+        Ok(Some(chain))
     }
 
     /// Whether there is a chain for which [`pop`](Self::pop) has looked in vain. Costs no system call.
@@ -105,24 +108,43 @@ impl Queue {
     /// The driver is told when the device returns to its transport, or at [`notify`](Self::notify). A chain of another queue is
     /// dropped, which completes it there with length 0.
     pub fn complete(&mut self, chain: Chain, written: u32) {
-        let written = written.min(chain.writable_len());
-        if let Some((head, segments)) = chain.take_apart(&self.shared) {
-            self.ring.publish(&[(head, written)]);
-            self.spare.push(segments);
+        self.stage(chain, written);
+        self.ring.publish();
+    }
+
+    /// As [`complete`](Self::complete), but the driver may see it later: at the latest when there is no chain to [take](Self::pop),
+    /// when a few have come together, or at [`notify`](Self::notify). A driver that looks at the ring all the time takes its
+    /// cache line away less often.
+    pub(crate) fn complete_later(&mut self, chain: Chain, written: u32) {
+        self.stage(chain, written);
+        self.publish_enough();
+    }
+
+    /// Gives several chains back at once, [later](Self::complete_later): the driver sees all of them or none.
+    pub(crate) fn complete_together(&mut self, chains: impl IntoIterator<Item = (Chain, u32)>) {
+        chains.into_iter().for_each(|(chain, written)| self.stage(chain, written));
+        self.publish_enough();
+    }
+
+    fn publish_enough(&mut self) {
+        if self.ring.staged() >= TOGETHER {
+            self.ring.publish();
         }
     }
 
-    /// Gives several chains back at once: the driver sees all of them or none.
-    pub(crate) fn complete_together(&mut self, chains: impl IntoIterator<Item = (Chain, u32)>) {
-        let mut count = 0u16;
-        for (chain, written) in chains {
-            if let Some((head, segments)) = chain.take_apart(&self.shared) {
-                self.ring.stage(count, head, written);
-                self.spare.push(segments);
-                count = count.saturating_add(1);
-            }
+    fn stage(&mut self, mut chain: Chain, written: u32) {
+        let written = written.min(chain.writable_len());
+        if let Some(head) = chain.end(&self.shared) {
+            self.ring.stage(head, written);
+            self.keep(chain);
         }
-        self.ring.publish_staged(count);
+    }
+
+    /// Keeps a chain that has ended.
+    fn keep(&mut self, chain: Chain) {
+        if !self.halted {
+            self.spare.push(chain);
+        }
     }
 
     /// Puts back the chain that was taken last, as if it had not been taken. A device that is being paused does this for the
@@ -131,16 +153,17 @@ impl Queue {
     /// # Errors
     /// [`ErrorKind::InvalidState`] if the chain is of another queue, or another one was taken after it and not put back. Then
     /// the chain is completed with length 0.
-    pub fn put_back(&mut self, chain: Chain) -> Result<()> {
+    pub fn put_back(&mut self, mut chain: Chain) -> Result<()> {
         let position = chain.position();
-        let Some((head, segments)) = chain.take_apart(&self.shared) else {
+        let Some(head) = chain.end(&self.shared) else {
             return Err(Error::new(ErrorKind::InvalidState, "a chain was put back into a queue that it is not from"));
         };
-        self.spare.push(segments);
+        self.keep(chain);
         if self.ring.put_back(position) {
             return Ok(());
         }
-        self.ring.publish(&[(head, 0)]);
+        self.ring.stage(head, 0);
+        self.ring.publish();
         Err(Error::new(ErrorKind::InvalidState, "a chain was put back that was not the last one to be taken"))
     }
 
@@ -149,6 +172,7 @@ impl Queue {
     /// The transport calls this at the end of each turn. A device that takes long may call it in between.
     pub fn notify(&mut self) {
         self.reclaim();
+        self.ring.publish();
         if self.ring.take_signal() {
             self.interrupt.signal_used(self.index);
         }
@@ -177,15 +201,21 @@ impl Queue {
         self.ring.in_flight()
     }
 
-    /// While halted, the queue gives no chain.
+    /// While halted, the queue gives no chain, and holds no lease of its own.
     pub(super) fn set_halted(&mut self, halted: bool) {
         self.halted = halted;
+        if halted {
+            self.spare = Vec::new();
+        }
     }
 
     /// Completes what was dropped.
     fn reclaim(&mut self) {
         let Self { ring, shared, .. } = self;
-        shared.take_lost(|head| ring.publish(&[(head, 0)]));
+        shared.take_lost(|head| {
+            ring.stage(head, 0);
+            ring.publish();
+        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! From a head to the buffers of its chain (2.7.5): each descriptor is read once, and checked.
 
 use super::chain::Buffers;
-use super::descriptor::{Descriptor, Segment};
+use super::descriptor::Descriptor;
 use crate::memory::{GuestAddress, GuestArea, GuestMemory};
 use crate::virtio::spec::ring;
 
@@ -26,14 +26,12 @@ impl Walker {
         Self { memory, table, size, max_chain: max_chain.into() }
     }
 
-    /// Copies the chain that begins at `head` to `segments`. A chain that breaks the rules has no buffers.
-    pub(super) fn walk(&self, head: u16, mut segments: Vec<Segment>) -> Buffers {
-        segments.clear();
-        let mut buffers = Buffers::none(segments);
-        if self.collect(head, &mut buffers).is_none() {
+    /// Copies the chain that begins at `head` to `buffers`. A chain that breaks the rules has none.
+    pub(super) fn walk(&self, head: u16, buffers: &mut Buffers) {
+        buffers.clear();
+        if self.collect(head, buffers).is_none() {
             buffers.clear();
         }
-        buffers
     }
 
     fn collect(&self, head: u16, buffers: &mut Buffers) -> Option<()> {
