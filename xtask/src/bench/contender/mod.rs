@@ -96,6 +96,7 @@ mod tests {
             cmdline: "bench=none".into(),
             disk,
             tap: Some("t"),
+            huge_pages: true,
             scratch: Path::new("/s"),
         }
     }
@@ -103,7 +104,7 @@ mod tests {
     #[test]
     fn a_launcher_gets_its_options_with_those_of_the_row() {
         let option = LauncherOption {
-            path: "/l".into(),
+            path: "/bin/echo".into(),
             disk_options: vec!["engine=uring".into()],
             arguments: vec!["--poll-us".into(), "50".into()],
             ..LauncherOption::default()
@@ -111,6 +112,8 @@ mod tests {
         let launcher = Launcher::find(&option).unwrap();
         let line = exec::show(&launcher.command(&machine(true)));
         assert!(line.ends_with("--disk /d,engine=uring,direct --tap t --poll-us 50"), "{line}");
+        // It says what it is told, so it seems not to know more than its options.
+        assert!(!line.contains("transparent"), "{line}");
         assert!(launcher.about().contains("engine=uring"), "{}", launcher.about());
     }
 
