@@ -36,6 +36,25 @@ fn an_elf_image_is_loaded_byte_by_byte_and_entered_in_long_mode() {
 }
 
 #[test]
+fn pages_of_zeros_are_not_written_and_all_others_are() {
+    const PAGE: usize = 4096;
+    // More than is read at once; the first and the last byte of pages, and an end inside of one.
+    let mut text = vec![0; 70 * PAGE + 100];
+    let at = [0, 2 * PAGE - 1, 40 * PAGE, 70 * PAGE + 99];
+    at.into_iter().for_each(|at| text[at] = 1);
+    let (files, memory) = (Files::new(), memory(16));
+    let boot = Boot::linux(files.write("vmlinux", &elf(0x10_0000, &[Part::load(0x10_0000, &text)])));
+    load(&memory, &boot, &platform()).unwrap();
+    let written = at.map(|at| at / PAGE);
+    for (page, expected) in text.chunks(PAGE).enumerate() {
+        let found = bytes(&memory, 0x10_0000 + (page * PAGE) as u64, expected.len());
+        let untouched = vec![PATTERN; expected.len()];
+        assert!(found == if written.contains(&page) { expected.to_vec() } else { untouched }, "page {page}");
+    }
+    assert_eq!(bytes(&memory, 0x10_0000 + text.len() as u64, 1), [PATTERN]);
+}
+
+#[test]
 fn the_zero_page_has_the_memory_map() {
     let files = Files::new();
     let memory = memory(16);
