@@ -20,9 +20,9 @@ pub struct Launcher {
 
 impl Launcher {
     /// Builds it if it is the one of this tree.
-    pub fn find(option: &LauncherOption) -> Result<Self> {
+    pub fn find(option: &LauncherOption, profile: &str) -> Result<Self> {
         let LauncherOption { path, disk_options, arguments, .. } = option.clone();
-        let path = if path.is_empty() { cargo::build_launcher()? } else { path.into() };
+        let path = if path.is_empty() { cargo::build_launcher(profile)? } else { path.into() };
         let help = Command::new(&path).arg("--help").output().context(path.display())?;
         let huge_pages = String::from_utf8_lossy(&help.stdout).contains(PAGES);
         Ok(Self { path, disk_options, arguments, huge_pages })

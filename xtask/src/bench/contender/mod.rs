@@ -37,7 +37,7 @@ pub fn all(options: &BenchOptions, scratch: &Path) -> Result<(Vec<Contender>, Ve
     let default = [LauncherOption::default()];
     let launchers = if options.launchers.is_empty() { &default[..] } else { &options.launchers };
     for option in launchers {
-        let launcher = Launcher::find(option)?;
+        let launcher = Launcher::find(option, options.profile)?;
         let (label, about) = (option.label.clone(), launcher.about());
         contenders.push(Contender { label, about, kind: Kind::Launcher(launcher) });
     }
@@ -109,7 +109,7 @@ mod tests {
             arguments: vec!["--poll-us".into(), "50".into()],
             ..LauncherOption::default()
         };
-        let launcher = Launcher::find(&option).unwrap();
+        let launcher = Launcher::find(&option, "").unwrap();
         let line = exec::show(&launcher.command(&machine(true)));
         assert!(line.ends_with("--disk /d,engine=uring,direct --tap t --poll-us 50"), "{line}");
         // It says what it is told, so it seems not to know more than its options.
