@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use vmcell::{Boot, Console, Disk, ErrorKind, Exit, IoThread, Nic, Vm};
+use vmcell::{Boot, Console, Disk, ErrorKind, Exit, IoThread, MemoryConfig, Nic, Vm};
 
 use crate::options::{ConsoleOption, Options};
 use crate::terminal::RawTerminal;
@@ -68,7 +68,8 @@ fn build(options: &Options) -> vmcell::Result<Vm> {
     };
     let io_thread = IoThread::new("vmcell-io")?;
     io_thread.set_polling(Duration::from_micros(options.poll_us));
-    let mut builder = Vm::builder().vcpus(options.vcpus).memory_mib(options.memory).boot(boot).console(console);
+    let memory = MemoryConfig::mib(options.memory).pages(options.pages.into());
+    let mut builder = Vm::builder().vcpus(options.vcpus).memory(memory).boot(boot).console(console);
     builder = builder.io_thread(io_thread);
     for disk in &options.disks {
         let opened = Disk::open(&disk.path)?.read_only(disk.read_only);

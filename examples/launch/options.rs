@@ -29,6 +29,11 @@ pub struct Options {
     #[arg(long, value_name = "MIB", default_value_t = 128)]
     pub memory: u64,
 
+    /// The pages that the host backs the memory with: of the sizes that its policy gives, transparent huge ones, or reserved ones of
+    /// 2 MiB
+    #[arg(long, default_value = "default")]
+    pub pages: Pages,
+
     /// A raw disk image or block device; may be given several times
     #[arg(long = "disk", value_name = "PATH[,ro][,engine=uring|sync][,direct]", value_parser = parse_disk)]
     pub disks: Vec<DiskOption>,
@@ -65,6 +70,14 @@ pub enum Discovery {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+pub enum Pages {
+    Default,
+    Transparent,
+    #[value(name = "2mib")]
+    Huge2Mib,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 pub enum Protocol {
     Auto,
     Linux64,
@@ -97,6 +110,16 @@ impl From<Discovery> for vmcell::Discovery {
         match discovery {
             Discovery::Acpi => Self::Acpi,
             Discovery::Cmdline => Self::Cmdline,
+        }
+    }
+}
+
+impl From<Pages> for vmcell::PageSize {
+    fn from(pages: Pages) -> Self {
+        match pages {
+            Pages::Default => Self::Default,
+            Pages::Transparent => Self::Transparent,
+            Pages::Huge2Mib => Self::Huge2Mib,
         }
     }
 }

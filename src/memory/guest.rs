@@ -9,7 +9,8 @@ use vm_memory::{
 use zerocopy::{Immutable, IntoBytes};
 
 use super::address::GuestAddress;
-use super::mapping::{cannot_provide, map};
+use super::aligned::Mapping;
+use super::mapping::{Wanted, cannot_provide, map};
 use super::preallocate::{may_be_refused_later, overcommit, take_all};
 use crate::config::{MemoryBacking, PageSize};
 use crate::error::{Error, ErrorKind, Result};
@@ -36,6 +37,8 @@ pub struct GuestMemory {
     regions: Arc<GuestMemoryMmap>,
     /// The same regions, for accesses that stay inside of one: most do, and are quicker this way.
     spans: Arc<[Span]>,
+    /// What the regions are views of, so dropped after them.
+    _mappings: Arc<[Mapping]>,
 }
 
 /// A region, and where the host sees it.
@@ -93,18 +96,20 @@ impl GuestMemory {
     /// Those of [`anonymous`](Self::anonymous), with the page size in place of 4096.
     pub fn map(regions: &[(GuestAddress, u64)], backing: MemoryBacking, pages: PageSize) -> Result<Self> {
         let total = regions.iter().fold(0u64, |total, (_, len)| total.saturating_add(*len));
+        let mut mappings = Vec::new();
         let mapped = regions.iter().map(|&(start, len)| {
-            let size = check_region(start, len, pages)?;
-            GuestRegionMmap::new(map(size, total, backing, pages)?, start.inner())
-                .ok_or_else(|| past_the_end(start, len))
+            let wanted = Wanted { gpa: start.0, size: check_region(start, len, pages)?, total };
+            let mapped = map(wanted, backing, pages)?;
+            mappings.push(mapped.mapping);
+            GuestRegionMmap::new(mapped.region, start.inner()).ok_or_else(|| past_the_end(start, len))
         });
         let regions = GuestMemoryMmap::from_regions(mapped.collect::<Result<_>>()?).map_err(|cause| {
             let message = "the guest memory's regions must be at least one, ascending and apart";
             Error::new(ErrorKind::InvalidConfig, message).with_source(cause)
         })?;
         let spans = regions.iter().filter_map(Span::of).collect();
-        let memory = Self { regions: Arc::new(regions), spans };
-        if may_be_refused_later(backing, pages, &overcommit()) {
+        let memory = Self { regions: Arc::new(regions), spans, _mappings: mappings.into() };
+        if may_be_refused_later(backing, pages, overcommit) {
             memory.preallocate()?;
         }
         Ok(memory)

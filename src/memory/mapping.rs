@@ -2,59 +2,81 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::FromRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 
-use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
+use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{FileOffset, MmapRegion};
 
+use super::aligned::Mapping;
 use crate::config::{MemoryBacking, PageSize};
 use crate::error::{Error, ErrorKind, Result};
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
-type MapResult = std::result::Result<MmapRegion, Cause>;
+type MapResult = std::result::Result<Mapped, Cause>;
 
-/// Maps `size` bytes the way `backing` and `pages` say; `total` bytes are what the guest gets in all.
-pub(super) fn map(size: usize, total: u64, backing: MemoryBacking, pages: PageSize) -> Result<MmapRegion> {
-    let region = match backing {
-        MemoryBacking::Anonymous => map_anonymous(size, pages),
-        MemoryBacking::Memfd => map_memfd(size, pages),
+/// A region, and the mapping that it is only a view of, which must be kept longer.
+#[derive(Debug)]
+pub(super) struct Mapped {
+    pub(super) region: MmapRegion,
+    pub(super) mapping: Mapping,
+}
+
+/// What is mapped: `size` bytes that the guest sees at `gpa`, of the `total` bytes that it gets.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) gpa: u64,
+    pub(super) size: usize,
+    pub(super) total: u64,
+}
+
+/// Maps memory the way `backing` and `pages` say.
+pub(super) fn map(wanted: Wanted, backing: MemoryBacking, pages: PageSize) -> Result<Mapped> {
+    let mapped = match backing {
+        MemoryBacking::Anonymous => map_anonymous(wanted, pages),
+        MemoryBacking::Memfd => map_memfd(wanted, pages),
     };
-    let region = region.map_err(|cause| refused(total, pages, cause))?;
+    let mapped = mapped.map_err(|cause| refused(wanted.total, pages, cause))?;
+    let region = &mapped.region;
     // A child process has no business with the guest's memory, nor has a core dump: it holds the guest's secrets, and copying
     // its page tables would make each fork of the host program slow.
-    advise(&region, libc::MADV_DONTFORK);
-    advise(&region, libc::MADV_DONTDUMP);
+    advise(region, libc::MADV_DONTFORK);
+    advise(region, libc::MADV_DONTDUMP);
     if pages == PageSize::Transparent {
-        advise(&region, libc::MADV_HUGEPAGE);
+        advise(region, libc::MADV_HUGEPAGE);
     }
-    Ok(region)
+    Ok(mapped)
 }
 
 /// Advice only: where the host does not take it, the guest still runs.
 fn advise(region: &MmapRegion, advice: libc::c_int) {
-    // SAFETY: the range is exactly one mapping, which `region` owns and keeps, and none of the advice given here changes what
+    // SAFETY: the range is exactly one mapping, which the caller keeps, and none of the advice given here changes what
     // it holds.
     unsafe { libc::madvise(region.as_ptr().cast(), region.size(), advice) };
 }
 
 // MAP_NORESERVE is left out on purpose: with it the host would promise any amount and kill a process later; without it,
 // its overcommit policy refuses now what it can never provide.
-fn map_anonymous(size: usize, pages: PageSize) -> MapResult {
+fn map_anonymous(wanted: Wanted, pages: PageSize) -> MapResult {
     let huge = if pages == PageSize::Huge2Mib { libc::MAP_HUGETLB | libc::MAP_HUGE_2MB } else { 0 };
-    build(MmapRegionBuilder::new(size).with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | huge))
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | huge;
+    let mapping = Mapping::new(wanted.size, wanted.gpa, flags, -1)?;
+    view(mapping, MmapRegionBuilder::new(wanted.size).with_mmap_flags(flags))
 }
 
-fn map_memfd(size: usize, pages: PageSize) -> MapResult {
-    let file = sealed_memfd(size, pages)?;
-    build(MmapRegionBuilder::new(size).with_file_offset(FileOffset::new(file, 0)).with_mmap_flags(libc::MAP_SHARED))
+fn map_memfd(wanted: Wanted, pages: PageSize) -> MapResult {
+    let file = sealed_memfd(wanted.size, pages)?;
+    let flags = libc::MAP_SHARED;
+    let mapping = Mapping::new(wanted.size, wanted.gpa, flags, file.as_raw_fd())?;
+    let builder = MmapRegionBuilder::new(wanted.size).with_file_offset(FileOffset::new(file, 0));
+    view(mapping, builder.with_mmap_flags(flags))
 }
 
-fn build(builder: MmapRegionBuilder) -> MapResult {
-    match builder.with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE).build() {
-        Ok(region) => Ok(region),
-        Err(MmapRegionError::Mmap(cause)) => Err(cause.into()),
-        Err(cause) => Err(cause.to_string().into()),
-    }
+/// A region of that mapping, for `vm-memory`, which does not align those that it maps itself.
+fn view(mapping: Mapping, builder: MmapRegionBuilder) -> MapResult {
+    let builder = builder.with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE);
+    // SAFETY: the mapping has the builder's size, access and kind, and is kept as long as the region: see `Mapped`.
+    let region = unsafe { builder.with_raw_mmap_pointer(mapping.as_ptr()) }.build();
+    region.map(|region| Mapped { region, mapping }).map_err(|cause| cause.to_string().into())
 }
 
 /// A memfd of `size` bytes that nobody can shrink, so that no access to the mapping can fault.
@@ -120,8 +142,9 @@ mod tests {
     #[test]
     fn neither_a_child_process_nor_a_core_dump_gets_the_guests_memory() {
         for backing in [MemoryBacking::Anonymous, MemoryBacking::Memfd] {
-            let region = map(1 << 20, 1 << 20, backing, PageSize::Transparent).unwrap();
-            let flags = flags_at(region.as_ptr() as usize);
+            let wanted = Wanted { gpa: 0, size: 1 << 20, total: 1 << 20 };
+            let mapped = map(wanted, backing, PageSize::Transparent).unwrap();
+            let flags = flags_at(mapped.region.as_ptr() as usize);
             assert!(flags.contains(" dc ") && flags.contains(" dd "), "{backing:?}: {flags}");
         }
     }

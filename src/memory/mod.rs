@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "maps guest memory and hands ranges of it to the kernel for scatter-gather I/O")]
 
 mod address;
+mod aligned;
 mod area;
 mod buffer;
 mod file_ring;

@@ -14,8 +14,13 @@ const STRICT: &str = "2";
 ///
 /// A strict host accounts for private memory when it is mapped, and for pages of 2 MiB it keeps a reserve in any case. What
 /// it does not account for before it is used is shared memory, and then the access faults: ours would end the process.
-pub(super) fn may_be_refused_later(backing: MemoryBacking, pages: PageSize, overcommit: &str) -> bool {
-    backing == MemoryBacking::Memfd && pages != PageSize::Huge2Mib && overcommit.trim() == STRICT
+/// `overcommit` is called only if it matters.
+pub(super) fn may_be_refused_later(
+    backing: MemoryBacking,
+    pages: PageSize,
+    overcommit: impl FnOnce() -> String,
+) -> bool {
+    backing == MemoryBacking::Memfd && pages != PageSize::Huge2Mib && overcommit().trim() == STRICT
 }
 
 /// The host's way to promise memory. Without `/proc` it is not known, and taken to be the usual one.
@@ -52,7 +57,7 @@ mod tests {
 
     #[test]
     fn only_small_shared_pages_of_a_strict_host_are_refused_late() {
-        let refused = |backing, pages, mode| may_be_refused_later(backing, pages, mode);
+        let refused = |backing, pages, mode| may_be_refused_later(backing, pages, || String::from(mode));
         assert!(refused(MemoryBacking::Memfd, PageSize::Default, "2\n"));
         assert!(refused(MemoryBacking::Memfd, PageSize::Transparent, "2\n"));
         assert!(!refused(MemoryBacking::Memfd, PageSize::Huge2Mib, "2\n"));

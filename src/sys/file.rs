@@ -43,6 +43,31 @@ pub(crate) fn direct_alignment(file: &File) -> DirectAlignment {
     DirectAlignment { memory: or_page(found.stx_dio_mem_align), offset: or_page(found.stx_dio_offset_align) }
 }
 
+/// The next range between `from` and `end` that is not a hole, and makes its start the file's position; `None` if there is none. A
+/// file system that knows of no holes has data everywhere.
+pub(crate) fn next_data(file: &File, from: u64, end: u64) -> io::Result<Option<(u64, u64)>> {
+    if from >= end {
+        return Ok(None);
+    }
+    let start = match seek(file, from, libc::SEEK_DATA) {
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return Ok(None),
+        start => start?,
+    };
+    if start >= end {
+        return Ok(None);
+    }
+    let stop = seek(file, start, libc::SEEK_HOLE)?.min(end);
+    seek(file, start, libc::SEEK_SET)?;
+    Ok(Some((start, stop)))
+}
+
+fn seek(file: &File, offset: u64, whence: libc::c_int) -> io::Result<u64> {
+    let offset = libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: the descriptor is open; the rest are plain integers.
+    let found = unsafe { libc::lseek(file.as_raw_fd(), offset, whence) };
+    u64::try_from(found).map_err(|_| io::Error::last_os_error())
+}
+
 const PAGE: u32 = 4096;
 
 /// Locks a whole file for this open file description, against every other one. Never waits.

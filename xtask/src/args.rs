@@ -93,6 +93,8 @@ pub struct BenchOptions {
     pub dir: Option<String>,
     pub disk_mib: u32,
     pub json: Option<String>,
+    /// The profile of cargo by which our programs are built; not an option of the command line.
+    pub profile: &'static str,
 }
 
 /// Flags of `cargo xtask bench --instructions`.
@@ -207,6 +209,7 @@ impl Default for BenchOptions {
             dir: None,
             disk_mib: 512,
             json: None,
+            profile: "tuned",
         }
     }
 }

@@ -48,16 +48,19 @@ pub fn build(args: &[&str]) -> Result<Vec<Program>> {
     Ok(String::from_utf8_lossy(&output.stdout).lines().filter_map(program).collect())
 }
 
+/// The profile for programs that work.
+pub const RELEASE: &str = "release";
+
 /// Builds the launcher.
-pub fn build_launcher() -> Result<PathBuf> {
-    let programs = build(&["build", "--release", "--example", "launch"])?;
+pub fn build_launcher(profile: &str) -> Result<PathBuf> {
+    let programs = build(&["build", "--profile", profile, "--example", "launch"])?;
     let launcher = programs.into_iter().find(|program| program.kind == "example" && program.name == "launch");
     launcher.map(|program| program.path).ok_or_else(|| Error::new("cargo built no example `launch`"))
 }
 
 /// Builds the program of a package that has one, of the same name.
-pub fn build_program(package: &str) -> Result<PathBuf> {
-    let programs = build(&["build", "--release", "--package", package])?;
+pub fn build_program(package: &str, profile: &str) -> Result<PathBuf> {
+    let programs = build(&["build", "--profile", profile, "--package", package])?;
     let found = programs.into_iter().find(|program| program.kind == "bin" && program.name == package);
     found.map(|program| program.path).ok_or_else(|| Error::new(format!("cargo built no program `{package}`")))
 }

@@ -66,8 +66,7 @@ pub(crate) fn setup_vcpu(vcpu: &Vcpu, supported: &[CpuidEntry], vcpus: u32, entr
     vcpu.set_cpuid(&cpuid::entries(supported, &cpuid::Topology { vcpus, index: vcpu.index() }, tsc_khz))?;
     msr::set(vcpu)?;
     vcpu.reset_fpu()?;
-    vcpu.set_lapic_line(LocalApicLine::Lint0, DELIVER_EXTINT)?;
-    vcpu.set_lapic_line(LocalApicLine::Lint1, DELIVER_NMI)?;
+    vcpu.set_lapic_lines(&[(LocalApicLine::Lint0, DELIVER_EXTINT), (LocalApicLine::Lint1, DELIVER_NMI)])?;
     if vcpu.index() == 0 {
         regs::set(vcpu, entry)?;
     }

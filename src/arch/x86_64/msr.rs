@@ -23,6 +23,10 @@ const NEEDED: &[(u32, u64)] = &[(IA32_TSC, 0)];
 const OPTIONAL: &[(u32, u64)] = &[(IA32_MISC_ENABLE, FAST_STRINGS), (IA32_MTRR_DEF_TYPE, MTRR_ENABLED | WRITE_BACK)];
 
 pub(super) fn set(vcpu: &Vcpu) -> Result<()> {
+    // One call, if KVM takes them all.
+    if vcpu.set_msrs(&[OPTIONAL, NEEDED].concat()).is_ok() {
+        return Ok(());
+    }
     for msr in OPTIONAL {
         // One by one, because KVM stops at the first one that it refuses. A KVM that is broken altogether shows below.
         let _ = vcpu.set_msrs(&[*msr]);

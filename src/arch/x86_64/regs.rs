@@ -49,9 +49,7 @@ pub(super) fn write_tables(memory: &GuestMemory, handover: Handover) -> Result<(
 /// Makes a vCPU enter the kernel when it runs first.
 pub(super) fn set(vcpu: &Vcpu, entry: &Entry) -> Result<()> {
     // The LAPIC's address, and whether this vCPU is the first, stay as KVM made them.
-    let mut special = vcpu.special_registers()?;
-    fill_special(&mut special, entry.handover);
-    vcpu.set_special_registers(&special)?;
+    vcpu.change_special_registers(|special| fill_special(special, entry.handover))?;
     vcpu.set_registers(&general(entry))
 }
 

@@ -48,8 +48,15 @@ impl Vcpu {
     /// # Errors
     /// [`ErrorKind::Kvm`] where KVM refuses, for instance a control register with reserved bits.
     pub fn set_special_registers(&self, registers: &SpecialRegisters) -> Result<()> {
-        // What KVM keeps beside these, a pending interrupt, stays as it is.
+        self.change_special_registers(|all| *all = *registers)
+    }
+
+    /// Changes some of segments, descriptor tables and control registers, and keeps the others.
+    pub(crate) fn change_special_registers(&self, change: impl FnOnce(&mut SpecialRegisters)) -> Result<()> {
         let mut sregs = self.fd().get_sregs().map_err(|e| refused("read a vCPU's special registers", e))?;
+        let mut registers = SpecialRegisters::from_kvm(&sregs);
+        change(&mut registers);
+        // What KVM keeps beside these, a pending interrupt, stays as it is.
         registers.store(&mut sregs);
         self.fd().set_sregs(&sregs).map_err(|e| refused("set a vCPU's special registers", e))
     }
@@ -100,15 +107,22 @@ impl Vcpu {
     /// # Errors
     /// [`ErrorKind::Kvm`] where there is no in-kernel irqchip.
     pub fn set_lapic_line(&self, line: LocalApicLine, delivery_mode: u8) -> Result<()> {
-        let offset = match line {
-            LocalApicLine::Lint0 => 0x350,
-            LocalApicLine::Lint1 => 0x360,
-        };
+        self.set_lapic_lines(&[(line, delivery_mode)])
+    }
+
+    /// Sets the delivery modes of several local interrupt lines, in two calls of KVM however many there are.
+    pub(crate) fn set_lapic_lines(&self, modes: &[(LocalApicLine, u8)]) -> Result<()> {
         let mut lapic = self.fd().get_lapic().map_err(|e| refused("read a vCPU's LAPIC", e))?;
-        // Delivery mode is bits 8 to 10 of the entry; the mask bit 16 is cleared.
-        let entry = u32::from(delivery_mode & 7) << 8;
-        for (register, byte) in lapic.regs[offset..offset + 4].iter_mut().zip(entry.to_le_bytes()) {
-            *register = byte as std::ffi::c_char;
+        for (line, delivery_mode) in modes {
+            let offset = match line {
+                LocalApicLine::Lint0 => 0x350,
+                LocalApicLine::Lint1 => 0x360,
+            };
+            // Delivery mode is bits 8 to 10 of the entry; the mask bit 16 is cleared.
+            let entry = u32::from(delivery_mode & 7) << 8;
+            for (register, byte) in lapic.regs[offset..offset + 4].iter_mut().zip(entry.to_le_bytes()) {
+                *register = byte as std::ffi::c_char;
+            }
         }
         self.fd().set_lapic(&lapic).map_err(|e| refused("set a vCPU's LAPIC", e))
     }

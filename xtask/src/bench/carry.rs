@@ -25,6 +25,7 @@ fn try_command(number: usize, contender: &Contender, cmdline: &str, scratch: &Pa
         cmdline: cmdline.into(),
         disk: None,
         tap: None,
+        huge_pages: true,
         scratch: &home,
     };
     let command = contender.command(&machine)?.ok_or_else(|| Error::new("there is no floor"))?;

@@ -29,6 +29,7 @@ mod tap;
 mod turn;
 
 use crate::args::BenchOptions;
+use crate::cargo;
 use crate::distro::Distro;
 use crate::exec::{self, Context, Error, Result};
 use crate::host::Kvm;
@@ -68,6 +69,8 @@ pub fn rehearse() -> Result<()> {
         run_ms: 100,
         qemu: false,
         disk_mib: 16,
+        // It is built anyway.
+        profile: cargo::RELEASE,
         ..BenchOptions::default()
     };
     let rows = rows::matching(&options.rows)?.into_iter().filter(|row| !row.needs_network() || exec::is_root());

@@ -23,7 +23,7 @@ pub struct Setup {
 
 impl Setup {
     pub fn prepare(options: &BenchOptions, rows: &[Row]) -> Result<Self> {
-        let floor = cargo::build_program("vmcell-bench-floor")?;
+        let floor = cargo::build_program("vmcell-bench-floor", options.profile)?;
         let folder = match &options.dir {
             Some(dir) => PathBuf::from(dir),
             None => cargo::target_dir().join("xtask/bench"),

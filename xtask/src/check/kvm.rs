@@ -85,7 +85,7 @@ fn try_run(place: &Place, distro: &Distro, options: &TestOptions, summary: &mut 
     let assets = Assets::prepare(&cache, distro)?;
     let scratch = Scratch::new(&cargo::target_dir().join("xtask"), "test")?;
     let guest = Guest::choose(&assets, scratch.path())?;
-    let programs = Programs { launcher: cargo::build_launcher()?, c_face, long: options.long };
+    let programs = Programs { launcher: cargo::build_launcher(cargo::RELEASE)?, c_face, long: options.long };
     run_here(&here, &guest, &programs, &scratch, summary)?;
     if nested.is_empty() { Ok(()) } else { run_nested(&nested, &assets, &guest, &programs, &scratch, summary) }
 }

@@ -65,7 +65,7 @@ fn prepare(distro: &Distro) -> Result<Prepared> {
     let scratch = Scratch::new(cache.root(), "run")?;
     let guest = Guest::choose(&assets, scratch.path())?;
     eprintln!("xtask: building the launcher (cargo build --release --example launch)");
-    let launcher = cargo::build_launcher()?;
+    let launcher = cargo::build_launcher(cargo::RELEASE)?;
     let input = Input::open();
     eprintln!("xtask: {}", input.describe());
     let initrd = match &input {

@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::next_data;
 
 /// The offset of a bzImage's magic (Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header").
 const HEADER_MAGIC_OFFSET: u64 = 0x202;
@@ -66,6 +67,17 @@ impl Image {
 
     pub(super) fn file(&mut self) -> &mut File {
         &mut self.file
+    }
+
+    /// The next range between `from` and `end` that the file has data in, and makes it the file's position; `None` if there are
+    /// only holes.
+    pub(super) fn next_data(&mut self, from: u64, end: u64) -> Result<Option<(u64, u64)>> {
+        let refused = |cause| self.refuse(format!("cannot be read at offset={from:#x}")).with_source(cause);
+        let found = next_data(&self.file, from, end).map_err(refused)?;
+        if found.is_none() && self.file.metadata().map_err(refused)?.len() < self.len {
+            return Err(self.refuse("became shorter while it was loaded"));
+        }
+        Ok(found)
     }
 
     /// Fills `bytes` from `offset` on.

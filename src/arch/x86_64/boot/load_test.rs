@@ -36,6 +36,28 @@ fn an_elf_image_is_loaded_byte_by_byte_and_entered_in_long_mode() {
 }
 
 #[test]
+fn holes_of_an_image_are_not_written_and_all_else_is() {
+    const LEN: usize = 1 << 20;
+    let mut text = vec![0; LEN];
+    (text[5], text[LEN - 1]) = (1, 2);
+    let image = elf(0x10_0000, &[Part::load(0x10_0000, &text)]);
+    let headers = image.len() - LEN;
+    let (files, memory) = (Files::new(), memory(16));
+    let path = files.write("vmlinux", &image[..headers + 6]);
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[2], image.len() as u64 - 1).unwrap();
+    load(&memory, &Boot::linux(path), &platform()).unwrap();
+    let found = bytes(&memory, 0x10_0000, LEN);
+    // A file system without holes gives zeros.
+    let middle = found[LEN / 2];
+    assert!(middle == PATTERN || middle == 0, "{middle:#x}");
+    for (at, (found, expected)) in found.iter().zip(&text).enumerate() {
+        assert!(found == expected || (*expected == 0 && *found == PATTERN), "{at:#x}: {found:#x}");
+    }
+    assert_eq!(bytes(&memory, 0x10_0000 + LEN as u64, 1), [PATTERN]);
+}
+
+#[test]
 fn the_zero_page_has_the_memory_map() {
     let files = Files::new();
     let memory = memory(16);

@@ -13,7 +13,7 @@ const HUGE_PAGES: &str = "Transparent";
 
 pub struct Firecracker {
     path: PathBuf,
-    /// Does it know how to ask for transparent huge pages, as the others do unasked?
+    /// Does it know how to ask for transparent huge pages?
     huge_pages: bool,
 }
 
@@ -23,7 +23,15 @@ impl Firecracker {
         let mut firecracker = Self { path: path.into(), huge_pages: true };
         // It refuses a guest that is not there, unless it has refused the word before.
         let nothing = scratch.join("no-guest");
-        let machine = Machine { guest: &nothing, initrd: None, cmdline: String::new(), disk: None, tap: None, scratch };
+        let machine = Machine {
+            guest: &nothing,
+            initrd: None,
+            cmdline: String::new(),
+            disk: None,
+            tap: None,
+            huge_pages: true,
+            scratch,
+        };
         let output = firecracker.command(&machine)?.output().context(path.display())?;
         let said = [output.stdout, output.stderr].concat();
         firecracker.huge_pages = !String::from_utf8_lossy(&said).contains(HUGE_PAGES);
@@ -48,7 +56,7 @@ impl Firecracker {
         if let Some(initrd) = machine.initrd {
             config["boot-source"]["initrd_path"] = json!(initrd);
         }
-        if self.huge_pages {
+        if self.huge_pages && machine.huge_pages {
             config["machine-config"]["huge_pages"] = json!(HUGE_PAGES);
         }
         if let Some(disk) = &machine.disk {

@@ -6,20 +6,26 @@ use std::process::Command;
 use super::machine::{MEMORY_MIB, Machine};
 use crate::args::LauncherOption;
 use crate::cargo;
-use crate::exec::Result;
+use crate::exec::{Context, Result};
+
+const PAGES: &str = "--pages";
 
 pub struct Launcher {
     path: PathBuf,
     disk_options: Vec<String>,
     arguments: Vec<String>,
+    /// Does it know how to ask for transparent huge pages?
+    huge_pages: bool,
 }
 
 impl Launcher {
     /// Builds it if it is the one of this tree.
-    pub fn find(option: &LauncherOption) -> Result<Self> {
+    pub fn find(option: &LauncherOption, profile: &str) -> Result<Self> {
         let LauncherOption { path, disk_options, arguments, .. } = option.clone();
-        let path = if path.is_empty() { cargo::build_launcher()? } else { path.into() };
-        Ok(Self { path, disk_options, arguments })
+        let path = if path.is_empty() { cargo::build_launcher(profile)? } else { path.into() };
+        let help = Command::new(&path).arg("--help").output().context(path.display())?;
+        let huge_pages = String::from_utf8_lossy(&help.stdout).contains(PAGES);
+        Ok(Self { path, disk_options, arguments, huge_pages })
     }
 
     /// Its path, and the options that it is given in every row.
@@ -37,6 +43,9 @@ impl Launcher {
             Some(initrd) => launch.arg("--initrd").arg(initrd),
             None => launch.args(["--discovery", "cmdline"]),
         };
+        if self.huge_pages && machine.huge_pages {
+            launch.args([PAGES, "transparent"]);
+        }
         if let Some(disk) = &machine.disk {
             let mut text = disk.path.to_string_lossy().into_owned();
             let direct = disk.direct.then(|| "direct".to_string());

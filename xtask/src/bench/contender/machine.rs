@@ -12,6 +12,8 @@ pub struct Machine<'a> {
     pub cmdline: String,
     pub disk: Option<Disk<'a>>,
     pub tap: Option<&'a str>,
+    /// The guest's memory is in transparent huge pages.
+    pub huge_pages: bool,
     /// For files that a monitor is started with.
     pub scratch: &'a Path,
 }

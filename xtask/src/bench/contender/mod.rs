@@ -37,7 +37,7 @@ pub fn all(options: &BenchOptions, scratch: &Path) -> Result<(Vec<Contender>, Ve
     let default = [LauncherOption::default()];
     let launchers = if options.launchers.is_empty() { &default[..] } else { &options.launchers };
     for option in launchers {
-        let launcher = Launcher::find(option)?;
+        let launcher = Launcher::find(option, options.profile)?;
         let (label, about) = (option.label.clone(), launcher.about());
         contenders.push(Contender { label, about, kind: Kind::Launcher(launcher) });
     }
@@ -96,6 +96,7 @@ mod tests {
             cmdline: "bench=none".into(),
             disk,
             tap: Some("t"),
+            huge_pages: true,
             scratch: Path::new("/s"),
         }
     }
@@ -103,14 +104,16 @@ mod tests {
     #[test]
     fn a_launcher_gets_its_options_with_those_of_the_row() {
         let option = LauncherOption {
-            path: "/l".into(),
+            path: "/bin/echo".into(),
             disk_options: vec!["engine=uring".into()],
             arguments: vec!["--poll-us".into(), "50".into()],
             ..LauncherOption::default()
         };
-        let launcher = Launcher::find(&option).unwrap();
+        let launcher = Launcher::find(&option, "").unwrap();
         let line = exec::show(&launcher.command(&machine(true)));
         assert!(line.ends_with("--disk /d,engine=uring,direct --tap t --poll-us 50"), "{line}");
+        // It says what it is told, so it seems not to know more than its options.
+        assert!(!line.contains("transparent"), "{line}");
         assert!(launcher.about().contains("engine=uring"), "{}", launcher.about());
     }
 

@@ -54,9 +54,29 @@ impl<'a> Runner<'a> {
         disk: Option<Disk<'_>>,
         tap: Option<&str>,
     ) -> Result<Session> {
+        self.start_on(contender, work, disk, tap, true)
+    }
+
+    /// Does the same, with or without transparent huge pages.
+    pub fn start_on(
+        &self,
+        contender: &Contender,
+        work: &str,
+        disk: Option<Disk<'_>>,
+        tap: Option<&str>,
+        huge_pages: bool,
+    ) -> Result<Session> {
         let setup = self.setup;
         let cmdline = format!("{work} tsc_khz={} {}", setup.tsc_khz, self.times());
-        let machine = Machine { guest: &setup.guest, initrd: None, cmdline, disk, tap, scratch: setup.scratch.path() };
+        let machine = Machine {
+            guest: &setup.guest,
+            initrd: None,
+            cmdline,
+            disk,
+            tap,
+            huge_pages,
+            scratch: setup.scratch.path(),
+        };
         let command = contender.command(&machine)?;
         let mut command = command.ok_or_else(|| Error::new(format!("{} is no monitor", contender.label)))?;
         self.session(&mut command)
