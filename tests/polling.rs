@@ -1,8 +1,11 @@
 //! An I/O thread that looks for requests before it sleeps: what that saves, and that it costs nothing when nothing comes.
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use vmcell::block::{DiskBackend, DiskInfo, Done, Operation, Tag};
+use vmcell::event::{Event, Io, Waker, Wants};
 use vmcell::testing::{Buffer, DriverQueue, MmioDriver, memory_disk, patterned_memory};
 use vmcell::virtio::MmioTransport;
 use vmcell::{Disk, GuestAddress, GuestMemory, IoThread};
@@ -125,4 +128,76 @@ fn a_thread_that_is_seldom_needed_does_not_look() {
     let after = io_thread.polling_stats();
     let looked = after.time.saturating_sub(before.time);
     assert!(looked < Duration::from_millis(5), "{looked:?} for 50 requests in 100 ms");
+}
+
+/// Takes one operation, and has no room for others until it is let go.
+struct Narrow {
+    held: Option<(Tag, Operation)>,
+    let_go: bool,
+    turns: Arc<AtomicU32>,
+    waker: Arc<OnceLock<Waker>>,
+}
+
+impl DiskBackend for Narrow {
+    fn info(&self) -> DiskInfo {
+        DiskInfo::new(4096)
+    }
+
+    fn attach(&mut self, io: &mut Io) -> vmcell::Result<()> {
+        let token = io.token();
+        let _ = self.waker.set(io.waker(token));
+        Ok(())
+    }
+
+    fn submit(&mut self, _io: &mut Io, tag: Tag, operation: Operation) -> Result<(), Operation> {
+        if self.held.is_some() {
+            return Err(operation);
+        }
+        self.held = Some((tag, operation));
+        Ok(())
+    }
+
+    fn completed(&mut self, _io: &mut Io) -> Option<Done> {
+        let (tag, operation) = self.held.take_if(|_| self.let_go)?;
+        Some(Done::new(tag, operation, Ok(())))
+    }
+
+    fn wants(&self, _wants: &mut Wants) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn woken(&mut self, _io: &mut Io, _event: &Event) {
+        self.let_go = true;
+    }
+}
+
+#[test]
+fn a_request_that_the_disk_has_no_room_for_costs_no_cpu() {
+    let (turns, waker) = (Arc::new(AtomicU32::new(0)), Arc::new(OnceLock::new()));
+    let backend = Narrow { held: None, let_go: false, turns: Arc::clone(&turns), waker: Arc::clone(&waker) };
+    let memory = patterned_memory(1 << 20);
+    let device = Disk::backend(backend).queues(2).into_device().unwrap();
+    let transport = MmioTransport::new(device, memory.clone(), &IoThread::new("narrow").unwrap()).unwrap();
+    let driver = MmioDriver::new(transport);
+    let mut queues = [0x1_0000, 0x1_8000].map(|base| DriverQueue::new(&memory, GuestAddress(base), 64));
+    driver.bring_up(driver.offered(), &[&queues[0], &queues[1]]);
+    memory.write(GuestAddress(0x8000), &[0; 16]).unwrap();
+    // Both queues were found empty. Then the first one's requests take all the room.
+    for (queue, count) in [(0, 2), (1, 1)] {
+        std::thread::sleep(Duration::from_millis(20));
+        for _ in 0..count {
+            let data = Buffer::writable(0x2_0000, 512);
+            queues[queue].offer(&[Buffer::readable(0x8000, 16), data, Buffer::writable(0x9000, 1)]);
+        }
+        driver.kick(queue as u32);
+    }
+    std::thread::sleep(Duration::from_millis(20));
+    let before = turns.load(Ordering::Relaxed);
+    std::thread::sleep(Duration::from_millis(100));
+    let taken = turns.load(Ordering::Relaxed) - before;
+    assert!(taken < 20, "{taken} turns in 100 ms without anything to do");
+    waker.get().unwrap().wake();
+    for index in [0, 0, 1] {
+        driver.wait_used(&mut queues[index]);
+    }
 }

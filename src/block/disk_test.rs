@@ -158,6 +158,16 @@ fn direct_io_is_refused_for_files_that_it_does_not_fit() {
 }
 
 #[test]
+fn a_file_that_is_only_appended_to_is_refused() {
+    let directory = Directory::new();
+    let path = directory.file("appended", 4096);
+    let open = || File::options().read(true).append(true).open(&path).unwrap();
+    let message = refusal(Disk::from_file(open()).unwrap().build());
+    assert!(message.contains("O_APPEND"), "{message}");
+    assert!(FileBackend::new(open()).is_err());
+}
+
+#[test]
 fn a_disk_that_goes_with_reads_in_flight_gives_its_file_back() {
     let path = tempfile::NamedTempFile::new_in(build_folder()).unwrap().into_temp_path();
     std::fs::write(&path, vec![7; 1 << 20]).unwrap();

@@ -10,7 +10,7 @@ use super::request::SECTOR;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::TURN_BYTES;
 use crate::memory::HostBuffer;
-use crate::sys::{DirectAlignment, direct_alignment, is_direct, is_writable, open_disk, try_lock};
+use crate::sys::{DirectAlignment, appends, direct_alignment, is_direct, is_writable, open_disk, try_lock};
 
 /// Two disks of the same identity are the same storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,7 +79,11 @@ pub(super) struct Medium {
 
 /// Finds out what a file is as a disk.
 pub(super) fn look_at(name: &str, file: &File) -> Result<Medium> {
-    let direct = is_direct(file).map_err(|e| refused(name, "cannot be used").with_source(e))?;
+    let unusable = |e: io::Error| refused(name, "cannot be used").with_source(e);
+    if appends(file).map_err(unusable)? {
+        return Err(refused(name, "was opened with O_APPEND, so that whatever is written to it would go to its end"));
+    }
+    let direct = is_direct(file).map_err(unusable)?;
     let mut info = DiskInfo::new(size(name, file)?);
     info.max_transfer = if direct { MAX_DIRECT_TRANSFER } else { MAX_TRANSFER };
     let alignment = direct.then(|| direct_alignment(file));

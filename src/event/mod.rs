@@ -12,6 +12,7 @@
 //! A turn is over after [`TURN_TIME`] or [`TURN_BYTES`]. So a participant that has something to do waits at most for one turn
 //! of each of the others.
 
+mod ending;
 mod io;
 #[cfg(any(test, feature = "test-util"))]
 mod lender;

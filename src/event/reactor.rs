@@ -16,7 +16,7 @@ use super::token::{Cause, Event, Token};
 use super::wake_set::WakeSet;
 use super::wants::{Change, Wants};
 use crate::error::{Error, ErrorKind, Result};
-use crate::memory::BufferPool;
+use crate::memory::{BufferPool, FileRing};
 use crate::sys::{Epoll, Ready, Watch};
 
 /// What the buffers that a thread lends take together at most.
@@ -329,8 +329,23 @@ impl Reactor {
     }
 }
 
+impl Reactor {
+    /// Drops all members, and waits for a moment until the kernel is done with what they leave in flight; says whether it is.
+    pub(super) fn end(&mut self) -> bool {
+        self.members.drain(..).for_each(|member| drop(Removed(member)));
+        self.ring.made().is_none_or(FileRing::settle)
+    }
+
+    /// Waits until the kernel is done, however long that takes.
+    pub(super) fn outlast_ring(&mut self) {
+        if let Some(ring) = self.ring.made() {
+            ring.outlast();
+        }
+    }
+}
+
 impl Drop for Reactor {
     fn drop(&mut self) {
-        self.members.drain(..).for_each(|member| drop(Removed(member)));
+        self.end();
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
+use super::ending::Ending;
 use super::participant::Participant;
 use super::place::{Bell, Place};
 use super::polling::PollingStats;
@@ -59,6 +60,7 @@ struct Shared {
     posts: Mutex<Posts>,
     stop: AtomicBool,
     thread: OnceLock<ThreadId>,
+    ending: Ending,
     /// Serves the participants, if there is no thread.
     #[cfg(any(test, feature = "test-util"))]
     inline: OnceLock<Mutex<Reactor>>,
@@ -158,7 +160,9 @@ impl Drop for Joiner {
         self.shared.bell.call();
         let thread = lock(&self.thread).take();
         // A thread cannot join itself; it ends when it comes back to its loop.
-        if let Some(thread) = thread.filter(|_| !self.shared.is_current()) {
+        if let Some(thread) = thread.filter(|_| !self.shared.is_current())
+            && self.shared.ending.wait()
+        {
             thread.join();
         }
     }
@@ -169,6 +173,7 @@ struct Ends<'a>(&'a Shared);
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
         self.0.end();
+        self.0.ending.tell(true);
     }
 }
 
@@ -179,6 +184,7 @@ impl Shared {
             posts: Mutex::default(),
             stop: AtomicBool::new(false),
             thread: OnceLock::new(),
+            ending: Ending::default(),
             #[cfg(any(test, feature = "test-util"))]
             inline: OnceLock::new(),
         }
@@ -189,8 +195,16 @@ impl Shared {
         let _ends = Ends(self);
         let mut reactor = reactor;
         let _ = self.thread.set(thread::current().id());
+        self.serve(&mut reactor);
+        if !reactor.end() {
+            self.ending.tell(false);
+            reactor.outlast_ring();
+        }
+    }
+
+    fn serve(&self, reactor: &mut Reactor) {
         loop {
-            self.take_posts(&mut reactor);
+            self.take_posts(reactor);
             // Without a handle there is no membership either: what is still here is dropped with the reactor.
             if self.stop.load(Ordering::SeqCst) {
                 return;

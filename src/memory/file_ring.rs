@@ -47,7 +47,7 @@ pub(crate) struct Transferred {
 /// An io_uring of the thread that makes it, for the files of many.
 ///
 /// It owns what is in flight, also if whoever began it is gone. What is still in flight when the ring is dropped, and does not
-/// end soon, is never freed.
+/// end soon, is never freed; [`outlast`](Self::outlast) waits for it.
 pub(crate) struct FileRing {
     uring: Uring,
     flights: Vec<Option<Flight>>,
@@ -103,8 +103,8 @@ struct Exits {
     thread: ThreadId,
 }
 
-/// Returns how many transfers of this process were in flight when their ring was dropped, and did not end soon. Their buffers
-/// are never freed.
+/// Returns how many transfers of this process are in flight although nobody uses their ring any more. Their buffers are not freed
+/// until they end.
 pub(crate) fn leaked_transfers() -> usize {
     LEAKED.load(Ordering::Relaxed)
 }
@@ -281,6 +281,36 @@ impl FileRing {
     }
 }
 
+impl FileRing {
+    /// Waits for a moment until nothing is in flight, and says whether that is so.
+    pub(crate) fn settle(&mut self) -> bool {
+        let begun = Instant::now();
+        while self.in_flight > 0
+            && let Some(left) = PATIENCE.checked_sub(begun.elapsed())
+        {
+            self.uring.wait(left);
+            self.reap();
+        }
+        self.in_flight == 0
+    }
+
+    /// Waits until nothing is in flight, however long that takes. Meanwhile what is in flight counts as leaked.
+    pub(crate) fn outlast(&mut self) {
+        while self.in_flight > 0 {
+            let count = self.in_flight;
+            LEAKED.fetch_add(count, Ordering::Relaxed);
+            let begun = Instant::now();
+            self.uring.wait(PATIENCE);
+            self.reap();
+            LEAKED.fetch_sub(count, Ordering::Relaxed);
+            // A kernel that does not let us wait is not asked all the time.
+            if self.in_flight == count {
+                thread::sleep(PATIENCE.saturating_sub(begun.elapsed()));
+            }
+        }
+    }
+}
+
 impl AsRawFd for FileRing {
     fn as_raw_fd(&self) -> RawFd {
         self.uring.as_raw_fd()
@@ -346,13 +376,7 @@ fn vectors(buffer: &Buffer, one: &mut [libc::iovec; 1]) -> (*const libc::iovec, 
 
 impl Drop for FileRing {
     fn drop(&mut self) {
-        let begun = Instant::now();
-        while self.in_flight > 0
-            && let Some(left) = PATIENCE.checked_sub(begun.elapsed())
-        {
-            self.uring.wait(left);
-            self.reap();
-        }
+        self.settle();
         LEAKED.fetch_add(self.in_flight, Ordering::Relaxed);
         // The kernel may still reach into their buffers.
         mem::take(&mut self.flights).into_iter().for_each(mem::forget);

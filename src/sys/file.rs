@@ -15,10 +15,19 @@ pub(crate) fn open_disk(path: &Path, write: bool, direct: bool) -> io::Result<Fi
 
 /// Whether the file's data go past the page cache.
 pub(crate) fn is_direct(file: &File) -> io::Result<bool> {
+    Ok(flags(file)? & libc::O_DIRECT != 0)
+}
+
+/// Whether Linux appends whatever is written to the file at its end, wherever it was to go.
+pub(crate) fn appends(file: &File) -> io::Result<bool> {
+    Ok(flags(file)? & libc::O_APPEND != 0)
+}
+
+fn flags(file: &File) -> io::Result<libc::c_int> {
     // SAFETY: the descriptor is open, and F_GETFL takes no argument.
     let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
     check(flags)?;
-    Ok(flags & libc::O_DIRECT != 0)
+    Ok(flags)
 }
 
 /// What direct I/O on a file must be aligned to, in bytes: powers of two.
@@ -98,19 +107,26 @@ fn set_lock(file: &File, kind: libc::c_int) -> io::Result<()> {
 
 /// Whether the descriptor was opened for reading and writing.
 pub(crate) fn is_writable(file: &File) -> io::Result<bool> {
-    // SAFETY: the descriptor is open, and F_GETFL takes no argument.
-    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
-    check(flags)?;
-    Ok(flags & libc::O_ACCMODE == libc::O_RDWR)
+    Ok(flags(file)? & libc::O_ACCMODE == libc::O_RDWR)
 }
 
 /// Whether the file's data lie in memory: a memfd, or a file on tmpfs or ramfs. False if the host does not say.
 pub(crate) fn is_in_memory(file: &File) -> bool {
+    matches!(file_system(file), Some(libc::TMPFS_MAGIC | RAMFS_MAGIC))
+}
+
+/// Whether the file system says that it can move data without waiting, and waits all the same: FUSE and virtiofs ask their server,
+/// however long that takes. True if the host does not say which one it is.
+pub(crate) fn waits_always(file: &File) -> bool {
+    file_system(file).is_none_or(|kind| kind == libc::FUSE_SUPER_MAGIC)
+}
+
+fn file_system(file: &File) -> Option<libc::__fsword_t> {
     // SAFETY: all-zero bytes are a valid statfs.
     let mut info: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: the descriptor is open, and the pointer is valid for the call.
-    let known = check(unsafe { libc::fstatfs(file.as_raw_fd(), &mut info) }).is_ok();
-    known && matches!(info.f_type, libc::TMPFS_MAGIC | RAMFS_MAGIC)
+    check(unsafe { libc::fstatfs(file.as_raw_fd(), &mut info) }).ok()?;
+    Some(info.f_type)
 }
 
 // `include/uapi/linux/magic.h` of the kernel.

@@ -441,7 +441,7 @@ impl Participant for Owner {
     }
 
     fn has_work(&mut self) -> bool {
-        self.ring_if(|queue| queue.has_more())
+        self.ring_if(Queue::find_more)
     }
 
     fn rest(&mut self) -> bool {

@@ -34,9 +34,9 @@ pub fn abandoned_threads() -> usize {
     COUNT.load(Ordering::SeqCst)
 }
 
-/// Returns how many operations in this process were with the kernel's io_uring when their I/O thread ended, and were not done
-/// soon. Their files stay open and the memory of their guests stays mapped until the process ends. While there are 1024 or more,
-/// no further disk on a file can be attached.
+/// Returns how many operations in this process are with the kernel's io_uring although their I/O thread was ended. Their files stay
+/// open and the memory of their guests stays mapped, and the thread stays, until the host's storage answers. While there are 1024
+/// or more, no further disk on a file can be attached.
 pub fn abandoned_transfers() -> usize {
     leaked_transfers()
 }

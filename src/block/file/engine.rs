@@ -27,7 +27,7 @@ const ROOM: usize = 256;
 /// |---|---|
 /// | a read or write that the page cache can serve without waiting | at once, by a system call |
 /// | another read, a write to a file system that can write without waiting, any of a file with direct I/O | by the I/O thread's io_uring |
-/// | a flush | by the io_uring |
+/// | a flush | by the io_uring, if it does not have several of the disk's already |
 /// | all others, and all of these on a thread without io_uring | by a helper thread of the disk, one after the other |
 ///
 /// A read from the page cache costs less as a system call of its own than as an entry of a ring. Linux moves a buffered write that
@@ -85,7 +85,11 @@ impl FileBackend {
 
     pub(in crate::block) fn on(name: &str, file: DiskFile, engine: Engine) -> Result<Self> {
         let medium = medium::look_at(name, &file.0)?;
-        let way = if medium.alignment.is_some() { Way::Direct } else { Way::Try };
+        let way = match medium.alignment {
+            _ if file.waits_always() => Way::Helper,
+            Some(_) => Way::Direct,
+            None => Way::Try,
+        };
         let bounces = medium.alignment.map(|alignment| Bounces::new(alignment, medium.info.max_transfer));
         Ok(Self {
             file: Arc::new(file),
@@ -145,7 +149,7 @@ impl FileBackend {
         {
             match ring.begin(io, tag, operation) {
                 Ok(()) => return,
-                // The ring is full with what others have in flight.
+                // The ring is full with what others have in flight, or has enough flushes.
                 Err(refused) => operation = refused,
             }
         }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 use crate::block::backend::{ByteRange, Operation};
-use crate::sys::{ZeroMode, is_in_memory, unlock, zero_range};
+use crate::sys::{ZeroMode, is_in_memory, unlock, waits_always, zero_range};
 
 /// How much is written at once if zeros must be written.
 const ZEROS_LEN: usize = 64 << 10;
@@ -42,6 +42,11 @@ impl DiskFile {
     /// Whether the file lies in memory, on tmpfs for instance.
     pub(super) fn is_in_memory(&self) -> bool {
         is_in_memory(&self.0)
+    }
+
+    /// Whether a call that is not to wait waits all the same.
+    pub(super) fn waits_always(&self) -> bool {
+        waits_always(&self.0)
     }
 
     /// Carries out an operation.

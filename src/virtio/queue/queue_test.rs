@@ -458,7 +458,7 @@ fn without_event_idx_flags_say_who_wants_to_hear() {
     assert!(!rig.queue.call_for_more(), "it has not looked in vain yet");
     assert!(rig.pop().is_none());
     assert_eq!(rig.driver.used_flags(), ring::USED_NO_NOTIFY);
-    assert!(!rig.queue.has_more() && !rig.queue.call_for_more());
+    assert!(!rig.queue.find_more() && !rig.queue.call_for_more());
     assert_eq!(rig.driver.used_flags(), 0);
     rig.queue.notify();
     rig.queue.notify();
@@ -483,12 +483,16 @@ fn with_event_idx_indices_say_who_wants_to_hear() {
     }
     assert!(rig.pop().is_none());
     assert_eq!(rig.driver.avail_event(), 0, "nobody rings for the next one: it is looked for");
-    assert!(!rig.queue.has_more() && !rig.queue.call_for_more());
+    assert!(!rig.queue.find_more() && !rig.queue.call_for_more());
     assert_eq!(rig.driver.avail_event(), 3, "the device wants to hear of the fourth");
     rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
-    assert!(rig.queue.has_more() && rig.queue.call_for_more(), "one came, for which nobody rang");
+    assert!(rig.queue.find_more(), "one came, for which nobody rang");
+    assert!(!rig.queue.find_more() && !rig.queue.call_for_more(), "the device was told, and looks when it can");
     rig.serve(0);
-    assert!(!rig.queue.has_more());
+    assert!(rig.pop().is_none());
+    rig.driver.offer(&[Buffer::writable(BUFFER, 4)]);
+    assert!(rig.queue.call_for_more(), "one came just before the device was to be rung for");
+    assert!(!rig.queue.find_more());
 }
 
 #[test]

@@ -75,9 +75,12 @@ impl Ring {
         Ok(next)
     }
 
-    /// Whether there is a chain that the device waits for. Changes nothing.
-    pub(super) fn has_more(&self) -> bool {
-        self.hungry && self.driver_index(Ordering::Relaxed) != self.next_avail
+    /// Whether there is a chain that the device waits for. Says so once: a device that is told and does not look, because it has no
+    /// room for instance, looks by itself later. Otherwise it would be told again and again until then.
+    pub(super) fn find_more(&mut self) -> bool {
+        let found = self.hungry && self.driver_index(Ordering::Relaxed) != self.next_avail;
+        self.hungry &= !found;
+        found
     }
 
     /// Asks the driver to ring for the next chain, if the device waits for one. Says whether one came in between, so that the
@@ -94,7 +97,7 @@ impl Ring {
         }
         // The driver must see it before we look at its index for the last time (2.7.10.1).
         fence(Ordering::SeqCst);
-        self.has_more()
+        self.find_more()
     }
 
     /// The driver's index of the available ring. The rings are areas, and large enough: no access to them can fail.

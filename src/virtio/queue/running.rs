@@ -70,7 +70,8 @@ impl Queue {
     /// A chain that breaks the rules has no buffers. The device completes it like any other, and its length is 0 then.
     ///
     /// If this returns `None`, the transport looks for the next chain from time to time, and asks the driver to ring for it before
-    /// the thread sleeps. It gives the device another turn then.
+    /// the thread sleeps. It gives the device another turn then, but only one: a device that does not look in it, because it has no
+    /// room for instance, looks when it has.
     ///
     /// # Errors
     /// [`ErrorKind::Virtqueue`] if the queue cannot be trusted any more, because its index jumped or more chains are in flight
@@ -92,9 +93,9 @@ impl Queue {
         Ok(Some(chain))
     }
 
-    /// Whether there is a chain for which [`pop`](Self::pop) has looked in vain. Costs no system call.
-    pub(in crate::virtio) fn has_more(&self) -> bool {
-        !self.halted && self.ring.has_more()
+    /// Whether there is a chain for which [`pop`](Self::pop) has looked in vain. Says so once. Costs no system call.
+    pub(in crate::virtio) fn find_more(&mut self) -> bool {
+        !self.halted && self.ring.find_more()
     }
 
     /// Asks the driver to ring for the next chain, if [`pop`](Self::pop) has looked in vain for one. Says whether one has come

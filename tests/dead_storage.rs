@@ -1,0 +1,103 @@
+//! Disks whose storage does not answer: their I/O thread ends all the same, and others on it go on.
+
+#[path = "support/dead_storage.rs"]
+mod dead_storage;
+
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use dead_storage::DeadStorage;
+use vmcell::block::{abandoned_threads, abandoned_transfers};
+use vmcell::testing::{Buffer, DriverQueue, MmioDriver, memory_disk, patterned_memory};
+use vmcell::virtio::MmioTransport;
+use vmcell::{Disk, GuestAddress, GuestMemory, IoThread};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+const READ: u8 = 0;
+const FLUSH: u8 = 4;
+
+struct Rig {
+    memory: GuestMemory,
+    driver: MmioDriver,
+    queue: DriverQueue,
+}
+
+fn rig(disk: Disk, io_thread: &IoThread) -> Rig {
+    let memory = patterned_memory(1 << 20);
+    let driver = MmioDriver::new(MmioTransport::new(disk.into_device().unwrap(), memory.clone(), io_thread).unwrap());
+    let queue = DriverQueue::new(&memory, GuestAddress(0x1_0000), 256);
+    driver.bring_up(driver.offered(), &[&queue]);
+    Rig { memory, driver, queue }
+}
+
+impl Rig {
+    fn offer(&mut self, kind: u8) {
+        self.memory.write(GuestAddress(0x8000), &[kind, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+        let (header, status) = (Buffer::readable(0x8000, 16), Buffer::writable(0x9000, 1));
+        match kind {
+            FLUSH => self.queue.offer(&[header, status]),
+            _ => self.queue.offer(&[header, Buffer::writable(0x2_0000, 4096), status]),
+        };
+        self.driver.kick(0);
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "says why it was skipped")]
+fn mount() -> Option<DeadStorage> {
+    let storage = DeadStorage::mount();
+    if storage.is_none() {
+        eprintln!("skipped: no file system of our own can be mounted here (it takes root, mount and /dev/fuse)");
+    }
+    storage
+}
+
+/// Does it on a thread of its own; says whether it is done in time.
+fn in_time(work: impl FnOnce() + Send + 'static) -> bool {
+    let (done, is_done) = channel();
+    let worker = std::thread::spawn(move || {
+        work();
+        let _ = done.send(());
+    });
+    is_done.recv_timeout(PATIENCE).is_ok() && worker.join().is_ok()
+}
+
+#[test]
+fn an_io_thread_can_be_dropped_although_its_storage_does_not_answer() {
+    for (kind, direct) in [(FLUSH, false), (READ, false), (READ, true)] {
+        let Some(storage) = mount() else { return };
+        let io_thread = IoThread::new("dead").unwrap();
+        let mut dead = rig(Disk::open(storage.path()).unwrap().direct(direct), &io_thread);
+        (0..3).for_each(|_| dead.offer(kind));
+        std::thread::sleep(Duration::from_millis(50));
+        let memory = dead.memory.clone();
+        let dropped = in_time(move || drop((dead, io_thread)));
+        let left_over = abandoned_transfers() + abandoned_threads();
+        // What waits fails now.
+        drop(storage);
+        assert!(dropped, "kind {kind}, direct {direct}");
+        assert!(left_over > 0, "kind {kind}, direct {direct}: what may still reach the guest's memory is known");
+        let began = Instant::now();
+        while abandoned_transfers() + abandoned_threads() > 0 {
+            assert!(began.elapsed() < PATIENCE, "what was left over ends with the storage's answer");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        drop(memory);
+    }
+}
+
+#[test]
+fn a_disk_whose_storage_does_not_answer_does_not_hold_up_another_one() {
+    for (kind, direct) in [(FLUSH, false), (READ, false), (READ, true)] {
+        let Some(storage) = mount() else { return };
+        let io_thread = IoThread::new("shared").unwrap();
+        let mut dead = rig(Disk::open(storage.path()).unwrap().direct(direct), &io_thread);
+        let mut good = rig(Disk::from_file(memory_disk(1 << 20)).unwrap(), &io_thread);
+        (0..64).for_each(|_| dead.offer(kind));
+        std::thread::sleep(Duration::from_millis(50));
+        good.offer(FLUSH);
+        let flushed = in_time(move || _ = good.driver.wait_used(&mut good.queue));
+        drop(storage);
+        assert!(flushed, "kind {kind}, direct {direct}");
+        (0..64).for_each(|_| _ = dead.driver.wait_used(&mut dead.queue));
+    }
+}
