@@ -73,7 +73,7 @@ fn requests_that_come_soon_are_found_without_a_doorbell() {
         if rung < 2500 && stats.finds > 1000 {
             return;
         }
-        let (elapsed, waited) = (began.elapsed(), time_without_cpu() - waited);
+        let (elapsed, waited) = (began.elapsed(), time_without_cpu().saturating_sub(waited));
         if elapsed < Duration::from_secs(10) {
             continue;
         }
