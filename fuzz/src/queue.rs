@@ -48,6 +48,8 @@ struct Test {
 struct Model {
     event_idx: bool,
     next_avail: u16,
+    /// The driver's index when it was looked at last, which is done when all that it offered then was taken.
+    seen_avail: u16,
     next_used: u16,
     last_signal: u16,
     in_flight: u16,
@@ -268,12 +270,13 @@ impl Test {
 impl Model {
     fn pop(&mut self, world: &mut World, ring: &Ring) -> Next {
         self.reclaim(world, ring);
-        let offered = world.half(ring.avail + 2).wrapping_sub(self.next_avail);
-        if offered > ring.size {
-            return Next::Refused;
-        }
-        if offered == 0 {
-            return Next::Empty;
+        if self.seen_avail == self.next_avail {
+            let index = world.half(ring.avail + 2);
+            match index.wrapping_sub(self.next_avail) {
+                0 => return Next::Empty,
+                offered if offered > ring.size => return Next::Refused,
+                _ => self.seen_avail = index,
+            }
         }
         let head = world.half(ring.avail + 4 + 2 * u64::from(self.next_avail % ring.size));
         if head >= ring.size || self.in_flight >= ring.size {

@@ -53,6 +53,8 @@ pub(crate) struct FileRing {
     flights: Vec<Option<Flight>>,
     free: Vec<u32>,
     in_flight: usize,
+    /// How many of these are counted as leaked.
+    leaked: usize,
     ports: Vec<Option<Place>>,
     /// Ports that have got something since their owners were told.
     news: Vec<u32>,
@@ -122,6 +124,7 @@ impl FileRing {
             flights: Vec::new(),
             free: Vec::new(),
             in_flight: 0,
+            leaked: 0,
             ports: Vec::new(),
             news: Vec::new(),
             exits: Arc::new(exits),
@@ -282,7 +285,7 @@ impl FileRing {
 }
 
 impl FileRing {
-    /// Waits for a moment until nothing is in flight, and says whether that is so.
+    /// Waits for a moment until nothing is in flight, and says whether that is so. What is left counts as leaked from then on.
     pub(crate) fn settle(&mut self) -> bool {
         let begun = Instant::now();
         while self.in_flight > 0
@@ -291,23 +294,28 @@ impl FileRing {
             self.uring.wait(left);
             self.reap();
         }
+        self.count_leaked();
         self.in_flight == 0
     }
 
-    /// Waits until nothing is in flight, however long that takes. Meanwhile what is in flight counts as leaked.
+    /// After [`settle`](Self::settle), waits until nothing is in flight, however long that takes.
     pub(crate) fn outlast(&mut self) {
         while self.in_flight > 0 {
-            let count = self.in_flight;
-            LEAKED.fetch_add(count, Ordering::Relaxed);
-            let begun = Instant::now();
+            let (before, begun) = (self.in_flight, Instant::now());
             self.uring.wait(PATIENCE);
             self.reap();
-            LEAKED.fetch_sub(count, Ordering::Relaxed);
+            self.count_leaked();
             // A kernel that does not let us wait is not asked all the time.
-            if self.in_flight == count {
+            if self.in_flight == before {
                 thread::sleep(PATIENCE.saturating_sub(begun.elapsed()));
             }
         }
+    }
+
+    fn count_leaked(&mut self) {
+        let before = mem::replace(&mut self.leaked, self.in_flight);
+        LEAKED.fetch_add(self.in_flight.saturating_sub(before), Ordering::SeqCst);
+        LEAKED.fetch_sub(before.saturating_sub(self.in_flight), Ordering::SeqCst);
     }
 }
 
@@ -377,7 +385,6 @@ fn vectors(buffer: &Buffer, one: &mut [libc::iovec; 1]) -> (*const libc::iovec, 
 impl Drop for FileRing {
     fn drop(&mut self) {
         self.settle();
-        LEAKED.fetch_add(self.in_flight, Ordering::Relaxed);
         // The kernel may still reach into their buffers.
         mem::take(&mut self.flights).into_iter().for_each(mem::forget);
         for port in self.ports.drain(..).flatten() {
