@@ -2,6 +2,9 @@
  * Calls every function of vmcell.h in every way that works and every way that must not. Run by tests/kvm_ffi.rs, plainly and
  * under valgrind and AddressSanitizer, with a folder that holds guests: main FOLDER.
  */
+#include <dirent.h>
+#include <unistd.h>
+
 #include "check.h"
 
 _Thread_local vmcell_error *e;
@@ -48,6 +51,17 @@ void stop(vmcell_vm *vm) {
     CHECK(number == VMCELL_OK);
 }
 
+/* How many threads this program has. */
+static int threads(void) {
+    int count = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    CHECK(tasks != NULL);
+    for (struct dirent *task; (task = readdir(tasks)) != NULL;)
+        count += task->d_name[0] != '.';
+    CHECK(closedir(tasks) == 0);
+    return count;
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 2);
     const char *folder = argv[1];
@@ -61,6 +75,9 @@ int main(int argc, char **argv) {
     test_backends(folder);
     /* Nothing was left behind by any of it. */
     CHECK(vmcell_handle_count() == 0);
+    for (int tries = 0; tries < 10000 && threads() > 1; tries++) /* one that a VM was freed on ends by itself */
+        usleep(1000);
+    CHECK(threads() == 1);
     puts("all checks passed");
     return 0;
 }
