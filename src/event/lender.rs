@@ -16,6 +16,8 @@ use crate::sys::{Epoll, Ready, Watch};
 
 /// How the kernel names the bell.
 const BELL: u64 = u64::MAX;
+/// And the ring.
+const RING: u64 = u64::MAX - 1;
 
 /// Lends to one participant, and waits for what it wants.
 pub(crate) struct Lender {
@@ -63,7 +65,7 @@ impl Lender {
         epoll.add(self.bell.event.as_fd().as_raw_fd(), Watch::READABLE, BELL)?;
         if let Some(ring) = self.ring.made() {
             ring.submit();
-            epoll.add(ring.as_raw_fd(), Watch::READABLE, BELL - 1)?;
+            epoll.add(ring.as_raw_fd(), Watch::READABLE, RING)?;
         }
         for (key, descriptor) in (0..).zip(&wants.descriptors) {
             epoll.add(descriptor.fd, descriptor.watch, key)?;

@@ -41,7 +41,7 @@ pub(super) struct Reactor {
     next_key: u32,
     pub(super) rounds_without_look: u8,
     /// Slots of members that are looked at, rather than rung for. Each had a turn since it rested.
-    pub(super) awake: Vec<usize>,
+    pub(super) awake: VecDeque<usize>,
     /// How long to look for something to do, and how long if the kernel's storage has something to do for us.
     pub(super) windows: [Window; 2],
     /// Members for which another thread works.
@@ -95,7 +95,7 @@ impl Reactor {
             pool: BufferPool::new(POOL_BYTES),
             next_key: 0,
             rounds_without_look: 0,
-            awake: Vec::new(),
+            awake: VecDeque::new(),
             windows: <[Window; 2]>::default(),
             helped: 0,
         })
@@ -243,7 +243,7 @@ impl Reactor {
         let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else { return };
         member.queued = false;
         if !mem::replace(&mut member.awake, true) {
-            self.awake.push(slot);
+            self.awake.push_back(slot);
         }
         if member.place.is_removed() {
             return;
@@ -327,9 +327,7 @@ impl Reactor {
         }
         result
     }
-}
 
-impl Reactor {
     /// Drops all members, and waits for a moment until the kernel is done with what they leave in flight; says whether it is.
     pub(super) fn end(&mut self) -> bool {
         self.members.drain(..).for_each(|member| drop(Removed(member)));

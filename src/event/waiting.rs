@@ -25,7 +25,7 @@ enum Look {
     Found,
     Vain,
     /// It did not look.
-    Left,
+    Skipped,
 }
 
 impl Reactor {
@@ -46,7 +46,7 @@ impl Reactor {
         let limit = if self.is_busy() || self.bell.is_rung() { Some(Duration::ZERO) } else { self.until_next_moment() };
         let waited = self.look(limit);
         self.bell.sleeping.store(false, Ordering::SeqCst);
-        if let (Look::Left, Some(window)) = (looked, self.windows.get_mut(situation)) {
+        if let (Look::Skipped, Some(window)) = (looked, self.windows.get_mut(situation)) {
             window.slept_for(began.elapsed(), &self.bell.polling);
         }
         waited
@@ -64,8 +64,10 @@ impl Reactor {
 
     /// Gives those of the members that are awake a turn that have something to do. Only a few stay awake.
     fn look_at_members(&mut self) {
-        while self.awake.len() > MOST_AWAKE {
-            self.rest_first();
+        while self.awake.len() > MOST_AWAKE
+            && let Some(slot) = self.awake.pop_front()
+        {
+            self.rest_one(slot);
         }
         for position in 0..self.awake.len() {
             let Some(slot) = self.awake.get(position).copied() else { return };
@@ -81,7 +83,7 @@ impl Reactor {
         // Nor if it is not long until something is to be done anyway.
         let is_near = self.until_next_moment().is_some_and(|until| until <= length);
         if length.is_zero() || self.helped > 0 || is_near {
-            return Ok(Look::Left);
+            return Ok(Look::Skipped);
         }
         let (began, mut next_look) = (Instant::now(), LOOK_AFTER);
         let (found, time) = loop {
@@ -98,7 +100,7 @@ impl Reactor {
             std::hint::spin_loop();
         };
         self.bell.polling.count(time, found);
-        let Some(window) = self.windows.get_mut(situation) else { return Ok(Look::Left) };
+        let Some(window) = self.windows.get_mut(situation) else { return Ok(Look::Skipped) };
         if found {
             window.found_after(time, &self.bell.polling);
             return Ok(Look::Found);
@@ -109,17 +111,13 @@ impl Reactor {
 
     /// Has all members rung for what comes; says whether something is there already.
     fn rest(&mut self) -> bool {
-        while !self.awake.is_empty() {
-            self.rest_first();
+        while let Some(slot) = self.awake.pop_front() {
+            self.rest_one(slot);
         }
         self.is_busy()
     }
 
-    fn rest_first(&mut self) {
-        if self.awake.is_empty() {
-            return;
-        }
-        let slot = self.awake.remove(0);
+    fn rest_one(&mut self, slot: usize) {
         let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else { return };
         member.awake = false;
         if member.participant.rest() {

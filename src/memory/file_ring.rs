@@ -282,9 +282,7 @@ impl FileRing {
         }
         self.ports.get_mut(port.place as usize)?.as_mut()?.done.pop_front()
     }
-}
 
-impl FileRing {
     /// Waits for a moment until nothing is in flight, and says whether that is so. What is left counts as leaked from then on.
     pub(crate) fn settle(&mut self) -> bool {
         let begun = Instant::now();
