@@ -47,18 +47,16 @@ impl GuestRanges {
             if len == 0 {
                 continue;
             }
-            if let Some(slice) = self.lease.memory().slice(gpa, len as usize) {
-                self.len += u64::from(len);
-                let start = slice.ptr_guard_mut().as_ptr();
-                self.vectors.push(IoVec(libc::iovec { iov_base: start.cast(), iov_len: len as usize }));
-                continue;
-            }
-            for slice in self.lease.memory().slices(gpa, len as usize)? {
-                let slice = slice?;
+            let mut add = |slice: VolatileSlice<'_>| {
                 // `self.lease` keeps the mapping alive for longer than the guard that is dropped here.
                 let start = slice.ptr_guard_mut().as_ptr();
                 self.len += slice.len() as u64;
                 self.vectors.push(IoVec(libc::iovec { iov_base: start.cast(), iov_len: slice.len() }));
+            };
+            let memory = self.lease.memory();
+            match memory.slice(gpa, len as usize) {
+                Some(slice) => add(slice),
+                None => memory.slices(gpa, len as usize)?.try_for_each(|slice| slice.map(&mut add))?,
             }
         }
         Ok(())
