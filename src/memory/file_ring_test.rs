@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
 use crate::memory::{GuestAddress, GuestRanges, HostBuffer, Lessor, RangeList};
-use crate::testing::patterned_memory;
+use crate::testing::{has_uring, patterned_memory};
 
 /// A file that says when it is let go of.
 struct Watched(File, std::sync::mpsc::Sender<()>);
@@ -82,6 +82,9 @@ impl Rig {
 
 #[test]
 fn guest_memory_and_host_buffers_are_moved_and_given_back() {
+    if !has_uring() {
+        return;
+    }
     let mut rig = rig(file());
     let memory = patterned_memory(1 << 16);
     let lessor = Lessor::new(memory.clone());
@@ -111,6 +114,9 @@ fn guest_memory_and_host_buffers_are_moved_and_given_back() {
 
 #[test]
 fn an_error_and_the_end_of_a_file_are_told() {
+    if !has_uring() {
+        return;
+    }
     let mut rig = rig(file());
     rig.begin(1, Transfer::Read { at: 8000, into: host(512) });
     assert_eq!(rig.wait().result.unwrap(), 192);
@@ -120,6 +126,9 @@ fn an_error_and_the_end_of_a_file_are_told() {
 
 #[test]
 fn more_than_a_ring_holds_is_refused_and_taken_later() {
+    if !has_uring() {
+        return;
+    }
     let mut rig = rig(file());
     for tag in 0..Uring::IN_FLIGHT as u64 {
         rig.begin(tag, Transfer::Read { at: 0, into: host(1) });
@@ -134,6 +143,9 @@ fn more_than_a_ring_holds_is_refused_and_taken_later() {
 
 #[test]
 fn a_port_that_is_dropped_lets_its_file_go_once_nothing_is_in_flight() {
+    if !has_uring() {
+        return;
+    }
     let (reader, writer) = pipe();
     let mut rig = rig(reader);
     let lessor = Lessor::new(patterned_memory(1 << 16));
@@ -159,6 +171,9 @@ fn a_port_that_is_dropped_lets_its_file_go_once_nothing_is_in_flight() {
 
 #[test]
 fn another_thread_that_drops_a_port_waits_for_its_file_to_be_let_go() {
+    if !has_uring() {
+        return;
+    }
     let mut rig = rig(file());
     rig.begin(1, Transfer::Sync);
     let port = rig.port.take();
@@ -176,6 +191,9 @@ fn another_thread_that_drops_a_port_waits_for_its_file_to_be_let_go() {
 
 #[test]
 fn what_is_in_flight_when_a_ring_ends_is_never_freed() {
+    if !has_uring() {
+        return;
+    }
     let (reader, _writer) = pipe();
     let mut rig = rig(reader);
     let lessor = Lessor::new(patterned_memory(1 << 16));
@@ -191,6 +209,9 @@ fn what_is_in_flight_when_a_ring_ends_is_never_freed() {
 
 #[test]
 fn a_port_of_another_ring_is_refused() {
+    if !has_uring() {
+        return;
+    }
     let (mut one, other) = (rig(file()), rig(file()));
     assert!(one.ring.begin(other.port.as_ref().unwrap(), 1, Transfer::Sync).is_err());
     assert!(one.ring.take(other.port.as_ref().unwrap()).is_none());
@@ -198,6 +219,9 @@ fn a_port_of_another_ring_is_refused() {
 
 #[test]
 fn a_completion_ends_a_wait_for_other_descriptors() {
+    if !has_uring() {
+        return;
+    }
     let mut rig = rig(file());
     let mut epoll = crate::sys::Epoll::new().unwrap();
     epoll.add(rig.ring.as_raw_fd(), crate::sys::Watch::READABLE, 5).unwrap();

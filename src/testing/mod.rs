@@ -78,6 +78,17 @@ pub fn is_untouched(memory: &GuestMemory, gpa: u64, len: usize) -> bool {
     memory.read(GuestAddress(gpa), &mut bytes).is_ok() && bytes.iter().all(|byte| *byte == PATTERN)
 }
 
+/// Whether this host has an io_uring for us; if not, says that a test is skipped.
+#[cfg(test)]
+#[allow(clippy::print_stderr, reason = "says why a test was skipped")]
+pub(crate) fn has_uring() -> bool {
+    let made = crate::sys::Uring::new(1);
+    if let Err(error) = &made {
+        eprintln!("skipped: this host gives no io_uring: {error}");
+    }
+    made.is_ok()
+}
+
 /// A folder on a disk, not in memory: the one that the test was built into.
 #[cfg(test)]
 pub(crate) fn build_folder() -> std::path::PathBuf {
