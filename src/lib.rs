@@ -68,8 +68,8 @@
 //! All state belongs to the object that it was made for and is gone when that object is dropped, with four exceptions. Each thread
 //! that has run a vCPU keeps a list of its vCPUs, so that no signal is sent to a thread that has ended. Such threads are
 //! numbered by a counter. The objects of C programs are entries of one table. And a helper thread that waits for dead storage
-//! outlives its disk, and is [counted](block::abandoned_threads); what an io_uring has in flight with dead storage is never freed,
-//! and is [counted](block::abandoned_transfers), too.
+//! outlives its disk, and is [counted](block::abandoned_threads); so does an
+//! I/O thread whose io_uring waits for it, which is [counted](block::abandoned_transfers) by what it has in flight.
 
 mod arch;
 pub mod block;

@@ -17,7 +17,7 @@ pub const TURN_TIME: Duration = Duration::from_micros(500);
 /// The number of bytes after which a turn is over.
 pub const TURN_BYTES: u64 = 256 << 10;
 
-/// The number of bytes after which a turn looks at the clock again, since that takes a tenth of the time of a small request.
+/// The number of bytes after which a turn looks at the clock again: for a small request, doing so each time shows.
 const LOOK_BYTES: u64 = 16 << 10;
 
 /// The thread's side of a participant, lent to it for one call. A device and its backend use it to get tokens, wakers and

@@ -23,7 +23,8 @@ const ATTACH_LIMIT: Duration = Duration::from_secs(10);
 ///
 /// Devices of one VM or of many may share a thread; a busy disk may have one of its own. The devices take turns, and each turn
 /// is [bounded](crate::event), so none waits long for another. The thread ends, and is joined, when the last handle and the
-/// last device on it are gone. It runs with every signal blocked.
+/// last device on it are gone. If its io_uring still waits for storage that does not answer, it is left to end by itself (see
+/// [`abandoned_transfers`](crate::block::abandoned_transfers)). It runs with every signal blocked.
 ///
 /// A call that waits for a device, such as building or pausing a VM, must not be made on the thread that serves it, for instance
 /// in a backend or in a console's callback.
@@ -99,11 +100,11 @@ impl IoThread {
     }
 
     /// Sets for how long at most the thread looks for more to do before it sleeps. The default is 50 µs, zero turns it off, and
-    /// more than 1 ms counts as 1 ms. While
-    /// the thread looks, the guest's drivers need not ring, which saves them an exit, and nobody has to wake it.
+    /// more than 1 ms counts as 1 ms. While the thread looks, the guest's drivers need not ring, which saves them an exit, and nobody
+    /// has to wake it.
     ///
-    /// How long it looks is learned from how soon more came before. So a thread that is seldom needed does not look, and an idle VM
-    /// costs nothing. Never blocks.
+    /// How long it looks is learned from how soon more came before. So a thread that is seldom needed does not look. A thread that looks
+    /// in vain, because the driver needs the same CPU for instance, does so less and less often. Never blocks.
     pub fn set_polling(&self, limit: Duration) {
         self.joiner.shared.bell.polling.set_limit(limit);
     }

@@ -232,7 +232,7 @@ fn cut<'a>(vectors: &[libc::iovec], mut skip: u64, few: &'a mut [libc::iovec; CU
 /// As for `preadv`: `vectors` must lead to `count` vectors, each of memory that may be written.
 unsafe extern "C" fn preadv_now(fd: RawFd, vectors: *const libc::iovec, count: libc::c_int, at: i64) -> isize {
     // SAFETY: the caller vouches for the vectors. The C library's own `preadv2` is a point at which a thread may be cancelled,
-    // which costs a tenth of such a read.
+    // which costs two more calls for each read.
     unsafe { libc::syscall(libc::SYS_preadv2, fd, vectors, count, at, NO_UPPER_HALF, libc::RWF_NOWAIT) as isize }
 }
 

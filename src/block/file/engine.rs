@@ -28,7 +28,7 @@ const ROOM: usize = 256;
 /// | a read or write that the page cache can serve without waiting | at once, by a system call |
 /// | another read, a write to a file system that can write without waiting, any of a file with direct I/O | by the I/O thread's io_uring |
 /// | a flush | by the io_uring, if it does not have several of the disk's already |
-/// | all others, and all of these on a thread without io_uring | by a helper thread of the disk, one after the other |
+/// | all others, all of these on a thread without io_uring, and data on FUSE, which waits even if it is told not to | by a helper thread of the disk, one after the other |
 ///
 /// A read from the page cache costs less as a system call of its own than as an entry of a ring. Linux moves a buffered write that
 /// may wait to a kernel thread, which costs more than a thread of ours.

@@ -1,7 +1,7 @@
 //! The rings of one running queue (2.7.6, 2.7.8).
 //!
-//! `virtio-queue` is not used: it looks each of its accesses up in the table of memory regions, which took a third of the I/O
-//! thread's own time (`benches/queue.rs`).
+//! `virtio-queue` is not used: it looks each of its accesses up in the table of memory regions. Walking a chain of three took
+//! 1,650 instructions with it, and takes 510 (`cargo xtask bench --instructions --rows walk-direct --against 9408e79`).
 
 use std::sync::atomic::{Ordering, fence};
 

@@ -24,8 +24,8 @@ pub struct Queue {
     shared: Arc<Shared>,
     index: u16,
     interrupt: Arc<dyn Interrupt>,
-    /// Completed chains, to be used again. They keep their leases, since counting one more and one less for each request takes
-    /// as long as walking it; a queue that is halted has none of them.
+    /// Completed chains, to be used again. They keep their leases, since counting one more and one less for each request shows;
+    /// a queue that is halted has none of them.
     spare: Vec<Chain>,
     halted: bool,
 }
