@@ -48,7 +48,9 @@ impl Board {
     /// Takes as long as reading the images does.
     pub(crate) fn load(&self, memory: &GuestMemory, boot: &Boot, devices: usize, vcpus: &[Vcpu]) -> Result<()> {
         let places: Vec<_> = (0..devices).map(arch::mmio_device).collect();
-        let entry = arch::load(memory, boot, &arch::Platform { vcpus: self.vcpus, devices: &places })?;
+        let cpu = arch::cpu_identity(&self.supported);
+        let platform = arch::Platform { vcpus: self.vcpus, cpu, devices: &places };
+        let entry = arch::load(memory, boot, &platform)?;
         vcpus.iter().try_for_each(|vcpu| arch::setup_vcpu(vcpu, &self.supported, self.vcpus, &entry))
     }
 

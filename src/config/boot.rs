@@ -22,7 +22,8 @@ pub enum Discovery {
     /// ACPI tables describe them.
     #[default]
     Acpi,
-    /// `virtio_mmio.device=SIZE@ADDR:IRQ` is appended to the command line, and there are no ACPI tables.
+    /// `virtio_mmio.device=SIZE@ADDR:IRQ` is appended to the command line, and there are no ACPI tables. The kernel finds
+    /// its CPUs and the IOAPIC by an MP table, which it reads if it was built with `CONFIG_X86_MPPARSE`.
     Cmdline,
 }
 

@@ -13,8 +13,8 @@ use acpi_tables::{Aml, AmlSink};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::layout::{
-    COM1_GSI, COM1_PORT, COM1_PORTS, HIGH_RAM_START, IOAPIC, LAPIC, MMIO_DEVICE_SIZE, MmioSlot, POWER_PORT,
-    RESET_VALUE, RSDP, SLEEP_TYPE_S5,
+    COM1_GSI, COM1_PORT, COM1_PORTS, IOAPIC, LAPIC, MMIO_DEVICE_SIZE, MP_TABLE, MmioSlot, POWER_PORT, RESET_VALUE,
+    RSDP, SLEEP_TYPE_S5,
 };
 use super::platform::Platform;
 use crate::error::{Error, ErrorKind, Result};
@@ -59,8 +59,8 @@ impl Tables<'_> {
     fn add(&mut self, table: &[u8]) -> Result<u64> {
         let start = self.next.next_multiple_of(ALIGNMENT);
         self.next = start + table.len() as u64;
-        if self.next > HIGH_RAM_START {
-            let message = format!("the ACPI tables end at gpa={:#x}, allowed is {HIGH_RAM_START:#x}", self.next);
+        if self.next > MP_TABLE.0 {
+            let message = format!("the ACPI tables end at gpa={:#x}, allowed is {:#x}", self.next, MP_TABLE.0);
             return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
         self.memory.write(GuestAddress(start), table)?;

@@ -12,7 +12,7 @@ impl Found {
     fn new(vcpus: u32, devices: usize) -> Self {
         let memory = GuestMemory::anonymous(&[(GuestAddress(0), 1 << 20)]).unwrap();
         let devices: Vec<_> = (0..devices).map(mmio_device).collect();
-        write(&memory, &Platform { vcpus, devices: &devices }).unwrap();
+        write(&memory, &Platform { vcpus, devices: &devices, ..Platform::default() }).unwrap();
         let mut area = vec![0; BIOS_AREA];
         memory.read(RSDP, &mut area).unwrap();
         Self { area }

@@ -7,6 +7,7 @@
 //!
 //! Leaves are described in the Intel SDM, volume 2, "CPUID", and in AMD's APM, volume 3, appendix E.
 
+use super::platform::CpuIdentity;
 use crate::kvm::CpuidEntry;
 
 /// The number of vCPUs, and which of them this is; its LAPIC identifier is its index.
@@ -82,6 +83,12 @@ pub(super) fn entries(supported: &[CpuidEntry], topology: &Topology, tsc_khz: Op
         entries.push(frequencies);
     }
     entries
+}
+
+/// What leaf 1 tells of the CPUs that are made of `supported`; zeros if KVM does not have that leaf.
+pub(crate) fn cpu_identity(supported: &[CpuidEntry]) -> CpuIdentity {
+    let leaf = supported.iter().find(|entry| entry.function == FEATURES);
+    leaf.map_or_else(CpuIdentity::default, |entry| CpuIdentity { signature: entry.eax, features: entry.edx })
 }
 
 fn is_amd(vendor: &CpuidEntry) -> bool {

@@ -9,6 +9,7 @@
 //! 0x2_0000     command line
 //! 0x9_fc00     end of low RAM
 //! 0xe_0000     ACPI tables
+//! 0xf_0000     MP table
 //! 0x10_0000    kernel
 //!   ...        initrd, as high as possible
 //! 0xc000_0000  MMIO gap
@@ -34,6 +35,9 @@ pub(super) const CMDLINE_ROOM: u32 = 0x1_0000;
 pub(super) const LOW_RAM_END: u64 = 0x9_fc00;
 /// A kernel that isn't told where the RSDP is looks for it here (ACPI 6.5, section 5.2.5.1); the tables follow it.
 pub(super) const RSDP: GuestAddress = GuestAddress(0xe_0000);
+/// A kernel that reads no ACPI tables looks for the MP table from here on (MultiProcessor Specification 1.4, section 4), so the
+/// ACPI tables end here.
+pub(super) const MP_TABLE: GuestAddress = GuestAddress(0xf_0000);
 /// The first byte that a kernel may occupy.
 pub(super) const HIGH_RAM_START: u64 = 0x10_0000;
 
@@ -69,7 +73,7 @@ const FIRST_MMIO_DEVICE: u64 = 0xd000_0000;
 pub(crate) const MMIO_DEVICE_SIZE: u64 = 0x1000;
 // Below are the lines of a PC's own devices.
 const FIRST_MMIO_GSI: u32 = 5;
-const IOAPIC_PINS: u32 = 24;
+pub(super) const IOAPIC_PINS: u32 = 24;
 /// One interrupt line per device, on the IOAPIC's pins 5 to 23.
 pub(crate) const MAX_MMIO_DEVICES: usize = (IOAPIC_PINS - FIRST_MMIO_GSI) as usize;
 
@@ -117,7 +121,7 @@ pub(super) enum MapKind {
     Reserved = 2,
 }
 
-/// The map of physical memory: RAM, less the BIOS area, which holds the ACPI tables.
+/// The map of physical memory: RAM, less the BIOS area, which holds the ACPI tables and the MP table.
 pub(super) fn memory_map(memory: &GuestMemory) -> Vec<MapEntry> {
     let mut map = Vec::new();
     for region in memory.regions() {

@@ -7,19 +7,21 @@
 //! | What does the `cpuid` instruction answer? | `cpuid` |
 //! | Where does the guest start, and with which registers? | `entry`, `regs`, `msr` |
 //! | What if the guest jumps to the firmware? | `reset_vector` |
-//! | How does the guest find its devices? | `platform`, written by `acpi` or `boot::cmdline` |
+//! | How does the guest find its CPUs and devices? | `platform`, written by `acpi`, `mp_table` and `boot::cmdline` |
 
 mod acpi;
 mod boot;
 mod cpuid;
 mod entry;
 mod layout;
+mod mp_table;
 mod msr;
 mod platform;
 mod regs;
 mod reset_vector;
 
 pub(crate) use boot::load;
+pub(crate) use cpuid::cpu_identity;
 pub(crate) use entry::Entry;
 pub(crate) use layout::{
     CMOS_PORT, CMOS_PORTS, COM1_GSI, COM1_PORT, COM1_PORTS, I8042_PORT, I8042_PORTS, KVM_IDENTITY_MAP, KVM_TSS,

@@ -18,7 +18,7 @@ mod zero_page;
 use super::entry::{Entry, Handover};
 use super::layout::RSDP;
 use super::platform::Platform;
-use super::{acpi, regs, reset_vector};
+use super::{acpi, mp_table, regs, reset_vector};
 use crate::config::{Boot, BootProtocol, Discovery};
 use crate::error::Result;
 use crate::memory::GuestMemory;
@@ -51,6 +51,7 @@ pub(crate) fn load(memory: &GuestMemory, boot: &Boot, platform: &Platform) -> Re
         Handover::Linux64 => zero_page::write(memory, &kernel.header, initrd, cmdline, rsdp)?,
         Handover::Pvh => start_info::write(memory, initrd, cmdline, rsdp)?,
     }
+    mp_table::write(memory, platform)?;
     regs::write_tables(memory, kernel.entry.handover)?;
     reset_vector::write(memory)?;
     Ok(kernel.entry)

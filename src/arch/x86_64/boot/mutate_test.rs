@@ -51,7 +51,7 @@ fn mutate(image: &[u8], head: usize, rounds: usize) {
     // Untouched memory costs nothing.
     let memory = GuestMemory::anonymous(&[(GuestAddress(0), 16 << 20)]).unwrap();
     let boot = Boot::linux(files.path("image"));
-    let platform = Platform { vcpus: 1, devices: &[] };
+    let platform = Platform { vcpus: 1, ..Platform::default() };
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (mut loaded, mut refused) = (0, 0);
     let mut slowest = Duration::ZERO;
@@ -102,7 +102,7 @@ fn a_hostile_elf_image_of_100_mib_takes_linear_time() {
     let memory = GuestMemory::anonymous(&[(GuestAddress(0), 16 << 20)]).unwrap();
     let start = Instant::now();
     for protocol in [BootProtocol::Auto, BootProtocol::Linux64] {
-        let _ = load(&memory, &boot.clone().protocol(protocol), &Platform { vcpus: 1, devices: &[] });
+        let _ = load(&memory, &boot.clone().protocol(protocol), &Platform { vcpus: 1, ..Platform::default() });
     }
     // Note by note it would take hours.
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
