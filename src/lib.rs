@@ -71,6 +71,9 @@
 //! outlives its disk, and is [counted](block::abandoned_threads); so does an
 //! I/O thread whose io_uring waits for it, which is [counted](block::abandoned_transfers) by what it has in flight.
 
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+compile_error!("vmcell runs on Linux on x86_64 only: the target must be x86_64-unknown-linux-gnu or -musl");
+
 mod arch;
 pub mod block;
 mod board;
@@ -79,6 +82,7 @@ mod config;
 mod console;
 mod error;
 pub mod event;
+#[cfg(any(test, feature = "capi"))]
 mod ffi;
 pub mod kvm;
 mod legacy;

@@ -2,7 +2,8 @@
 //!
 //! Conversions only: a pointer, a number or a text comes in and becomes a value of the rooms below; their answer goes
 //! out again. The header documents each function; it is generated from this room, and `cbindgen.toml` holds the prose
-//! at its top. `cargo cinstall` makes the libraries. Rust programs use the rooms below.
+//! at its top. `cargo cinstall` makes the libraries, with the feature `capi`: only builds for C have these symbols, so that two versions of
+//! the crate can be linked into one Rust program. Such programs use the rooms below.
 //!
 //! Every function runs inside [`guard`], so no panic reaches the caller. No pointer to one of our objects is ever
 //! followed: [`objects`] looks it up.

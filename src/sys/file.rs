@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -133,7 +133,8 @@ fn file_system(file: &File) -> Option<libc::__fsword_t> {
 const RAMFS_MAGIC: libc::__fsword_t = 0x8584_58f6;
 
 /// Whether `fd` is a descriptor of this process that is open.
-pub(crate) fn is_open(fd: RawFd) -> bool {
+#[cfg(any(test, feature = "capi"))]
+pub(crate) fn is_open(fd: std::os::fd::RawFd) -> bool {
     // SAFETY: F_GETFD takes no argument, and any number may be asked for.
     check(unsafe { libc::fcntl(fd, libc::F_GETFD) }).is_ok()
 }

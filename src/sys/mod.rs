@@ -23,9 +23,11 @@ pub(crate) use epoll::{Epoll, Ready, Watch};
 pub use eventfd::EventFd;
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) use file::anonymous_file;
+#[cfg(any(test, feature = "capi"))]
+pub(crate) use file::is_open;
 pub(crate) use file::{
-    DirectAlignment, ZeroMode, allocate, appends, direct_alignment, is_direct, is_in_memory, is_open, is_writable,
-    next_data, open_disk, try_lock, unlock, waits_always, zero_range,
+    DirectAlignment, ZeroMode, allocate, appends, direct_alignment, is_direct, is_in_memory, is_writable, next_data,
+    open_disk, try_lock, unlock, waits_always, zero_range,
 };
 pub(crate) use lock::{lock, lock_if_free};
 pub(crate) use random::random_bytes;

@@ -5,6 +5,7 @@ mod capi;
 mod direct;
 mod kvm;
 mod listing;
+mod package;
 mod steps;
 mod summary;
 

@@ -4,6 +4,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use super::package;
 use super::summary::{Status, Summary};
 use crate::cargo::cargo;
 use crate::exec::{self, Context, Result};
@@ -16,6 +17,7 @@ pub fn run(long: bool, summary: &mut Summary) {
     step(summary, "clippy", &clippy, &[]);
     step(summary, "docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]);
     unit_tests(summary);
+    packaged(summary);
     fuzz_targets(long, summary);
     licences(summary);
 }
@@ -38,6 +40,12 @@ fn status_of(result: Result<()>) -> Status {
 
 fn unit_tests(summary: &mut Summary) {
     tests(summary, "unit, doc and layering tests", &["test", "--workspace", "--no-fail-fast"], &[]);
+}
+
+fn packaged(summary: &mut Summary) {
+    println!("\n== package: cargo package, its tests, and two versions in one program");
+    let began = Instant::now();
+    summary.add("package", status_of(package::check()), began.elapsed());
 }
 
 /// The fuzz targets are a workspace of their own, so that their dependencies are not the library's.
