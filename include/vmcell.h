@@ -58,7 +58,7 @@
  *   - A function blocks only if its documentation says so. A VM may be stopped or freed while other threads wait for
  *     it.
  *   - The library's threads (one per vCPU, one or more for I/O) block every signal and run none of the caller's code
- *     except the functions given to vmcell_console_new_callback and those in the tables of backends. A vCPU's thread lets one signal through, only while it is
+ *     except the functions given to vmcell_console_new_callback and vmcell_config_set_thread_start, and those in the tables of backends. A vCPU's thread lets one signal through, only while it is
  *     in the guest: it makes the thread leave. It is never delivered; vmcell_config_set_kick_signal chooses it.
  *   - The library installs no handler, changes no signal's disposition, and gives errno no meaning.
  *
@@ -420,6 +420,21 @@
 #define VMCELL_WAIT_FOREVER (-1)
 
 /**
+ * The thread runs the vCPU of its index.
+ */
+#define VMCELL_THREAD_VCPU 1
+
+/**
+ * The thread serves the VM's devices and its console; its index is 0.
+ */
+#define VMCELL_THREAD_IO 2
+
+/**
+ * The thread serves one device alone: its index is the place of the device in the order in which the guest finds them.
+ */
+#define VMCELL_THREAD_DEVICE_IO 3
+
+/**
  * The configuration of a VM. Made by vmcell_config_new; taken by vmcell_vm_new; freed by vmcell_config_free.
  *
  * The setters store values; vmcell_vm_new refuses those that are out of range, missing or contradictory.
@@ -731,6 +746,32 @@ typedef struct {
  * may call any function of this library for any VM, this one included, except vmcell_vm_pause and vmcell_vm_wait.
  */
 typedef void (*vmcell_console_output)(const uint8_t *bytes, size_t len, void *user);
+
+/**
+ * Is called on a new thread of a VM before that does anything: to set its CPUs, its priority or its cgroup. `role` is one of
+ * VMCELL_THREAD_*, `index` as in vmcell_thread, and `user` as the caller gave it. Returns 0, or an errno (above 0), by which
+ * vmcell_vm_new or vmcell_vm_start fails. Those calls wait for it, so it must not wait for them or for the VM. Never two threads at
+ * once call it. Signals are blocked on the thread. It must not unwind: no C++ exception, no longjmp.
+ */
+typedef int32_t (*vmcell_thread_start)(int32_t role, uint32_t index, void *user);
+
+/**
+ * One thread of a VM.
+ */
+typedef struct {
+    /**
+     * One of VMCELL_THREAD_*.
+     */
+    int32_t role;
+    /**
+     * Which of these it is, from 0 on.
+     */
+    uint32_t index;
+    /**
+     * The kernel's identifier of it, as in /proc/self/task.
+     */
+    int32_t tid;
+} vmcell_thread;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1273,6 +1314,48 @@ int32_t vmcell_config_set_kick_signal(vmcell_config *config,
 int32_t vmcell_config_free(vmcell_config *config);
 
 /**
+ * Names the VM: 1 to 64 printable ASCII characters, copied. The name stands in messages, and in the names of the VM's threads, as
+ * NAME:vcpu0, NAME:io and NAME:disk, of which Linux keeps 15 bytes: a longer name is cut there. An empty name, the default, is none.
+ * Names need not differ. Never blocks.
+ */
+int32_t vmcell_config_set_name(vmcell_config *config,
+                               const char *name,
+                               vmcell_error **error);
+
+/**
+ * Sets on which of the host's CPUs, `count` numbers from 0 on as in /proc/cpuinfo, the thread of a vCPU may run. They are copied.
+ * By default it may run where the thread may that starts the VM. vmcell_vm_new refuses CPUs that the host does not allow, none at
+ * all, and a vCPU that the VM does not have. Never blocks.
+ */
+int32_t vmcell_config_set_vcpu_affinity(vmcell_config *config,
+                                        uint32_t vcpu,
+                                        const uint32_t *cpus,
+                                        size_t count,
+                                        vmcell_error **error);
+
+/**
+ * Sets on which of the host's CPUs the I/O threads may run that the VM makes for itself, with disks' helper threads and the workers
+ * of io_uring. None, the default, means where the thread may that makes the VM. Otherwise as vmcell_config_set_vcpu_affinity.
+ */
+int32_t vmcell_config_set_io_affinity(vmcell_config *config,
+                                      const uint32_t *cpus,
+                                      size_t count,
+                                      vmcell_error **error);
+
+/**
+ * Has a function called on each new thread of the VM: for I/O threads during vmcell_vm_new, for vCPUs during vmcell_vm_start. It is not
+ * called for a vmcell_io_thread, nor for disks' helper threads and io_uring's workers, which begin in the cgroup of the I/O thread that
+ * starts them. `user` is taken: unless `release` is NULL, it is called for `user` at the end, even if this call fails. Never blocks.
+ *
+ * Errors: NULL_ARGUMENT if `start` is NULL.
+ */
+int32_t vmcell_config_set_thread_start(vmcell_config *config,
+                                       vmcell_thread_start start,
+                                       void *user,
+                                       vmcell_release release,
+                                       vmcell_error **error);
+
+/**
  * Makes a VM: everything is checked, the kernel is loaded, every device is there, nothing runs. Takes as long as it
  * takes to read the kernel and the initrd. `config` is taken, even if this call fails.
  *
@@ -1378,6 +1461,18 @@ int32_t vmcell_vm_exit_error(const vmcell_vm *vm, vmcell_error **failure, vmcell
  * Errors: BAD_HANDLE.
  */
 int32_t vmcell_vm_free(vmcell_vm *vm);
+
+/**
+ * Writes the VM's threads to `threads`, which has room for `capacity`, and how many there are to `count`, which may be more. First come
+ * those of the vCPUs, once the VM was started, then the I/O threads that the VM made for itself. `threads` may be NULL if `capacity` is
+ * 0. The thread of a vCPU that has ended is still listed, but the kernel may give its identifier to another thread. Never blocks for
+ * long.
+ */
+int32_t vmcell_vm_threads(const vmcell_vm *vm,
+                          vmcell_thread *threads,
+                          size_t capacity,
+                          size_t *count,
+                          vmcell_error **error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -96,11 +96,11 @@ mod vm;
 
 pub use block::{Disk, DiskHandle};
 pub use board::ResetCause;
-pub use config::{Boot, BootProtocol, Discovery, Engine, MemoryBacking, MemoryConfig, PageSize};
+pub use config::{Affinity, Boot, BootProtocol, Discovery, Engine, MemoryBacking, MemoryConfig, PageSize};
 pub use console::Console;
 pub use error::{Error, ErrorKind, Result};
 pub use event::IoThread;
 pub use memory::{Buffer, GuestAddress, GuestMemory, GuestRanges, HostBuffer, MemoryRegion};
 pub use net::{Nic, NicHandle};
 pub use sys::{DEFAULT_KICK_SIGNAL, EventFd};
-pub use vm::{Exit, Status, Vm, VmBuilder};
+pub use vm::{Exit, Status, ThreadRole, Vm, VmBuilder, VmThread};

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 19] = [
+const SOURCES: [&str; 21] = [
     "library",
     "failure",
     "report",
@@ -25,7 +25,9 @@ const SOURCES: [&str; 19] = [
     "nic_handle",
     "console",
     "config",
+    "config_threads",
     "vm",
+    "vm_threads",
 ];
 
 fn repository(path: &str) -> PathBuf {

@@ -99,6 +99,8 @@ type NIC struct {
 
 // Config says what a VM is to be. The zero value of each field is its default; only Kernel has none.
 type Config struct {
+	// Name stands in messages and in the names of the VM's threads: at most 64 printable ASCII characters.
+	Name string
 	// VCPUs is how many vCPUs there are, 1 to 64; the default is 1.
 	VCPUs uint32
 	// MemoryMiB is how much RAM there is, 16 or more; the default is 128.
@@ -124,6 +126,10 @@ type Config struct {
 	KickSignal syscall.Signal
 	// IOThread serves the VM's devices, rather than a thread of its own.
 	IOThread *IOThread
+	// VCPUAffinity says on which of the host's CPUs the thread of a vCPU may run, by the index of the vCPU, and IOAffinity says so
+	// of the VM's own I/O threads. By default they may run anywhere.
+	VCPUAffinity map[uint32][]uint32
+	IOAffinity   []uint32
 }
 
 // text is a string for a call, which must not hold a NUL.
@@ -184,6 +190,7 @@ func (c Config) describe(console *streams) (*C.vmcell_config, devices, error) {
 	d.withThread(c.IOThread, func(h *C.vmcell_io_thread, e **C.vmcell_error) C.int32_t {
 		return C.vmcell_config_set_io_thread(d.config, h, e)
 	})
+	c.threads(d)
 	console.connect(d)
 	if d.err != nil {
 		C.vmcell_config_free(d.config)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -414,6 +415,39 @@ func TestDevicesAreChangedByTheirPositionInTheConfiguration(t *testing.T) {
 	}
 	vm.Close()
 	if err := vm.RefreshDisk(0); !errors.Is(err, vmcell.ErrClosed) {
+		t.Error(err)
+	}
+}
+
+func TestThreadsAreNamedAndBoundToCPUs(t *testing.T) {
+	config := vmcell.Config{Kernel: guest(t, "spin"), Name: "web-1", VCPUs: 2}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(status), "Cpus_allowed_list:")
+	var first uint32
+	if _, err := fmt.Sscan(list, &first); err != nil {
+		t.Fatal(err)
+	}
+	config.VCPUAffinity = map[uint32][]uint32{1: {first}}
+	config.IOAffinity = []uint32{first}
+	vm := started(t, context.Background(), config)
+	threads, err := vm.Threads()
+	if err != nil || len(threads) != 3 {
+		t.Fatal(threads, err)
+	}
+	for i, want := range []string{"web-1:vcpu0", "web-1:vcpu1", "web-1:io"} {
+		comm, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/comm", threads[i].TID))
+		if err != nil || strings.TrimSpace(string(comm)) != want {
+			t.Errorf("%+v: %q, %v", threads[i], comm, err)
+		}
+	}
+	if threads[1].Role != vmcell.VCPUThread || threads[1].Index != 1 || threads[2].Role != vmcell.VMIOThread {
+		t.Error(threads)
+	}
+	config.IOAffinity = []uint32{8191}
+	if _, err := vmcell.New(config); !errors.Is(err, vmcell.ErrInvalidConfig) {
 		t.Error(err)
 	}
 }

@@ -13,6 +13,7 @@
 //! of each of the others.
 
 mod ending;
+mod identity;
 mod io;
 #[cfg(any(test, feature = "test-util"))]
 mod lender;

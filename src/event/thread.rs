@@ -14,7 +14,7 @@ use super::place::{Bell, Place};
 use super::polling::PollingStats;
 use super::reactor::{Reactor, Removed, contain};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::{ThreadHandle, lock, lock_if_free, spawn};
+use crate::sys::{ThreadHandle, current_thread_id, lock, lock_if_free, spawn};
 
 /// How long a thread may take to take a participant in.
 const ATTACH_LIMIT: Duration = Duration::from_secs(10);
@@ -36,7 +36,7 @@ const ATTACH_LIMIT: Duration = Duration::from_secs(10);
 /// ```
 #[derive(Clone)]
 pub struct IoThread {
-    joiner: Arc<Joiner>,
+    pub(super) joiner: Arc<Joiner>,
 }
 
 /// On which thread a device is served.
@@ -51,16 +51,19 @@ pub(crate) enum Placement {
 }
 
 /// What the last handle drops: it ends the thread, and waits for that.
-struct Joiner {
-    shared: Arc<Shared>,
+pub(super) struct Joiner {
+    pub(super) shared: Arc<Shared>,
     thread: Mutex<Option<ThreadHandle>>,
 }
 
-struct Shared {
-    bell: Arc<Bell>,
+pub(super) struct Shared {
+    pub(super) bell: Arc<Bell>,
     posts: Mutex<Posts>,
     stop: AtomicBool,
+    pub(super) name: String,
     thread: OnceLock<ThreadId>,
+    /// The kernel's identifier of the thread.
+    pub(super) tid: OnceLock<i32>,
     ending: Ending,
     /// Serves the participants, if there is no thread.
     #[cfg(any(test, feature = "test-util"))]
@@ -87,15 +90,20 @@ impl IoThread {
     /// [`ErrorKind::Host`](crate::ErrorKind::Host) if the host gives no thread or no descriptor;
     /// [`ErrorKind::InvalidConfig`] if the name has a NUL.
     pub fn new(name: &str) -> Result<Self> {
+        Self::start(name, || true)
+    }
+
+    /// Starts a thread that goes on if `prepare`, its first call, says so.
+    pub(super) fn start(name: &str, prepare: impl FnOnce() -> bool + Send + 'static) -> Result<Self> {
         if name.contains('\0') {
             let message = format!("the thread name {name:?} was asked for, allowed are names without NUL");
             return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
         let bell = Arc::new(Bell::new()?);
         let reactor = Reactor::new(Arc::clone(&bell))?;
-        let shared = Arc::new(Shared::new(bell));
+        let shared = Arc::new(Shared::new(name, bell));
         let served = Arc::clone(&shared);
-        let thread = spawn(name, move || served.run(reactor))?;
+        let thread = spawn(name, move || served.run(reactor, prepare))?;
         Ok(Self { joiner: Arc::new(Joiner { shared, thread: Mutex::new(Some(thread)) }) })
     }
 
@@ -179,8 +187,10 @@ impl Drop for Ends<'_> {
 }
 
 impl Shared {
-    fn new(bell: Arc<Bell>) -> Self {
+    fn new(name: &str, bell: Arc<Bell>) -> Self {
         Self {
+            name: name.to_owned(),
+            tid: OnceLock::new(),
             bell,
             posts: Mutex::default(),
             stop: AtomicBool::new(false),
@@ -191,12 +201,15 @@ impl Shared {
         }
     }
 
-    fn run(&self, reactor: Reactor) {
+    fn run(&self, reactor: Reactor, prepare: impl FnOnce() -> bool) {
         // However the thread ends, nobody is to wait for an answer of it.
         let _ends = Ends(self);
         let mut reactor = reactor;
         let _ = self.thread.set(thread::current().id());
-        self.serve(&mut reactor);
+        let _ = self.tid.set(current_thread_id());
+        if prepare() {
+            self.serve(&mut reactor);
+        }
         if !reactor.end() {
             self.ending.tell(false);
             reactor.outlast_ring();
@@ -297,7 +310,7 @@ impl Drop for Membership {
 
 impl std::fmt::Debug for IoThread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("IoThread").finish_non_exhaustive()
+        f.debug_struct("IoThread").field("name", &self.name()).finish_non_exhaustive()
     }
 }
 
@@ -334,7 +347,8 @@ mod inline {
         pub(crate) fn inline() -> Result<Self> {
             let bell = Arc::new(Bell::new()?);
             bell.polling.set_limit(Duration::ZERO);
-            let shared = Arc::new(Shared::new(Arc::clone(&bell)));
+            let shared = Arc::new(Shared::new("inline", Arc::clone(&bell)));
+            let _ = shared.tid.set(0);
             let _ = shared.inline.set(Mutex::new(Reactor::new(Arc::clone(&bell))?.without_ring()));
             let (served, idle) = (Arc::downgrade(&shared), AtomicUsize::new(0));
             let serve = move || {

@@ -1,6 +1,7 @@
 //! A VM's configuration.
 
 use std::ffi::c_char;
+use std::io;
 use std::path::PathBuf;
 
 use super::console::ConsoleObject;
@@ -14,13 +15,13 @@ use super::objects::{self, Object};
 use super::report::{ErrorObject, Report};
 use super::slot::{Described, Slot, hand_over, update};
 use crate::block::Disk;
-use crate::config::{Boot, BootProtocol, Discovery, MemoryBacking, MemoryConfig, PageSize};
+use crate::config::{Affinity, Boot, BootProtocol, Discovery, MemoryBacking, MemoryConfig, PageSize};
 use crate::console::Console;
 use crate::error::Result;
 use crate::event::IoThread;
 use crate::net::Nic;
 use crate::sys::DEFAULT_KICK_SIGNAL;
-use crate::vm::Vm;
+use crate::vm::{ThreadRole, Vm};
 
 /// Private anonymous memory. The default.
 pub const VMCELL_MEMORY_ANONYMOUS: i32 = 0;
@@ -98,7 +99,13 @@ pub(super) struct Description {
     console: Option<Console>,
     io_thread: Option<IoThread>,
     kick_signal: Option<i32>,
+    pub(super) name: String,
+    pub(super) affinity: Affinity,
+    pub(super) on_thread_start: Option<Box<OnThreadStart>>,
 }
+
+/// What a caller does on a new thread.
+pub(super) type OnThreadStart = dyn Fn(ThreadRole) -> io::Result<()> + Send + Sync;
 
 impl Description {
     pub(super) fn build(self) -> Result<Vm> {
@@ -126,12 +133,16 @@ impl Description {
         if let Some(signal) = self.kick_signal {
             builder = builder.kick_signal(signal);
         }
+        builder = builder.name(self.name).affinity(self.affinity);
+        if let Some(call) = self.on_thread_start {
+            builder = builder.on_thread_start(call);
+        }
         builder.build()
     }
 }
 
 /// Changes the values of a configuration.
-fn set(config: *mut ConfigObject, change: impl FnOnce(&mut Description)) -> FfiResult<()> {
+pub(super) fn set(config: *mut ConfigObject, change: impl FnOnce(&mut Description)) -> FfiResult<()> {
     update(config, |mut description| {
         change(&mut description);
         description

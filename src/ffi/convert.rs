@@ -38,6 +38,29 @@ impl<T: Object> Out<*mut T> {
     }
 }
 
+/// Places for several results, written once the call has succeeded.
+pub(super) struct OutArray<T> {
+    places: *mut T,
+    capacity: usize,
+}
+
+impl<T: Copy> OutArray<T> {
+    /// # Safety
+    /// `places` is NULL, which is refused unless `capacity` is 0, or nothing else uses that many places until the call returns.
+    pub(super) unsafe fn new(places: *mut T, capacity: usize, name: &str) -> FfiResult<Self> {
+        if places.is_null() && capacity > 0 { Err(null(name)) } else { Ok(Self { places, capacity }) }
+    }
+
+    /// Writes as many as there are places for.
+    pub(super) fn write(self, values: &[T]) {
+        let count = values.len().min(self.capacity);
+        if count > 0 {
+            // SAFETY: `new` demanded so many places that can be written to, and the values are ours.
+            unsafe { ptr::copy(values.as_ptr(), self.places, count) };
+        }
+    }
+}
+
 fn null(name: &str) -> Failure {
     Failure::new(VMCELL_ERROR_NULL_ARGUMENT, format!("{name} is NULL"))
 }
@@ -88,6 +111,15 @@ pub(super) unsafe fn read_bytes<'a>(bytes: *const u8, len: usize, name: &str) ->
     }
     // SAFETY: not NULL, not longer than objects can be, and the caller's promise for the rest.
     Ok(unsafe { std::slice::from_raw_parts(bytes, len) })
+}
+
+/// # Safety
+/// `numbers` is NULL, which is refused unless `count` is 0, or points to `count` numbers that stay as they are until the call returns.
+pub(super) unsafe fn read_numbers(numbers: *const u32, count: usize, name: &str) -> FfiResult<Vec<u32>> {
+    let len = count.saturating_mul(size_of::<u32>());
+    // SAFETY: the caller promises the same.
+    let bytes = unsafe { read_bytes(numbers.cast(), len, name) }?;
+    Ok(bytes.as_chunks().0.iter().map(|bytes| u32::from_ne_bytes(*bytes)).collect())
 }
 
 /// The largest structure that a caller may have, in bytes: more than any version of this library knows.

@@ -4,8 +4,9 @@ use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 
 use super::super::{
-    config::*, console::*, disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, io_thread::*,
-    library::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*,
+    config::*, config_threads::*, console::*, disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*,
+    failure::*, io_thread::*, library::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*,
+    vm_threads::*,
 };
 use super::panic_in_next_call;
 
@@ -31,11 +32,15 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_set_discovery(null_mut(), 0),
         vmcell_config_set_initrd(null_mut(), null()),
         vmcell_config_set_io_thread(null_mut(), null()),
+        vmcell_config_set_io_affinity(null_mut(), null(), 0),
         vmcell_config_set_kick_signal(null_mut(), 0),
         vmcell_config_set_kernel(null_mut(), null()),
         vmcell_config_set_memory(null_mut(), 0, 0, 0),
+        vmcell_config_set_name(null_mut(), null()),
         vmcell_config_set_prealloc(null_mut(), 0),
         vmcell_config_set_protocol(null_mut(), 0),
+        vmcell_config_set_thread_start(null_mut(), None, null_mut(), None),
+        vmcell_config_set_vcpu_affinity(null_mut(), 0, null(), 0),
         vmcell_config_set_vcpus(null_mut(), 0),
         vmcell_console_new_callback(None, null_mut(), None, null_mut()),
         vmcell_console_new_fds(-1, -1, null_mut()),
@@ -85,6 +90,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_vm_start(null_mut()),
         vmcell_vm_status(null(), null_mut()),
         vmcell_vm_stop(null_mut()),
+        vmcell_vm_threads(null(), null_mut(), 0, null_mut()),
         vmcell_vm_wait(null(), 0, null_mut()),
         vmcell_vm_write_console(null_mut(), null(), 0, null_mut()),
     ]

@@ -12,6 +12,7 @@
 
 mod caller;
 mod config;
+mod config_threads;
 mod console;
 mod convert;
 mod disk;
@@ -33,4 +34,5 @@ mod objects;
 mod report;
 mod slot;
 mod vm;
+mod vm_threads;
 mod wake;

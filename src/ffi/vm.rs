@@ -52,6 +52,12 @@ impl Object for VmObject {
     const NAME: &'static str = "vmcell_vm";
 }
 
+impl VmObject {
+    pub(super) fn vm(&self) -> &Vm {
+        &self.0
+    }
+}
+
 fn exit_number(exit: &Exit) -> i32 {
     match exit {
         Exit::Shutdown => VMCELL_EXIT_SHUTDOWN,

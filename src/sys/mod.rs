@@ -8,6 +8,7 @@
 //! outlive the call, and the kernel keeps none of them.
 #![allow(unsafe_code, reason = "wraps system calls that have no safe interface")]
 
+mod affinity;
 mod epoll;
 mod eventfd;
 mod file;
@@ -19,6 +20,7 @@ mod tap;
 mod thread;
 mod uring;
 
+pub(crate) use affinity::{CpuSet, allowed_cpus};
 pub(crate) use epoll::{Epoll, Ready, Watch};
 pub use eventfd::EventFd;
 #[cfg(any(test, feature = "test-util"))]
@@ -36,5 +38,7 @@ pub(crate) use signal::{KickSignal, SignalSet};
 pub(crate) use stream::{InputStream, OutputStream};
 pub use tap::Offloads;
 pub(crate) use tap::Tap;
-pub(crate) use thread::{ThreadHandle, current_thread_id, kick_thread, spawn, thread_cpu_time};
+pub(crate) use thread::{
+    ThreadHandle, block_all_signals, current_thread_id, kick_thread, spawn, thread_cpu_time, thread_name,
+};
 pub(crate) use uring::{Move, Uring};

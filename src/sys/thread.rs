@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::signal::{KickSignal, SignalSet};
 use crate::error::{Error, ErrorKind, Result};
 
+/// What Linux keeps of a thread's name, in bytes.
+const NAME_LEN: usize = 15;
+
 /// A thread of ours, not yet joined, so that its identifier stays valid.
 pub(crate) struct ThreadHandle(JoinHandle<()>);
 
@@ -29,6 +32,22 @@ impl ThreadHandle {
     }
 }
 
+/// Blocks every signal in the calling thread.
+pub(crate) fn block_all_signals() {
+    SignalSet::all().block();
+}
+
+/// What a thread is called that does `role` for `owner`: `owner:role`, with the owner cut so that the role can be read, or
+/// `vmcell-role` without an owner.
+pub(crate) fn thread_name(owner: &str, role: &str) -> String {
+    if owner.is_empty() {
+        return format!("vmcell-{role}");
+    }
+    let room = NAME_LEN.saturating_sub(role.len() + 1);
+    let end = (0..=owner.len().min(room)).rev().find(|end| owner.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}:{role}", owner.get(..end).unwrap_or_default())
+}
+
 /// How long the calling thread has run on a CPU. Costs a system call.
 pub(crate) fn thread_cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -49,4 +68,20 @@ pub(crate) fn current_thread_id() -> i32 {
 pub(crate) fn kick_thread(thread: i32, signal: KickSignal) {
     // SAFETY: plain integers; a thread that is gone, or that is not of this process, gives an error.
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal.number()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_s_name_is_cut_and_the_role_is_not() {
+        assert_eq!(thread_name("", "vcpu0"), "vmcell-vcpu0");
+        assert_eq!(thread_name("web-1", "vcpu0"), "web-1:vcpu0");
+        assert_eq!(thread_name("a-rather-long-name", "vcpu63"), "a-rather:vcpu63");
+        assert_eq!(thread_name("ääääääää", "io"), "ääääää:io");
+        for owner in ["a-rather-long-name", "ääääääääää"] {
+            assert!(thread_name(owner, "vcpu63").len() <= NAME_LEN);
+        }
+    }
 }

@@ -9,6 +9,8 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{Fixed, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode};
 
+use super::affinity::CpuSet;
+
 /// Operations that are handed over to the kernel at once, at most.
 const SUBMISSIONS: u32 = 256;
 /// Kernel threads that may carry out operations that have to wait, each ring's own.
@@ -40,7 +42,7 @@ impl Uring {
     /// Operations that may be in flight: as many as the kernel keeps completions.
     pub(crate) const IN_FLIGHT: usize = 1024;
 
-    /// Makes a ring with room for `files` registered files.
+    /// Makes a ring with room for `files` registered files. The kernel's workers for it run where the calling thread may run now.
     ///
     /// # Errors
     /// What the kernel says if it has no io_uring that fits (Linux 5.18), or forbids it.
@@ -49,6 +51,10 @@ impl Uring {
         let submitter = ring.submitter();
         submitter.register_files_sparse(files)?;
         submitter.register_iowq_max_workers(&mut [WORKERS, 1])?;
+        // Its workers do not inherit where this thread may run. A kernel that does not take that lets them run anywhere.
+        if let Ok(cpus) = CpuSet::of_this_thread() {
+            let _ = submitter.register_iowq_aff(&cpus.in_c());
+        }
         submitter.register_restrictions(&mut restrictions())?;
         submitter.register_enable_rings()?;
         Ok(Self(ring))

@@ -1,22 +1,24 @@
 //! The description of a VM, and the one function that says in which order it is made.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use super::devices::{Devices, Parts};
 use super::lifecycle::Lifecycle;
+use super::threads::{OnStart, ThreadRole, ThreadSetup};
 use super::vm::Vm;
 use crate::arch;
 use crate::block::{Disk, Identity};
 use crate::board::Board;
-use crate::config::{Boot, MemoryConfig, check_vcpus};
+use crate::config::{Affinity, Boot, MemoryConfig, check_name, check_vcpus};
 use crate::console::Console;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
 use crate::kvm::{Kvm, KvmVm, Vcpu};
 use crate::memory::GuestMemory;
 use crate::net::Nic;
-use crate::sys::{DEFAULT_KICK_SIGNAL, KickSignal};
+use crate::sys::{DEFAULT_KICK_SIGNAL, KickSignal, allowed_cpus};
 use crate::virtio::VirtioDevice;
 
 /// Describes a VM; see [`Vm`] for an example.
@@ -32,6 +34,9 @@ pub struct VmBuilder {
     console: Console,
     io_thread: Option<IoThread>,
     kick_signal: i32,
+    name: String,
+    affinity: Affinity,
+    on_thread_start: Option<OnStart>,
 }
 
 /// The most queues that a disk has if nothing is said about it.
@@ -56,6 +61,9 @@ impl VmBuilder {
             console: Console::none(),
             io_thread: None,
             kick_signal: DEFAULT_KICK_SIGNAL,
+            name: String::new(),
+            affinity: Affinity::new(),
+            on_thread_start: None,
         }
     }
 
@@ -141,6 +149,52 @@ impl VmBuilder {
         self
     }
 
+    /// The VM's name, 1 to 64 printable ASCII characters. The default is an empty one, which is none.
+    ///
+    /// It stands in messages, and in the names of the VM's threads, as `NAME:vcpu0`, `NAME:io` and `NAME:disk`. Linux keeps 15
+    /// bytes of those, so a longer name is cut there. Names need not differ.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// On which of the host's CPUs the VM's threads may run. By default, that is where the thread may that builds and starts it.
+    ///
+    /// A disk's helper thread begins on the CPUs of the I/O thread that serves the disk, and so do the workers of that thread's
+    /// io_uring (Linux 5.14). An [`IoThread`] of yours stays where it is.
+    #[must_use]
+    pub fn affinity(mut self, affinity: Affinity) -> Self {
+        self.affinity = affinity;
+        self
+    }
+
+    /// Calls a function on each new thread of the VM, before that thread does anything: to set its CPUs, its priority, or its
+    /// cgroup.
+    ///
+    /// [`build`](Self::build) waits for the calls on I/O threads, and [`Vm::start`] for those on the threads of vCPUs, one after the
+    /// other; no guest runs before all have returned. If one fails or panics, so does `build` or `start`. It must not wait for the
+    /// VM. The [affinity](Self::affinity) was set before. Signals are blocked on the thread, and are blocked again when the function
+    /// returns.
+    ///
+    /// It is not called for an [`IoThread`] of yours, nor for disks' helper threads and io_uring's workers. Those begin in the
+    /// cgroup, and with the priority, of the I/O thread that starts them.
+    ///
+    /// ```no_run
+    /// use vmcell::{ThreadRole, Vm};
+    ///
+    /// let builder = Vm::builder().name("web-1").on_thread_start(|role| match role {
+    ///     // In a threaded cgroup, 0 is the calling thread.
+    ///     ThreadRole::Vcpu(_) => std::fs::write("/sys/fs/cgroup/web-1/vcpus/cgroup.threads", "0"),
+    ///     _ => std::fs::write("/sys/fs/cgroup/web-1/io/cgroup.threads", "0"),
+    /// });
+    /// ```
+    #[must_use]
+    pub fn on_thread_start(mut self, call: impl Fn(ThreadRole) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        self.on_thread_start = Some(Arc::new(call));
+        self
+    }
+
     /// Checks the description and makes the VM, which is [`Ready`](crate::Status::Ready) then: the kernel is loaded, every
     /// device is there, nothing runs. Takes as long as reading the kernel and the initrd does.
     ///
@@ -150,7 +204,9 @@ impl VmBuilder {
         let boot = self.boot.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::InvalidConfig, "no kernel was given; VmBuilder::boot says what the guest starts with")
         })?;
+        check_name(&self.name)?;
         check_vcpus(self.vcpus)?;
+        self.check_affinity()?;
         let kick = KickSignal::new(self.kick_signal)?;
         self.memory.validate()?;
         self.check_device_count()?;
@@ -166,14 +222,19 @@ impl VmBuilder {
         check_host_takes(self.vcpus, &vm)?;
         let mut vcpus = board.populate(&vm, &memory)?;
         vcpus.iter_mut().for_each(|vcpu| vcpu.kick_by(kick));
-        let lifecycle = Arc::new(Lifecycle::new(vcpus.iter().map(Vcpu::kicker).collect())?);
+        let setup = ThreadSetup {
+            name: self.name.as_str().into(),
+            affinity: Arc::new(self.affinity.clone()),
+            on_start: self.on_thread_start.clone(),
+        };
+        let lifecycle = Arc::new(Lifecycle::new(setup.name.clone(), vcpus.iter().map(Vcpu::kicker).collect())?);
         board.load(&memory, boot, self.device_count(), &vcpus)?;
-        let devices = Devices::assemble(&board, vm, &memory, &lifecycle, self.into_parts()?)?;
-        Ok(Vm::new(lifecycle, devices, vcpus))
+        let devices = Devices::assemble(&board, vm, &memory, &lifecycle, self.into_parts(setup.clone())?)?;
+        Ok(Vm::new(lifecycle, devices, vcpus, setup))
     }
 
     /// Turns what a user gave into devices, in the order in which the guest finds them.
-    fn into_parts(self) -> Result<Parts> {
+    fn into_parts(self, setup: ThreadSetup) -> Result<Parts> {
         let mut devices: Vec<(Box<dyn VirtioDevice>, Placement)> = Vec::new();
         let queues = u16::try_from(self.vcpus).unwrap_or(MOST_QUEUES).min(MOST_QUEUES);
         for disk in self.disks {
@@ -185,8 +246,7 @@ impl VmBuilder {
             devices.push((nic.into_device()?, placement));
         }
         devices.extend(self.devices);
-        let io_thread = self.io_thread.map_or_else(|| IoThread::new("vmcell-io"), Ok)?;
-        Ok(Parts { devices, console: self.console, io_thread })
+        Ok(Parts { devices, console: self.console, io_thread: self.io_thread, setup })
     }
 
     /// The lock on a file keeps other VMs away, but not a second disk of the same VM that only reads.
@@ -203,6 +263,16 @@ impl VmBuilder {
             }
         }
         Ok(())
+    }
+
+    /// Asks the host for its CPUs only if there is something to check.
+    fn check_affinity(&self) -> Result<()> {
+        if self.affinity.is_empty() {
+            return Ok(());
+        }
+        let allowed = allowed_cpus()
+            .map_err(|e| Error::new(ErrorKind::Host, "the host does not tell which CPUs are allowed").with_source(e))?;
+        self.affinity.check(self.vcpus, &allowed)
     }
 
     fn device_count(&self) -> usize {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::exit::Exit;
 use super::lifecycle::Lifecycle;
+use super::threads::{ThreadRole, ThreadSetup, VmThread};
 use crate::arch;
 use crate::board::{Board, Buses, PowerEvent, SerialPort};
 use crate::bus::Bus;
@@ -21,7 +22,8 @@ pub(super) struct Parts {
     /// In the order in which the guest finds them, each with where it is served.
     pub(super) devices: Vec<(Box<dyn VirtioDevice>, Placement)>,
     pub(super) console: Console,
-    pub(super) io_thread: IoThread,
+    pub(super) io_thread: Option<IoThread>,
+    pub(super) setup: ThreadSetup,
 }
 
 pub(super) struct Devices {
@@ -29,6 +31,8 @@ pub(super) struct Devices {
     transports: Vec<Arc<MmioTransport>>,
     port: SerialPort,
     console: Mutex<Option<Membership>>,
+    /// The I/O threads that the VM made for itself.
+    own_threads: Vec<(ThreadRole, IoThread)>,
     /// Interrupt lines and doorbells are connected for as long as this lives.
     _vm: KvmVm,
 }
@@ -43,23 +47,35 @@ impl Devices {
     ) -> Result<Self> {
         let (mut buses, ends) = (Buses::default(), lifecycle.clone());
         let port = board.connect(&vm, &mut buses, move |event| ends.end(exit_by(event)))?;
-        let mut transports = Vec::new();
+        let (mut transports, mut own_threads) = (Vec::new(), Vec::new());
+        let mut start = |role| {
+            let setup = parts.setup.clone();
+            let thread = IoThread::prepared(&setup.thread_name(role), move || setup.prepare(role))?;
+            own_threads.push((role, thread.clone()));
+            Ok(thread)
+        };
+        let shared = parts.io_thread.map_or_else(|| start(ThreadRole::Io), Ok)?;
         for (index, (device, placement)) in parts.devices.into_iter().enumerate() {
             let io_thread = match placement {
-                Placement::Shared => parts.io_thread.clone(),
+                Placement::Shared => shared.clone(),
                 Placement::Chosen(io_thread) => io_thread,
-                Placement::Alone => IoThread::new(&format!("vmcell-io{index}"))?,
+                Placement::Alone => start(ThreadRole::DeviceIo(u32::try_from(index).unwrap_or(u32::MAX)))?,
             };
             let transport = MmioTransport::new(device, memory.clone(), &io_thread)?;
             connect(&vm, &mut buses.mmio, arch::mmio_device(index), &transport)?;
             transports.push(transport);
         }
-        let console = parts.console.connect(&port.serial, &port.output, &parts.io_thread)?;
-        Ok(Self { buses: Arc::new(buses), transports, port, console: Mutex::new(Some(console)), _vm: vm })
+        let console = parts.console.connect(&port.serial, &port.output, &shared)?;
+        Ok(Self { buses: Arc::new(buses), transports, port, console: Mutex::new(Some(console)), own_threads, _vm: vm })
     }
 
     pub(super) fn buses(&self) -> &Arc<Buses> {
         &self.buses
+    }
+
+    /// The threads that serve this VM alone.
+    pub(super) fn threads(&self) -> impl Iterator<Item = VmThread> {
+        self.own_threads.iter().map(|(role, thread)| VmThread { role: *role, tid: thread.tid() })
     }
 
     pub(super) fn write_console(&self, bytes: &[u8]) -> usize {

@@ -10,7 +10,7 @@
 //! ```
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::exit::{Exit, Status};
@@ -26,6 +26,8 @@ pub(super) struct Lifecycle {
     /// Signalled, and never taken, once the VM has ended and its vCPU threads have left the guest.
     ended: EventFd,
     kickers: Vec<VcpuKicker>,
+    /// The VM's name.
+    name: Arc<str>,
 }
 
 struct State {
@@ -55,7 +57,7 @@ pub(super) enum NextMove {
 }
 
 impl Lifecycle {
-    pub(super) fn new(kickers: Vec<VcpuKicker>) -> Result<Self> {
+    pub(super) fn new(name: Arc<str>, kickers: Vec<VcpuKicker>) -> Result<Self> {
         let state = State { goal: Goal::Ready, active: 0, alive: 0, exit: None };
         Ok(Self {
             state: Mutex::new(state),
@@ -63,7 +65,13 @@ impl Lifecycle {
             interrupted: AtomicBool::new(true),
             ended: EventFd::new()?,
             kickers,
+            name,
         })
+    }
+
+    /// What the VM is called in a message.
+    pub(super) fn the_vm(&self) -> String {
+        if self.name.is_empty() { "the VM".to_owned() } else { format!("the VM {:?}", self.name) }
     }
 
     pub(super) fn ended(&self) -> &EventFd {
@@ -82,7 +90,7 @@ impl Lifecycle {
     /// The goal becomes `Run`; `vcpus` threads are about to take part.
     pub(super) fn start(&self, vcpus: usize) -> Result<()> {
         let mut state = self.state();
-        state.expect("start", &[Goal::Ready])?;
+        self.expect(&state, "start", &[Goal::Ready])?;
         state.active = vcpus;
         state.alive = vcpus;
         self.set_goal(&mut state, Goal::Run);
@@ -92,7 +100,7 @@ impl Lifecycle {
     /// The goal becomes `Pause`; waits until no vCPU is in the guest. If one still is when `deadline` passes, the VM goes on.
     pub(super) fn pause(&self, deadline: Option<Instant>) -> Result<()> {
         let mut state = self.state();
-        state.expect("pause", &[Goal::Run, Goal::Pause])?;
+        self.expect(&state, "pause", &[Goal::Run, Goal::Pause])?;
         self.set_goal(&mut state, Goal::Pause);
         while state.active > 0 && state.goal == Goal::Pause {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -105,12 +113,12 @@ impl Lifecycle {
             }
             state = self.wait_for_change(state, left);
         }
-        state.expect("pause", &[Goal::Pause])
+        self.expect(&state, "pause", &[Goal::Pause])
     }
 
     pub(super) fn resume(&self) -> Result<()> {
         let mut state = self.state();
-        state.expect("resume", &[Goal::Run, Goal::Pause])?;
+        self.expect(&state, "resume", &[Goal::Run, Goal::Pause])?;
         self.set_goal(&mut state, Goal::Run);
         Ok(())
     }
@@ -131,7 +139,8 @@ impl Lifecycle {
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Result<Exit> {
         let mut state = self.state();
         if state.goal == Goal::Ready {
-            return Err(Error::new(ErrorKind::InvalidState, "the VM was not started, so it cannot be waited for"));
+            let message = format!("{} was not started, so it cannot be waited for", self.the_vm());
+            return Err(Error::new(ErrorKind::InvalidState, message));
         }
         loop {
             if let (Some(exit), 0) = (&state.exit, state.alive) {
@@ -139,7 +148,8 @@ impl Lifecycle {
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
-                return Err(Error::new(ErrorKind::Timeout, "the VM had not ended when the time limit passed"));
+                let message = format!("{} had not ended when the time limit passed", self.the_vm());
+                return Err(Error::new(ErrorKind::Timeout, message));
             }
             state = self.wait_for_change(state, left);
         }
@@ -212,19 +222,22 @@ impl Lifecycle {
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
-}
 
-impl State {
-    fn expect(&self, call: &str, allowed: &[Goal]) -> Result<()> {
-        if allowed.contains(&self.goal) {
+    fn expect(&self, state: &State, call: &str, allowed: &[Goal]) -> Result<()> {
+        if allowed.contains(&state.goal) {
             return Ok(());
         }
-        let found = match self.goal {
+        let found = match state.goal {
             Goal::Ready => "was not started",
             Goal::Run => "runs",
             Goal::Pause => "is paused",
             Goal::Stop => "has ended",
         };
-        Err(Error::new(ErrorKind::InvalidState, format!("cannot {call} a VM that {found}")))
+        let message = if self.name.is_empty() {
+            format!("cannot {call} a VM that {found}")
+        } else {
+            format!("cannot {call} {}, which {found}", self.the_vm())
+        };
+        Err(Error::new(ErrorKind::InvalidState, message))
     }
 }

@@ -5,10 +5,12 @@ mod builder;
 mod devices;
 mod exit;
 mod lifecycle;
+mod threads;
 mod vcpu;
 #[allow(clippy::module_inception, reason = "named after the type that it holds, as in `kvm`")]
 mod vm;
 
 pub use builder::VmBuilder;
 pub use exit::{Exit, Status};
+pub use threads::{ThreadRole, VmThread};
 pub use vm::Vm;

@@ -1,24 +1,59 @@
 //! The thread of one vCPU: in and out of the guest until the VM ends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, OnceLock};
 
 use super::exit::Exit;
 use super::lifecycle::{Lifecycle, NextMove};
+use super::threads::{ThreadRole, ThreadSetup};
 use crate::board::{Buses, ResetCause};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::{SystemEvent, Vcpu, VcpuExit};
-use crate::sys;
+use crate::sys::{self, ThreadHandle};
 
-/// Starts the thread. `on_last` runs on the thread of the vCPU that is the last to leave the guest.
-pub(super) fn spawn(
-    vcpu: Vcpu,
-    buses: Arc<Buses>,
-    lifecycle: Arc<Lifecycle>,
-    on_last: Arc<dyn Fn() + Send + Sync>,
-) -> Result<sys::ThreadHandle> {
-    sys::spawn(&format!("vmcell-vcpu{}", vcpu.index()), move || {
+/// What the thread of a vCPU needs.
+pub(super) struct Duty {
+    pub(super) buses: Arc<Buses>,
+    pub(super) lifecycle: Arc<Lifecycle>,
+    /// Runs on the thread of the vCPU that is the last to leave the guest.
+    pub(super) on_last: Arc<dyn Fn() + Send + Sync>,
+    pub(super) setup: ThreadSetup,
+}
+
+/// The thread of one vCPU.
+pub(super) struct VcpuThread {
+    pub(super) index: u32,
+    tid: Arc<OnceLock<i32>>,
+    handle: ThreadHandle,
+}
+
+impl VcpuThread {
+    /// The kernel's identifier of it. Waits for the moment that a new thread takes to tell.
+    pub(super) fn tid(&self) -> i32 {
+        *self.tid.wait()
+    }
+
+    pub(super) fn join(self) {
+        self.handle.join();
+    }
+}
+
+/// Starts the thread, and waits until it is prepared, if there is anything to prepare. Then it enters the guest once `gate` is
+/// dropped or gives something.
+pub(super) fn spawn(vcpu: Vcpu, duty: Duty, gate: Receiver<()>) -> Result<(VcpuThread, Result<()>)> {
+    let Duty { buses, lifecycle, on_last, setup } = duty;
+    let (index, tid) = (vcpu.index(), Arc::new(OnceLock::new()));
+    let (told, is_needed) = (tid.clone(), setup.is_needed());
+    let (reply, prepared) = sync_channel(1);
+    let handle = sys::spawn(&setup.thread_name(ThreadRole::Vcpu(index)), move || {
         let mut vcpu = vcpu;
+        let _ = told.set(sys::current_thread_id());
+        if is_needed {
+            let _ = reply.send(setup.prepare(ThreadRole::Vcpu(index)));
+            let _ = gate.recv();
+        }
+        drop((setup, gate));
         let body = AssertUnwindSafe(|| run(&mut vcpu, &buses, &lifecycle));
         if let Err(error) = catch_unwind(body).unwrap_or_else(|_| Err(panicked(vcpu.index()))) {
             lifecycle.end(Exit::Failed(error));
@@ -30,7 +65,9 @@ pub(super) fn spawn(
         // Devices that the buses hold may be the last owners of something; let them go before the VM counts as ended.
         drop((buses, on_last));
         lifecycle.vcpu_finished();
-    })
+    })?;
+    let prepared = if is_needed { prepared.recv().unwrap_or_else(|_| Err(panicked(index))) } else { Ok(()) };
+    Ok((VcpuThread { index, tid, handle }, prepared))
 }
 
 fn run(vcpu: &mut Vcpu, buses: &Buses, lifecycle: &Lifecycle) -> Result<()> {

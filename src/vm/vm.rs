@@ -1,16 +1,18 @@
 //! What a host program keeps of a VM: start, pause, resume, stop, wait, status.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::devices::Devices;
 use super::exit::{Exit, Status};
 use super::lifecycle::Lifecycle;
-use super::vcpu;
+use super::threads::{ThreadRole, ThreadSetup, VmThread};
+use super::vcpu::{self, Duty, VcpuThread};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::Vcpu;
-use crate::sys::{ThreadHandle, lock};
+use crate::sys::lock;
 
 /// What [`Vm::stop`] promises, less a margin for its own way back.
 const STOP_LIMIT: Duration = Duration::from_millis(90);
@@ -46,27 +48,31 @@ pub struct Vm {
     devices: Arc<Devices>,
     /// Until the start.
     vcpus: Mutex<Vec<Vcpu>>,
-    threads: Mutex<Vec<ThreadHandle>>,
+    threads: Mutex<Vec<VcpuThread>>,
+    setup: ThreadSetup,
     /// Held while devices follow the vCPUs into or out of a pause.
     transition: Mutex<()>,
 }
 
 impl Vm {
-    pub(super) fn new(lifecycle: Arc<Lifecycle>, devices: Devices, vcpus: Vec<Vcpu>) -> Self {
+    pub(super) fn new(lifecycle: Arc<Lifecycle>, devices: Devices, vcpus: Vec<Vcpu>, setup: ThreadSetup) -> Self {
         Self {
             lifecycle,
             devices: Arc::new(devices),
             vcpus: Mutex::new(vcpus),
             threads: Mutex::default(),
+            setup,
             transition: Mutex::default(),
         }
     }
 
-    /// Starts the vCPUs, each in a thread of its own, and returns at once.
+    /// Starts the vCPUs, each in a thread of its own, and returns at once; or once
+    /// [`on_thread_start`](crate::VmBuilder::on_thread_start) has returned on each of them.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] unless the VM is [`Status::Ready`]; [`ErrorKind::Host`] if the host gives no more
-    /// threads, and then the VM has ended.
+    /// [`ErrorKind::InvalidState`] unless the VM is [`Status::Ready`]. [`ErrorKind::Host`] if the host gives no more threads, does
+    /// not let one run on the CPUs that were [asked for](crate::VmBuilder::affinity), or if `on_thread_start` fails or panics; then
+    /// the VM has ended.
     pub fn start(&self) -> Result<()> {
         let vcpus = {
             // Under the lock, so that of several callers only the one that starts the VM takes them.
@@ -75,17 +81,20 @@ impl Vm {
             std::mem::take(&mut *vcpus)
         };
         let count = vcpus.len();
-        for (started, vcpu) in vcpus.into_iter().enumerate() {
-            match self.spawn(vcpu) {
-                Ok(thread) => lock(&self.threads).push(thread),
-                Err(error) => {
-                    self.lifecycle.end(Exit::Failed(error.clone()));
-                    (started..count).for_each(|_| self.lifecycle.vcpu_not_started());
-                    return Err(error);
-                }
-            }
+        // Threads wait at their gates until all are there, so that no guest runs that has not got all of its CPUs.
+        let mut gates = Vec::new();
+        let begun = vcpus.into_iter().try_for_each(|vcpu| {
+            let (gate, opened) = channel();
+            let (thread, prepared) = self.spawn(vcpu, opened)?;
+            gates.push(gate);
+            lock(&self.threads).push(thread);
+            prepared
+        });
+        if let Err(error) = &begun {
+            self.lifecycle.end(Exit::Failed(error.clone()));
+            (gates.len()..count).for_each(|_| self.lifecycle.vcpu_not_started());
         }
-        Ok(())
+        begun
     }
 
     /// Makes vCPUs and devices stand still. Returns when no vCPU is in the guest, no request is in flight, and no device
@@ -147,7 +156,8 @@ impl Vm {
         self.lifecycle.end(Exit::Stopped);
         match self.lifecycle.wait(Some(deadline)) {
             Err(error) if error.kind() == ErrorKind::Timeout => {
-                let message = "the VM is stopped, but a backend still holds one of its threads";
+                let message =
+                    format!("{} is stopped, but a backend still holds one of its threads", self.lifecycle.the_vm());
                 Err(Error::new(ErrorKind::Timeout, message))
             }
             _ => Ok(()),
@@ -195,10 +205,31 @@ impl Vm {
         self.devices.console_dropped()
     }
 
-    fn spawn(&self, vcpu: Vcpu) -> Result<ThreadHandle> {
+    /// The name that the VM was given, or an empty one.
+    pub fn name(&self) -> &str {
+        &self.setup.name
+    }
+
+    /// The VM's threads: those of its vCPUs, if it was started, and then the I/O threads that it made for itself. An
+    /// [`IoThread`](crate::IoThread) of yours [tells by itself](crate::IoThread::tid) which thread it is.
+    ///
+    /// A thread of a vCPU that has ended is still listed, but the kernel may give its identifier to another thread. Blocks only for
+    /// the moment that a new thread takes to tell.
+    pub fn threads(&self) -> Vec<VmThread> {
+        let vcpus = lock(&self.threads);
+        let vcpus = vcpus.iter().map(|thread| VmThread { role: ThreadRole::Vcpu(thread.index), tid: thread.tid() });
+        vcpus.chain(self.devices.threads()).collect()
+    }
+
+    fn spawn(&self, vcpu: Vcpu, gate: Receiver<()>) -> Result<(VcpuThread, Result<()>)> {
         let devices = self.devices.clone();
-        let buses = self.devices.buses().clone();
-        vcpu::spawn(vcpu, buses, self.lifecycle.clone(), Arc::new(move || devices.guest_has_ended()))
+        let duty = Duty {
+            buses: self.devices.buses().clone(),
+            lifecycle: self.lifecycle.clone(),
+            on_last: Arc::new(move || devices.guest_has_ended()),
+            setup: self.setup.clone(),
+        };
+        vcpu::spawn(vcpu, duty, gate)
     }
 }
 
@@ -207,13 +238,13 @@ impl Drop for Vm {
         // The one order in which everything ends: the guest first, then the threads that served it, then what they used.
         let _ = self.stop();
         lock(&self.vcpus).clear();
-        lock(&self.threads).drain(..).for_each(ThreadHandle::join);
+        lock(&self.threads).drain(..).for_each(VcpuThread::join);
         self.devices.detach();
     }
 }
 
 impl std::fmt::Debug for Vm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Vm").field("status", &self.status()).finish_non_exhaustive()
+        f.debug_struct("Vm").field("name", &self.name()).field("status", &self.status()).finish_non_exhaustive()
     }
 }

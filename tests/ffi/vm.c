@@ -1,6 +1,7 @@
 /* VMs: their life, how they end, and their consoles. */
 #include "check.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -361,7 +362,66 @@ static void test_end_from_callback(const char *folder) {
     vm_is_refused(VMCELL_ERROR_BAD_HANDLE, vm);
 }
 
+struct starts {
+    int calls;
+    int32_t last_role;
+    int fails;
+    int released;
+};
+
+static int32_t count_start(int32_t role, uint32_t index, void *user) {
+    struct starts *starts = user;
+    starts->calls++;
+    starts->last_role = role;
+    CHECK(index < 2);
+    return starts->fails && role == VMCELL_THREAD_VCPU ? EPERM : 0;
+}
+
+static void count_release(void *user) {
+    ((struct starts *)user)->released++;
+}
+
+/* A VM's name, its threads, and the function that is called on each of them. */
+static void test_names_and_threads(const char *folder) {
+    for (int fails = 0; fails <= 1; fails++) {
+        struct starts starts = {.fails = fails};
+        vmcell_config *config = config_of(in(folder, "spin"));
+        OK(vmcell_config_set_vcpus(config, 2, &e));
+        OK(vmcell_config_set_name(config, "web-1", &e));
+        OK(vmcell_config_set_thread_start(config, count_start, &starts, count_release, &e));
+        vmcell_vm *vm = vm_of(config);
+        CHECK(starts.calls == 1 && starts.last_role == VMCELL_THREAD_IO);
+        FAILS_SAYING(VMCELL_ERROR_INVALID_STATE, "cannot pause the VM \"web-1\"", vmcell_vm_pause(vm, &e));
+        if (fails) {
+            FAILS_SAYING(VMCELL_ERROR_HOST, "web-1:vcpu0", vmcell_vm_start(vm, &e));
+            CHECK(exit_of(vm) == VMCELL_EXIT_FAILED);
+        } else {
+            vmcell_thread threads[4] = {{.tid = 0}};
+            size_t count = 0;
+            OK(vmcell_vm_start(vm, &e));
+            CHECK(starts.calls == 3 && starts.last_role == VMCELL_THREAD_VCPU);
+            OK(vmcell_vm_threads(vm, NULL, 0, &count, &e));
+            CHECK(count == 3);
+            OK(vmcell_vm_threads(vm, threads, 4, &count, &e));
+            CHECK(threads[1].role == VMCELL_THREAD_VCPU && threads[1].index == 1 && threads[1].tid > 0);
+            CHECK(threads[2].role == VMCELL_THREAD_IO && threads[2].tid > 0 && threads[3].tid == 0);
+            FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_threads(vm, NULL, 1, &count, &e));
+        }
+        CHECK(vmcell_vm_free(vm) == VMCELL_OK && starts.released == 1);
+    }
+    const uint32_t none_such = 8191;
+    vmcell_vm *vm;
+    vmcell_config *config = config_of(in(folder, "spin"));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_config_set_thread_start(config, NULL, NULL, NULL, &e));
+    OK(vmcell_config_set_io_affinity(config, &none_such, 1, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "CPU 8191", vmcell_vm_new(config, &vm, &e));
+    config = config_of(in(folder, "spin"));
+    OK(vmcell_config_set_vcpu_affinity(config, 1, &none_such, 1, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "vCPU 1", vmcell_vm_new(config, &vm, &e));
+}
+
 void test_console(const char *folder) {
+    test_names_and_threads(folder);
     test_callback(folder);
     test_echo(folder);
     test_pipes(folder);

@@ -239,3 +239,26 @@ fn an_engine_that_the_thread_does_not_have_is_an_error_only_if_it_was_asked_for(
     assert_eq!((status.engine.as_str(), status.fallback.is_some()), ("sync", true));
     assert_eq!(build(on(Engine::Sync)).unwrap().fallback, None);
 }
+
+/// The names of this process's threads, as the kernel shows them.
+fn thread_names() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok()).collect()
+}
+
+#[test]
+fn a_helper_is_called_after_the_owner_of_its_io_thread() {
+    let flushed_on = |name: &str| {
+        let flush = || {
+            let file = tempfile::tempfile().unwrap();
+            file.write_all_at(&[0xaa; 4096], 0).unwrap();
+            let engine = FileBackend::on("a test", DiskFile::new(file.try_clone().unwrap()), Engine::Sync).unwrap();
+            let mut rig = Rig::new(IoRig::new(), engine, file);
+            assert!(rig.run(Operation::Flush).result.is_ok());
+            thread_names()
+        };
+        std::thread::Builder::new().name(name.to_owned()).spawn(flush).unwrap().join().unwrap()
+    };
+    assert!(flushed_on("a-tenant-s-web-1:io").contains(&"a-tenant-s:disk\n".to_owned()));
+    assert!(flushed_on("shared").contains(&"vmcell-disk\n".to_owned()));
+}

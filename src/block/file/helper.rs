@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::abandoned::Abandoned;
@@ -10,7 +11,7 @@ use super::medium_file::DiskFile;
 use crate::block::backend::{Done, Operation};
 use crate::block::tag::Tag;
 use crate::event::Waker;
-use crate::sys::{ThreadHandle, lock, spawn};
+use crate::sys::{ThreadHandle, lock, spawn, thread_name};
 
 /// How long the end of a disk waits for an operation that is under way. After that the thread is left to itself: it keeps the
 /// file open and the guest's memory mapped, and ends with that operation.
@@ -25,6 +26,7 @@ const LATEST: Duration = Duration::from_micros(100);
 /// One thread a disk, started when it is first needed, that carries operations out one after the other.
 pub(super) struct Helper {
     shared: Arc<Shared>,
+    name: String,
     thread: Option<ThreadHandle>,
 }
 
@@ -49,10 +51,15 @@ struct State {
 }
 
 impl Helper {
+    /// For the disk that the calling thread serves, which says what it is called by its own name: `NAME:io` has `NAME:disk`.
     pub(super) fn new(file: Arc<DiskFile>, waker: Waker) -> Self {
         let (begun, ended) = (Condvar::new(), Condvar::new());
         let shared = Shared { file, state: Mutex::default(), begun, ended, waker };
-        Self { shared: Arc::new(shared), thread: None }
+        let name = thread::current()
+            .name()
+            .and_then(|name| name.rsplit_once(':'))
+            .map_or_else(|| thread_name("", "disk"), |(owner, _)| thread_name(owner, "disk"));
+        Self { shared: Arc::new(shared), name, thread: None }
     }
 
     /// Leaves an operation to the thread, which looks at it when it is [roused](Self::rouse).
@@ -62,7 +69,7 @@ impl Helper {
     pub(super) fn begin(&mut self, tag: Tag, operation: Operation) -> Result<(), (Operation, io::Error)> {
         if self.thread.is_none() {
             let shared = Arc::clone(&self.shared);
-            match spawn("vmcell-disk", move || shared.run()) {
+            match spawn(&self.name, move || shared.run()) {
                 Ok(thread) => self.thread = Some(thread),
                 Err(e) => return Err((operation, io::Error::other(e))),
             }

@@ -1,0 +1,78 @@
+package vmcell
+
+/*
+#include <vmcell.h>
+*/
+import "C"
+
+import "fmt"
+
+// ThreadRole is what a thread of a VM does.
+type ThreadRole int32
+
+const (
+	// VCPUThread runs the vCPU of its index.
+	VCPUThread ThreadRole = C.VMCELL_THREAD_VCPU
+	// VMIOThread serves the VM's devices and its console; its index is 0.
+	VMIOThread ThreadRole = C.VMCELL_THREAD_IO
+	// DeviceIOThread serves one device alone. Its index is the place of the device in the order in which the guest finds them.
+	DeviceIOThread ThreadRole = C.VMCELL_THREAD_DEVICE_IO
+)
+
+// String names the role.
+func (r ThreadRole) String() string {
+	switch r {
+	case VCPUThread:
+		return "vCPU"
+	case VMIOThread:
+		return "I/O"
+	case DeviceIOThread:
+		return "device I/O"
+	}
+	return fmt.Sprintf("role %d", int32(r))
+}
+
+// Thread is one thread of a VM. The kernel knows it as /proc/self/task/TID, by which it can be moved to a cgroup.
+type Thread struct {
+	Role  ThreadRole
+	Index uint32
+	TID   int
+}
+
+// Threads gives the threads of the VM: those of its vCPUs, once it was started, and then its own I/O threads.
+func (vm *VM) Threads() ([]Thread, error) {
+	// As many as a VM can have: 64 vCPUs, an I/O thread, and one for each device.
+	var found [256]C.vmcell_thread
+	var count C.size_t
+	err := vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_vm_threads(h, &found[0], C.size_t(len(found)), &count, e)
+	})
+	if err != nil {
+		return nil, err
+	}
+	var threads []Thread
+	for _, thread := range found[:count] {
+		threads = append(threads, Thread{ThreadRole(thread.role), uint32(thread.index), int(thread.tid)})
+	}
+	return threads, nil
+}
+
+func (c Config) threads(d *describer) {
+	d.withText(c.Name, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_name(d.config, t, e) })
+	for vcpu, cpus := range c.VCPUAffinity {
+		d.do(func(e **C.vmcell_error) C.int32_t {
+			return C.vmcell_config_set_vcpu_affinity(d.config, C.uint32_t(vcpu), numbers(cpus), C.size_t(len(cpus)), e)
+		})
+	}
+	d.do(func(e **C.vmcell_error) C.int32_t {
+		return C.vmcell_config_set_io_affinity(d.config, numbers(c.IOAffinity), C.size_t(len(c.IOAffinity)), e)
+	})
+}
+
+// numbers points to the first of some numbers, which stay where they are for the call that it is made for.
+func numbers(values []uint32) *C.uint32_t {
+	if len(values) == 0 {
+		return nil
+	}
+	return (*C.uint32_t)(&values[0])
+}

@@ -1,0 +1,92 @@
+//! The threads of a VM: what they are called, what they do before anything else, and how a host program finds them.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::config::Affinity;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::{CpuSet, block_all_signals, thread_name};
+
+/// What a thread of a VM does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ThreadRole {
+    /// It runs the vCPU of this index.
+    Vcpu(u32),
+    /// It serves the VM's devices and its console.
+    Io,
+    /// It serves one device alone: the one at this place, from 0 on, in the order in which the guest finds them.
+    DeviceIo(u32),
+}
+
+/// One thread of a VM; see [`Vm::threads`](crate::Vm::threads).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct VmThread {
+    /// What it does.
+    pub role: ThreadRole,
+    /// The kernel's identifier of it, as in `/proc/self/task`.
+    pub tid: i32,
+}
+
+/// What a host program does on a new thread.
+pub(super) type OnStart = Arc<dyn Fn(ThreadRole) -> io::Result<()> + Send + Sync>;
+
+/// What the threads of a VM have in common. A clone is another handle to the same.
+#[derive(Clone, Default)]
+pub(super) struct ThreadSetup {
+    /// The VM's name.
+    pub(super) name: Arc<str>,
+    pub(super) affinity: Arc<Affinity>,
+    pub(super) on_start: Option<OnStart>,
+}
+
+impl ThreadSetup {
+    pub(super) fn thread_name(&self, role: ThreadRole) -> String {
+        let role = match role {
+            ThreadRole::Vcpu(index) => format!("vcpu{index}"),
+            ThreadRole::Io => "io".to_owned(),
+            ThreadRole::DeviceIo(index) => format!("io{index}"),
+        };
+        thread_name(&self.name, &role)
+    }
+
+    /// Whether a new thread has anything to do, for which its start waits.
+    pub(super) fn is_needed(&self) -> bool {
+        self.on_start.is_some() || !self.affinity.is_empty()
+    }
+
+    /// The first thing that a new thread does.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Host`] if the host does not let it run where it should, or if the host program's callback fails or panics.
+    pub(super) fn prepare(&self, role: ThreadRole) -> Result<()> {
+        let cpus = match role {
+            ThreadRole::Vcpu(index) => self.affinity.vcpus.get(&index).map(Vec::as_slice).unwrap_or_default(),
+            ThreadRole::Io | ThreadRole::DeviceIo(_) => &self.affinity.io,
+        };
+        if !cpus.is_empty() {
+            CpuSet::new(cpus).and_then(|set| set.bind_this_thread()).map_err(|e| {
+                let message = format!("thread {} cannot be bound to the CPUs {cpus:?}", self.thread_name(role));
+                Error::new(ErrorKind::Host, message).with_source(e)
+            })?;
+        }
+        let Some(on_start) = &self.on_start else { return Ok(()) };
+        let refused = |what| {
+            let message = format!("thread {} was not started, because on_thread_start {what}", self.thread_name(role));
+            Error::new(ErrorKind::Host, message)
+        };
+        let called = catch_unwind(AssertUnwindSafe(|| on_start(role)));
+        // Whatever the callback did with them: no signal of the host program may land here.
+        block_all_signals();
+        match called {
+            Ok(result) => result.map_err(|e| refused("failed").with_source(e)),
+            Err(panic) => {
+                // What a panic carries may panic as well when it is dropped.
+                std::mem::forget(panic);
+                Err(refused("panicked"))
+            }
+        }
+    }
+}
