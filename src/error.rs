@@ -5,6 +5,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 /// The result of every fallible call in this crate.
@@ -78,10 +79,16 @@ impl Error {
         Self(Arc::new(Inner { kind, message: message.into(), source: None }))
     }
 
-    /// Adds the cause, replacing an earlier one.
+    /// Adds the cause, replacing an earlier one. If that is a limit of the process or the host, the message says which one.
     #[must_use]
     pub fn with_source(self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self(Arc::new(Inner { kind: self.0.kind, message: self.0.message.clone(), source: Some(source.into()) }))
+        let source = source.into();
+        let mut message = self.0.message.clone();
+        if let Some(limit) = source.downcast_ref().and_then(limit) {
+            message.push_str("; ");
+            message.push_str(limit);
+        }
+        Self(Arc::new(Inner { kind: self.0.kind, message, source: Some(source) }))
     }
 
     /// What went wrong, for a program to match on.
@@ -110,6 +117,18 @@ impl Error {
     }
 }
 
+/// Which limit the operating system means, and where it is set: its own words do not say.
+fn limit(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error()? {
+        libc::EMFILE => Some("the process has as many files open as it may (RLIMIT_NOFILE, ulimit -n)"),
+        libc::ENFILE => Some("the host has as many files open as it may (fs.file-max)"),
+        libc::ENOMEM => {
+            Some("the host has no memory left for it, or the process as many mappings as it may (vm.max_map_count)")
+        }
+        _ => None,
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)
@@ -125,5 +144,23 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_ref().map(|source| source.as_ref() as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_was_reached_is_named() {
+        let error = |number| {
+            Error::new(ErrorKind::Host, "cannot make an eventfd").with_source(io::Error::from_raw_os_error(number))
+        };
+        assert_eq!(
+            error(libc::EMFILE).to_string(),
+            "cannot make an eventfd; the process has as many files open as it may (RLIMIT_NOFILE, ulimit -n)"
+        );
+        assert!(error(libc::ENOMEM).to_string().contains("vm.max_map_count"));
+        assert_eq!(error(libc::EIO).to_string(), "cannot make an eventfd");
     }
 }

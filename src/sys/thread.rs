@@ -20,9 +20,13 @@ pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<
     let before = SignalSet::all().block();
     let spawned = Builder::new().name(name.to_owned()).spawn(body);
     before.block();
-    spawned
-        .map(ThreadHandle)
-        .map_err(|e| Error::new(ErrorKind::Host, format!("cannot start thread {name}")).with_source(e))
+    spawned.map(ThreadHandle).map_err(|e| {
+        let limit = match e.raw_os_error() {
+            Some(libc::EAGAIN) => "; the limits are RLIMIT_NPROC, kernel.threads-max and the pids.max of cgroups",
+            _ => "",
+        };
+        Error::new(ErrorKind::Host, format!("cannot start thread {name}{limit}")).with_source(e)
+    })
 }
 
 impl ThreadHandle {

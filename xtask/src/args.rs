@@ -40,6 +40,10 @@ cargo xtask bench --instructions [--rows FILTER]... [--against REVISION | --acce
       --against REVISION  beside those of a git revision's library instead
       --accept            record them: cargo xtask test fails if a piece needs 15 % more than recorded
 
+cargo xtask bench scale [--vms N]
+    Show what many VMs in one process take: descriptors, mappings, threads, memory, and time to start and to end.
+      --vms N             how many (1 to 100000, default 1000)
+
 Environment:
     VMCELL_KERNEL  a guest kernel (bzImage or ELF) instead of the distribution's
     VMCELL_ROOTFS  a root file system (raw ext4 image) instead of the one made here; it is not modified
@@ -55,6 +59,7 @@ pub enum Command {
     Fuzz(FuzzOptions),
     Bench(BenchOptions),
     Instructions(InstructionOptions),
+    Scale(ScaleOptions),
 }
 
 /// Flags of `cargo xtask run`.
@@ -105,6 +110,12 @@ pub struct InstructionOptions {
     pub accept: bool,
 }
 
+/// Flags of `cargo xtask bench scale`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ScaleOptions {
+    pub vms: u32,
+}
+
 /// A launcher of ours that is measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LauncherOption {
@@ -140,6 +151,7 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Command, String> {
         "bench" if rest.iter().any(|arg| arg == "--instructions") => {
             parse_instructions(rest).map(Command::Instructions)
         }
+        "bench" if rest.first().is_some_and(|arg| arg == "scale") => parse_scale(&rest[1..]).map(Command::Scale),
         "bench" => parse_bench(rest).map(Command::Bench),
         other => Err(format!("unknown command `{other}`; allowed: run, test, fuzz, bench")),
     }
@@ -232,9 +244,21 @@ fn parse_bench(args: &[String]) -> Result<BenchOptions, String> {
             other => {
                 return Err(format!(
                     "bench: unknown argument `{other}`; allowed: --rows, --rounds, --millis, --launcher, --firecracker, \
-                     --no-qemu, --dir, --disk-mib, --json; or --instructions"
+                     --no-qemu, --dir, --disk-mib, --json; or --instructions, or scale"
                 ));
             }
+        }
+    }
+    Ok(options)
+}
+
+fn parse_scale(args: &[String]) -> Result<ScaleOptions, String> {
+    let mut options = ScaleOptions { vms: 1000 };
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--vms" => options.vms = number(arg, args.next(), 1, 100_000)?,
+            other => return Err(format!("bench scale: unknown argument `{other}`; allowed: --vms")),
         }
     }
     Ok(options)
@@ -338,6 +362,14 @@ mod tests {
         assert_eq!(parse_line(line), Ok(Command::Instructions(options)));
         assert!(parse_line(&format!("{line} --accept")).unwrap_err().contains("allowed: one"));
         assert!(parse_line("bench --accept").is_err());
+    }
+
+    #[test]
+    fn scale_takes_a_number_of_vms() {
+        assert_eq!(parse_line("bench scale"), Ok(Command::Scale(ScaleOptions { vms: 1000 })));
+        assert_eq!(parse_line("bench scale --vms 20"), Ok(Command::Scale(ScaleOptions { vms: 20 })));
+        assert!(parse_line("bench scale --vms 0").unwrap_err().contains("1 to 100000"));
+        assert!(parse_line("bench scale --rows disk").unwrap_err().contains("allowed: --vms"));
     }
 
     #[test]

@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Instructions(options) => bench::instructions::run(&options),
+        Command::Scale(options) => bench::scale::run(&options),
     };
     match outcome {
         Ok(status) => ExitCode::from(status),

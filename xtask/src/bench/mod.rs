@@ -10,6 +10,7 @@
 //! | In which order do they run? | `rounds`, and `turn` between two commands |
 //! | What is made of the figures? | `stats`, `result`, `report` |
 //! | How many instructions do the library's pieces need? | `instructions`, a command of its own |
+//! | What do many VMs in one process take? | `scale`, a command of its own |
 
 mod boot;
 mod carry;
@@ -22,6 +23,7 @@ mod result;
 mod rounds;
 mod rows;
 mod runs;
+pub mod scale;
 mod session;
 mod setup;
 mod stats;

@@ -1,0 +1,19 @@
+//! `cargo xtask bench scale`: many VMs in one process. The program is `benches/vms`.
+
+use super::turn::Turn;
+use crate::args::ScaleOptions;
+use crate::cargo::cargo;
+use crate::exec::{self, Error, Result};
+use crate::host::Kvm;
+
+/// Builds the program and runs it; returns the exit status.
+pub fn run(options: &ScaleOptions) -> Result<u8> {
+    let kvm = Kvm::detect();
+    if !kvm.runs_tiny_guests() {
+        return Err(Error::new(format!("bench scale needs a KVM on this host: {kvm}")));
+    }
+    println!("host: {kvm}");
+    let _turn = Turn::wait()?;
+    exec::run(cargo().args(["bench", "--quiet", "--bench", "vms", "--", &options.vms.to_string()]))?;
+    Ok(0)
+}
