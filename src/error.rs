@@ -28,10 +28,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     message: String,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// The kinds of failure that a caller can tell apart without reading the message.
@@ -88,7 +89,14 @@ impl Error {
             message.push_str("; ");
             message.push_str(limit);
         }
-        Self(Arc::new(Inner { kind: self.0.kind, message, source: Some(source) }))
+        Self(Arc::new(Inner { kind: self.0.kind, message, source: Some(Arc::from(source)) }))
+    }
+
+    /// Puts what the error is about in front of its message.
+    #[must_use]
+    pub(crate) fn about(&self, subject: &str) -> Self {
+        let message = format!("{subject}: {}", self.0.message);
+        Self(Arc::new(Inner { message, ..Inner::clone(&self.0) }))
     }
 
     /// What went wrong, for a program to match on.

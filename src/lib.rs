@@ -96,7 +96,10 @@ mod vm;
 
 pub use block::{Disk, DiskHandle};
 pub use board::ResetCause;
-pub use config::{Affinity, Boot, BootProtocol, Discovery, Engine, MemoryBacking, MemoryConfig, PageSize};
+pub use config::{
+    Affinity, Boot, BootProtocol, ConsoleConfig, ConsoleFile, Discovery, DiskConfig, Engine, MemoryBacking,
+    MemoryConfig, NicConfig, PageSize, VmConfig,
+};
 pub use console::Console;
 pub use error::{Error, ErrorKind, Result};
 pub use event::IoThread;

@@ -88,7 +88,10 @@ fn a_disk_given_twice_for_writing_is_refused() {
     std::os::unix::fs::symlink(&path, &link).unwrap();
     let open = |path: &Path| Disk::open(path).unwrap();
     let twice = builder().disk(open(&path)).disk(open(&link).read_only(true));
-    assert_says(&refusal(twice), ErrorKind::InvalidConfig, &["given twice", "once"]);
+    let error = refusal(twice);
+    assert_says(&error, ErrorKind::InvalidConfig, &["may be given once"]);
+    let names = [format!("disk 1 ({}) is the same file", link.display()), format!("disk 0 ({})", path.display())];
+    assert_says(&error, ErrorKind::InvalidConfig, &names.each_ref().map(String::as_str));
 }
 
 #[test]

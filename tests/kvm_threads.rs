@@ -150,14 +150,14 @@ fn a_callback_that_fails_or_panics_ends_the_build_or_the_start_and_leaves_no_thr
                 }
             };
             assert_eq!(error.kind(), ErrorKind::Host);
-            let (name, what) = match fails_at {
-                ThreadRole::Io => ("web:io", panics),
-                ThreadRole::DeviceIo(_) => ("web:io0", panics),
-                ThreadRole::Vcpu(0) => ("web:vcpu0", panics),
-                _ => ("web:vcpu1", panics),
+            let thread = match fails_at {
+                ThreadRole::Io => "thread web:io",
+                ThreadRole::DeviceIo(_) => "disk 0 (on a backend): thread web:io0",
+                ThreadRole::Vcpu(0) => "thread web:vcpu0",
+                _ => "thread web:vcpu1",
             };
-            let what = if what { "panicked" } else { "failed" };
-            assert_eq!(error.to_string(), format!("thread {name} was not started, because on_thread_start {what}"));
+            let what = if panics { "panicked" } else { "failed" };
+            assert_eq!(error.to_string(), format!("{thread} was not started, because on_thread_start {what}"));
             assert_eq!(transcript.len(), 0, "no guest ran");
         }
     }

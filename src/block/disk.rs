@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,8 +44,15 @@ pub struct Disk {
 
 /// What the guest's data lie on.
 enum Medium {
-    File { file: File, path: Option<PathBuf> },
-    Backend { backend: Box<dyn DiskBackend>, never_blocks: bool },
+    /// `by_path` if the configuration has the path of the file, by which it can be opened anew.
+    File {
+        file: File,
+        by_path: bool,
+    },
+    Backend {
+        backend: Box<dyn DiskBackend>,
+        never_blocks: bool,
+    },
 }
 
 impl Disk {
@@ -57,13 +64,25 @@ impl Disk {
     /// # Errors
     /// [`ErrorKind::Disk`] if it is missing, may not be read, is empty, or is neither a regular file nor a block device.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let name = path.display().to_string();
+        Self::from_config(&DiskConfig::new(path))
+    }
+
+    /// Opens the file or block device that `config` names, as [`open`](Self::open) does, for a disk with its settings.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn from_config(config: &DiskConfig) -> Result<Self> {
+        Self::open_as(config.path.display().to_string(), config)
+    }
+
+    /// `name` is what messages call the disk.
+    pub(crate) fn open_as(name: String, config: &DiskConfig) -> Result<Self> {
+        let path = &config.path;
         let cannot = |e: io::Error| medium::refused(&name, "cannot be opened").with_source(e);
         // Looked at first: opening some devices has effects, and a socket cannot be opened at all.
         medium::check_type(&name, &path.metadata().map_err(cannot)?)?;
         let file = open_disk(path, false, false).map_err(cannot)?;
-        Self::on_file(file, name, Some(path.to_owned()))
+        Self::on_file(file, name, Some(config))
     }
 
     /// Takes a file or block device that the caller has opened. It must be open for reading, and for writing unless the disk
@@ -95,14 +114,16 @@ impl Disk {
         Self::new(medium, "on a backend".to_owned())
     }
 
-    fn on_file(file: File, name: String, path: Option<PathBuf>) -> Result<Self> {
+    fn on_file(file: File, name: String, config: Option<&DiskConfig>) -> Result<Self> {
         medium::check_type(&name, &medium::metadata(&name, &file)?)?;
         medium::size(&name, &file)?;
-        Ok(Self::new(Medium::File { file, path }, name))
+        let disk = Self::new(Medium::File { file, by_path: config.is_some() }, name);
+        Ok(Self { config: config.cloned().unwrap_or(disk.config), ..disk })
     }
 
+    /// A disk with default settings, on a medium that has no path.
     fn new(medium: Medium, name: String) -> Self {
-        Self { medium, name, config: DiskConfig::default(), io_thread: None, changes: Arc::default() }
+        Self { medium, name, config: DiskConfig::new(""), io_thread: None, changes: Arc::default() }
     }
 
     /// Says whether the guest may only read. By default, it may write.
@@ -210,7 +231,12 @@ impl Disk {
         self.config.read_only
     }
 
-    /// What the disk is called in messages.
+    /// What the disk is called in messages: `1 (data.img)` as the disk of this number in a VM.
+    pub(crate) fn numbered(mut self, index: usize) -> Self {
+        self.name = format!("{index} ({})", self.name);
+        self
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -235,18 +261,19 @@ impl Disk {
     }
 
     fn into_backend(self) -> Result<(Box<dyn DiskBackend>, DiskInfo)> {
-        self.config.validate()?;
+        self.config.validate(&self.name)?;
         let backend: Box<dyn DiskBackend> = match self.medium {
             Medium::Backend { backend, .. } => backend,
-            Medium::File { file, path } => {
+            Medium::File { file, by_path } => {
                 let wanted = Access { write: !self.config.read_only, direct: self.config.direct };
-                let file = medium::ready(&self.name, file, path.as_deref(), wanted)?;
+                let path = by_path.then_some(&*self.config.path);
+                let file = medium::ready(&self.name, file, path, wanted)?;
                 medium::lock(&self.name, &file, self.config.read_only)?;
                 Box::new(FileBackend::on(&self.name, DiskFile::new(file), self.config.engine)?)
             }
         };
         let info = backend.info();
-        info.check()?;
+        info.check().map_err(|error| error.about(&format!("disk {}", self.name)))?;
         Ok((backend, info))
     }
 }

@@ -1,6 +1,7 @@
 //! Which files become disks, and what the others are told.
 
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::*;

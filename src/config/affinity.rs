@@ -16,12 +16,15 @@ use crate::error::{Error, ErrorKind, Result};
 /// assert_eq!(affinity.vcpus[&0], [2]);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct Affinity {
     /// The CPUs of the thread that runs a vCPU, by the vCPU's index.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
     pub vcpus: BTreeMap<u32, Vec<u32>>,
     /// The CPUs of the I/O threads that the VM makes for itself, and of what these start: helper threads of disks, and io_uring's
     /// workers. Empty if nothing is said.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
     pub io: Vec<u32>,
 }
 

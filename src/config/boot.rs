@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// How the kernel is entered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 #[non_exhaustive]
 pub enum BootProtocol {
     /// PVH for an ELF image that carries the note, the 64-bit Linux protocol for everything else.
@@ -17,6 +18,7 @@ pub enum BootProtocol {
 
 /// How the guest finds its devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 #[non_exhaustive]
 pub enum Discovery {
     /// ACPI tables describe them.
@@ -36,13 +38,24 @@ pub enum Discovery {
 ///
 /// let boot = Boot::linux("vmlinuz").initrd("initrd.img").cmdline("console=ttyS0").protocol(BootProtocol::Linux64);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[non_exhaustive]
 pub struct Boot {
-    pub(crate) kernel: PathBuf,
-    pub(crate) initrd: Option<PathBuf>,
-    pub(crate) cmdline: String,
-    pub(crate) protocol: BootProtocol,
-    pub(crate) discovery: Discovery,
+    /// The path of a bzImage or an ELF image.
+    pub kernel: PathBuf,
+    /// The path of an initial RAM disk. There is none by default.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line; see [`cmdline`](Self::cmdline()). It is empty by default.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
+    pub cmdline: String,
+    /// How the kernel is entered. The default is [`BootProtocol::Auto`].
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
+    pub protocol: BootProtocol,
+    /// How the guest finds its devices. The default is [`Discovery::Acpi`].
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
+    pub discovery: Discovery,
 }
 
 impl Boot {

@@ -10,6 +10,7 @@ const MAX_MIB: u64 = 1 << (40 - 20);
 
 /// Where the host takes the guest's memory from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 #[non_exhaustive]
 pub enum MemoryBacking {
     /// Private anonymous memory.
@@ -21,6 +22,7 @@ pub enum MemoryBacking {
 
 /// The pages that back the guest's memory on the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 #[non_exhaustive]
 pub enum PageSize {
     /// Pages of the sizes that the host's policy for transparent huge pages gives.
@@ -29,6 +31,7 @@ pub enum PageSize {
     /// Asks for transparent huge pages; falls back to small ones if there are none.
     Transparent,
     /// Pages of 2 MiB from the host's reserved pool; refused if the pool has too few.
+    #[cfg_attr(feature = "serde", serde(rename = "2mib"))]
     Huge2Mib,
 }
 
@@ -51,11 +54,27 @@ impl PageSize {
 /// assert_eq!(memory.bytes(), 256 << 20);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[non_exhaustive]
 pub struct MemoryConfig {
-    mib: u64,
-    pub(crate) backing: MemoryBacking,
-    pub(crate) pages: PageSize,
-    pub(crate) prealloc: bool,
+    /// Its size in MiB, 16 to 1048576; an even number on pages of 2 MiB.
+    pub mib: u64,
+    /// Where the host takes it from. The default is [`MemoryBacking::Anonymous`].
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
+    pub backing: MemoryBacking,
+    /// Which pages back it. The default is [`PageSize::Default`].
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
+    pub pages: PageSize,
+    /// Whether all of it is taken from the host while the VM is built; see [`prealloc`](Self::prealloc()). The default is not to.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
+    pub prealloc: bool,
+}
+
+impl Default for MemoryConfig {
+    /// 128 MiB of private anonymous memory.
+    fn default() -> Self {
+        Self::mib(128)
+    }
 }
 
 impl MemoryConfig {

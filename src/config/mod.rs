@@ -2,17 +2,23 @@
 
 mod affinity;
 mod boot;
+mod console;
 mod cpu;
 mod disk;
+#[cfg(feature = "serde")]
+mod json;
 mod memory;
 mod name;
 mod nic;
+mod vm;
+#[cfg(feature = "serde")]
+mod written;
 
 pub use affinity::Affinity;
 pub use boot::{Boot, BootProtocol, Discovery};
-pub(crate) use cpu::check_vcpus;
-pub(crate) use disk::DiskConfig;
-pub use disk::Engine;
+pub use console::{ConsoleConfig, ConsoleFile};
+pub use disk::{DiskConfig, Engine};
 pub use memory::{MemoryBacking, MemoryConfig, PageSize};
-pub(crate) use name::check_name;
-pub(crate) use nic::{NicConfig, check_tap_name};
+pub use nic::NicConfig;
+pub(crate) use nic::check_tap_name;
+pub use vm::VmConfig;

@@ -7,13 +7,64 @@ const NAME_BYTES: usize = 16;
 /// The least that IPv4 allows (RFC 791), and the virtio specification with it (5.1.4.1).
 const MIN_MTU: u16 = 68;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct NicConfig {
-    pub(crate) mac: Option<[u8; 6]>,
-    pub(crate) mtu: Option<u16>,
+/// A network card on a TAP device of the host, as plain data. [`Nic`](crate::Nic) has open descriptors and backends as well.
+///
+/// ```
+/// use vmcell::NicConfig;
+///
+/// let nic = NicConfig::tap("tap0").mac([0x02, 0, 0, 0, 0, 0x10]).mtu(9000);
+/// assert_eq!(nic.mtu, Some(9000));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[non_exhaustive]
+pub struct NicConfig {
+    /// The name of the TAP device, 1 to 15 bytes, which is attached to when the VM is built; see [`Nic::tap`](crate::Nic::tap).
+    pub tap: String,
+    /// The MAC address that the guest is told, which must be a unicast one. By default it is a random one, another one each time.
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, skip_serializing_if = "Option::is_none", with = "super::written::mac")
+    )]
+    pub mac: Option<[u8; 6]>,
+    /// The largest packet, without its Ethernet header, that the guest is told to send: 68 to 65535 bytes. By default the guest
+    /// is told nothing, and then guests use 1500.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
+    pub mtu: Option<u16>,
 }
 
 impl NicConfig {
+    /// A network card on the TAP device of this name.
+    pub fn tap(name: impl Into<String>) -> Self {
+        Self { tap: name.into(), mac: None, mtu: None }
+    }
+
+    /// Sets the MAC address that the guest is told.
+    #[must_use]
+    pub fn mac(mut self, mac: [u8; 6]) -> Self {
+        self.mac = Some(mac);
+        self
+    }
+
+    /// Sets the largest packet that the guest is told to send, in bytes.
+    #[must_use]
+    pub fn mtu(mut self, mtu: u16) -> Self {
+        self.mtu = Some(mtu);
+        self
+    }
+
+    /// What messages call the card of this number: `nic 0 (tap0)`.
+    pub(crate) fn label(&self, index: usize) -> String {
+        format!("nic {index} ({})", self.tap)
+    }
+
+    /// Refuses what no card on a TAP device can be.
+    pub(crate) fn validate_described(&self) -> Result<()> {
+        check_tap_name(&self.tap)?;
+        self.validate()
+    }
+
+    /// Refuses what no card can be, whatever it is on.
     pub(crate) fn validate(&self) -> Result<()> {
         if let Some(mac) = self.mac.filter(|mac| mac[0] & 1 == 1 || *mac == [0; 6]) {
             let [a, b, c, d, e, f] = mac;
@@ -69,7 +120,7 @@ mod tests {
 
     #[test]
     fn addresses_must_be_unicast() {
-        let mac = |mac| NicConfig { mac: Some(mac), mtu: None }.validate();
+        let mac = |mac| NicConfig::tap("").mac(mac).validate();
         assert!(mac([2, 0, 0, 0, 0, 1]).is_ok());
         assert!(mac([0, 0, 0, 0, 0, 1]).is_ok());
         for refused in [[0; 6], [0xff; 6], [1, 0, 0x5e, 0, 0, 1]] {
@@ -79,7 +130,7 @@ mod tests {
 
     #[test]
     fn the_mtu_is_at_least_what_ip_needs() {
-        let mtu = |mtu| NicConfig { mac: None, mtu: Some(mtu) }.validate();
+        let mtu = |mtu| NicConfig::tap("").mtu(mtu).validate();
         assert!(mtu(68).is_ok() && mtu(u16::MAX).is_ok());
         assert_eq!(mtu(67).unwrap_err().to_string(), "an MTU of 67 bytes was asked for, allowed are 68 to 65535");
     }

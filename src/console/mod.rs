@@ -13,6 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::config::ConsoleConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Membership};
 use crate::legacy::{OutputBuffer, Serial};
@@ -81,6 +82,18 @@ impl Console {
                 Error::new(ErrorKind::Console, message).with_source(e)
             })?;
         Ok(Self { output: Output::Descriptor(file.into()), input: Input::None })
+    }
+
+    /// Connects as `config` says. A file is made or emptied.
+    ///
+    /// # Errors
+    /// Those of [`file`](Self::file).
+    pub fn from_config(config: &ConsoleConfig) -> Result<Self> {
+        match config {
+            ConsoleConfig::None => Ok(Self::none()),
+            ConsoleConfig::Stdio => Ok(Self::stdio()),
+            ConsoleConfig::File(file) => Self::file(&file.path),
+        }
     }
 
     /// Output to a function, in pieces of at most 4 KiB as they come; no input.

@@ -23,6 +23,8 @@ use crate::virtio::VirtioDevice;
 pub struct Nic {
     backend: Box<dyn NicBackend>,
     blocks: bool,
+    /// What messages call the card, before it has a number.
+    name: String,
     config: NicConfig,
     io_thread: Option<IoThread>,
     handle: NicHandle,
@@ -36,8 +38,18 @@ impl Nic {
     /// [`ErrorKind::InvalidConfig`] for a name that no device can have; [`ErrorKind::Network`] if the device is missing, in
     /// use, not a TAP device, or may not be used by this process.
     pub fn tap(name: &str) -> Result<Self> {
-        check_tap_name(name)?;
-        Tap::open(name).map(|tap| Self::new(Box::new(TapBackend::new(tap)), false))
+        Self::from_config(&NicConfig::tap(name))
+    }
+
+    /// Attaches to the TAP device that `config` names, as [`tap`](Self::tap) does, for a card with its settings.
+    ///
+    /// # Errors
+    /// Those of [`tap`](Self::tap).
+    pub fn from_config(config: &NicConfig) -> Result<Self> {
+        check_tap_name(&config.tap)?;
+        let tap = Tap::open(&config.tap)?;
+        let nic = Self::new(Box::new(TapBackend::new(tap)), false, &config.tap);
+        Ok(Self { config: config.clone(), ..nic })
     }
 
     /// Takes a descriptor of `/dev/net/tun` that the caller has attached to a TAP device, with `IFF_TAP`, `IFF_NO_PI` and
@@ -46,7 +58,7 @@ impl Nic {
     /// # Errors
     /// [`ErrorKind::Network`] if the descriptor is anything else.
     pub fn from_fd(fd: OwnedFd) -> Result<Self> {
-        Tap::from_fd(fd).map(|tap| Self::new(Box::new(TapBackend::new(tap)), false))
+        Tap::from_fd(fd).map(|tap| Self::new(Box::new(TapBackend::new(tap)), false, "from a descriptor"))
     }
 
     /// Puts a backend of your own under the card; see [`NicBackend`] for its rules.
@@ -55,11 +67,17 @@ impl Nic {
     /// thread if one is [chosen](Self::io_thread), and on the VM's if the caller [vouches](Self::never_blocks) that it never
     /// blocks.
     pub fn backend(backend: impl NicBackend + 'static) -> Self {
-        Self::new(Box::new(backend), true)
+        Self::new(Box::new(backend), true, "on a backend")
     }
 
-    fn new(backend: Box<dyn NicBackend>, blocks: bool) -> Self {
-        Self { backend, blocks, config: NicConfig::default(), io_thread: None, handle: NicHandle::new() }
+    fn new(backend: Box<dyn NicBackend>, blocks: bool, name: &str) -> Self {
+        let (name, config) = (name.to_owned(), NicConfig::tap(""));
+        Self { backend, blocks, name, config, io_thread: None, handle: NicHandle::new() }
+    }
+
+    /// What messages call the card of this number in a VM: `nic 0 (tap0)`.
+    pub(crate) fn label(&self, index: usize) -> String {
+        format!("nic {index} ({})", self.name)
     }
 
     /// Vouches that the [backend](Self::backend) never blocks, so that it may share the VM's own I/O thread. A card on a TAP
@@ -128,7 +146,7 @@ impl Nic {
 
 impl std::fmt::Debug for Nic {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Nic").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Nic").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
     }
 }
 

@@ -4,38 +4,48 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use super::devices::{Devices, Parts};
+use super::devices::{Devices, Part, Parts};
 use super::lifecycle::Lifecycle;
 use super::threads::{OnStart, ThreadRole, ThreadSetup};
 use super::vm::Vm;
 use crate::arch;
 use crate::block::{Disk, Identity};
 use crate::board::Board;
-use crate::config::{Affinity, Boot, MemoryConfig, check_name, check_vcpus};
+use crate::config::{Affinity, Boot, MemoryConfig, VmConfig};
 use crate::console::Console;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
 use crate::kvm::{Kvm, KvmVm, Vcpu};
 use crate::memory::GuestMemory;
 use crate::net::Nic;
-use crate::sys::{DEFAULT_KICK_SIGNAL, KickSignal, allowed_cpus};
+use crate::sys::allowed_cpus;
 use crate::virtio::VirtioDevice;
 
 /// Describes a VM; see [`Vm`] for an example.
 ///
 /// Nothing is checked and nothing is made before [`build`](Self::build), except what is handed over already open.
+///
+/// [`VmConfig::builder`] begins with a description that is data; its disks and network cards come before those that are added.
+///
+/// ```no_run
+/// use vmcell::{Console, VmConfig};
+///
+/// # #[cfg(feature = "serde")] {
+/// let config = VmConfig::from_json(&std::fs::read_to_string("vm.json").unwrap())?;
+/// let vm = config.builder().console(Console::callback(|_bytes| ())).build()?;
+/// # }
+/// # Ok::<(), vmcell::Error>(())
+/// ```
 pub struct VmBuilder {
-    vcpus: u32,
-    memory: MemoryConfig,
-    boot: Option<Boot>,
+    config: VmConfig,
+    /// Behind those of the configuration.
     disks: Vec<Disk>,
+    /// Behind those of the configuration.
     nics: Vec<Nic>,
     devices: Vec<(Box<dyn VirtioDevice>, Placement)>,
-    console: Console,
+    /// In place of the configuration's.
+    console: Option<Console>,
     io_thread: Option<IoThread>,
-    kick_signal: i32,
-    name: String,
-    affinity: Affinity,
     on_thread_start: Option<OnStart>,
 }
 
@@ -45,32 +55,38 @@ const MOST_QUEUES: u16 = 4;
 impl Vm {
     /// Begins the description of a VM.
     pub fn builder() -> VmBuilder {
-        VmBuilder::new()
+        VmConfig::default().builder()
+    }
+}
+
+impl VmConfig {
+    /// Builds the VM that this describes: [`VmBuilder::build`] with nothing added.
+    ///
+    /// # Errors
+    /// Those of [`VmBuilder::build`].
+    pub fn build(&self) -> Result<Vm> {
+        self.builder().build()
+    }
+
+    /// Begins with this description, and takes what is not data beside it. Opens nothing.
+    pub fn builder(&self) -> VmBuilder {
+        VmBuilder {
+            config: self.clone(),
+            disks: Vec::new(),
+            nics: Vec::new(),
+            devices: Vec::new(),
+            console: None,
+            io_thread: None,
+            on_thread_start: None,
+        }
     }
 }
 
 impl VmBuilder {
-    fn new() -> Self {
-        Self {
-            vcpus: 1,
-            memory: MemoryConfig::mib(128),
-            boot: None,
-            disks: Vec::new(),
-            nics: Vec::new(),
-            devices: Vec::new(),
-            console: Console::none(),
-            io_thread: None,
-            kick_signal: DEFAULT_KICK_SIGNAL,
-            name: String::new(),
-            affinity: Affinity::new(),
-            on_thread_start: None,
-        }
-    }
-
     /// How many vCPUs, 1 to 64. The default is 1.
     #[must_use]
     pub fn vcpus(mut self, vcpus: u32) -> Self {
-        self.vcpus = vcpus;
+        self.config.vcpus = vcpus;
         self
     }
 
@@ -83,14 +99,14 @@ impl VmBuilder {
     /// How much RAM, and what the host takes it from. It is kept out of child processes and core dumps.
     #[must_use]
     pub fn memory(mut self, memory: MemoryConfig) -> Self {
-        self.memory = memory;
+        self.config.memory = memory;
         self
     }
 
     /// What the guest starts with. There is no default.
     #[must_use]
     pub fn boot(mut self, boot: Boot) -> Self {
-        self.boot = Some(boot);
+        self.config.boot = Some(boot);
         self
     }
 
@@ -125,7 +141,7 @@ impl VmBuilder {
     /// What the serial port is connected to. The default is nothing.
     #[must_use]
     pub fn console(mut self, console: Console) -> Self {
-        self.console = console;
+        self.console = Some(console);
         self
     }
 
@@ -145,7 +161,7 @@ impl VmBuilder {
     /// whole while VMs run, because a vCPU thread may take it in place of the thread that it was meant for.
     #[must_use]
     pub fn kick_signal(mut self, signal: i32) -> Self {
-        self.kick_signal = signal;
+        self.config.kick_signal = Some(signal);
         self
     }
 
@@ -155,7 +171,7 @@ impl VmBuilder {
     /// bytes of those, so a longer name is cut there. Names need not differ.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
+        self.config.name = name.into();
         self
     }
 
@@ -165,7 +181,7 @@ impl VmBuilder {
     /// io_uring (Linux 5.14). An [`IoThread`] of yours stays where it is.
     #[must_use]
     pub fn affinity(mut self, affinity: Affinity) -> Self {
-        self.affinity = affinity;
+        self.config.affinity = affinity;
         self
     }
 
@@ -199,94 +215,134 @@ impl VmBuilder {
     /// device is there, nothing runs. Takes as long as reading the kernel and the initrd does.
     ///
     /// # Errors
-    /// Says what was refused, its value, and what is allowed, with the kind of what was wrong; see [`ErrorKind`].
+    /// Says what was refused, its value, and what is allowed, with the kind of what was wrong; see [`ErrorKind`]. The error of a
+    /// device begins with which one it is, as in `disk 1 (data.img)` and `nic 0 (tap0)`; they are counted from 0.
     pub fn build(self) -> Result<Vm> {
-        let boot = self.boot.as_ref().ok_or_else(|| {
-            Error::new(ErrorKind::InvalidConfig, "no kernel was given; VmBuilder::boot says what the guest starts with")
-        })?;
-        check_name(&self.name)?;
-        check_vcpus(self.vcpus)?;
+        self.config.validate()?;
         self.check_affinity()?;
-        let kick = KickSignal::new(self.kick_signal)?;
-        self.memory.validate()?;
         self.check_device_count()?;
-        self.check_disks_are_apart()?;
+        let config = self.config.clone();
+        let (kick, boot) = (config.kick()?, config.boot()?);
+        let opened = self.open()?;
 
         let kvm = Kvm::open()?;
-        let board = Board::new(&kvm, self.vcpus, self.memory.bytes())?;
-        let memory = GuestMemory::map(&board.memory_layout(), self.memory.backing, self.memory.pages)?;
-        if self.memory.prealloc {
+        let board = Board::new(&kvm, config.vcpus, config.memory.bytes())?;
+        let memory = GuestMemory::map(&board.memory_layout(), config.memory.backing, config.memory.pages)?;
+        if config.memory.prealloc {
             memory.preallocate()?;
         }
         let vm = kvm.create_vm()?;
-        check_host_takes(self.vcpus, &vm)?;
+        check_host_takes(config.vcpus, &vm)?;
         let mut vcpus = board.populate(&vm, &memory)?;
         vcpus.iter_mut().for_each(|vcpu| vcpu.kick_by(kick));
         let setup = ThreadSetup {
-            name: self.name.as_str().into(),
-            affinity: Arc::new(self.affinity.clone()),
-            on_start: self.on_thread_start.clone(),
+            name: config.name.as_str().into(),
+            affinity: Arc::new(config.affinity.clone()),
+            on_start: opened.on_thread_start.clone(),
         };
         let lifecycle = Arc::new(Lifecycle::new(setup.name.clone(), vcpus.iter().map(Vcpu::kicker).collect())?);
-        board.load(&memory, boot, self.device_count(), &vcpus)?;
-        let devices = Devices::assemble(&board, vm, &memory, &lifecycle, self.into_parts(setup.clone())?)?;
+        board.load(&memory, boot, opened.device_count(), &vcpus)?;
+        let parts = opened.into_parts(&config, setup.clone())?;
+        let devices = Devices::assemble(&board, vm, &memory, &lifecycle, parts)?;
         Ok(Vm::new(lifecycle, devices, vcpus, setup))
     }
 
-    /// Turns what a user gave into devices, in the order in which the guest finds them.
-    fn into_parts(self, setup: ThreadSetup) -> Result<Parts> {
-        let mut devices: Vec<(Box<dyn VirtioDevice>, Placement)> = Vec::new();
-        let queues = u16::try_from(self.vcpus).unwrap_or(MOST_QUEUES).min(MOST_QUEUES);
+    /// Opens what the configuration names.
+    fn open(self) -> Result<Opened> {
+        let mut disks = Vec::new();
+        for (index, config) in self.config.disks.iter().enumerate() {
+            disks.push(Disk::open_as(config.name_as(index), config)?);
+        }
         for disk in self.disks {
-            let placement = disk.placement();
-            devices.push((disk.default_queues(queues).into_device()?, placement));
+            let index = disks.len();
+            disks.push(disk.numbered(index));
         }
-        for nic in self.nics {
-            let placement = nic.placement();
-            devices.push((nic.into_device()?, placement));
+        check_disks_are_apart(&disks)?;
+        let mut nics = Vec::new();
+        for (index, config) in self.config.nics.iter().enumerate() {
+            nics.push(Nic::from_config(config).map_err(|error| error.about(&config.label(index)))?);
         }
-        devices.extend(self.devices);
-        Ok(Parts { devices, console: self.console, io_thread: self.io_thread, setup })
-    }
-
-    /// The lock on a file keeps other VMs away, but not a second disk of the same VM that only reads.
-    fn check_disks_are_apart(&self) -> Result<()> {
-        let mut seen: HashMap<Identity, &Disk> = HashMap::new();
-        for disk in &self.disks {
-            if let Some(identity) = disk.identity()?
-                && let Some(other) = seen.insert(identity, disk)
-                && !(disk.is_read_only() && other.is_read_only())
-            {
-                let message =
-                    format!("disk {} is given twice; a disk that is written to may be given once", disk.name());
-                return Err(Error::new(ErrorKind::InvalidConfig, message));
-            }
-        }
-        Ok(())
+        nics.extend(self.nics);
+        let (console, io_thread, on_thread_start) = (self.console, self.io_thread, self.on_thread_start);
+        Ok(Opened { disks, nics, devices: self.devices, console, io_thread, on_thread_start })
     }
 
     /// Asks the host for its CPUs only if there is something to check.
     fn check_affinity(&self) -> Result<()> {
-        if self.affinity.is_empty() {
+        if self.config.affinity.is_empty() {
             return Ok(());
         }
         let allowed = allowed_cpus()
             .map_err(|e| Error::new(ErrorKind::Host, "the host does not tell which CPUs are allowed").with_source(e))?;
-        self.affinity.check(self.vcpus, &allowed)
-    }
-
-    fn device_count(&self) -> usize {
-        self.disks.len() + self.nics.len() + self.devices.len()
+        self.config.affinity.check(self.config.vcpus, &allowed)
     }
 
     fn check_device_count(&self) -> Result<()> {
-        let (count, most) = (self.device_count(), arch::MAX_MMIO_DEVICES);
+        let described = self.config.disks.len() + self.config.nics.len();
+        let (count, most) =
+            (described + self.disks.len() + self.nics.len() + self.devices.len(), arch::MAX_MMIO_DEVICES);
         if count <= most {
             return Ok(());
         }
         let message = format!("{count} disks, network interfaces and other devices were asked for, allowed are {most}");
         Err(Error::new(ErrorKind::InvalidConfig, message))
     }
+}
+
+/// What the builder was given, with the disks and network cards that the configuration names opened.
+struct Opened {
+    disks: Vec<Disk>,
+    nics: Vec<Nic>,
+    devices: Vec<(Box<dyn VirtioDevice>, Placement)>,
+    console: Option<Console>,
+    io_thread: Option<IoThread>,
+    on_thread_start: Option<OnStart>,
+}
+
+impl Opened {
+    fn device_count(&self) -> usize {
+        self.disks.len() + self.nics.len() + self.devices.len()
+    }
+
+    /// Turns what a user gave into devices, in the order in which the guest finds them.
+    fn into_parts(self, config: &VmConfig, setup: ThreadSetup) -> Result<Parts> {
+        let mut devices = Vec::new();
+        let queues = u16::try_from(config.vcpus).unwrap_or(MOST_QUEUES).min(MOST_QUEUES);
+        for disk in self.disks {
+            let (label, placement) = (format!("disk {}", disk.name()), disk.placement());
+            let device = disk.default_queues(queues).into_device()?;
+            devices.push(Part { label, device, placement });
+        }
+        for (index, nic) in self.nics.into_iter().enumerate() {
+            let (label, placement) = (nic.label(index), nic.placement());
+            let device = nic.into_device().map_err(|error| error.about(&label))?;
+            devices.push(Part { label, device, placement });
+        }
+        for (index, (device, placement)) in self.devices.into_iter().enumerate() {
+            devices.push(Part { label: format!("device {index} of your own"), device, placement });
+        }
+        let console = self.console.map_or_else(|| Console::from_config(&config.console), Ok)?;
+        Ok(Parts { devices, console, io_thread: self.io_thread, setup })
+    }
+}
+
+/// The lock on a file keeps other VMs away, but not a second disk of the same VM that only reads.
+fn check_disks_are_apart(disks: &[Disk]) -> Result<()> {
+    let mut seen: HashMap<Identity, &Disk> = HashMap::new();
+    for disk in disks {
+        if let Some(identity) = disk.identity()?
+            && let Some(other) = seen.insert(identity, disk)
+            && !(disk.is_read_only() && other.is_read_only())
+        {
+            let message = format!(
+                "disk {} is the same file as disk {}; a disk that is written to may be given once",
+                disk.name(),
+                other.name()
+            );
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
+        }
+    }
+    Ok(())
 }
 
 fn check_host_takes(vcpus: u32, vm: &KvmVm) -> Result<()> {

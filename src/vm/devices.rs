@@ -10,7 +10,7 @@ use crate::arch;
 use crate::board::{Board, Buses, PowerEvent, SerialPort};
 use crate::bus::Bus;
 use crate::console::Console;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{IoThread, Membership, Placement};
 use crate::kvm::KvmVm;
 use crate::memory::{GuestAddress, GuestMemory};
@@ -20,10 +20,18 @@ use crate::virtio::{MmioTransport, VirtioDevice, spec};
 /// What the builder hands over.
 pub(super) struct Parts {
     /// In the order in which the guest finds them, each with where it is served.
-    pub(super) devices: Vec<(Box<dyn VirtioDevice>, Placement)>,
+    pub(super) devices: Vec<Part>,
     pub(super) console: Console,
     pub(super) io_thread: Option<IoThread>,
     pub(super) setup: ThreadSetup,
+}
+
+/// A device before it is connected.
+pub(super) struct Part {
+    /// What messages call it.
+    pub(super) label: String,
+    pub(super) device: Box<dyn VirtioDevice>,
+    pub(super) placement: Placement,
 }
 
 pub(super) struct Devices {
@@ -55,15 +63,18 @@ impl Devices {
             Ok(thread)
         };
         let shared = parts.io_thread.map_or_else(|| start(ThreadRole::Io), Ok)?;
-        for (index, (device, placement)) in parts.devices.into_iter().enumerate() {
-            let io_thread = match placement {
-                Placement::Shared => shared.clone(),
-                Placement::Chosen(io_thread) => io_thread,
-                Placement::Alone => start(ThreadRole::DeviceIo(u32::try_from(index).unwrap_or(u32::MAX)))?,
+        for (index, part) in parts.devices.into_iter().enumerate() {
+            let attach = || {
+                let io_thread = match part.placement {
+                    Placement::Shared => shared.clone(),
+                    Placement::Chosen(io_thread) => io_thread,
+                    Placement::Alone => start(ThreadRole::DeviceIo(u32::try_from(index).unwrap_or(u32::MAX)))?,
+                };
+                let transport = MmioTransport::new(part.device, memory.clone(), &io_thread)?;
+                connect(&vm, &mut buses.mmio, arch::mmio_device(index), &transport)?;
+                Ok(transport)
             };
-            let transport = MmioTransport::new(device, memory.clone(), &io_thread)?;
-            connect(&vm, &mut buses.mmio, arch::mmio_device(index), &transport)?;
-            transports.push(transport);
+            transports.push(attach().map_err(|error: Error| error.about(&part.label))?);
         }
         let console = parts.console.connect(&port.serial, &port.output, &shared)?;
         Ok(Self { buses: Arc::new(buses), transports, port, console: Mutex::new(Some(console)), own_threads, _vm: vm })

@@ -1,0 +1,60 @@
+//! A description of a VM as JSON.
+
+use super::vm::VmConfig;
+use crate::error::{Error, ErrorKind, Result};
+
+impl VmConfig {
+    /// Reads a description from JSON. Settings that are missing have their default. Nothing is opened, and only the form is checked:
+    /// [`validate`](Self::validate) checks the values. Needs the feature `serde`.
+    ///
+    /// ```
+    /// use vmcell::VmConfig;
+    ///
+    /// let config = VmConfig::from_json(r#"{ "boot": { "kernel": "vmlinuz" }, "disks": [{ "path": "root.img", "read_only": true }] }"#)?;
+    /// assert_eq!((config.vcpus, config.memory.mib), (1, 128));
+    ///
+    /// let error = VmConfig::from_json(r#"{ "disks": [{ "path": "root.img", "readonly": true }] }"#).unwrap_err();
+    /// assert!(error.to_string().starts_with("disks[0].readonly: unknown field `readonly`, expected one of `path`, `read_only`"));
+    /// # Ok::<(), vmcell::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for what is no JSON, an unknown setting, a setting that is given twice, a value of another type
+    /// than the setting's, or a word or a number that the setting cannot be. The message says where.
+    pub fn from_json(json: &str) -> Result<Self> {
+        if json.trim_start().starts_with('[') {
+            // Serde takes an array's elements for the settings in the order in which they are declared.
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "the description of a VM is an array, allowed is an object",
+            ));
+        }
+        let mut reader = serde_json::Deserializer::from_str(json);
+        let config = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+            let path = error.path().to_string();
+            // A question mark stands for a name that could not be read, and a full stop for the whole.
+            let place = match path.trim_end_matches(['?', '.']) {
+                "" => "the description of a VM",
+                place => place,
+            };
+            Error::new(ErrorKind::InvalidConfig, format!("{place}: {}", error.inner()))
+        })?;
+        let behind = |error| Error::new(ErrorKind::InvalidConfig, format!("behind the description of a VM: {error}"));
+        reader.end().map_err(behind)?;
+        Ok(config)
+    }
+
+    /// Writes the description as JSON, in several lines, and without the settings that have their default, except for the number of
+    /// vCPUs and the amount of memory. [`from_json`](Self::from_json) reads the same description from it. Needs the feature `serde`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for a path that is not UTF-8, which JSON cannot hold.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self)
+            .map_err(|e| Error::new(ErrorKind::InvalidConfig, format!("this description of a VM cannot be JSON: {e}")))
+    }
+}
+
+#[cfg(test)]
+#[path = "json_test.rs"]
+mod tests;

@@ -1,0 +1,219 @@
+//! Descriptions go to JSON and come back the same; what is wrong with one is said with its place.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use super::*;
+use crate::config::{
+    Affinity, Boot, BootProtocol, ConsoleConfig, ConsoleFile, Discovery, DiskConfig, Engine, MemoryBacking,
+    MemoryConfig, NicConfig, PageSize,
+};
+
+/// Every setting of every part, and none at its default. Nothing is left to `..`, so that a new setting must be added here.
+fn full() -> VmConfig {
+    VmConfig {
+        name: "web-1".into(),
+        vcpus: 2,
+        memory: MemoryConfig { mib: 256, backing: MemoryBacking::Memfd, pages: PageSize::Huge2Mib, prealloc: true },
+        boot: Some(Boot {
+            kernel: "vmlinuz".into(),
+            initrd: Some("initrd.img".into()),
+            cmdline: "console=ttyS0 \"quoted\"".into(),
+            protocol: BootProtocol::Linux64,
+            discovery: Discovery::Cmdline,
+        }),
+        disks: vec![DiskConfig {
+            path: "root.img".into(),
+            read_only: true,
+            serial: "root".into(),
+            engine: Engine::Uring,
+            direct: true,
+            queues: Some(2),
+        }],
+        nics: vec![NicConfig { tap: "tap0".into(), mac: Some([0x02, 0, 0, 0, 0xab, 0x10]), mtu: Some(9000) }],
+        console: ConsoleConfig::File(ConsoleFile { path: "guest.log".into() }),
+        kick_signal: Some(10),
+        affinity: Affinity { vcpus: [(0, vec![2]), (1, vec![3])].into(), io: vec![0, 1] },
+    }
+}
+
+const FULL: &str = r#"{
+  "name": "web-1",
+  "vcpus": 2,
+  "memory": {
+    "mib": 256,
+    "backing": "memfd",
+    "pages": "2mib",
+    "prealloc": true
+  },
+  "boot": {
+    "kernel": "vmlinuz",
+    "initrd": "initrd.img",
+    "cmdline": "console=ttyS0 \"quoted\"",
+    "protocol": "linux64",
+    "discovery": "cmdline"
+  },
+  "disks": [
+    {
+      "path": "root.img",
+      "read_only": true,
+      "serial": "root",
+      "engine": "uring",
+      "direct": true,
+      "queues": 2
+    }
+  ],
+  "nics": [
+    {
+      "tap": "tap0",
+      "mac": "02:00:00:00:ab:10",
+      "mtu": 9000
+    }
+  ],
+  "console": {
+    "file": {
+      "path": "guest.log"
+    }
+  },
+  "kick_signal": 10,
+  "affinity": {
+    "vcpus": {
+      "0": [
+        2
+      ],
+      "1": [
+        3
+      ]
+    },
+    "io": [
+      0,
+      1
+    ]
+  }
+}"#;
+
+#[test]
+fn every_setting_is_written_by_its_name_and_read_back() {
+    assert_eq!(full().to_json().unwrap(), FULL);
+    assert_eq!(VmConfig::from_json(FULL).unwrap(), full());
+}
+
+#[test]
+fn settings_at_their_default_are_left_out_and_may_be_missing() {
+    let mut plain = VmConfig::new(Boot::linux("vmlinuz"));
+    plain.disks.push(DiskConfig::new("a.img"));
+    plain.nics.push(NicConfig::tap("tap0"));
+    let text: String = plain.to_json().unwrap().split_whitespace().collect();
+    let parts = [
+        r#"{"vcpus":1,"memory":{"mib":128},"boot":{"kernel":"vmlinuz"},"#,
+        r#""disks":[{"path":"a.img"}],"nics":[{"tap":"tap0"}]}"#,
+    ];
+    assert_eq!(text, parts.concat());
+    assert_eq!(VmConfig::from_json(&text).unwrap(), plain);
+    assert_eq!(VmConfig::from_json("{}").unwrap(), VmConfig::default());
+}
+
+#[test]
+fn every_word_for_a_choice_comes_back_as_the_same_choice() {
+    let mut config = full();
+    let mut check = |change: &dyn Fn(&mut VmConfig), word: &str| {
+        change(&mut config);
+        let text = config.to_json().unwrap();
+        assert!(word.is_empty() || text.contains(&format!(": \"{word}\"")), "no {word:?} in {text}");
+        assert_eq!(VmConfig::from_json(&text).unwrap(), config);
+    };
+    for (pages, word) in [(PageSize::Default, ""), (PageSize::Transparent, "transparent"), (PageSize::Huge2Mib, "2mib")]
+    {
+        check(&|config| config.memory.pages = pages, word);
+    }
+    for (engine, word) in [(Engine::Auto, ""), (Engine::Sync, "sync"), (Engine::Uring, "uring")] {
+        check(&|config| config.disks[0].engine = engine, word);
+    }
+    for (console, word) in [(ConsoleConfig::None, ""), (ConsoleConfig::Stdio, "stdio")] {
+        check(&|config| config.console = console.clone(), word);
+    }
+    for (protocol, word) in [(BootProtocol::Auto, ""), (BootProtocol::Linux64, "linux64"), (BootProtocol::Pvh, "pvh")] {
+        check(&|config| config.boot = Some(Boot::linux("vmlinuz").protocol(protocol)), word);
+    }
+}
+
+#[test]
+fn words_for_defaults_may_be_written() {
+    let text = r#"{
+        "memory": { "mib": 128, "backing": "anonymous", "pages": "default", "prealloc": false },
+        "boot": { "kernel": "k", "initrd": null, "cmdline": "", "protocol": "auto", "discovery": "acpi" },
+        "disks": [{ "path": "d", "read_only": false, "serial": "", "engine": "auto", "direct": false, "queues": null }],
+        "nics": [{ "tap": "t", "mac": null, "mtu": null }],
+        "console": "none",
+        "kick_signal": null
+    }"#;
+    let mut plain = VmConfig::new(Boot::linux("k"));
+    plain.disks.push(DiskConfig::new("d"));
+    plain.nics.push(NicConfig::tap("t"));
+    assert_eq!(VmConfig::from_json(text).unwrap(), plain);
+}
+
+#[test]
+fn what_is_wrong_is_said_with_its_place_and_what_is_allowed() {
+    let cases = [
+        (r#"{"vcpu": 2}"#, "vcpu: unknown field `vcpu`, expected one of `name`, `vcpus`, `memory`, `boot`, `disks`"),
+        (
+            r#"{"disks": [{"path": "a"}, {"path": "b", "ro": true}]}"#,
+            "disks[1].ro: unknown field `ro`, expected one of",
+        ),
+        (r#"{"memory": {"mb": 1}}"#, "memory.mb: unknown field `mb`, expected one of `mib`, `backing`"),
+        (r#"{"boot": {"kernel": "k", "init": "i"}}"#, "boot.init: unknown field `init`"),
+        (r#"{"nics": [{"tap": "t", "name": "t"}]}"#, "nics[0].name: unknown field `name`"),
+        (r#"{"console": {"file": {"path": "p", "size": 1}}}"#, "console.file.size: unknown field `size`"),
+        (r#"{"affinity": {"cpu": []}}"#, "affinity.cpu: unknown field `cpu`"),
+        (r#"{"affinity": {"vcpus": {"a": [1]}}}"#, "affinity.vcpus: invalid value: expected key to be a number"),
+        (r#"{"console": "tty"}"#, "console: unknown variant `tty`, expected one of `none`, `stdio`, `file`"),
+        (r#"{"disks": [{"path": "a", "engine": "aio"}]}"#, "disks[0].engine: unknown variant `aio`, expected one of"),
+        (r#"{"boot": {"cmdline": "quiet"}}"#, "boot: missing field `kernel`"),
+        (r#"{"memory": {}}"#, "memory: missing field `mib`"),
+        (r#"{"vcpus": "two"}"#, "vcpus: invalid type: string \"two\", expected u32"),
+        (r#"{"vcpus": -1}"#, "vcpus: invalid value: integer `-1`, expected u32"),
+        (r#"{"vcpus": 4294967296}"#, "vcpus: invalid value: integer `4294967296`, expected u32"),
+        (r#"{"vcpus": 1.5}"#, "vcpus: invalid type: floating point `1.5`, expected u32"),
+        (r#"{"disks": [{"path": "a", "queues": 65536}]}"#, "disks[0].queues: invalid value: integer `65536`"),
+        (r#"{"disks": [{"path": "a", "read_only": "yes"}]}"#, "disks[0].read_only: invalid type: string \"yes\""),
+        (r#"{"disks": {"path": "a"}}"#, "disks: invalid type: map, expected a sequence"),
+        (r#"{"vcpus": 1, "vcpus": 2}"#, "the description of a VM: duplicate field `vcpus`"),
+        ("", "the description of a VM: EOF while parsing a value at line 1 column 0"),
+        ("{\n  \"vcpus\": 1,\n}", "the description of a VM: trailing comma at line 3 column 1"),
+        ("{} {}", "behind the description of a VM: trailing characters at line 1 column 4"),
+    ];
+    for (text, expected) in cases {
+        let error = VmConfig::from_json(text).expect_err(text);
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(error.to_string().starts_with(expected), "{text}: {error}");
+        assert!(error.to_string().contains("line"), "{text}: {error}");
+    }
+    let error = VmConfig::from_json(" [2]").unwrap_err().to_string();
+    assert_eq!(error, "the description of a VM is an array, allowed is an object");
+}
+
+#[test]
+fn addresses_are_six_bytes_in_pairs_of_digits() {
+    let read = |mac: &str| VmConfig::from_json(&format!(r#"{{"nics": [{{"tap": "t", "mac": {mac}}}]}}"#));
+    assert_eq!(read("\"02:00:00:00:AB:cd\"").unwrap().nics[0].mac, Some([2, 0, 0, 0, 0xab, 0xcd]));
+    for wrong in ["02:00:00:00:00", "02:00:00:00:00:01:02", "2:0:0:0:0:1", "02-00-00-00-00-01", "+2:00:00:00:00:01", ""]
+    {
+        let error = read(&format!("{wrong:?}")).unwrap_err().to_string();
+        let expected =
+            format!("nics[0].mac: invalid value: string {wrong:?}, expected six bytes as in \"02:00:00:00:00:01\"");
+        assert!(error.starts_with(&expected), "{error}");
+    }
+    assert!(read("[2, 0, 0, 0, 0, 1]").unwrap_err().to_string().starts_with("nics[0].mac: invalid type: sequence"));
+}
+
+#[test]
+fn a_path_that_is_not_utf_8_is_refused_rather_than_changed() {
+    let path = PathBuf::from(OsStr::from_bytes(b"disk\xff.img"));
+    let mut config = VmConfig::default();
+    config.disks.push(DiskConfig::new(path));
+    let error = config.to_json().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert!(error.to_string().contains("UTF-8"), "{error}");
+}

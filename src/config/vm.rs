@@ -1,0 +1,125 @@
+//! A whole VM as data.
+
+use super::affinity::Affinity;
+use super::boot::Boot;
+use super::console::ConsoleConfig;
+use super::cpu::check_vcpus;
+use super::disk::DiskConfig;
+use super::memory::MemoryConfig;
+use super::name::check_name;
+use super::nic::NicConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::KickSignal;
+
+/// A description of a VM as plain data: it can be kept, compared, changed, and written as JSON (with the feature `serde`).
+///
+/// [`build`](Self::build) borrows it, and opens the files and devices that it names each time. What cannot be data, such as an open
+/// descriptor, a callback, or a backend of your own, is given beside it: [`builder`](Self::builder) returns a
+/// [`VmBuilder`](crate::VmBuilder) that takes these.
+///
+/// Relative paths are those of the process when the VM is built.
+///
+/// ```no_run
+/// use vmcell::{Boot, ConsoleConfig, DiskConfig, MemoryConfig, NicConfig, VmConfig};
+///
+/// let mut config = VmConfig::new(Boot::linux("vmlinuz").cmdline("console=ttyS0 root=/dev/vda"));
+/// config.vcpus = 2;
+/// config.memory = MemoryConfig::mib(256);
+/// config.disks.push(DiskConfig::new("root.img").read_only(true));
+/// config.nics.push(NicConfig::tap("tap0"));
+/// config.console = ConsoleConfig::file("guest.log");
+/// config.validate()?; // opens nothing
+/// let first = config.build()?;
+/// first.start()?;
+/// first.wait()?;
+/// drop(first);
+/// let second = config.build()?; // the same once more
+/// # Ok::<(), vmcell::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields, default))]
+#[non_exhaustive]
+pub struct VmConfig {
+    /// The VM's name; see [`VmBuilder::name`](crate::VmBuilder::name). The default is an empty one, which is none.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "String::is_empty"))]
+    pub name: String,
+    /// How many vCPUs, 1 to 64. The default is 1.
+    pub vcpus: u32,
+    /// How much RAM, and what the host takes it from. The default is 128 MiB.
+    pub memory: MemoryConfig,
+    /// What the guest starts with. There is no default: a VM without it is refused when it is built.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub boot: Option<Boot>,
+    /// The disks: `/dev/vda` in Linux, `/dev/vdb` and so on. There is none by default.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
+    pub disks: Vec<DiskConfig>,
+    /// The network cards, in the order in which the guest finds them. There is none by default.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
+    pub nics: Vec<NicConfig>,
+    /// What the serial port is connected to. The default is nothing.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "super::written::is_default"))]
+    pub console: ConsoleConfig,
+    /// The signal by which vCPU threads are made to leave the guest; see [`VmBuilder::kick_signal`](crate::VmBuilder::kick_signal).
+    /// The default is [`DEFAULT_KICK_SIGNAL`](crate::DEFAULT_KICK_SIGNAL).
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub kick_signal: Option<i32>,
+    /// On which of the host's CPUs the VM's threads may run; see [`VmBuilder::affinity`](crate::VmBuilder::affinity). The default
+    /// says nothing.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "super::written::is_default"))]
+    pub affinity: Affinity,
+}
+
+impl Default for VmConfig {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            vcpus: 1,
+            memory: MemoryConfig::default(),
+            boot: None,
+            disks: Vec::new(),
+            nics: Vec::new(),
+            console: ConsoleConfig::default(),
+            kick_signal: None,
+            affinity: Affinity::new(),
+        }
+    }
+}
+
+impl VmConfig {
+    /// Describes a VM with one vCPU, 128 MiB of RAM, no device and no console, which starts with `boot`.
+    pub fn new(boot: Boot) -> Self {
+        Self { boot: Some(boot), ..Self::default() }
+    }
+
+    /// Checks all that can be checked without a look at the host, and opens nothing. [`build`](Self::build) does this first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for a kernel that is missing, a value that is out of range, or values that contradict each
+    /// other. The error of a device says which one it is, counted from 0.
+    pub fn validate(&self) -> Result<()> {
+        self.boot()?;
+        check_name(&self.name)?;
+        check_vcpus(self.vcpus)?;
+        self.kick()?;
+        self.memory.validate()?;
+        self.disks.iter().enumerate().try_for_each(|(index, disk)| disk.validate(&disk.name_as(index)))?;
+        for (index, nic) in self.nics.iter().enumerate() {
+            nic.validate_described().map_err(|error| error.about(&nic.label(index)))?;
+        }
+        self.console.validate()
+    }
+
+    pub(crate) fn boot(&self) -> Result<&Boot> {
+        self.boot.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::InvalidConfig, "no kernel was given; `boot` says what the guest starts with")
+        })
+    }
+
+    pub(crate) fn kick(&self) -> Result<KickSignal> {
+        self.kick_signal.map_or_else(|| Ok(KickSignal::default()), KickSignal::new)
+    }
+}
+
+#[cfg(test)]
+#[path = "vm_test.rs"]
+mod tests;
