@@ -58,7 +58,7 @@
 //! # Threads
 //! A VM has one thread per vCPU and one I/O thread, which several VMs may share ([`IoThread`]). A disk on a file gets a helper
 //! thread when it first needs something that takes waiting and is not done by its I/O thread's io_uring, for which the kernel keeps
-//! up to eight workers. A backend of your own has an I/O thread of its own unless you vouch that
+//! up to eight workers. A console on a terminal or a file gets such threads for as long as it needs them. A backend of your own has an I/O thread of its own unless you vouch that
 //! it never blocks. All of these threads block every signal. A vCPU's thread lets a single one through, and only while it is in
 //! the guest: the signal that makes it leave, which is [`DEFAULT_KICK_SIGNAL`] unless [`VmBuilder::kick_signal`] chooses
 //! another one. There is no handler for it, and it is never delivered. A host program must not send that signal to its own
@@ -68,7 +68,8 @@
 //! All state belongs to the object that it was made for and is gone when that object is dropped, with four exceptions. Each thread
 //! that has run a vCPU keeps a list of its vCPUs, so that no signal is sent to a thread that has ended. Such threads are
 //! numbered by a counter. The objects of C programs are entries of one table. And a helper thread that waits for dead storage
-//! outlives its disk, and is [counted](block::abandoned_threads); so does an
+//! outlives its disk, and is [counted](block::abandoned_threads), as is one that waits for a console's terminal, device or file
+//! ([`abandoned_console_threads`]); so does an
 //! I/O thread whose io_uring waits for it, which is [counted](block::abandoned_transfers) by what it has in flight.
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
@@ -100,7 +101,7 @@ pub use config::{
     Affinity, Boot, BootProtocol, ConsoleConfig, ConsoleFile, Discovery, DiskConfig, Engine, MemoryBacking,
     MemoryConfig, NicConfig, PageSize, VmConfig,
 };
-pub use console::Console;
+pub use console::{Console, ConsoleStatus, SinkStatus, abandoned_console_threads};
 pub use error::{Error, ErrorKind, Result};
 pub use event::IoThread;
 pub use memory::{Buffer, GuestAddress, GuestMemory, GuestRanges, HostBuffer, MemoryRegion};

@@ -1,104 +1,194 @@
 //! From the source of input to the port's queue.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::error::{Error, ErrorKind, Result};
+use super::helper::{Errand, Helper};
+use crate::error::Result;
 use crate::event::{Event, Interest, Io, Token, Wants};
 use crate::legacy::Serial;
-use crate::sys::{EventFd, InputStream};
+use crate::sys::{Attempt, EventFd, Stream};
 
 const PIECE: usize = 4096;
 
 pub(super) struct Input {
-    /// `None` if there is no source, or once it has ended.
-    source: Option<InputStream>,
-    /// What to wait on until the source has something; `None` for one that always has.
-    polled: Option<Arc<OwnedFd>>,
+    /// `None` if there is no source, while a thread that may wait has it, and once it has ended for good.
+    work: Option<Box<Work>>,
+    polled: Option<Arc<File>>,
+    helper: Option<Helper<Work>>,
+    state: State,
+    /// The descriptor has changed since it was found to have nothing, or was given away.
+    changed: bool,
     /// Read from the source, and not yet taken by the port: somebody else may have filled the room that was there.
     pending: Vec<u8>,
     serial: Arc<Serial>,
     /// Signalled when the guest has taken what the port held.
     wanted: Arc<EventFd>,
     tokens: Option<Tokens>,
-    /// There is more to read without waiting.
-    again: bool,
+}
+
+struct Work {
+    stream: Stream,
+    bytes: Box<[u8; PIECE]>,
+    result: io::Result<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// There may be something to read.
+    Ready,
+    /// There is nothing until the descriptor changes. If it has ended or failed, it may yet come back: a FIFO has another writer,
+    /// a pseudo-terminal is opened again, a program comes back to a terminal's foreground.
+    Waits,
+    /// A thread that may wait has it.
+    Away,
+    /// There is nothing any more.
+    Ended,
 }
 
 #[derive(Clone, Copy)]
 struct Tokens {
-    source: Token,
+    readable: Token,
+    back: Token,
     wanted: Token,
 }
 
+impl Errand for Work {
+    fn run(&mut self) {
+        self.result = self.stream.read_waiting(&mut self.bytes[..]);
+    }
+}
+
 impl Input {
-    pub(super) fn new(source: Option<InputStream>, serial: &Arc<Serial>) -> Result<Self> {
-        let polled = match &source {
-            Some(stream) if stream.must_be_polled() => Some(stream.as_fd().try_clone_to_owned().map_err(|e| {
-                Error::new(ErrorKind::Console, "cannot duplicate the console's input descriptor").with_source(e)
-            })?),
-            _ => None,
-        };
-        // Nothing will ever say that one that is not polled has something: begin with the first turn.
-        let again = source.is_some() && polled.is_none();
+    pub(super) fn new(source: Option<Stream>, serial: &Arc<Serial>) -> Result<Self> {
+        let state = if source.is_some() { State::Ready } else { State::Ended };
+        let polled = source.as_ref().and_then(Stream::polled).cloned();
+        let work = source.map(|stream| Box::new(Work { stream, bytes: Box::new([0; PIECE]), result: Ok(0) }));
         let wanted = Arc::new(serial.input_wanted().try_clone()?);
-        let serial = Arc::clone(serial);
-        Ok(Self { source, polled: polled.map(Arc::new), pending: Vec::new(), serial, wanted, tokens: None, again })
+        Ok(Self {
+            work,
+            polled,
+            helper: None,
+            state,
+            changed: false,
+            pending: Vec::with_capacity(PIECE),
+            serial: Arc::clone(serial),
+            wanted,
+            tokens: None,
+        })
     }
 
     pub(super) fn attach(&mut self, io: &mut Io) {
-        self.tokens = Some(Tokens { source: io.token(), wanted: io.token() });
+        let tokens = Tokens { readable: io.token(), back: io.token(), wanted: io.token() };
+        self.helper = Some(Helper::new(io.waker(tokens.back)));
+        self.tokens = Some(tokens);
     }
 
-    pub(super) fn turn(&mut self, events: &[Event]) {
+    pub(super) fn turn(&mut self, io: &mut Io, events: &[Event]) {
         let Some(tokens) = self.tokens else { return };
         let happened = |token| events.iter().any(|event| event.token == token);
-        let wanted = happened(tokens.wanted);
-        if wanted {
+        if happened(tokens.wanted) {
             self.serial.feed();
         }
-        if wanted || happened(tokens.source) || std::mem::take(&mut self.again) {
-            self.run();
+        self.hand_over();
+        self.changed |= happened(tokens.readable);
+        match self.state {
+            State::Away => self.come_back(),
+            State::Waits if self.changed => self.state = State::Ready,
+            State::Ready | State::Waits | State::Ended => {}
+        }
+        while self.is_ready() && !io.spent() {
+            self.step(io);
         }
     }
 
     pub(super) fn wants(&self, wants: &mut Wants) {
         let Some(tokens) = self.tokens else { return };
         wants.doorbell(tokens.wanted, &self.wanted);
-        // What is left waits until the guest reads: the port says then that it wants more.
+        // What is left waits until the guest reads: the port says then that it wants more. Otherwise it is always named: naming it
+        // anew would tell what was so before.
         if let Some(polled) = self.polled.as_ref().filter(|_| self.pending.is_empty()) {
-            wants.descriptor(tokens.source, polled, Interest::Readable);
+            wants.change(tokens.readable, polled, Interest::Readable);
         }
-        if self.again {
+        if self.is_ready() {
             wants.again();
         }
     }
 
-    fn run(&mut self) {
-        let Some(stream) = &mut self.source else { return };
-        if self.pending.is_empty() {
-            match read(stream) {
-                Ok(bytes) if bytes.is_empty() => return self.end(),
-                Ok(bytes) => self.pending = bytes,
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                Err(_) => return self.end(),
+    fn is_ready(&self) -> bool {
+        self.state == State::Ready && self.pending.is_empty()
+    }
+
+    fn step(&mut self, io: &mut Io) {
+        let Some(work) = &mut self.work else { return self.wait() };
+        self.changed = false;
+        match work.stream.try_read(&mut work.bytes[..]) {
+            Ok(Attempt::Moved(count)) => self.take(io, count),
+            Ok(Attempt::NotNow) => self.wait(),
+            Ok(Attempt::MayWait) => self.send_away(),
+            Err(e) => self.judge(&e),
+        }
+    }
+
+    /// `count` bytes were read.
+    fn take(&mut self, io: &mut Io, count: usize) {
+        io.charge(count as u64);
+        self.keep(count);
+    }
+
+    fn keep(&mut self, count: usize) {
+        let Some(work) = &self.work else { return };
+        if count == 0 {
+            return self.wait();
+        }
+        self.pending.extend_from_slice(work.bytes.get(..count).unwrap_or_default());
+        self.hand_over();
+    }
+
+    /// Gives the port what it has room for.
+    fn hand_over(&mut self) {
+        if !self.pending.is_empty() {
+            let taken = self.serial.queue_input(&self.pending);
+            self.pending.drain(..taken);
+        }
+    }
+
+    fn send_away(&mut self) {
+        let (Some(work), Some(helper)) = (self.work.take(), &mut self.helper) else { return };
+        match helper.send(work) {
+            Ok(()) => self.state = State::Away,
+            Err((work, _)) => {
+                // The host gives no thread. A key that is typed later is another chance.
+                self.work = Some(work);
+                self.wait();
             }
         }
-        let taken = self.serial.queue_input(&self.pending);
-        self.pending.drain(..taken);
-        self.again = self.pending.is_empty() && self.polled.is_none();
     }
 
-    fn end(&mut self) {
-        self.source = None;
-        self.polled = None;
+    fn come_back(&mut self) {
+        let Some(mut work) = self.helper.as_ref().and_then(Helper::take_back) else { return };
+        let result = std::mem::replace(&mut work.result, Ok(0));
+        self.work = Some(work);
+        self.state = State::Ready;
+        match result {
+            Ok(count) => self.keep(count),
+            Err(e) => self.judge(&e),
+        }
     }
-}
 
-fn read(stream: &mut InputStream) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; PIECE];
-    let len = stream.read(&mut bytes)?;
-    bytes.truncate(len);
-    Ok(bytes)
+    fn judge(&mut self, error: &io::Error) {
+        if error.kind() != io::ErrorKind::Interrupted {
+            self.wait();
+        }
+    }
+
+    /// Waits for a change. Whatever came of an attempt while the descriptor changed may be different now.
+    fn wait(&mut self) {
+        self.state = match (&self.polled, self.changed) {
+            (Some(_), true) => State::Ready,
+            (Some(_), false) => State::Waits,
+            (None, _) => State::Ended,
+        };
+    }
 }

@@ -3,12 +3,16 @@
 //! Everything here runs on the I/O thread. It takes from the port's bounded buffer and gives to it; the guest never waits
 //! for it.
 
+mod helper;
 mod input;
 mod output;
 mod pump;
+mod sink;
+mod status;
+mod target;
 
 use std::fs::{File, OpenOptions};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,11 +21,16 @@ use crate::config::ConsoleConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Membership};
 use crate::legacy::{OutputBuffer, Serial};
-use crate::sys::{InputStream, OutputStream};
+use crate::sys::{Direction, Stream};
 
 use self::input::Input as Source;
-use self::output::{Callback, Drain, Sink};
+use self::output::Output as Sinks;
 use self::pump::Pump;
+use self::sink::Sink;
+use self::target::{Callback, Function, Target};
+
+pub use self::helper::abandoned_console_threads;
+pub use self::status::{ConsoleStatus, SinkStatus};
 
 /// What the serial console is connected to.
 ///
@@ -117,28 +126,33 @@ impl Console {
         buffer: &OutputBuffer,
         io_thread: &IoThread,
     ) -> Result<Membership> {
-        let sink = match self.output {
-            Output::None => {
-                buffer.discard();
-                None
-            }
-            Output::Stdout => Some(stream(std::io::stdout().as_fd())?),
-            Output::Descriptor(fd) => Some(stream(fd.as_fd())?),
-            Output::Callback(callback) => Some(Sink::Callback(callback)),
-        };
+        let sinks = self.output.open()?.map(|(name, target)| Sink::new(name, target, buffer.reader()));
         let stream = match self.input {
             Input::None => None,
-            Input::Stdin => Some(InputStream::new(std::io::stdin().as_fd())?),
-            Input::Descriptor(fd) => Some(InputStream::new(fd.as_fd())?),
+            Input::Stdin => Some(Stream::new(std::io::stdin().as_fd(), Direction::ToUs)?),
+            Input::Descriptor(fd) => Some(Stream::new(fd.as_fd(), Direction::ToUs)?),
         };
-        let drain = sink.map(|sink| Drain::new(sink, serial, buffer)).transpose()?;
-        let source = Source::new(stream, serial)?;
-        io_thread.add(Box::new(Pump::new(drain, source)))
+        let sinks = Sinks::new(sinks.into_iter().collect(), serial, buffer)?;
+        io_thread.add(Box::new(Pump::new(sinks, Source::new(stream, serial)?)))
     }
 }
 
-fn stream(fd: BorrowedFd<'_>) -> Result<Sink> {
-    OutputStream::new(fd).map(Sink::Stream)
+impl Output {
+    /// What is to be written to, and its name.
+    fn open(self) -> Result<Option<(String, Box<dyn Target>)>> {
+        Ok(match self {
+            Self::None => None,
+            Self::Stdout => {
+                let stream = Stream::new(std::io::stdout().as_fd(), Direction::FromUs)?;
+                Some(("standard output".to_owned(), Box::new(stream)))
+            }
+            Self::Descriptor(fd) => {
+                let stream = Stream::new(fd.as_fd(), Direction::FromUs)?;
+                Some((format!("descriptor {}", fd.as_raw_fd()), Box::new(stream)))
+            }
+            Self::Callback(callback) => Some(("the callback".to_owned(), Box::new(Function::new(callback)))),
+        })
+    }
 }
 
 impl std::fmt::Debug for Console {
@@ -151,3 +165,6 @@ impl std::fmt::Debug for Console {
         })
     }
 }
+
+#[cfg(test)]
+mod descriptors_test;

@@ -1,173 +1,93 @@
-//! From the port's buffer to the sink.
+//! From the port's buffer to the sinks.
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Interest, Io, Token, Wants};
-use crate::legacy::{OutputBuffer, Pressure, Serial};
-use crate::sys::{EventFd, OutputStream};
-
-pub(super) type Callback = Box<dyn FnMut(&[u8]) + Send>;
-
-pub(super) enum Sink {
-    Stream(OutputStream),
-    Callback(Callback),
-}
-
-/// How many pieces are taken in a turn.
-const BATCH: usize = 16;
-const PIECE: usize = 4096;
+use super::sink::Sink;
+use crate::error::Result;
+use crate::event::{Event, Io, Token, Wants};
+use crate::legacy::{OutputBuffer, Serial};
+use crate::sys::EventFd;
 
 /// A guest that writes a byte mostly writes another one soon: they are collected for this long, which nobody sees.
 const COLLECT: Duration = Duration::from_millis(2);
-/// How soon a sink that was full is looked at again, whether or not it has room.
-const WHILE_BLOCKED: Duration = Duration::from_millis(100);
+/// How soon a guest that was told to wait is looked after.
+const WHILE_WAITING: Duration = Duration::from_millis(50);
 
-pub(super) struct Drain {
-    sink: Sink,
-    /// What to wait on while the sink has no room.
-    polled: Option<Arc<OwnedFd>>,
+pub(super) struct Output {
+    sinks: Vec<Sink>,
     buffer: OutputBuffer,
     serial: Arc<Serial>,
     /// Signalled when there is something to take.
     filled: Arc<EventFd>,
     tokens: Option<Tokens>,
-    /// When to look again: some time after the guest wrote, or while the sink has no room.
-    look_again: Option<Instant>,
-    blocked: bool,
+    /// When to look again, some time after the guest wrote.
+    collected: Option<Instant>,
+    /// When to look again for a guest that was told to wait.
+    look_after: Option<Instant>,
     again: bool,
 }
 
 #[derive(Clone, Copy)]
 struct Tokens {
     filled: Token,
-    sink: Token,
     timer: Token,
 }
 
-impl Drain {
-    pub(super) fn new(sink: Sink, serial: &Arc<Serial>, buffer: &OutputBuffer) -> Result<Self> {
-        let polled = match &sink {
-            Sink::Stream(stream) if stream.must_be_polled() => {
-                Some(stream.as_fd().try_clone_to_owned().map_err(|e| {
-                    Error::new(ErrorKind::Console, "cannot duplicate the console's output descriptor").with_source(e)
-                })?)
-            }
-            _ => None,
-        };
+impl Output {
+    pub(super) fn new(sinks: Vec<Sink>, serial: &Arc<Serial>, buffer: &OutputBuffer) -> Result<Self> {
         Ok(Self {
-            sink,
-            polled: polled.map(Arc::new),
+            sinks,
             buffer: buffer.clone(),
             serial: Arc::clone(serial),
             filled: Arc::new(buffer.filled().try_clone()?),
             tokens: None,
-            look_again: None,
-            blocked: false,
+            collected: None,
+            look_after: None,
             again: false,
         })
     }
 
     pub(super) fn attach(&mut self, io: &mut Io) {
-        self.tokens = Some(Tokens { filled: io.token(), sink: io.token(), timer: io.token() });
+        self.tokens = Some(Tokens { filled: io.token(), timer: io.token() });
+        self.sinks.iter_mut().for_each(|sink| sink.attach(io));
     }
 
     pub(super) fn turn(&mut self, io: &mut Io, events: &[Event]) {
-        let Some(tokens) = self.tokens else { return };
-        let happened = |token| events.iter().any(|event| event.token == token);
-        if happened(tokens.timer) && self.blocked {
-            self.look_while_blocked();
+        let now = Instant::now();
+        let seen = self.buffer.written();
+        let mut took = false;
+        for sink in &mut self.sinks {
+            took |= sink.turn(io, events, now);
         }
-        let ran_out = happened(tokens.timer) && !self.blocked;
-        if ran_out || happened(tokens.filled) || happened(tokens.sink) || std::mem::take(&mut self.again) {
-            self.run(io);
+        self.again = self.sinks.iter().any(Sink::is_ready);
+        if took {
+            // More will follow.
+            self.buffer.be_silent();
+            self.collected = now.checked_add(COLLECT);
+        } else if self.collected.is_none_or(|at| at <= now) {
+            self.collected = None;
+            // While no sink takes anything, only that the buffer fills up is of interest.
+            self.again |= self.sinks.iter().any(Sink::is_idle) && self.buffer.announce(seen);
         }
+        if self.buffer.releases() {
+            self.serial.release_transmitter();
+        }
+        self.look_after = self.buffer.keeps_waiting().then(|| now.checked_add(WHILE_WAITING)).flatten();
     }
 
     pub(super) fn wants(&self, wants: &mut Wants) {
         let Some(tokens) = self.tokens else { return };
         wants.doorbell(tokens.filled, &self.filled);
-        if let Some(polled) = self.polled.as_ref().filter(|_| self.blocked) {
-            wants.descriptor(tokens.sink, polled, Interest::Writable);
+        for sink in &self.sinks {
+            sink.wants(wants);
         }
-        if let Some(at) = self.look_again {
+        let rests = self.sinks.iter().filter_map(Sink::deadline);
+        if let Some(at) = rests.chain(self.collected).chain(self.look_after).min() {
             wants.deadline(tokens.timer, at);
         }
         if self.again {
             wants.again();
-        }
-    }
-
-    fn run(&mut self, io: &mut Io) {
-        self.blocked = false;
-        self.look_again = None;
-        let mut piece = [0; PIECE];
-        let mut moved = false;
-        for _ in 0..BATCH {
-            let len = self.buffer.peek(&mut piece);
-            if len == 0 {
-                return self.rest(moved);
-            }
-            match self.sink.take(&piece[..len]) {
-                Ok(taken) => {
-                    moved = true;
-                    if self.buffer.consume(taken) {
-                        self.serial.release_transmitter();
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    self.blocked = true;
-                    return self.set_timer(WHILE_BLOCKED);
-                }
-                // The reader is gone for good: the guest goes on as if nobody had ever listened.
-                Err(_) => {
-                    self.buffer.discard();
-                    return self.serial.release_transmitter();
-                }
-            }
-            if io.spent() {
-                break;
-            }
-        }
-        self.again = true;
-    }
-
-    /// Everything was taken. If there was something, more will follow.
-    fn rest(&mut self, moved: bool) {
-        if moved {
-            self.buffer.be_silent();
-            self.set_timer(COLLECT);
-        } else {
-            self.buffer.announce();
-        }
-    }
-
-    /// A guest that was asked to wait must be told when waiting is over, also if the sink never has room again.
-    fn look_while_blocked(&mut self) {
-        self.look_again = None;
-        match self.buffer.pressure() {
-            Pressure::Drops => self.serial.release_transmitter(),
-            Pressure::Room | Pressure::HoldsBack => self.set_timer(WHILE_BLOCKED),
-        }
-    }
-
-    fn set_timer(&mut self, delay: Duration) {
-        self.look_again = Instant::now().checked_add(delay);
-    }
-}
-
-impl Sink {
-    fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Stream(stream) => stream.write(bytes),
-            Self::Callback(callback) => {
-                callback(bytes);
-                Ok(bytes.len())
-            }
         }
     }
 }

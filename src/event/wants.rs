@@ -102,6 +102,15 @@ impl Wants {
         self.watch(token, source, interest.watch());
     }
 
+    /// Waits for a descriptor to change, rather than for as long as it is ready: the other side's being gone is one event and not one
+    /// after the other. What is so when it is named first counts as a change.
+    pub(crate) fn change<T>(&mut self, token: Token, source: &Arc<T>, interest: Interest)
+    where
+        T: AsFd + Send + Sync + 'static,
+    {
+        self.watch(token, source, Watch { edge: true, ..interest.watch() });
+    }
+
     /// Waits for an eventfd without ever reading it: one event for each time that it is signalled, or for several together.
     pub(crate) fn doorbell<T>(&mut self, token: Token, source: &Arc<T>)
     where

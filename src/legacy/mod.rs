@@ -18,11 +18,13 @@
 mod cmos;
 mod i8042;
 mod output;
+mod output_reader;
 mod power;
 mod serial;
 
 pub(crate) use cmos::Cmos;
 pub(crate) use i8042::I8042;
-pub(crate) use output::{OutputBuffer, Pressure};
+pub(crate) use output::{OutputBuffer, OutputReader};
+pub(crate) use output_reader::{Counts, Listening};
 pub(crate) use power::{Power, PowerRequest, PowerValues};
 pub(crate) use serial::Serial;

@@ -5,23 +5,20 @@ use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use super::output_reader::{CAPACITY, Counts, Listening, Place, Room};
+use crate::error::{Error, Result};
 use crate::sys::{EventFd, lock};
 
-/// Some hundred screens of text, as much as a guest writes in a tenth of a second.
-const CAPACITY: usize = 64 << 10;
-
-/// How long a full buffer holds the guest's transmitter back before it drops bytes instead. A reader that pauses for
-/// less loses nothing; one that never reads costs the guest no more than this, once.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// How much a write of the guest is handled at once.
+const PIECE: usize = 4096;
 
 /// How long the end of a VM waits for a reader that takes none of the guest's last output.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 /// The same if the VM is stopped from outside, which must be over within 100 ms.
 const LAST_PATIENCE_IN_A_HURRY: Duration = Duration::from_millis(40);
 
-/// A byte buffer between the UART, which vCPU threads write, and the sink, which the I/O thread drains. Clones share
-/// it.
+/// A byte buffer between the UART, which vCPU threads write, and its readers, which the I/O thread serves. Each reader takes all
+/// bytes, at its own pace; one that falls behind by more than the buffer holds misses the oldest. Clones share the buffer.
 #[derive(Clone)]
 pub(crate) struct OutputBuffer {
     shared: Arc<Shared>,
@@ -35,60 +32,76 @@ struct Shared {
 }
 
 struct State {
+    /// From the oldest byte that a reader has yet to take.
     bytes: VecDeque<u8>,
-    /// No reader will ever take anything.
-    discards: bool,
+    /// How many bytes were written in all.
+    written: u64,
+    readers: Vec<Place>,
     /// When the first caller asked to hurry.
     hurried_since: Option<Instant>,
-    /// The reader looks by itself soon, and need not be woken for each byte.
+    /// The readers look by themselves soon, and need not be woken for each byte.
     silent: bool,
-    /// When the buffer became full, if nothing was taken since.
-    full_since: Option<Instant>,
-    dropped: u64,
+    /// The guest saw that it should wait.
+    told_to_wait: bool,
+    /// There will be no more.
+    ended: bool,
 }
 
 /// What happens to bytes that the guest writes now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pressure {
-    /// They are buffered.
+    /// They are buffered for one reader at least, or nobody reads.
     Room,
-    /// The buffer is full, and the guest is asked to wait.
+    /// The buffer is full for all who read, and the guest is asked to wait.
     HoldsBack,
-    /// The buffer has been full for too long: they are lost.
+    /// It has been full for too long: bytes are lost.
     Drops,
 }
 
+/// One reader's place in the buffer.
+pub(crate) struct OutputReader {
+    shared: Arc<Shared>,
+    index: usize,
+}
+
 impl OutputBuffer {
+    /// A buffer that nobody reads: what is written is discarded.
     pub(crate) fn new() -> Result<Self> {
         let state = State {
             bytes: VecDeque::new(),
-            discards: false,
+            written: 0,
+            readers: Vec::new(),
             hurried_since: None,
             silent: false,
-            full_since: None,
-            dropped: 0,
+            told_to_wait: false,
+            ended: false,
         };
         let shared = Shared { state: Mutex::new(state), drained: Condvar::new(), filled: EventFd::new()? };
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// From now on, written bytes are discarded at once.
-    pub(crate) fn discard(&self) {
+    /// Adds a reader of all that is written from now on.
+    pub(crate) fn reader(&self) -> OutputReader {
         let mut state = self.state();
-        state.discards = true;
-        state.bytes.clear();
-        state.full_since = None;
-        self.shared.drained.notify_all();
+        let place = Place::new(state.written);
+        state.readers.push(place);
+        OutputReader { shared: Arc::clone(&self.shared), index: state.readers.len().saturating_sub(1) }
     }
 
-    /// Waits until everything was taken, or until nothing was for a second. After [`hurry`](Self::hurry) it ends soon
-    /// in any case.
+    /// What became of the bytes, for each reader in the order in which they were added.
+    pub(crate) fn counts(&self) -> Vec<Counts> {
+        let state = self.state();
+        state.readers.iter().map(|place| place.counts_of(state.written)).collect()
+    }
+
+    /// Waits until everything was taken by all who read, or until nothing was for a second. After [`hurry`](Self::hurry) it
+    /// ends soon in any case.
     pub(crate) fn wait_drained(&self) {
-        self.announce();
+        self.shared.filled.signal();
         let mut state = self.state();
         let begin = Instant::now();
         let mut last_progress = begin;
-        while !state.bytes.is_empty() {
+        while let left_over @ 1.. = state.left_over() {
             let (from, patience) = match state.hurried_since {
                 // However steadily the reader takes, a caller in a hurry has a limit.
                 Some(since) => (since.max(begin), LAST_PATIENCE_IN_A_HURRY),
@@ -98,9 +111,8 @@ impl OutputBuffer {
             if left.is_zero() {
                 return;
             }
-            let before = state.bytes.len();
             state = self.shared.drained.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-            if state.bytes.len() < before {
+            if state.left_over() < left_over {
                 last_progress = Instant::now();
             }
         }
@@ -112,10 +124,20 @@ impl OutputBuffer {
         self.shared.drained.notify_all();
     }
 
-    /// Signalled when there is something to take after there was nothing, unless the buffer is
-    /// [silent](Self::be_silent).
+    /// Says that nothing will be written any more.
+    pub(crate) fn end(&self) {
+        self.state().ended = true;
+        self.shared.filled.signal();
+    }
+
+    /// Signalled when there is something to take after [`announce`](Self::announce), and when the buffer fills up.
     pub(crate) fn filled(&self) -> &EventFd {
         &self.shared.filled
+    }
+
+    /// How many bytes were written in all.
+    pub(crate) fn written(&self) -> u64 {
+        self.state().written
     }
 
     /// Until [`announce`](Self::announce) the caller looks by itself, and is woken only if the buffer fills up. A
@@ -124,50 +146,40 @@ impl OutputBuffer {
         self.state().silent = true;
     }
 
-    /// From now on the first byte is announced again, even one that is there already.
-    pub(crate) fn announce(&self) {
+    /// Has the next byte announced, once. Says whether there is one already beyond the `seen` first ones, and then it is not.
+    pub(crate) fn announce(&self, seen: u64) -> bool {
         let mut state = self.state();
-        state.silent = false;
-        if !state.bytes.is_empty() {
+        let has_news = state.written != seen;
+        state.silent = has_news;
+        has_news
+    }
+
+    /// Whether the guest was told to wait and still has to.
+    pub(crate) fn keeps_waiting(&self) -> bool {
+        let state = self.state();
+        state.told_to_wait && state.pressure() == Pressure::HoldsBack
+    }
+
+    /// Whether the guest was told to wait and need not any more: it is to be told, once.
+    pub(crate) fn releases(&self) -> bool {
+        let mut state = self.state();
+        let releases = state.told_to_wait && state.pressure() != Pressure::HoldsBack;
+        state.told_to_wait &= !releases;
+        releases
+    }
+
+    /// Whether the guest, which is told, should wait before it writes the next byte.
+    pub(super) fn holds_back(&self) -> bool {
+        let mut state = self.state();
+        let holds_back = state.pressure() == Pressure::HoldsBack;
+        let wakes = holds_back && !state.told_to_wait;
+        state.told_to_wait |= holds_back;
+        drop(state);
+        if wakes {
+            // Somebody is to tell it when waiting is over.
             self.shared.filled.signal();
         }
-    }
-
-    /// Copies the oldest bytes without taking them, and returns how many.
-    pub(crate) fn peek(&self, bytes: &mut [u8]) -> usize {
-        self.state().bytes.iter().zip(bytes).map(|(from, to)| *to = *from).count()
-    }
-
-    /// Takes the oldest `count` bytes, and returns whether the buffer was full before.
-    pub(crate) fn consume(&self, count: usize) -> bool {
-        let mut state = self.state();
-        let was_full = state.bytes.len() >= CAPACITY;
-        let count = count.min(state.bytes.len());
-        state.bytes.drain(..count);
-        if count > 0 {
-            state.full_since = None;
-            self.shared.drained.notify_all();
-        }
-        was_full && count > 0
-    }
-
-    /// How many bytes were dropped because no reader took them.
-    pub(crate) fn dropped(&self) -> u64 {
-        self.state().dropped
-    }
-
-    /// What happens to the guest's next byte.
-    pub(crate) fn pressure(&self) -> Pressure {
-        match self.state().full_since {
-            None => Pressure::Room,
-            Some(since) if since.elapsed() < PATIENCE => Pressure::HoldsBack,
-            Some(_) => Pressure::Drops,
-        }
-    }
-
-    /// Whether the guest should wait before it writes the next byte.
-    pub(super) fn holds_back(&self) -> bool {
-        self.pressure() == Pressure::HoldsBack
+        holds_back
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -178,20 +190,12 @@ impl OutputBuffer {
 impl Write for OutputBuffer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.state();
-        if state.discards {
-            return Ok(bytes.len());
+        let mut wakes = false;
+        for piece in bytes.chunks(PIECE) {
+            wakes |= state.push(piece);
         }
-        let before = state.bytes.len();
-        let room = CAPACITY.saturating_sub(before);
-        state.bytes.extend(bytes.iter().take(room));
-        state.dropped = state.dropped.saturating_add(bytes.len().saturating_sub(room) as u64);
-        if state.bytes.len() >= CAPACITY {
-            state.full_since.get_or_insert_with(Instant::now);
-        }
-        let starts = before == 0 && !state.silent;
-        let fills_up = before < CAPACITY / 2 && state.bytes.len() >= CAPACITY / 2;
         drop(state);
-        if starts || fills_up {
+        if wakes {
             self.shared.filled.signal();
         }
         Ok(bytes.len())
@@ -202,103 +206,116 @@ impl Write for OutputBuffer {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn take(buffer: &OutputBuffer, count: usize) -> Vec<u8> {
-        let mut bytes = vec![0; count];
-        let count = buffer.peek(&mut bytes);
-        bytes.truncate(count);
-        buffer.consume(count);
-        bytes
+impl State {
+    /// Adds at most [`PIECE`] bytes, and says whether the readers are to be woken.
+    fn push(&mut self, piece: &[u8]) -> bool {
+        let keeps = self.readers.iter().any(Place::keeps);
+        self.written = self.written.saturating_add(piece.len() as u64);
+        if keeps {
+            let excess = self.bytes.len().saturating_add(piece.len()).saturating_sub(CAPACITY);
+            self.bytes.drain(..excess.min(self.bytes.len()));
+            self.bytes.extend(piece);
+        }
+        let (written, oldest) = (self.written, self.oldest());
+        let mut fills_up = false;
+        for place in &mut self.readers {
+            fills_up |= place.advance(written, oldest, piece.len());
+        }
+        let starts = keeps && !std::mem::replace(&mut self.silent, true);
+        starts || fills_up
     }
 
-    #[test]
-    fn bytes_come_out_in_order_and_one_wakeup_announces_them() {
-        let mut buffer = OutputBuffer::new().unwrap();
-        buffer.write_all(b"ab").unwrap();
-        assert!(buffer.filled().take());
-        buffer.write_all(b"c").unwrap();
-        assert!(!buffer.filled().take());
-        assert_eq!(take(&buffer, 10), b"abc");
-        buffer.write_all(b"d").unwrap();
-        assert!(buffer.filled().take());
+    /// The position of the first byte in the buffer.
+    fn oldest(&self) -> u64 {
+        self.written.saturating_sub(self.bytes.len() as u64)
     }
 
-    #[test]
-    fn a_silent_buffer_wakes_only_when_it_fills_up() {
-        let mut buffer = OutputBuffer::new().unwrap();
-        buffer.be_silent();
-        buffer.write_all(b"a").unwrap();
-        assert!(!buffer.filled().take());
-        buffer.write_all(&vec![b'x'; CAPACITY / 2]).unwrap();
-        assert!(buffer.filled().take());
-        buffer.announce();
-        assert!(buffer.filled().take(), "what is there is announced");
-        take(&buffer, CAPACITY);
-        buffer.announce();
-        assert!(!buffer.filled().take());
-        buffer.write_all(b"b").unwrap();
-        assert!(buffer.filled().take());
+    /// Forgets what nobody will take any more.
+    fn trim(&mut self) {
+        let needed = self.readers.iter().filter(|place| place.keeps()).map(|place| place.position).min();
+        let count = needed.unwrap_or(self.written).saturating_sub(self.oldest());
+        let count = usize::try_from(count).unwrap_or(usize::MAX).min(self.bytes.len());
+        self.bytes.drain(..count);
     }
 
-    #[test]
-    fn waiting_ends_when_everything_was_taken_or_a_caller_is_in_a_hurry() {
-        let mut buffer = OutputBuffer::new().unwrap();
-        buffer.wait_drained();
-        buffer.write_all(b"ab").unwrap();
-        let reader = buffer.clone();
-        let thread = std::thread::spawn(move || take(&reader, 2));
-        buffer.wait_drained();
-        assert_eq!(thread.join().unwrap(), b"ab");
-        buffer.write_all(b"nobody reads this").unwrap();
-        let begin = Instant::now();
-        buffer.hurry();
-        buffer.wait_drained();
-        assert!((LAST_PATIENCE_IN_A_HURRY..LAST_PATIENCE).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    fn pressure(&self) -> Pressure {
+        let rooms = || self.readers.iter().filter_map(Place::room);
+        if rooms().any(|room| room == Room::Some) {
+            Pressure::Room
+        } else if rooms().any(|room| room == Room::NoneYet) {
+            Pressure::HoldsBack
+        } else if rooms().next().is_some() {
+            Pressure::Drops
+        } else {
+            Pressure::Room
+        }
     }
 
-    #[test]
-    fn a_reader_that_takes_a_little_now_and_then_does_not_hold_up_a_caller_in_a_hurry() {
-        let mut buffer = OutputBuffer::new().unwrap();
-        buffer.write_all(&[b'x'; 100]).unwrap();
-        let reader = buffer.clone();
-        let thread = std::thread::spawn(move || {
-            while take(&reader, 1).len() == 1 {
-                std::thread::sleep(LAST_PATIENCE_IN_A_HURRY / 4);
-            }
-        });
-        buffer.hurry();
-        let begin = Instant::now();
-        buffer.wait_drained();
-        assert!(begin.elapsed() < 10 * LAST_PATIENCE_IN_A_HURRY, "{:?}", begin.elapsed());
-        buffer.discard();
-        thread.join().unwrap();
-    }
-
-    #[test]
-    fn a_buffer_without_a_reader_stays_empty() {
-        let mut buffer = OutputBuffer::new().unwrap();
-        buffer.discard();
-        buffer.write_all(&vec![b'x'; 2 * CAPACITY]).unwrap();
-        assert!(!buffer.holds_back() && !buffer.filled().take());
-        assert_eq!(buffer.peek(&mut [0; 4]), 0);
-    }
-
-    #[test]
-    fn a_full_buffer_first_holds_back_and_then_drops() {
-        let mut buffer = OutputBuffer::new().unwrap();
-        buffer.write_all(&vec![b'x'; CAPACITY]).unwrap();
-        assert!(buffer.holds_back());
-        buffer.write_all(b"lost").unwrap();
-        assert_eq!(buffer.dropped(), 4);
-        std::thread::sleep(PATIENCE + Duration::from_millis(10));
-        assert!(!buffer.holds_back());
-        assert!(buffer.consume(1));
-        assert!(!buffer.holds_back());
-        buffer.write_all(b"y").unwrap();
-        assert!(buffer.holds_back(), "patience starts anew after the reader took something");
-        assert_eq!(take(&buffer, 2 * CAPACITY).len(), CAPACITY);
+    /// How many bytes are still to reach those who read.
+    fn left_over(&self) -> u64 {
+        self.readers.iter().map(|place| place.left_over(self.written)).fold(0, u64::saturating_add)
     }
 }
+
+impl OutputReader {
+    /// Appends up to `most` bytes to `piece` and returns how many. They are under way until they are
+    /// [delivered](Self::delivered) or [lost](Self::lost).
+    pub(crate) fn take(&self, piece: &mut Vec<u8>, most: usize) -> usize {
+        self.change(0, |place, bytes, oldest| {
+            let begin = usize::try_from(place.position.saturating_sub(oldest)).unwrap_or(usize::MAX).min(bytes.len());
+            let end = begin.saturating_add(most).min(bytes.len());
+            piece.extend(bytes.range(begin..end));
+            let count = end.saturating_sub(begin);
+            place.take(count);
+            count
+        })
+    }
+
+    /// Says that `count` of the bytes that were under way are where they belong.
+    pub(crate) fn delivered(&self, count: usize) {
+        self.change((), |place, _, _| place.delivered(count));
+    }
+
+    /// Says that `count` of the bytes that were under way are lost.
+    pub(crate) fn lost(&self, count: usize) {
+        self.change((), |place, _, _| place.lost(count));
+    }
+
+    /// Says why bytes were not delivered.
+    pub(crate) fn failed(&self, error: Error) {
+        self.change((), |place, _, _| place.counts.last_error = Some(error));
+    }
+
+    /// Says how it listens from now on.
+    pub(crate) fn listen(&self, listening: Listening) {
+        let written = lock(&self.shared.state).written;
+        self.change((), |place, _, _| place.listen(listening, written));
+    }
+
+    /// Whether it has got everything that it will ever get.
+    pub(crate) fn has_ended(&self) -> bool {
+        let state = lock(&self.shared.state);
+        state.ended && state.readers.get(self.index).is_none_or(|place| place.has_all(state.written))
+    }
+
+    fn change<R>(&self, otherwise: R, change: impl FnOnce(&mut Place, &VecDeque<u8>, u64) -> R) -> R {
+        let mut state = lock(&self.shared.state);
+        let oldest = state.oldest();
+        let State { readers, bytes, .. } = &mut *state;
+        let result = readers.get_mut(self.index).map_or(otherwise, |place| change(place, bytes, oldest));
+        state.trim();
+        drop(state);
+        self.shared.drained.notify_all();
+        result
+    }
+}
+
+impl Drop for OutputReader {
+    fn drop(&mut self) {
+        self.listen(Listening::Gone);
+    }
+}
+
+#[cfg(test)]
+#[path = "output_test.rs"]
+mod tests;

@@ -15,6 +15,7 @@ mod file;
 mod lock;
 mod random;
 mod signal;
+mod stage;
 mod stream;
 mod tap;
 mod thread;
@@ -35,7 +36,7 @@ pub(crate) use lock::{lock, lock_if_free};
 pub(crate) use random::random_bytes;
 pub use signal::DEFAULT_KICK_SIGNAL;
 pub(crate) use signal::{KickSignal, SignalSet};
-pub(crate) use stream::{InputStream, OutputStream};
+pub(crate) use stream::{Attempt, Direction, Stream};
 pub use tap::Offloads;
 pub(crate) use tap::Tap;
 pub(crate) use thread::{

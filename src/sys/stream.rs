@@ -1,193 +1,259 @@
 //! Byte streams of the host, read and written without ever waiting for the other side.
+//!
+//! A program shares its descriptors' flags with other processes (its standard output's above all), and may read and write them
+//! itself at the same time. So no descriptor is made non-blocking, none is opened a second time, and that it was ready a moment
+//! ago proves nothing. Each kind has its own way to be used without waiting; where it has none, a thread that may wait does it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::fs::FileTypeExt;
+use std::sync::Arc;
 
+use super::epoll::{Epoll, Watch};
+use super::file::waits_always;
+use super::stage::Stage;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Where bytes go.
-///
-/// The descriptors of a process (its standard output above all) share their flags with other processes, so they are not
-/// made non-blocking: a pipe or a terminal is opened a second time, and a socket is told with each message.
-pub(crate) struct OutputStream {
-    file: File,
-    kind: Kind,
+/// In which direction the bytes of a stream go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    FromUs,
+    ToUs,
 }
 
-/// Where bytes come from.
-pub(crate) struct InputStream {
-    file: File,
-    kind: Kind,
+/// What came of an attempt to move bytes without waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// So many were moved. A read of none is the end.
+    Moved(usize),
+    /// None can be moved before the descriptor changes, which [`polled`](Stream::polled) tells.
+    NotNow,
+    /// Only a thread that may wait can tell.
+    MayWait,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Always ready, and unknown to epoll: a regular file or a device like `/dev/null`.
-    Immediate,
+/// A descriptor of any kind, used in one direction.
+pub(crate) struct Stream {
+    file: Arc<File>,
+    way: Way,
+    is_pipe: bool,
+    is_polled: bool,
+    stage: Option<Stage>,
+}
+
+/// How not to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// By a flag of each message.
     Socket,
-    /// A pipe or a terminal with flags of its own.
-    NonBlocking,
-    /// One whose flags are shared, so that it is only used when it is ready, and then for little at a time.
-    Shared,
+    /// By a flag of each system call.
+    NoWait,
+    /// By a pipe of ours that its pages are moved through: for pipes that have no such flag (FIFOs, and all before Linux 6.4).
+    Stage,
+    /// There is no way: terminals, and files of many file systems.
+    None,
 }
 
-/// What the kernel takes without waiting from a pipe that said that it is writable (PIPE_BUF).
-const SMALL: usize = 4096;
-
-impl OutputStream {
-    pub(crate) fn new(fd: BorrowedFd<'_>) -> Result<Self> {
-        let (file, kind) = own(fd, OpenOptions::new().write(true))?;
-        Ok(Self { file, kind })
-    }
-
-    /// Whether to write only after epoll said that it is writable.
-    pub(crate) fn must_be_polled(&self) -> bool {
-        self.kind != Kind::Immediate
-    }
-
-    /// Writes as much as there is room for.
+impl Stream {
+    /// A stream on a duplicate of `fd`.
     ///
     /// # Errors
-    /// `WouldBlock` where there is none at the moment, or what the host reports.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.kind {
-            Kind::Immediate | Kind::NonBlocking => self.file.write(bytes),
-            Kind::Shared => self.file.write(bytes.get(..SMALL).unwrap_or(bytes)),
-            Kind::Socket => send(self.file.as_fd(), bytes),
+    /// [`ErrorKind::Console`] if `fd` is not open in this direction, or cannot be duplicated.
+    pub(crate) fn new(fd: BorrowedFd<'_>, direction: Direction) -> Result<Self> {
+        let failed = |e: io::Error| {
+            let message = format!("cannot use descriptor {} for a console", fd.as_raw_fd());
+            Error::new(ErrorKind::Console, message).with_source(e)
+        };
+        let file = File::from(fd.try_clone_to_owned().map_err(failed)?);
+        check_access(&file, fd.as_raw_fd(), direction)?;
+        Self::over(file).map_err(|e| failed(io::Error::other(e)))
+    }
+
+    /// A stream on a file that is open in its direction.
+    pub(crate) fn over(file: File) -> Result<Self> {
+        let host = |e: io::Error| Error::new(ErrorKind::Host, "cannot ask for a descriptor's type").with_source(e);
+        let file_type = file.metadata().map_err(host)?.file_type();
+        let way = if file_type.is_socket() {
+            Way::Socket
+        } else if file_type.is_file() && waits_always(&file) {
+            Way::None
+        } else {
+            Way::NoWait
+        };
+        let is_polled = can_be_polled(file.as_raw_fd())?;
+        Ok(Self { file: Arc::new(file), way, is_pipe: file_type.is_fifo(), is_polled, stage: None })
+    }
+
+    /// What to wait on after [`Attempt::NotNow`]; `None` for one that is always ready.
+    pub(crate) fn polled(&self) -> Option<&Arc<File>> {
+        self.is_polled.then_some(&self.file)
+    }
+
+    /// Writes as much as can be written without waiting. After anything but `Moved`, the same bytes are to be offered again.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<Attempt> {
+        loop {
+            let written = match self.way {
+                Way::Socket => send(&self.file, bytes),
+                Way::NoWait => write_no_wait(&self.file, bytes),
+                Way::Stage => staged(&mut self.stage, |stage| stage.write(&self.file, bytes)),
+                Way::None => return self.when_ready(libc::POLLOUT),
+            };
+            if let Some(attempt) = self.judge(written) {
+                return attempt;
+            }
+        }
+    }
+
+    /// Reads what is there without waiting.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub(crate) fn try_read(&mut self, bytes: &mut [u8]) -> io::Result<Attempt> {
+        loop {
+            let read = match self.way {
+                Way::Socket => receive(&self.file, bytes),
+                Way::NoWait => read_no_wait(&self.file, bytes),
+                Way::Stage => staged(&mut self.stage, |stage| stage.read(&self.file, bytes)),
+                Way::None => return self.when_ready(libc::POLLIN),
+            };
+            if let Some(attempt) = self.judge(read) {
+                return attempt;
+            }
+        }
+    }
+
+    /// Writes, for as long as that takes.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub(crate) fn write_waiting(&self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self.file).write(bytes)
+    }
+
+    /// Reads, for as long as that takes.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub(crate) fn read_waiting(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        (&*self.file).read(bytes)
+    }
+
+    /// What a call's result says; `None` if it cannot be used on this descriptor, and another way is to be tried.
+    fn judge(&mut self, result: io::Result<usize>) -> Option<io::Result<Attempt>> {
+        match result {
+            Ok(moved) => Some(Ok(Attempt::Moved(moved))),
+            // What cannot be polled waits for its storage.
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                Some(Ok(if self.is_polled { Attempt::NotNow } else { Attempt::MayWait }))
+            }
+            Err(e) if self.way != Way::Socket && is_unsupported(&e) => {
+                self.way = if self.way == Way::NoWait && self.is_pipe { Way::Stage } else { Way::None };
+                self.stage = None;
+                None
+            }
+            Err(e) => {
+                // It may hold bytes that will be offered again.
+                self.stage = None;
+                Some(Err(e))
+            }
+        }
+    }
+
+    /// Spares a thread that may wait from doing so, as far as one can tell.
+    fn when_ready(&self, events: libc::c_short) -> io::Result<Attempt> {
+        let is_ready = !self.is_polled || is_ready(self.file.as_raw_fd(), events)?;
+        Ok(if is_ready { Attempt::MayWait } else { Attempt::NotNow })
+    }
+}
+
+fn staged(stage: &mut Option<Stage>, call: impl FnOnce(&mut Stage) -> io::Result<usize>) -> io::Result<usize> {
+    match stage {
+        Some(stage) => call(stage),
+        None => call(stage.insert(Stage::new()?)),
+    }
+}
+
+/// Whether a system call, or a flag of it, is not for this kernel, this file or this process.
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM))
+}
+
+fn check_access(file: &File, fd: RawFd, direction: Direction) -> Result<()> {
+    // SAFETY: the descriptor is open, and F_GETFL takes no argument.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    let (way, wrong) = match direction {
+        Direction::FromUs => ("output", libc::O_RDONLY),
+        Direction::ToUs => ("input", libc::O_WRONLY),
+    };
+    if flags >= 0 && flags & libc::O_PATH == 0 && flags & libc::O_ACCMODE != wrong {
+        return Ok(());
+    }
+    let needed = if direction == Direction::FromUs { "writing" } else { "reading" };
+    let message = format!("descriptor {fd} was given for a console's {way}, but is not open for {needed}");
+    Err(Error::new(ErrorKind::Console, message))
+}
+
+/// Whether epoll can watch a descriptor: regular files, and devices that are always ready, it refuses.
+fn can_be_polled(fd: RawFd) -> Result<bool> {
+    match Epoll::new()?.add(fd, Watch::READABLE, 0) {
+        Ok(()) => Ok(true),
+        Err(e) => {
+            let cause = std::error::Error::source(&e).and_then(|cause| cause.downcast_ref::<io::Error>());
+            let is_refused = cause.is_some_and(|cause| cause.raw_os_error() == Some(libc::EPERM));
+            if is_refused { Ok(false) } else { Err(e) }
         }
     }
 }
 
-impl InputStream {
-    pub(crate) fn new(fd: BorrowedFd<'_>) -> Result<Self> {
-        let (file, kind) = own(fd, OpenOptions::new().read(true))?;
-        Ok(Self { file, kind })
-    }
-
-    /// Whether to read only after epoll said that there is something.
-    pub(crate) fn must_be_polled(&self) -> bool {
-        self.kind != Kind::Immediate
-    }
-
-    /// Reads what is there; 0 is the end.
-    ///
-    /// # Errors
-    /// `WouldBlock` where there is nothing at the moment, or what the host reports.
-    pub(crate) fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.file.read(bytes)
-    }
+/// Whether one of `events` has come, or the descriptor is in error. A hang-up alone does not count: the master's side of a
+/// pseudo-terminal without a terminal has one, and waits for room all the same.
+fn is_ready(fd: RawFd, events: libc::c_short) -> io::Result<bool> {
+    let mut polled = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: the pointer leads to one structure, as the call is told.
+    let count = unsafe { libc::poll(&mut polled, 1, 0) };
+    if count < 0 { Err(io::Error::last_os_error()) } else { Ok(polled.revents & (events | libc::POLLERR) != 0) }
 }
 
-impl AsFd for OutputStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
-}
-
-impl AsFd for InputStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
-}
-
-fn own(fd: BorrowedFd<'_>, options: &mut OpenOptions) -> Result<(File, Kind)> {
-    let failed = |e: io::Error| {
-        let message = format!("cannot use descriptor {} for a console", fd.as_raw_fd());
-        Error::new(ErrorKind::Console, message).with_source(e)
-    };
-    let own: OwnedFd = fd.try_clone_to_owned().map_err(failed)?;
-    let file = File::from(own);
-    let file_type = file.metadata().map_err(failed)?.file_type();
-    if file_type.is_socket() {
-        return Ok((file, Kind::Socket));
-    }
-    if !file_type.is_fifo() && !is_terminal(fd) {
-        return Ok((file, Kind::Immediate));
-    }
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    match options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path) {
-        Ok(reopened) => Ok((reopened, Kind::NonBlocking)),
-        // Without /proc, or where the terminal belongs to somebody else.
-        Err(_) => Ok((file, Kind::Shared)),
-    }
-}
-
-fn is_terminal(fd: BorrowedFd<'_>) -> bool {
-    std::io::IsTerminal::is_terminal(&fd)
-}
-
-fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+fn send(file: &File, bytes: &[u8]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: the pointer and the length are those of one slice, which the kernel only reads.
-    let sent = unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
-    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    length(unsafe { libc::send(file.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
+}
+
+fn receive(file: &File, bytes: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the pointer and the length are those of one slice, which is ours alone.
+    length(unsafe { libc::recv(file.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) })
+}
+
+/// The place where the file stands, as the low and the high half.
+const WHERE_IT_STANDS: (libc::c_long, libc::c_long) = (-1, -1);
+
+fn write_no_wait(file: &File, bytes: &[u8]) -> io::Result<usize> {
+    let vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let (low, high) = WHERE_IT_STANDS;
+    // SAFETY: the vector is that of one slice, which the kernel only reads.
+    length(unsafe {
+        libc::syscall(libc::SYS_pwritev2, file.as_raw_fd(), &vector, 1usize, low, high, libc::RWF_NOWAIT) as isize
+    })
+}
+
+fn read_no_wait(file: &File, bytes: &mut [u8]) -> io::Result<usize> {
+    let vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    let (low, high) = WHERE_IT_STANDS;
+    // SAFETY: the vector is that of one slice, which is ours alone.
+    length(unsafe {
+        libc::syscall(libc::SYS_preadv2, file.as_raw_fd(), &vector, 1usize, low, high, libc::RWF_NOWAIT) as isize
+    })
+}
+
+fn length(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::net::UnixStream;
-
-    use super::*;
-
-    #[test]
-    fn a_full_pipe_refuses_instead_of_waiting_and_its_flags_stay() {
-        let (reader, writer) = io::pipe().unwrap();
-        let mut stream = OutputStream::new(writer.as_fd()).unwrap();
-        assert!(stream.must_be_polled());
-        let error = loop {
-            if let Err(error) = stream.write(&[0; 9999]) {
-                break error;
-            }
-        };
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-        // SAFETY: the descriptor is open, and the command takes no argument.
-        let flags = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_GETFL) };
-        assert_eq!(flags & libc::O_NONBLOCK, 0);
-        drop(reader);
-        // A process that another test is just starting holds the reader's end too, until it has become its program.
-        while stream.write(b"x").unwrap_err().kind() == io::ErrorKind::WouldBlock {
-            std::thread::yield_now();
-        }
-        assert_eq!(stream.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-    }
-
-    #[test]
-    fn a_full_socket_refuses_instead_of_waiting() {
-        let (_reader, writer) = UnixStream::pair().unwrap();
-        let mut stream = OutputStream::new(writer.as_fd()).unwrap();
-        let error = loop {
-            if let Err(error) = stream.write(&[0; 9999]) {
-                break error;
-            }
-        };
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-    }
-
-    #[test]
-    fn a_file_is_written_where_its_descriptor_stands() {
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(b"before ").unwrap();
-        let mut stream = OutputStream::new(file.as_fd()).unwrap();
-        assert!(!stream.must_be_polled());
-        stream.write(b"after").unwrap();
-        assert_eq!(file.metadata().unwrap().len(), 12);
-    }
-
-    #[test]
-    fn an_empty_pipe_has_nothing_and_a_closed_one_has_ended() {
-        let (reader, writer) = io::pipe().unwrap();
-        let mut stream = InputStream::new(reader.as_fd()).unwrap();
-        assert_eq!(stream.read(&mut [0; 4]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        drop(writer);
-        // As above, for the writer's end.
-        let end = loop {
-            match stream.read(&mut [0; 4]) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
-                other => break other.unwrap(),
-            }
-        };
-        assert_eq!(end, 0);
-    }
-}
+#[path = "stream_test.rs"]
+mod tests;

@@ -9,7 +9,7 @@ use super::threads::{ThreadRole, ThreadSetup, VmThread};
 use crate::arch;
 use crate::board::{Board, Buses, PowerEvent, SerialPort};
 use crate::bus::Bus;
-use crate::console::Console;
+use crate::console::{Console, ConsoleStatus};
 use crate::error::{Error, Result};
 use crate::event::{IoThread, Membership, Placement};
 use crate::kvm::KvmVm;
@@ -93,8 +93,8 @@ impl Devices {
         self.port.serial.queue_input(bytes)
     }
 
-    pub(super) fn console_dropped(&self) -> u64 {
-        self.port.output.dropped()
+    pub(super) fn console_status(&self) -> ConsoleStatus {
+        ConsoleStatus::of(&self.port.output)
     }
 
     /// Stands the devices still, one after the other; blocks for as long as a backend does, at most for `limit`. If one of
@@ -123,6 +123,7 @@ impl Devices {
     pub(super) fn guest_has_ended(&self) {
         self.transports.iter().for_each(|transport| transport.close());
         self.port.output.wait_drained();
+        self.port.output.end();
     }
 
     /// Takes the console off the I/O thread; waits for a callback that is running.

@@ -10,6 +10,7 @@ use super::exit::{Exit, Status};
 use super::lifecycle::Lifecycle;
 use super::threads::{ThreadRole, ThreadSetup, VmThread};
 use super::vcpu::{self, Duty, VcpuThread};
+use crate::console::ConsoleStatus;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::Vcpu;
 use crate::sys::lock;
@@ -200,9 +201,14 @@ impl Vm {
         self.devices.write_console(bytes)
     }
 
-    /// How many bytes of the guest's console output were dropped since its reader did not read. Never blocks.
+    /// What became of the guest's console output, for each sink: what was delivered, and what was lost and why. Never blocks.
+    pub fn console_status(&self) -> ConsoleStatus {
+        self.devices.console_status()
+    }
+
+    /// How many bytes of the guest's console output were dropped since a reader did not read. Never blocks.
     pub fn console_dropped(&self) -> u64 {
-        self.devices.console_dropped()
+        self.console_status().dropped()
     }
 
     /// The name that the VM was given, or an empty one.

@@ -1,0 +1,191 @@
+use super::super::output_reader::PATIENCE;
+use super::*;
+use crate::error::ErrorKind;
+
+fn take(reader: &OutputReader, most: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let count = reader.take(&mut bytes, most);
+    reader.delivered(count);
+    bytes
+}
+
+fn fill(buffer: &mut OutputBuffer) {
+    buffer.write_all(&vec![b'x'; CAPACITY]).unwrap();
+}
+
+#[test]
+fn bytes_come_out_as_they_went_in_to_each_reader() {
+    let mut buffer = OutputBuffer::new().unwrap();
+    let (first, second) = (buffer.reader(), buffer.reader());
+    buffer.write_all(b"abc").unwrap();
+    assert_eq!(take(&first, 2), b"ab");
+    buffer.write_all(b"d").unwrap();
+    assert_eq!(take(&first, 9), b"cd");
+    assert_eq!(take(&second, 9), b"abcd");
+    let late = buffer.reader();
+    assert_eq!(take(&late, 9), b"", "a reader gets what is written after it came");
+}
+
+#[test]
+fn the_first_byte_is_announced_once_and_so_is_a_buffer_that_fills_up() {
+    let mut buffer = OutputBuffer::new().unwrap();
+    let reader = buffer.reader();
+    buffer.write_all(b"a").unwrap();
+    assert!(buffer.filled().take());
+    buffer.write_all(b"b").unwrap();
+    assert!(!buffer.filled().take());
+    buffer.write_all(&vec![b'x'; CAPACITY / 2]).unwrap();
+    assert!(buffer.filled().take());
+    assert!(buffer.announce(1), "there is more already");
+    assert!(!buffer.announce(buffer.written()));
+    buffer.write_all(b"c").unwrap();
+    assert!(buffer.filled().take());
+    drop(reader);
+}
+
+#[test]
+fn waiting_ends_when_everything_was_delivered_or_a_caller_is_in_a_hurry() {
+    let mut buffer = OutputBuffer::new().unwrap();
+    buffer.wait_drained();
+    let reader = buffer.reader();
+    buffer.write_all(b"ab").unwrap();
+    let thread = std::thread::spawn(move || {
+        let bytes = take(&reader, 2);
+        (reader, bytes)
+    });
+    buffer.wait_drained();
+    let (_reader, bytes) = thread.join().unwrap();
+    assert_eq!(bytes, b"ab");
+    buffer.write_all(b"nobody reads this").unwrap();
+    let begin = Instant::now();
+    buffer.hurry();
+    buffer.wait_drained();
+    assert!((LAST_PATIENCE_IN_A_HURRY..LAST_PATIENCE).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn bytes_that_are_under_way_are_waited_for() {
+    let mut buffer = OutputBuffer::new().unwrap();
+    let reader = buffer.reader();
+    buffer.write_all(b"ab").unwrap();
+    assert_eq!(reader.take(&mut Vec::new(), 2), 2);
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        reader.delivered(2);
+        reader
+    });
+    let begin = Instant::now();
+    buffer.wait_drained();
+    assert!(begin.elapsed() >= Duration::from_millis(50));
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_reader_that_takes_a_little_now_and_then_does_not_hold_up_a_caller_in_a_hurry() {
+    let mut buffer = OutputBuffer::new().unwrap();
+    let reader = buffer.reader();
+    buffer.write_all(&[b'x'; 100]).unwrap();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        while stopped.recv_timeout(LAST_PATIENCE_IN_A_HURRY / 4).is_err() {
+            take(&reader, 1);
+        }
+    });
+    buffer.hurry();
+    let begin = Instant::now();
+    buffer.wait_drained();
+    assert!(begin.elapsed() < 10 * LAST_PATIENCE_IN_A_HURRY, "{:?}", begin.elapsed());
+    stop.send(()).unwrap();
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_buffer_without_a_reader_stays_empty() {
+    let mut buffer = OutputBuffer::new().unwrap();
+    buffer.write_all(&vec![b'x'; 2 * CAPACITY]).unwrap();
+    assert!(!buffer.holds_back() && !buffer.filled().take());
+    assert!(buffer.state().bytes.is_empty() && buffer.counts().is_empty());
+}
+
+#[test]
+fn a_full_buffer_first_holds_back_and_then_drops_the_oldest() {
+    let mut buffer = OutputBuffer::new().unwrap();
+    let reader = buffer.reader();
+    fill(&mut buffer);
+    assert!(buffer.holds_back() && buffer.keeps_waiting() && !buffer.releases());
+    buffer.write_all(b"new").unwrap();
+    assert_eq!(buffer.counts()[0].dropped, 3);
+    std::thread::sleep(PATIENCE + Duration::from_millis(10));
+    assert!(!buffer.holds_back());
+    assert!(buffer.releases(), "the guest is told once");
+    assert!(!buffer.releases());
+    take(&reader, 1);
+    assert!(!buffer.holds_back());
+    buffer.write_all(b"y").unwrap();
+    assert!(buffer.holds_back(), "patience starts anew after the reader took something");
+    let bytes = take(&reader, 2 * CAPACITY);
+    assert_eq!((bytes.len(), &bytes[bytes.len() - 4..]), (CAPACITY, &b"newy"[..]));
+    assert!(buffer.releases());
+}
+
+#[test]
+fn the_memory_of_a_buffer_is_bounded() {
+    let mut buffer = OutputBuffer::new().unwrap();
+    let _reader = buffer.reader();
+    for _ in 0..5 * CAPACITY {
+        buffer.write_all(b"x").unwrap();
+    }
+    assert!(buffer.state().bytes.capacity() <= 2 * CAPACITY, "{}", buffer.state().bytes.capacity());
+}
+
+#[test]
+fn a_slow_reader_misses_bytes_and_holds_up_neither_the_guest_nor_a_fast_one() {
+    let mut buffer = OutputBuffer::new().unwrap();
+    let (slow, fast) = (buffer.reader(), buffer.reader());
+    for _ in 0..3 {
+        fill(&mut buffer);
+        assert_eq!(take(&fast, CAPACITY).len(), CAPACITY);
+        assert!(!buffer.holds_back());
+    }
+    let counts = buffer.counts();
+    assert_eq!((counts[0].dropped, counts[0].waiting, counts[0].delivered), (2 * CAPACITY as u64, CAPACITY as u64, 0));
+    assert_eq!((counts[1].dropped, counts[1].waiting, counts[1].delivered), (0, 0, 3 * CAPACITY as u64));
+    assert_eq!(take(&slow, usize::MAX).len(), CAPACITY);
+}
+
+#[test]
+fn what_a_reader_that_fails_or_is_gone_misses_is_lost_and_nobody_waits_for_it() {
+    let mut buffer = OutputBuffer::new().unwrap();
+    let reader = buffer.reader();
+    buffer.write_all(b"abc").unwrap();
+    assert_eq!(reader.take(&mut Vec::new(), 1), 1);
+    reader.lost(1);
+    reader.failed(Error::new(ErrorKind::Console, "refused"));
+    reader.listen(Listening::Gone);
+    fill(&mut buffer);
+    assert!(!buffer.holds_back() && buffer.state().bytes.is_empty());
+    assert_eq!(buffer.counts()[0].lost, CAPACITY as u64 + 3);
+    reader.listen(Listening::Fails);
+    fill(&mut buffer);
+    buffer.write_all(b"z").unwrap();
+    assert!(!buffer.holds_back());
+    let counts = &buffer.counts()[0];
+    assert_eq!((counts.lost, counts.waiting, counts.dropped), (CAPACITY as u64 + 4, CAPACITY as u64, 0));
+    assert_eq!(counts.last_error.as_ref().unwrap().to_string(), "refused");
+    let begin = Instant::now();
+    buffer.wait_drained();
+    assert!(begin.elapsed() < LAST_PATIENCE);
+}
+
+#[test]
+fn a_reader_has_ended_when_it_has_all_of_what_there_was() {
+    let mut buffer = OutputBuffer::new().unwrap();
+    let reader = buffer.reader();
+    buffer.write_all(b"a").unwrap();
+    assert!(!reader.has_ended());
+    buffer.end();
+    assert!(buffer.filled().take());
+    assert!(!reader.has_ended());
+    take(&reader, 1);
+    assert!(reader.has_ended());
+}
