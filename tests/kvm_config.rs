@@ -41,6 +41,52 @@ fn a_description_is_built_again_and_again_and_opens_what_it_names_each_time() {
     assert_eq!(config, before);
 }
 
+/// The files that the example names lie in a folder of the test's, and its TAP device is left out.
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn the_example_boots() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let mut config = VmConfig::from_json(include_str!("../examples/vm.json")).unwrap();
+    let boot = config.boot.as_mut().unwrap();
+    (boot.kernel, boot.initrd) = (path("vmlinuz"), Some(path("initrd.img")));
+    config.disks.iter_mut().for_each(|disk| disk.path = path(disk.path.to_str().unwrap()));
+    config.nics.clear();
+    config.console = ConsoleConfig::file(path("guest.log"));
+    TinyGuest::print("hello").write_to(path("vmlinuz")).unwrap();
+    ["initrd.img", "root.img", "data.img"].iter().for_each(|name| fs::write(path(name), [0; 4096]).unwrap());
+    let vm = config.build().unwrap();
+    vm.start().unwrap();
+    assert!(matches!(vm.wait_timeout(SOON).unwrap(), Exit::Shutdown));
+    assert_eq!(fs::read_to_string(path("guest.log")).unwrap(), "hello");
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn the_launcher_runs_a_description() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    TinyGuest::print("hello").write_to(path("guest")).unwrap();
+    fs::write(path("data.img"), [0; 4096]).unwrap();
+    let text = r#"{ "boot": { "kernel": "guest" }, "memory": { "mib": 16 }, "disks": [{ "path": "data.img" }] }"#;
+    fs::write(path("vm.json"), text).unwrap();
+    let launch = |more: &[&str]| {
+        let mut launcher = support::launcher();
+        launcher.current_dir(directory.path()).args(["--config", "vm.json"]).args(more);
+        let output = launcher.output().expect("the launcher starts");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    assert_eq!(launch(&[]), (Some(0), String::new(), String::new()), "no console is described");
+    assert_eq!(launch(&["--console", "stdio"]), (Some(0), "hello".into(), String::new()));
+    let (status, _, said) = launch(&["--disk", "missing.img"]);
+    assert_eq!(
+        (status, said.starts_with("launch: disk 1 (missing.img) cannot be opened: ")),
+        (Some(1), true),
+        "{said}"
+    );
+}
+
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
 fn what_is_no_data_is_given_beside_a_description() {

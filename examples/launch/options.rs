@@ -3,60 +3,69 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use vmcell::Engine;
+use vmcell::{ConsoleConfig, DiskConfig, Engine, NicConfig};
 
 /// Boots one guest in a micro-VM.
 #[derive(Parser)]
-#[command(name = "launch")]
+#[command(name = "launch", override_usage = "launch --kernel PATH [OPTIONS]\n       launch --config FILE [OPTIONS]")]
 pub struct Options {
-    /// A bzImage or an ELF image
-    #[arg(long, value_name = "PATH")]
-    pub kernel: PathBuf,
+    /// A description of the VM as JSON. Options beside it replace what it says, and disks and TAP devices are added behind its own.
+    /// Defaults are those of the description, so that without a console in it the guest's output is discarded
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Prints the description of the VM as JSON, for --config, and does not run it
+    #[arg(long)]
+    pub print_config: bool,
+
+    /// A bzImage or an ELF image; needed unless the --config says which one
+    #[arg(long, value_name = "PATH", required_unless_present = "config")]
+    pub kernel: Option<PathBuf>,
 
     /// An initial RAM disk
     #[arg(long, value_name = "PATH")]
     pub initrd: Option<PathBuf>,
 
-    /// The kernel's command line
-    #[arg(long, value_name = "TEXT", default_value = "", allow_hyphen_values = true)]
-    pub cmdline: String,
+    /// The kernel's command line [default: empty]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub cmdline: Option<String>,
 
-    /// How many vCPUs, 1 to 64
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub vcpus: u32,
+    /// How many vCPUs, 1 to 64 [default: 1]
+    #[arg(long, value_name = "N")]
+    pub vcpus: Option<u32>,
 
-    /// The guest's memory in MiB, 16 or more
-    #[arg(long, value_name = "MIB", default_value_t = 128)]
-    pub memory: u64,
+    /// The guest's memory in MiB, 16 or more [default: 128]
+    #[arg(long, value_name = "MIB")]
+    pub memory: Option<u64>,
 
     /// The pages that the host backs the memory with: of the sizes that its policy gives, transparent huge ones, or reserved ones of
-    /// 2 MiB
-    #[arg(long, default_value = "default")]
-    pub pages: Pages,
+    /// 2 MiB [default: default]
+    #[arg(long)]
+    pub pages: Option<Pages>,
 
     /// A raw disk image or block device; may be given several times
     #[arg(long = "disk", value_name = "PATH[,ro][,engine=uring|sync][,direct]", value_parser = parse_disk)]
-    pub disks: Vec<DiskOption>,
+    pub disks: Vec<DiskConfig>,
 
     /// A TAP device; may be given several times
     #[arg(long = "tap", value_name = "NAME[,mac=XX:XX:XX:XX:XX:XX]", value_parser = parse_tap)]
-    pub taps: Vec<TapOption>,
+    pub taps: Vec<NicConfig>,
 
-    /// How the guest finds its devices
-    #[arg(long, default_value = "acpi")]
-    pub discovery: Discovery,
+    /// How the guest finds its devices [default: acpi]
+    #[arg(long)]
+    pub discovery: Option<Discovery>,
 
-    /// How the kernel is entered
-    #[arg(long, default_value = "auto")]
-    pub protocol: Protocol,
+    /// How the kernel is entered [default: auto]
+    #[arg(long)]
+    pub protocol: Option<Protocol>,
 
-    /// What the serial port is connected to: stdio, none, or a file
-    #[arg(long, value_name = "stdio|none|PATH", default_value = "stdio", value_parser = parse_console)]
-    pub console: ConsoleOption,
+    /// What the serial port is connected to: stdio, none, or a file [default: stdio]
+    #[arg(long, value_name = "stdio|none|PATH", value_parser = parse_console)]
+    pub console: Option<ConsoleConfig>,
 
-    /// For how many microseconds at most the I/O thread looks for more to do before it sleeps; 0 turns that off
-    #[arg(long = "poll-us", value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(0..=1000))]
-    pub poll_us: u64,
+    /// For how many microseconds at most the I/O thread looks for more to do before it sleeps; 0 turns that off [default: 50]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub poll_us: Option<u32>,
 
     /// Says on standard error how long things took and how the guest ended
     #[arg(short)]
@@ -82,27 +91,6 @@ pub enum Protocol {
     Auto,
     Linux64,
     Pvh,
-}
-
-#[derive(Clone, PartialEq, Eq)]
-pub enum ConsoleOption {
-    Stdio,
-    None,
-    File(PathBuf),
-}
-
-#[derive(Clone)]
-pub struct DiskOption {
-    pub path: PathBuf,
-    pub read_only: bool,
-    pub engine: Engine,
-    pub direct: bool,
-}
-
-#[derive(Clone)]
-pub struct TapOption {
-    pub name: String,
-    pub mac: Option<[u8; 6]>,
 }
 
 impl From<Discovery> for vmcell::Discovery {
@@ -134,18 +122,18 @@ impl From<Protocol> for vmcell::BootProtocol {
     }
 }
 
-fn parse_console(text: &str) -> Result<ConsoleOption, String> {
+fn parse_console(text: &str) -> Result<ConsoleConfig, String> {
     match text {
         "" => Err("allowed are stdio, none, or the path of a file".to_owned()),
-        "stdio" => Ok(ConsoleOption::Stdio),
-        "none" => Ok(ConsoleOption::None),
-        path => Ok(ConsoleOption::File(path.into())),
+        "stdio" => Ok(ConsoleConfig::Stdio),
+        "none" => Ok(ConsoleConfig::None),
+        path => Ok(ConsoleConfig::file(path)),
     }
 }
 
-fn parse_disk(text: &str) -> Result<DiskOption, String> {
+fn parse_disk(text: &str) -> Result<DiskConfig, String> {
     let (path, options) = split(text)?;
-    let mut disk = DiskOption { path: path.into(), read_only: false, engine: Engine::Auto, direct: false };
+    let mut disk = DiskConfig::new(path);
     for option in options {
         match option {
             "ro" => disk.read_only = true,
@@ -161,9 +149,9 @@ fn parse_disk(text: &str) -> Result<DiskOption, String> {
     Ok(disk)
 }
 
-fn parse_tap(text: &str) -> Result<TapOption, String> {
+fn parse_tap(text: &str) -> Result<NicConfig, String> {
     let (name, options) = split(text)?;
-    let mut tap = TapOption { name: name.to_owned(), mac: None };
+    let mut tap = NicConfig::tap(name);
     for option in options {
         match option.strip_prefix("mac=") {
             Some(mac) => tap.mac = Some(parse_mac(mac)?),

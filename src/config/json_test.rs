@@ -34,6 +34,7 @@ fn full() -> VmConfig {
         nics: vec![NicConfig { tap: "tap0".into(), mac: Some([0x02, 0, 0, 0, 0xab, 0x10]), mtu: Some(9000) }],
         console: ConsoleConfig::File(ConsoleFile { path: "guest.log".into() }),
         kick_signal: Some(10),
+        poll_us: Some(0),
         affinity: Affinity { vcpus: [(0, vec![2]), (1, vec![3])].into(), io: vec![0, 1] },
     }
 }
@@ -77,6 +78,7 @@ const FULL: &str = r#"{
     }
   },
   "kick_signal": 10,
+  "poll_us": 0,
   "affinity": {
     "vcpus": {
       "0": [
@@ -97,6 +99,28 @@ const FULL: &str = r#"{
 fn every_setting_is_written_by_its_name_and_read_back() {
     assert_eq!(full().to_json().unwrap(), FULL);
     assert_eq!(VmConfig::from_json(FULL).unwrap(), full());
+}
+
+/// The names of all settings in a description.
+fn names(value: &serde_json::Value, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(settings) => settings.iter().for_each(|(name, value)| {
+            found.push(name.clone());
+            names(value, found);
+        }),
+        serde_json::Value::Array(values) => values.iter().for_each(|value| names(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_setting_stands_in_the_manual() {
+    let manual = include_str!("../../docs/description.md");
+    let mut found = Vec::new();
+    names(&serde_json::from_str(FULL).unwrap(), &mut found);
+    for name in found.iter().filter(|name| name.parse::<u32>().is_err()) {
+        assert!(manual.contains(&format!("`{name}`")) || name == "file", "{name} is not in docs/description.md");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! A whole VM as data.
 
+use std::time::Duration;
+
 use super::affinity::Affinity;
 use super::boot::Boot;
 use super::console::ConsoleConfig;
@@ -10,6 +12,9 @@ use super::name::check_name;
 use super::nic::NicConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::KickSignal;
+
+/// An I/O thread looks for no longer.
+const MAX_POLL_US: u32 = 1000;
 
 /// A description of a VM as plain data: it can be kept, compared, changed, and written as JSON (with the feature `serde`).
 ///
@@ -63,6 +68,10 @@ pub struct VmConfig {
     /// The default is [`DEFAULT_KICK_SIGNAL`](crate::DEFAULT_KICK_SIGNAL).
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub kick_signal: Option<i32>,
+    /// For how many microseconds at most the I/O threads that the VM makes for itself look for more to do before they sleep, 0 to
+    /// 1000; see [`IoThread::set_polling`](crate::IoThread::set_polling). The default is 50.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub poll_us: Option<u32>,
     /// On which of the host's CPUs the VM's threads may run; see [`VmBuilder::affinity`](crate::VmBuilder::affinity). The default
     /// says nothing.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "super::written::is_default"))]
@@ -80,6 +89,7 @@ impl Default for VmConfig {
             nics: Vec::new(),
             console: ConsoleConfig::default(),
             kick_signal: None,
+            poll_us: None,
             affinity: Affinity::new(),
         }
     }
@@ -101,6 +111,7 @@ impl VmConfig {
         check_name(&self.name)?;
         check_vcpus(self.vcpus)?;
         self.kick()?;
+        self.polling()?;
         self.memory.validate()?;
         self.disks.iter().enumerate().try_for_each(|(index, disk)| disk.validate(&disk.name_as(index)))?;
         for (index, nic) in self.nics.iter().enumerate() {
@@ -113,6 +124,17 @@ impl VmConfig {
         self.boot.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::InvalidConfig, "no kernel was given; `boot` says what the guest starts with")
         })
+    }
+
+    /// For how long the VM's own I/O threads poll, if anything is said about it.
+    pub(crate) fn polling(&self) -> Result<Option<Duration>> {
+        match self.poll_us {
+            Some(micros) if micros > MAX_POLL_US => {
+                let message = format!("polling for {micros} us was asked for, allowed are 0 to {MAX_POLL_US}");
+                Err(Error::new(ErrorKind::InvalidConfig, message))
+            }
+            micros => Ok(micros.map(|micros| Duration::from_micros(micros.into()))),
+        }
     }
 
     pub(crate) fn kick(&self) -> Result<KickSignal> {

@@ -22,6 +22,10 @@ fn each_bad_value_is_refused_without_opening_anything() {
     assert!(refusal(|config| config.memory.mib = 1).starts_with("1 MiB"));
     assert!(refusal(|config| config.memory = MemoryConfig::mib(17).pages(PageSize::Huge2Mib)).starts_with("17 MiB"));
     assert!(refusal(|config| config.kick_signal = Some(9)).starts_with("signal 9"));
+    assert_eq!(
+        refusal(|config| config.poll_us = Some(1001)),
+        "polling for 1001 us was asked for, allowed are 0 to 1000"
+    );
     assert!(refusal(|config| config.console = ConsoleConfig::file("")).contains("console's file is empty"));
 }
 

@@ -322,7 +322,7 @@ impl Opened {
             devices.push(Part { label: format!("device {index} of your own"), device, placement });
         }
         let console = self.console.map_or_else(|| Console::from_config(&config.console), Ok)?;
-        Ok(Parts { devices, console, io_thread: self.io_thread, setup })
+        Ok(Parts { devices, console, io_thread: self.io_thread, polling: config.polling()?, setup })
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Parts {
     pub(super) devices: Vec<Part>,
     pub(super) console: Console,
     pub(super) io_thread: Option<IoThread>,
+    /// For how long the VM's own I/O threads poll, if anything is said about it.
+    pub(super) polling: Option<Duration>,
     pub(super) setup: ThreadSetup,
 }
 
@@ -59,6 +61,9 @@ impl Devices {
         let mut start = |role| {
             let setup = parts.setup.clone();
             let thread = IoThread::prepared(&setup.thread_name(role), move || setup.prepare(role))?;
+            if let Some(polling) = parts.polling {
+                thread.set_polling(polling);
+            }
             own_threads.push((role, thread.clone()));
             Ok(thread)
         };

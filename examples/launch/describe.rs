@@ -1,0 +1,55 @@
+//! From a command line, and the file that it may name, to the description of a VM.
+
+use std::path::Path;
+
+use vmcell::{Boot, ConsoleConfig, Error, ErrorKind, VmConfig};
+
+use crate::options::Options;
+
+/// The description in the file, if one is given, with what the command line says in its place or added to it.
+pub fn describe(options: &Options) -> vmcell::Result<VmConfig> {
+    let mut config = match &options.config {
+        Some(path) => read(path)?,
+        None => {
+            let mut plain = VmConfig::default();
+            plain.console = ConsoleConfig::Stdio;
+            plain
+        }
+    };
+    describe_boot(options, &mut config);
+    set(&mut config.vcpus, options.vcpus);
+    set(&mut config.memory.mib, options.memory);
+    set(&mut config.memory.pages, options.pages.map(Into::into));
+    set(&mut config.console, options.console.clone());
+    set(&mut config.poll_us, options.poll_us.map(Some));
+    config.disks.extend(options.disks.iter().cloned());
+    config.nics.extend(options.taps.iter().cloned());
+    Ok(config)
+}
+
+fn read(path: &Path) -> vmcell::Result<VmConfig> {
+    let json = std::fs::read_to_string(path).map_err(|e| {
+        let message = format!("cannot read the description {}", path.display());
+        Error::new(ErrorKind::InvalidConfig, message).with_source(e)
+    })?;
+    VmConfig::from_json(&json).map_err(|e| Error::new(e.kind(), format!("{}: {e}", path.display())))
+}
+
+/// The file may say all of it, or leave the kernel to the command line.
+fn describe_boot(options: &Options, config: &mut VmConfig) {
+    let mut boot = config.boot.take().or_else(|| options.kernel.as_ref().map(Boot::linux));
+    if let Some(boot) = &mut boot {
+        set(&mut boot.kernel, options.kernel.clone());
+        set(&mut boot.initrd, options.initrd.clone().map(Some));
+        set(&mut boot.cmdline, options.cmdline.clone());
+        set(&mut boot.discovery, options.discovery.map(Into::into));
+        set(&mut boot.protocol, options.protocol.map(Into::into));
+    }
+    config.boot = boot;
+}
+
+fn set<T>(setting: &mut T, given: Option<T>) {
+    if let Some(value) = given {
+        *setting = value;
+    }
+}
