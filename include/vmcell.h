@@ -1474,6 +1474,43 @@ int32_t vmcell_vm_threads(const vmcell_vm *vm,
                           size_t *count,
                           vmcell_error **error);
 
+/**
+ * Writes what the VM has done so far as a JSON object: UTF-8, with a NUL behind it, to `buffer`, which has room for `capacity` bytes.
+ * `length` gets the length of the text without the NUL. If that is not below `capacity`, nothing is written to `buffer`: call again
+ * with more room, some more than asked for, since numbers grow. 16 KiB suffice for a VM with some devices. `buffer` may be NULL if
+ * `capacity` is 0.
+ *
+ * Members are called as in the documentation of the Rust crate (Metrics): "vm", "vcpus", "io_threads", "devices" (with "disk" or
+ * "nic"), "console". Times are in nanoseconds. Counters begin at 0 and only go up. A later version may add members. Costs a short
+ * system call for each thread of the VM; never blocks.
+ */
+int32_t vmcell_vm_metrics_json(const vmcell_vm *vm,
+                               char *buffer,
+                               size_t capacity,
+                               size_t *length,
+                               vmcell_error **error);
+
+/**
+ * Writes what several VMs have done so far as one OpenMetrics text, which ends with "# EOF", for Prometheus for instance. `vms` are
+ * `count` VMs. The label `vm` is a VM's name; of several with one name, all but the first have a label `same_name` with a number, too.
+ * Otherwise as vmcell_vm_metrics_json.
+ *
+ * Errors: BAD_HANDLE if one of the VMs was freed.
+ */
+int32_t vmcell_vm_metrics_openmetrics(const vmcell_vm *const *vms,
+                                      size_t count,
+                                      char *buffer,
+                                      size_t capacity,
+                                      size_t *length,
+                                      vmcell_error **error);
+
+/**
+ * Measures each turn of the VM's own I/O threads from now on, so that metrics have the longest one. Costs two system calls for each
+ * turn. Never blocks.
+ */
+int32_t vmcell_vm_measure_turns(vmcell_vm *vm,
+                                vmcell_error **error);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

@@ -39,6 +39,7 @@
 //! | Room | What it is |
 //! |---|---|
 //! | `error` | the one public error: kind, message, cause |
+//! | [`meter`] | counters that one thread counts up and any other reads |
 //! | `sys` | what the host offers and the standard library does not: eventfd, epoll, signals, threads, TAP, files |
 //! | `config` | plain data that a user fills in, and its validation |
 //! | `memory` | guest RAM: mappings, checked access, buffers and who still holds them |
@@ -88,6 +89,7 @@ mod ffi;
 pub mod kvm;
 mod legacy;
 mod memory;
+pub mod meter;
 pub mod net;
 mod sys;
 #[cfg(any(test, feature = "test-util"))]
@@ -107,4 +109,7 @@ pub use event::IoThread;
 pub use memory::{Buffer, GuestAddress, GuestMemory, GuestRanges, HostBuffer, MemoryRegion};
 pub use net::{Nic, NicHandle};
 pub use sys::{DEFAULT_KICK_SIGNAL, EventFd};
-pub use vm::{Exit, Status, ThreadRole, Vm, VmBuilder, VmThread};
+pub use vm::{
+    ConsoleMetrics, DeviceKindMetrics, DeviceMetrics, Exit, ExitCounts, Metrics, Status, ThreadRole, VcpuMetrics, Vm,
+    VmBuilder, VmThread, openmetrics,
+};

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 21] = [
+const SOURCES: [&str; 22] = [
     "library",
     "failure",
     "report",
@@ -28,6 +28,7 @@ const SOURCES: [&str; 21] = [
     "config_threads",
     "vm",
     "vm_threads",
+    "vm_metrics",
 ];
 
 fn repository(path: &str) -> PathBuf {

@@ -452,6 +452,47 @@ func TestThreadsAreNamedAndBoundToCPUs(t *testing.T) {
 	}
 }
 
+func TestWhatAVMDoesIsCounted(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "disk.img")
+	if err := os.WriteFile(image, make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var output bytes.Buffer
+	config := vmcell.Config{Kernel: guest(t, "hello"), Name: "counted", Stdout: &output, Disks: []vmcell.Disk{{Path: image}}}
+	vm := newVM(t, config)
+	if err := vm.MeasureTurns(); err != nil {
+		t.Error(err)
+	}
+	if err := vm.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, vm)
+	metrics, err := vm.Metrics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if metrics.VM != "counted" || metrics.Console.OutputBytes != 5 || metrics.VCPUs[0].Exits["pio_write"] != 6 {
+		t.Errorf("%+v", metrics)
+	}
+	if disk := metrics.Devices[0].Disk; disk == nil || disk.Engine == "" || metrics.Devices[0].Name != "disk0" {
+		t.Errorf("%+v", metrics.Devices)
+	}
+	if thread := metrics.IOThreads[0]; thread.LongestTurn == nil || !thread.IsOwn || thread.TID == 0 {
+		t.Errorf("%+v", thread)
+	}
+	text, err := vmcell.OpenMetrics(vm, vm)
+	if err != nil || !bytes.HasSuffix(text, []byte("# EOF\n")) || bytes.Count(text, []byte("pio_write\"} 6\n")) != 2 {
+		t.Errorf("%s %v", text, err)
+	}
+	if text, err := vmcell.OpenMetrics(); err != nil || string(text) != "# EOF\n" {
+		t.Errorf("%s %v", text, err)
+	}
+	vm.Close()
+	if _, err := vm.Metrics(); !errors.Is(err, vmcell.ErrClosed) {
+		t.Error(err)
+	}
+}
+
 func TestNothingIsLeft(t *testing.T) {
 	for deadline := time.Now().Add(30 * time.Second); vmcell.Objects() != 0; time.Sleep(time.Millisecond) {
 		runtime.GC()

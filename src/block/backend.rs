@@ -6,6 +6,7 @@ use super::tag::Tag;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Io, Wants};
 use crate::memory::Buffer;
+use crate::meter::Meter;
 
 /// Carries out a disk's operations. Implement it to put something of your own under a disk, or to stack a layer (a cipher,
 /// a cache, a limit) on another backend.
@@ -104,7 +105,7 @@ use crate::memory::Buffer;
 ///
 /// # Layers
 /// A layer passes [`attach`](Self::attach), [`commit`](Self::commit), [`cancel`](Self::cancel), [`refresh`](Self::refresh),
-/// [`wants`](Self::wants), [`status`](Self::status), and all [events](Self::woken) that are not its own on to the backend below. If it submits
+/// [`wants`](Self::wants), [`status`](Self::status), [`metrics`](Self::metrics), and all [events](Self::woken) that are not its own on to the backend below. If it submits
 /// operations to that backend outside of its own `submit`, it also calls `commit` there afterwards. It either keeps the tags
 /// that it was given, or gives tags of its own and finds the original ones in a [`Slab`](super::Slab). A layer that needs
 /// buffers takes no more at once than [one holds](crate::HostBuffer::MAX_LEN), and keeps one of the largest size for itself, so
@@ -159,6 +160,10 @@ pub trait DiskBackend: Send {
     fn status(&self) -> DiskStatus {
         DiskStatus::default()
     }
+
+    /// Hands over the counters that the backend keeps, for [`Vm::metrics`](crate::Vm::metrics). Called once, after the backend was
+    /// attached.
+    fn metrics(&self, _meter: &mut Meter) {}
 }
 
 /// A box is a backend, so a layer can be put on one that is chosen at run time.
@@ -201,6 +206,10 @@ impl<B: DiskBackend + ?Sized> DiskBackend for Box<B> {
 
     fn status(&self) -> DiskStatus {
         (**self).status()
+    }
+
+    fn metrics(&self, meter: &mut Meter) {
+        (**self).metrics(meter);
     }
 }
 

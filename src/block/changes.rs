@@ -1,14 +1,16 @@
 //! What the host program may change of a disk while its VM runs.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::backend::{DiskBackend, DiskInfo, DiskStatus};
+use super::metrics::{DiskCounters, DiskMetrics};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Waker;
+use crate::meter::Meter;
 use crate::sys::{lock, lock_if_free};
 
 /// Where changes wait for the thread that owns the disk.
@@ -19,6 +21,9 @@ pub(super) struct Changes {
     ended: AtomicBool,
     waker: Mutex<Option<Waker>>,
     status: Mutex<DiskStatus>,
+    /// What the backend counts.
+    meter: Mutex<Meter>,
+    pub(super) counters: DiskCounters,
 }
 
 pub(super) enum Change {
@@ -66,8 +71,19 @@ impl Changes {
         *lock(&self.waker) = Some(waker);
     }
 
-    pub(super) fn set_status(&self, status: DiskStatus) {
+    pub(super) fn set_status(&self, status: DiskStatus, meter: Meter) {
         *lock(&self.status) = status;
+        *lock(&self.meter) = meter;
+    }
+
+    pub(super) fn metrics(&self) -> DiskMetrics {
+        let DiskStatus { engine, fallback } = self.status();
+        DiskMetrics { engine, fallback, ..self.counters.read() }
+    }
+
+    /// What the backend counts, by name.
+    pub(super) fn backend_counters(&self) -> BTreeMap<String, u64> {
+        lock(&self.meter).read()
     }
 
     pub(super) fn status(&self) -> DiskStatus {

@@ -15,6 +15,7 @@ use super::tag::Slab;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Cause, Event, Io, Token, Wants};
 use crate::memory::Buffer;
+use crate::meter::Meter;
 use crate::virtio::spec::device_id;
 use crate::virtio::{Activation, Chain, DeviceInfo, DeviceState, Guarded, Queue, Queues, VirtioDevice};
 
@@ -135,6 +136,9 @@ impl Block {
             return Err(self.backend.condemn("completed another operation than it was given"));
         }
         job.advance(&operation);
+        if result.is_ok() {
+            self.changes.counters.moved(&operation);
+        }
         self.recycle(operation);
         let Some(queue) = queues.get(job.queue()).filter(|_| !job.is_given_up()) else { return Ok(()) };
         match result {
@@ -142,7 +146,7 @@ impl Block {
                 let rest = self.go_on(job, queue);
                 self.waiting.extend(rest);
             }
-            Err(_) => answer(queue, job.into_chain(), Status::IoError, 0),
+            Err(_) => self.fail(queue, job.into_chain()),
         }
         Ok(())
     }
@@ -164,9 +168,15 @@ impl Block {
                 let written = job.data_written();
                 answer(queue, job.into_chain(), Status::Ok, written);
             }
-            Err(_) => answer(queue, job.into_chain(), Status::IoError, 0),
+            Err(_) => self.fail(queue, job.into_chain()),
         }
         None
+    }
+
+    /// The storage has failed a request.
+    fn fail(&self, queue: &mut Queue, chain: Chain) {
+        self.changes.counters.failed();
+        answer(queue, chain, Status::IoError, 0);
     }
 
     fn submit_requests(&mut self, io: &mut Io, queues: &mut Queues) -> Result<bool> {
@@ -227,7 +237,9 @@ impl Block {
 
     /// Takes a new request up, or answers it right away.
     fn begin(&mut self, queue: &mut Queue, index: u16, chain: Chain) -> Option<Pending> {
-        let work = match parse(&chain, self.limits()) {
+        let request = parse(&chain, self.limits());
+        self.changes.counters.taken(&request);
+        let work = match request {
             Ok(Request::Read(range)) => Work::Read(range),
             Ok(Request::Write(range)) => Work::Write(range),
             Ok(Request::Flush) => Work::Flush,
@@ -324,7 +336,9 @@ impl Block {
 
     fn tell_status(&self) {
         if let Some(status) = self.backend.look(|backend| backend.status()) {
-            self.changes.set_status(status);
+            let mut meter = Meter::new();
+            self.backend.look(|backend| backend.metrics(&mut meter));
+            self.changes.set_status(status, meter);
         }
     }
 

@@ -1,5 +1,6 @@
 //! A disk as the host program describes it: which file or backend, and how the guest sees it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -11,6 +12,7 @@ use super::changes::Changes;
 use super::device::Block;
 use super::file::{DiskFile, FileBackend};
 use super::medium::{self, Access, Identity};
+use super::metrics::DiskMetrics;
 use crate::config::{DiskConfig, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
@@ -307,6 +309,17 @@ impl DiskHandle {
     /// Says how the disk works now. Before the disk is part of a VM, there is nothing to say. Never waits for the disk.
     pub fn status(&self) -> DiskStatus {
         self.changes.status()
+    }
+
+    /// Returns what the disk has done so far. Never waits for the disk.
+    pub fn metrics(&self) -> DiskMetrics {
+        self.changes.metrics()
+    }
+
+    /// Reads the counters that the disk's backend [has itself](DiskBackend::metrics), by name. If the backend is replaced, they are those
+    /// of the new one. Never waits for the disk.
+    pub fn backend_counters(&self) -> BTreeMap<String, u64> {
+        self.changes.backend_counters()
     }
 
     /// Puts the file or backend of `disk` in the place of the present one. Requests in flight end on the old medium first;

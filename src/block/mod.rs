@@ -22,6 +22,7 @@ mod disk;
 mod file;
 mod job;
 mod medium;
+mod metrics;
 mod request;
 mod tag;
 
@@ -29,4 +30,5 @@ pub use backend::{ByteRange, DiskBackend, DiskInfo, DiskStatus, Done, Operation}
 pub use disk::{Disk, DiskHandle};
 pub use file::{FileBackend, abandoned_threads, abandoned_transfers};
 pub(crate) use medium::Identity;
+pub use metrics::DiskMetrics;
 pub use tag::{Slab, Tag};

@@ -34,13 +34,14 @@ impl IoThread {
     /// Those of [`new`](Self::new), and what `prepare` says. Then there is no thread.
     pub(crate) fn prepared(name: &str, prepare: impl FnOnce() -> Result<()> + Send + 'static) -> Result<Self> {
         let (reply, answer) = sync_channel(1);
-        let io_thread = Self::start(name, move || {
+        let prepare = Box::new(move || {
             let panicked = || Err(Error::new(ErrorKind::Host, "the I/O thread panicked before it served anything"));
             let prepared = contain(prepare).unwrap_or_else(panicked);
             let goes_on = prepared.is_ok();
             let _ = reply.send(prepared);
             goes_on
-        })?;
+        });
+        let io_thread = Self::start(name, prepare)?;
         answer.recv().unwrap_or_else(|_| Err(Error::new(ErrorKind::Host, "the I/O thread has ended")))?;
         Ok(io_thread)
     }

@@ -17,6 +17,7 @@ mod identity;
 mod io;
 #[cfg(any(test, feature = "test-util"))]
 mod lender;
+mod metrics;
 mod participant;
 mod place;
 mod polling;
@@ -32,6 +33,7 @@ mod wants;
 pub use io::{Io, TURN_BYTES, TURN_TIME};
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) use lender::Lender;
+pub use metrics::IoThreadMetrics;
 pub(crate) use participant::Participant;
 pub use polling::PollingStats;
 pub use thread::IoThread;

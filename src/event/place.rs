@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::polling::Settings;
 use super::wake_set::WakeSet;
 use crate::error::Result;
+use crate::meter::Tally;
 use crate::sys::{EventFd, thread_cpu_time};
 
 /// By what other threads wake the I/O thread.
@@ -23,9 +24,11 @@ pub(super) struct Bell {
     pub(super) inline: std::sync::OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
 }
 
-/// How long turns take, if somebody wants to know.
+/// How many turns there were, and how long they take, if somebody wants to know.
 #[derive(Default)]
+#[repr(align(64))]
 pub(super) struct Meter {
+    turns: Tally,
     measures: AtomicBool,
     longest_nanos: AtomicU64,
 }
@@ -41,8 +44,17 @@ impl Meter {
         Duration::from_nanos(self.longest_nanos.load(Ordering::Relaxed))
     }
 
-    /// Runs a turn, and measures it if that is wanted.
+    pub(super) fn turns(&self) -> u64 {
+        self.turns.get()
+    }
+
+    pub(super) fn is_measuring(&self) -> bool {
+        self.measures.load(Ordering::Relaxed)
+    }
+
+    /// Runs a turn, by the thread, and measures it if that is wanted.
     pub(super) fn measure<R>(&self, turn: impl FnOnce() -> R) -> R {
+        self.turns.add(1);
         if !self.measures.load(Ordering::Relaxed) {
             return turn();
         }

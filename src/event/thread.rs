@@ -90,11 +90,11 @@ impl IoThread {
     /// [`ErrorKind::Host`](crate::ErrorKind::Host) if the host gives no thread or no descriptor;
     /// [`ErrorKind::InvalidConfig`] if the name has a NUL.
     pub fn new(name: &str) -> Result<Self> {
-        Self::start(name, || true)
+        Self::start(name, Box::new(|| true))
     }
 
     /// Starts a thread that goes on if `prepare`, its first call, says so.
-    pub(super) fn start(name: &str, prepare: impl FnOnce() -> bool + Send + 'static) -> Result<Self> {
+    pub(super) fn start(name: &str, prepare: Box<dyn FnOnce() -> bool + Send>) -> Result<Self> {
         if name.contains('\0') {
             let message = format!("the thread name {name:?} was asked for, allowed are names without NUL");
             return Err(Error::new(ErrorKind::InvalidConfig, message));
@@ -201,7 +201,7 @@ impl Shared {
         }
     }
 
-    fn run(&self, reactor: Reactor, prepare: impl FnOnce() -> bool) {
+    fn run(&self, reactor: Reactor, prepare: Box<dyn FnOnce() -> bool + Send>) {
         // However the thread ends, nobody is to wait for an answer of it.
         let _ends = Ends(self);
         let mut reactor = reactor;

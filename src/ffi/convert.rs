@@ -51,6 +51,10 @@ impl<T: Copy> OutArray<T> {
         if places.is_null() && capacity > 0 { Err(null(name)) } else { Ok(Self { places, capacity }) }
     }
 
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Writes as many as there are places for.
     pub(super) fn write(self, values: &[T]) {
         let count = values.len().min(self.capacity);
@@ -120,6 +124,16 @@ pub(super) unsafe fn read_numbers(numbers: *const u32, count: usize, name: &str)
     // SAFETY: the caller promises the same.
     let bytes = unsafe { read_bytes(numbers.cast(), len, name) }?;
     Ok(bytes.as_chunks().0.iter().map(|bytes| u32::from_ne_bytes(*bytes)).collect())
+}
+
+/// # Safety
+/// `handles` is NULL, which is refused unless `count` is 0, or points to `count` handles that stay as they are until the call returns.
+pub(super) unsafe fn read_handles<T>(handles: *const *const T, count: usize, name: &str) -> FfiResult<Vec<*const T>> {
+    let len = count.saturating_mul(size_of::<*const T>());
+    // SAFETY: the caller promises the same.
+    let bytes = unsafe { read_bytes(handles.cast(), len, name) }?;
+    let handles = bytes.as_chunks().0.iter().map(|bytes| ptr::without_provenance(usize::from_ne_bytes(*bytes)));
+    Ok(handles.collect())
 }
 
 /// The largest structure that a caller may have, in bytes: more than any version of this library knows.

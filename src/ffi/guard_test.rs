@@ -6,7 +6,7 @@ use std::ptr::{null, null_mut};
 use super::super::{
     config::*, config_threads::*, console::*, disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*,
     failure::*, io_thread::*, library::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*,
-    vm_threads::*,
+    vm_metrics::*, vm_threads::*,
 };
 use super::panic_in_next_call;
 
@@ -83,6 +83,9 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_vm_console_dropped(null(), null_mut()),
         vmcell_vm_ended_fd(null(), null_mut()),
         vmcell_vm_exit_error(null(), null_mut()),
+        vmcell_vm_measure_turns(null_mut()),
+        vmcell_vm_metrics_json(null(), null_mut(), 0, null_mut()),
+        vmcell_vm_metrics_openmetrics(null(), 0, null_mut(), 0, null_mut()),
         vmcell_vm_new(null_mut(), null_mut()),
         vmcell_vm_pause(null_mut()),
         vmcell_vm_reset_cause(null(), null_mut()),

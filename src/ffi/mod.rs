@@ -34,5 +34,6 @@ mod objects;
 mod report;
 mod slot;
 mod vm;
+mod vm_metrics;
 mod vm_threads;
 mod wake;

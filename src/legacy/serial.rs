@@ -35,6 +35,8 @@ pub(crate) struct Serial {
 struct State {
     uart: Uart<Line, InputTaken, OutputBuffer>,
     input: VecDeque<u8>,
+    /// How many bytes of input were queued in all.
+    typed: u64,
 }
 
 /// The interrupt line: each trigger is an edge.
@@ -68,7 +70,12 @@ impl Serial {
         let interrupt = EventFd::new()?;
         let input_wanted = Arc::new(EventFd::new()?);
         let uart = Uart::with_events(Line(interrupt.try_clone()?), InputTaken(input_wanted.clone()), output.clone());
-        Ok(Self { state: Mutex::new(State { uart, input: VecDeque::new() }), output, interrupt, input_wanted })
+        Ok(Self {
+            state: Mutex::new(State { uart, input: VecDeque::new(), typed: 0 }),
+            output,
+            interrupt,
+            input_wanted,
+        })
     }
 
     /// Each signal is an edge on the port's interrupt line.
@@ -87,8 +94,14 @@ impl Serial {
         let room = INPUT_CAPACITY.saturating_sub(state.input.len());
         let taken = bytes.len().min(room);
         state.input.extend(bytes.iter().take(taken));
+        state.typed = state.typed.wrapping_add(taken as u64);
         state.feed();
         taken
+    }
+
+    /// How many bytes of input were queued so far.
+    pub(crate) fn typed(&self) -> u64 {
+        self.state().typed
     }
 
     /// Moves queued input into the port's own buffer, as far as it goes.

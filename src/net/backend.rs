@@ -5,6 +5,7 @@ use super::receive::RxBatch;
 use super::transmit::TxBatch;
 use crate::error::Result;
 use crate::event::{Event, Io, Wants};
+use crate::meter::Meter;
 
 /// A source and sink of Ethernet frames. Implement it to connect a NIC to something of your own, or to stack a layer (a
 /// filter, a limit, a capture) on another backend.
@@ -58,6 +59,10 @@ pub trait NicBackend: Send {
     /// Something happened. Events with the tokens of other layers arrive here, too; a backend does nothing about those.
     /// [`receive`](Self::receive) follows.
     fn woken(&mut self, _io: &mut Io, _event: &Event) {}
+
+    /// Hands over the counters that the backend keeps, for [`Vm::metrics`](crate::Vm::metrics). Called once, after the backend was
+    /// attached.
+    fn metrics(&self, _meter: &mut Meter) {}
 }
 
 /// So that a layer can be put on a backend that is chosen at run time.
@@ -88,6 +93,10 @@ impl<B: NicBackend + ?Sized> NicBackend for Box<B> {
 
     fn woken(&mut self, io: &mut Io, event: &Event) {
         (**self).woken(io, event);
+    }
+
+    fn metrics(&self, meter: &mut Meter) {
+        (**self).metrics(meter);
     }
 }
 

@@ -9,6 +9,7 @@ use super::receive::{Receiver, RxBatch};
 use super::transmit::{Transmitter, TxBatch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Io, Token, Wants};
+use crate::meter::Meter;
 use crate::virtio::spec::device_id;
 use crate::virtio::{Activation, DeviceInfo, DeviceState, Guarded, Queues, VirtioDevice};
 
@@ -62,17 +63,17 @@ impl Net {
         }
         let mut frames = RxBatch::new(&mut running.receiver, queue);
         self.backend.call(|backend| backend.receive(io, &mut frames))?;
-        frames.into_result()
+        frames.finish(self.handle.counters())
     }
 
     fn transmit(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
         let (Some(running), Some(queue)) = (&mut self.running, queues.get(TRANSMIT_QUEUE)) else { return Ok(()) };
         if !(self.info.link_up && self.handle.link()) {
-            return running.transmitter.discard(io, queue);
+            return running.transmitter.discard(io, queue, self.handle.counters());
         }
         let mut frames = TxBatch::new(&mut running.transmitter, queue);
         self.backend.call(|backend| backend.send(io, &mut frames))?;
-        frames.into_result()
+        frames.finish(self.handle.counters())
     }
 
     fn control(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
@@ -138,7 +139,11 @@ impl VirtioDevice for Net {
         let token = io.token();
         self.handle_token = Some(token);
         self.handle.set_waker(io.waker(token));
-        self.backend.call(|backend| backend.attach(io))?
+        self.backend.call(|backend| backend.attach(io))??;
+        let mut meter = Meter::new();
+        self.backend.look(|backend| backend.metrics(&mut meter));
+        self.handle.set_meter(meter);
+        Ok(())
     }
 
     fn activate(&mut self, io: &mut Io, activation: Activation) -> Result<()> {

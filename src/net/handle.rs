@@ -1,9 +1,12 @@
 //! What the host program may change of a NIC while its VM runs.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::metrics::{NicCounters, NicMetrics};
 use crate::event::Waker;
+use crate::meter::Meter;
 
 /// Changes a NIC while its VM runs. Any thread may use it, and a clone changes the same NIC. No call blocks.
 ///
@@ -28,11 +31,19 @@ struct Shared {
     link: AtomicBool,
     announce: AtomicBool,
     waker: OnceLock<Waker>,
+    meter: OnceLock<Meter>,
+    counters: NicCounters,
 }
 
 impl NicHandle {
     pub(super) fn new() -> Self {
-        let shared = Shared { link: AtomicBool::new(true), announce: AtomicBool::new(false), waker: OnceLock::new() };
+        let shared = Shared {
+            link: AtomicBool::new(true),
+            announce: AtomicBool::new(false),
+            waker: OnceLock::new(),
+            meter: OnceLock::new(),
+            counters: NicCounters::default(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -48,6 +59,24 @@ impl NicHandle {
     pub fn announce(&self) {
         self.shared.announce.store(true, Ordering::SeqCst);
         self.wake();
+    }
+
+    /// Returns what the card has done so far.
+    pub fn metrics(&self) -> NicMetrics {
+        self.shared.counters.read()
+    }
+
+    /// Reads the counters that the card's backend [has itself](super::NicBackend::metrics), by name.
+    pub fn backend_counters(&self) -> BTreeMap<String, u64> {
+        self.shared.meter.get().map(Meter::read).unwrap_or_default()
+    }
+
+    pub(super) fn counters(&self) -> &NicCounters {
+        &self.shared.counters
+    }
+
+    pub(super) fn set_meter(&self, meter: Meter) {
+        let _ = self.shared.meter.set(meter);
     }
 
     pub(super) fn link(&self) -> bool {

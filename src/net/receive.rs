@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::header::{ETHERNET_LEN, HEADER_LEN, MAX_PACKET, NUM_BUFFERS_OFFSET, VnetHeader};
+use super::metrics::{FrameCounts, NicCounters};
 use super::offloads::Offloads;
 use crate::error::Result;
 use crate::event::Io;
@@ -30,6 +31,7 @@ pub(super) struct Receiver {
     room: Option<GuestRanges>,
     spare: RangeList,
     filled: Vec<(Chain, u32)>,
+    counts: FrameCounts,
 }
 
 struct Buffer {
@@ -81,7 +83,7 @@ impl<'a> RxBatch<'a> {
         io.charge(frame.len() as u64);
         let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
         if !header.suits(len, self.receiver.offloads) {
-            return Delivery::Dropped;
+            return self.receiver.lose();
         }
         self.receiver.put(self.queue, header, frame)
     }
@@ -98,8 +100,9 @@ impl<'a> RxBatch<'a> {
         self.receiver.receive_from(io, self.queue, device)
     }
 
-    /// Why the queue cannot be trusted any more, if so.
-    pub(super) fn into_result(self) -> Result<()> {
+    /// Counts what came; says why the queue cannot be trusted any more, if so.
+    pub(super) fn finish(self, counters: &NicCounters) -> Result<()> {
+        self.receiver.counts.publish(&counters.received);
         self.failed.map_or(Ok(()), Err)
     }
 }
@@ -113,6 +116,7 @@ impl Receiver {
             room: None,
             spare: RangeList::default(),
             filled: Vec::new(),
+            counts: FrameCounts::default(),
         }
     }
 
@@ -175,7 +179,7 @@ impl Receiver {
         let len = (frame.len() as u64).saturating_add(HEADER_LEN.into());
         let fits = len <= room.len_of(self.parts_for_one(room));
         let copied = || room.copy_in(HEADER_LEN.into(), frame).and_then(|()| room.copy_in(0, &header.to_bytes()));
-        if fits && copied().is_ok() { self.deliver(queue, len) } else { Delivery::Dropped }
+        if fits && copied().is_ok() { self.deliver(queue, len) } else { self.lose() }
     }
 
     fn receive_from(&mut self, io: &mut Io, queue: &mut Queue, device: impl AsFd) -> io::Result<Delivery> {
@@ -184,11 +188,17 @@ impl Receiver {
         let received = room.receive_from(device, parts)?;
         io.charge(received.len);
         let whole = !received.truncated && received.len >= HEADER_LEN.saturating_add(ETHERNET_LEN).into();
-        Ok(if whole { self.deliver(queue, received.len) } else { Delivery::Dropped })
+        Ok(if whole { self.deliver(queue, received.len) } else { self.lose() })
+    }
+
+    fn lose(&mut self) -> Delivery {
+        self.counts.drop_one();
+        Delivery::Dropped
     }
 
     /// Hands the buffers that hold `len` bytes to the driver, all at once (5.1.6.4).
     fn deliver(&mut self, queue: &mut Queue, len: u64) -> Delivery {
+        self.counts.frame(len.saturating_sub(HEADER_LEN.into()));
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         match self.buffers.pop_front() {
             Some(buffer) if buffer.parts > 0 && buffer.chain.writable_len() >= len => self.fill_one(queue, buffer, len),

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::header::{HEADER_LEN, VnetHeader};
+use super::metrics::{FrameCounts, NicCounters};
 use super::offloads::Offloads;
 use crate::error::Result;
 use crate::event::Io;
@@ -17,6 +18,7 @@ pub(super) struct Transmitter {
     /// The frame that is next, if it has a chain; at most this one was taken and not sent. Without one, it is storage with a
     /// lease for the next frame.
     frame: Option<TxFrame>,
+    counts: FrameCounts,
 }
 
 /// A frame that the guest sends.
@@ -90,15 +92,16 @@ impl<'a> TxBatch<'a> {
         self.transmitter.give_back(self.queue);
     }
 
-    /// Why the queue cannot be trusted any more, if so.
-    pub(super) fn into_result(self) -> Result<()> {
+    /// Counts what was sent; says why the queue cannot be trusted any more, if so.
+    pub(super) fn finish(self, counters: &NicCounters) -> Result<()> {
+        self.transmitter.counts.publish(&counters.sent);
         self.failed.map_or(Ok(()), Err)
     }
 }
 
 impl Transmitter {
     pub(super) fn new(offloads: Offloads) -> Self {
-        Self { offloads, frame: None }
+        Self { offloads, frame: None, counts: FrameCounts::default() }
     }
 
     /// Whether a frame was taken and waits.
@@ -116,6 +119,7 @@ impl Transmitter {
                 frame.chain = Some(chain);
             } else {
                 // A frame that must not be sent is lost, as on any wire.
+                self.counts.drop_one();
                 queue.complete_later(chain, 0);
             }
         }
@@ -123,20 +127,26 @@ impl Transmitter {
     }
 
     fn give_back(&mut self, queue: &mut Queue) {
-        if let Some(chain) = self.frame.as_mut().and_then(|frame| frame.chain.take()) {
+        if let Some(frame) = &mut self.frame
+            && let Some(chain) = frame.chain.take()
+        {
+            self.counts.frame(frame.len());
             queue.complete_later(chain, 0);
         }
     }
 
     /// Drops what the guest sends, since there is no link.
-    pub(super) fn discard(&mut self, io: &mut Io, queue: &mut Queue) -> Result<()> {
-        loop {
-            self.take(io, queue)?;
-            if !self.has_backlog() {
-                return Ok(());
+    pub(super) fn discard(&mut self, io: &mut Io, queue: &mut Queue, counters: &NicCounters) -> Result<()> {
+        let discarded = loop {
+            if let Err(error) = self.take(io, queue) {
+                break Err(error);
             }
-            self.give_back(queue);
-        }
+            let Some(chain) = self.frame.as_mut().and_then(|frame| frame.chain.take()) else { break Ok(()) };
+            self.counts.drop_one();
+            queue.complete_later(chain, 0);
+        };
+        self.counts.publish(&counters.sent);
+        discarded
     }
 
     /// Puts the frame back that was not sent, and ends all leases.

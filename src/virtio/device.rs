@@ -3,6 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Io, Wants};
 use crate::memory::GuestMemory;
+use crate::meter::Meter;
 use crate::virtio::queue::Queues;
 
 /// A virtio device, apart from how the guest finds it and sets it up, which is the transport's part.
@@ -137,6 +138,10 @@ pub trait VirtioDevice: Send {
     /// until no chain and no buffer in the guest's memory is left, on whatever thread. Called in any state. If the device has
     /// failed, it is called at once, and again when the driver resets it.
     fn reset(&mut self, io: &mut Io);
+
+    /// Hands over the counters that the device keeps, for [`Vm::metrics`](crate::Vm::metrics). Called once, before the device is given
+    /// to its thread.
+    fn metrics(&self, _meter: &mut Meter) {}
 
     /// Returns what has to be known, apart from the features and the queues, to build the device anew and go on with it. Called
     /// while nothing is in flight.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::config_space::ConfigSpace;
 use super::device::DeviceState;
+use super::metrics::DeviceCounters;
 use super::queue::{QueueConfig, QueueState};
 use crate::error::Result;
 use crate::event::Waker;
@@ -26,6 +27,7 @@ pub(super) struct Gate {
     closed: AtomicBool,
     needs_reset: AtomicBool,
     owner: OnceLock<Waker>,
+    pub(super) counters: DeviceCounters,
 }
 
 /// What the owner is asked for.
@@ -91,6 +93,7 @@ impl Gate {
             closed: AtomicBool::new(false),
             needs_reset: AtomicBool::new(false),
             owner: OnceLock::new(),
+            counters: DeviceCounters::default(),
         }
     }
 

@@ -23,6 +23,7 @@ mod device;
 mod gate;
 mod guarded;
 mod interrupt;
+mod metrics;
 mod owner;
 mod queue;
 pub mod spec;
@@ -31,6 +32,7 @@ mod transport;
 pub use device::{Activation, DeviceInfo, DeviceState, Requirement, VirtioDevice};
 pub(crate) use guarded::Guarded;
 pub use interrupt::Interrupt;
+pub use metrics::TransportMetrics;
 pub use queue::{Chain, Queue, QueueConfig, QueueState, Queues, Segment};
 pub use transport::{MmioTransport, QueueRegisters, TransportState};
 

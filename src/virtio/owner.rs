@@ -171,6 +171,7 @@ impl Owner {
 
     /// Back to the state before activation; answered when nobody reaches into the guest's memory any more.
     fn reset(&mut self, io: &mut Io, done: Arc<Ticket<()>>) {
+        self.count_chains();
         self.queues = Queues::default();
         self.life = if self.let_go(io) { Life::Inactive } else { Life::Broken };
         self.lessor.await_last(true);
@@ -236,6 +237,7 @@ impl Owner {
     fn take_event(&mut self, io: &mut Io, event: &Event) {
         if let Some(doorbell) = self.doorbells.iter_mut().find(|doorbell| doorbell.token == Some(event.token)) {
             doorbell.rung = true;
+            self.gate.counters.doorbells.add(1);
         } else if self.own_token != Some(event.token) {
             self.deliver(io, event);
         }
@@ -288,6 +290,7 @@ impl Owner {
 
     /// After each turn: notify the driver, come back for leftovers, publish what changed, answer those who wait.
     fn settle(&mut self, io: &mut Io) {
+        self.count_chains();
         self.queues.iter_mut().for_each(Queue::notify);
         if io.spent() {
             self.ring_all();
@@ -304,6 +307,18 @@ impl Owner {
         if idle && matches!(self.motion, Motion::Quiescing) {
             self.motion = Motion::Still;
             self.pauses.drain(..).for_each(|done| done.answer(Ok(())));
+        }
+    }
+
+    /// Before the queues are dropped, too.
+    fn count_chains(&mut self) {
+        let counters = &self.gate.counters;
+        for queue in self.queues.iter_mut() {
+            let (chains, refused) = queue.take_counts();
+            if chains > 0 {
+                counters.chains.add(chains.into());
+                counters.refused_chains.add(refused.into());
+            }
         }
     }
 
@@ -336,6 +351,7 @@ impl Owner {
     /// device lets go of its chains: a pause must not wait for a driver that never resets it.
     fn fail(&mut self, io: &mut Io) {
         let (was_active, had_failed) = (self.life == Life::Active, self.has_failed());
+        self.count_chains();
         self.queues = Queues::default();
         self.life = if self.let_go(io) && !had_failed { Life::Failed } else { Life::Broken };
         self.gate.set_needs_reset(true);
@@ -395,6 +411,7 @@ impl Participant for Owner {
 
     fn turn(&mut self, io: &mut Io, events: &[Event]) {
         if self.gate.is_closed() {
+            self.count_chains();
             self.queues = Queues::default();
             return;
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use super::devices::{Devices, Part, Parts};
+use super::devices::{Devices, Handle, Part, Parts};
 use super::lifecycle::Lifecycle;
 use super::threads::{OnStart, ThreadRole, ThreadSetup};
 use super::vm::Vm;
@@ -310,16 +310,19 @@ impl Opened {
         let queues = u16::try_from(config.vcpus).unwrap_or(MOST_QUEUES).min(MOST_QUEUES);
         for disk in self.disks {
             let (label, placement) = (format!("disk {}", disk.name()), disk.placement());
+            let handle = Handle::Disk(disk.handle());
             let device = disk.default_queues(queues).into_device()?;
-            devices.push(Part { label, device, placement });
+            devices.push(Part { label, device, placement, handle });
         }
         for (index, nic) in self.nics.into_iter().enumerate() {
             let (label, placement) = (nic.label(index), nic.placement());
+            let handle = Handle::Nic(nic.handle());
             let device = nic.into_device().map_err(|error| error.about(&label))?;
-            devices.push(Part { label, device, placement });
+            devices.push(Part { label, device, placement, handle });
         }
         for (index, (device, placement)) in self.devices.into_iter().enumerate() {
-            devices.push(Part { label: format!("device {index} of your own"), device, placement });
+            let label = format!("device {index} of your own");
+            devices.push(Part { label, device, placement, handle: Handle::Other });
         }
         let console = self.console.map_or_else(|| Console::from_config(&config.console), Ok)?;
         Ok(Parts { devices, console, io_thread: self.io_thread, polling: config.polling()?, setup })

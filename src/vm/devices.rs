@@ -1,25 +1,29 @@
 //! The devices of one VM: how they are connected, stood still, and let go.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::exit::Exit;
 use super::lifecycle::Lifecycle;
+use super::metrics::{ConsoleMetrics, DeviceKindMetrics, DeviceMetrics};
 use super::threads::{ThreadRole, ThreadSetup, VmThread};
 use crate::arch;
+use crate::block::DiskHandle;
 use crate::board::{Board, Buses, PowerEvent, SerialPort};
 use crate::bus::Bus;
 use crate::console::{Console, ConsoleStatus};
 use crate::error::{Error, Result};
-use crate::event::{IoThread, Membership, Placement};
+use crate::event::{IoThread, IoThreadMetrics, Membership, Placement};
 use crate::kvm::KvmVm;
 use crate::memory::{GuestAddress, GuestMemory};
+use crate::net::NicHandle;
 use crate::sys::lock;
 use crate::virtio::{MmioTransport, VirtioDevice, spec};
 
 /// What the builder hands over.
 pub(super) struct Parts {
-    /// In the order in which the guest finds them, each with where it is served.
+    /// In the order in which the guest finds them.
     pub(super) devices: Vec<Part>,
     pub(super) console: Console,
     pub(super) io_thread: Option<IoThread>,
@@ -34,15 +38,27 @@ pub(super) struct Part {
     pub(super) label: String,
     pub(super) device: Box<dyn VirtioDevice>,
     pub(super) placement: Placement,
+    pub(super) handle: Handle,
+}
+
+/// By what a device is reached that has come to its thread.
+pub(super) enum Handle {
+    Disk(DiskHandle),
+    Nic(NicHandle),
+    Other,
 }
 
 pub(super) struct Devices {
     buses: Arc<Buses>,
     transports: Vec<Arc<MmioTransport>>,
+    /// Of each transport.
+    handles: Vec<Handle>,
     port: SerialPort,
     console: Mutex<Option<Membership>>,
     /// The I/O threads that the VM made for itself.
     own_threads: Vec<(ThreadRole, IoThread)>,
+    /// Those that the caller made.
+    given_threads: Vec<IoThread>,
     /// Interrupt lines and doorbells are connected for as long as this lives.
     _vm: KvmVm,
 }
@@ -57,7 +73,8 @@ impl Devices {
     ) -> Result<Self> {
         let (mut buses, ends) = (Buses::default(), lifecycle.clone());
         let port = board.connect(&vm, &mut buses, move |event| ends.end(exit_by(event)))?;
-        let (mut transports, mut own_threads) = (Vec::new(), Vec::new());
+        let (mut transports, mut handles, mut own_threads) = (Vec::new(), Vec::new(), Vec::new());
+        let mut given_threads: Vec<IoThread> = parts.io_thread.iter().cloned().collect();
         let mut start = |role| {
             let setup = parts.setup.clone();
             let thread = IoThread::prepared(&setup.thread_name(role), move || setup.prepare(role))?;
@@ -72,7 +89,12 @@ impl Devices {
             let attach = || {
                 let io_thread = match part.placement {
                     Placement::Shared => shared.clone(),
-                    Placement::Chosen(io_thread) => io_thread,
+                    Placement::Chosen(io_thread) => {
+                        if !given_threads.iter().any(|known| known.is_same(&io_thread)) {
+                            given_threads.push(io_thread.clone());
+                        }
+                        io_thread
+                    }
                     Placement::Alone => start(ThreadRole::DeviceIo(u32::try_from(index).unwrap_or(u32::MAX)))?,
                 };
                 let transport = MmioTransport::new(part.device, memory.clone(), &io_thread)?;
@@ -80,9 +102,19 @@ impl Devices {
                 Ok(transport)
             };
             transports.push(attach().map_err(|error: Error| error.about(&part.label))?);
+            handles.push(part.handle);
         }
         let console = parts.console.connect(&port.serial, &port.output, &shared)?;
-        Ok(Self { buses: Arc::new(buses), transports, port, console: Mutex::new(Some(console)), own_threads, _vm: vm })
+        Ok(Self {
+            buses: Arc::new(buses),
+            transports,
+            port,
+            console: Mutex::new(Some(console)),
+            handles,
+            own_threads,
+            given_threads,
+            _vm: vm,
+        })
     }
 
     pub(super) fn buses(&self) -> &Arc<Buses> {
@@ -92,6 +124,40 @@ impl Devices {
     /// The threads that serve this VM alone.
     pub(super) fn threads(&self) -> impl Iterator<Item = VmThread> {
         self.own_threads.iter().map(|(role, thread)| VmThread { role: *role, tid: thread.tid() })
+    }
+
+    pub(super) fn measure_turns(&self) {
+        self.own_threads.iter().for_each(|(_, thread)| thread.measure_turns());
+    }
+
+    pub(super) fn thread_metrics(&self) -> Vec<IoThreadMetrics> {
+        let own = self.own_threads.iter().map(|(_, thread)| IoThreadMetrics { is_own: true, ..thread.metrics() });
+        own.chain(self.given_threads.iter().map(IoThread::metrics)).collect()
+    }
+
+    pub(super) fn metrics(&self) -> Vec<DeviceMetrics> {
+        let names = device_names(&self.handles);
+        let devices = self.transports.iter().zip(&self.handles).zip(names);
+        let read = |((transport, handle), name): ((&Arc<MmioTransport>, &Handle), String)| {
+            let (kind, mut counters) = match handle {
+                Handle::Disk(disk) => (DeviceKindMetrics::Disk(disk.metrics()), disk.backend_counters()),
+                Handle::Nic(nic) => (DeviceKindMetrics::Nic(nic.metrics()), nic.backend_counters()),
+                Handle::Other => (DeviceKindMetrics::Other, BTreeMap::new()),
+            };
+            counters.append(&mut transport.own_counters());
+            DeviceMetrics { name, transport: transport.metrics(), kind, counters }
+        };
+        devices.map(read).collect()
+    }
+
+    pub(super) fn console_metrics(&self) -> ConsoleMetrics {
+        let status = self.console_status();
+        ConsoleMetrics {
+            output_bytes: self.port.output.written(),
+            dropped_bytes: status.dropped(),
+            lost_bytes: status.lost(),
+            input_bytes: self.port.serial.typed(),
+        }
     }
 
     pub(super) fn write_console(&self, bytes: &[u8]) -> usize {
@@ -135,6 +201,20 @@ impl Devices {
     pub(super) fn detach(&self) {
         drop(lock(&self.console).take());
     }
+}
+
+/// `disk0`, `disk1`, `nic0`, `device0`, and so on: each kind is counted by itself.
+fn device_names(handles: &[Handle]) -> Vec<String> {
+    let (mut disks, mut nics, mut others) = (0.., 0.., 0..);
+    let name = |handle: &Handle| {
+        let (kind, numbers): (&str, &mut std::ops::RangeFrom<u32>) = match handle {
+            Handle::Disk(_) => ("disk", &mut disks),
+            Handle::Nic(_) => ("nic", &mut nics),
+            Handle::Other => ("device", &mut others),
+        };
+        format!("{kind}{}", numbers.next().unwrap_or_default())
+    };
+    handles.iter().map(name).collect()
 }
 
 /// Puts a transport on the bus, its interrupt on a line, and its doorbells where no exit is needed to ring them.

@@ -5,6 +5,7 @@ mod builder;
 mod devices;
 mod exit;
 mod lifecycle;
+mod metrics;
 mod threads;
 mod vcpu;
 #[allow(clippy::module_inception, reason = "named after the type that it holds, as in `kvm`")]
@@ -12,5 +13,6 @@ mod vm;
 
 pub use builder::VmBuilder;
 pub use exit::{Exit, Status};
+pub use metrics::{ConsoleMetrics, DeviceKindMetrics, DeviceMetrics, ExitCounts, Metrics, VcpuMetrics, openmetrics};
 pub use threads::{ThreadRole, VmThread};
 pub use vm::Vm;

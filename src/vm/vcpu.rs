@@ -1,11 +1,12 @@
 //! The thread of one vCPU: in and out of the guest until the VM ends.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Arc, OnceLock};
 
 use super::exit::Exit;
 use super::lifecycle::{Lifecycle, NextMove};
+use super::metrics::VcpuCounters;
 use super::threads::{ThreadRole, ThreadSetup};
 use crate::board::{Buses, ResetCause};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,42 +20,24 @@ pub(super) struct Duty {
     /// Runs on the thread of the vCPU that is the last to leave the guest.
     pub(super) on_last: Arc<dyn Fn() + Send + Sync>,
     pub(super) setup: ThreadSetup,
-}
-
-/// The thread of one vCPU.
-pub(super) struct VcpuThread {
-    pub(super) index: u32,
-    tid: Arc<OnceLock<i32>>,
-    handle: ThreadHandle,
-}
-
-impl VcpuThread {
-    /// The kernel's identifier of it. Waits for the moment that a new thread takes to tell.
-    pub(super) fn tid(&self) -> i32 {
-        *self.tid.wait()
-    }
-
-    pub(super) fn join(self) {
-        self.handle.join();
-    }
+    pub(super) counters: Arc<VcpuCounters>,
 }
 
 /// Starts the thread, and waits until it is prepared, if there is anything to prepare. Then it enters the guest once `gate` is
 /// dropped or gives something.
-pub(super) fn spawn(vcpu: Vcpu, duty: Duty, gate: Receiver<()>) -> Result<(VcpuThread, Result<()>)> {
-    let Duty { buses, lifecycle, on_last, setup } = duty;
-    let (index, tid) = (vcpu.index(), Arc::new(OnceLock::new()));
-    let (told, is_needed) = (tid.clone(), setup.is_needed());
+pub(super) fn spawn(vcpu: Vcpu, duty: Duty, gate: Receiver<()>) -> Result<(ThreadHandle, Result<()>)> {
+    let Duty { buses, lifecycle, on_last, setup, counters } = duty;
+    let (index, is_needed) = (vcpu.index(), setup.is_needed());
     let (reply, prepared) = sync_channel(1);
     let handle = sys::spawn(&setup.thread_name(ThreadRole::Vcpu(index)), move || {
         let mut vcpu = vcpu;
-        let _ = told.set(sys::current_thread_id());
+        counters.begin();
         if is_needed {
             let _ = reply.send(setup.prepare(ThreadRole::Vcpu(index)));
             let _ = gate.recv();
         }
         drop((setup, gate));
-        let body = AssertUnwindSafe(|| run(&mut vcpu, &buses, &lifecycle));
+        let body = AssertUnwindSafe(|| run(&mut vcpu, &buses, &lifecycle, &counters));
         if let Err(error) = catch_unwind(body).unwrap_or_else(|_| Err(panicked(vcpu.index()))) {
             lifecycle.end(Exit::Failed(error));
         }
@@ -64,13 +47,14 @@ pub(super) fn spawn(vcpu: Vcpu, duty: Duty, gate: Receiver<()>) -> Result<(VcpuT
         }
         // Devices that the buses hold may be the last owners of something; let them go before the VM counts as ended.
         drop((buses, on_last));
+        counters.end();
         lifecycle.vcpu_finished();
     })?;
     let prepared = if is_needed { prepared.recv().unwrap_or_else(|_| Err(panicked(index))) } else { Ok(()) };
-    Ok((VcpuThread { index, tid, handle }, prepared))
+    Ok((handle, prepared))
 }
 
-fn run(vcpu: &mut Vcpu, buses: &Buses, lifecycle: &Lifecycle) -> Result<()> {
+fn run(vcpu: &mut Vcpu, buses: &Buses, lifecycle: &Lifecycle, counters: &VcpuCounters) -> Result<()> {
     // Before the goal is looked at for the first time: a kick that comes after that look must find this thread.
     vcpu.bind_to_this_thread()?;
     loop {
@@ -80,6 +64,7 @@ fn run(vcpu: &mut Vcpu, buses: &Buses, lifecycle: &Lifecycle) -> Result<()> {
             NextMove::Park => vcpu.finish_access()?,
             NextMove::Finish => return Ok(()),
         };
+        counters.count(&exit);
         if next == NextMove::Park && matches!(exit, VcpuExit::Interrupted) {
             lifecycle.park();
             vcpu.note_pause();

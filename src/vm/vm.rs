@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use super::devices::Devices;
 use super::exit::{Exit, Status};
 use super::lifecycle::Lifecycle;
+use super::metrics::{Metrics, VcpuCounters};
 use super::threads::{ThreadRole, ThreadSetup, VmThread};
-use super::vcpu::{self, Duty, VcpuThread};
+use super::vcpu::{self, Duty};
 use crate::console::ConsoleStatus;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::Vcpu;
-use crate::sys::lock;
+use crate::sys::{ThreadHandle, lock};
 
 /// What [`Vm::stop`] promises, less a margin for its own way back.
 const STOP_LIMIT: Duration = Duration::from_millis(90);
@@ -49,7 +50,9 @@ pub struct Vm {
     devices: Arc<Devices>,
     /// Until the start.
     vcpus: Mutex<Vec<Vcpu>>,
-    threads: Mutex<Vec<VcpuThread>>,
+    threads: Mutex<Vec<ThreadHandle>>,
+    /// By index.
+    counters: Vec<Arc<VcpuCounters>>,
     setup: ThreadSetup,
     /// Held while devices follow the vCPUs into or out of a pause.
     transition: Mutex<()>,
@@ -57,8 +60,10 @@ pub struct Vm {
 
 impl Vm {
     pub(super) fn new(lifecycle: Arc<Lifecycle>, devices: Devices, vcpus: Vec<Vcpu>, setup: ThreadSetup) -> Self {
+        let counters = vcpus.iter().map(|_| Arc::default()).collect();
         Self {
             lifecycle,
+            counters,
             devices: Arc::new(devices),
             vcpus: Mutex::new(vcpus),
             threads: Mutex::default(),
@@ -222,18 +227,49 @@ impl Vm {
     /// A thread of a vCPU that has ended is still listed, but the kernel may give its identifier to another thread. Blocks only for
     /// the moment that a new thread takes to tell.
     pub fn threads(&self) -> Vec<VmThread> {
-        let vcpus = lock(&self.threads);
-        let vcpus = vcpus.iter().map(|thread| VmThread { role: ThreadRole::Vcpu(thread.index), tid: thread.tid() });
+        let started = lock(&self.threads).len();
+        let vcpus = (0..).zip(self.counters.iter().take(started));
+        let vcpus = vcpus.map(|(index, counters)| VmThread { role: ThreadRole::Vcpu(index), tid: counters.tid() });
         vcpus.chain(self.devices.threads()).collect()
     }
 
-    fn spawn(&self, vcpu: Vcpu, gate: Receiver<()>) -> Result<(VcpuThread, Result<()>)> {
+    /// Returns what the VM has done so far. Any thread may ask, in any state of the VM, and as often as it likes: it costs one short
+    /// system call for each thread, and waits for none of them.
+    ///
+    /// ```no_run
+    /// # fn main() -> vmcell::Result<()> {
+    /// # let vm = vmcell::Vm::builder().build()?;
+    /// let metrics = vm.metrics();
+    /// println!("vCPU 0 has run for {:?}", metrics.vcpus[0].cpu_time);
+    /// println!("{}", metrics.to_openmetrics());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            vm: self.name().to_owned(),
+            vcpus: self.counters.iter().map(|counters| counters.read()).collect(),
+            io_threads: self.devices.thread_metrics(),
+            devices: self.devices.metrics(),
+            console: self.devices.console_metrics(),
+        }
+    }
+
+    /// Measures each turn of the VM's own I/O threads from now on, for [`metrics`](Self::metrics); see
+    /// [`IoThread::measure_turns`](crate::IoThread::measure_turns) for what that costs.
+    pub fn measure_turns(&self) {
+        self.devices.measure_turns();
+    }
+
+    fn spawn(&self, vcpu: Vcpu, gate: Receiver<()>) -> Result<(ThreadHandle, Result<()>)> {
+        let counters = usize::try_from(vcpu.index()).ok().and_then(|index| self.counters.get(index));
         let devices = self.devices.clone();
         let duty = Duty {
             buses: self.devices.buses().clone(),
             lifecycle: self.lifecycle.clone(),
             on_last: Arc::new(move || devices.guest_has_ended()),
             setup: self.setup.clone(),
+            counters: counters.cloned().unwrap_or_default(),
         };
         vcpu::spawn(vcpu, duty, gate)
     }
@@ -244,7 +280,7 @@ impl Drop for Vm {
         // The one order in which everything ends: the guest first, then the threads that served it, then what they used.
         let _ = self.stop();
         lock(&self.vcpus).clear();
-        lock(&self.threads).drain(..).for_each(VcpuThread::join);
+        lock(&self.threads).drain(..).for_each(ThreadHandle::join);
         self.devices.detach();
     }
 }

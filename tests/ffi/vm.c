@@ -420,7 +420,45 @@ static void test_names_and_threads(const char *folder) {
     FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "vCPU 1", vmcell_vm_new(config, &vm, &e));
 }
 
+/* What VMs have done, as JSON and as OpenMetrics text. */
+static void test_metrics(const char *folder) {
+    vmcell_config *config = config_of(in(folder, "hello"));
+    OK(vmcell_config_set_name(config, "counted", &e));
+    vmcell_vm *vm = vm_of(config);
+    OK(vmcell_vm_measure_turns(vm, &e));
+    OK(vmcell_vm_start(vm, &e));
+    CHECK(exit_of(vm) == VMCELL_EXIT_SHUTDOWN);
+    size_t length = 0, again = 0;
+    OK(vmcell_vm_metrics_json(vm, NULL, 0, &length, &e));
+    char *text = malloc(length + 100);
+    CHECK(text != NULL);
+    memset(text, 'x', length + 1);
+    OK(vmcell_vm_metrics_json(vm, text, 10, &again, &e));
+    CHECK(text[0] == 'x'); /* all of it, or nothing */
+    OK(vmcell_vm_metrics_json(vm, text, length + 100, &length, &e));
+    CHECK(strlen(text) == length && strncmp(text, "{\"vm\":\"counted\",", 16) == 0);
+    /* Five bytes, and the register that turns the guest off. */
+    CHECK(strstr(text, "\"pio_write\":6,") != NULL && strstr(text, "\"output_bytes\":5,") != NULL);
+    free(text);
+    const vmcell_vm *vms[2] = {vm, vm};
+    OK(vmcell_vm_metrics_openmetrics(vms, 2, NULL, 0, &length, &e));
+    text = malloc(length + 100);
+    CHECK(text != NULL);
+    OK(vmcell_vm_metrics_openmetrics(vms, 2, text, length + 100, &length, &e));
+    CHECK(strlen(text) == length && strcmp(text + length - 6, "# EOF\n") == 0);
+    CHECK(strstr(text, "{vm=\"counted\",vcpu=\"0\",kind=\"pio_write\"} 6\n") != NULL);
+    CHECK(strstr(text, "{vm=\"counted\",same_name=\"2\",vcpu=\"0\",kind=\"pio_write\"} 6\n") != NULL);
+    free(text);
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_metrics_json(vm, NULL, 1, &length, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_metrics_json(vm, NULL, 0, NULL, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_metrics_openmetrics(NULL, 1, NULL, 0, &length, &e));
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK);
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_vm_metrics_json(vm, NULL, 0, &length, &e));
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_vm_metrics_openmetrics(vms, 2, NULL, 0, &length, &e));
+}
+
 void test_console(const char *folder) {
+    test_metrics(folder);
     test_names_and_threads(folder);
     test_callback(folder);
     test_echo(folder);

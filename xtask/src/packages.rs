@@ -64,6 +64,7 @@ const TABLE: &[Row] = &[
     row("make", Purpose::CFace, "builds the launcher in C"),
     row("pkg-config", Purpose::CFace, "finds the installed library"),
     row("python3", Purpose::CFace, "the documentation's example"),
+    row("python3-prometheus-client", Purpose::CFace, "reads the metrics in a test"),
     row("valgrind", Purpose::CFace, "finds leaks in the tests in C"),
 ];
 

@@ -34,6 +34,8 @@ pub(super) struct Ring {
     muted: bool,
     /// The device has found no chain when it looked last, and waits for one.
     hungry: bool,
+    /// Up to where chains were [counted](Self::take_counts).
+    counted: u16,
 }
 
 impl Ring {
@@ -46,7 +48,7 @@ impl Ring {
             |gpa: GuestAddress, len: u64| GuestArea::new(memory, gpa, usize::try_from(len).unwrap_or(usize::MAX));
         let table = area(config.desc_table, config.table_len())?;
         Ok(Self {
-            walker: Walker::new(memory.clone(), table, config.size, config.max_size()),
+            walker: Walker::new(memory.clone(), table, config.size, config.max_size(), state.next_avail),
             avail: area(config.avail_ring, config.avail_len())?,
             used: area(config.used_ring, config.used_len())?,
             size: config.size,
@@ -59,6 +61,7 @@ impl Ring {
             in_flight: 0,
             muted: false,
             hungry: false,
+            counted: state.next_avail,
         })
     }
 
@@ -121,8 +124,18 @@ impl Ring {
         }
         self.next_avail = position.wrapping_add(1);
         self.in_flight = busy.saturating_add(1);
-        self.walker.walk(head, buffers);
+        self.walker.walk(head, position, buffers);
         Ok(Some((head, position)))
+    }
+
+    /// How many chains came since the last call, of which there were fewer than 32768, and how many of them broke the rules. One that
+    /// was put back and taken again counts once.
+    pub(super) fn take_counts(&mut self) -> (u16, u16) {
+        let come = self.next_avail.wrapping_sub(self.counted);
+        // After some were put back it is behind.
+        let come = if come < 1 << 15 { come } else { 0 };
+        self.counted = self.counted.wrapping_add(come);
+        (come, self.walker.take_refused())
     }
 
     /// Looks at the driver's index again; says whether it has moved on.

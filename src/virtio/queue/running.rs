@@ -192,6 +192,11 @@ impl Queue {
         Ok(self.ring.state())
     }
 
+    /// How many chains came since the last call, and how many of them broke the rules.
+    pub(in crate::virtio) fn take_counts(&mut self) -> (u16, u16) {
+        self.ring.take_counts()
+    }
+
     /// What a buffer that the device makes of chains leases.
     pub(crate) fn lessor(&self) -> &Lessor {
         &self.shared.lessor

@@ -11,6 +11,10 @@ pub(super) struct Walker {
     table: GuestArea,
     size: u16,
     max_chain: usize,
+    /// Chains that broke the rules, and were not counted yet.
+    refused: u16,
+    /// Where the next of these can be that was not put back before.
+    next_refused: u16,
 }
 
 /// A table of descriptors: the queue's own, or one that a descriptor of it leads to.
@@ -21,17 +25,32 @@ enum Table {
 }
 
 impl Walker {
-    /// For a queue of `size` descriptors in `table`. A chain may have `max_chain` buffers.
-    pub(super) fn new(memory: GuestMemory, table: GuestArea, size: u16, max_chain: u16) -> Self {
-        Self { memory, table, size, max_chain: max_chain.into() }
+    /// For a queue of `size` descriptors in `table`. A chain may have `max_chain` buffers. The first one comes from `next`.
+    pub(super) fn new(memory: GuestMemory, table: GuestArea, size: u16, max_chain: u16, next: u16) -> Self {
+        Self { memory, table, size, max_chain: max_chain.into(), refused: 0, next_refused: next }
     }
 
-    /// Copies the chain that begins at `head` to `buffers`. A chain that breaks the rules has none.
-    pub(super) fn walk(&self, head: u16, buffers: &mut Buffers) {
+    /// Copies the chain that begins at `head` to `buffers`. A chain that breaks the rules has none. `position` is where it came from.
+    pub(super) fn walk(&mut self, head: u16, position: u16, buffers: &mut Buffers) {
         buffers.clear();
         if self.collect(head, buffers).is_none() {
-            buffers.clear();
+            self.refuse(position, buffers);
         }
+    }
+
+    #[cold]
+    fn refuse(&mut self, position: u16, buffers: &mut Buffers) {
+        buffers.clear();
+        // One that was put back and has come again counts once.
+        if position.wrapping_sub(self.next_refused) < 1 << 15 {
+            self.next_refused = position.wrapping_add(1);
+            self.refused = self.refused.saturating_add(1);
+        }
+    }
+
+    /// How many chains broke the rules since the last call.
+    pub(super) fn take_refused(&mut self) -> u16 {
+        std::mem::take(&mut self.refused)
     }
 
     fn collect(&self, head: u16, buffers: &mut Buffers) -> Option<()> {

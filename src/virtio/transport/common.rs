@@ -1,5 +1,6 @@
 //! What every transport does with a device, however its registers are laid out: status, features, activation, reset, pause.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -9,10 +10,12 @@ use super::status::StatusWrite;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Membership};
 use crate::memory::GuestMemory;
+use crate::meter::Meter;
 use crate::sys::{EventFd, lock};
 use crate::virtio::device::{DeviceInfo, DeviceState, VirtioDevice};
 use crate::virtio::gate::{Gate, Message, Outcome, Plan, Saved};
 use crate::virtio::interrupt::Interrupt;
+use crate::virtio::metrics::DeviceCounters;
 use crate::virtio::owner::Owner;
 use crate::virtio::queue::QueueState;
 use crate::virtio::spec::feature::{RING_EVENT_IDX, RING_INDIRECT_DESC, VERSION_1};
@@ -32,6 +35,7 @@ pub(super) struct Common {
     doorbells: Vec<Arc<EventFd>>,
     memory: GuestMemory,
     membership: Membership,
+    meter: Meter,
 }
 
 /// With what a device begins.
@@ -61,10 +65,12 @@ impl Common {
         }
         let doorbells = info.queue_sizes.iter().map(|_| Ok(Arc::new(EventFd::new()?))).collect::<Result<Vec<_>>>()?;
         let gate = Arc::new(Gate::new(&device.config()));
+        let mut meter = Meter::new();
+        device.metrics(&mut meter);
         let still = beginning.state.is_some();
         let owner = Owner::new(device, Arc::clone(&gate), beginning.interrupt, memory.clone(), &doorbells, still);
         let membership = io_thread.add(Box::new(owner))?;
-        let common = Self { gate, registers: Mutex::new(registers), info, doorbells, memory, membership };
+        let common = Self { gate, registers: Mutex::new(registers), info, doorbells, memory, membership, meter };
         if let Some(state) = beginning.state {
             common.go_on(state);
         }
@@ -94,6 +100,16 @@ impl Common {
 
     pub(super) fn doorbells(&self) -> &[Arc<EventFd>] {
         &self.doorbells
+    }
+
+    /// What was counted, but for interrupts, which another one raises.
+    pub(super) fn counters(&self) -> &DeviceCounters {
+        &self.gate.counters
+    }
+
+    /// What the device itself counts, by name.
+    pub(super) fn own_counters(&self) -> BTreeMap<String, u64> {
+        self.meter.read()
     }
 
     /// The driver rings for a queue.

@@ -1,6 +1,6 @@
 //! What the MMIO transport makes of a device's interrupts.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::error::Result;
 use crate::sys::EventFd;
@@ -11,15 +11,21 @@ use crate::virtio::spec::mmio::{INTERRUPT_CONFIG, INTERRUPT_USED};
 pub(super) struct MmioInterrupt {
     status: AtomicU32,
     line: EventFd,
+    raised: AtomicU64,
 }
 
 impl MmioInterrupt {
     pub(super) fn new() -> Result<Self> {
-        Ok(Self { status: AtomicU32::new(0), line: EventFd::new()? })
+        Ok(Self { status: AtomicU32::new(0), line: EventFd::new()?, raised: AtomicU64::new(0) })
     }
 
     pub(super) fn line(&self) -> &EventFd {
         &self.line
+    }
+
+    /// How often the line was signalled.
+    pub(super) fn raised(&self) -> u64 {
+        self.raised.load(Ordering::Relaxed)
     }
 
     pub(super) fn status(&self) -> u32 {
@@ -37,6 +43,7 @@ impl MmioInterrupt {
 
     // The line is an edge: it is signalled even if the reason stands already, since the driver may be past reading it.
     fn raise(&self, reason: u32) {
+        self.raised.fetch_add(1, Ordering::Relaxed);
         self.status.fetch_or(reason, Ordering::AcqRel);
         self.line.signal();
     }

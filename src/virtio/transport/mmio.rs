@@ -1,5 +1,6 @@
 //! The MMIO transport: the guest sees a device as a window of registers in its address space (4.2).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::memory::GuestMemory;
 use crate::sys::EventFd;
 use crate::virtio::device::VirtioDevice;
 use crate::virtio::interrupt::Interrupt;
+use crate::virtio::metrics::TransportMetrics;
 use crate::virtio::spec::mmio as reg;
 
 /// "vmcl", little-endian: the specification leaves the value to the maker.
@@ -88,6 +90,22 @@ impl MmioTransport {
     /// Returns the eventfd that is signalled for each interrupt. The interrupt status register holds the reasons.
     pub fn interrupt(&self) -> &EventFd {
         self.interrupt.line()
+    }
+
+    /// Returns what the device and its driver have done so far. Never blocks.
+    pub fn metrics(&self) -> TransportMetrics {
+        let counters = self.common.counters();
+        TransportMetrics {
+            chains: counters.chains.get(),
+            refused_chains: counters.refused_chains.get(),
+            doorbells: counters.doorbells.get(),
+            interrupts: self.interrupt.raised(),
+        }
+    }
+
+    /// Reads the counters that the device [has itself](VirtioDevice::metrics), by name. Never blocks.
+    pub fn own_counters(&self) -> BTreeMap<String, u64> {
+        self.common.own_counters()
     }
 
     /// Stops the device between two requests. When this returns, nothing is in flight, and the device touches neither guest

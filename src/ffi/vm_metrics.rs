@@ -1,0 +1,101 @@
+//! What VMs have done so far.
+
+use std::ffi::c_char;
+
+use super::convert::{Out, OutArray, read_handles};
+use super::failure::FfiResult;
+use super::guard::guard;
+use super::objects;
+use super::report::{ErrorObject, Report};
+use super::vm::VmObject;
+use crate::vm::openmetrics;
+
+/// Where a text goes: to the caller's buffer, if there is room for it and for a NUL, and its length to a place of its own.
+struct Text {
+    buffer: OutArray<c_char>,
+    length: Out<usize>,
+}
+
+impl Text {
+    /// # Safety
+    /// `buffer` is NULL, which is refused unless `capacity` is 0, or nothing else uses that many bytes until the call returns; `length`
+    /// is NULL, which is refused, or nothing else uses the place until then.
+    unsafe fn new(buffer: *mut c_char, capacity: usize, length: *mut usize) -> FfiResult<Self> {
+        // SAFETY: the caller promises the same.
+        let (buffer, length) = unsafe { (OutArray::new(buffer, capacity, "buffer")?, Out::new(length, "length")?) };
+        Ok(Self { buffer, length })
+    }
+
+    fn write(self, text: &str) {
+        if text.len() < self.buffer.capacity() {
+            let bytes: Vec<c_char> = text.bytes().chain([0]).map(|byte| c_char::from_ne_bytes([byte])).collect();
+            self.buffer.write(&bytes);
+        }
+        self.length.write(text.len());
+    }
+}
+
+/// Writes what the VM has done so far as a JSON object: UTF-8, with a NUL behind it, to `buffer`, which has room for `capacity` bytes.
+/// `length` gets the length of the text without the NUL. If that is not below `capacity`, nothing is written to `buffer`: call again
+/// with more room, some more than asked for, since numbers grow. 16 KiB suffice for a VM with some devices. `buffer` may be NULL if
+/// `capacity` is 0.
+///
+/// Members are called as in the documentation of the Rust crate (Metrics): "vm", "vcpus", "io_threads", "devices" (with "disk" or
+/// "nic"), "console". Times are in nanoseconds. Counters begin at 0 and only go up. A later version may add members. Costs a short
+/// system call for each thread of the VM; never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_vm_metrics_json(
+    vm: *const VmObject,
+    buffer: *mut c_char,
+    capacity: usize,
+    length: *mut usize,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or that much room, and a place for the result.
+        let text = unsafe { Text::new(buffer, capacity, length) }?;
+        text.write(&objects::get(vm)?.vm().metrics().to_json());
+        Ok(())
+    })
+}
+
+/// Writes what several VMs have done so far as one OpenMetrics text, which ends with "# EOF", for Prometheus for instance. `vms` are
+/// `count` VMs. The label `vm` is a VM's name; of several with one name, all but the first have a label `same_name` with a number, too.
+/// Otherwise as vmcell_vm_metrics_json.
+///
+/// Errors: BAD_HANDLE if one of the VMs was freed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_vm_metrics_openmetrics(
+    vms: *const *const VmObject,
+    count: usize,
+    buffer: *mut c_char,
+    capacity: usize,
+    length: *mut usize,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or that much room, and a place for the result.
+        let text = unsafe { Text::new(buffer, capacity, length) }?;
+        // SAFETY: the header demands NULL or that many handles.
+        let vms = unsafe { read_handles(vms, count, "vms") }?;
+        let metrics = vms.into_iter().map(|vm| Ok(objects::get(vm)?.vm().metrics()));
+        text.write(&openmetrics(&metrics.collect::<FfiResult<Vec<_>>>()?));
+        Ok(())
+    })
+}
+
+/// Measures each turn of the VM's own I/O threads from now on, so that metrics have the longest one. Costs two system calls for each
+/// turn. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_vm_measure_turns(vm: *mut VmObject, error: *mut *mut ErrorObject) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        objects::get(vm)?.vm().measure_turns();
+        Ok(())
+    })
+}
