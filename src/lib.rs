@@ -103,7 +103,7 @@ pub use config::{
     Affinity, Boot, BootProtocol, ConsoleConfig, ConsoleFile, Discovery, DiskConfig, Engine, MemoryBacking,
     MemoryConfig, NicConfig, PageSize, VmConfig,
 };
-pub use console::{Console, ConsoleStatus, SinkStatus, abandoned_console_threads};
+pub use console::{Console, ConsoleReader, ConsoleStatus, ConsoleWriter, SinkStatus, abandoned_console_threads};
 pub use error::{Error, ErrorKind, Result};
 pub use event::IoThread;
 pub use memory::{Buffer, GuestAddress, GuestMemory, GuestRanges, HostBuffer, MemoryRegion};

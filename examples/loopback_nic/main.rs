@@ -47,7 +47,7 @@ fn main() -> vmcell::Result<()> {
     let options = Options::parse();
     let (one, two) = cable(Duration::from_micros(options.delay_us), options.room);
     let dropped = [one.dropped(), two.dropped()];
-    let second = build(&options, 2, two, Console::file(&options.second_console)?)?;
+    let second = build(&options, 2, two, Console::file(&options.second_console))?;
     let first = build(&options, 1, one, Console::stdio())?;
     second.start()?;
     first.start()?;

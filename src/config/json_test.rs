@@ -32,7 +32,10 @@ fn full() -> VmConfig {
             queues: Some(2),
         }],
         nics: vec![NicConfig { tap: "tap0".into(), mac: Some([0x02, 0, 0, 0, 0xab, 0x10]), mtu: Some(9000) }],
-        console: ConsoleConfig::File(ConsoleFile { path: "guest.log".into() }),
+        console: ConsoleConfig::All(vec![
+            ConsoleConfig::Stdio,
+            ConsoleConfig::File(ConsoleFile::new("guest.log").append(true).rotate(1 << 20, 3)),
+        ]),
         kick_signal: Some(10),
         poll_us: Some(0),
         affinity: Affinity { vcpus: [(0, vec![2]), (1, vec![3])].into(), io: vec![0, 1] },
@@ -73,9 +76,17 @@ const FULL: &str = r#"{
     }
   ],
   "console": {
-    "file": {
-      "path": "guest.log"
-    }
+    "all": [
+      "stdio",
+      {
+        "file": {
+          "path": "guest.log",
+          "append": true,
+          "max_bytes": 1048576,
+          "keep": 3
+        }
+      }
+    ]
   },
   "kick_signal": 10,
   "poll_us": 0,
@@ -169,12 +180,13 @@ fn words_for_defaults_may_be_written() {
         "boot": { "kernel": "k", "initrd": null, "cmdline": "", "protocol": "auto", "discovery": "acpi" },
         "disks": [{ "path": "d", "read_only": false, "serial": "", "engine": "auto", "direct": false, "queues": null }],
         "nics": [{ "tap": "t", "mac": null, "mtu": null }],
-        "console": "none",
+        "console": {"file": {"path": "c", "append": false, "max_bytes": null, "keep": 0}},
         "kick_signal": null
     }"#;
     let mut plain = VmConfig::new(Boot::linux("k"));
     plain.disks.push(DiskConfig::new("d"));
     plain.nics.push(NicConfig::tap("t"));
+    plain.console = ConsoleConfig::file("c");
     assert_eq!(VmConfig::from_json(text).unwrap(), plain);
 }
 
@@ -192,7 +204,7 @@ fn what_is_wrong_is_said_with_its_place_and_what_is_allowed() {
         (r#"{"console": {"file": {"path": "p", "size": 1}}}"#, "console.file.size: unknown field `size`"),
         (r#"{"affinity": {"cpu": []}}"#, "affinity.cpu: unknown field `cpu`"),
         (r#"{"affinity": {"vcpus": {"a": [1]}}}"#, "affinity.vcpus: invalid value: expected key to be a number"),
-        (r#"{"console": "tty"}"#, "console: unknown variant `tty`, expected one of `none`, `stdio`, `file`"),
+        (r#"{"console": "tty"}"#, "console: unknown variant `tty`, expected one of `none`, `stdio`, `file`, `all`"),
         (r#"{"disks": [{"path": "a", "engine": "aio"}]}"#, "disks[0].engine: unknown variant `aio`, expected one of"),
         (r#"{"boot": {"cmdline": "quiet"}}"#, "boot: missing field `kernel`"),
         (r#"{"memory": {}}"#, "memory: missing field `mib`"),

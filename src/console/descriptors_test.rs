@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags, fcntl_getfl, fcntl_setfl, mkfifoat};
@@ -16,7 +18,7 @@ use super::*;
 use crate::bus::BusDevice;
 
 /// Far more than anything takes here, and a test fails for good.
-const LIMIT: Duration = Duration::from_secs(30);
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
 /// What the end of a VM may take, and more than a busy machine needs for it.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -96,9 +98,9 @@ fn terminal() -> Ends {
 }
 
 /// A port on an I/O thread, and what is connected to it.
-struct Port {
+pub(super) struct Port {
     serial: Arc<Serial>,
-    output: OutputBuffer,
+    pub(super) output: OutputBuffer,
     io_thread: IoThread,
     membership: Option<Membership>,
 }
@@ -111,16 +113,16 @@ impl Port {
         Self { serial, output, io_thread: io_thread.clone(), membership }
     }
 
-    fn new(console: Console) -> Self {
+    pub(super) fn new(console: Console) -> Self {
         Self::on(&IoThread::new("console-test").unwrap(), console)
     }
 
-    fn print(&self, bytes: &[u8]) {
+    pub(super) fn print(&self, bytes: &[u8]) {
         self.output.clone().write_all(bytes).unwrap();
     }
 
     /// What the guest reads, until it has `count` bytes.
-    fn typed(&self, count: usize) -> Vec<u8> {
+    pub(super) fn typed(&self, count: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         until("the guest has its input", || {
             while self.register(5) & 1 != 0 {
@@ -140,18 +142,18 @@ impl Port {
         data[0]
     }
 
-    fn status(&self) -> SinkStatus {
+    pub(super) fn status(&self) -> SinkStatus {
         ConsoleStatus::of(&self.output).sinks.remove(0)
     }
 
-    fn ends_soon(&mut self, what: &str) {
+    pub(super) fn ends_soon(&mut self, what: &str) {
         let begin = Instant::now();
         drop(self.membership.take());
         assert!(begin.elapsed() < SOON, "{what}: {:?}", begin.elapsed());
     }
 
     /// Another console on the same thread works.
-    fn serves_others(&self, what: &str) {
+    pub(super) fn serves_others(&self, what: &str) {
         let (send, receive) = std::sync::mpsc::channel();
         let other = Port::on(&self.io_thread, Console::callback(move |bytes| send.send(bytes.to_vec()).unwrap()));
         other.print(b"another");
@@ -159,7 +161,7 @@ impl Port {
     }
 }
 
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !is_so() {
         assert!(begin.elapsed() < LIMIT, "in vain: {what}");

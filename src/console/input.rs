@@ -5,15 +5,14 @@ use std::io;
 use std::sync::Arc;
 
 use super::helper::{Errand, Helper};
-use crate::error::Result;
 use crate::event::{Event, Interest, Io, Token, Wants};
 use crate::legacy::Serial;
-use crate::sys::{Attempt, EventFd, Stream};
+use crate::sys::{Attempt, Stream};
 
 const PIECE: usize = 4096;
 
 pub(super) struct Input {
-    /// `None` if there is no source, while a thread that may wait has it, and once it has ended for good.
+    /// `None` while a thread that may wait has it, and once the guest has ended.
     work: Option<Box<Work>>,
     polled: Option<Arc<File>>,
     helper: Option<Helper<Work>>,
@@ -23,8 +22,6 @@ pub(super) struct Input {
     /// Read from the source, and not yet taken by the port: somebody else may have filled the room that was there.
     pending: Vec<u8>,
     serial: Arc<Serial>,
-    /// Signalled when the guest has taken what the port held.
-    wanted: Arc<EventFd>,
     tokens: Option<Tokens>,
 }
 
@@ -51,7 +48,6 @@ enum State {
 struct Tokens {
     readable: Token,
     back: Token,
-    wanted: Token,
 }
 
 impl Errand for Work {
@@ -61,38 +57,31 @@ impl Errand for Work {
 }
 
 impl Input {
-    pub(super) fn new(source: Option<Stream>, serial: &Arc<Serial>) -> Result<Self> {
-        let state = if source.is_some() { State::Ready } else { State::Ended };
-        let polled = source.as_ref().and_then(Stream::polled).cloned();
-        let work = source.map(|stream| Box::new(Work { stream, bytes: Box::new([0; PIECE]), result: Ok(0) }));
-        let wanted = Arc::new(serial.input_wanted().try_clone()?);
-        Ok(Self {
+    pub(super) fn new(stream: Stream, serial: &Arc<Serial>) -> Self {
+        let polled = stream.polled().cloned();
+        let work = Some(Box::new(Work { stream, bytes: Box::new([0; PIECE]), result: Ok(0) }));
+        Self {
             work,
             polled,
             helper: None,
-            state,
+            state: State::Ready,
             changed: false,
             pending: Vec::with_capacity(PIECE),
             serial: Arc::clone(serial),
-            wanted,
             tokens: None,
-        })
+        }
     }
 
     pub(super) fn attach(&mut self, io: &mut Io) {
-        let tokens = Tokens { readable: io.token(), back: io.token(), wanted: io.token() };
+        let tokens = Tokens { readable: io.token(), back: io.token() };
         self.helper = Some(Helper::new(io.waker(tokens.back)));
         self.tokens = Some(tokens);
     }
 
     pub(super) fn turn(&mut self, io: &mut Io, events: &[Event]) {
         let Some(tokens) = self.tokens else { return };
-        let happened = |token| events.iter().any(|event| event.token == token);
-        if happened(tokens.wanted) {
-            self.serial.feed();
-        }
         self.hand_over();
-        self.changed |= happened(tokens.readable);
+        self.changed |= events.iter().any(|event| event.token == tokens.readable);
         match self.state {
             State::Away => self.come_back(),
             State::Waits if self.changed => self.state = State::Ready,
@@ -103,9 +92,18 @@ impl Input {
         }
     }
 
+    /// The guest reads no more: who writes is to be told. What a thread has, it keeps until the end.
+    pub(super) fn let_go(&mut self) {
+        self.work = None;
+        self.polled = None;
+        self.pending.clear();
+        if self.state != State::Away {
+            self.state = State::Ended;
+        }
+    }
+
     pub(super) fn wants(&self, wants: &mut Wants) {
         let Some(tokens) = self.tokens else { return };
-        wants.doorbell(tokens.wanted, &self.wanted);
         // What is left waits until the guest reads: the port says then that it wants more. Otherwise it is always named: naming it
         // anew would tell what was so before.
         if let Some(polled) = self.polled.as_ref().filter(|_| self.pending.is_empty()) {

@@ -5,57 +5,65 @@
 
 mod helper;
 mod input;
+mod log_file;
 mod output;
+mod pair;
 mod pump;
 mod sink;
 mod status;
 mod target;
 
-use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::ConsoleConfig;
-use crate::error::{Error, ErrorKind, Result};
+use crate::config::{ConsoleConfig, ConsoleFile};
+use crate::error::Result;
 use crate::event::{IoThread, Membership};
 use crate::legacy::{OutputBuffer, Serial};
 use crate::sys::{Direction, Stream};
 
 use self::input::Input as Source;
+use self::log_file::LogFile;
 use self::output::Output as Sinks;
 use self::pump::Pump;
 use self::sink::Sink;
 use self::target::{Callback, Function, Target};
 
 pub use self::helper::abandoned_console_threads;
+pub use self::pair::{ConsoleReader, ConsoleWriter};
 pub use self::status::{ConsoleStatus, SinkStatus};
 
-/// What the serial console is connected to.
+/// What the serial console is connected to: any number of sinks, which get what the guest prints, and of sources, which type into
+/// it. Whatever they are, [`Vm::write_console`](crate::Vm::write_console) types into it, too.
 ///
-/// A reader that stops reading holds the guest's output back for a moment (64 KiB are buffered); then output is dropped.
-/// No vCPU ever waits for a reader. Whatever the console, [`Vm::write_console`](crate::Vm::write_console) types into it.
+/// No sink ever holds up a vCPU for long, another sink, or anything else on its I/O thread. Each takes the output at its own pace,
+/// and may lag behind by 64 KiB. If no sink takes anything, the guest is asked to wait, for a quarter of a second; a sink that lags
+/// behind by more misses the oldest bytes. One that fails is tried again after a second: a file gets then what was kept for it, a
+/// pipe or a terminal only what is printed from then on. [`Vm::console_status`](crate::Vm::console_status) counts for each sink what
+/// it got and missed.
+///
+/// When the guest has ended and a sink has got everything, its descriptor is closed; otherwise when the VM is dropped.
 ///
 /// ```
-/// use vmcell::Console;
+/// use vmcell::{Console, ConsoleFile};
 ///
-/// let to_the_log = Console::callback(|bytes| assert!(!bytes.is_empty()));
+/// let log = Console::file(ConsoleFile::new("vm.log").append(true).rotate(1 << 20, 3));
+/// let console = log.also(Console::callback(|bytes| assert!(!bytes.is_empty())));
 /// ```
+#[derive(Default)]
 pub struct Console {
-    output: Output,
-    input: Input,
+    outputs: Vec<Output>,
+    inputs: Vec<Input>,
 }
 
 enum Output {
-    None,
     Stdout,
     Descriptor(OwnedFd),
+    File(ConsoleFile),
     Callback(Callback),
 }
 
 enum Input {
-    None,
     Stdin,
     Descriptor(OwnedFd),
 }
@@ -63,60 +71,67 @@ enum Input {
 impl Console {
     /// No console: output is discarded.
     pub fn none() -> Self {
-        Self { output: Output::None, input: Input::None }
+        Self::default()
     }
 
     /// Output to the process's standard output, input from its standard input. Neither's flags are changed, and a
     /// terminal's mode is left as it is; a program that wants each key to reach the guest makes it raw itself.
     pub fn stdio() -> Self {
-        Self { output: Output::Stdout, input: Input::Stdin }
+        Self { outputs: vec![Output::Stdout], inputs: vec![Input::Stdin] }
     }
 
-    /// Output to a file, which is made or emptied; no input.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Console`] if the file cannot be opened for writing. A FIFO that nobody reads is refused too.
-    pub fn file(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let mut options = OpenOptions::new();
-        let file: File = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            // A FIFO without a reader would wait for one.
-            .custom_flags(libc::O_NONBLOCK)
-            .open(path)
-            .map_err(|e| {
-                let message = format!("cannot open {} for the console's output", path.display());
-                Error::new(ErrorKind::Console, message).with_source(e)
-            })?;
-        Ok(Self { output: Output::Descriptor(file.into()), input: Input::None })
+    /// Output to a file, given by its path or by a [`ConsoleFile`], which says more; no input. Nothing is opened before the VM is
+    /// built. That is refused with [`ErrorKind::Console`](crate::ErrorKind::Console) if the file cannot be opened for writing, or is
+    /// a FIFO that nobody reads.
+    pub fn file(file: impl Into<ConsoleFile>) -> Self {
+        Self { outputs: vec![Output::File(file.into())], inputs: Vec::new() }
     }
 
-    /// Connects as `config` says. A file is made or emptied.
-    ///
-    /// # Errors
-    /// Those of [`file`](Self::file).
-    pub fn from_config(config: &ConsoleConfig) -> Result<Self> {
+    /// Connects as `config` says. Nothing is opened before the VM is built.
+    pub fn from_config(config: &ConsoleConfig) -> Self {
         match config {
-            ConsoleConfig::None => Ok(Self::none()),
-            ConsoleConfig::Stdio => Ok(Self::stdio()),
-            ConsoleConfig::File(file) => Self::file(&file.path),
+            ConsoleConfig::None => Self::none(),
+            ConsoleConfig::Stdio => Self::stdio(),
+            ConsoleConfig::File(file) => Self::file(file.clone()),
+            ConsoleConfig::All(consoles) => consoles.iter().map(Self::from_config).fold(Self::none(), Self::also),
         }
     }
 
     /// Output to a function, in pieces of at most 4 KiB as they come; no input.
     ///
     /// It is called on the VM's I/O thread and must not block: for as long as it does, the devices on that thread wait. It
-    /// may use the VM's handle, and even drop it, but not pause a VM nor wait for one.
+    /// may use the VM's handle, and even drop it, but not pause a VM nor wait for one. If it panics, it is not called again.
     pub fn callback(output: impl FnMut(&[u8]) + Send + 'static) -> Self {
-        Self { output: Output::Callback(Box::new(output)), input: Input::None }
+        Self { outputs: vec![Output::Callback(Box::new(output))], inputs: Vec::new() }
     }
 
-    /// Output to one descriptor and input from another, for instance both ends of a pseudo-terminal. Files, pipes, sockets
-    /// and terminals will do. Both are taken and closed with the VM.
+    /// Output to one descriptor and input from another, which may be a duplicate of the first. Anything will do: files, pipes,
+    /// FIFOs, sockets, terminals, either side of a pseudo-terminal, devices; blocking or not, shared with other processes or not.
+    /// Both are taken. Their flags are never changed.
+    ///
+    /// A descriptor whose other side is gone costs nothing, and works again if it comes back, as it may for a FIFO or a terminal.
+    /// Where Linux has no way to write or read without waiting, as on a terminal, a thread of the console's own does it.
     pub fn descriptors(output: OwnedFd, input: Option<OwnedFd>) -> Self {
-        Self { output: Output::Descriptor(output), input: input.map_or(Input::None, Input::Descriptor) }
+        let inputs = input.map(Input::Descriptor).into_iter().collect();
+        Self { outputs: vec![Output::Descriptor(output)], inputs }
+    }
+
+    /// Output to a reader and input from a writer that the host program keeps. Each is a pipe, and may be sent to another thread.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Host`](crate::ErrorKind::Host) where the process may open no more descriptors.
+    pub fn pair() -> Result<(Self, ConsoleReader, ConsoleWriter)> {
+        let (output, reader) = pair::reader()?;
+        let (input, writer) = pair::writer()?;
+        Ok((Self::descriptors(output, Some(input)), reader, writer))
+    }
+
+    /// Adds the sinks and the sources of another console.
+    #[must_use]
+    pub fn also(mut self, other: Self) -> Self {
+        self.outputs.extend(other.outputs);
+        self.inputs.extend(other.inputs);
+        self
     }
 
     /// Connects the console to its port. The connection lasts as long as what is returned.
@@ -126,45 +141,74 @@ impl Console {
         buffer: &OutputBuffer,
         io_thread: &IoThread,
     ) -> Result<Membership> {
-        let sinks = self.output.open()?.map(|(name, target)| Sink::new(name, target, buffer.reader()));
-        let stream = match self.input {
-            Input::None => None,
-            Input::Stdin => Some(Stream::new(std::io::stdin().as_fd(), Direction::ToUs)?),
-            Input::Descriptor(fd) => Some(Stream::new(fd.as_fd(), Direction::ToUs)?),
-        };
-        let sinks = Sinks::new(sinks.into_iter().collect(), serial, buffer)?;
-        io_thread.add(Box::new(Pump::new(sinks, Source::new(stream, serial)?)))
+        let mut sinks = Vec::new();
+        for output in self.outputs {
+            let (name, target) = output.open()?;
+            sinks.push(Sink::new(target, buffer.reader(&name), name));
+        }
+        let mut sources = Vec::new();
+        for input in self.inputs {
+            sources.push(Source::new(input.open()?, serial));
+        }
+        let sinks = Sinks::new(sinks, serial, buffer)?;
+        io_thread.add(Box::new(Pump::new(sinks, sources, serial)?))
     }
 }
 
 impl Output {
     /// What is to be written to, and its name.
-    fn open(self) -> Result<Option<(String, Box<dyn Target>)>> {
+    fn open(self) -> Result<(String, Box<dyn Target>)> {
         Ok(match self {
-            Self::None => None,
             Self::Stdout => {
                 let stream = Stream::new(std::io::stdout().as_fd(), Direction::FromUs)?;
-                Some(("standard output".to_owned(), Box::new(stream)))
+                ("standard output".to_owned(), Box::new(stream))
             }
             Self::Descriptor(fd) => {
                 let stream = Stream::new(fd.as_fd(), Direction::FromUs)?;
-                Some((format!("descriptor {}", fd.as_raw_fd()), Box::new(stream)))
+                (format!("descriptor {}", fd.as_raw_fd()), Box::new(stream))
             }
-            Self::Callback(callback) => Some(("the callback".to_owned(), Box::new(Function::new(callback)))),
+            Self::File(file) => (file.path.display().to_string(), Box::new(LogFile::open(file)?)),
+            Self::Callback(callback) => ("the callback".to_owned(), Box::new(Function::new(callback))),
         })
+    }
+}
+
+impl Input {
+    fn open(self) -> Result<Stream> {
+        match self {
+            Self::Stdin => Stream::new(std::io::stdin().as_fd(), Direction::ToUs),
+            Self::Descriptor(fd) => Stream::new(fd.as_fd(), Direction::ToUs),
+        }
+    }
+}
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("stdout"),
+            Self::Descriptor(fd) => write!(f, "descriptor {}", fd.as_raw_fd()),
+            Self::File(file) => file.fmt(f),
+            Self::Callback(_) => f.write_str("callback"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Input {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stdin => f.write_str("stdin"),
+            Self::Descriptor(fd) => write!(f, "descriptor {}", fd.as_raw_fd()),
+        }
     }
 }
 
 impl std::fmt::Debug for Console {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self.output {
-            Output::None => "Console::none",
-            Output::Stdout => "Console::stdio",
-            Output::Descriptor(_) => "Console::descriptors",
-            Output::Callback(_) => "Console::callback",
-        })
+        f.debug_struct("Console").field("outputs", &self.outputs).field("inputs", &self.inputs).finish()
     }
 }
 
 #[cfg(test)]
 mod descriptors_test;
+#[cfg(test)]
+mod sinks_test;

@@ -76,6 +76,11 @@ impl Output {
         self.look_after = self.buffer.keeps_waiting().then(|| now.checked_add(WHILE_WAITING)).flatten();
     }
 
+    /// Whether the guest has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.buffer.has_ended()
+    }
+
     pub(super) fn wants(&self, wants: &mut Wants) {
         let Some(tokens) = self.tokens else { return };
         wants.doorbell(tokens.filled, &self.filled);

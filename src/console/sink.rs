@@ -73,7 +73,7 @@ impl Errand for Work {
 }
 
 impl Sink {
-    pub(super) fn new(name: String, target: Box<dyn Target>, reader: OutputReader) -> Self {
+    pub(super) fn new(target: Box<dyn Target>, reader: OutputReader, name: String) -> Self {
         let polled = target.polled().cloned();
         let work = Box::new(Work { target, piece: Vec::with_capacity(PIECE), taken: 0, result: Ok(0) });
         let (work, helper, state) = (Some(work), None, State::Idle);
@@ -166,6 +166,7 @@ impl Sink {
             && let Some(work) = self.work.take_if(|work| work.target.ends_with_guest())
         {
             drop(work);
+            self.polled = None;
             self.state = State::LetGo;
         }
     }
@@ -194,6 +195,10 @@ impl Sink {
     fn come_back(&mut self) {
         let Some(mut work) = self.helper.as_ref().and_then(Helper::take_back) else { return };
         let result = std::mem::replace(&mut work.result, Ok(0));
+        if let Some(cause) = work.target.trouble() {
+            let message = format!("cannot begin another file in place of {}", self.name);
+            self.reader.could_not_rotate(Error::new(ErrorKind::Console, message).with_source(cause));
+        }
         self.work = Some(work);
         self.state = State::Ready;
         match result {

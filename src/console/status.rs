@@ -15,6 +15,8 @@ pub struct ConsoleStatus {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct SinkStatus {
+    /// What it is, for a person to read: `standard output`, a file's path, `descriptor 7`, `the callback`.
+    pub name: String,
     /// How many bytes it got.
     pub delivered: u64,
     /// How many wait to be written to it.
@@ -23,7 +25,9 @@ pub struct SinkStatus {
     pub dropped: u64,
     /// How many it missed since writing to it failed.
     pub lost: u64,
-    /// Why writing to it failed last. It has worked again since, if more is delivered.
+    /// How often a file could not be renamed when it had grown too large, and was emptied instead.
+    pub failed_rotations: u64,
+    /// Why writing to it, or renaming it, failed last. It has worked again since, if more is delivered.
     pub last_error: Option<Error>,
 }
 
@@ -45,7 +49,7 @@ impl ConsoleStatus {
 
 impl From<Counts> for SinkStatus {
     fn from(counts: Counts) -> Self {
-        let Counts { delivered, dropped, lost, waiting, last_error } = counts;
-        Self { delivered, waiting, dropped, lost, last_error }
+        let Counts { name, delivered, dropped, lost, failed_rotations, waiting, last_error } = counts;
+        Self { name, delivered, waiting, dropped, lost, failed_rotations, last_error }
     }
 }

@@ -23,6 +23,11 @@ pub(super) trait Target: Send + 'static {
     /// Whether what could not be taken is worth keeping: the other side will still want it.
     fn keeps(&self) -> bool;
 
+    /// Why something failed that did not keep it from taking bytes, once.
+    fn trouble(&mut self) -> Option<io::Error> {
+        None
+    }
+
     /// Whether it is let go when the guest has ended, so that the other side sees an end.
     fn ends_with_guest(&self) -> bool;
 }

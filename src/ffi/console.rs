@@ -85,7 +85,7 @@ pub unsafe extern "C" fn vmcell_console_new_file(
         let console = unsafe { Out::new(console, "console") }?;
         // SAFETY: the header demands NULL or a text that ends with a NUL.
         let path = unsafe { read_path(path, "path") }?;
-        console.insert(ConsoleObject(Slot::new(Console::file(path)?)))
+        console.insert(ConsoleObject(Slot::new(Console::file(path))))
     })
 }
 

@@ -81,9 +81,9 @@ impl OutputBuffer {
     }
 
     /// Adds a reader of all that is written from now on.
-    pub(crate) fn reader(&self) -> OutputReader {
+    pub(crate) fn reader(&self, name: &str) -> OutputReader {
         let mut state = self.state();
-        let place = Place::new(state.written);
+        let place = Place::new(name.to_owned(), state.written);
         state.readers.push(place);
         OutputReader { shared: Arc::clone(&self.shared), index: state.readers.len().saturating_sub(1) }
     }
@@ -133,6 +133,11 @@ impl OutputBuffer {
     /// Signalled when there is something to take after [`announce`](Self::announce), and when the buffer fills up.
     pub(crate) fn filled(&self) -> &EventFd {
         &self.shared.filled
+    }
+
+    /// Whether the guest writes and reads no more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state().ended
     }
 
     /// How many bytes were written in all.
@@ -284,6 +289,14 @@ impl OutputReader {
     /// Says why bytes were not delivered.
     pub(crate) fn failed(&self, error: Error) {
         self.change((), |place, _, _| place.counts.last_error = Some(error));
+    }
+
+    /// Says why a file could not be renamed when it had grown too large.
+    pub(crate) fn could_not_rotate(&self, error: Error) {
+        self.change((), |place, _, _| {
+            place.counts.failed_rotations = place.counts.failed_rotations.saturating_add(1);
+            place.counts.last_error = Some(error);
+        });
     }
 
     /// Says how it listens from now on.

@@ -25,11 +25,15 @@ pub(crate) enum Listening {
 /// What became of the bytes that a reader should have got.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
+    /// Of the reader.
+    pub(crate) name: String,
     pub(crate) delivered: u64,
     /// It was too slow.
     pub(crate) dropped: u64,
     /// Writing them failed.
     pub(crate) lost: u64,
+    /// How often a file could not be renamed.
+    pub(crate) failed_rotations: u64,
     /// They are still to come.
     pub(crate) waiting: u64,
     pub(crate) last_error: Option<Error>,
@@ -56,9 +60,9 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn new(position: u64) -> Self {
-        let listening = Listening::Reads;
-        Self { position, under_way: 0, listening, full_since: None, counts: Counts::default() }
+    pub(super) fn new(name: String, position: u64) -> Self {
+        let counts = Counts { name, ..Counts::default() };
+        Self { position, under_way: 0, listening: Listening::Reads, full_since: None, counts }
     }
 
     /// Whether bytes are kept for it.

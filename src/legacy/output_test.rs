@@ -16,20 +16,20 @@ fn fill(buffer: &mut OutputBuffer) {
 #[test]
 fn bytes_come_out_as_they_went_in_to_each_reader() {
     let mut buffer = OutputBuffer::new().unwrap();
-    let (first, second) = (buffer.reader(), buffer.reader());
+    let (first, second) = (buffer.reader("a reader"), buffer.reader("a reader"));
     buffer.write_all(b"abc").unwrap();
     assert_eq!(take(&first, 2), b"ab");
     buffer.write_all(b"d").unwrap();
     assert_eq!(take(&first, 9), b"cd");
     assert_eq!(take(&second, 9), b"abcd");
-    let late = buffer.reader();
+    let late = buffer.reader("a reader");
     assert_eq!(take(&late, 9), b"", "a reader gets what is written after it came");
 }
 
 #[test]
 fn the_first_byte_is_announced_once_and_so_is_a_buffer_that_fills_up() {
     let mut buffer = OutputBuffer::new().unwrap();
-    let reader = buffer.reader();
+    let reader = buffer.reader("a reader");
     buffer.write_all(b"a").unwrap();
     assert!(buffer.filled().take());
     buffer.write_all(b"b").unwrap();
@@ -47,7 +47,7 @@ fn the_first_byte_is_announced_once_and_so_is_a_buffer_that_fills_up() {
 fn waiting_ends_when_everything_was_delivered_or_a_caller_is_in_a_hurry() {
     let mut buffer = OutputBuffer::new().unwrap();
     buffer.wait_drained();
-    let reader = buffer.reader();
+    let reader = buffer.reader("a reader");
     buffer.write_all(b"ab").unwrap();
     let thread = std::thread::spawn(move || {
         let bytes = take(&reader, 2);
@@ -66,7 +66,7 @@ fn waiting_ends_when_everything_was_delivered_or_a_caller_is_in_a_hurry() {
 #[test]
 fn bytes_that_are_under_way_are_waited_for() {
     let mut buffer = OutputBuffer::new().unwrap();
-    let reader = buffer.reader();
+    let reader = buffer.reader("a reader");
     buffer.write_all(b"ab").unwrap();
     assert_eq!(reader.take(&mut Vec::new(), 2), 2);
     let thread = std::thread::spawn(move || {
@@ -83,7 +83,7 @@ fn bytes_that_are_under_way_are_waited_for() {
 #[test]
 fn a_reader_that_takes_a_little_now_and_then_does_not_hold_up_a_caller_in_a_hurry() {
     let mut buffer = OutputBuffer::new().unwrap();
-    let reader = buffer.reader();
+    let reader = buffer.reader("a reader");
     buffer.write_all(&[b'x'; 100]).unwrap();
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || {
@@ -110,7 +110,7 @@ fn a_buffer_without_a_reader_stays_empty() {
 #[test]
 fn a_full_buffer_first_holds_back_and_then_drops_the_oldest() {
     let mut buffer = OutputBuffer::new().unwrap();
-    let reader = buffer.reader();
+    let reader = buffer.reader("a reader");
     fill(&mut buffer);
     assert!(buffer.holds_back() && buffer.keeps_waiting() && !buffer.releases());
     buffer.write_all(b"new").unwrap();
@@ -131,7 +131,7 @@ fn a_full_buffer_first_holds_back_and_then_drops_the_oldest() {
 #[test]
 fn the_memory_of_a_buffer_is_bounded() {
     let mut buffer = OutputBuffer::new().unwrap();
-    let _reader = buffer.reader();
+    let _reader = buffer.reader("a reader");
     for _ in 0..5 * CAPACITY {
         buffer.write_all(b"x").unwrap();
     }
@@ -141,7 +141,7 @@ fn the_memory_of_a_buffer_is_bounded() {
 #[test]
 fn a_slow_reader_misses_bytes_and_holds_up_neither_the_guest_nor_a_fast_one() {
     let mut buffer = OutputBuffer::new().unwrap();
-    let (slow, fast) = (buffer.reader(), buffer.reader());
+    let (slow, fast) = (buffer.reader("a reader"), buffer.reader("a reader"));
     for _ in 0..3 {
         fill(&mut buffer);
         assert_eq!(take(&fast, CAPACITY).len(), CAPACITY);
@@ -156,7 +156,7 @@ fn a_slow_reader_misses_bytes_and_holds_up_neither_the_guest_nor_a_fast_one() {
 #[test]
 fn what_a_reader_that_fails_or_is_gone_misses_is_lost_and_nobody_waits_for_it() {
     let mut buffer = OutputBuffer::new().unwrap();
-    let reader = buffer.reader();
+    let reader = buffer.reader("a reader");
     buffer.write_all(b"abc").unwrap();
     assert_eq!(reader.take(&mut Vec::new(), 1), 1);
     reader.lost(1);
@@ -180,7 +180,7 @@ fn what_a_reader_that_fails_or_is_gone_misses_is_lost_and_nobody_waits_for_it() 
 #[test]
 fn a_reader_has_ended_when_it_has_all_of_what_there_was() {
     let mut buffer = OutputBuffer::new().unwrap();
-    let reader = buffer.reader();
+    let reader = buffer.reader("a reader");
     buffer.write_all(b"a").unwrap();
     assert!(!reader.has_ended());
     buffer.end();

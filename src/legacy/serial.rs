@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn output_reaches_the_buffer_and_wide_accesses_do_not() {
         let (serial, output) = serial();
-        let reader = output.reader();
+        let reader = output.reader("a reader");
         serial.write(0, b"a");
         serial.write(0, b"bc");
         let mut bytes = Vec::new();
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_full_buffer_holds_the_transmitter_back_until_it_was_drained() {
         let (serial, output) = serial();
-        let reader = output.reader();
+        let reader = output.reader("a reader");
         serial.write(1, &[2]);
         serial.interrupt().take();
         while !output.holds_back() {

@@ -36,7 +36,7 @@ pub(crate) use lock::{lock, lock_if_free};
 pub(crate) use random::random_bytes;
 pub use signal::DEFAULT_KICK_SIGNAL;
 pub(crate) use signal::{KickSignal, SignalSet};
-pub(crate) use stream::{Attempt, Direction, Stream};
+pub(crate) use stream::{Attempt, Direction, Stream, set_nonblocking};
 pub use tap::Offloads;
 pub(crate) use tap::Tap;
 pub(crate) use thread::{

@@ -177,6 +177,16 @@ fn staged(stage: &mut Option<Stage>, call: impl FnOnce(&mut Stage) -> io::Result
     }
 }
 
+/// Sets whether calls on a file of ours that would wait fail instead.
+pub(crate) fn set_nonblocking(file: &File, nonblocking: bool) -> io::Result<()> {
+    // SAFETY: the descriptor is open, and F_GETFL takes no argument.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    let flags = if nonblocking { flags | libc::O_NONBLOCK } else { flags & !libc::O_NONBLOCK };
+    // SAFETY: the descriptor is open, and F_SETFL takes a plain number.
+    let set = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) };
+    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Whether a system call, or a flag of it, is not for this kernel, this file or this process.
 fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM))

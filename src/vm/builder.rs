@@ -324,7 +324,7 @@ impl Opened {
             let label = format!("device {index} of your own");
             devices.push(Part { label, device, placement, handle: Handle::Other });
         }
-        let console = self.console.map_or_else(|| Console::from_config(&config.console), Ok)?;
+        let console = self.console.unwrap_or_else(|| Console::from_config(&config.console));
         Ok(Parts { devices, console, io_thread: self.io_thread, polling: config.polling()?, setup })
     }
 }

@@ -1,0 +1,187 @@
+//! Sinks that fail, several at once, and the pair of halves.
+
+use std::io::{Read, Write};
+use std::sync::mpsc::channel;
+
+use super::descriptors_test::{LIMIT, Port, until};
+use super::*;
+use crate::sys::Attempt;
+
+/// Storage that is full until it is told otherwise.
+struct Storage {
+    has_room: Arc<std::sync::atomic::AtomicBool>,
+    taken: std::sync::mpsc::Sender<Vec<u8>>,
+}
+
+impl Target for Storage {
+    fn attempt(&mut self, _: &[u8]) -> std::io::Result<Attempt> {
+        Ok(Attempt::MayWait)
+    }
+
+    fn take_waiting(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if !self.has_room.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(std::io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        self.taken.send(bytes.to_vec()).unwrap();
+        Ok(bytes.len())
+    }
+
+    fn polled(&self) -> Option<&Arc<std::fs::File>> {
+        None
+    }
+
+    fn keeps(&self) -> bool {
+        true
+    }
+
+    fn ends_with_guest(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_log_whose_disk_was_full_goes_on_when_there_is_room() {
+    let has_room = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (taken, receive) = channel();
+    let storage = Storage { has_room: Arc::clone(&has_room), taken };
+    let output = OutputBuffer::new().unwrap();
+    let serial = Arc::new(Serial::new(output.clone()).unwrap());
+    let sink = Sink::new(Box::new(storage), output.reader("log"), "log".to_owned());
+    let pump = Pump::new(Sinks::new(vec![sink], &serial, &output).unwrap(), Vec::new(), &serial).unwrap();
+    let _membership = IoThread::new("console-test").unwrap().add(Box::new(pump)).unwrap();
+    let status = || ConsoleStatus::of(&output).sinks.remove(0);
+    output.clone().write_all(b"kept").unwrap();
+    until("it fails", || status().last_error.is_some());
+    let error = status().last_error.unwrap();
+    let cause = std::error::Error::source(&error).unwrap().downcast_ref::<std::io::Error>();
+    assert_eq!(cause.unwrap().raw_os_error(), Some(libc::ENOSPC));
+    assert_eq!((status().waiting, status().lost), (4, 0));
+    has_room.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(receive.recv_timeout(LIMIT).unwrap(), b"kept");
+    output.clone().write_all(b" and on").unwrap();
+    assert_eq!(receive.recv_timeout(LIMIT).unwrap(), b" and on");
+    until("it is counted", || status().delivered == 11);
+    assert_eq!((status().lost, status().dropped), (0, 0));
+}
+
+#[test]
+fn a_device_that_is_full_loses_what_it_cannot_keep_and_says_so() {
+    let port = Port::new(Console::file("/dev/full"));
+    until("bytes are lost", || {
+        port.print(&[b'x'; 16 << 10]);
+        port.status().lost > 0
+    });
+    assert_eq!(port.status().name, "/dev/full");
+    let error = port.status().last_error.unwrap();
+    assert_eq!(error.to_string(), "cannot write the console's output to /dev/full");
+    assert!(error.chain().contains("No space left on device"), "{error:?}");
+}
+
+#[test]
+fn a_callback_that_panics_is_not_called_again_and_its_bytes_are_lost() {
+    let mut calls = 0;
+    let port = Port::new(Console::callback(move |_| {
+        calls += 1;
+        assert!(calls < 2, "a callback of the test panics, as it should");
+    }));
+    port.print(b"one");
+    until("it is delivered", || port.status().delivered == 3);
+    port.print(b"two");
+    until("it is lost", || port.status().lost == 3);
+    assert!(port.status().last_error.unwrap().chain().ends_with("the callback panicked, and is not called any more"));
+}
+
+#[test]
+fn each_of_several_sinks_gets_everything_and_a_stuck_one_holds_up_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let (send, receive) = channel();
+    let (_stuck, writer) = std::io::pipe().unwrap();
+    let console = Console::descriptors(writer.into(), None)
+        .also(Console::file(&path))
+        .also(Console::callback(move |bytes| send.send(bytes.to_vec()).unwrap()));
+    let mut port = Port::new(console);
+    let text: Vec<u8> = (0..400_000u32).map(|n| b'a' + (n % 26) as u8).collect();
+    let mut seen = Vec::new();
+    for piece in text.chunks(8000) {
+        port.print(piece);
+        until("both have it", || {
+            seen.extend(receive.try_iter().flatten());
+            let status = ConsoleStatus::of(&port.output);
+            status.sinks[1].waiting == 0 && status.sinks[2].waiting == 0
+        });
+    }
+    seen.extend(receive.try_iter().flatten());
+    assert!(seen == text && std::fs::read(&path).unwrap() == text);
+    let status = ConsoleStatus::of(&port.output);
+    assert_eq!(status.sinks.iter().map(|sink| sink.dropped + sink.lost).collect::<Vec<_>>()[1..], [0, 0]);
+    assert!(status.sinks[0].dropped > 200_000 && status.dropped() == status.sinks[0].dropped, "{status:?}");
+    port.ends_soon("three sinks");
+}
+
+#[test]
+fn several_sources_type_into_one_console() {
+    let (first, mut one) = std::io::pipe().unwrap();
+    let (second, mut two) = std::io::pipe().unwrap();
+    let null = || std::fs::File::create("/dev/null").unwrap().into();
+    let console =
+        Console::descriptors(null(), Some(first.into())).also(Console::descriptors(null(), Some(second.into())));
+    let port = Port::new(console);
+    one.write_all(b"one").unwrap();
+    assert_eq!(port.typed(3), b"one");
+    two.write_all(b"two").unwrap();
+    assert_eq!(port.typed(3), b"two");
+}
+
+#[test]
+fn a_pair_reads_and_types_and_ends_with_the_guest() {
+    let (console, mut reader, mut writer) = Console::pair().unwrap();
+    let port = Port::new(console);
+    port.print(b"login: ");
+    let mut bytes = [0; 7];
+    reader.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"login: ");
+    writer.write_all(b"root").unwrap();
+    assert_eq!(port.typed(4), b"root");
+    reader.set_nonblocking(true).unwrap();
+    assert_eq!(reader.read(&mut bytes).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    reader.set_nonblocking(false).unwrap();
+    port.print(b"bye");
+    port.output.end();
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "bye");
+    until("there is nobody to type to", || writer.write(b"x").is_err());
+    assert_eq!(writer.write(b"x").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn a_pair_ends_when_the_vm_is_dropped_and_a_vm_does_without_either_half() {
+    let (console, mut reader, writer) = Console::pair().unwrap();
+    let mut port = Port::new(console);
+    port.ends_soon("a pair");
+    assert_eq!(reader.read(&mut [0; 4]).unwrap(), 0);
+    drop((port, reader, writer));
+
+    let (console, reader, writer) = Console::pair().unwrap();
+    let mut port = Port::new(console);
+    drop((reader, writer));
+    port.print(b"for nobody");
+    until("it is lost", || port.status().lost == 10);
+    port.serves_others("a pair");
+    port.ends_soon("a pair");
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_refused_when_it_is_connected() {
+    let output = OutputBuffer::new().unwrap();
+    let serial = Arc::new(Serial::new(output.clone()).unwrap());
+    let console = Console::stdio().also(Console::file("/nowhere/log"));
+    assert_eq!(
+        format!("{console:?}"),
+        "Console { outputs: [stdout, ConsoleFile { path: \"/nowhere/log\", append: false, max_bytes: None, keep: 0 }], \
+         inputs: [stdin] }"
+    );
+    let error = console.connect(&serial, &output, &IoThread::new("console-test").unwrap()).err().unwrap();
+    assert_eq!(error.to_string(), "cannot open /nowhere/log for the console's output");
+}
