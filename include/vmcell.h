@@ -442,8 +442,14 @@
 typedef struct vmcell_config vmcell_config;
 
 /**
- * The host's end of the serial console. vmcell_vm_write_console types into it, whatever it is connected to. Made by
- * one of vmcell_console_new_*; taken by vmcell_config_set_console; freed by vmcell_console_free.
+ * The host's end of the serial console: what the guest's output goes to, and where its input comes from.
+ * vmcell_vm_write_console types into it, whatever it is connected to. Made by one of vmcell_console_new_*; taken by
+ * vmcell_config_set_console or vmcell_console_also; freed by vmcell_console_free.
+ *
+ * Nothing that it is connected to holds up the guest for long, another sink, or anything else on the I/O thread. Each sink takes the
+ * output at its own pace and may lag behind by 64 KiB; one that is slower misses the oldest bytes, and one that fails is tried again
+ * after a second. vmcell_vm_console_sinks counts what each got and missed. A descriptor is closed when the guest has ended and all
+ * was written to it, otherwise with the VM.
  */
 typedef struct vmcell_console vmcell_console;
 
@@ -772,6 +778,32 @@ typedef struct {
      */
     int32_t tid;
 } vmcell_thread;
+
+/**
+ * What became of the bytes that one sink of a console should have got.
+ */
+typedef struct {
+    /**
+     * How many bytes it got.
+     */
+    uint64_t delivered;
+    /**
+     * How many wait to be written to it.
+     */
+    uint64_t waiting;
+    /**
+     * How many it missed since it was too slow: they made room for newer ones.
+     */
+    uint64_t dropped;
+    /**
+     * How many it missed since writing to it failed.
+     */
+    uint64_t lost;
+    /**
+     * How often a file could not be renamed when it had grown too large, and was emptied instead.
+     */
+    uint64_t failed_rotations;
+} vmcell_sink;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1170,22 +1202,71 @@ int32_t vmcell_console_new_none(vmcell_console **console, vmcell_error **error);
 int32_t vmcell_console_new_stdio(vmcell_console **console, vmcell_error **error);
 
 /**
- * Output goes to a file, which is created or emptied; there is no input. The path may hold any bytes. Does not wait,
- * whatever the path leads to.
+ * Output goes to a file, which is created or emptied when the VM is made; there is no input. The path may hold any bytes. Never
+ * blocks.
  *
- * Errors: CONSOLE if the file cannot be opened for writing, or is a FIFO that nobody reads.
+ * Errors: when the VM is made, INVALID_CONFIG if the path is empty; CONSOLE if the file cannot be opened for writing, or is a FIFO
+ * that nobody reads.
  */
-int32_t vmcell_console_new_file(const char *path, vmcell_console **console, vmcell_error **error);
+int32_t vmcell_console_new_file(const char *path,
+                                vmcell_console **console,
+                                vmcell_error **error);
 
 /**
- * Output goes to one descriptor, input comes from another, or from none (-1): files, pipes, sockets, terminals. If
- * nobody reads a pipe or socket, output is held back for a moment (64 KiB are buffered), then dropped; the guest never
- * waits. Both descriptors are taken: they are closed with the console or with the VM that got it, even if this call
- * fails. Never blocks.
- *
- * Errors: BAD_DESCRIPTOR; BAD_VALUE if both are the same descriptor (use dup).
+ * Sets whether what a console's file holds already stays: 0 means no (the default), anything else yes. Means nothing to a console
+ * without a file. Never blocks.
  */
-int32_t vmcell_console_new_fds(int32_t output, int32_t input, vmcell_console **console, vmcell_error **error);
+int32_t vmcell_console_set_append(vmcell_console *console,
+                                  int32_t append,
+                                  vmcell_error **error);
+
+/**
+ * Limits a console's file to `max_bytes`, 4096 or more. If it would grow above that, it is renamed to its name with ".1" at the end,
+ * an older ".1" to ".2" and so on, up to `keep` of them, 0 to 100; the oldest is replaced, and with 0 the file is emptied instead. It
+ * is divided at the end of a line, unless a line is longer than the file may be. If renaming fails, the file is emptied all the same.
+ * Means nothing to a console without a file; the default is no limit. Never blocks.
+ *
+ * Errors: when the VM is made, INVALID_CONFIG for a number that is not allowed; CONSOLE if it is no regular file.
+ */
+int32_t vmcell_console_set_rotation(vmcell_console *console,
+                                    uint64_t max_bytes,
+                                    uint32_t keep,
+                                    vmcell_error **error);
+
+/**
+ * Adds to a console what another one is connected to, so that each of their sinks gets all output, and all of their sources type.
+ * `other` is taken, even if this call fails. Never blocks.
+ */
+int32_t vmcell_console_also(vmcell_console *console,
+                            vmcell_console *other,
+                            vmcell_error **error);
+
+/**
+ * Output goes to a reader, input comes from a writer, both of which are the caller's: each is one end of a pipe, blocking and
+ * close-on-exec. The caller may set O_NONBLOCK on them and wait for them by poll or epoll, and closes them whenever it likes.
+ *
+ * `reader` has its end when the guest has ended and all that it printed was read, or when the VM is freed; a VM that was never
+ * started only ends by that. Writing to `writer` waits while the guest does not read and the pipe is full; after the guest has ended
+ * it fails with EPIPE, and the thread gets SIGPIPE, which a program that uses this ignores or blocks. Never blocks.
+ */
+int32_t vmcell_console_new_pair(int32_t *reader,
+                                int32_t *writer,
+                                vmcell_console **console,
+                                vmcell_error **error);
+
+/**
+ * Output goes to one descriptor, input comes from another, or from none (-1). Anything will do: files, pipes, FIFOs, sockets,
+ * terminals, either side of a pseudo-terminal, devices; blocking or not, shared with other processes or not. Their flags are never
+ * changed. Both descriptors are taken: they are closed with the console or with the VM that got it, even if this call fails. Never
+ * blocks.
+ *
+ * Errors: BAD_DESCRIPTOR; BAD_VALUE if both are the same descriptor (use dup). When the VM is made, CONSOLE if `output` is not open
+ * for writing, or `input` not for reading.
+ */
+int32_t vmcell_console_new_fds(int32_t output,
+                               int32_t input,
+                               vmcell_console **console,
+                               vmcell_error **error);
 
 /**
  * Output goes to a function; there is no input. `user` is passed to `output` and, at the end, to `release`; their
@@ -1510,6 +1591,28 @@ int32_t vmcell_vm_metrics_openmetrics(const vmcell_vm *const *vms,
  */
 int32_t vmcell_vm_measure_turns(vmcell_vm *vm,
                                 vmcell_error **error);
+
+/**
+ * Writes what became of the guest's output to `sinks`, which has room for `capacity`, and how many sinks the console has to `count`,
+ * which may be more. They come in the order in which the console was put together. `sinks` may be NULL if `capacity` is 0. Never
+ * blocks.
+ */
+int32_t vmcell_vm_console_sinks(const vmcell_vm *vm,
+                                vmcell_sink *sinks,
+                                size_t capacity,
+                                size_t *count,
+                                vmcell_error **error);
+
+/**
+ * Writes to `last` why writing to the sink of this index, or renaming its file, failed last, or NULL if it never did. The caller frees
+ * it with vmcell_error_free. The sink may have worked again since. Never blocks.
+ *
+ * Errors: BAD_VALUE if there is no such sink.
+ */
+int32_t vmcell_vm_console_sink_error(const vmcell_vm *vm,
+                                     size_t index,
+                                     vmcell_error **last,
+                                     vmcell_error **error);
 
 #ifdef __cplusplus
 }  // extern "C"

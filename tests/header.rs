@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 22] = [
+const SOURCES: [&str; 23] = [
     "library",
     "failure",
     "report",
@@ -29,6 +29,7 @@ const SOURCES: [&str; 22] = [
     "vm",
     "vm_threads",
     "vm_metrics",
+    "console_status",
 ];
 
 fn repository(path: &str) -> PathBuf {

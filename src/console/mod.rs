@@ -134,6 +134,17 @@ impl Console {
         self
     }
 
+    /// Changes how its files are opened.
+    #[cfg(feature = "capi")]
+    pub(crate) fn change_files(mut self, change: impl Fn(ConsoleFile) -> ConsoleFile) -> Self {
+        for output in &mut self.outputs {
+            if let Output::File(file) = output {
+                *file = change(file.clone());
+            }
+        }
+        self
+    }
+
     /// Connects the console to its port. The connection lasts as long as what is returned.
     pub(crate) fn connect(
         self,

@@ -4,9 +4,9 @@ use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 
 use super::super::{
-    config::*, config_threads::*, console::*, disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*,
-    failure::*, io_thread::*, library::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*,
-    vm_metrics::*, vm_threads::*,
+    config::*, config_threads::*, console::*, console_status::*, disk::*, disk_backend::*, disk_handle::*,
+    disk_port::*, error::*, failure::*, io_thread::*, library::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*,
+    report::*, vm::*, vm_metrics::*, vm_threads::*,
 };
 use super::panic_in_next_call;
 
@@ -42,11 +42,15 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_set_thread_start(null_mut(), None, null_mut(), None),
         vmcell_config_set_vcpu_affinity(null_mut(), 0, null(), 0),
         vmcell_config_set_vcpus(null_mut(), 0),
+        vmcell_console_also(null_mut(), null_mut()),
         vmcell_console_new_callback(None, null_mut(), None, null_mut()),
         vmcell_console_new_fds(-1, -1, null_mut()),
         vmcell_console_new_file(null(), null_mut()),
         vmcell_console_new_none(null_mut()),
+        vmcell_console_new_pair(null_mut(), null_mut(), null_mut()),
         vmcell_console_new_stdio(null_mut()),
+        vmcell_console_set_append(null_mut(), 0),
+        vmcell_console_set_rotation(null_mut(), 0, 0),
         vmcell_disk_handle_engine(null(), null_mut()),
         vmcell_disk_handle_new(null(), null_mut()),
         vmcell_disk_handle_refresh(null_mut()),
@@ -81,6 +85,8 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_nic_set_mtu(null_mut(), 0),
         vmcell_nic_set_never_blocks(null_mut()),
         vmcell_vm_console_dropped(null(), null_mut()),
+        vmcell_vm_console_sink_error(null(), 0, null_mut()),
+        vmcell_vm_console_sinks(null(), null_mut(), 0, null_mut()),
         vmcell_vm_ended_fd(null(), null_mut()),
         vmcell_vm_exit_error(null(), null_mut()),
         vmcell_vm_measure_turns(null_mut()),

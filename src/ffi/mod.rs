@@ -14,6 +14,7 @@ mod caller;
 mod config;
 mod config_threads;
 mod console;
+mod console_status;
 mod convert;
 mod disk;
 mod disk_backend;

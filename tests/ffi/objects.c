@@ -256,10 +256,19 @@ static void test_consoles(const char *folder, vmcell_config *config) {
     FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_console_new_stdio(NULL, &e));
     FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_console_new_file(NULL, &console, &e));
     FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_console_new_file(in(folder, "log"), NULL, &e));
-    FAILS(VMCELL_ERROR_CONSOLE, vmcell_console_new_file("/does/not/exist", &console, &e));
     CHECK(mkfifo(in(folder, "fifo"), 0600) == 0 || errno == EEXIST);
-    FAILS(VMCELL_ERROR_CONSOLE, vmcell_console_new_file(in(folder, "fifo"), &console, &e));
-    OK(vmcell_console_new_file(in(folder, "log"), &console, &e));
+    OK(vmcell_console_new_file(in(folder, "not opened"), &console, &e));
+    OK(vmcell_console_set_append(console, 1, &e));
+    OK(vmcell_console_set_rotation(console, 4096, 2, &e));
+    vmcell_console *other;
+    OK(vmcell_console_new_none(&other, &e));
+    OK(vmcell_console_also(console, other, &e));
+    CHECK(vmcell_console_free(other) == VMCELL_ERROR_BAD_HANDLE); /* taken */
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_console_also(console, NULL, &e));
+    OK(vmcell_console_new_none(&other, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_console_also(NULL, other, &e));
+    CHECK(vmcell_console_free(other) == VMCELL_ERROR_BAD_HANDLE); /* taken although it failed */
+    CHECK(access(in(folder, "not opened"), F_OK) != 0);
     OK(vmcell_config_set_console(config, console, &e));
     CHECK(vmcell_console_free(console) == VMCELL_ERROR_BAD_HANDLE);
 
@@ -274,6 +283,16 @@ static void test_consoles(const char *folder, vmcell_config *config) {
     CHECK(!is_open(pipes[0][0])); /* taken although it failed */
     FAILS_SAYING(VMCELL_ERROR_BAD_DESCRIPTOR, "output is -2", vmcell_console_new_fds(-2, pipes[1][1], &console, &e));
     CHECK(!is_open(pipes[1][1]));
+
+    int reader = -1, writer = -1;
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_console_new_pair(NULL, &writer, &console, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_console_new_pair(&reader, NULL, &console, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_console_new_pair(&reader, &writer, NULL, &e));
+    CHECK(reader == -1 && writer == -1);
+    OK(vmcell_console_new_pair(&reader, &writer, &console, &e));
+    CHECK(vmcell_console_free(console) == VMCELL_OK && is_open(reader) && is_open(writer));
+    close(reader);
+    close(writer);
 
     int released = 0;
     FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_console_new_callback(NULL, &released, count, &console, &e));

@@ -308,6 +308,57 @@ static void test_pipes(const char *folder) {
     close(input[1]);
 }
 
+static void test_pair(const char *folder) {
+    int reader, writer;
+    char text[6] = "";
+    vmcell_console *console;
+    vmcell_config *config = config_of(in(folder, "echo"));
+    OK(vmcell_console_new_pair(&reader, &writer, &console, &e));
+    OK(vmcell_config_set_console(config, console, &e));
+    vmcell_vm *vm = vm_of(config);
+    OK(vmcell_vm_start(vm, &e));
+    CHECK(write(writer, "typed", 5) == 5);
+    for (ssize_t len = 0; len < 5;)
+        len += read(reader, text + len, (size_t)(5 - len));
+    CHECK(strcmp(text, "typed") == 0);
+    OK(vmcell_vm_stop(vm, &e));
+    CHECK(read(reader, text, 1) == 0); /* the guest has ended, although the VM is still there */
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK);
+    close(reader);
+    close(writer);
+}
+
+/* A file, and a device that is always full. */
+static void test_sinks(const char *folder) {
+    vmcell_console *console, *full;
+    vmcell_config *config = config_of(in(folder, "hello"));
+    OK(vmcell_console_new_file(in(folder, "log"), &console, &e));
+    OK(vmcell_console_new_file("/dev/full", &full, &e));
+    OK(vmcell_console_also(console, full, &e));
+    OK(vmcell_config_set_console(config, console, &e));
+    vmcell_vm *vm = vm_of(config);
+    OK(vmcell_vm_start(vm, &e));
+    CHECK(exit_of(vm) == VMCELL_EXIT_SHUTDOWN);
+    vmcell_sink sinks[3] = {{.delivered = 7}};
+    size_t count = 0;
+    OK(vmcell_vm_console_sinks(vm, NULL, 0, &count, &e));
+    CHECK(count == 2);
+    OK(vmcell_vm_console_sinks(vm, sinks, 3, &count, &e));
+    CHECK(count == 2 && sinks[0].delivered == 5 && sinks[0].waiting + sinks[0].dropped + sinks[0].lost == 0);
+    CHECK(sinks[1].delivered == 0 && sinks[1].waiting + sinks[1].lost == 5 && sinks[1].failed_rotations == 0);
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_console_sinks(vm, NULL, 1, &count, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_console_sinks(vm, sinks, 3, NULL, &e));
+    vmcell_error *last = NULL;
+    OK(vmcell_vm_console_sink_error(vm, 1, &last, &e));
+    CHECK(last != NULL && strstr(vmcell_error_chain(last), "/dev/full: No space left on device") != NULL);
+    CHECK(vmcell_error_free(last) == VMCELL_OK);
+    OK(vmcell_vm_console_sink_error(vm, 0, &last, &e));
+    CHECK(last == NULL);
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "the console has 2 sinks", vmcell_vm_console_sink_error(vm, 2, &last, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_console_sink_error(vm, 0, NULL, &e));
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK);
+}
+
 static void test_file(const char *folder) {
     char text[16] = "";
     vmcell_console *console;
@@ -463,6 +514,8 @@ void test_console(const char *folder) {
     test_callback(folder);
     test_echo(folder);
     test_pipes(folder);
+    test_pair(folder);
     test_file(folder);
+    test_sinks(folder);
     test_end_from_callback(folder);
 }
