@@ -120,6 +120,9 @@ fn the_launcher_refuses_bad_arguments_with_status_2() {
         (&["--kernel", "x", "--tap", "t,mac=12:34"], &["12:34", "02:00:00:00:00:01"]),
         (&["--kernel", "x", "--discovery", "guess"], &["guess", "acpi", "cmdline"]),
         (&["--kernel", "x", "--console", ""], &["stdio"]),
+        (&["--kernel", "x", "--log", "l,size=1"], &["size=1", "append", "max=BYTES", "keep=N"]),
+        (&["--kernel", "x", "--log", "l,max=much"], &["max=much"]),
+        (&["--kernel", "x", "--log", "l,max=100"], &["l was asked to be limited to 100 bytes", "4096 or more"]),
         (&[kernel[0], kernel[1], "--vcpus", "0"], &["0 vCPUs", "1 to 64"]),
         (&[kernel[0], kernel[1], "--memory", "1"], &["1 MiB", "16"]),
     ] {

@@ -5,7 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use vmcell::{Boot, ConsoleConfig, DiskConfig, MemoryConfig, NicConfig, VmConfig};
+use vmcell::{Boot, ConsoleConfig, ConsoleFile, DiskConfig, MemoryConfig, NicConfig, VmConfig};
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -53,11 +53,16 @@ fn a_printed_command_line_describes_the_same_vm() {
         ["--discovery", "cmdline"],
         ["--protocol", "pvh"],
         ["--poll-us", "0"],
+        ["--log", "vm.log,append,max=65536,keep=2"],
     ];
     let config = printed(&[arguments.as_flattened(), &["--print-config"]].concat());
     let boot = config.boot.clone().unwrap();
     assert_eq!((boot.cmdline.as_str(), config.memory.mib, config.disks.len()), ("-quiet \"x\"", 64, 2));
-    assert_eq!((config.console.clone(), config.poll_us), (ConsoleConfig::Stdio, Some(0)));
+    let log = ConsoleConfig::File(ConsoleFile::new("vm.log").append(true).rotate(65536, 2));
+    assert_eq!(
+        (config.console.clone(), config.poll_us),
+        (ConsoleConfig::All(vec![ConsoleConfig::Stdio, log]), Some(0))
+    );
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&file, config.to_json().unwrap()).unwrap();
     assert_eq!(printed(&["--config", file.path().to_str().unwrap(), "--print-config"]), config);

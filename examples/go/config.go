@@ -121,6 +121,10 @@ type Config struct {
 	// Stdout gets what the guest prints on its serial console, and Stdin types into it, as with exec.Cmd. Nil is nothing.
 	Stdout io.Writer
 	Stdin  io.Reader
+	// LogFiles get what the guest prints as well, each at its own pace.
+	LogFiles []LogFile
+	// Pair gets what the guest prints, and types into it, as well. It is for one VM.
+	Pair *ConsolePair
 	// KickSignal makes vCPU threads leave the guest. It is never delivered, and must not be sent to the whole process. The
 	// default is SIGSTKFLT, which nothing else uses.
 	KickSignal syscall.Signal

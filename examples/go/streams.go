@@ -24,6 +24,9 @@ type streams struct {
 	// Our ends, where there are pipes.
 	out, in *os.File
 
+	logs []LogFile
+	pair *ConsolePair
+
 	started  bool
 	copied   chan struct{}
 	finished sync.Once
@@ -33,6 +36,7 @@ type streams struct {
 
 func newStreams(config Config) (s *streams, err error) {
 	s = &streams{stdout: config.Stdout, stdin: config.Stdin, output: -1, input: -1, copied: make(chan struct{})}
+	s.logs, s.pair = config.LogFiles, config.Pair
 	defer func() {
 		if err != nil {
 			s.abandon()
@@ -91,14 +95,27 @@ func rawDuplicate(file *os.File) (int, error) {
 
 // connect makes the library's console, which takes the descriptors.
 func (s *streams) connect(d *describer) {
-	if s.output < 0 || d.err != nil {
+	if d.err != nil {
 		return
 	}
 	var console *C.vmcell_console
-	output, input := C.int32_t(s.output), C.int32_t(s.input)
-	s.output, s.input = -1, -1
-	d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_console_new_fds(output, input, &console, e) })
+	if s.output < 0 {
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_console_new_none(&console, e) })
+	} else {
+		output, input := C.int32_t(s.output), C.int32_t(s.input)
+		s.output, s.input = -1, -1
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_console_new_fds(output, input, &console, e) })
+	}
+	for _, log := range s.logs {
+		log.add(d, console)
+	}
+	if s.pair != nil {
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_console_also(console, s.pair.take(), e) })
+	}
 	d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_console(d.config, console, e) })
+	if d.err != nil {
+		C.vmcell_console_free(console)
+	}
 }
 
 // start starts the copying, which holds nothing of the VM.

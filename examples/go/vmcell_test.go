@@ -138,6 +138,62 @@ func TestWhatIsTypedComesBack(t *testing.T) {
 	}
 }
 
+func TestAPairReadsAndTypesAndEndsWithTheGuest(t *testing.T) {
+	pair, err := vmcell.NewConsolePair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "echo"), Pair: pair})
+	text := strings.Repeat("0123456789", 300)
+	go io.WriteString(pair.Writer, text)
+	back := make([]byte, len(text))
+	if _, err := io.ReadFull(pair.Reader, back); err != nil || string(back) != text {
+		t.Fatalf("%q %v", back, err)
+	}
+	if err := vm.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := io.ReadAll(pair.Reader); len(rest) != 0 || err != nil {
+		t.Errorf("%q %v", rest, err)
+	}
+	if err := pair.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := vmcell.New(vmcell.Config{Kernel: guest(t, "echo"), Pair: pair}); err == nil {
+		t.Error("a pair is for one VM")
+	}
+}
+
+func TestSeveralSinksGetEverythingAndLossesAreCounted(t *testing.T) {
+	folder := t.TempDir()
+	log := filepath.Join(folder, "log")
+	if err := os.WriteFile(log, bytes.Repeat([]byte("o"), 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var output bytes.Buffer
+	vm := started(t, context.Background(), vmcell.Config{
+		Kernel: guest(t, "hello"), Stdout: &output,
+		LogFiles: []vmcell.LogFile{{Path: log, Append: true, MaxBytes: 4096, Keep: 1}, {Path: "/dev/full"}},
+	})
+	wait(t, vm)
+	if text, _ := os.ReadFile(log); output.String() != "hello" || string(text) != "hello" {
+		t.Errorf("%q %q", output.String(), text)
+	}
+	if old, _ := os.ReadFile(log + ".1"); len(old) != 4096 {
+		t.Errorf("%d bytes were kept", len(old))
+	}
+	sinks, err := vm.Sinks()
+	if err != nil || len(sinks) != 3 {
+		t.Fatal(sinks, err)
+	}
+	if sinks[0].Delivered != 5 || sinks[1].Delivered != 5 || sinks[2].Delivered != 0 || sinks[2].LastError == nil {
+		t.Errorf("%+v", sinks)
+	}
+	if _, err := vmcell.New(vmcell.Config{Kernel: guest(t, "hello"), LogFiles: []vmcell.LogFile{{Path: folder}}}); err == nil {
+		t.Error("a folder is no log")
+	}
+}
+
 func TestAWriterIsToldThatTheVMEnded(t *testing.T) {
 	vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin")})
 	time.AfterFunc(50*time.Millisecond, func() { vm.Stop() })

@@ -21,10 +21,24 @@ pub fn describe(options: &Options) -> vmcell::Result<VmConfig> {
     set(&mut config.memory.mib, options.memory);
     set(&mut config.memory.pages, options.pages.map(Into::into));
     set(&mut config.console, options.console.clone());
+    if !options.logs.is_empty() {
+        let first = std::mem::take(&mut config.console);
+        let logs = options.logs.iter().cloned().map(ConsoleConfig::File);
+        config.console = ConsoleConfig::All(std::iter::once(first).chain(logs).collect());
+    }
     set(&mut config.poll_us, options.poll_us.map(Some));
     config.disks.extend(options.disks.iter().cloned());
     config.nics.extend(options.taps.iter().cloned());
     Ok(config)
+}
+
+/// Whether the guest's console is the launcher's own terminal.
+pub fn is_on_stdio(console: &ConsoleConfig) -> bool {
+    match console {
+        ConsoleConfig::Stdio => true,
+        ConsoleConfig::All(consoles) => consoles.iter().any(is_on_stdio),
+        _ => false,
+    }
 }
 
 fn read(path: &Path) -> vmcell::Result<VmConfig> {

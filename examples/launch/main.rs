@@ -12,9 +12,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use vmcell::{ConsoleConfig, Error, ErrorKind, Exit};
+use vmcell::{Error, ErrorKind, Exit};
 
-use crate::describe::describe;
+use crate::describe::{describe, is_on_stdio};
 use crate::options::Options;
 use crate::terminal::RawTerminal;
 
@@ -51,7 +51,7 @@ fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
         return Ok(None);
     }
     let vm = config.build()?;
-    let terminal = RawTerminal::enter(config.console == ConsoleConfig::Stdio);
+    let terminal = RawTerminal::enter(is_on_stdio(&config.console));
     vm.start()?;
     if options.verbose {
         eprintln!("launch: built and started in {} us\r", begin.elapsed().as_micros());

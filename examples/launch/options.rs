@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use vmcell::{ConsoleConfig, DiskConfig, Engine, NicConfig};
+use vmcell::{ConsoleConfig, ConsoleFile, DiskConfig, Engine, NicConfig};
 
 /// Boots one guest in a micro-VM.
 #[derive(Parser)]
@@ -62,6 +62,10 @@ pub struct Options {
     /// What the serial port is connected to: stdio, none, or a file [default: stdio]
     #[arg(long, value_name = "stdio|none|PATH", value_parser = parse_console)]
     pub console: Option<ConsoleConfig>,
+
+    /// A file that gets what the guest prints as well; may be given several times
+    #[arg(long = "log", value_name = "PATH[,append][,max=BYTES][,keep=N]", value_parser = parse_log)]
+    pub logs: Vec<ConsoleFile>,
 
     /// For how many microseconds at most the I/O thread looks for more to do before it sleeps; 0 turns that off [default: 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
@@ -129,6 +133,23 @@ fn parse_console(text: &str) -> Result<ConsoleConfig, String> {
         "none" => Ok(ConsoleConfig::None),
         path => Ok(ConsoleConfig::file(path)),
     }
+}
+
+fn parse_log(text: &str) -> Result<ConsoleFile, String> {
+    let (path, options) = split(text)?;
+    let mut file = ConsoleFile::new(path);
+    for option in options {
+        let number = |text: &str| text.parse().map_err(|e| format!("'{option}': {e}"));
+        match option.split_once('=') {
+            None if option == "append" => file.append = true,
+            Some(("max", bytes)) => file.max_bytes = Some(number(bytes)?),
+            Some(("keep", count)) => {
+                file.keep = u32::try_from(number(count)?).map_err(|e| format!("'{option}': {e}"))?;
+            }
+            _ => return Err(format!("unknown log option '{option}', allowed are append, max=BYTES and keep=N")),
+        }
+    }
+    Ok(file)
 }
 
 fn parse_disk(text: &str) -> Result<DiskConfig, String> {

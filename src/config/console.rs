@@ -85,7 +85,7 @@ impl ConsoleFile {
 
     /// Limits the file to `max_bytes`. If it would grow above that, it is renamed to its name with `.1` at the end, an older `.1`
     /// to `.2` and so on, up to `keep` of them; the oldest is replaced. If none are kept, the file is emptied instead. It is
-    /// divided at the end of a line, unless a line is longer than the file may be.
+    /// divided at the end of a line if there is one in what the guest has just printed, otherwise where it is full.
     ///
     /// If renaming fails, the file is emptied: the limit holds in any case. [`SinkStatus`](crate::SinkStatus) counts that.
     #[must_use]
