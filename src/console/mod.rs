@@ -135,7 +135,7 @@ impl Console {
     }
 
     /// Changes how its files are opened.
-    #[cfg(feature = "capi")]
+    #[cfg(any(test, feature = "capi"))]
     pub(crate) fn change_files(mut self, change: impl Fn(ConsoleFile) -> ConsoleFile) -> Self {
         for output in &mut self.outputs {
             if let Output::File(file) = output {
