@@ -435,7 +435,8 @@
 #define VMCELL_THREAD_DEVICE_IO 3
 
 /**
- * The configuration of a VM. Made by vmcell_config_new; taken by vmcell_vm_new; freed by vmcell_config_free.
+ * The configuration of a VM. Made by vmcell_config_new or vmcell_config_new_from_json; taken by vmcell_vm_new; freed by
+ * vmcell_config_free.
  *
  * The setters store values; vmcell_vm_new refuses those that are out of range, missing or contradictory.
  */
@@ -454,7 +455,7 @@ typedef struct vmcell_config vmcell_config;
 typedef struct vmcell_console vmcell_console;
 
 /**
- * Changes a disk while its VM runs. Made by vmcell_disk_handle_new; freed by vmcell_disk_handle_free, before or after the
+ * Changes a disk while its VM runs. Made by vmcell_disk_handle_new or vmcell_disk_handle_new_from_vm; freed by vmcell_disk_handle_free, before or after the
  * disk or its VM.
  */
 typedef struct vmcell_disk_handle vmcell_disk_handle;
@@ -486,8 +487,8 @@ typedef struct vmcell_error vmcell_error;
 typedef struct vmcell_io_thread vmcell_io_thread;
 
 /**
- * Changes a network interface while its VM runs. Made by vmcell_nic_handle_new; freed by vmcell_nic_handle_free, before or
- * after the interface or its VM.
+ * Changes a network interface while its VM runs. Made by vmcell_nic_handle_new or vmcell_nic_handle_new_from_vm; freed
+ * by vmcell_nic_handle_free, before or after the interface or its VM.
  */
 typedef struct vmcell_nic_handle vmcell_nic_handle;
 
@@ -819,7 +820,7 @@ const char *vmcell_version(void);
 /**
  * Returns 1 if this build of the library has a feature; 0 if it does not, if it does not know the name, or if the name
  * is NULL. Every function is in every build; a missing feature fails at run time. Names: "acpi", "console", "disk",
- * "engine-sync", "nic", "test-util" (only tests have it). Never blocks.
+ * "engine-sync", "json", "nic", "test-util" (only tests have it). Never blocks.
  */
 int32_t vmcell_has_feature(const char *name);
 
@@ -1021,6 +1022,17 @@ int32_t vmcell_disk_handle_new(const vmcell_disk *disk,
                                vmcell_error **error);
 
 /**
+ * Makes a handle to a disk of a VM, counted from 0: first those of a JSON text, then those that were added. `vm` is borrowed. Never
+ * blocks.
+ *
+ * Errors: INVALID_CONFIG if the VM has no such disk.
+ */
+int32_t vmcell_disk_handle_new_from_vm(const vmcell_vm *vm,
+                                       size_t index,
+                                       vmcell_disk_handle **handle,
+                                       vmcell_error **error);
+
+/**
  * Says that the size of the disk's file or block device may have changed; a backend is asked by its `refresh`. The disk looks
  * at it soon, and tells the guest's driver if so. Does nothing once the VM has ended. Never blocks.
  */
@@ -1167,6 +1179,16 @@ int32_t vmcell_nic_new_backend(const vmcell_nic_backend *table,
  * Makes a handle to an interface that is not handed over yet. `nic` is borrowed. Never blocks.
  */
 int32_t vmcell_nic_handle_new(const vmcell_nic *nic, vmcell_nic_handle **handle, vmcell_error **error);
+
+/**
+ * Makes a handle to an interface of a VM, counted as by vmcell_disk_handle_new_from_vm. `vm` is borrowed. Never blocks.
+ *
+ * Errors: INVALID_CONFIG if the VM has no such interface.
+ */
+int32_t vmcell_nic_handle_new_from_vm(const vmcell_vm *vm,
+                                      size_t index,
+                                      vmcell_nic_handle **handle,
+                                      vmcell_error **error);
 
 /**
  * Connects the link, or cuts it if `up` is 0; it is connected at first. While it is down, what the guest sends is dropped, and
@@ -1354,15 +1376,19 @@ int32_t vmcell_config_set_protocol(vmcell_config *config, int32_t protocol, vmce
 int32_t vmcell_config_set_discovery(vmcell_config *config, int32_t discovery, vmcell_error **error);
 
 /**
- * Adds a disk: Linux calls the first /dev/vda, the second /dev/vdb, and so on. `disk` is taken, even if this call
+ * Adds a disk: Linux calls the first /dev/vda, the second /dev/vdb, and so on. It comes behind those of a JSON text. `disk` is taken, even if this call
  * fails. Never blocks.
  */
-int32_t vmcell_config_add_disk(vmcell_config *config, vmcell_disk *disk, vmcell_error **error);
+int32_t vmcell_config_add_disk(vmcell_config *config,
+                               vmcell_disk *disk,
+                               vmcell_error **error);
 
 /**
- * Adds a network interface after the earlier ones. `nic` is taken, even if this call fails. Never blocks.
+ * Adds a network interface after the earlier ones, and after those of a JSON text. `nic` is taken, even if this call fails. Never blocks.
  */
-int32_t vmcell_config_add_nic(vmcell_config *config, vmcell_nic *nic, vmcell_error **error);
+int32_t vmcell_config_add_nic(vmcell_config *config,
+                              vmcell_nic *nic,
+                              vmcell_error **error);
 
 /**
  * Connects the serial port (ttyS0 in Linux) to `console`, in place of an earlier one; the default is no console.
@@ -1394,6 +1420,32 @@ int32_t vmcell_config_set_kick_signal(vmcell_config *config,
  * Errors: BAD_HANDLE, also if it was handed over to vmcell_vm_new.
  */
 int32_t vmcell_config_free(vmcell_config *config);
+
+/**
+ * Makes a configuration from JSON: `length` bytes of UTF-8, without a NUL, copied. docs/description.md lists the settings; a missing
+ * one has its default, so that "{}" is what vmcell_config_new makes. Setters replace what the text says, and disks and interfaces can be
+ * added behind its own, which are opened when the VM is made. The values are not checked before that. Never blocks.
+ *
+ * Errors: NOT_UTF8; INVALID_CONFIG for what is no JSON, an unknown setting, and a value of a wrong type. The message says where.
+ */
+int32_t vmcell_config_new_from_json(const char *json,
+                                    size_t length,
+                                    vmcell_config **config,
+                                    vmcell_error **error);
+
+/**
+ * Writes a configuration as JSON, UTF-8 with a NUL behind it, to `buffer`, which has room for `capacity` bytes. `length` gets the length
+ * of the text without the NUL. If that is not below `capacity`, nothing is written to `buffer`: call again with more room. `buffer` may be
+ * NULL if `capacity` is 0. The text holds the settings that are not at their default. It does not hold what is no data: objects that
+ * were added, an I/O thread, and a function for threads. Never blocks.
+ *
+ * Errors: INVALID_CONFIG for a path that is not UTF-8.
+ */
+int32_t vmcell_config_to_json(const vmcell_config *config,
+                              char *buffer,
+                              size_t capacity,
+                              size_t *length,
+                              vmcell_error **error);
 
 /**
  * Names the VM: 1 to 64 printable ASCII characters, copied. The name stands in messages, and in the names of the VM's threads, as

@@ -99,6 +99,9 @@ type NIC struct {
 
 // Config says what a VM is to be. The zero value of each field is its default; only Kernel has none.
 type Config struct {
+	// Description is a VM as JSON, as docs/description.md lists its settings. Other fields that are not zero replace what it says,
+	// and Disks and NICs come behind its own. Nil is none.
+	Description []byte
 	// Name stands in messages and in the names of the VM's threads: at most 64 printable ASCII characters.
 	Name string
 	// VCPUs is how many vCPUs there are, 1 to 64; the default is 1.
@@ -150,9 +153,8 @@ func (t text) free() { C.free(unsafe.Pointer(t.pointer)) }
 
 // describer collects the calls that make a configuration, up to the first that fails.
 type describer struct {
-	config  *C.vmcell_config
-	devices devices
-	err     error
+	config *C.vmcell_config
+	err    error
 }
 
 func (d *describer) do(call func(e **C.vmcell_error) C.int32_t) {
@@ -180,10 +182,10 @@ func (d *describer) withThread(thread *IOThread, call func(h *C.vmcell_io_thread
 	}
 }
 
-// describe makes the library's configuration, which the caller hands over or frees, and handles to its devices.
-func (c Config) describe(console *streams) (*C.vmcell_config, devices, error) {
+// describe makes the library's configuration, which the caller hands over or frees.
+func (c Config) describe(console *streams) (*C.vmcell_config, error) {
 	d := &describer{}
-	d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_new(&d.config, e) })
+	c.begin(d)
 	c.machine(d)
 	for _, disk := range c.Disks {
 		disk.add(d)
@@ -198,23 +200,30 @@ func (c Config) describe(console *streams) (*C.vmcell_config, devices, error) {
 	console.connect(d)
 	if d.err != nil {
 		C.vmcell_config_free(d.config)
-		d.devices.free()
-		return nil, devices{}, d.err
+		return nil, d.err
 	}
-	return d.config, d.devices, nil
+	return d.config, nil
+}
+
+func (c Config) begin(d *describer) {
+	if c.Description == nil {
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_new(&d.config, e) })
+		return
+	}
+	var json *C.char
+	if len(c.Description) > 0 {
+		json = (*C.char)(unsafe.Pointer(&c.Description[0]))
+	}
+	d.do(func(e **C.vmcell_error) C.int32_t {
+		return C.vmcell_config_new_from_json(json, C.size_t(len(c.Description)), &d.config, e)
+	})
 }
 
 func (c Config) machine(d *describer) {
 	if c.VCPUs != 0 {
 		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_vcpus(d.config, C.uint32_t(c.VCPUs), e) })
 	}
-	memory := c.MemoryMiB
-	if memory == 0 {
-		memory = 128
-	}
-	d.do(func(e **C.vmcell_error) C.int32_t {
-		return C.vmcell_config_set_memory(d.config, C.uint64_t(memory), C.int32_t(c.Backing), C.int32_t(c.Pages), e)
-	})
+	c.memory(d)
 	if c.Prealloc {
 		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_prealloc(d.config, 1, e) })
 	}
@@ -224,18 +233,41 @@ func (c Config) machine(d *describer) {
 	if c.Initrd != "" {
 		d.withText(c.Initrd, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_initrd(d.config, t, e) })
 	}
-	d.withText(c.Cmdline, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_cmdline(d.config, t, e) })
-	d.do(func(e **C.vmcell_error) C.int32_t {
-		return C.vmcell_config_set_protocol(d.config, C.int32_t(c.Protocol), e)
-	})
-	d.do(func(e **C.vmcell_error) C.int32_t {
-		return C.vmcell_config_set_discovery(d.config, C.int32_t(c.Discovery), e)
-	})
+	if c.Cmdline != "" {
+		d.withText(c.Cmdline, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_cmdline(d.config, t, e) })
+	}
+	if c.Protocol != ProtocolAuto {
+		d.do(func(e **C.vmcell_error) C.int32_t {
+			return C.vmcell_config_set_protocol(d.config, C.int32_t(c.Protocol), e)
+		})
+	}
+	if c.Discovery != DiscoveryACPI {
+		d.do(func(e **C.vmcell_error) C.int32_t {
+			return C.vmcell_config_set_discovery(d.config, C.int32_t(c.Discovery), e)
+		})
+	}
 	if c.KickSignal != 0 {
 		d.do(func(e **C.vmcell_error) C.int32_t {
 			return C.vmcell_config_set_kick_signal(d.config, C.int32_t(c.KickSignal), e)
 		})
 	}
+}
+
+// memory sets the size together with what backs it, as the library does.
+func (c Config) memory(d *describer) {
+	size := c.MemoryMiB
+	if size == 0 && c.Description != nil {
+		if d.err == nil && (c.Backing != Anonymous || c.Pages != DefaultPages) {
+			d.err = &Error{Number: ErrInvalidConfig, Message: "Backing and Pages beside a Description need MemoryMiB, which is 0"}
+		}
+		return
+	}
+	if size == 0 {
+		size = 128
+	}
+	d.do(func(e **C.vmcell_error) C.int32_t {
+		return C.vmcell_config_set_memory(d.config, C.uint64_t(size), C.int32_t(c.Backing), C.int32_t(c.Pages), e)
+	})
 }
 
 func (disk Disk) add(d *describer) {
@@ -254,12 +286,6 @@ func (disk Disk) add(d *describer) {
 	}
 	d.withThread(disk.IOThread, func(thread *C.vmcell_io_thread, e **C.vmcell_error) C.int32_t {
 		return C.vmcell_disk_set_io_thread(h, thread, e)
-	})
-	d.do(func(e **C.vmcell_error) C.int32_t {
-		var handle *C.vmcell_disk_handle
-		number := C.vmcell_disk_handle_new(h, &handle, e)
-		d.devices.disks = append(d.devices.disks, handle)
-		return number
 	})
 	if d.err != nil {
 		C.vmcell_disk_free(h)
@@ -282,12 +308,6 @@ func (nic NIC) add(d *describer) {
 	}
 	d.withThread(nic.IOThread, func(thread *C.vmcell_io_thread, e **C.vmcell_error) C.int32_t {
 		return C.vmcell_nic_set_io_thread(h, thread, e)
-	})
-	d.do(func(e **C.vmcell_error) C.int32_t {
-		var handle *C.vmcell_nic_handle
-		number := C.vmcell_nic_handle_new(h, &handle, e)
-		d.devices.nics = append(d.devices.nics, handle)
-		return number
 	})
 	if d.err != nil {
 		C.vmcell_nic_free(h)

@@ -5,54 +5,59 @@ package vmcell
 */
 import "C"
 
-import "fmt"
+import (
+	"fmt"
+	"runtime"
+)
 
-// devices holds the handles by which the devices of a VM are changed, in the order of the configuration.
-type devices struct {
-	disks []*C.vmcell_disk_handle
-	nics  []*C.vmcell_nic_handle
+// change makes a call with the handle of a device, which is counted from 0.
+func change[H any](vm *VM, what string, index int, get func(vm *C.vmcell_vm, index C.size_t, handle **H, e **C.vmcell_error) C.int32_t,
+	free func(handle *H), do func(handle *H, e **C.vmcell_error) C.int32_t) error {
+	if index < 0 {
+		return &Error{Number: ErrInvalidConfig, Message: fmt.Sprintf("%s %d was asked for, allowed are 0 and above", what, index)}
+	}
+	var handle *H
+	err := vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return get(h, C.size_t(index), &handle, e) })
+	if err != nil {
+		return err
+	}
+	defer free(handle)
+	var e *C.vmcell_error
+	number := do(handle, &e)
+	runtime.KeepAlive(vm)
+	return failure(number, e)
 }
 
-func (d devices) free() {
-	for _, disk := range d.disks {
-		C.vmcell_disk_handle_free(disk)
+func (vm *VM) changeDisk(index int, do func(handle *C.vmcell_disk_handle, e **C.vmcell_error) C.int32_t) error {
+	get := func(vm *C.vmcell_vm, index C.size_t, handle **C.vmcell_disk_handle, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_disk_handle_new_from_vm(vm, index, handle, e)
 	}
-	for _, nic := range d.nics {
-		C.vmcell_nic_handle_free(nic)
-	}
+	return change(vm, "disk", index, get, func(handle *C.vmcell_disk_handle) { C.vmcell_disk_handle_free(handle) }, do)
 }
 
-// at gives the handle of a device that the configuration has.
-func at[H any](handles []H, what string, index int) (handle H, err error) {
-	if index < 0 || index >= len(handles) {
-		message := fmt.Sprintf("%s %d was asked for, the VM has %d", what, index, len(handles))
-		return handle, &Error{Number: ErrInvalidConfig, Message: message}
+func (vm *VM) changeNIC(index int, do func(handle *C.vmcell_nic_handle, e **C.vmcell_error) C.int32_t) error {
+	get := func(vm *C.vmcell_vm, index C.size_t, handle **C.vmcell_nic_handle, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_nic_handle_new_from_vm(vm, index, handle, e)
 	}
-	return handles[index], nil
+	return change(vm, "nic", index, get, func(handle *C.vmcell_nic_handle) { C.vmcell_nic_handle_free(handle) }, do)
 }
 
 // RefreshDisk says that the file or block device of a disk may have another size now. The disk, counted from 0 in the order
-// of Config.Disks, looks at it soon, and tells the guest.
+// of Config.Description and then of Config.Disks, looks at it soon, and tells the guest.
 func (vm *VM) RefreshDisk(index int) error {
-	handle, err := at(vm.devices.disks, "disk", index)
-	if err != nil {
-		return err
-	}
-	return vm.call(func(_ *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return C.vmcell_disk_handle_refresh(handle, e) })
+	return vm.changeDisk(index, func(handle *C.vmcell_disk_handle, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_disk_handle_refresh(handle, e)
+	})
 }
 
 // SetLink connects the link of an interface, or cuts it: the guest sees its cable plugged in, or pulled out. The interface is
-// counted from 0 in the order of Config.NICs. At first its link is connected.
+// counted from 0 in the order of Config.Description and then of Config.NICs. At first its link is connected.
 func (vm *VM) SetLink(index int, up bool) error {
-	handle, err := at(vm.devices.nics, "interface", index)
-	if err != nil {
-		return err
-	}
 	var connected C.int32_t
 	if up {
 		connected = 1
 	}
-	return vm.call(func(_ *C.vmcell_vm, e **C.vmcell_error) C.int32_t {
+	return vm.changeNIC(index, func(handle *C.vmcell_nic_handle, e **C.vmcell_error) C.int32_t {
 		return C.vmcell_nic_handle_set_link(handle, connected, e)
 	})
 }
@@ -60,9 +65,7 @@ func (vm *VM) SetLink(index int, up bool) error {
 // Announce asks the guest to announce an interface to its neighbours, as after a move to another host. The interface is
 // counted as by SetLink.
 func (vm *VM) Announce(index int) error {
-	handle, err := at(vm.devices.nics, "interface", index)
-	if err != nil {
-		return err
-	}
-	return vm.call(func(_ *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return C.vmcell_nic_handle_announce(handle, e) })
+	return vm.changeNIC(index, func(handle *C.vmcell_nic_handle, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_nic_handle_announce(handle, e)
+	})
 }

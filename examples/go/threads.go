@@ -58,15 +58,19 @@ func (vm *VM) Threads() ([]Thread, error) {
 }
 
 func (c Config) threads(d *describer) {
-	d.withText(c.Name, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_name(d.config, t, e) })
+	if c.Name != "" {
+		d.withText(c.Name, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_name(d.config, t, e) })
+	}
 	for vcpu, cpus := range c.VCPUAffinity {
 		d.do(func(e **C.vmcell_error) C.int32_t {
 			return C.vmcell_config_set_vcpu_affinity(d.config, C.uint32_t(vcpu), numbers(cpus), C.size_t(len(cpus)), e)
 		})
 	}
-	d.do(func(e **C.vmcell_error) C.int32_t {
-		return C.vmcell_config_set_io_affinity(d.config, numbers(c.IOAffinity), C.size_t(len(c.IOAffinity)), e)
-	})
+	if c.IOAffinity != nil {
+		d.do(func(e **C.vmcell_error) C.int32_t {
+			return C.vmcell_config_set_io_affinity(d.config, numbers(c.IOAffinity), C.size_t(len(c.IOAffinity)), e)
+		})
+	}
 }
 
 // numbers points to the first of some numbers, which stay where they are for the call that it is made for.

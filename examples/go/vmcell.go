@@ -87,7 +87,6 @@ type VM struct {
 	// A descriptor of our own for the end of the VM.
 	ended   *os.File
 	console *streams
-	devices devices
 
 	mu      sync.Mutex
 	unwatch context.CancelFunc
@@ -102,22 +101,20 @@ func New(config Config) (*VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, devices, err := config.describe(console)
+	c, err := config.describe(console)
 	if err != nil {
 		console.abandon()
 		return nil, err
 	}
-	vm := &VM{console: console, devices: devices}
+	vm := &VM{console: console}
 	var e *C.vmcell_error
 	// The configuration is taken, whatever comes of it.
 	if err := failure(C.vmcell_vm_new(c, &vm.handle, &e), e); err != nil {
-		devices.free()
 		console.abandon()
 		return nil, err
 	}
 	if vm.ended, err = endedFile(vm.handle); err != nil {
 		C.vmcell_vm_free(vm.handle)
-		devices.free()
 		console.abandon()
 		return nil, err
 	}
@@ -213,7 +210,6 @@ func (vm *VM) Close() error {
 	vm.closing.Do(func() {
 		runtime.SetFinalizer(vm, nil)
 		vm.closed = failure(C.vmcell_vm_free(vm.handle), nil)
-		vm.devices.free()
 		vm.mu.Lock()
 		if vm.unwatch != nil {
 			vm.unwatch()

@@ -3,6 +3,7 @@ package vmcell_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -471,6 +472,62 @@ func TestDevicesAreChangedByTheirPositionInTheConfiguration(t *testing.T) {
 	}
 	vm.Close()
 	if err := vm.RefreshDisk(0); !errors.Is(err, vmcell.ErrClosed) {
+		t.Error(err)
+	}
+}
+
+func TestADescriptionIsJSONWithTheOtherFieldsBesideIt(t *testing.T) {
+	folder := t.TempDir()
+	images := []string{filepath.Join(folder, "a.img"), filepath.Join(folder, "b.img")}
+	for _, image := range images {
+		if err := os.WriteFile(image, make([]byte, 4096), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	description, err := json.Marshal(map[string]any{
+		"boot":   map[string]any{"kernel": guest(t, "hello"), "cmdline": "quiet"},
+		"memory": map[string]any{"mib": 16},
+		"disks":  []any{map[string]any{"path": images[0], "read_only": true}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var output bytes.Buffer
+	config := vmcell.Config{Description: description, VCPUs: 2, Stdout: &output, Disks: []vmcell.Disk{{Path: images[1]}}}
+	for i := 0; i < 2; i++ {
+		vm, err := vmcell.New(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := vm.Start(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		wait(t, vm)
+		for disk := 0; disk < 2; disk++ {
+			if err := vm.RefreshDisk(disk); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := vm.RefreshDisk(2); !errors.Is(err, vmcell.ErrInvalidConfig) {
+			t.Error(err)
+		}
+		vm.Close()
+	}
+	if output.String() != "hellohello" {
+		t.Error(output.String())
+	}
+	for _, test := range []struct{ json, says string }{
+		{`{"disks": [{"path": "a", "ro": true}]}`, "disks[0].ro: unknown field `ro`"},
+		{`{"vcpus": "two"}`, "vcpus: invalid type"},
+		{``, "EOF"},
+	} {
+		_, err := vmcell.New(vmcell.Config{Description: []byte(test.json)})
+		if !errors.Is(err, vmcell.ErrInvalidConfig) || !strings.Contains(err.Error(), test.says) {
+			t.Error(err)
+		}
+	}
+	config.Pages = vmcell.TransparentPages
+	if _, err := vmcell.New(config); !errors.Is(err, vmcell.ErrInvalidConfig) {
 		t.Error(err)
 	}
 }

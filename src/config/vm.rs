@@ -121,7 +121,8 @@ impl VmConfig {
     }
 
     pub(crate) fn boot(&self) -> Result<&Boot> {
-        self.boot.as_ref().ok_or_else(|| {
+        let boot = self.boot.as_ref().filter(|boot| !boot.kernel.as_os_str().is_empty());
+        boot.ok_or_else(|| {
             Error::new(ErrorKind::InvalidConfig, "no kernel was given; `boot` says what the guest starts with")
         })
     }

@@ -17,6 +17,7 @@ fn refusal(change: impl FnOnce(&mut VmConfig)) -> String {
 #[test]
 fn each_bad_value_is_refused_without_opening_anything() {
     assert_eq!(refusal(|config| config.boot = None), "no kernel was given; `boot` says what the guest starts with");
+    assert!(refusal(|config| config.boot = Some(Boot::linux("").cmdline("quiet"))).starts_with("no kernel was given"));
     assert!(refusal(|config| config.name = "a\n".into()).starts_with("the VM's name \"a\\n\""));
     assert!(refusal(|config| config.vcpus = 0).starts_with("0 vCPUs"));
     assert!(refusal(|config| config.memory.mib = 1).starts_with("1 MiB"));

@@ -2,7 +2,6 @@
 
 use std::ffi::c_char;
 use std::io;
-use std::path::PathBuf;
 
 use super::console::ConsoleObject;
 use super::convert::{Out, choice, read_path, read_text};
@@ -15,7 +14,7 @@ use super::objects::{self, Object};
 use super::report::{ErrorObject, Report};
 use super::slot::{Described, Slot, hand_over, update};
 use crate::block::Disk;
-use crate::config::{Affinity, Boot, BootProtocol, Discovery, MemoryBacking, MemoryConfig, PageSize};
+use crate::config::{Boot, BootProtocol, Discovery, MemoryBacking, PageSize, VmConfig};
 use crate::console::Console;
 use crate::error::Result;
 use crate::event::IoThread;
@@ -66,10 +65,17 @@ const PROTOCOLS: [(i32, BootProtocol); 3] = [
 const DISCOVERIES: [(i32, Discovery); 2] =
     [(VMCELL_DISCOVERY_ACPI, Discovery::Acpi), (VMCELL_DISCOVERY_CMDLINE, Discovery::Cmdline)];
 
-/// The configuration of a VM. Made by vmcell_config_new; taken by vmcell_vm_new; freed by vmcell_config_free.
+/// The configuration of a VM. Made by vmcell_config_new or vmcell_config_new_from_json; taken by vmcell_vm_new; freed by
+/// vmcell_config_free.
 ///
 /// The setters store values; vmcell_vm_new refuses those that are out of range, missing or contradictory.
 pub struct ConfigObject(Slot<Description>);
+
+impl ConfigObject {
+    pub(super) fn new(description: Description) -> Self {
+        Self(Slot::new(description))
+    }
+}
 
 impl Object for ConfigObject {
     const NAME: &'static str = "vmcell_config";
@@ -86,21 +92,12 @@ impl Described for ConfigObject {
 /// The values that the setters collect, in any order, for the builder.
 #[derive(Default)]
 pub(super) struct Description {
-    vcpus: Option<u32>,
-    memory: Option<(u64, MemoryBacking, PageSize)>,
-    prealloc: bool,
-    kernel: Option<PathBuf>,
-    initrd: Option<PathBuf>,
-    cmdline: String,
-    protocol: BootProtocol,
-    discovery: Discovery,
+    /// Those that are data.
+    pub(super) config: VmConfig,
     disks: Vec<Disk>,
     nics: Vec<Nic>,
     console: Option<Console>,
     io_thread: Option<IoThread>,
-    kick_signal: Option<i32>,
-    pub(super) name: String,
-    pub(super) affinity: Affinity,
     pub(super) on_thread_start: Option<Box<OnThreadStart>>,
 }
 
@@ -108,20 +105,17 @@ pub(super) struct Description {
 pub(super) type OnThreadStart = dyn Fn(ThreadRole) -> io::Result<()> + Send + Sync;
 
 impl Description {
+    pub(super) fn new(config: VmConfig) -> Self {
+        Self { config, ..Self::default() }
+    }
+
+    /// What the guest starts with; the kernel's path is empty until it is set.
+    fn boot(&mut self) -> &mut Boot {
+        self.config.boot.get_or_insert_with(|| Boot::linux(""))
+    }
+
     pub(super) fn build(self) -> Result<Vm> {
-        let mut builder = Vm::builder();
-        if let Some(vcpus) = self.vcpus {
-            builder = builder.vcpus(vcpus);
-        }
-        let (mib, backing, pages) = self.memory.unwrap_or((128, MemoryBacking::default(), PageSize::default()));
-        builder = builder.memory(MemoryConfig::mib(mib).backing(backing).pages(pages).prealloc(self.prealloc));
-        if let Some(kernel) = &self.kernel {
-            let boot = Boot::linux(kernel).cmdline(self.cmdline).protocol(self.protocol).discovery(self.discovery);
-            builder = builder.boot(match &self.initrd {
-                Some(initrd) => boot.initrd(initrd),
-                None => boot,
-            });
-        }
+        let mut builder = self.config.builder();
         builder = self.disks.into_iter().fold(builder, |builder, disk| builder.disk(disk));
         builder = self.nics.into_iter().fold(builder, |builder, nic| builder.nic(nic));
         if let Some(console) = self.console {
@@ -130,10 +124,6 @@ impl Description {
         if let Some(io_thread) = self.io_thread {
             builder = builder.io_thread(io_thread);
         }
-        if let Some(signal) = self.kick_signal {
-            builder = builder.kick_signal(signal);
-        }
-        builder = builder.name(self.name).affinity(self.affinity);
         if let Some(call) = self.on_thread_start {
             builder = builder.on_thread_start(call);
         }
@@ -157,7 +147,7 @@ pub unsafe extern "C" fn vmcell_config_new(config: *mut *mut ConfigObject, error
     guard(report, || {
         // SAFETY: the header demands NULL or a place for the result.
         let config = unsafe { Out::new(config, "config") }?;
-        config.insert(ConfigObject(Slot::new(Description::default())))
+        config.insert(ConfigObject::new(Description::default()))
     })
 }
 
@@ -170,7 +160,7 @@ pub unsafe extern "C" fn vmcell_config_set_vcpus(
 ) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
-    guard(report, || set(config, |description| description.vcpus = Some(vcpus)))
+    guard(report, || set(config, |description| description.config.vcpus = vcpus))
 }
 
 /// Sets the guest's RAM in MiB, 16 or more (the default is 128), where the host takes it from (one of VMCELL_MEMORY_*),
@@ -188,8 +178,11 @@ pub unsafe extern "C" fn vmcell_config_set_memory(
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
     guard(report, || {
-        let memory = (mib, choice("backing", backing, &BACKINGS)?, choice("pages", pages, &PAGES)?);
-        set(config, |description| description.memory = Some(memory))
+        let (backing, pages) = (choice("backing", backing, &BACKINGS)?, choice("pages", pages, &PAGES)?);
+        set(config, |description| {
+            let memory = &mut description.config.memory;
+            (memory.mib, memory.backing, memory.pages) = (mib, backing, pages);
+        })
     })
 }
 
@@ -205,7 +198,7 @@ pub unsafe extern "C" fn vmcell_config_set_prealloc(
 ) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
-    guard(report, || set(config, |description| description.prealloc = prealloc != 0))
+    guard(report, || set(config, |description| description.config.memory.prealloc = prealloc != 0))
 }
 
 /// Sets the guest's kernel, a bzImage or an ELF image. The path may hold any bytes and is copied; the file is opened
@@ -221,7 +214,7 @@ pub unsafe extern "C" fn vmcell_config_set_kernel(
     guard(report, || {
         // SAFETY: the header demands NULL or a text that ends with a NUL.
         let path = unsafe { read_path(path, "path") }?;
-        set(config, |description| description.kernel = Some(path))
+        set(config, |description| description.boot().kernel = path)
     })
 }
 
@@ -238,7 +231,7 @@ pub unsafe extern "C" fn vmcell_config_set_initrd(
     guard(report, || {
         // SAFETY: the header demands NULL or a text that ends with a NUL.
         let path = (!path.is_null()).then(|| unsafe { read_path(path, "path") }).transpose()?;
-        set(config, |description| description.initrd = path)
+        set(config, |description| description.boot().initrd = path)
     })
 }
 
@@ -255,7 +248,7 @@ pub unsafe extern "C" fn vmcell_config_set_cmdline(
     guard(report, || {
         // SAFETY: the header demands NULL or a text that ends with a NUL.
         let cmdline = unsafe { read_text(cmdline, "cmdline") }?;
-        set(config, |description| description.cmdline = cmdline)
+        set(config, |description| description.boot().cmdline = cmdline)
     })
 }
 
@@ -272,7 +265,7 @@ pub unsafe extern "C" fn vmcell_config_set_protocol(
     let report = unsafe { Report::to(error) };
     guard(report, || {
         let protocol = choice("protocol", protocol, &PROTOCOLS)?;
-        set(config, |description| description.protocol = protocol)
+        set(config, |description| description.boot().protocol = protocol)
     })
 }
 
@@ -289,11 +282,11 @@ pub unsafe extern "C" fn vmcell_config_set_discovery(
     let report = unsafe { Report::to(error) };
     guard(report, || {
         let discovery = choice("discovery", discovery, &DISCOVERIES)?;
-        set(config, |description| description.discovery = discovery)
+        set(config, |description| description.boot().discovery = discovery)
     })
 }
 
-/// Adds a disk: Linux calls the first /dev/vda, the second /dev/vdb, and so on. `disk` is taken, even if this call
+/// Adds a disk: Linux calls the first /dev/vda, the second /dev/vdb, and so on. It comes behind those of a JSON text. `disk` is taken, even if this call
 /// fails. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_config_add_disk(
@@ -309,7 +302,7 @@ pub unsafe extern "C" fn vmcell_config_add_disk(
     })
 }
 
-/// Adds a network interface after the earlier ones. `nic` is taken, even if this call fails. Never blocks.
+/// Adds a network interface after the earlier ones, and after those of a JSON text. `nic` is taken, even if this call fails. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_config_add_nic(
     config: *mut ConfigObject,
@@ -370,7 +363,7 @@ pub unsafe extern "C" fn vmcell_config_set_kick_signal(
 ) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
-    guard(report, || set(config, |description| description.kick_signal = Some(signal)))
+    guard(report, || set(config, |description| description.config.kick_signal = Some(signal)))
 }
 
 /// Frees a configuration that no VM was made from, with everything that was added to it. NULL is fine.

@@ -34,7 +34,7 @@ pub unsafe extern "C" fn vmcell_config_set_name(
     guard(report, || {
         // SAFETY: the header demands NULL or a text that ends with a NUL.
         let name = unsafe { read_text(name, "name") }?;
-        set(config, |description| description.name = name)
+        set(config, |description| description.config.name = name)
     })
 }
 
@@ -54,7 +54,7 @@ pub unsafe extern "C" fn vmcell_config_set_vcpu_affinity(
     guard(report, || {
         // SAFETY: the header demands NULL or that many numbers.
         let cpus = unsafe { read_numbers(cpus, count, "cpus") }?;
-        set(config, |description| _ = description.affinity.vcpus.insert(vcpu, cpus))
+        set(config, |description| _ = description.config.affinity.vcpus.insert(vcpu, cpus))
     })
 }
 
@@ -72,7 +72,7 @@ pub unsafe extern "C" fn vmcell_config_set_io_affinity(
     guard(report, || {
         // SAFETY: the header demands NULL or that many numbers.
         let cpus = unsafe { read_numbers(cpus, count, "cpus") }?;
-        set(config, |description| description.affinity.io = cpus)
+        set(config, |description| description.config.affinity.io = cpus)
     })
 }
 

@@ -65,6 +65,31 @@ impl<T: Copy> OutArray<T> {
     }
 }
 
+/// Where a text goes: to the caller's buffer, if there is room for it and for a NUL, and its length to a place of its own.
+pub(super) struct OutText {
+    buffer: OutArray<c_char>,
+    length: Out<usize>,
+}
+
+impl OutText {
+    /// # Safety
+    /// `buffer` is NULL, which is refused unless `capacity` is 0, or nothing else uses that many bytes until the call returns; `length`
+    /// is NULL, which is refused, or nothing else uses the place until then.
+    pub(super) unsafe fn new(buffer: *mut c_char, capacity: usize, length: *mut usize) -> FfiResult<Self> {
+        // SAFETY: the caller promises the same.
+        let (buffer, length) = unsafe { (OutArray::new(buffer, capacity, "buffer")?, Out::new(length, "length")?) };
+        Ok(Self { buffer, length })
+    }
+
+    pub(super) fn write(self, text: &str) {
+        if text.len() < self.buffer.capacity() {
+            let bytes: Vec<c_char> = text.bytes().chain([0]).map(|byte| c_char::from_ne_bytes([byte])).collect();
+            self.buffer.write(&bytes);
+        }
+        self.length.write(text.len());
+    }
+}
+
 fn null(name: &str) -> Failure {
     Failure::new(VMCELL_ERROR_NULL_ARGUMENT, format!("{name} is NULL"))
 }

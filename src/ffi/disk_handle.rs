@@ -8,9 +8,10 @@ use super::guard::{free, guard};
 use super::objects::{self, Object};
 use super::report::{ErrorObject, Report};
 use super::slot::{hand_over, look};
+use super::vm::VmObject;
 use crate::block::DiskHandle;
 
-/// Changes a disk while its VM runs. Made by vmcell_disk_handle_new; freed by vmcell_disk_handle_free, before or after the
+/// Changes a disk while its VM runs. Made by vmcell_disk_handle_new or vmcell_disk_handle_new_from_vm; freed by vmcell_disk_handle_free, before or after the
 /// disk or its VM.
 pub struct DiskHandleObject(DiskHandle);
 
@@ -32,6 +33,26 @@ pub unsafe extern "C" fn vmcell_disk_handle_new(
         // SAFETY: the header demands NULL or a place for the result.
         let handle = unsafe { Out::new(handle, "handle") }?;
         handle.insert(DiskHandleObject(look(disk, crate::block::Disk::handle)?))
+    })
+}
+
+/// Makes a handle to a disk of a VM, counted from 0: first those of a JSON text, then those that were added. `vm` is borrowed. Never
+/// blocks.
+///
+/// Errors: INVALID_CONFIG if the VM has no such disk.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_handle_new_from_vm(
+    vm: *const VmObject,
+    index: usize,
+    handle: *mut *mut DiskHandleObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a place for the result.
+        let handle = unsafe { Out::new(handle, "handle") }?;
+        handle.insert(DiskHandleObject(objects::get(vm)?.vm().disk_handle(index)?))
     })
 }
 

@@ -4,9 +4,9 @@ use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 
 use super::super::{
-    config::*, config_threads::*, console::*, console_status::*, disk::*, disk_backend::*, disk_handle::*,
-    disk_port::*, error::*, failure::*, io_thread::*, library::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*,
-    report::*, vm::*, vm_metrics::*, vm_threads::*,
+    config::*, config_json::*, config_threads::*, console::*, console_status::*, disk::*, disk_backend::*,
+    disk_handle::*, disk_port::*, error::*, failure::*, io_thread::*, library::*, nic::*, nic_backend::*,
+    nic_handle::*, nic_port::*, report::*, vm::*, vm_metrics::*, vm_threads::*,
 };
 use super::panic_in_next_call;
 
@@ -27,6 +27,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_add_disk(null_mut(), null_mut()),
         vmcell_config_add_nic(null_mut(), null_mut()),
         vmcell_config_new(null_mut()),
+        vmcell_config_new_from_json(null(), 0, null_mut()),
         vmcell_config_set_cmdline(null_mut(), null()),
         vmcell_config_set_console(null_mut(), null_mut()),
         vmcell_config_set_discovery(null_mut(), 0),
@@ -42,6 +43,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_set_thread_start(null_mut(), None, null_mut(), None),
         vmcell_config_set_vcpu_affinity(null_mut(), 0, null(), 0),
         vmcell_config_set_vcpus(null_mut(), 0),
+        vmcell_config_to_json(null(), null_mut(), 0, null_mut()),
         vmcell_console_also(null_mut(), null_mut()),
         vmcell_console_new_callback(None, null_mut(), None, null_mut()),
         vmcell_console_new_fds(-1, -1, null_mut()),
@@ -53,6 +55,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_console_set_rotation(null_mut(), 0, 0),
         vmcell_disk_handle_engine(null(), null_mut()),
         vmcell_disk_handle_new(null(), null_mut()),
+        vmcell_disk_handle_new_from_vm(null(), 0, null_mut()),
         vmcell_disk_handle_refresh(null_mut()),
         vmcell_disk_handle_replace(null_mut(), null_mut(), 0),
         vmcell_disk_new(null(), null_mut()),
@@ -72,6 +75,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_io_thread_set_polling(null_mut(), 0),
         vmcell_nic_handle_announce(null_mut()),
         vmcell_nic_handle_new(null(), null_mut()),
+        vmcell_nic_handle_new_from_vm(null(), 0, null_mut()),
         vmcell_nic_handle_set_link(null_mut(), 0),
         vmcell_nic_new(null(), null_mut()),
         vmcell_nic_new_backend(null(), null(), null_mut(), null_mut()),

@@ -12,6 +12,7 @@
 
 mod caller;
 mod config;
+mod config_json;
 mod config_threads;
 mod console;
 mod console_status;

@@ -6,10 +6,11 @@ use super::nic::NicObject;
 use super::objects::{self, Object};
 use super::report::{ErrorObject, Report};
 use super::slot::look;
+use super::vm::VmObject;
 use crate::net::{Nic, NicHandle};
 
-/// Changes a network interface while its VM runs. Made by vmcell_nic_handle_new; freed by vmcell_nic_handle_free, before or
-/// after the interface or its VM.
+/// Changes a network interface while its VM runs. Made by vmcell_nic_handle_new or vmcell_nic_handle_new_from_vm; freed
+/// by vmcell_nic_handle_free, before or after the interface or its VM.
 pub struct NicHandleObject(NicHandle);
 
 impl Object for NicHandleObject {
@@ -29,6 +30,25 @@ pub unsafe extern "C" fn vmcell_nic_handle_new(
         // SAFETY: the header demands NULL or a place for the result.
         let handle = unsafe { Out::new(handle, "handle") }?;
         handle.insert(NicHandleObject(look(nic, Nic::handle)?))
+    })
+}
+
+/// Makes a handle to an interface of a VM, counted as by vmcell_disk_handle_new_from_vm. `vm` is borrowed. Never blocks.
+///
+/// Errors: INVALID_CONFIG if the VM has no such interface.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_handle_new_from_vm(
+    vm: *const VmObject,
+    index: usize,
+    handle: *mut *mut NicHandleObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a place for the result.
+        let handle = unsafe { Out::new(handle, "handle") }?;
+        handle.insert(NicHandleObject(objects::get(vm)?.vm().nic_handle(index)?))
     })
 }
 

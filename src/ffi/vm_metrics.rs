@@ -2,38 +2,13 @@
 
 use std::ffi::c_char;
 
-use super::convert::{Out, OutArray, read_handles};
+use super::convert::{OutText, read_handles};
 use super::failure::FfiResult;
 use super::guard::guard;
 use super::objects;
 use super::report::{ErrorObject, Report};
 use super::vm::VmObject;
 use crate::vm::openmetrics;
-
-/// Where a text goes: to the caller's buffer, if there is room for it and for a NUL, and its length to a place of its own.
-struct Text {
-    buffer: OutArray<c_char>,
-    length: Out<usize>,
-}
-
-impl Text {
-    /// # Safety
-    /// `buffer` is NULL, which is refused unless `capacity` is 0, or nothing else uses that many bytes until the call returns; `length`
-    /// is NULL, which is refused, or nothing else uses the place until then.
-    unsafe fn new(buffer: *mut c_char, capacity: usize, length: *mut usize) -> FfiResult<Self> {
-        // SAFETY: the caller promises the same.
-        let (buffer, length) = unsafe { (OutArray::new(buffer, capacity, "buffer")?, Out::new(length, "length")?) };
-        Ok(Self { buffer, length })
-    }
-
-    fn write(self, text: &str) {
-        if text.len() < self.buffer.capacity() {
-            let bytes: Vec<c_char> = text.bytes().chain([0]).map(|byte| c_char::from_ne_bytes([byte])).collect();
-            self.buffer.write(&bytes);
-        }
-        self.length.write(text.len());
-    }
-}
 
 /// Writes what the VM has done so far as a JSON object: UTF-8, with a NUL behind it, to `buffer`, which has room for `capacity` bytes.
 /// `length` gets the length of the text without the NUL. If that is not below `capacity`, nothing is written to `buffer`: call again
@@ -55,7 +30,7 @@ pub unsafe extern "C" fn vmcell_vm_metrics_json(
     let report = unsafe { Report::to(error) };
     guard(report, || {
         // SAFETY: the header demands NULL or that much room, and a place for the result.
-        let text = unsafe { Text::new(buffer, capacity, length) }?;
+        let text = unsafe { OutText::new(buffer, capacity, length) }?;
         text.write(&objects::get(vm)?.vm().metrics().to_json());
         Ok(())
     })
@@ -79,7 +54,7 @@ pub unsafe extern "C" fn vmcell_vm_metrics_openmetrics(
     let report = unsafe { Report::to(error) };
     guard(report, || {
         // SAFETY: the header demands NULL or that much room, and a place for the result.
-        let text = unsafe { Text::new(buffer, capacity, length) }?;
+        let text = unsafe { OutText::new(buffer, capacity, length) }?;
         // SAFETY: the header demands NULL or that many handles.
         let vms = unsafe { read_handles(vms, count, "vms") }?;
         let metrics = vms.into_iter().map(|vm| Ok(objects::get(vm)?.vm().metrics()));

@@ -117,6 +117,17 @@ impl Devices {
         })
     }
 
+    pub(super) fn disk_handles(&self) -> Vec<&DiskHandle> {
+        self.handles
+            .iter()
+            .filter_map(|handle| if let Handle::Disk(disk) = handle { Some(disk) } else { None })
+            .collect()
+    }
+
+    pub(super) fn nic_handles(&self) -> Vec<&NicHandle> {
+        self.handles.iter().filter_map(|handle| if let Handle::Nic(nic) = handle { Some(nic) } else { None }).collect()
+    }
+
     pub(super) fn buses(&self) -> &Arc<Buses> {
         &self.buses
     }

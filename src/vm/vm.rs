@@ -11,9 +11,11 @@ use super::lifecycle::Lifecycle;
 use super::metrics::{Metrics, VcpuCounters};
 use super::threads::{ThreadRole, ThreadSetup, VmThread};
 use super::vcpu::{self, Duty};
+use crate::block::DiskHandle;
 use crate::console::ConsoleStatus;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::Vcpu;
+use crate::net::NicHandle;
 use crate::sys::{ThreadHandle, lock};
 
 /// What [`Vm::stop`] promises, less a margin for its own way back.
@@ -198,6 +200,23 @@ impl Vm {
         self.lifecycle.ended().as_fd()
     }
 
+    /// Returns a handle that changes a disk of the VM, counted from 0 in the order in which the guest finds them. Never blocks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if the VM has no such disk.
+    pub fn disk_handle(&self, index: usize) -> Result<DiskHandle> {
+        handle("disk", &self.devices.disk_handles(), index)
+    }
+
+    /// Returns a handle that changes a network card of the VM, counted from 0 in the order in which the guest finds them. Never
+    /// blocks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if the VM has no such card.
+    pub fn nic_handle(&self, index: usize) -> Result<NicHandle> {
+        handle("nic", &self.devices.nic_handles(), index)
+    }
+
     /// Types `bytes` into the guest's console and returns how many there was room for. Never blocks.
     ///
     /// What has no room is for the caller to send again, once the guest has read. A [`Console::stdio`](crate::Console::stdio)
@@ -273,6 +292,14 @@ impl Vm {
         };
         vcpu::spawn(vcpu, duty, gate)
     }
+}
+
+fn handle<H: Clone>(what: &str, handles: &[&H], index: usize) -> Result<H> {
+    handles.get(index).map(|handle| H::clone(handle)).ok_or_else(|| {
+        let count = handles.len();
+        let message = format!("{what} {index} was asked for, counted from 0, and the VM has {count}");
+        Error::new(ErrorKind::InvalidConfig, message)
+    })
 }
 
 impl Drop for Vm {

@@ -306,6 +306,57 @@ static void test_consoles(const char *folder, vmcell_config *config) {
     CHECK(vmcell_console_free(NULL) == VMCELL_OK);
 }
 
+/* As JSON, without the white space of which each reader makes its own. */
+static int is_json(const vmcell_config *config, const char *wanted) {
+    char text[1024], packed[1024];
+    size_t length = 0, packed_length = 0;
+    OK(vmcell_config_to_json(config, text, sizeof text, &length, &e));
+    CHECK(strlen(text) == length);
+    for (const char *byte = text; *byte != '\0'; byte++)
+        if (strchr(" \n", *byte) == NULL)
+            packed[packed_length++] = *byte;
+    packed[packed_length] = '\0';
+    return strcmp(packed, wanted) == 0;
+}
+
+static int32_t config_from(const char *json, vmcell_config **config) {
+    return vmcell_config_new_from_json(json, strlen(json), config, &e);
+}
+
+static void test_json(void) {
+    static const char JSON[] = "{\"vcpus\":2,\"memory\":{\"mib\":64,\"pages\":\"transparent\"},\"boot\":{\"kernel\":\"k\"},"
+                               "\"disks\":[{\"path\":\"d\",\"read_only\":true}],\"nics\":[{\"tap\":\"t\"}]}";
+    vmcell_config *config;
+    size_t length = 7;
+    char small[8] = "before";
+    OK(config_from(JSON, &config));
+    CHECK(is_json(config, JSON));
+    OK(vmcell_config_to_json(config, NULL, 0, &length, &e));
+    CHECK(length > sizeof JSON - 1); /* it comes in lines */
+    OK(vmcell_config_to_json(config, small, sizeof small, &length, &e));
+    CHECK(strcmp(small, "before") == 0); /* nothing rather than a part */
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_config_to_json(config, NULL, 1, &length, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_config_to_json(config, small, sizeof small, NULL, &e));
+    OK(vmcell_config_set_vcpus(config, 3, &e)); /* setters go on where the text ends */
+    OK(vmcell_config_set_prealloc(config, 1, &e));
+    OK(vmcell_config_set_cmdline(config, "quiet", &e));
+    CHECK(is_json(config, "{\"vcpus\":3,\"memory\":{\"mib\":64,\"pages\":\"transparent\",\"prealloc\":true},"
+                          "\"boot\":{\"kernel\":\"k\",\"cmdline\":\"quiet\"},"
+                          "\"disks\":[{\"path\":\"d\",\"read_only\":true}],\"nics\":[{\"tap\":\"t\"}]}"));
+    CHECK(vmcell_config_free(config) == VMCELL_OK);
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_config_to_json(config, NULL, 0, &length, &e));
+    OK(config_from("{}", &config));
+    CHECK(is_json(config, "{\"vcpus\":1,\"memory\":{\"mib\":128}}"));
+    OK(vmcell_config_set_kernel(config, NOT_UTF8, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "UTF-8", vmcell_config_to_json(config, NULL, 0, &length, &e));
+    CHECK(vmcell_config_free(config) == VMCELL_OK);
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "disks[0].ro: unknown field", config_from("{\"disks\":[{\"ro\":1}]}", &config));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "EOF", vmcell_config_new_from_json(NULL, 0, &config, &e));
+    FAILS(VMCELL_ERROR_NOT_UTF8, config_from(NOT_UTF8, &config));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_config_new_from_json(NULL, 1, &config, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, config_from("{}", NULL));
+}
+
 void test_objects(const char *folder) {
     vmcell_config *config;
     vmcell_io_thread *io_thread;
@@ -321,6 +372,7 @@ void test_objects(const char *folder) {
     test_disks(image, io_thread, config);
     test_nics(io_thread, config);
     test_consoles(folder, config);
+    test_json();
     OK(vmcell_config_set_io_thread(config, io_thread, &e));
     CHECK(vmcell_io_thread_free(io_thread) == VMCELL_OK);
     CHECK(vmcell_config_free(config) == VMCELL_OK);

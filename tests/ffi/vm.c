@@ -508,8 +508,46 @@ static void test_metrics(const char *folder) {
     FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_vm_metrics_openmetrics(vms, 2, NULL, 0, &length, &e));
 }
 
+/* A VM that JSON describes, and handles to its devices. */
+static void test_description(const char *folder) {
+    char json[4096];
+    vmcell_config *config;
+    vmcell_disk *second;
+    vmcell_disk_handle *disk;
+    vmcell_nic_handle *nic;
+    const char *image = in(folder, "disk.img");
+    snprintf(json, sizeof json,
+             "{\"memory\": {\"mib\": 16}, \"boot\": {\"kernel\": \"%s\"}, \"disks\": [{\"path\": \"%s\", \"read_only\": true}]}",
+             in(folder, "hello"), image);
+    OK(vmcell_config_new_from_json(json, strlen(json), &config, &e));
+    OK(vmcell_disk_new(image, &second, &e));
+    OK(vmcell_disk_set_read_only(second, 1, &e));
+    OK(vmcell_config_add_disk(config, second, &e));
+    vmcell_vm *vm = vm_of(config);
+    for (size_t index = 0; index < 2; index++) {
+        OK(vmcell_disk_handle_new_from_vm(vm, index, &disk, &e));
+        OK(vmcell_disk_handle_refresh(disk, &e));
+        CHECK(vmcell_disk_handle_free(disk) == VMCELL_OK);
+    }
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "disk 2 was asked for", vmcell_disk_handle_new_from_vm(vm, 2, &disk, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "the VM has 0", vmcell_nic_handle_new_from_vm(vm, 0, &nic, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_disk_handle_new_from_vm(vm, 0, NULL, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_disk_handle_new_from_vm(NULL, 0, &disk, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_nic_handle_new_from_vm(vm, 0, NULL, &e));
+    OK(vmcell_disk_handle_new_from_vm(vm, 0, &disk, &e));
+    OK(vmcell_vm_start(vm, &e));
+    CHECK(exit_of(vm) == VMCELL_EXIT_SHUTDOWN && vmcell_vm_free(vm) == VMCELL_OK);
+    OK(vmcell_disk_handle_refresh(disk, &e)); /* a handle outlives its VM */
+    CHECK(vmcell_disk_handle_free(disk) == VMCELL_OK);
+    /* What cannot be opened is said with which disk it is. */
+    strcpy(json, "{\"boot\": {\"kernel\": \"k\"}, \"disks\": [{\"path\": \"/does/not/exist\"}]}");
+    OK(vmcell_config_new_from_json(json, strlen(json), &config, &e));
+    FAILS_SAYING(VMCELL_ERROR_DISK, "disk 0 (/does/not/exist) cannot be opened", vmcell_vm_new(config, &vm, &e));
+}
+
 void test_console(const char *folder) {
     test_metrics(folder);
+    test_description(folder);
     test_names_and_threads(folder);
     test_callback(folder);
     test_echo(folder);
