@@ -222,4 +222,6 @@ impl std::fmt::Debug for Console {
 #[cfg(test)]
 mod descriptors_test;
 #[cfg(test)]
+mod rig_test;
+#[cfg(test)]
 mod sinks_test;

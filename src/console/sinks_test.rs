@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::sync::mpsc::channel;
 
-use super::descriptors_test::{LIMIT, Port, until};
+use super::rig_test::{LIMIT, Port, until};
 use super::*;
 use crate::sys::Attempt;
 
