@@ -54,14 +54,8 @@ impl Affinity {
 
     /// Checks it for a VM of so many vCPUs, on a host that allows these CPUs.
     pub(crate) fn check(&self, vcpus: u32, allowed: &[u32]) -> Result<()> {
+        self.check_vcpus(vcpus)?;
         for (index, cpus) in &self.vcpus {
-            if *index >= vcpus {
-                let message = format!(
-                    "CPUs were given for vCPU {index}, allowed are the vCPUs 0 to {} of this VM",
-                    vcpus.saturating_sub(1)
-                );
-                return Err(Error::new(ErrorKind::InvalidConfig, message));
-            }
             if cpus.is_empty() {
                 let message = format!("no CPU was given for vCPU {index}, allowed are {}", list(allowed));
                 return Err(Error::new(ErrorKind::InvalidConfig, message));
@@ -69,6 +63,14 @@ impl Affinity {
             check_cpus(cpus, allowed, &format!("vCPU {index}"))?;
         }
         check_cpus(&self.io, allowed, "the I/O threads")
+    }
+
+    /// Checks it for a VM of so many vCPUs, as far as that can be done without a look at the host.
+    pub(crate) fn check_vcpus(&self, vcpus: u32) -> Result<()> {
+        let Some(index) = self.vcpus.keys().find(|index| **index >= vcpus) else { return Ok(()) };
+        let last = vcpus.saturating_sub(1);
+        let message = format!("CPUs were given for vCPU {index}, allowed are the vCPUs 0 to {last} of this VM");
+        Err(Error::new(ErrorKind::InvalidConfig, message))
     }
 }
 

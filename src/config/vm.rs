@@ -110,6 +110,7 @@ impl VmConfig {
         self.boot()?;
         check_name(&self.name)?;
         check_vcpus(self.vcpus)?;
+        self.affinity.check_vcpus(self.vcpus)?;
         self.kick()?;
         self.polling()?;
         self.memory.validate()?;

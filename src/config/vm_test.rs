@@ -20,6 +20,7 @@ fn each_bad_value_is_refused_without_opening_anything() {
     assert!(refusal(|config| config.boot = Some(Boot::linux("").cmdline("quiet"))).starts_with("no kernel was given"));
     assert!(refusal(|config| config.name = "a\n".into()).starts_with("the VM's name \"a\\n\""));
     assert!(refusal(|config| config.vcpus = 0).starts_with("0 vCPUs"));
+    assert!(refusal(|config| config.affinity = Affinity::new().vcpu(1, [0])).starts_with("CPUs were given for vCPU 1"));
     assert!(refusal(|config| config.memory.mib = 1).starts_with("1 MiB"));
     assert!(refusal(|config| config.memory = MemoryConfig::mib(17).pages(PageSize::Huge2Mib)).starts_with("17 MiB"));
     assert!(refusal(|config| config.kick_signal = Some(9)).starts_with("signal 9"));

@@ -53,6 +53,8 @@ pub(super) struct Devices {
     transports: Vec<Arc<MmioTransport>>,
     /// Of each transport.
     handles: Vec<Handle>,
+    /// What messages call each of them.
+    labels: Vec<String>,
     port: SerialPort,
     console: Mutex<Option<Membership>>,
     /// The I/O threads that the VM made for itself.
@@ -73,7 +75,8 @@ impl Devices {
     ) -> Result<Self> {
         let (mut buses, ends) = (Buses::default(), lifecycle.clone());
         let port = board.connect(&vm, &mut buses, move |event| ends.end(exit_by(event)))?;
-        let (mut transports, mut handles, mut own_threads) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut transports, mut handles, mut labels, mut own_threads) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut given_threads: Vec<IoThread> = parts.io_thread.iter().cloned().collect();
         let mut start = |role| {
             let setup = parts.setup.clone();
@@ -103,6 +106,7 @@ impl Devices {
             };
             transports.push(attach().map_err(|error: Error| error.about(&part.label))?);
             handles.push(part.handle);
+            labels.push(part.label);
         }
         let console = parts.console.connect(&port.serial, &port.output, &shared)?;
         Ok(Self {
@@ -111,6 +115,7 @@ impl Devices {
             port,
             console: Mutex::new(Some(console)),
             handles,
+            labels,
             own_threads,
             given_threads,
             _vm: vm,
@@ -183,8 +188,9 @@ impl Devices {
     /// them does not stand still in time, all go on.
     pub(super) fn pause_devices(&self, limit: Duration) -> Result<()> {
         let begun = Instant::now();
-        let paused =
-            self.transports.iter().try_for_each(|transport| transport.pause(limit.saturating_sub(begun.elapsed())));
+        let paused = self.transports.iter().zip(&self.labels).try_for_each(|(transport, label)| {
+            transport.pause(limit.saturating_sub(begun.elapsed())).map_err(|error| error.about(label))
+        });
         if paused.is_err() {
             self.resume_devices();
         }
