@@ -58,7 +58,7 @@
  *   - A function blocks only if its documentation says so. A VM may be stopped or freed while other threads wait for
  *     it.
  *   - The library's threads (one per vCPU, one or more for I/O) block every signal and run none of the caller's code
- *     except the functions given to vmcell_console_new_callback and vmcell_config_set_thread_start, and those in the tables of backends. A vCPU's thread lets one signal through, only while it is
+ *     except the functions given to vmcell_console_new_callback, vmcell_config_set_thread_start and vmcell_config_set_log, and those in the tables of backends. A vCPU's thread lets one signal through, only while it is
  *     in the guest: it makes the thread leave. It is never delivered; vmcell_config_set_kick_signal chooses it.
  *   - The library installs no handler, changes no signal's disposition, and gives errno no meaning.
  *
@@ -352,6 +352,21 @@
  * The devices are appended to the command line, and there are no ACPI tables.
  */
 #define VMCELL_DISCOVERY_CMDLINE 1
+
+/**
+ * A VM or a device has failed.
+ */
+#define VMCELL_LOG_ERROR 1
+
+/**
+ * Something is not as it should be, and goes on all the same.
+ */
+#define VMCELL_LOG_WARN 2
+
+/**
+ * What a VM does.
+ */
+#define VMCELL_LOG_INFO 3
 
 /**
  * Made, but not started.
@@ -761,6 +776,15 @@ typedef void (*vmcell_console_output)(const uint8_t *bytes, size_t len, void *us
  * once call it. Signals are blocked on the thread. It must not unwind: no C++ exception, no longjmp.
  */
 typedef int32_t (*vmcell_thread_start)(int32_t role, uint32_t index, void *user);
+
+/**
+ * Receives what is said of a VM: `level` is one of VMCELL_LOG_*, `vm` the VM's name (empty if it has none), `target` what it is about
+ * ("vm", "console", "disk0" and so on), `message` one line, and `user` as the caller gave it. The texts are UTF-8, and valid until it
+ * returns; the wording of messages may change. It is called on the thread that it is about: one that makes or starts the VM, an I/O
+ * thread, or the thread of a vCPU that has left the guest for good; never by two threads at once. It must not block, must not call
+ * a function of this library for this VM, and must not unwind: no C++ exception, no longjmp.
+ */
+typedef void (*vmcell_log_sink)(int32_t level, const char *vm, const char *target, const char *message, void *user);
 
 /**
  * One thread of a VM.
@@ -1488,6 +1512,20 @@ int32_t vmcell_config_set_thread_start(vmcell_config *config,
                                        void *user,
                                        vmcell_release release,
                                        vmcell_error **error);
+
+/**
+ * Has a function told what happens to the VM: that it starts and how it ends, a device that fails, an engine that is not the first
+ * choice, output of the console that is lost, and requests that break the rules. What a guest can cause is said once a second at most,
+ * with how often it happened. By default nobody is told. `user` is taken: unless `release` is NULL, it is called for `user` at the end,
+ * even if this call fails. Never blocks.
+ *
+ * Errors: NULL_ARGUMENT if `sink` is NULL.
+ */
+int32_t vmcell_config_set_log(vmcell_config *config,
+                              vmcell_log_sink sink,
+                              void *user,
+                              vmcell_release release,
+                              vmcell_error **error);
 
 /**
  * Makes a VM: everything is checked, the kernel is loaded, every device is there, nothing runs. Takes as long as it

@@ -39,6 +39,7 @@
 //! | Room | What it is |
 //! |---|---|
 //! | `error` | the one public error: kind, message, cause |
+//! | `logging` | what is said of a VM, and to whom |
 //! | [`meter`] | counters that one thread counts up and any other reads |
 //! | `sys` | what the host offers and the standard library does not: eventfd, epoll, signals, threads, TAP, files |
 //! | `config` | plain data that a user fills in, and its validation |
@@ -88,6 +89,7 @@ pub mod event;
 mod ffi;
 pub mod kvm;
 mod legacy;
+mod logging;
 mod memory;
 pub mod meter;
 pub mod net;
@@ -106,6 +108,7 @@ pub use config::{
 pub use console::{Console, ConsoleReader, ConsoleStatus, ConsoleWriter, SinkStatus, abandoned_console_threads};
 pub use error::{Error, ErrorKind, Result};
 pub use event::IoThread;
+pub use logging::{LogLevel, LogRecord};
 pub use memory::{Buffer, GuestAddress, GuestMemory, GuestRanges, HostBuffer, MemoryRegion};
 pub use net::{Nic, NicHandle};
 pub use sys::{DEFAULT_KICK_SIGNAL, EventFd};

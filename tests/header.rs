@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 24] = [
+const SOURCES: [&str; 25] = [
     "library",
     "failure",
     "report",
@@ -27,6 +27,7 @@ const SOURCES: [&str; 24] = [
     "config",
     "config_json",
     "config_threads",
+    "config_log",
     "vm",
     "vm_threads",
     "vm_metrics",

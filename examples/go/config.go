@@ -137,6 +137,9 @@ type Config struct {
 	// of the VM's own I/O threads. By default they may run anywhere.
 	VCPUAffinity map[uint32][]uint32
 	IOAffinity   []uint32
+	// Log is told what happens to the VM: that it starts and how it ends, a device that fails, output that is lost. It is called on the
+	// VM's threads, one call at a time; it must not block, and must not call a method of this VM. Nobody is told by default.
+	Log func(LogRecord)
 }
 
 // text is a string for a call, which must not hold a NUL.
@@ -197,6 +200,7 @@ func (c Config) describe(console *streams) (*C.vmcell_config, error) {
 		return C.vmcell_config_set_io_thread(d.config, h, e)
 	})
 	c.threads(d)
+	c.log(d)
 	console.connect(d)
 	if d.err != nil {
 		C.vmcell_config_free(d.config)

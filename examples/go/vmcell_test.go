@@ -606,6 +606,23 @@ func TestWhatAVMDoesIsCounted(t *testing.T) {
 	}
 }
 
+func TestALogTellsThatAVMStartsAndHowItEnds(t *testing.T) {
+	records := make(chan vmcell.LogRecord, 10)
+	tell := func(record vmcell.LogRecord) { records <- record }
+	vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "hello"), Name: "told", Log: tell})
+	wait(t, vm)
+	vm.Close()
+	close(records)
+	var lines []string
+	for record := range records {
+		lines = append(lines, record.Level.String()+" "+record.String())
+	}
+	want := []string{"info told: vm: starts with 1 vCPUs", "info told: vm: ended: the guest turned itself off"}
+	if strings.Join(lines, "\n") != strings.Join(want, "\n") {
+		t.Errorf("%q", lines)
+	}
+}
+
 func TestNothingIsLeft(t *testing.T) {
 	for deadline := time.Now().Add(30 * time.Second); vmcell.Objects() != 0; time.Sleep(time.Millisecond) {
 		runtime.GC()

@@ -6,6 +6,7 @@
 mod helper;
 mod input;
 mod log_file;
+mod losses;
 mod output;
 mod pair;
 mod pump;
@@ -20,10 +21,12 @@ use crate::config::{ConsoleConfig, ConsoleFile};
 use crate::error::Result;
 use crate::event::{IoThread, Membership};
 use crate::legacy::{OutputBuffer, Serial};
+use crate::logging::Voice;
 use crate::sys::{Direction, Stream};
 
 use self::input::Input as Source;
 use self::log_file::LogFile;
+use self::losses::Losses;
 use self::output::Output as Sinks;
 use self::pump::Pump;
 use self::sink::Sink;
@@ -151,6 +154,7 @@ impl Console {
         serial: &Arc<Serial>,
         buffer: &OutputBuffer,
         io_thread: &IoThread,
+        voice: Voice,
     ) -> Result<Membership> {
         let mut sinks = Vec::new();
         for output in self.outputs {
@@ -162,7 +166,7 @@ impl Console {
             sources.push(Source::new(input.open()?, serial));
         }
         let sinks = Sinks::new(sinks, serial, buffer)?;
-        io_thread.add(Box::new(Pump::new(sinks, sources, serial)?))
+        io_thread.add(Box::new(Pump::new(sinks, sources, serial, Losses::new(buffer, voice))?))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::input::Input;
+use super::losses::Losses;
 use super::output::Output;
 use crate::error::Result;
 use crate::event::{Event, Io, Participant, Token, Wants};
@@ -16,12 +17,13 @@ pub(super) struct Pump {
     /// Signalled when the guest has taken what the port held.
     wanted: Arc<EventFd>,
     token: Option<Token>,
+    losses: Losses,
 }
 
 impl Pump {
-    pub(super) fn new(output: Output, inputs: Vec<Input>, serial: &Arc<Serial>) -> Result<Self> {
+    pub(super) fn new(output: Output, inputs: Vec<Input>, serial: &Arc<Serial>, losses: Losses) -> Result<Self> {
         let wanted = Arc::new(serial.input_wanted().try_clone()?);
-        Ok(Self { output, inputs, serial: Arc::clone(serial), wanted, token: None })
+        Ok(Self { output, inputs, serial: Arc::clone(serial), wanted, token: None, losses })
     }
 }
 
@@ -46,6 +48,7 @@ impl Participant for Pump {
                 input.turn(io, events);
             }
         }
+        self.losses.look();
     }
 
     fn wants(&self, wants: &mut Wants) {

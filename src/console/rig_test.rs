@@ -108,7 +108,7 @@ impl Port {
     pub(super) fn on(io_thread: &IoThread, console: Console) -> Self {
         let output = OutputBuffer::new().unwrap();
         let serial = Arc::new(Serial::new(output.clone()).unwrap());
-        let membership = Some(console.connect(&serial, &output, io_thread).unwrap());
+        let membership = Some(console.connect(&serial, &output, io_thread, Voice::default()).unwrap());
         Self { serial, output, io_thread: io_thread.clone(), membership }
     }
 

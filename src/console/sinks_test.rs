@@ -47,7 +47,8 @@ fn a_log_whose_disk_was_full_goes_on_when_there_is_room() {
     let output = OutputBuffer::new().unwrap();
     let serial = Arc::new(Serial::new(output.clone()).unwrap());
     let sink = Sink::new(Box::new(storage), output.reader("log"), "log".to_owned());
-    let pump = Pump::new(Sinks::new(vec![sink], &serial, &output).unwrap(), Vec::new(), &serial).unwrap();
+    let losses = Losses::new(&output, Voice::default());
+    let pump = Pump::new(Sinks::new(vec![sink], &serial, &output).unwrap(), Vec::new(), &serial, losses).unwrap();
     let _membership = IoThread::new("console-test").unwrap().add(Box::new(pump)).unwrap();
     let status = || ConsoleStatus::of(&output).sinks.remove(0);
     output.clone().write_all(b"kept").unwrap();
@@ -182,6 +183,7 @@ fn a_file_that_cannot_be_opened_is_refused_when_it_is_connected() {
         "Console { outputs: [stdout, ConsoleFile { path: \"/nowhere/log\", append: false, max_bytes: None, keep: 0 }], \
          inputs: [stdin] }"
     );
-    let error = console.connect(&serial, &output, &IoThread::new("console-test").unwrap()).err().unwrap();
+    let io_thread = IoThread::new("console-test").unwrap();
+    let error = console.connect(&serial, &output, &io_thread, Voice::default()).err().unwrap();
     assert_eq!(error.to_string(), "cannot open /nowhere/log for the console's output");
 }

@@ -18,6 +18,7 @@ use crate::config::{Boot, BootProtocol, Discovery, MemoryBacking, PageSize, VmCo
 use crate::console::Console;
 use crate::error::Result;
 use crate::event::IoThread;
+use crate::logging::LogRecord;
 use crate::net::Nic;
 use crate::sys::DEFAULT_KICK_SIGNAL;
 use crate::vm::{ThreadRole, Vm};
@@ -99,7 +100,11 @@ pub(super) struct Description {
     console: Option<Console>,
     io_thread: Option<IoThread>,
     pub(super) on_thread_start: Option<Box<OnThreadStart>>,
+    pub(super) log: Option<Box<Log>>,
 }
+
+/// What a caller does with what is said of a VM.
+pub(super) type Log = dyn Fn(&LogRecord<'_>) + Send + Sync;
 
 /// What a caller does on a new thread.
 pub(super) type OnThreadStart = dyn Fn(ThreadRole) -> io::Result<()> + Send + Sync;
@@ -126,6 +131,9 @@ impl Description {
         }
         if let Some(call) = self.on_thread_start {
             builder = builder.on_thread_start(call);
+        }
+        if let Some(call) = self.log {
+            builder = builder.log(call);
         }
         builder.build()
     }

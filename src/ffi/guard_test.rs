@@ -4,9 +4,9 @@ use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 
 use super::super::{
-    config::*, config_json::*, config_threads::*, console::*, console_status::*, disk::*, disk_backend::*,
-    disk_handle::*, disk_port::*, error::*, failure::*, io_thread::*, library::*, nic::*, nic_backend::*,
-    nic_handle::*, nic_port::*, report::*, vm::*, vm_metrics::*, vm_threads::*,
+    config::*, config_json::*, config_log::*, config_threads::*, console::*, console_status::*, disk::*,
+    disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, io_thread::*, library::*, nic::*,
+    nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*, vm_metrics::*, vm_threads::*,
 };
 use super::panic_in_next_call;
 
@@ -36,6 +36,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_set_io_affinity(null_mut(), null(), 0),
         vmcell_config_set_kick_signal(null_mut(), 0),
         vmcell_config_set_kernel(null_mut(), null()),
+        vmcell_config_set_log(null_mut(), None, null_mut(), None),
         vmcell_config_set_memory(null_mut(), 0, 0, 0),
         vmcell_config_set_name(null_mut(), null()),
         vmcell_config_set_prealloc(null_mut(), 0),

@@ -13,6 +13,7 @@
 mod caller;
 mod config;
 mod config_json;
+mod config_log;
 mod config_threads;
 mod console;
 mod console_status;

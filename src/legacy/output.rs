@@ -94,6 +94,15 @@ impl OutputBuffer {
         state.readers.iter().map(|place| place.counts_of(state.written)).collect()
     }
 
+    /// How many bytes readers have missed, all together: because they were too slow, and because they failed.
+    pub(crate) fn missed(&self) -> (u64, u64) {
+        let state = self.state();
+        let counts = state.readers.iter().map(|place| place.counts_of(state.written));
+        counts.fold((0, 0), |(dropped, lost), counts| {
+            (dropped.saturating_add(counts.dropped), lost.saturating_add(counts.lost))
+        })
+    }
+
     /// Waits until everything was taken by all who read, or until nothing was for a second. After [`hurry`](Self::hurry) it
     /// ends soon in any case.
     pub(crate) fn wait_drained(&self) {

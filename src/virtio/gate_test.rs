@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::error::{ErrorKind, Result};
 use crate::event::{Event, Interest, Io, IoThread, Token, Wants};
+use crate::logging::{LogLevel, Logger};
 use crate::memory::GuestAddress;
-use crate::testing::{DriverQueue, MmioDriver, patterned_memory};
+use crate::testing::{Buffer, DriverQueue, MmioDriver, patterned_memory};
 use crate::virtio::rig_test::{MODERN, Rig, latched, rig, rig_on, running};
 use crate::virtio::spec::mmio as reg;
 use crate::virtio::spec::status::DEVICE_NEEDS_RESET;
@@ -56,6 +57,55 @@ fn a_device_that_panics_or_fails_needs_a_reset_and_others_go_on() {
 
 /// Long enough for another thread to come to where it waits.
 const A_WHILE: Duration = Duration::from_millis(100);
+
+/// Gives every chain back as it is.
+struct Returns;
+
+impl VirtioDevice for Returns {
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo::new(42, &[64])
+    }
+
+    fn activate(&mut self, _io: &mut Io, _activation: Activation) -> Result<()> {
+        Ok(())
+    }
+
+    fn process_queue(&mut self, io: &mut Io, queues: &mut Queues, index: u16) -> Result<()> {
+        let Some(queue) = queues.get(index) else { return Ok(()) };
+        while let Some(chain) = queue.pop(io)? {
+            queue.complete(chain, 0);
+        }
+        Ok(())
+    }
+
+    fn reset(&mut self, _io: &mut Io) {}
+}
+
+#[test]
+fn chains_that_break_the_rules_are_said_with_their_number_and_not_each_of_them() {
+    let said = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let hears = Arc::clone(&said);
+    let logger = Logger::new(
+        "".into(),
+        Some(Box::new(move |record| hears.lock().unwrap().push((record.level, record.to_string())))),
+    );
+    let (memory, io_thread) = (patterned_memory(1 << 20), IoThread::new("said").unwrap());
+    let voice = logger.about("disk0");
+    let driver = MmioDriver::new(MmioTransport::saying(voice, Box::new(Returns), memory.clone(), &io_thread).unwrap());
+    let mut queue = DriverQueue::new(&memory, GuestAddress(0x1000), 64);
+    driver.bring_up(driver.offered(), &[&queue]);
+    for _ in 0..20 {
+        queue.offer(&[Buffer::writable(0x9000, 1), Buffer::readable(0x8000, 16)]);
+        driver.kick(0);
+        driver.wait_used(&mut queue);
+    }
+    driver.wait_until("all to be counted", || driver.transport().metrics().refused_chains == 20);
+    let said = said.lock().unwrap();
+    assert!(said.len() < 20, "{said:?}");
+    let (level, text) = &said[0];
+    assert_eq!(*level, LogLevel::Warn);
+    assert!(text.starts_with("disk0: ") && text.ends_with(" in all"), "{text}");
+}
 
 #[test]
 fn a_reset_waits_for_the_request_that_is_running_and_forgets_it() {

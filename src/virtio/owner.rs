@@ -11,6 +11,7 @@ use super::queue::{Queue, QueueConfig, QueueState, Queues, Start};
 use super::spec::feature::RING_EVENT_IDX;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Cause, Event, Io, Participant, Token, Waker, Wants};
+use crate::logging::{LogLevel, Throttle, Voice};
 use crate::memory::{GuestMemory, Lessor};
 use crate::sys::EventFd;
 
@@ -42,6 +43,10 @@ pub(super) struct Owner {
     queues_first: bool,
     /// The device is to be called again, whatever happens.
     again: Cell<bool>,
+    voice: Voice,
+    /// Chains that broke the rules.
+    refused: Throttle,
+    failures: Throttle,
 }
 
 struct Doorbell {
@@ -98,7 +103,15 @@ impl Owner {
             first: 0,
             queues_first: false,
             again: Cell::new(false),
+            voice: Voice::default(),
+            refused: Throttle::default(),
+            failures: Throttle::default(),
         }
+    }
+
+    pub(super) fn saying(mut self, voice: Voice) -> Self {
+        self.voice = voice;
+        self
     }
 
     fn take_messages(&mut self, io: &mut Io) {
@@ -136,7 +149,7 @@ impl Owner {
         match self.start_queues(features, &queues) {
             Ok(queues) => self.queues = queues,
             // They were checked when they became ready, so this is ours, not the driver's.
-            Err(_) => return self.fail(io),
+            Err(error) => return self.fail(io, &error),
         }
         self.queues.set_halted(!matches!(self.motion, Motion::Running));
         self.life = Life::Active;
@@ -290,8 +303,14 @@ impl Owner {
 
     /// After each turn: notify the driver, come back for leftovers, publish what changed, answer those who wait.
     fn settle(&mut self, io: &mut Io) {
-        self.count_chains();
-        self.queues.iter_mut().for_each(Queue::notify);
+        let mut has_counts = false;
+        for queue in self.queues.iter_mut() {
+            has_counts |= queue.has_counts();
+            queue.notify();
+        }
+        if has_counts {
+            self.count_chains();
+        }
         if io.spent() {
             self.ring_all();
             // A device whose queues are not looked at may have completions left.
@@ -313,12 +332,25 @@ impl Owner {
     /// Before the queues are dropped, too.
     fn count_chains(&mut self) {
         let counters = &self.gate.counters;
+        let mut all_refused = 0;
         for queue in self.queues.iter_mut() {
             let (chains, refused) = queue.take_counts();
             if chains > 0 {
                 counters.chains.add(chains.into());
-                counters.refused_chains.add(refused.into());
+                all_refused = u64::from(refused).saturating_add(all_refused);
             }
+        }
+        if all_refused > 0 {
+            self.say_refused(all_refused);
+        }
+    }
+
+    #[cold]
+    fn say_refused(&mut self, count: u64) {
+        self.gate.counters.refused_chains.add(count);
+        if let Some((count, total)) = self.refused.count(count) {
+            let message = || format!("{count} chains of the driver broke the rules for descriptors, {total} in all");
+            self.voice.say(LogLevel::Warn, message);
         }
     }
 
@@ -332,7 +364,7 @@ impl Owner {
 
     fn publish_config(&mut self, io: &mut Io) {
         let config = catch_unwind(AssertUnwindSafe(|| self.device.config()));
-        let Ok(config) = config else { return self.fail(io) };
+        let Ok(config) = config else { return self.fail(io, &panicked()) };
         self.gate.config.publish(&config);
         if self.life == Life::Active {
             self.interrupt.signal_config();
@@ -342,14 +374,20 @@ impl Owner {
     /// Makes one call; an error or a panic makes the device one that needs a reset.
     fn call(&mut self, io: &mut Io, call: impl FnOnce(&mut dyn VirtioDevice, &mut Io, &mut Queues) -> Result<()>) {
         let result = catch_unwind(AssertUnwindSafe(|| call(self.device.as_mut(), io, &mut self.queues)));
-        if !matches!(result, Ok(Ok(()))) {
-            self.fail(io);
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.fail(io, &error),
+            Err(_) => self.fail(io, &panicked()),
         }
     }
 
     /// Sets DEVICE_NEEDS_RESET, and says so to a driver that is there to hear it (2.1.2). The rings are not touched again. The
     /// device lets go of its chains: a pause must not wait for a driver that never resets it.
-    fn fail(&mut self, io: &mut Io) {
+    fn fail(&mut self, io: &mut Io, why: &Error) {
+        if let Some((_, total)) = self.failures.count(1) {
+            let message = || format!("failed ({total} so far), and needs a reset by its driver: {}", why.chain());
+            self.voice.say(LogLevel::Error, message);
+        }
         let (was_active, had_failed) = (self.life == Life::Active, self.has_failed());
         self.count_chains();
         self.queues = Queues::default();
@@ -390,6 +428,10 @@ impl Owner {
     }
 }
 
+fn panicked() -> Error {
+    Error::new(ErrorKind::Host, "the device or its backend panicked")
+}
+
 impl Participant for Owner {
     fn attach(&mut self, io: &mut Io) -> Result<()> {
         let token = io.token();
@@ -416,7 +458,7 @@ impl Participant for Owner {
             return;
         }
         if self.panicked.take() {
-            self.fail(io);
+            self.fail(io, &panicked());
         }
         self.take_messages(io);
         let queues_first = self.queues_first;
@@ -470,7 +512,7 @@ impl Participant for Owner {
         if self.life == Life::Broken {
             return false;
         }
-        self.fail(io);
+        self.fail(io, &Error::new(ErrorKind::Host, "the host cannot watch what the device waits for"));
         true
     }
 }

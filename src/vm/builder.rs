@@ -16,6 +16,7 @@ use crate::console::Console;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
 use crate::kvm::{Kvm, KvmVm, Vcpu};
+use crate::logging::{LogRecord, Logger};
 use crate::memory::GuestMemory;
 use crate::net::Nic;
 use crate::sys::allowed_cpus;
@@ -47,7 +48,11 @@ pub struct VmBuilder {
     console: Option<Console>,
     io_thread: Option<IoThread>,
     on_thread_start: Option<OnStart>,
+    log: Option<Box<Log>>,
 }
+
+/// What a host program does with what is said of a VM.
+type Log = dyn Fn(&LogRecord<'_>) + Send + Sync;
 
 /// The most queues that a disk has if nothing is said about it.
 const MOST_QUEUES: u16 = 4;
@@ -78,6 +83,7 @@ impl VmConfig {
             console: None,
             io_thread: None,
             on_thread_start: None,
+            log: None,
         }
     }
 }
@@ -211,13 +217,32 @@ impl VmBuilder {
         self
     }
 
+    /// Tells a function what happens to the VM: that it starts and how it ends, a device that fails, an engine that is not the first
+    /// choice, output of the console that is lost, and chains that break the rules. By default nobody is told, unless the crate is built
+    /// with the feature `log`: then the facade of that name is, with the target `vmcell`.
+    ///
+    /// It is called on the thread that the record is about: the one that builds or starts the VM, an I/O thread, or the thread of a vCPU
+    /// that has left the guest for good; several may call it at once, and no lock of this crate is held. It must not block, since the
+    /// devices on that thread wait for it, and must not wait for the VM. If it panics, it is not called again. What a guest can cause is
+    /// said once a second at most for each device, with how often it happened.
+    ///
+    /// ```
+    /// let builder = vmcell::Vm::builder().log(|record| eprintln!("{:?} {record}", record.level));
+    /// ```
+    #[must_use]
+    pub fn log(mut self, call: impl Fn(&LogRecord<'_>) + Send + Sync + 'static) -> Self {
+        self.log = Some(Box::new(call));
+        self
+    }
+
     /// Checks the description and makes the VM, which is [`Ready`](crate::Status::Ready) then: the kernel is loaded, every
     /// device is there, nothing runs. Takes as long as reading the kernel and the initrd does.
     ///
     /// # Errors
     /// Says what was refused, its value, and what is allowed, with the kind of what was wrong; see [`ErrorKind`]. The error of a
     /// device begins with which one it is, as in `disk 1 (data.img)` and `nic 0 (tap0)`; they are counted from 0.
-    pub fn build(self) -> Result<Vm> {
+    pub fn build(mut self) -> Result<Vm> {
+        let logger = Logger::new(self.config.name.as_str().into(), self.log.take());
         self.config.validate()?;
         self.check_affinity()?;
         self.check_device_count()?;
@@ -239,6 +264,7 @@ impl VmBuilder {
             name: config.name.as_str().into(),
             affinity: Arc::new(config.affinity.clone()),
             on_start: opened.on_thread_start.clone(),
+            logger,
         };
         let lifecycle = Arc::new(Lifecycle::new(setup.name.clone(), vcpus.iter().map(Vcpu::kicker).collect())?);
         board.load(&memory, boot, opened.device_count(), &vcpus)?;

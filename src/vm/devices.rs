@@ -9,13 +9,14 @@ use super::lifecycle::Lifecycle;
 use super::metrics::{ConsoleMetrics, DeviceKindMetrics, DeviceMetrics};
 use super::threads::{ThreadRole, ThreadSetup, VmThread};
 use crate::arch;
-use crate::block::DiskHandle;
+use crate::block::{DiskHandle, DiskStatus};
 use crate::board::{Board, Buses, PowerEvent, SerialPort};
 use crate::bus::Bus;
 use crate::console::{Console, ConsoleStatus};
 use crate::error::{Error, Result};
 use crate::event::{IoThread, IoThreadMetrics, Membership, Placement};
 use crate::kvm::KvmVm;
+use crate::logging::{LogLevel, Voice};
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::net::NicHandle;
 use crate::sys::lock;
@@ -55,6 +56,8 @@ pub(super) struct Devices {
     handles: Vec<Handle>,
     /// What messages call each of them.
     labels: Vec<String>,
+    /// Of each transport.
+    names: Vec<String>,
     port: SerialPort,
     console: Mutex<Option<Membership>>,
     /// The I/O threads that the VM made for itself.
@@ -88,7 +91,9 @@ impl Devices {
             Ok(thread)
         };
         let shared = parts.io_thread.map_or_else(|| start(ThreadRole::Io), Ok)?;
-        for (index, part) in parts.devices.into_iter().enumerate() {
+        let names = device_names(parts.devices.iter().map(|part| &part.handle));
+        for ((index, part), name) in parts.devices.into_iter().enumerate().zip(&names) {
+            let voice = parts.setup.logger.about(name);
             let attach = || {
                 let io_thread = match part.placement {
                     Placement::Shared => shared.clone(),
@@ -100,15 +105,17 @@ impl Devices {
                     }
                     Placement::Alone => start(ThreadRole::DeviceIo(u32::try_from(index).unwrap_or(u32::MAX)))?,
                 };
-                let transport = MmioTransport::new(part.device, memory.clone(), &io_thread)?;
+                let transport = MmioTransport::saying(voice.clone(), part.device, memory.clone(), &io_thread)?;
                 connect(&vm, &mut buses.mmio, arch::mmio_device(index), &transport)?;
                 Ok(transport)
             };
             transports.push(attach().map_err(|error: Error| error.about(&part.label))?);
+            say_engine(&voice, &part.handle);
             handles.push(part.handle);
             labels.push(part.label);
         }
-        let console = parts.console.connect(&port.serial, &port.output, &shared)?;
+        let console =
+            parts.console.connect(&port.serial, &port.output, &shared, parts.setup.logger.about("console"))?;
         Ok(Self {
             buses: Arc::new(buses),
             transports,
@@ -116,6 +123,7 @@ impl Devices {
             console: Mutex::new(Some(console)),
             handles,
             labels,
+            names,
             own_threads,
             given_threads,
             _vm: vm,
@@ -142,6 +150,11 @@ impl Devices {
         self.own_threads.iter().map(|(role, thread)| VmThread { role: *role, tid: thread.tid() })
     }
 
+    /// How many bytes of output did not reach a reader: because it was too slow, and because it failed.
+    pub(super) fn console_missed(&self) -> (u64, u64) {
+        self.port.output.missed()
+    }
+
     pub(super) fn measure_turns(&self) {
         self.own_threads.iter().for_each(|(_, thread)| thread.measure_turns());
     }
@@ -152,16 +165,15 @@ impl Devices {
     }
 
     pub(super) fn metrics(&self) -> Vec<DeviceMetrics> {
-        let names = device_names(&self.handles);
-        let devices = self.transports.iter().zip(&self.handles).zip(names);
-        let read = |((transport, handle), name): ((&Arc<MmioTransport>, &Handle), String)| {
+        let devices = self.transports.iter().zip(&self.handles).zip(&self.names);
+        let read = |((transport, handle), name): ((&Arc<MmioTransport>, &Handle), &String)| {
             let (kind, mut counters) = match handle {
                 Handle::Disk(disk) => (DeviceKindMetrics::Disk(disk.metrics()), disk.backend_counters()),
                 Handle::Nic(nic) => (DeviceKindMetrics::Nic(nic.metrics()), nic.backend_counters()),
                 Handle::Other => (DeviceKindMetrics::Other, BTreeMap::new()),
             };
             counters.append(&mut transport.own_counters());
-            DeviceMetrics { name, transport: transport.metrics(), kind, counters }
+            DeviceMetrics { name: name.clone(), transport: transport.metrics(), kind, counters }
         };
         devices.map(read).collect()
     }
@@ -221,7 +233,7 @@ impl Devices {
 }
 
 /// `disk0`, `disk1`, `nic0`, `device0`, and so on: each kind is counted by itself.
-fn device_names(handles: &[Handle]) -> Vec<String> {
+fn device_names<'a>(handles: impl Iterator<Item = &'a Handle>) -> Vec<String> {
     let (mut disks, mut nics, mut others) = (0.., 0.., 0..);
     let name = |handle: &Handle| {
         let (kind, numbers): (&str, &mut std::ops::RangeFrom<u32>) = match handle {
@@ -231,7 +243,16 @@ fn device_names(handles: &[Handle]) -> Vec<String> {
         };
         format!("{kind}{}", numbers.next().unwrap_or_default())
     };
-    handles.iter().map(name).collect()
+    handles.map(name).collect()
+}
+
+/// Says why a disk has not the engine that would have been the first choice.
+fn say_engine(voice: &Voice, handle: &Handle) {
+    if let Handle::Disk(disk) = handle
+        && let DiskStatus { engine, fallback: Some(reason) } = disk.status()
+    {
+        voice.say(LogLevel::Warn, || format!("uses the engine {engine}, because {reason}"));
+    }
 }
 
 /// Puts a transport on the bus, its interrupt on a line, and its doorbells where no exit is needed to ring them.

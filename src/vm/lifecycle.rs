@@ -135,6 +135,11 @@ impl Lifecycle {
         }
     }
 
+    /// How the VM ends, or has ended.
+    pub(super) fn exit(&self) -> Option<Exit> {
+        self.state().exit.clone()
+    }
+
     /// Waits until the VM has ended and its vCPU threads have left the guest, or `deadline` passes.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Result<Exit> {
         let mut state = self.state();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::config::Affinity;
 use crate::error::{Error, ErrorKind, Result};
+use crate::logging::Logger;
 use crate::sys::{CpuSet, block_all_signals, thread_name};
 
 /// What a thread of a VM does.
@@ -40,6 +41,8 @@ pub(super) struct ThreadSetup {
     pub(super) name: Arc<str>,
     pub(super) affinity: Arc<Affinity>,
     pub(super) on_start: Option<OnStart>,
+    /// What is said of the VM.
+    pub(super) logger: Logger,
 }
 
 impl ThreadSetup {

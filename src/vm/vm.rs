@@ -15,6 +15,7 @@ use crate::block::DiskHandle;
 use crate::console::ConsoleStatus;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::Vcpu;
+use crate::logging::{LogLevel, Logger};
 use crate::net::NicHandle;
 use crate::sys::{ThreadHandle, lock};
 
@@ -89,6 +90,7 @@ impl Vm {
             std::mem::take(&mut *vcpus)
         };
         let count = vcpus.len();
+        self.setup.logger.say(LogLevel::Info, "vm", || format!("starts with {count} vCPUs"));
         // Threads wait at their gates until all are there, so that no guest runs that has not got all of its CPUs.
         let mut gates = Vec::new();
         let begun = vcpus.into_iter().try_for_each(|vcpu| {
@@ -99,6 +101,7 @@ impl Vm {
             prepared
         });
         if let Err(error) = &begun {
+            self.setup.logger.say(LogLevel::Error, "vm", || format!("cannot be started: {}", error.chain()));
             self.lifecycle.end(Exit::Failed(error.clone()));
             (gates.len()..count).for_each(|_| self.lifecycle.vcpu_not_started());
         }
@@ -282,16 +285,38 @@ impl Vm {
 
     fn spawn(&self, vcpu: Vcpu, gate: Receiver<()>) -> Result<(ThreadHandle, Result<()>)> {
         let counters = usize::try_from(vcpu.index()).ok().and_then(|index| self.counters.get(index));
-        let devices = self.devices.clone();
+        let (devices, lifecycle, logger) = (self.devices.clone(), self.lifecycle.clone(), self.setup.logger.clone());
         let duty = Duty {
             buses: self.devices.buses().clone(),
             lifecycle: self.lifecycle.clone(),
-            on_last: Arc::new(move || devices.guest_has_ended()),
+            on_last: Arc::new(move || {
+                devices.guest_has_ended();
+                say_end(&logger, &lifecycle, &devices);
+            }),
             setup: self.setup.clone(),
             counters: counters.cloned().unwrap_or_default(),
         };
         vcpu::spawn(vcpu, duty, gate)
     }
+}
+
+/// Says how the VM has ended, and what its console lost.
+fn say_end(logger: &Logger, lifecycle: &Lifecycle, devices: &Devices) {
+    let (dropped, lost) = devices.console_missed();
+    if dropped > 0 || lost > 0 {
+        logger.say(LogLevel::Warn, "console", || {
+            format!(
+                "{dropped} bytes of output did not reach a reader because it was too slow, {lost} because it failed"
+            )
+        });
+    }
+    let (level, how) = match lifecycle.exit() {
+        Some(Exit::Failed(error)) => (LogLevel::Error, format!("failed: {}", error.chain())),
+        Some(Exit::Shutdown) => (LogLevel::Info, "ended: the guest turned itself off".to_owned()),
+        Some(Exit::Reset(cause)) => (LogLevel::Info, format!("ended: the guest asked for a restart ({cause:?})")),
+        Some(Exit::Stopped) | None => (LogLevel::Info, "ended: it was stopped".to_owned()),
+    };
+    logger.say(level, "vm", || how);
 }
 
 fn handle<H: Clone>(what: &str, handles: &[&H], index: usize) -> Result<H> {

@@ -508,6 +508,41 @@ static void test_metrics(const char *folder) {
     FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_vm_metrics_openmetrics(vms, 2, NULL, 0, &length, &e));
 }
 
+struct told {
+    int starts;
+    int ends;
+    int released;
+};
+
+static void hear(int32_t level, const char *vm, const char *target, const char *message, void *user) {
+    struct told *told = user;
+    if (level != VMCELL_LOG_INFO) /* such as an engine that this host does not have */
+        return;
+    CHECK(strcmp(vm, "told") == 0 && strcmp(target, "vm") == 0);
+    told->starts += strstr(message, "starts with 1 vCPUs") != NULL;
+    told->ends += strstr(message, "turned itself off") != NULL;
+}
+
+static void unhear(void *user) {
+    ((struct told *)user)->released++;
+}
+
+/* A function is told what happens to a VM. */
+static void test_log(const char *folder) {
+    struct told told = {0};
+    vmcell_config *config = config_of(in(folder, "hello"));
+    OK(vmcell_config_set_name(config, "told", &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_config_set_log(config, NULL, &told, unhear, &e));
+    CHECK(told.released == 1);
+    OK(vmcell_config_set_log(config, hear, &told, unhear, &e));
+    vmcell_vm *vm = vm_of(config);
+    CHECK(told.starts == 0);
+    OK(vmcell_vm_start(vm, &e));
+    CHECK(exit_of(vm) == VMCELL_EXIT_SHUTDOWN);
+    CHECK(told.starts == 1 && told.ends == 1);
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK && told.released == 2);
+}
+
 /* A VM that JSON describes, and handles to its devices. */
 static void test_description(const char *folder) {
     char json[4096];
@@ -546,6 +581,7 @@ static void test_description(const char *folder) {
 }
 
 void test_console(const char *folder) {
+    test_log(folder);
     test_metrics(folder);
     test_description(folder);
     test_names_and_threads(folder);

@@ -24,7 +24,7 @@ const HOUSE: House<'_> = House {
     // Rank 0 has two lines and rank 1 three: `sys` reports failures by `error`, `memory` reads the part of `config` that
     // describes it, and `event` lends buffers of `memory`.
     ranks: &[
-        &["error", "meter"],
+        &["error", "logging", "meter"],
         &["sys"],
         &["config"],
         &["memory"],

@@ -9,6 +9,7 @@ use super::state::TransportState;
 use super::status::StatusWrite;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Membership};
+use crate::logging::Voice;
 use crate::memory::GuestMemory;
 use crate::meter::Meter;
 use crate::sys::{EventFd, lock};
@@ -41,6 +42,7 @@ pub(super) struct Common {
 /// With what a device begins.
 pub(super) struct Beginning<'a> {
     pub(super) interrupt: Arc<dyn Interrupt>,
+    pub(super) voice: Voice,
     /// To go on from, standing still at first.
     pub(super) state: Option<&'a TransportState>,
 }
@@ -68,7 +70,8 @@ impl Common {
         let mut meter = Meter::new();
         device.metrics(&mut meter);
         let still = beginning.state.is_some();
-        let owner = Owner::new(device, Arc::clone(&gate), beginning.interrupt, memory.clone(), &doorbells, still);
+        let owner = Owner::new(device, Arc::clone(&gate), beginning.interrupt, memory.clone(), &doorbells, still)
+            .saying(beginning.voice);
         let membership = io_thread.add(Box::new(owner))?;
         let common = Self { gate, registers: Mutex::new(registers), info, doorbells, memory, membership, meter };
         if let Some(state) = beginning.state {

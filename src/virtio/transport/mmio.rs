@@ -11,6 +11,7 @@ use super::state::TransportState;
 use crate::bus::BusDevice;
 use crate::error::Result;
 use crate::event::IoThread;
+use crate::logging::Voice;
 use crate::memory::GuestMemory;
 use crate::sys::EventFd;
 use crate::virtio::device::VirtioDevice;
@@ -46,7 +47,17 @@ impl MmioTransport {
     /// [`ErrorKind::Host`](crate::ErrorKind::Host) if the process may open no more descriptors; and any error that the device
     /// or its backend returns when it attaches to the thread.
     pub fn new(device: Box<dyn VirtioDevice>, memory: GuestMemory, io_thread: &IoThread) -> Result<Arc<Self>> {
-        Self::begin(device, memory, io_thread, None)
+        Self::begin(device, memory, io_thread, None, Voice::default())
+    }
+
+    /// Does the same as [`new`](Self::new), and says what happens to the device.
+    pub(crate) fn saying(
+        voice: Voice,
+        device: Box<dyn VirtioDevice>,
+        memory: GuestMemory,
+        io_thread: &IoThread,
+    ) -> Result<Arc<Self>> {
+        Self::begin(device, memory, io_thread, None, voice)
     }
 
     /// Goes on from a state that [`save`](Self::save) returned, with a new device of the same type and memory with the same
@@ -64,7 +75,7 @@ impl MmioTransport {
         io_thread: &IoThread,
         state: &TransportState,
     ) -> Result<Arc<Self>> {
-        Self::begin(device, memory, io_thread, Some(state))
+        Self::begin(device, memory, io_thread, Some(state), Voice::default())
     }
 
     fn begin(
@@ -72,10 +83,11 @@ impl MmioTransport {
         memory: GuestMemory,
         io_thread: &IoThread,
         state: Option<&TransportState>,
+        voice: Voice,
     ) -> Result<Arc<Self>> {
         let interrupt = Arc::new(MmioInterrupt::new()?);
         let raises: Arc<dyn Interrupt> = interrupt.clone();
-        let common = Common::new(device, memory, io_thread, Beginning { interrupt: raises, state })?;
+        let common = Common::new(device, memory, io_thread, Beginning { interrupt: raises, voice, state })?;
         if let Some(state) = state {
             interrupt.restore(state.interrupt_status);
         }

@@ -13,7 +13,14 @@ pub fn check() -> Result<()> {
     let scratch = Scratch::new(&std::env::temp_dir(), "vmcell-package")?;
     let package = unpack(scratch.path())?;
     check_links(&package)?;
-    exec::run(packaged(&package).args(["test", "--quiet", "--features", "serde,test-util", "--lib", "--examples"]))?;
+    exec::run(packaged(&package).args([
+        "test",
+        "--quiet",
+        "--features",
+        "log,serde,test-util",
+        "--lib",
+        "--examples",
+    ]))?;
     link_two_versions(scratch.path(), &package)
 }
 
