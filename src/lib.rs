@@ -27,6 +27,10 @@
 //! a vCPU with decoded exits), [`GuestMemory`], [`bus`], [`virtio`] (the device trait, queues, the MMIO transport), and
 //! [`event`] (the I/O thread).
 //!
+//! # A VM as data
+//! A [`VmConfig`] describes a VM as plain data, which can be kept, compared, and built as often as you like. With the feature `serde` it
+//! goes to and from JSON. What is not data is given beside it, by [`VmConfig::builder`].
+//!
 //! # Code of your own
 //! A disk may lie on anything that implements [`block::DiskBackend`], and a network card on any [`net::NicBackend`]; backends
 //! can be stacked on each other. A virtio device of your own implements [`virtio::VirtioDevice`] and becomes part of a VM by
