@@ -241,23 +241,21 @@ fn receive(file: &File, bytes: &mut [u8]) -> io::Result<usize> {
 
 /// The place where the file stands, as the low and the high half.
 const WHERE_IT_STANDS: (libc::c_long, libc::c_long) = (-1, -1);
+/// As wide as what `syscall` hands on.
+const NO_WAIT: libc::c_long = libc::RWF_NOWAIT as libc::c_long;
 
 fn write_no_wait(file: &File, bytes: &[u8]) -> io::Result<usize> {
     let vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let (low, high) = WHERE_IT_STANDS;
     // SAFETY: the vector is that of one slice, which the kernel only reads.
-    length(unsafe {
-        libc::syscall(libc::SYS_pwritev2, file.as_raw_fd(), &vector, 1usize, low, high, libc::RWF_NOWAIT) as isize
-    })
+    length(unsafe { libc::syscall(libc::SYS_pwritev2, file.as_raw_fd(), &vector, 1usize, low, high, NO_WAIT) as isize })
 }
 
 fn read_no_wait(file: &File, bytes: &mut [u8]) -> io::Result<usize> {
     let vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let (low, high) = WHERE_IT_STANDS;
     // SAFETY: the vector is that of one slice, which is ours alone.
-    length(unsafe {
-        libc::syscall(libc::SYS_preadv2, file.as_raw_fd(), &vector, 1usize, low, high, libc::RWF_NOWAIT) as isize
-    })
+    length(unsafe { libc::syscall(libc::SYS_preadv2, file.as_raw_fd(), &vector, 1usize, low, high, NO_WAIT) as isize })
 }
 
 fn length(result: isize) -> io::Result<usize> {
