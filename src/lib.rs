@@ -70,6 +70,9 @@
 //! another one. There is no handler for it, and it is never delivered. A host program must not send that signal to its own
 //! process as a whole, and may otherwise use signals as it likes. The documentation of a callback says which thread calls it.
 //!
+//! The threads of a VM with a [name](VmBuilder::name) are called after it: `NAME:vcpu0`, `NAME:io`, `NAME:disk`. [`Vm::threads`] tells
+//! which ones they are. [`VmBuilder::affinity`] and [`VmBuilder::on_thread_start`] put them where they belong.
+//!
 //! # State
 //! All state belongs to the object that it was made for and is gone when that object is dropped, with four exceptions. Each thread
 //! that has run a vCPU keeps a list of its vCPUs, so that no signal is sent to a thread that has ended. Such threads are

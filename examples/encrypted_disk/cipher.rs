@@ -5,8 +5,9 @@
 use std::collections::VecDeque;
 use std::io;
 
-use vmcell::block::{DiskBackend, DiskInfo, Done, Operation, Slab, Tag};
+use vmcell::block::{DiskBackend, DiskInfo, DiskStatus, Done, Operation, Slab, Tag};
 use vmcell::event::{Event, Io, Wants};
+use vmcell::meter::{Counter, Meter};
 use vmcell::{Buffer, HostBuffer};
 
 /// The most operations in flight: more than any disk has.
@@ -45,6 +46,8 @@ pub struct Encrypted<B> {
     /// For when the thread has no buffer to lend: so there is always something in flight to wait for.
     reserve: Option<HostBuffer>,
     refused: VecDeque<Done>,
+    /// Bytes that were encrypted or decrypted.
+    bytes: Counter,
 }
 
 /// What the caller asked for.
@@ -57,7 +60,7 @@ struct Asked {
 impl<B: DiskBackend> Encrypted<B> {
     pub fn new(below: B, cipher: ToyCipher) -> Self {
         let (in_flight, refused) = (Slab::new(IN_FLIGHT), VecDeque::new());
-        let mut layer = Self { below, cipher, in_flight, reserve: None, refused };
+        let mut layer = Self { below, cipher, in_flight, reserve: None, refused, bytes: Counter::new() };
         layer.reserve = Some(HostBuffer::new(layer.info().max_transfer as usize));
         layer
     }
@@ -87,6 +90,7 @@ impl<B: DiskBackend> Encrypted<B> {
             _ => buffer.fill(0),
         }
         self.cipher.encrypt(at, &mut buffer);
+        self.bytes.add(len as u64);
         io.charge(len as u64);
         Ok(Some((Operation::Write { at, from: Buffer::Host(buffer), stable }, uses_reserve)))
     }
@@ -97,6 +101,7 @@ impl<B: DiskBackend> Encrypted<B> {
         match below {
             Operation::Read { into: Buffer::Host(buffer), .. } if buffer.len() as u64 == into.len() => {
                 self.cipher.decrypt(*at, buffer);
+                self.bytes.add(into.len());
                 io.charge(into.len());
                 into.copy_in(0, buffer).map_err(io::Error::other)
             }
@@ -179,5 +184,14 @@ impl<B: DiskBackend> DiskBackend for Encrypted<B> {
 
     fn woken(&mut self, io: &mut Io, event: &Event) {
         self.below.woken(io, event);
+    }
+
+    fn status(&self) -> DiskStatus {
+        self.below.status()
+    }
+
+    fn metrics(&self, meter: &mut Meter) {
+        meter.counter("cipher_bytes", &self.bytes);
+        self.below.metrics(meter);
     }
 }

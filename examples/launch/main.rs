@@ -50,7 +50,11 @@ fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
             .map_err(|e| Error::new(ErrorKind::Host, "cannot print the description").with_source(e))?;
         return Ok(None);
     }
-    let vm = config.build()?;
+    let mut builder = config.builder();
+    if options.verbose {
+        builder = builder.log(|record| eprintln!("launch: {record}\r"));
+    }
+    let vm = builder.build()?;
     let terminal = RawTerminal::enter(is_on_stdio(&config.console));
     vm.start()?;
     if options.verbose {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Waker;
-use crate::sys::{ThreadHandle, lock, spawn};
+use crate::sys::{ThreadHandle, lock, name_of_helper, spawn};
 
 /// How long the thread stays when it has nothing to do. A console is used now and then, and a program may have a thousand.
 const LINGER: Duration = Duration::from_secs(2);
@@ -82,7 +82,7 @@ impl<E: Errand> Helper<E> {
                 state = self.shared.state();
             }
             let shared = Arc::clone(&self.shared);
-            match allow_another().and_then(|()| spawn("vmcell-console", move || shared.run())) {
+            match allow_another().and_then(|()| spawn(&name_of_helper("console"), move || shared.run())) {
                 Ok(thread) => self.thread = Some(thread),
                 Err(error) => return Err((errand, error)),
             }

@@ -40,7 +40,7 @@ pub(crate) use stream::{Attempt, Direction, Stream, set_nonblocking};
 pub use tap::Offloads;
 pub(crate) use tap::Tap;
 pub(crate) use thread::{
-    ThreadHandle, block_all_signals, current_thread_id, kick_thread, spawn, thread_cpu_time, thread_cpu_time_of,
-    thread_name,
+    ThreadHandle, block_all_signals, current_thread_id, kick_thread, name_of_helper, spawn, thread_cpu_time,
+    thread_cpu_time_of, thread_name,
 };
 pub(crate) use uring::{Move, Uring};

@@ -52,6 +52,14 @@ pub(crate) fn thread_name(owner: &str, role: &str) -> String {
     format!("{}:{role}", owner.get(..end).unwrap_or_default())
 }
 
+/// What a thread is called that the calling thread starts for itself: after the owner in its own name, so that `NAME:io` has
+/// `NAME:disk`.
+pub(crate) fn name_of_helper(role: &str) -> String {
+    let this = std::thread::current();
+    let owner = this.name().and_then(|name| name.rsplit_once(':')).map_or("", |(owner, _)| owner);
+    thread_name(owner, role)
+}
+
 /// How long the calling thread has run on a CPU. Costs a system call.
 pub(crate) fn thread_cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -87,6 +95,16 @@ pub(crate) fn kick_thread(thread: i32, signal: KickSignal) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_helper_is_called_after_the_owner_of_the_thread_that_starts_it() {
+        let on = |name: &str| {
+            let helper = Builder::new().name(name.to_owned()).spawn(|| name_of_helper("console"));
+            helper.unwrap().join().unwrap()
+        };
+        assert_eq!(on("a-tenant-s-web:io"), "a-tenan:console");
+        assert_eq!(on("shared"), "vmcell-console");
+    }
 
     #[test]
     fn the_cpu_time_of_another_thread_is_what_it_says_itself() {

@@ -219,6 +219,33 @@ mod tests {
         assert_eq!(run(&mut ring, 3, Move::Sync), -libc::EBADF);
     }
 
+    /// Syncing a file is always left to a worker.
+    #[test]
+    fn the_workers_of_a_ring_run_where_the_thread_does_that_makes_it() {
+        if !has_uring() {
+            return;
+        }
+        let last = *crate::sys::allowed_cpus().unwrap().last().unwrap();
+        let where_workers_run = std::thread::spawn(move || {
+            CpuSet::new(&[last]).unwrap().bind_this_thread().unwrap();
+            let (mut ring, file) = (Uring::new(4).unwrap(), file());
+            ring.set_file(0, Some(file.as_fd())).unwrap();
+            assert_eq!(run(&mut ring, 0, Move::Sync), 0);
+            let worker = format!("iou-wrk-{}\n", crate::sys::current_thread_id());
+            let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+            let workers =
+                tasks.filter(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm == worker));
+            let cpus = |task: std::path::PathBuf| {
+                let status = std::fs::read_to_string(task.join("status")).unwrap();
+                let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+                list.trim().to_owned()
+            };
+            workers.map(cpus).collect::<Vec<_>>()
+        });
+        let found = where_workers_run.join().unwrap();
+        assert!(!found.is_empty() && found.iter().all(|cpus| *cpus == last.to_string()), "{found:?} for CPU {last}");
+    }
+
     #[test]
     fn a_ring_refuses_everything_but_data_of_registered_files() {
         if !has_uring() {

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::abandoned::Abandoned;
@@ -11,7 +10,7 @@ use super::medium_file::DiskFile;
 use crate::block::backend::{Done, Operation};
 use crate::block::tag::Tag;
 use crate::event::Waker;
-use crate::sys::{ThreadHandle, lock, spawn, thread_name};
+use crate::sys::{ThreadHandle, lock, name_of_helper, spawn};
 
 /// How long the end of a disk waits for an operation that is under way. After that the thread is left to itself: it keeps the
 /// file open and the guest's memory mapped, and ends with that operation.
@@ -51,15 +50,11 @@ struct State {
 }
 
 impl Helper {
-    /// For the disk that the calling thread serves, which says what it is called by its own name: `NAME:io` has `NAME:disk`.
+    /// For the disk that the calling thread serves.
     pub(super) fn new(file: Arc<DiskFile>, waker: Waker) -> Self {
         let (begun, ended) = (Condvar::new(), Condvar::new());
         let shared = Shared { file, state: Mutex::default(), begun, ended, waker };
-        let name = thread::current()
-            .name()
-            .and_then(|name| name.rsplit_once(':'))
-            .map_or_else(|| thread_name("", "disk"), |(owner, _)| thread_name(owner, "disk"));
-        Self { shared: Arc::new(shared), name, thread: None }
+        Self { shared: Arc::new(shared), name: name_of_helper("disk"), thread: None }
     }
 
     /// Leaves an operation to the thread, which looks at it when it is [roused](Self::rouse).
