@@ -184,7 +184,7 @@ impl VmBuilder {
     /// On which of the host's CPUs the VM's threads may run. By default, that is where the thread may that builds and starts it.
     ///
     /// A disk's helper thread begins on the CPUs of the I/O thread that serves the disk, and so do the workers of that thread's
-    /// io_uring (Linux 5.14). An [`IoThread`] of yours stays where it is.
+    /// io_uring. An [`IoThread`] of yours stays where it is.
     #[must_use]
     pub fn affinity(mut self, affinity: Affinity) -> Self {
         self.config.affinity = affinity;
