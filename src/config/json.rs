@@ -1,5 +1,7 @@
 //! A description of a VM as JSON.
 
+use serde_json::Value;
+
 use super::vm::VmConfig;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -22,13 +24,6 @@ impl VmConfig {
     /// [`ErrorKind::InvalidConfig`] for what is no JSON, an unknown setting, a setting that is given twice, a value of another type
     /// than the setting's, or a word or a number that the setting cannot be. The message says where.
     pub fn from_json(json: &str) -> Result<Self> {
-        if json.trim_start().starts_with('[') {
-            // Serde takes an array's elements for the settings in the order in which they are declared.
-            return Err(Error::new(
-                ErrorKind::InvalidConfig,
-                "the description of a VM is an array, allowed is an object",
-            ));
-        }
         let mut reader = serde_json::Deserializer::from_str(json);
         let config = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             let path = error.path().to_string();
@@ -41,6 +36,7 @@ impl VmConfig {
         })?;
         let behind = |error| Error::new(ErrorKind::InvalidConfig, format!("behind the description of a VM: {error}"));
         reader.end().map_err(behind)?;
+        refuse_arrays(json, &config)?;
         Ok(config)
     }
 
@@ -52,6 +48,35 @@ impl VmConfig {
     pub fn to_json(&self) -> Result<String> {
         serde_json::to_string_pretty(self)
             .map_err(|e| Error::new(ErrorKind::InvalidConfig, format!("this description of a VM cannot be JSON: {e}")))
+    }
+}
+
+/// Serde takes the elements of an array for the settings of an object, in the order in which they are declared. A description like
+/// that would mean something else once there is another setting.
+fn refuse_arrays(json: &str, config: &VmConfig) -> Result<()> {
+    let values = || Ok::<_, serde_json::Error>((serde_json::from_str(json)?, serde_json::to_value(config)?));
+    let unreadable = |error| Error::new(ErrorKind::InvalidConfig, format!("the description of a VM: {error}"));
+    let (given, meant) = values().map_err(unreadable)?;
+    let Some(path) = array_for_object(&given, &meant) else { return Ok(()) };
+    let place = if path.is_empty() { "the description of a VM" } else { path.trim_start_matches('.') };
+    Err(Error::new(ErrorKind::InvalidConfig, format!("{place}: invalid type: an array, expected an object")))
+}
+
+/// Where an array was given for what is written as an object.
+fn array_for_object(given: &Value, meant: &Value) -> Option<String> {
+    match (given, meant) {
+        (Value::Array(_), Value::Object(_)) => Some(String::new()),
+        (Value::Object(given), Value::Object(meant)) => meant.iter().find_map(|(name, meant)| {
+            let path = array_for_object(given.get(name)?, meant)?;
+            Some(format!(".{name}{path}"))
+        }),
+        (Value::Array(given), Value::Array(meant)) => {
+            given.iter().zip(meant).enumerate().find_map(|(index, (given, meant))| {
+                let path = array_for_object(given, meant)?;
+                Some(format!("[{index}]{path}"))
+            })
+        }
+        _ => None,
     }
 }
 

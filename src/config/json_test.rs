@@ -228,8 +228,24 @@ fn what_is_wrong_is_said_with_its_place_and_what_is_allowed() {
         assert!(error.to_string().starts_with(expected), "{text}: {error}");
         assert!(error.to_string().contains("line"), "{text}: {error}");
     }
-    let error = VmConfig::from_json(" [2]").unwrap_err().to_string();
-    assert_eq!(error, "the description of a VM is an array, allowed is an object");
+}
+
+#[test]
+fn an_array_is_not_taken_for_the_settings_of_an_object() {
+    let cases = [
+        ("[]", "the description of a VM"),
+        (r#"["web-1", 2]"#, "the description of a VM"),
+        (r#"{"memory": [256]}"#, "memory"),
+        (r#"{"boot": ["vmlinuz"]}"#, "boot"),
+        (r#"{"disks": [{"path": "a"}, ["b", true]]}"#, "disks[1]"),
+        (r#"{"nics": [["tap0"]]}"#, "nics[0]"),
+        (r#"{"console": {"all": ["stdio", {"file": ["guest.log"]}]}}"#, "console.all[1].file"),
+    ];
+    for (text, place) in cases {
+        let error = VmConfig::from_json(text).expect_err(text);
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert_eq!(error.to_string(), format!("{place}: invalid type: an array, expected an object"));
+    }
 }
 
 #[test]
