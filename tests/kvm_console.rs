@@ -26,14 +26,22 @@ fn null() -> std::os::fd::OwnedFd {
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
 fn a_silent_blocking_socket_as_input_holds_up_neither_its_vm_nor_another_one_on_its_thread() {
-    // It reads from the serial port's data register, among others.
-    let (reading, hello) = (Kernel::new(&TinyGuest::touch_every_port()), Kernel::new(&TinyGuest::print("hello")));
+    // Reads the serial port's data register, which is empty, prints a letter, and spins.
+    let reading = Kernel::new(&TinyGuest::new([
+        0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8
+        0xec, //                   in al, dx
+        0xb0, b'r', //             mov al, 'r'
+        0xee, //                   out dx, al
+        0xeb, 0xfe, //             jmp to itself
+    ]));
+    let hello = Kernel::new(&TinyGuest::print("hello"));
     let shared = IoThread::new("shared").unwrap();
     let (ours, _theirs) = UnixStream::pair().unwrap();
-    let console = Console::descriptors(null(), Some(ours.into()));
+    let has_read = Transcript::default();
+    let console = Console::descriptors(null(), Some(ours.into())).also(has_read.console());
     let vm = tiny(&reading).io_thread(shared.clone()).console(console).build().unwrap();
     vm.start().unwrap();
-    vm.wait_timeout(LIMIT).unwrap();
+    has_read.expect("r", LIMIT);
     let transcript = Transcript::default();
     let other = tiny(&hello).io_thread(shared).console(transcript.console()).build().unwrap();
     other.start().unwrap();
@@ -74,14 +82,16 @@ fn a_pair_talks_to_the_guest_and_ends_with_it() {
 fn a_flood_into_a_limited_log_and_into_a_pipe_that_nobody_reads_stays_within_bounds() {
     let kernel = Kernel::new(&TinyGuest::flood(b'x'));
     let folder = tempfile::tempdir().unwrap();
-    let log = ConsoleFile::new(folder.path().join("log")).rotate(16 << 10, 2);
+    let log = ConsoleFile::new(folder.path().join("log")).rotate(4096, 2);
     let (_stuck, writer) = std::io::pipe().unwrap();
+    // Guests are slow where KVM itself is emulated: no more than the library's own 64 KiB is needed.
+    rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
     let console = Console::file(log).also(Console::descriptors(writer.into(), None));
     let vm = tiny(&kernel).console(console).build().unwrap();
     vm.start().unwrap();
     let begin = Instant::now();
-    while vm.console_status().sinks[0].delivered < 100 << 10 || vm.console_status().sinks[1].dropped == 0 {
-        assert!(begin.elapsed() < LIMIT, "{:?}", vm.console_status());
+    while vm.console_status().sinks[0].delivered < 20 << 10 || vm.console_status().sinks[1].dropped == 0 {
+        assert!(begin.elapsed() < 4 * LIMIT, "{:?}", vm.console_status());
         std::thread::sleep(Duration::from_millis(10));
     }
     vm.stop().unwrap();
@@ -95,7 +105,7 @@ fn a_flood_into_a_limited_log_and_into_a_pipe_that_nobody_reads_stays_within_bou
         .collect();
     sizes.sort();
     assert_eq!(sizes.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["log", "log.1", "log.2"]);
-    assert!(sizes.iter().all(|(_, size)| *size <= 16 << 10), "{sizes:?}");
+    assert!(sizes.iter().all(|(_, size)| *size <= 4096), "{sizes:?}");
 }
 
 #[test]
