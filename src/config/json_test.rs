@@ -31,7 +31,12 @@ fn full() -> VmConfig {
             direct: true,
             queues: Some(2),
         }],
-        nics: vec![NicConfig { tap: "tap0".into(), mac: Some([0x02, 0, 0, 0, 0xab, 0x10]), mtu: Some(9000) }],
+        nics: vec![NicConfig {
+            tap: "tap0".into(),
+            mac: Some([0x02, 0, 0, 0, 0xab, 0x10]),
+            mtu: Some(9000),
+            queues: Some(4),
+        }],
         console: ConsoleConfig::All(vec![
             ConsoleConfig::Stdio,
             ConsoleConfig::File(ConsoleFile::new("guest.log").append(true).rotate(1 << 20, 3)),
@@ -72,7 +77,8 @@ const FULL: &str = r#"{
     {
       "tap": "tap0",
       "mac": "02:00:00:00:ab:10",
-      "mtu": 9000
+      "mtu": 9000,
+      "queues": 4
     }
   ],
   "console": {
@@ -181,7 +187,7 @@ fn words_for_defaults_may_be_written() {
         "memory": { "mib": 128, "backing": "anonymous", "pages": "default", "prealloc": false },
         "boot": { "kernel": "k", "initrd": null, "cmdline": "", "protocol": "auto", "discovery": "acpi" },
         "disks": [{ "path": "d", "read_only": false, "serial": "", "engine": "auto", "direct": false, "queues": null }],
-        "nics": [{ "tap": "t", "mac": null, "mtu": null }],
+        "nics": [{ "tap": "t", "mac": null, "mtu": null, "queues": null }],
         "console": {"file": {"path": "c", "append": false, "max_bytes": null, "keep": 0}},
         "kick_signal": null
     }"#;

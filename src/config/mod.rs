@@ -20,5 +20,5 @@ pub use console::{ConsoleConfig, ConsoleFile};
 pub use disk::{DiskConfig, Engine};
 pub use memory::{MemoryBacking, MemoryConfig, PageSize};
 pub use nic::NicConfig;
-pub(crate) use nic::check_tap_name;
+pub(crate) use nic::{check_queue_count, check_tap_name};
 pub use vm::VmConfig;

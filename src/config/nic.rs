@@ -6,6 +6,8 @@ use crate::error::{Error, ErrorKind, Result};
 const NAME_BYTES: usize = 16;
 /// The least that IPv4 allows (RFC 791), and the virtio specification with it (5.1.4.1).
 const MIN_MTU: u16 = 68;
+/// The most pairs of queues of a card.
+const MAX_QUEUES: u16 = 16;
 
 /// A network card on a TAP device of the host, as plain data. [`Nic`](crate::Nic) has open descriptors and backends as well.
 ///
@@ -31,12 +33,16 @@ pub struct NicConfig {
     /// is told nothing, and then guests use 1500.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
     pub mtu: Option<u16>,
+    /// How many pairs of queues the guest's driver may use, 1 to 16; see [`Nic::queues`](crate::Nic::queues). By default there is
+    /// one for each vCPU, but no more than four, if the TAP device was made with several queues, and otherwise one.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
+    pub queues: Option<u16>,
 }
 
 impl NicConfig {
     /// A network card on the TAP device of this name.
     pub fn tap(name: impl Into<String>) -> Self {
-        Self { tap: name.into(), mac: None, mtu: None }
+        Self { tap: name.into(), mac: None, mtu: None, queues: None }
     }
 
     /// Sets the MAC address that the guest is told.
@@ -50,6 +56,13 @@ impl NicConfig {
     #[must_use]
     pub fn mtu(mut self, mtu: u16) -> Self {
         self.mtu = Some(mtu);
+        self
+    }
+
+    /// Sets how many pairs of queues the guest's driver may use.
+    #[must_use]
+    pub fn queues(mut self, queues: u16) -> Self {
+        self.queues = Some(queues);
         self
     }
 
@@ -78,8 +91,17 @@ impl NicConfig {
             let message = format!("an MTU of {mtu} bytes was asked for, allowed are {MIN_MTU} to {}", u16::MAX);
             return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
-        Ok(())
+        self.queues.map_or(Ok(()), |queues| check_queue_count(queues.into()))
     }
+}
+
+/// Refuses a number of pairs of queues that no card can have.
+pub(crate) fn check_queue_count(queues: usize) -> Result<()> {
+    if (1..=MAX_QUEUES.into()).contains(&queues) {
+        return Ok(());
+    }
+    let message = format!("a network card with {queues} queues was asked for, allowed are 1 to {MAX_QUEUES}");
+    Err(Error::new(ErrorKind::InvalidConfig, message))
 }
 
 /// Refuses names that no network interface can have.
@@ -115,6 +137,16 @@ mod tests {
     fn names_that_the_kernel_refuses_are_refused() {
         for name in ["a/b", "a b", "a\0b", "a:0", "tap%d", ".", ".."] {
             assert!(check_tap_name(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_card_has_1_to_16_queues() {
+        let with = |queues| NicConfig { queues, ..NicConfig::tap("") }.validate();
+        [None, Some(1), Some(16)].into_iter().for_each(|queues| with(queues).unwrap());
+        for queues in [0, 17, u16::MAX] {
+            let error = with(Some(queues)).unwrap_err().to_string();
+            assert_eq!(error, format!("a network card with {queues} queues was asked for, allowed are 1 to 16"));
         }
     }
 

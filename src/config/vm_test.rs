@@ -45,6 +45,10 @@ fn the_refusal_of_a_device_says_which_one_it_is() {
         refusal(|config| config.nics[1].mtu = Some(67)),
         "nic 1 (tap1): an MTU of 67 bytes was asked for, allowed are 68 to 65535"
     );
+    assert_eq!(
+        refusal(|config| config.nics[0].queues = Some(0)),
+        "nic 0 (tap0): a network card with 0 queues was asked for, allowed are 1 to 16"
+    );
     assert!(refusal(|config| config.nics[0].mac = Some([0xff; 6])).starts_with("nic 0 (tap0): MAC address ff:ff"));
     assert!(refusal(|config| config.nics[1].tap = "a/b".into()).starts_with("nic 1 (a/b): TAP name \"a/b\""));
 }

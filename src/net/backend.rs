@@ -18,6 +18,9 @@ use crate::meter::Meter;
 ///   again in the next turn.
 /// - **Offloads.** The guest only sends frames that leave undone what the backend [offers](NicInfo::offloads) to do. A
 ///   backend only delivers frames that leave undone what the guest has [negotiated](Self::negotiate).
+/// - **Queues.** A backend knows one queue each way. A card with several pairs of queues has [a backend for each
+///   pair](super::Nic::backends), all of them called by the same thread, so that a layer need not know how many there are. If the
+///   pairs share something, such as a limit, a lock around it is never waited for.
 /// - **Loss** is allowed, as on any wire: a frame for which there is no room, or that cannot be sent, may be dropped.
 /// - If a backend panics, it is **never called again**: its NIC fails, and its driver is told that the device needs a reset.
 ///   The host program is not told, so run `testing::NicConformance` over a backend before you use it.
@@ -109,6 +112,13 @@ pub struct NicInfo {
     /// The work that the guest may leave to the backend in the frames that it sends, and that the backend may leave to the guest
     /// in the frames that it delivers. The default is [none](Offloads::NONE).
     pub offloads: Offloads,
+}
+
+impl NicInfo {
+    /// What two backends of one card have in common.
+    pub(super) fn common(self, other: Self) -> Self {
+        Self { link_up: self.link_up && other.link_up, offloads: self.offloads.common(other.offloads) }
+    }
 }
 
 impl Default for NicInfo {

@@ -1,7 +1,9 @@
 //! The virtio-net device: config space, link, and which half has something to do.
 
-use super::announce;
+use std::cmp::Ordering;
+
 use super::backend::{Need, NicBackend, NicInfo};
+use super::control::{self, Command};
 use super::feature;
 use super::handle::NicHandle;
 use super::offloads::Offloads;
@@ -11,23 +13,23 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Io, Token, Wants};
 use crate::meter::Meter;
 use crate::virtio::spec::device_id;
-use crate::virtio::{Activation, DeviceInfo, DeviceState, Guarded, Queues, VirtioDevice};
+use crate::virtio::{Activation, DeviceInfo, DeviceState, Guarded, Queue, Queues, VirtioDevice};
 
-/// Receiving, sending, control.
-const QUEUE_SIZES: [u16; 3] = [256, 256, 64];
-const RECEIVE_QUEUE: u16 = 0;
-const TRANSMIT_QUEUE: u16 = 1;
-const CONTROL_QUEUE: u16 = 2;
-
+/// Queues that receive or send, and the control queue behind them (5.1.2).
+const FRAME_QUEUE_SIZE: u16 = 256;
+const CONTROL_QUEUE_SIZE: u16 = 64;
 /// Bits of the status field (5.1.4).
 const STATUS_LINK_UP: u16 = 1;
 const STATUS_ANNOUNCE: u16 = 2;
-
-/// The form of a saved state: one byte, whether an announcement is outstanding.
-const STATE_VERSION: u32 = 1;
+/// The form of a saved state: a byte that says whether an announcement is outstanding, and two for the number of pairs of queues
+/// that get frames. The form before this one had the byte alone.
+const STATE_VERSION: u32 = 2;
 
 pub(crate) struct Net {
-    backend: Guarded<dyn NicBackend>,
+    /// One for each pair of queues. All of them are read, however many pairs the driver uses: taking a queue off a TAP device while
+    /// it carries frames would have the guest hold a lock of the whole host, as often as it likes.
+    backends: Vec<Guarded<dyn NicBackend>>,
+    /// What all backends have in common.
     info: NicInfo,
     mac: [u8; 6],
     mtu: Option<u16>,
@@ -35,53 +37,179 @@ pub(crate) struct Net {
     handle_token: Option<Token>,
     /// The guest is asked to announce itself.
     announcing: bool,
+    /// The backend that is asked first for frames.
+    first: usize,
     running: Option<Running>,
 }
 
 struct Running {
-    receiver: Receiver,
-    transmitter: Transmitter,
+    /// As many as there are backends if the driver knows several, otherwise one.
+    pairs: Vec<Pair>,
+    /// So many of them get frames: those of backend `n` go to pair `n % receiving`. Each one may send.
+    receiving: usize,
     /// The driver knows announcements.
     announces: bool,
 }
 
+struct Pair {
+    receiver: Receiver,
+    transmitter: Transmitter,
+}
+
+/// What a queue is for.
+enum Role {
+    Receive(usize),
+    Transmit(usize),
+    Control,
+    /// Nothing: the driver knows fewer queues.
+    Unused,
+}
+
+impl Running {
+    fn role(&self, queue: u16) -> Role {
+        let pair = usize::from(queue / 2);
+        match pair.cmp(&self.pairs.len()) {
+            Ordering::Less if queue.is_multiple_of(2) => Role::Receive(pair),
+            Ordering::Less => Role::Transmit(pair),
+            Ordering::Equal if queue.is_multiple_of(2) => Role::Control,
+            Ordering::Equal | Ordering::Greater => Role::Unused,
+        }
+    }
+
+    /// The pair to which the frames of a backend go.
+    fn pair_of(&self, backend: usize) -> usize {
+        backend.checked_rem(self.receiving).unwrap_or(0)
+    }
+}
+
+fn receive_queue(queues: &mut Queues, pair: usize) -> Option<&mut Queue> {
+    queues.get(u16::try_from(pair).ok()?.checked_mul(2)?)
+}
+
+fn transmit_queue(queues: &mut Queues, pair: usize) -> Option<&mut Queue> {
+    queues.get(u16::try_from(pair).ok()?.checked_mul(2)?.checked_add(1)?)
+}
+
 impl Net {
-    pub(super) fn new(backend: Box<dyn NicBackend>, mac: [u8; 6], mtu: Option<u16>, handle: NicHandle) -> Self {
-        let info = backend.info();
-        let backend = Guarded::new(backend, ErrorKind::Network);
-        Self { backend, info, mac, mtu, handle, handle_token: None, announcing: false, running: None }
+    /// Makes the device on at least one backend.
+    pub(super) fn new(backends: Vec<Box<dyn NicBackend>>, mac: [u8; 6], mtu: Option<u16>, handle: NicHandle) -> Self {
+        let info = backends.iter().map(|backend| backend.info()).reduce(NicInfo::common).unwrap_or_default();
+        let backends = backends.into_iter().map(|backend| Guarded::new(backend, ErrorKind::Network)).collect();
+        Self { backends, info, mac, mtu, handle, handle_token: None, announcing: false, first: 0, running: None }
+    }
+
+    /// The number of pairs that the driver is told of.
+    fn pair_count(&self) -> u16 {
+        u16::try_from(self.backends.len()).unwrap_or(u16::MAX)
     }
 
     fn link_is_up(&self) -> bool {
         self.info.link_up && self.handle.link()
     }
 
-    fn receive(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
-        let (Some(running), Some(queue)) = (&mut self.running, queues.get(RECEIVE_QUEUE)) else { return Ok(()) };
-        if !(self.info.link_up && self.handle.link()) {
-            return Ok(());
-        }
-        let mut frames = RxBatch::new(&mut running.receiver, queue);
-        self.backend.call(|backend| backend.receive(io, &mut frames))?;
-        frames.finish(self.handle.counters())
-    }
-
-    fn transmit(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
-        let (Some(running), Some(queue)) = (&mut self.running, queues.get(TRANSMIT_QUEUE)) else { return Ok(()) };
-        if !(self.info.link_up && self.handle.link()) {
-            return running.transmitter.discard(io, queue, self.handle.counters());
-        }
-        let mut frames = TxBatch::new(&mut running.transmitter, queue);
-        self.backend.call(|backend| backend.send(io, &mut frames))?;
-        frames.finish(self.handle.counters())
-    }
-
-    fn control(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
-        let Some(queue) = queues.get(CONTROL_QUEUE) else { return Ok(()) };
-        if announce::serve(io, queue)? && std::mem::take(&mut self.announcing) {
-            io.info_changed();
+    /// Asks the backends for frames, those of one pair or all, beginning behind the one that used up the last turn.
+    fn receive(&mut self, io: &mut Io, queues: &mut Queues, only: Option<usize>) -> Result<()> {
+        let is_up = self.link_is_up();
+        let Some(running) = self.running.as_mut().filter(|_| is_up) else { return Ok(()) };
+        let count = self.backends.len();
+        for step in 0..count {
+            let index = self.first.wrapping_add(step).checked_rem(count).unwrap_or(0);
+            let to = running.pair_of(index);
+            if only.is_some_and(|only| only != to) {
+                continue;
+            }
+            let backend = self.backends.get_mut(index);
+            let pair = running.pairs.get_mut(to);
+            let (Some(backend), Some(pair), Some(queue)) = (backend, pair, receive_queue(queues, to)) else { continue };
+            let was_over = io.spent();
+            // Whether there is room decides what the backend waits for, even if it has no frame now.
+            pair.receiver.gather(io, queue)?;
+            let mut frames = RxBatch::new(&mut pair.receiver, queue);
+            backend.call(|backend| backend.receive(io, &mut frames))?;
+            frames.finish(self.handle.counters())?;
+            if io.spent() {
+                // One that had nothing of the turn is the first in the next.
+                self.first = if was_over { index } else { index.wrapping_add(1) };
+                break;
+            }
         }
         Ok(())
+    }
+
+    fn transmit(&mut self, io: &mut Io, queues: &mut Queues, index: usize) -> Result<()> {
+        let is_up = self.link_is_up();
+        let pair = self.running.as_mut().and_then(|running| running.pairs.get_mut(index));
+        let (Some(pair), Some(queue)) = (pair, transmit_queue(queues, index)) else { return Ok(()) };
+        if !is_up {
+            return pair.transmitter.discard(io, queue, self.handle.counters());
+        }
+        let Some(backend) = self.backends.get_mut(index) else { return Ok(()) };
+        let mut frames = TxBatch::new(&mut pair.transmitter, queue);
+        backend.call(|backend| backend.send(io, &mut frames))?;
+        frames.finish(self.handle.counters())
+    }
+
+    /// Sends what waited for its backend.
+    fn transmit_backlogs(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
+        let waits = |net: &Self, index: usize| {
+            let pair = net.running.as_ref().and_then(|running| running.pairs.get(index));
+            pair.is_some_and(|pair| pair.transmitter.has_backlog())
+        };
+        for index in 0..self.backends.len() {
+            if waits(self, index) {
+                self.transmit(io, queues, index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Obeys the commands of the control queue.
+    fn control(&mut self, io: &mut Io, queues: &mut Queues, index: u16) -> Result<()> {
+        let mut pairs_changed = false;
+        while let Some(queue) = queues.get(index)
+            && let Some(chain) = queue.pop(io)?
+        {
+            let obeyed = match Command::parse(&chain) {
+                Some(Command::Announced) => {
+                    if std::mem::take(&mut self.announcing) {
+                        io.info_changed();
+                    }
+                    true
+                }
+                Some(Command::Pairs(count)) => {
+                    let obeyed = self.set_receiving(queues, count)?;
+                    pairs_changed |= obeyed;
+                    obeyed
+                }
+                None => false,
+            };
+            let written = control::answer(&chain, obeyed);
+            if let Some(queue) = queues.get(index) {
+                queue.complete(chain, written);
+            }
+        }
+        // Pairs that get frames from now on have buffers.
+        if pairs_changed { self.receive(io, queues, None) } else { Ok(()) }
+    }
+
+    /// Has so many pairs get frames; says whether the driver may ask for that. It may if it knows several pairs, and has set up
+    /// those that it asks for (5.1.6.5.6.1).
+    fn set_receiving(&mut self, queues: &mut Queues, count: u16) -> Result<bool> {
+        let Some(running) = self.running.as_mut().filter(|running| running.pairs.len() > 1) else { return Ok(false) };
+        let count = usize::from(count);
+        let is_set_up = |pair| receive_queue(queues, pair).is_some() && transmit_queue(queues, pair).is_some();
+        if !(1..=running.pairs.len()).contains(&count) || !(0..count).all(is_set_up) {
+            return Ok(false);
+        }
+        running.receiving = count;
+        for (index, pair) in running.pairs.iter_mut().enumerate().skip(count) {
+            if let Some(queue) = receive_queue(queues, index) {
+                pair.receiver.put_back(queue)?;
+                // No frame comes there once the driver has the answer, so what came before is shown first.
+                queue.notify();
+            }
+        }
+        Ok(true)
     }
 
     fn take_announcement(&mut self, io: &mut Io) {
@@ -92,11 +220,13 @@ impl Net {
         }
     }
 
-    fn need(&self) -> Need {
-        let Some(running) = &self.running else { return Need::default() };
+    /// What the card needs of a backend.
+    fn need(&self, backend: usize) -> Need {
+        let Some(running) = self.running.as_ref().filter(|_| self.link_is_up()) else { return Need::default() };
+        let pair = |index: usize| running.pairs.get(index);
         Need {
-            room: running.receiver.has_room() && self.link_is_up(),
-            backlog: running.transmitter.has_backlog() && self.link_is_up(),
+            room: pair(running.pair_of(backend)).is_some_and(|pair| pair.receiver.has_room()),
+            backlog: pair(backend).is_some_and(|pair| pair.transmitter.has_backlog()),
         }
     }
 }
@@ -105,12 +235,15 @@ impl VirtioDevice for Net {
     fn info(&self) -> DeviceInfo {
         use feature::{
             CSUM, CTRL_VQ, GUEST_ANNOUNCE, GUEST_CSUM, GUEST_ECN, GUEST_TSO4, GUEST_TSO6, HOST_ECN, HOST_TSO4,
-            HOST_TSO6, MAC, MRG_RXBUF, MTU, STATUS,
+            HOST_TSO6, MAC, MQ, MRG_RXBUF, MTU, STATUS,
         };
         let mtu = if self.mtu.is_some() { 1 << MTU } else { 0 };
+        let several = if self.backends.len() > 1 { 1 << MQ } else { 0 };
         let link = 1 << STATUS | 1 << CTRL_VQ | 1 << GUEST_ANNOUNCE;
-        DeviceInfo::new(device_id::NET, &QUEUE_SIZES)
-            .features(1 << MAC | 1 << MRG_RXBUF | link | mtu | self.info.offloads.features())
+        let mut queue_sizes = vec![FRAME_QUEUE_SIZE; self.backends.len().saturating_mul(2)];
+        queue_sizes.push(CONTROL_QUEUE_SIZE);
+        DeviceInfo::new(device_id::NET, &queue_sizes)
+            .features(1 << MAC | 1 << MRG_RXBUF | link | mtu | several | self.info.offloads.features())
             // What depends on something stands together with it (5.1.3.1).
             .requires(GUEST_TSO4, 1 << GUEST_CSUM)
             .requires(GUEST_TSO6, 1 << GUEST_CSUM)
@@ -119,18 +252,19 @@ impl VirtioDevice for Net {
             .requires(HOST_TSO6, 1 << CSUM)
             .requires(HOST_ECN, 1 << HOST_TSO4 | 1 << HOST_TSO6)
             .requires(GUEST_ANNOUNCE, 1 << CTRL_VQ)
+            .requires(MQ, 1 << CTRL_VQ)
     }
 
     fn config(&mut self) -> Vec<u8> {
-        if let Some(info) = self.backend.look(|backend| backend.info()) {
-            self.info.link_up = info.link_up;
-        }
+        let was_up = self.info.link_up;
+        let is_up =
+            |backend: &Guarded<dyn NicBackend>| backend.look(|backend| backend.info().link_up).unwrap_or(was_up);
+        self.info.link_up = self.backends.iter().all(is_up);
         let link = if self.link_is_up() { STATUS_LINK_UP } else { 0 };
         let announce = if self.announcing { STATUS_ANNOUNCE } else { 0 };
         let mut config = self.mac.to_vec();
         config.extend((link | announce).to_le_bytes());
-        // Pairs of queues: a field that only drivers with several read.
-        config.extend(1u16.to_le_bytes());
+        config.extend(self.pair_count().to_le_bytes());
         config.extend(self.mtu.unwrap_or(0).to_le_bytes());
         config
     }
@@ -139,9 +273,11 @@ impl VirtioDevice for Net {
         let token = io.token();
         self.handle_token = Some(token);
         self.handle.set_waker(io.waker(token));
-        self.backend.call(|backend| backend.attach(io))??;
+        self.backends.iter_mut().try_for_each(|backend| backend.call(|backend| backend.attach(io))?)?;
         let mut meter = Meter::new();
-        self.backend.look(|backend| backend.metrics(&mut meter));
+        for backend in &self.backends {
+            backend.look(|backend| backend.metrics(&mut meter));
+        }
         self.handle.set_meter(meter);
         Ok(())
     }
@@ -149,31 +285,38 @@ impl VirtioDevice for Net {
     fn activate(&mut self, io: &mut Io, activation: Activation) -> Result<()> {
         let features = activation.features;
         let guest = Offloads::to_guest(features);
-        self.backend.call(|backend| backend.negotiate(guest))??;
-        if let Some(state) = &activation.state {
-            self.announcing = restore(state)?;
-        }
-        self.running = Some(Running {
+        self.backends.iter_mut().try_for_each(|backend| backend.call(|backend| backend.negotiate(guest))?)?;
+        let pair = || Pair {
             receiver: Receiver::new(activation.has(feature::MRG_RXBUF), guest),
             transmitter: Transmitter::new(Offloads::to_host(features)),
-            announces: activation.has(feature::GUEST_ANNOUNCE),
-        });
+        };
+        let count = if activation.has(feature::MQ) { self.backends.len() } else { 1 };
+        let mut receiving = 1;
+        if let Some(state) = &activation.state {
+            (self.announcing, receiving) = restore(state, count)?;
+        }
+        let pairs = std::iter::repeat_with(pair).take(count).collect();
+        self.running = Some(Running { pairs, receiving, announces: activation.has(feature::GUEST_ANNOUNCE) });
         // What the host program asked for before is for this driver, if for any.
         self.take_announcement(io);
         Ok(())
     }
 
     fn process_queue(&mut self, io: &mut Io, queues: &mut Queues, index: u16) -> Result<()> {
-        match index {
-            RECEIVE_QUEUE => self.receive(io, queues),
-            TRANSMIT_QUEUE => self.transmit(io, queues),
-            _ => self.control(io, queues),
+        let Some(running) = &self.running else { return Ok(()) };
+        match running.role(index) {
+            Role::Receive(pair) => self.receive(io, queues, Some(pair)),
+            Role::Transmit(pair) => self.transmit(io, queues, pair),
+            Role::Control => self.control(io, queues, index),
+            Role::Unused => Ok(()),
         }
     }
 
     fn wants(&self, wants: &mut Wants) {
-        let need = self.need();
-        self.backend.look(|backend| backend.wants(need, wants));
+        for (index, backend) in self.backends.iter().enumerate() {
+            let need = self.need(index);
+            backend.look(|backend| backend.wants(need, wants));
+        }
     }
 
     fn woken(&mut self, io: &mut Io, queues: &mut Queues, event: &Event) -> Result<()> {
@@ -182,24 +325,23 @@ impl VirtioDevice for Net {
             // The link may be another.
             io.info_changed();
         } else {
-            self.backend.call(|backend| backend.woken(io, event))?;
+            self.backends.iter_mut().try_for_each(|backend| backend.call(|backend| backend.woken(io, event)))?;
         }
-        self.receive(io, queues)?;
-        if self.running.as_ref().is_some_and(|running| running.transmitter.has_backlog()) {
-            self.transmit(io, queues)?;
-        }
-        Ok(())
+        self.receive(io, queues, None)?;
+        self.transmit_backlogs(io, queues)
     }
 
     fn quiesce(&mut self, _io: &mut Io, queues: &mut Queues) -> Result<()> {
         let Some(running) = &mut self.running else { return Ok(()) };
-        if let Some(queue) = queues.get(RECEIVE_QUEUE) {
-            running.receiver.put_back(queue)?;
+        for (index, pair) in running.pairs.iter_mut().enumerate() {
+            if let Some(queue) = receive_queue(queues, index) {
+                pair.receiver.put_back(queue)?;
+            }
+            if let Some(queue) = transmit_queue(queues, index) {
+                pair.transmitter.put_back(queue)?;
+            }
         }
-        match queues.get(TRANSMIT_QUEUE) {
-            Some(queue) => running.transmitter.put_back(queue),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn reset(&mut self, io: &mut Io) {
@@ -210,23 +352,37 @@ impl VirtioDevice for Net {
     }
 
     fn save(&self) -> Result<DeviceState> {
-        Ok(DeviceState::new(STATE_VERSION, [u8::from(self.announcing)]))
+        let receiving = self.running.as_ref().map_or(1, |running| running.receiving);
+        let [low, high] = u16::try_from(receiving).unwrap_or(1).to_le_bytes();
+        Ok(DeviceState::new(STATE_VERSION, [u8::from(self.announcing), low, high]))
     }
 }
 
-fn restore(state: &DeviceState) -> Result<bool> {
-    match (state.version, state.bytes.as_slice()) {
-        (STATE_VERSION, [0]) => Ok(false),
-        (STATE_VERSION, [1]) => Ok(true),
+/// Whether an announcement is outstanding, and how many pairs of `count` get frames.
+fn restore(state: &DeviceState, count: usize) -> Result<(bool, usize)> {
+    let refused = |message| Err(Error::new(ErrorKind::InvalidConfig, message));
+    let (announcing, receiving) = match (state.version, state.bytes.as_slice()) {
+        (1, [announcing @ (0 | 1)]) => (*announcing, 1),
+        (STATE_VERSION, [announcing @ (0 | 1), low, high]) => (*announcing, u16::from_le_bytes([*low, *high]).into()),
         (version, bytes) => {
             let len = bytes.len();
-            let message =
-                format!("the saved state of a NIC is of version {version} and {len} bytes, known is 1 with 1");
-            Err(Error::new(ErrorKind::InvalidConfig, message))
+            return refused(format!(
+                "the saved state of a NIC is of version {version} and {len} bytes, known are 1 with 1 and 2 with 3"
+            ));
         }
+    };
+    if !(1..=count).contains(&receiving) {
+        return refused(format!(
+            "{receiving} pairs of queues of a NIC get frames in its saved state, allowed are 1 to {count}"
+        ));
     }
+    Ok((announcing == 1, receiving))
 }
 
 #[cfg(test)]
 #[path = "device_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "pairs_test.rs"]
+mod pairs_tests;

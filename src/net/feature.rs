@@ -14,3 +14,4 @@ pub(super) const MRG_RXBUF: u32 = 15;
 pub(super) const STATUS: u32 = 16;
 pub(super) const CTRL_VQ: u32 = 17;
 pub(super) const GUEST_ANNOUNCE: u32 = 21;
+pub(super) const MQ: u32 = 22;

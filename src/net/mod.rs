@@ -15,8 +15,8 @@
     )
 )]
 
-mod announce;
 mod backend;
+mod control;
 mod device;
 mod feature;
 mod handle;

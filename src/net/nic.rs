@@ -6,10 +6,10 @@ use super::backend::NicBackend;
 use super::device::Net;
 use super::handle::NicHandle;
 use super::tap::TapBackend;
-use crate::config::{NicConfig, check_tap_name};
+use crate::config::{NicConfig, check_queue_count, check_tap_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
-use crate::sys::{Tap, random_bytes};
+use crate::sys::{Tap, TapDevice, random_bytes};
 use crate::virtio::VirtioDevice;
 
 /// A network card on a TAP device of the host, or on a backend of your own.
@@ -17,22 +17,35 @@ use crate::virtio::VirtioDevice;
 /// ```no_run
 /// use vmcell::Nic;
 ///
-/// let nic = Nic::tap("tap0")?.mac([0x02, 0, 0, 0, 0, 0x10]).mtu(9000);
+/// let nic = Nic::tap("tap0")?.mac([0x02, 0, 0, 0, 0, 0x10]).mtu(9000).queues(2);
 /// # Ok::<(), vmcell::Error>(())
 /// ```
 pub struct Nic {
-    backend: Box<dyn NicBackend>,
+    wire: Wire,
     blocks: bool,
     /// What messages call the card, before it has a number.
     name: String,
     config: NicConfig,
+    /// How many queues a TAP device that has several is asked for, if nothing was said about it.
+    default_queues: u16,
     io_thread: Option<IoThread>,
     handle: NicHandle,
 }
 
+/// What frames come from and go to.
+enum Wire {
+    /// Its other queues are attached when it is known how many there are to be.
+    Tap(TapDevice),
+    /// One for each pair of queues.
+    Backends(Vec<Box<dyn NicBackend>>),
+}
+
 impl Nic {
-    /// Attaches to an existing TAP device by its name of 1 to 15 bytes. Nothing else can attach to the device for as long as
-    /// the card, or the VM that it becomes part of, lives.
+    /// Attaches to an existing TAP device by its name of 1 to 15 bytes.
+    ///
+    /// Nothing else can attach to the device for as long as the card, or the VM that it becomes part of, lives. That is up to the
+    /// kernel if the device has one queue. If it was made with several (`ip tuntap add ... multi_queue`), a card refuses the device
+    /// if anything else is attached, but a program other than vmcell may attach to it later, and then takes frames away.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for a name that no device can have; [`ErrorKind::Network`] if the device is missing, in
@@ -47,8 +60,7 @@ impl Nic {
     /// Those of [`tap`](Self::tap).
     pub fn from_config(config: &NicConfig) -> Result<Self> {
         check_tap_name(&config.tap)?;
-        let tap = Tap::open(&config.tap)?;
-        let nic = Self::new(Box::new(TapBackend::new(tap)), false, &config.tap);
+        let nic = Self::new(Wire::Tap(TapDevice::open(&config.tap)?), false, &config.tap);
         Ok(Self { config: config.clone(), ..nic })
     }
 
@@ -58,7 +70,20 @@ impl Nic {
     /// # Errors
     /// [`ErrorKind::Network`] if the descriptor is anything else.
     pub fn from_fd(fd: OwnedFd) -> Result<Self> {
-        Tap::from_fd(fd).map(|tap| Self::new(Box::new(TapBackend::new(tap)), false, "from a descriptor"))
+        Self::from_fds([fd])
+    }
+
+    /// Takes several descriptors like that of [`from_fd`](Self::from_fd), attached to one TAP device with `IFF_MULTI_QUEUE`, too.
+    /// The card has a pair of queues for each, 16 at most.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if there are none, or too many; [`ErrorKind::Network`] if one is anything else, or of another
+    /// device than the first.
+    pub fn from_fds(fds: impl IntoIterator<Item = OwnedFd>) -> Result<Self> {
+        let fds: Vec<_> = fds.into_iter().collect();
+        check_queue_count(fds.len())?;
+        let name = if fds.len() == 1 { "from a descriptor" } else { "from descriptors" };
+        Ok(Self::new(Wire::Backends(TapBackend::all(Tap::from_fds(fds)?)), false, name))
     }
 
     /// Puts a backend of your own under the card; see [`NicBackend`] for its rules.
@@ -67,17 +92,36 @@ impl Nic {
     /// thread if one is [chosen](Self::io_thread), and on the VM's if the caller [vouches](Self::never_blocks) that it never
     /// blocks.
     pub fn backend(backend: impl NicBackend + 'static) -> Self {
-        Self::new(Box::new(backend), true, "on a backend")
+        Self::backends([Box::new(backend) as Box<dyn NicBackend>])
     }
 
-    fn new(backend: Box<dyn NicBackend>, blocks: bool, name: &str) -> Self {
-        let (name, config) = (name.to_owned(), NicConfig::tap(""));
-        Self { backend, blocks, name, config, io_thread: None, handle: NicHandle::new() }
+    /// Puts several backends of your own under the card, one for each of its pairs of queues, 16 at most. One thread calls all of
+    /// them, which is that of a card on [one backend](Self::backend).
+    ///
+    /// What the guest sends on a pair goes to the pair's backend. The guest decides how many pairs get frames, and may change its
+    /// mind: if there are fewer than backends, the first pairs get the frames of all. The link is up if all backends say so, and
+    /// what all of them offer is offered to the guest. The frames that answer those sent on a pair should come from the pair's
+    /// backend: then the guest's CPU that sent them gets the answer.
+    ///
+    /// ```no_run
+    /// use vmcell::Nic;
+    /// use vmcell::net::NicBackend;
+    ///
+    /// # fn port_of_a_switch(queue: u16) -> Box<dyn NicBackend> { unimplemented!() }
+    /// let nic = Nic::backends((0..4).map(port_of_a_switch)).never_blocks();
+    /// ```
+    pub fn backends(backends: impl IntoIterator<Item = Box<dyn NicBackend>>) -> Self {
+        Self::new(Wire::Backends(backends.into_iter().collect()), true, "on a backend")
     }
 
     /// What messages call the card of this number in a VM: `nic 0 (tap0)`.
     pub(crate) fn label(&self, index: usize) -> String {
         format!("nic {index} ({})", self.name)
+    }
+
+    fn new(wire: Wire, blocks: bool, name: &str) -> Self {
+        let (config, handle) = (NicConfig::tap(""), NicHandle::new());
+        Self { wire, blocks, name: name.to_owned(), config, default_queues: 1, io_thread: None, handle }
     }
 
     /// Vouches that the [backend](Self::backend) never blocks, so that it may share the VM's own I/O thread. A card on a TAP
@@ -109,6 +153,25 @@ impl Nic {
         self
     }
 
+    /// Sets how many pairs of queues the guest's driver may use, 1 to 16, each of which is one to receive and one to send. With
+    /// several, the guest's CPUs need not wait for each other to send a frame, and each takes the frames of its own flows. One I/O
+    /// thread serves all queues of a card, in turn.
+    ///
+    /// By default, a card of a VM has one pair for each of its vCPUs, but no more than four, if it is on a TAP device that was made
+    /// with several queues (`ip tuntap add ... multi_queue`). Otherwise it has one. A card on descriptors or backends has as many as
+    /// it was given, and this must be the same number.
+    #[must_use]
+    pub fn queues(mut self, queues: u16) -> Self {
+        self.config.queues = Some(queues);
+        self
+    }
+
+    /// The number of queues, if nothing was said about it and the TAP device has several.
+    pub(crate) fn default_queues(mut self, queues: u16) -> Self {
+        self.default_queues = queues;
+        self
+    }
+
     /// Serves the card on this thread rather than on the VM's own.
     #[must_use]
     pub fn io_thread(mut self, io_thread: IoThread) -> Self {
@@ -120,7 +183,9 @@ impl Nic {
     /// thread that was [chosen](Self::io_thread) for the card does not matter: the transport is given one.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] for an address that is not unicast or an MTU out of range.
+    /// [`ErrorKind::InvalidConfig`] for an address that is not unicast, an MTU out of range, or a number of queues that is out of
+    /// range or not that of the descriptors or backends; [`ErrorKind::Network`] if the TAP device has fewer queues than were asked
+    /// for, or is in use.
     pub fn into_device(self) -> Result<Box<dyn VirtioDevice>> {
         Ok(Box::new(self.build()?))
     }
@@ -140,7 +205,29 @@ impl Nic {
             Some(mac) => mac,
             None => random_mac()?,
         };
-        Ok(Net::new(self.backend, mac, self.config.mtu, self.handle))
+        let backends = self.wire.into_backends(self.config.queues, self.default_queues)?;
+        Ok(Net::new(backends, mac, self.config.mtu, self.handle))
+    }
+}
+
+impl Wire {
+    fn into_backends(self, queues: Option<u16>, default_queues: u16) -> Result<Vec<Box<dyn NicBackend>>> {
+        match self {
+            Self::Tap(device) => {
+                let default_queues = if device.is_multi_queue() { default_queues } else { 1 };
+                device.attach_all(queues.unwrap_or(default_queues)).map(TapBackend::all)
+            }
+            Self::Backends(backends) => {
+                let given = backends.len();
+                check_queue_count(given)?;
+                if let Some(queues) = queues.filter(|queues| usize::from(*queues) != given) {
+                    let message =
+                        format!("a network card with {queues} queues was asked for, it was given what makes {given}");
+                    return Err(Error::new(ErrorKind::InvalidConfig, message));
+                }
+                Ok(backends)
+            }
+        }
     }
 }
 

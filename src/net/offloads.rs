@@ -11,6 +11,16 @@ impl Offloads {
     /// All offloads that a virtio-net header can express.
     pub const ALL: Self = Self { checksum: true, tso4: true, tso6: true, ecn: true };
 
+    /// What two sets have in common.
+    pub(super) fn common(self, other: Self) -> Self {
+        Self {
+            checksum: self.checksum && other.checksum,
+            tso4: self.tso4 && other.tso4,
+            tso6: self.tso6 && other.tso6,
+            ecn: self.ecn && other.ecn,
+        }
+    }
+
     /// What the guest copes with in the frames that it receives.
     pub(super) fn to_guest(features: u64) -> Self {
         Self::of(features, TO_GUEST)

@@ -16,11 +16,16 @@ use crate::sys::Tap;
 /// How soon a device that failed is tried again. One that was set down fails every read until it is up again.
 const TRY_AGAIN: Duration = Duration::from_millis(100);
 
-/// A backend on a TAP device.
+/// A backend on one queue of a TAP device.
 pub(super) struct TapBackend {
     tap: Tap,
     fd: Arc<OwnedFd>,
+    /// It tells the device what the guest copes with, which all queues have in common.
+    leads: bool,
     tokens: Option<Tokens>,
+    /// There may be a frame. Otherwise the descriptor is waited for: a look at each queue whenever one has something to do
+    /// would cost a system call each.
+    readable: bool,
     /// The device failed; until then it is left alone.
     failed_until: Option<Instant>,
 }
@@ -32,9 +37,15 @@ struct Tokens {
 }
 
 impl TapBackend {
-    pub(super) fn new(tap: Tap) -> Self {
+    /// Makes a backend for each queue of one device.
+    pub(super) fn all(taps: Vec<Tap>) -> Vec<Box<dyn NicBackend>> {
+        let boxed = |(index, tap)| Box::new(Self::new(tap, index == 0)) as Box<dyn NicBackend>;
+        taps.into_iter().enumerate().map(boxed).collect()
+    }
+
+    fn new(tap: Tap, leads: bool) -> Self {
         let fd = tap.fd();
-        Self { tap, fd, tokens: None, failed_until: None }
+        Self { tap, fd, leads, tokens: None, readable: true, failed_until: None }
     }
 }
 
@@ -50,15 +61,16 @@ impl NicBackend for TapBackend {
 
     fn negotiate(&mut self, guest: Offloads) -> Result<()> {
         self.failed_until = None;
-        self.tap.set_offloads(guest)
+        self.readable = true;
+        if self.leads { self.tap.set_offloads(guest) } else { Ok(()) }
     }
 
     fn receive(&mut self, io: &mut Io, frames: &mut RxBatch) {
-        while !io.spent() && self.failed_until.is_none() {
+        while self.readable && !io.spent() && self.failed_until.is_none() {
             match frames.receive_from(io, &self.fd) {
                 Ok(Delivery::Delivered | Delivery::Dropped) => {}
                 Ok(Delivery::NoRoom) => return,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.readable = false,
                 Err(_) => self.failed_until = Instant::now().checked_add(TRY_AGAIN),
             }
         }
@@ -89,7 +101,10 @@ impl NicBackend for TapBackend {
     }
 
     fn woken(&mut self, _io: &mut Io, event: &Event) {
-        if self.tokens.is_some_and(|tokens| tokens.retry == event.token) {
+        let Some(tokens) = self.tokens else { return };
+        if event.token == tokens.device {
+            self.readable |= event.is_readable() || event.is_hang_up();
+        } else if event.token == tokens.retry {
             self.failed_until = None;
         }
     }

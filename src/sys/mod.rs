@@ -12,6 +12,7 @@ mod affinity;
 mod epoll;
 mod eventfd;
 mod file;
+mod link;
 mod lock;
 mod random;
 mod signal;
@@ -38,7 +39,7 @@ pub use signal::DEFAULT_KICK_SIGNAL;
 pub(crate) use signal::{KickSignal, SignalSet};
 pub(crate) use stream::{Attempt, Direction, Stream, set_nonblocking};
 pub use tap::Offloads;
-pub(crate) use tap::Tap;
+pub(crate) use tap::{Tap, TapDevice};
 pub(crate) use thread::{
     ThreadHandle, block_all_signals, current_thread_id, kick_thread, name_of_helper, spawn, thread_cpu_time,
     thread_cpu_time_of, thread_name,

@@ -7,12 +7,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
+use super::link::attached_queues;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Each frame comes and goes with a header of this many bytes: that of virtio 1.0, with the number of buffers.
 const HEADER_LEN: libc::c_int = 12;
 
 const FLAGS: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+
+const IN_USE: &str = "is in use by another process or VM";
 
 /// The work on frames that a sender may leave undone, because the receiver can do it or do without (virtio 5.1.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,51 +31,115 @@ pub struct Offloads {
     pub ecn: bool,
 }
 
-/// An attached TAP device; detached when dropped. Non-blocking.
+/// A TAP device by its name, with one queue attached so far.
+#[derive(Debug)]
+pub(crate) struct TapDevice {
+    name: String,
+    index: libc::c_uint,
+    multi_queue: bool,
+    first: Tap,
+}
+
+/// One queue of a TAP device; detached when dropped. Non-blocking.
 #[derive(Clone, Debug)]
 pub(crate) struct Tap {
     fd: Arc<OwnedFd>,
 }
 
-impl Tap {
+impl TapDevice {
     /// Attaches to a TAP device that exists. `name` must have been checked.
     pub(crate) fn open(name: &str) -> Result<Self> {
-        let refused = |why: &str| Error::new(ErrorKind::Network, format!("TAP device {name} {why}"));
         // Asked before, since attaching to one that does not exist would make it, if we are privileged.
         let index = interface_index(name);
         if index == 0 {
-            return Err(refused(&format!("does not exist (make it with: ip tuntap add dev {name} mode tap)")));
+            let why = format!("does not exist (make it with: ip tuntap add dev {name} mode tap)");
+            return Err(refused(name, &why));
         }
-        let file = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
-        let file = file.map_err(|e| Error::new(ErrorKind::Network, "cannot open /dev/net/tun").with_source(e))?;
-        attach(&file, name).map_err(|e| {
-            let why = match e.raw_os_error() {
-                Some(libc::EBUSY) => "is in use by another process or VM",
-                Some(libc::EPERM) => "may not be used by this user (ip tuntap add ... user NAME sets who may)",
-                Some(libc::EINVAL) => "is not a TAP device with one queue",
-                _ => "cannot be attached to",
-            };
-            refused(why).with_source(e)
-        })?;
-        if interface_index(name) != index {
-            return Err(refused("was replaced while we attached to it"));
-        }
-        Self::with_header(file.into()).map_err(|e| refused("takes no virtio-net header of 12 bytes").with_source(e))
+        // The kernel wants to be told what kind of device it is.
+        let (first, multi_queue) = match attach(name, index, FLAGS) {
+            Err(AttachError::OtherKind(_)) => (attach(name, index, FLAGS | libc::IFF_MULTI_QUEUE), true),
+            other => (other, false),
+        };
+        let first = first.map_err(AttachError::into_inner)?;
+        let device = Self { name: name.to_owned(), index, multi_queue, first };
+        device.check_alone(1)?;
+        Ok(device)
     }
 
-    /// Takes a descriptor that the caller has attached.
-    pub(crate) fn from_fd(fd: OwnedFd) -> Result<Self> {
+    /// Whether it was made with several queues.
+    pub(crate) fn is_multi_queue(&self) -> bool {
+        self.multi_queue
+    }
+
+    /// Attaches more queues, up to `count`; one that was made with a single queue has no more.
+    pub(crate) fn attach_all(self, count: u16) -> Result<Vec<Tap>> {
+        if count > 1 && !self.multi_queue {
+            let name = &self.name;
+            let why = format!(
+                "has one queue, {count} were asked for (make it with: ip tuntap add dev {name} mode tap multi_queue)"
+            );
+            return Err(refused(name, &why));
+        }
+        let mut queues = vec![self.first.clone()];
+        for _ in 1..count {
+            let queue = attach(&self.name, self.index, FLAGS | libc::IFF_MULTI_QUEUE);
+            queues.push(queue.map_err(AttachError::into_inner)?);
+        }
+        self.check_alone(count)?;
+        Ok(queues)
+    }
+
+    /// Attaches one queue more, as any program may.
+    #[cfg(test)]
+    pub(crate) fn attach_another(&self) -> Result<Tap> {
+        attach(&self.name, self.index, FLAGS | libc::IFF_MULTI_QUEUE).map_err(AttachError::into_inner)
+    }
+
+    /// The kernel lets anyone who may use a device with several queues attach another one, and gives it some of the frames.
+    fn check_alone(&self, own: u16) -> Result<()> {
+        if !self.multi_queue {
+            return Ok(());
+        }
+        match attached_queues(self.index) {
+            Ok(count) if count <= own.into() => Ok(()),
+            Ok(_) => Err(refused(&self.name, IN_USE)),
+            Err(e) => Err(refused(&self.name, "may be in use, which cannot be found out").with_source(e)),
+        }
+    }
+}
+
+impl Tap {
+    /// Takes descriptors that the caller has attached to one device.
+    pub(crate) fn from_fds(fds: Vec<OwnedFd>) -> Result<Vec<Self>> {
+        let mut first: Option<(libc::c_int, [libc::c_char; libc::IFNAMSIZ])> = None;
+        let mut taps = Vec::new();
+        for fd in fds {
+            let number = fd.as_raw_fd();
+            let (tap, name) = Self::from_fd(fd)?;
+            let (first_number, first_name) = *first.get_or_insert((number, name));
+            if name != first_name {
+                let message = format!("descriptors {first_number} and {number} are of different TAP devices");
+                return Err(Error::new(ErrorKind::Network, message));
+            }
+            taps.push(tap);
+        }
+        Ok(taps)
+    }
+
+    /// Takes a descriptor that the caller has attached; says to which device.
+    fn from_fd(fd: OwnedFd) -> Result<(Self, [libc::c_char; libc::IFNAMSIZ])> {
         let refused = |why: &str| Error::new(ErrorKind::Network, format!("descriptor {} {why}", fd.as_raw_fd()));
-        let flags = attached_flags(fd.as_fd())
+        let (flags, name) = attached_to(fd.as_fd())
             .map_err(|e| refused("is not one of a TAP device that was attached to").with_source(e))?;
         if flags & (FLAGS | libc::IFF_TUN) != FLAGS {
             return Err(refused("must be of a TAP device attached with IFF_TAP, IFF_NO_PI and IFF_VNET_HDR"));
         }
         let number = fd.as_raw_fd();
-        set_nonblocking(fd.as_fd()).and_then(|()| Self::with_header(fd)).map_err(|e| {
+        let tap = set_nonblocking(fd.as_fd()).and_then(|()| Self::with_header(fd)).map_err(|e| {
             let message = format!("descriptor {number} takes no virtio-net header of 12 bytes");
             Error::new(ErrorKind::Network, message).with_source(e)
-        })
+        })?;
+        Ok((tap, name))
     }
 
     fn with_header(fd: OwnedFd) -> io::Result<Self> {
@@ -116,19 +183,58 @@ fn request(name: &str) -> libc::ifreq {
     request
 }
 
-fn attach(file: &File, name: &str) -> io::Result<()> {
-    let mut request = request(name);
-    request.ifr_ifru.ifru_flags = FLAGS as libc::c_short;
-    // SAFETY: the descriptor is open, and the pointer leads to the structure that the call reads and writes.
-    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) })
+/// Why a queue was not attached.
+enum AttachError {
+    /// The device is not one for these flags.
+    OtherKind(Error),
+    Other(Error),
 }
 
-fn attached_flags(fd: BorrowedFd<'_>) -> io::Result<libc::c_int> {
+impl AttachError {
+    fn into_inner(self) -> Error {
+        match self {
+            Self::OtherKind(error) | Self::Other(error) => error,
+        }
+    }
+}
+
+fn refused(name: &str, why: &str) -> Error {
+    Error::new(ErrorKind::Network, format!("TAP device {name} {why}"))
+}
+
+/// Attaches a queue to the device that has this name and index.
+fn attach(name: &str, index: libc::c_uint, flags: libc::c_int) -> std::result::Result<Tap, AttachError> {
+    let other = |error| AttachError::Other(error);
+    let file = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
+    let file = file.map_err(|e| other(Error::new(ErrorKind::Network, "cannot open /dev/net/tun").with_source(e)))?;
+    let mut request = request(name);
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: the descriptor is open, and the pointer leads to the structure that the call reads and writes.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) }).map_err(|e| {
+        match e.raw_os_error() {
+            Some(libc::EBUSY) => other(refused(name, IN_USE).with_source(e)),
+            Some(libc::E2BIG) => other(refused(name, "has no more queues").with_source(e)),
+            Some(libc::EPERM) => other(
+                refused(name, "may not be used by this user (ip tuntap add ... user NAME sets who may)").with_source(e),
+            ),
+            Some(libc::EINVAL) => AttachError::OtherKind(refused(name, "is not a TAP device").with_source(e)),
+            _ => other(refused(name, "cannot be attached to").with_source(e)),
+        }
+    })?;
+    if interface_index(name) != index {
+        return Err(other(refused(name, "was replaced while we attached to it")));
+    }
+    Tap::with_header(file.into())
+        .map_err(|e| other(refused(name, "takes no virtio-net header of 12 bytes").with_source(e)))
+}
+
+/// With which flags, and to which device, a descriptor is attached.
+fn attached_to(fd: BorrowedFd<'_>) -> io::Result<(libc::c_int, [libc::c_char; libc::IFNAMSIZ])> {
     let mut request = request("");
     // SAFETY: as in `attach`; on a descriptor of another kind the call fails and writes nothing.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNGETIFF, &mut request) })?;
     // SAFETY: the call has filled the flags, and any bits are a valid short.
-    Ok(libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags }) & 0xffff)
+    Ok((libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags }) & 0xffff, request.ifr_name))
 }
 
 fn interface_index(name: &str) -> libc::c_uint {

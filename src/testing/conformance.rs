@@ -30,7 +30,11 @@ pub struct Conformance<M, S> {
     make: M,
     serves: S,
     features: u64,
+    prepare: Box<Prepare>,
 }
+
+/// What a driver does before its device uses all queues.
+type Prepare = dyn Fn(&MmioDriver, &mut [DriverQueue]);
 
 struct Running {
     driver: MmioDriver,
@@ -45,7 +49,15 @@ where
 {
     /// Makes the suite. The driver accepts those of the device's own features that `features`, a mask of bits, holds.
     pub fn new(make: M, serves: S, features: u64) -> Self {
-        Self { make, serves, features }
+        Self { make, serves, features, prepare: Box::new(|_, _| {}) }
+    }
+
+    /// Has `prepare` called whenever the device was brought up: it tells a device to use all of its queues, if that is not so from
+    /// the start. It gets the queues as `serves` does, and must leave them empty.
+    #[must_use]
+    pub fn prepare(mut self, prepare: impl Fn(&MmioDriver, &mut [DriverQueue]) + 'static) -> Self {
+        self.prepare = Box::new(prepare);
+        self
     }
 
     /// Runs every test.
@@ -123,11 +135,12 @@ where
         for queue in 0..self.start().queues.len() {
             for jump in [QUEUE_SIZE + 1, u16::MAX] {
                 let mut running = self.start();
-                running.queues[queue].set_avail_index(jump);
+                let index = running.queues[queue].avail_index().wrapping_add(jump);
+                running.queues[queue].set_avail_index(index);
                 running.driver.kick(queue as u32);
                 let failed = || running.driver.status() & status::DEVICE_NEEDS_RESET != 0;
                 running.driver.wait_until("the device to need a reset", failed);
-                running.restart(self.features);
+                self.restart(&mut running);
                 self.assert_serves(&mut running);
             }
         }
@@ -149,7 +162,7 @@ where
             thread::sleep(Duration::from_micros(200));
             let later: Vec<_> = running.queues.iter().map(DriverQueue::used_index).collect();
             assert_eq!(used, later, "a chain was completed after the reset");
-            running.restart(self.features);
+            self.restart(&mut running);
         }
         self.assert_serves(&mut running);
     }
@@ -223,13 +236,18 @@ where
         let io_thread = IoThread::new("conformance").expect("the host gives a thread");
         let transport = MmioTransport::new(device, memory.clone(), &io_thread).expect("the device is well-formed");
         let mut running = Running { driver: MmioDriver::new(transport), queues: lay_out(&memory, queues), memory };
-        running.restart(self.features);
+        self.restart(&mut running);
         running
+    }
+
+    fn restart(&self, running: &mut Running) {
+        running.restart(self.features);
+        (self.prepare)(&running.driver, &mut running.queues);
     }
 
     fn assert_serves(&self, running: &mut Running) {
         assert_eq!(running.driver.status() & status::DEVICE_NEEDS_RESET, 0, "the device needs a reset");
-        running.restart(self.features);
+        self.restart(running);
         (self.serves)(&running.driver, &mut running.queues);
     }
 }

@@ -54,7 +54,7 @@ pub struct VmBuilder {
 /// What a host program does with what is said of a VM.
 type Log = dyn Fn(&LogRecord<'_>) + Send + Sync;
 
-/// The most queues that a disk has if nothing is said about it.
+/// The most queues that a disk or a card has if nothing is said about it.
 const MOST_QUEUES: u16 = 4;
 
 impl Vm {
@@ -343,7 +343,7 @@ impl Opened {
         for (index, nic) in self.nics.into_iter().enumerate() {
             let (label, placement) = (nic.label(index), nic.placement());
             let handle = Handle::Nic(nic.handle());
-            let device = nic.into_device().map_err(|error| error.about(&label))?;
+            let device = nic.default_queues(queues).into_device().map_err(|error| error.about(&label))?;
             devices.push(Part { label, device, placement, handle });
         }
         for (index, (device, placement)) in self.devices.into_iter().enumerate() {
