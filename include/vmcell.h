@@ -1112,6 +1112,19 @@ int32_t vmcell_nic_new(const char *name, vmcell_nic **nic, vmcell_error **error)
 int32_t vmcell_nic_new_from_fd(int32_t fd, vmcell_nic **nic, vmcell_error **error);
 
 /**
+ * As vmcell_nic_new_from_fd, for `count` descriptors, 1 to 16, that the caller has attached to one TAP device with
+ * IFF_MULTI_QUEUE, too. The interface has a pair of queues for each. All of them are taken, even if this call fails, unless it
+ * fails because `fds` is NULL or `count` is one that no array has. `fds` itself is copied.
+ *
+ * Errors: BAD_DESCRIPTOR, also for one that is there twice; BAD_VALUE for a count that no array has; INVALID_CONFIG for any other
+ * count that is refused; NETWORK if a descriptor is anything else, or of another device than the first.
+ */
+int32_t vmcell_nic_new_from_fds(const int32_t *fds,
+                                size_t count,
+                                vmcell_nic **nic,
+                                vmcell_error **error);
+
+/**
  * Sets the MAC address that the guest sees: VMCELL_MAC_BYTES bytes, copied. The default is a random one, marked as
  * locally administered. An address that is not unicast is refused when the VM is made. Never blocks.
  */
@@ -1123,6 +1136,17 @@ int32_t vmcell_nic_set_mac(vmcell_nic *nic, const uint8_t *mac, vmcell_error **e
  * Smaller values are refused when the VM is made. Never blocks.
  */
 int32_t vmcell_nic_set_mtu(vmcell_nic *nic, uint16_t mtu, vmcell_error **error);
+
+/**
+ * Sets how many pairs of queues the guest's driver may use, 1 to 16, each of which is one to receive and one to send. The default
+ * is one for each vCPU, but no more than four, if the TAP device was made with several queues (ip tuntap add ... multi_queue),
+ * and otherwise one. An interface on descriptors has as many as it was given, one on a backend has one, and this must be the same
+ * number. One I/O thread serves all queues of an interface, in turn. What is refused is refused when the VM is made: with
+ * INVALID_CONFIG, or with NETWORK if the TAP device has fewer queues. Never blocks.
+ */
+int32_t vmcell_nic_set_queues(vmcell_nic *nic,
+                              uint16_t queues,
+                              vmcell_error **error);
 
 /**
  * Serves the interface on this I/O thread rather than on the VM's own, as vmcell_disk_set_io_thread does for a disk.

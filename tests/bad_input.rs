@@ -118,6 +118,8 @@ fn the_launcher_refuses_bad_arguments_with_status_2() {
         (&["--kernel", "x", "--disk", "a,engine=aio"], &["engine=aio", "engine=uring", "engine=sync", "direct"]),
         (&["--kernel", "x", "--disk", ",ro"], &["missing"]),
         (&["--kernel", "x", "--tap", "t,mac=12:34"], &["12:34", "02:00:00:00:00:01"]),
+        (&["--kernel", "x", "--tap", "t,queues=17"], &["'17'", "1 to 16"]),
+        (&["--kernel", "x", "--tap", "t,queue=2"], &["queue=2", "mac=XX", "queues=N"]),
         (&["--kernel", "x", "--discovery", "guess"], &["guess", "acpi", "cmdline"]),
         (&["--kernel", "x", "--console", ""], &["stdio"]),
         (&["--kernel", "x", "--log", "l,size=1"], &["size=1", "append", "max=BYTES", "keep=N"]),

@@ -144,13 +144,15 @@ fn check_launcher(prefix: &Prefix, launcher: &Path) {
     assert_eq!(tiny("power_off", &["--disk", &format!("{disk},ro")]).0, Some(0));
     let (status, _, said) = run(&["--kernel", "/does/not/exist"]);
     assert!(status == Some(1) && said.contains("No such file"), "{said}");
-    let bad: [&[&str]; 9] = [
+    let bad: [&[&str]; 11] = [
         &["--memory", "15"],
         &["--memory", "lots"],
         &["--vcpus", "0"],
         &["--disk", ",ro"],
         &["--disk", "x,rw"],
         &["--tap", "t,mac=02:00:00:00:00:0g"],
+        &["--tap", "t,queues=17"],
+        &["--tap", "t,queues=2x"],
         &["--discovery", "none"],
         &["--protocol", "none"],
         &["stray"],

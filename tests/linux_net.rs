@@ -118,6 +118,51 @@ echo "drops $(cat /sys/class/net/eth0/statistics/rx_errors /sys/class/net/eth0/s
     assert!(text.contains("drops 0 0"), "{text}");
 }
 
+/// Waits for the guest, and returns what it printed.
+fn run_with_two_vcpus(nic: Nic, script: &str) -> String {
+    with_address("10.77.6.2", script).run(|builder| builder.vcpus(2).disk(root_disk()).nic(nic))
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn each_queue_carries_the_streams_of_its_cpu_both_ways() {
+    let tap = HostTap::multi_queue("vmc-queues", "10.77.6.1/24");
+    let _server = Iperf::serve("10.77.6.1");
+    let script = r#"
+cat > /root/tmp/ethtool.pl <<'END'
+ETHTOOL
+END
+ethtool() { in_root perl /tmp/ethtool.pl "$@"; }
+try() { in_root taskset -c $1 iperf3 -c 10.77.6.1 -t 2 -P 3 -f m $2 && echo "cpu $1 $2 fine"; }
+echo "directories $(ls -d /sys/class/net/eth0/queues/rx-* | wc -l) $(ls -d /sys/class/net/eth0/queues/tx-* | wc -l)"
+ethtool channels
+try 0; try 0 -R; try 1; try 1 -R
+ethtool packets
+ethtool channels 1 && in_root ping -c 3 -i 0.2 -W 5 10.77.6.1 && try 1 -R && echo "one is enough"
+ethtool channels 2 && try 0 -R && try 1 && echo "two again"
+echo "drops $(cat /sys/class/net/eth0/statistics/rx_errors /sys/class/net/eth0/statistics/tx_errors | tr '\n' ' ')"
+"#;
+    let text = run_with_two_vcpus(nic(&tap), &script.replace("ETHTOOL", include_str!("support/ethtool.pl")));
+    assert!(text.contains("directories 2 2\n") && text.contains("channels 2 of 2\n"), "{text}");
+    for done in ["cpu 0  fine", "cpu 0 -R fine", "cpu 1  fine", "cpu 1 -R fine", "channels 1 of 2", " 0% packet loss"] {
+        assert!(text.contains(done), "no {done:?} in {text}");
+    }
+    assert!(text.contains("one is enough") && text.contains("two again") && text.contains("drops 0 0"), "{text}");
+    for queue in ["rx_queue_0", "rx_queue_1", "tx_queue_0", "tx_queue_1"] {
+        let packets = between(&text, &format!("{queue}_packets="), ";");
+        assert!(packets.parse::<u32>().unwrap() > 100, "{queue} has carried {packets} packets");
+    }
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn a_guest_with_two_vcpus_on_a_device_with_one_queue_has_one_pair() {
+    let tap = HostTap::new("vmc-single", Some("10.77.6.1/24"), 1500);
+    let script = "echo \"directories $(ls -d /sys/class/net/eth0/queues/rx-* | wc -l)\"; in_root ping -c 3 -i 0.2 -W 5 10.77.6.1";
+    let text = run_with_two_vcpus(nic(&tap), script);
+    assert!(text.contains("directories 1\n") && text.contains(" 0% packet loss"), "{text}");
+}
+
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
 fn jumbo_frames_pass_whole() {

@@ -21,7 +21,7 @@ enum { FAILED = 1, BAD_ARGUMENTS = 2 };
 
 static const char USAGE[] =
     "usage: launch --kernel PATH [--initrd PATH] [--cmdline TEXT] [--vcpus N] [--memory MIB]\n"
-    "              [--disk PATH[,ro][,engine=uring|sync][,direct]]... [--tap NAME[,mac=XX:XX:XX:XX:XX:XX]]...\n"
+    "              [--disk PATH[,ro][,engine=uring|sync][,direct]]... [--tap NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N]]...\n"
     "              [--discovery acpi|cmdline] [--protocol auto|linux64|pvh] [--console stdio|none|PATH] [-v]\n";
 
 static _Noreturn void refuse(const char *format, ...) {
@@ -105,18 +105,28 @@ static void add_tap(vmcell_config *config, char *text) {
     vmcell_error *error = NULL;
     char *rest, *option, *name = name_of(text, &rest);
     uint8_t mac[VMCELL_MAC_BYTES];
+    uint16_t queues = 0;
     int has_mac = 0;
     while ((option = strsep(&rest, ",")) != NULL) {
         int end = 0;
+        if (strncmp(option, "queues=", 7) == 0) {
+            unsigned number = 0;
+            if (sscanf(option, "queues=%2u%n", &number, &end) != 1 || option[end] != '\0' || number < 1 || number > 16)
+                refuse("'%s' is no number of queues, allowed are 1 to 16", option + 7);
+            queues = (uint16_t)number;
+            continue;
+        }
         int found = sscanf(option, "mac=%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &mac[0], &mac[1], &mac[2], &mac[3], &mac[4],
                            &mac[5], &end);
         if (found != VMCELL_MAC_BYTES || end != 21 || option[end] != '\0')
-            refuse("unknown tap option '%s', allowed is mac=XX:XX:XX:XX:XX:XX", option);
+            refuse("unknown tap option '%s', allowed are mac=XX:XX:XX:XX:XX:XX and queues=N", option);
         has_mac = 1;
     }
     check(vmcell_nic_new(name, &nic, &error), &error);
     if (has_mac)
         check(vmcell_nic_set_mac(nic, mac, &error), &error);
+    if (queues != 0)
+        check(vmcell_nic_set_queues(nic, queues, &error), &error);
     check(vmcell_config_add_nic(config, nic, &error), &error);
 }
 

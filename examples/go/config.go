@@ -93,6 +93,9 @@ type NIC struct {
 	MAC net.HardwareAddr
 	// MTU is the largest packet that the guest is told to send. The default is to say nothing.
 	MTU uint16
+	// Queues is how many pairs of queues the guest's driver may use, 1 to 16; 0 means one for each vCPU, but no more than four, if
+	// the TAP device was made with several queues, and otherwise one.
+	Queues uint16
 	// IOThread serves the interface, rather than the VM's own thread.
 	IOThread *IOThread
 }
@@ -309,6 +312,9 @@ func (nic NIC) add(d *describer) {
 	}
 	if nic.MTU != 0 {
 		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_nic_set_mtu(h, C.uint16_t(nic.MTU), e) })
+	}
+	if nic.Queues != 0 {
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_nic_set_queues(h, C.uint16_t(nic.Queues), e) })
 	}
 	d.withThread(nic.IOThread, func(thread *C.vmcell_io_thread, e **C.vmcell_error) C.int32_t {
 		return C.vmcell_nic_set_io_thread(h, thread, e)

@@ -48,7 +48,7 @@ pub struct Options {
     pub disks: Vec<DiskConfig>,
 
     /// A TAP device; may be given several times
-    #[arg(long = "tap", value_name = "NAME[,mac=XX:XX:XX:XX:XX:XX]", value_parser = parse_tap)]
+    #[arg(long = "tap", value_name = "NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N]", value_parser = parse_tap)]
     pub taps: Vec<NicConfig>,
 
     /// How the guest finds its devices [default: acpi]
@@ -174,9 +174,13 @@ fn parse_tap(text: &str) -> Result<NicConfig, String> {
     let (name, options) = split(text)?;
     let mut tap = NicConfig::tap(name);
     for option in options {
-        match option.strip_prefix("mac=") {
-            Some(mac) => tap.mac = Some(parse_mac(mac)?),
-            None => return Err(format!("unknown tap option '{option}', allowed is mac=XX:XX:XX:XX:XX:XX")),
+        match option.split_once('=') {
+            Some(("mac", mac)) => tap.mac = Some(parse_mac(mac)?),
+            Some(("queues", queues)) => tap.queues = Some(parse_queues(queues)?),
+            _ => {
+                let allowed = "allowed are mac=XX:XX:XX:XX:XX:XX and queues=N";
+                return Err(format!("unknown tap option '{option}', {allowed}"));
+            }
         }
     }
     Ok(tap)
@@ -188,6 +192,11 @@ fn split(text: &str) -> Result<(&str, impl Iterator<Item = &str>), String> {
         None | Some("") => Err("a path or a name is missing in front of the options".to_owned()),
         Some(first) => Ok((first, parts)),
     }
+}
+
+fn parse_queues(text: &str) -> Result<u16, String> {
+    let queues = text.parse().ok().filter(|queues| (1..=16).contains(queues));
+    queues.ok_or_else(|| format!("'{text}' is no number of queues, allowed are 1 to 16"))
 }
 
 fn parse_mac(text: &str) -> Result<[u8; 6], String> {

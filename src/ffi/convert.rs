@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, OsStr, c_char};
 use std::mem::MaybeUninit;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::ptr;
@@ -203,6 +203,38 @@ pub(super) unsafe fn take_fd(fd: i32, name: &str) -> FfiResult<OwnedFd> {
     }
     // SAFETY: it is open, and ours from now on.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// # Safety
+/// `fds` is NULL, which is refused unless `count` is 0, or points to `count` numbers that stay as they are until the call returns.
+/// The caller gives the descriptors away, those that are open.
+pub(super) unsafe fn take_fds(fds: *const i32, count: usize, name: &str) -> FfiResult<Vec<OwnedFd>> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    if fds.is_null() {
+        return Err(null(name));
+    }
+    if count > isize::MAX as usize / size_of::<i32>() {
+        return Err(Failure::new(VMCELL_ERROR_BAD_VALUE, format!("{name} is said to have {count} descriptors")));
+    }
+    // SAFETY: not NULL, not longer than objects can be, and the caller's promise for the rest.
+    let numbers = unsafe { std::slice::from_raw_parts(fds, count) };
+    let mut taken: Vec<OwnedFd> = Vec::new();
+    let mut refused = None;
+    for number in numbers {
+        if taken.iter().any(|fd| fd.as_raw_fd() == *number) {
+            let message = format!("{name} holds the descriptor {number} twice");
+            refused.get_or_insert(Failure::new(VMCELL_ERROR_BAD_DESCRIPTOR, message));
+            continue;
+        }
+        // SAFETY: the caller's promise, and it was not taken before.
+        match unsafe { take_fd(*number, name) } {
+            Ok(fd) => taken.push(fd),
+            Err(failure) => _ = refused.get_or_insert(failure),
+        }
+    }
+    refused.map_or(Ok(taken), Err)
 }
 
 /// The value that a number stands for.

@@ -2,7 +2,7 @@
 
 use std::ffi::c_char;
 
-use super::convert::{Out, read_bytes, read_text, take_fd};
+use super::convert::{Out, read_bytes, read_text, take_fd, take_fds};
 use super::guard::{free, guard};
 use super::io_thread::IoThreadObject;
 use super::objects::{self, Object};
@@ -79,6 +79,30 @@ pub unsafe extern "C" fn vmcell_nic_new_from_fd(
     })
 }
 
+/// As vmcell_nic_new_from_fd, for `count` descriptors, 1 to 16, that the caller has attached to one TAP device with
+/// IFF_MULTI_QUEUE, too. The interface has a pair of queues for each. All of them are taken, even if this call fails, unless it
+/// fails because `fds` is NULL or `count` is one that no array has. `fds` itself is copied.
+///
+/// Errors: BAD_DESCRIPTOR, also for one that is there twice; BAD_VALUE for a count that no array has; INVALID_CONFIG for any other
+/// count that is refused; NETWORK if a descriptor is anything else, or of another device than the first.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_new_from_fds(
+    fds: *const i32,
+    count: usize,
+    nic: *mut *mut NicObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or that many numbers, and says that the descriptors are taken.
+        let fds = unsafe { take_fds(fds, count, "fds") }?;
+        // SAFETY: the header demands NULL or a place for the result.
+        let nic = unsafe { Out::new(nic, "nic") }?;
+        nic.insert(NicObject::new(Nic::from_fds(fds)?))
+    })
+}
+
 /// Sets the MAC address that the guest sees: VMCELL_MAC_BYTES bytes, copied. The default is a random one, marked as
 /// locally administered. An address that is not unicast is refused when the VM is made. Never blocks.
 #[unsafe(no_mangle)]
@@ -102,6 +126,18 @@ pub unsafe extern "C" fn vmcell_nic_set_mtu(nic: *mut NicObject, mtu: u16, error
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
     guard(report, || update(nic, |nic| nic.mtu(mtu)))
+}
+
+/// Sets how many pairs of queues the guest's driver may use, 1 to 16, each of which is one to receive and one to send. The default
+/// is one for each vCPU, but no more than four, if the TAP device was made with several queues (ip tuntap add ... multi_queue),
+/// and otherwise one. An interface on descriptors has as many as it was given, one on a backend has one, and this must be the same
+/// number. One I/O thread serves all queues of an interface, in turn. What is refused is refused when the VM is made: with
+/// INVALID_CONFIG, or with NETWORK if the TAP device has fewer queues. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_set_queues(nic: *mut NicObject, queues: u16, error: *mut *mut ErrorObject) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || update(nic, |nic| nic.queues(queues)))
 }
 
 /// Serves the interface on this I/O thread rather than on the VM's own, as vmcell_disk_set_io_thread does for a disk.

@@ -158,6 +158,10 @@ impl Net {
         for index in 0..self.backends.len() {
             if waits(self, index) {
                 self.transmit(io, queues, index)?;
+                // The queues have their turns anyway if this one is over.
+                if io.spent() {
+                    break;
+                }
             }
         }
         Ok(())

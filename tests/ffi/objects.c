@@ -186,25 +186,69 @@ static void test_disks(const char *image, vmcell_io_thread *io_thread, vmcell_co
     CHECK(!is_open(fd));
 }
 
-/* An unused TAP device, or -1 where the host gives none. */
-static int new_tap(void) {
+/* A queue of the TAP device of this name, or of a new one if there is none, or -1 where the host gives none. */
+static int tap_queue(char name[IFNAMSIZ], short flags) {
     struct ifreq request;
     int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
     memset(&request, 0, sizeof request);
-    request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    memcpy(request.ifr_name, name, IFNAMSIZ);
+    request.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | flags);
     if (fd >= 0 && ioctl(fd, TUNSETIFF, &request) != 0) {
         close(fd);
         fd = -1;
     }
     if (fd < 0)
         fprintf(stderr, "no TAP device can be made here (%s): vmcell_nic is checked in part\n", strerror(errno));
+    memcpy(name, request.ifr_name, IFNAMSIZ);
     return fd;
+}
+
+/* An unused TAP device. */
+static int new_tap(void) {
+    char name[IFNAMSIZ] = "";
+    return tap_queue(name, 0);
+}
+
+/* An interface with a pair of queues for each descriptor, which are closed with it, and with a call that fails. */
+static void test_several_queues(void) {
+    char name[IFNAMSIZ] = "", other[IFNAMSIZ] = "";
+    int32_t fds[3] = {-1, -1, -1};
+    vmcell_nic *nic = NULL;
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_nic_new_from_fds(NULL, 1, &nic, &e));
+    FAILS(VMCELL_ERROR_INVALID_CONFIG, vmcell_nic_new_from_fds(NULL, 0, &nic, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_nic_new_from_fds(fds, SIZE_MAX, &nic, &e));
+    FAILS(VMCELL_ERROR_BAD_DESCRIPTOR, vmcell_nic_new_from_fds(fds, 3, &nic, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_nic_set_queues(NULL, 2, &e));
+    if ((fds[0] = tap_queue(name, IFF_MULTI_QUEUE)) < 0)
+        return;
+    fds[1] = tap_queue(name, IFF_MULTI_QUEUE);
+    OK(vmcell_nic_new_from_fds(fds, 2, &nic, &e));
+    CHECK(is_open(fds[0]) && is_open(fds[1]));
+    OK(vmcell_nic_set_queues(nic, 2, &e));
+    CHECK(vmcell_nic_free(nic) == VMCELL_OK);
+    CHECK(!is_open(fds[0]) && !is_open(fds[1]));
+
+    fds[0] = tap_queue(name, IFF_MULTI_QUEUE);
+    fds[1] = fds[0];
+    FAILS(VMCELL_ERROR_BAD_DESCRIPTOR, vmcell_nic_new_from_fds(fds, 2, &nic, &e));
+    CHECK(!is_open(fds[0]));
+    fds[0] = tap_queue(name, IFF_MULTI_QUEUE);
+    fds[1] = -1;
+    fds[2] = tap_queue(other, IFF_MULTI_QUEUE);
+    FAILS(VMCELL_ERROR_BAD_DESCRIPTOR, vmcell_nic_new_from_fds(fds, 3, &nic, &e));
+    CHECK(!is_open(fds[0]) && !is_open(fds[2]));
+    fds[0] = tap_queue(name, IFF_MULTI_QUEUE);
+    memset(other, 0, sizeof other);
+    fds[1] = tap_queue(other, IFF_MULTI_QUEUE);
+    FAILS(VMCELL_ERROR_NETWORK, vmcell_nic_new_from_fds(fds, 2, &nic, &e));
+    CHECK(!is_open(fds[0]) && !is_open(fds[1]));
 }
 
 static void nic_is_refused(int32_t number, vmcell_nic *nic, vmcell_io_thread *io_thread, vmcell_config *config) {
     static const uint8_t MAC[VMCELL_MAC_BYTES] = {2, 0, 0, 0, 0, 1};
     FAILS(number, vmcell_nic_set_mac(nic, MAC, &e));
     FAILS(number, vmcell_nic_set_mtu(nic, 1500, &e));
+    FAILS(number, vmcell_nic_set_queues(nic, 1, &e));
     FAILS(number, vmcell_nic_set_io_thread(nic, io_thread, &e));
     FAILS(number, vmcell_config_add_nic(config, nic, &e));
 }
@@ -224,6 +268,7 @@ static void test_nics(vmcell_io_thread *io_thread, vmcell_config *config) {
     nic_is_refused(VMCELL_ERROR_NULL_ARGUMENT, NULL, io_thread, config);
     nic_is_refused(VMCELL_ERROR_BAD_HANDLE, (vmcell_nic *)config, io_thread, config);
     CHECK(vmcell_nic_free(NULL) == VMCELL_OK);
+    test_several_queues();
 
     if ((fd = new_tap()) < 0)
         return;

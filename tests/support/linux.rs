@@ -176,8 +176,17 @@ pub struct HostTap {
 impl HostTap {
     /// Makes a device with an address, such as `10.77.1.1/24`.
     pub fn new(name: &str, address: Option<&str>, mtu: u32) -> Self {
+        Self::of_kind(name, address, mtu, &["vnet_hdr"])
+    }
+
+    /// Makes a device with several queues.
+    pub fn multi_queue(name: &str, address: &str) -> Self {
+        Self::of_kind(name, Some(address), 1500, &["vnet_hdr", "multi_queue"])
+    }
+
+    fn of_kind(name: &str, address: Option<&str>, mtu: u32, kind: &[&str]) -> Self {
         let tap = Self { name: name.to_owned() };
-        host("ip", &["tuntap", "add", "dev", name, "mode", "tap", "vnet_hdr"]);
+        host("ip", &[&["tuntap", "add", "dev", name, "mode", "tap"], kind].concat());
         host("ip", &["link", "set", "dev", name, "mtu", &mtu.to_string(), "up"]);
         if let Some(address) = address {
             host("ip", &["address", "add", address, "dev", name]);

@@ -13,22 +13,14 @@ use crate::alloc::{counted, uncounted};
 /// A packet: its header, and the frame.
 pub type Packet = ([u8; VnetHeader::LEN], Vec<u8>);
 
-/// What test and backend have in common.
-pub struct Wire {
+/// What one backend of a card is connected to.
+pub struct Line {
     /// Frames for the guest, and whether each comes through a descriptor.
     pub incoming: VecDeque<(Packet, bool)>,
     /// What the guest should find, in order.
     pub delivered: VecDeque<Packet>,
-    /// What was lost.
-    pub dropped: Vec<Packet>,
     /// What the guest has sent, in order.
     pub sent: VecDeque<Packet>,
-    /// How many frames of the guest it takes before it is full.
-    pub room: u8,
-    /// What the guest copes with, as the device says.
-    pub guest: Offloads,
-    /// Bytes that were moved since the test looked last.
-    pub moved: u64,
     /// The two ends of a descriptor.
     near: UnixDatagram,
     far: UnixDatagram,
@@ -36,59 +28,83 @@ pub struct Wire {
     in_descriptor: bool,
 }
 
-/// The wire, as the device's backend.
-pub struct Backend(pub Arc<Mutex<Wire>>);
+/// What test and backends have in common.
+pub struct Wire {
+    pub lines: [Line; 2],
+    /// What was lost, and on which line.
+    pub dropped: Vec<(usize, Packet)>,
+    /// How many frames of the guest it takes before it is full.
+    pub room: u8,
+    /// What the guest copes with, as the device says.
+    pub guest: Offloads,
+    /// Bytes that were moved since the test looked last.
+    pub moved: u64,
+}
+
+/// A line of the wire, as a backend of the device.
+pub struct Backend {
+    pub wire: Arc<Mutex<Wire>>,
+    pub line: usize,
+}
 
 /// Looks at the wire.
 pub fn lock(wire: &Mutex<Wire>) -> MutexGuard<'_, Wire> {
     wire.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Wire {
-    /// A wire without a frame on it.
-    pub fn new() -> Self {
+impl Line {
+    fn new() -> Self {
         let (near, far) = UnixDatagram::pair().expect("the host gives descriptors");
         near.set_nonblocking(true).expect("a socket can be non-blocking");
         far.set_nonblocking(true).expect("a socket can be non-blocking");
         Self {
             incoming: VecDeque::new(),
             delivered: VecDeque::new(),
-            dropped: Vec::new(),
             sent: VecDeque::new(),
-            room: u8::MAX,
-            guest: Offloads::NONE,
-            moved: 0,
             near,
             far,
             in_descriptor: false,
         }
     }
 
-    /// Takes all frames for the guest away.
-    pub fn clear(&mut self) {
+    fn clear(&mut self) {
         if std::mem::take(&mut self.in_descriptor) {
             let _ = self.near.recv(&mut [0]);
         }
         self.incoming.clear();
         self.delivered.clear();
-        self.dropped.clear();
         self.sent.clear();
     }
+}
 
-    /// Brings the first frame; says whether there may be another one.
-    fn bring(&mut self, io: &mut Io, frames: &mut RxBatch) -> bool {
-        let Some(((header, frame), through_descriptor)) = self.incoming.front().cloned() else { return false };
+impl Wire {
+    /// A wire without a frame on it.
+    pub fn new() -> Self {
+        let lines = [Line::new(), Line::new()];
+        Self { lines, dropped: Vec::new(), room: u8::MAX, guest: Offloads::NONE, moved: 0 }
+    }
+
+    /// Takes all frames for the guest away.
+    pub fn clear(&mut self) {
+        self.lines.iter_mut().for_each(Line::clear);
+        self.dropped.clear();
+    }
+
+    /// Brings the first frame of a line; says whether there may be another one.
+    fn bring(&mut self, number: usize, io: &mut Io, frames: &mut RxBatch) -> bool {
+        let line = &mut self.lines[number];
+        let Some(((header, frame), through_descriptor)) = line.incoming.front().cloned() else { return false };
         let mut delivery = Delivery::NoRoom;
         if through_descriptor {
-            if !std::mem::replace(&mut self.in_descriptor, true) {
-                self.far.send(&[&header[..], &frame].concat()).expect("the socket takes one packet");
+            if !std::mem::replace(&mut line.in_descriptor, true) {
+                line.far.send(&[&header[..], &frame].concat()).expect("the socket takes one packet");
             }
-            counted(&mut || delivery = frames.receive_from(io, &self.near).expect("there is a packet"));
+            counted(&mut || delivery = frames.receive_from(io, &line.near).expect("there is a packet"));
         } else {
             let len = u32::try_from(frame.len()).expect("it is short");
             // What a header must be like is known to the device alone; one that cannot be made is not brought.
             let Some(parsed) = VnetHeader::parse(header, len, Offloads::ALL) else {
-                self.incoming.pop_front();
+                line.incoming.pop_front();
                 return true;
             };
             counted(&mut || delivery = frames.put(io, &parsed, &frame));
@@ -96,38 +112,39 @@ impl Wire {
         if delivery == Delivery::NoRoom {
             return false;
         }
-        self.in_descriptor = false;
-        self.incoming.pop_front();
+        line.in_descriptor = false;
+        line.incoming.pop_front();
         self.moved += frame.len() as u64;
         match delivery {
-            Delivery::Delivered if through_descriptor => self.delivered.push_back((header, frame)),
+            Delivery::Delivered if through_descriptor => line.delivered.push_back((header, frame)),
             Delivery::Delivered => {
                 assert!(passes(&header, frame.len(), self.guest), "a frame with {header:?} may not pass");
-                self.delivered.push_back((without_extras(header), frame));
+                line.delivered.push_back((without_extras(header), frame));
             }
-            _ => self.dropped.push((header, frame)),
+            _ => self.dropped.push((number, (header, frame))),
         }
         true
     }
 
-    fn take(&mut self, frames: &mut TxBatch, io: &mut Io) -> bool {
+    fn take(&mut self, number: usize, frames: &mut TxBatch, io: &mut Io) -> bool {
         if self.room == 0 {
             return false;
         }
+        let line = &mut self.lines[number];
         // The same one until it is done, so that what the device allocates for it can be counted apart.
         counted(&mut || _ = frames.next(io));
         let Some(frame) = frames.next(io) else { return false };
         let mut data = vec![0; usize::try_from(frame.len()).expect("it is short")];
         frame.data().copy_out(0, &mut data).expect("the frame is as long as it says");
         let header = frame.header().to_bytes();
-        frame.send_to(&self.near).expect("the socket takes one packet");
+        frame.send_to(&line.near).expect("the socket takes one packet");
         let mut packet = vec![0; 70_000];
-        let len = self.far.recv(&mut packet).expect("the packet is there");
+        let len = line.far.recv(&mut packet).expect("the packet is there");
         assert!(packet[..len] == [&header[..], &data].concat(), "what is sent is not what the frame holds");
         frames.done();
         self.moved += data.len() as u64;
         self.room -= u8::from(self.room < u8::MAX);
-        self.sent.push_back((header, data));
+        line.sent.push_back((header, data));
         true
     }
 }
@@ -147,23 +164,23 @@ impl NicBackend for Backend {
     }
 
     fn negotiate(&mut self, guest: Offloads) -> vmcell::Result<()> {
-        lock(&self.0).guest = guest;
+        lock(&self.wire).guest = guest;
         Ok(())
     }
 
     fn receive(&mut self, io: &mut Io, frames: &mut RxBatch) {
-        let mut wire = lock(&self.0);
-        uncounted(|| while !io.spent() && wire.bring(io, frames) {});
+        let mut wire = lock(&self.wire);
+        uncounted(|| while !io.spent() && wire.bring(self.line, io, frames) {});
     }
 
     fn send(&mut self, io: &mut Io, frames: &mut TxBatch) {
-        let mut wire = lock(&self.0);
-        uncounted(|| while wire.take(frames, io) {});
+        let mut wire = lock(&self.wire);
+        uncounted(|| while wire.take(self.line, frames, io) {});
     }
 
     fn wants(&self, need: Need, wants: &mut Wants) {
-        let wire = lock(&self.0);
-        if need.room && !wire.incoming.is_empty() || need.backlog && wire.room > 0 {
+        let wire = lock(&self.wire);
+        if need.room && !wire.lines[self.line].incoming.is_empty() || need.backlog && wire.room > 0 {
             wants.again();
         }
     }

@@ -79,7 +79,7 @@ func describe(config *vmcell.Config, verbose *bool) (console *string) {
 		config.Disks = append(config.Disks, disk)
 		return err
 	})
-	flag.Func("tap", "`NAME[,mac=XX:XX:XX:XX:XX:XX]` of a TAP device; may be given several times", func(text string) error {
+	flag.Func("tap", "`NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N]` of a TAP device; may be given several times", func(text string) error {
 		nic, err := parseTap(text)
 		config.NICs = append(config.NICs, nic)
 		return err
@@ -133,9 +133,18 @@ func parseTap(text string) (vmcell.NIC, error) {
 		return nic, errors.New("a name is missing in front of the options")
 	}
 	for _, option := range parts[1:] {
+		if strings.HasPrefix(option, "queues=") {
+			text := strings.TrimPrefix(option, "queues=")
+			queues, err := strconv.ParseUint(text, 10, 16)
+			if err != nil || queues < 1 || queues > 16 {
+				return nic, fmt.Errorf("'%s' is no number of queues, allowed are 1 to 16", text)
+			}
+			nic.Queues = uint16(queues)
+			continue
+		}
 		address, err := net.ParseMAC(strings.TrimPrefix(option, "mac="))
 		if !strings.HasPrefix(option, "mac=") || err != nil || len(address) != 6 {
-			return nic, fmt.Errorf("unknown tap option '%s', allowed is mac=XX:XX:XX:XX:XX:XX", option)
+			return nic, fmt.Errorf("unknown tap option '%s', allowed are mac=XX:XX:XX:XX:XX:XX and queues=N", option)
 		}
 		nic.MAC = address
 	}
