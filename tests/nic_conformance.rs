@@ -6,10 +6,12 @@ mod broken_nic;
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use broken_nic::{Fault, SocketNic};
 use vmcell::Nic;
+use vmcell::net::NicBackend;
 use vmcell::testing::{NicConformance, Wire};
 
 /// The other end of a backend's socket.
@@ -43,9 +45,62 @@ fn a_backend_on_a_socket_passes() {
     suite(Fault::None).run();
 }
 
+/// The other ends of several backends' sockets. What it sends is one flow, so it comes by one of them.
+struct Sockets {
+    sockets: Vec<Socket>,
+    flow: usize,
+}
+
+impl Wire for Sockets {
+    fn send(&mut self, packet: &[u8]) -> bool {
+        self.sockets[self.flow].send(packet)
+    }
+
+    fn receive(&mut self, limit: Duration) -> Option<Vec<u8>> {
+        let begun = Instant::now();
+        loop {
+            let found = self.sockets.iter_mut().find_map(|socket| socket.receive(Duration::ZERO));
+            if found.is_some() || begun.elapsed() >= limit {
+                return found;
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+}
+
+/// A card with a pair of queues for each backend.
+fn suite_of_several(faults: &'static [Fault]) -> NicConformance {
+    let made = AtomicUsize::new(0);
+    NicConformance::new(move || {
+        let (mut backends, mut sockets) = (Vec::new(), Vec::new());
+        for fault in faults {
+            let (near, far) = UnixDatagram::pair().unwrap();
+            backends.push(Box::new(SocketNic::new(near, *fault)) as Box<dyn NicBackend>);
+            sockets.push(Socket(far));
+        }
+        (
+            Nic::backends(backends),
+            Box::new(Sockets { sockets, flow: made.fetch_add(1, Ordering::Relaxed) % faults.len() }),
+        )
+    })
+}
+
+#[test]
+fn a_card_with_several_pairs_passes() {
+    suite_of_several(&[Fault::None; 3]).largest_frame(1514).run();
+}
+
+#[test]
+fn a_card_of_which_one_pair_carries_no_frames_fails() {
+    let suite = suite_of_several(&[Fault::None, Fault::None, Fault::LosesAllThatGoes]);
+    let failures = suite.largest_frame(1514).patience(Duration::from_millis(200)).failures();
+    assert!(failures.iter().any(|failure| failure.contains("each pair of queues")), "{failures:#?}");
+}
+
 /// Each fault, and the rule that finds it.
 const FAULTS: &[(Fault, &str)] = &[
     (Fault::LosesAllThatComes, "frames of every size"),
+    (Fault::LosesAllThatGoes, "frames of every size"),
     (Fault::CutsFrames, "frames of every size"),
     (Fault::CorruptsAByte, "frames of every size"),
     (Fault::NeverWakes, "frames of every size"),

@@ -13,6 +13,7 @@ use vmcell::net::{Delivery, Need, NicBackend, NicInfo, Offloads, RxBatch, TxBatc
 pub enum Fault {
     None,
     LosesAllThatComes,
+    LosesAllThatGoes,
     CutsFrames,
     CorruptsAByte,
     NeverWakes,
@@ -70,6 +71,9 @@ impl SocketNic {
         assert!(!self.is(Fault::Panics), "told to panic");
         if self.is(Fault::Blocks) && self.frames.is_multiple_of(500) {
             std::thread::sleep(Duration::from_millis(400));
+        }
+        if self.is(Fault::LosesAllThatGoes) {
+            return Ok(());
         }
         if self.is(Fault::Reorders) && self.held.is_none() && self.frames.is_multiple_of(7) {
             self.held = Some(packet);

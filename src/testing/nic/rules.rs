@@ -20,6 +20,7 @@ pub(super) const RULES: &[Rule] = &[
     ("a driver that begins anew gets frames", a_driver_that_begins_anew_gets_frames),
     ("a pause loses nobody's place", a_pause_is_survived),
     ("others on its thread have their turns", others_have_their_turns),
+    ("each pair of queues carries frames", each_pair_carries_frames),
 ];
 
 /// How long others wait for their turn at most: many turns, on a busy host.
@@ -209,6 +210,39 @@ fn others_have_their_turns(suite: &Suite) -> Result<(), String> {
         WAYS.into_iter().try_for_each(|way| session.drain(way, Duration::ZERO).map(drop))?;
     }
     if longest < LONGEST_WAIT { Ok(()) } else { Err(format!("a neighbour waited {longest:?} for its turn")) }
+}
+
+/// However many of its pairs of queues the guest uses, across pauses. A NIC with one pair has nothing to show here.
+fn each_pair_carries_frames(suite: &Suite) -> Result<(), String> {
+    let mut session = suite.session_without_room()?;
+    let count = u16::try_from(session.guest.pairs()).map_err(|error| error.to_string())?;
+    if count == 1 {
+        return Ok(());
+    }
+    session.guest.restart_with_pairs();
+    session.guest.fill();
+    session.settle()?;
+    for in_use in [count, 1, count - 1, count] {
+        if !session.guest.use_pairs(in_use) || session.guest.use_pairs(0) || session.guest.use_pairs(count + 1) {
+            return Err(format!("the device refuses {in_use} pairs, or takes 0 or {}, and has {count}", count + 1));
+        }
+        for _ in 0..2 {
+            (0..in_use.into()).try_for_each(|pair| session.pass_on(pair))?;
+            (0..3 * count).try_for_each(|_| session.pass(Way::In, 300))?;
+            session.guest.pause(session.patience).map_err(|error| error.to_string())?;
+            session.guest.resume();
+        }
+        for _ in 0..20 {
+            let number = session.number();
+            session.send(Way::In, &packet(number, 300));
+        }
+        while let Some((pair, _)) = session.guest.receive_with_pair(QUIET) {
+            if pair >= in_use.into() {
+                return Err(format!("a frame came on pair {pair}, and {in_use} are in use"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A neighbour.
