@@ -12,6 +12,8 @@ mod support;
 mod block;
 #[path = "hostile/cases/chains.rs"]
 mod chains;
+#[path = "hostile/cases/control.rs"]
+mod control;
 #[path = "hostile/cases/machine.rs"]
 mod machine;
 #[path = "hostile/cases/net.rs"]
@@ -39,6 +41,7 @@ const GROUPS: &[(&str, &[Case])] = &[
     ("Memory that changes meanwhile", race::CASES),
     ("Frames that it sends", net::CASES),
     ("Frames that it receives", receive::CASES),
+    ("Commands to its network card", control::CASES),
     ("The rest of the machine", machine::CASES),
 ];
 

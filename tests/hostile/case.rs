@@ -62,6 +62,8 @@ pub struct Setup {
     pub mib: u64,
     pub read_only: bool,
     pub nic: bool,
+    /// Pairs of queues of the network card.
+    pub pairs: u16,
     pub vcpus: u32,
     /// Its first 8 MiB are noise.
     pub noise: bool,
@@ -90,6 +92,7 @@ impl Setup {
         mib: 64,
         read_only: false,
         nic: false,
+        pairs: 1,
         vcpus: 1,
         noise: false,
         limit: Duration::from_secs(10),

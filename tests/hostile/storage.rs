@@ -66,7 +66,7 @@ impl Bench {
         if setup.noise {
             disk.write_all_at(&noise(), 0).expect("the disk takes noise");
         }
-        let tap = if setup.nic { Some(tap()?) } else { None };
+        let tap = if setup.nic { Some(tap(setup.pairs > 1)?) } else { None };
         Ok(Self { disk, len, _place: place, tap })
     }
 
@@ -80,7 +80,10 @@ impl Bench {
         let builder = builder.disk(Disk::from_file(disk).expect("a disk").read_only(setup.read_only));
         match &self.tap {
             None => builder,
-            Some(tap) => builder.nic(Nic::tap(&tap.name).expect("the TAP device is opened").mac(MAC)),
+            Some(tap) => {
+                let nic = Nic::tap(&tap.name).expect("the TAP device is opened");
+                builder.nic(nic.mac(MAC).queues(setup.pairs))
+            }
         }
     }
 }
@@ -121,7 +124,7 @@ fn small() -> Result<(File, Mount), String> {
 }
 
 /// A TAP device on which the host says nothing by itself, and knows where the guest is.
-fn tap() -> Result<HostTap, String> {
+fn tap(several_queues: bool) -> Result<HostTap, String> {
     if !rustix::process::geteuid().is_root() {
         return Err("needs root, to make a TAP device".into());
     }
@@ -131,7 +134,9 @@ fn tap() -> Result<HostTap, String> {
     if Command::new("ip").arg("-V").output().is_err() {
         return Err("needs the program `ip`".into());
     }
-    let tap = HostTap::new(TAP, Some(&format!("{HOST_ADDRESS}/24")), 1500);
+    let address = format!("{HOST_ADDRESS}/24");
+    let tap =
+        if several_queues { HostTap::multi_queue(TAP, &address) } else { HostTap::new(TAP, Some(&address), 1500) };
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{TAP}/disable_ipv6"), "1");
     let mac = MAC.map(|byte| format!("{byte:02x}")).join(":");
     host("ip", &["neigh", "replace", GUEST_ADDRESS, "lladdr", &mac, "dev", TAP, "nud", "permanent"]);

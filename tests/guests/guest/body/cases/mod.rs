@@ -2,6 +2,7 @@
 
 mod block;
 mod chains;
+mod control;
 mod machine;
 mod net;
 mod race;
@@ -18,7 +19,7 @@ use super::virtio::block::{Answer, Block};
 /// The name of a case, and what it does.
 type Case = (&'static str, fn(&Cmdline));
 
-const GROUPS: [&[Case]; 9] = [
+const GROUPS: [&[Case]; 10] = [
     rings::CASES,
     chains::CASES,
     registers::CASES,
@@ -27,6 +28,7 @@ const GROUPS: [&[Case]; 9] = [
     race::CASES,
     net::CASES,
     receive::CASES,
+    control::CASES,
     machine::CASES,
 ];
 

@@ -9,6 +9,8 @@ pub const FEATURE_CSUM: u64 = 1 << 0;
 pub const FEATURE_MAC: u64 = 1 << 5;
 pub const FEATURE_HOST_TSO: u64 = 1 << 11 | 1 << 12;
 pub const FEATURE_MERGE: u64 = 1 << 15;
+/// The control queue and several pairs of queues, of which the test gives two.
+pub const FEATURE_PAIRS: u64 = 1 << 17 | 1 << 22;
 pub const MODERN: u64 = feature::VERSION_1 | feature::INDIRECT | FEATURE_MAC;
 
 /// The header in front of each frame.
@@ -16,6 +18,7 @@ pub const HEADER: u32 = 12;
 /// Ethernet, IPv4 and UDP, as the test's datagrams have them.
 pub const UDP: u32 = 14 + 20 + 8;
 const DEVICE_ID: u32 = 1;
+const CONTROL_SIZE: u16 = 64;
 const ROOM: u32 = 2048;
 /// Where frames to be sent are put together.
 pub const OUTGOING: u64 = memory::SHARED;
@@ -26,6 +29,9 @@ pub struct Net {
     pub device: Device,
     pub receive: Ring,
     pub transmit: Ring,
+    /// The second pair, and the control queue behind it, if the features are such.
+    pub second: [Ring; 2],
+    pub control: Ring,
     pub features: u64,
     mac: [u8; 6],
 }
@@ -36,7 +42,8 @@ impl Net {
         let device = Device::find(cmdline, DEVICE_ID)?;
         let mut mac = [0; 6];
         (0..).zip(&mut mac).for_each(|(at, byte)| *byte = device.config(at));
-        let mut net = Self { device, receive: Ring::new(0, 1), transmit: Ring::new(1, 1), features, mac };
+        let [receive, transmit, third, fourth, control] = [0, 1, 2, 3, 4].map(|queue| Ring::new(queue, 1));
+        let mut net = Self { device, receive, transmit, second: [third, fourth], control, features, mac };
         net.restart().then_some(net)
     }
 
@@ -45,9 +52,24 @@ impl Net {
         let agreed = self.device.negotiate(self.features);
         self.receive = Ring::new(0, MAX_SIZE);
         self.transmit = Ring::new(1, MAX_SIZE);
-        let ready = agreed && self.device.set_queue(&self.receive) && self.device.set_queue(&self.transmit);
+        self.second = [2, 3].map(|queue| Ring::new(queue, MAX_SIZE));
+        self.control = Ring::new(4, CONTROL_SIZE);
+        let mut ready = agreed && self.device.set_queue(&self.receive) && self.device.set_queue(&self.transmit);
+        if self.features & FEATURE_PAIRS != 0 {
+            let others = self.second.iter().chain([&self.control]);
+            ready &= others.fold(true, |ready, ring| ready & self.device.set_queue(ring));
+        }
         self.device.driver_ok();
         ready
+    }
+
+    /// Sends a command alone, with room for its answer behind it; gives the answer, or nothing if the chain was not completed.
+    pub fn command(&mut self, segments: &[Segment]) -> Option<u8> {
+        memory::write(memory::STATUSES, 0xee_u8);
+        self.control.chain(0, segments);
+        self.control.offer(0);
+        self.device.kick(&self.control);
+        self.control.wait_used(5_000_000).map(|_| memory::read(memory::STATUSES))
     }
 
     /// Sends a chain alone; says whether it was completed.
