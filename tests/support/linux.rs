@@ -1,7 +1,7 @@
 //! A stock Linux kernel as a guest: boots, runs a script as its init's child, powers off.
 //!
 //! The images are named by the environment, which `cargo xtask test` sets: `VMCELL_KERNEL` (bzImage), `VMCELL_KERNEL_ELF`
-//! (the ELF image inside it), `VMCELL_INITRD` (an initrd whose init runs `/test.sh`), `VMCELL_ROOTFS` (a distribution's
+//! (the ELF image inside it), `VMCELL_KERNEL_PC` (the ELF image of a kernel that reads MP tables), `VMCELL_INITRD` (an initrd whose init runs `/test.sh`), `VMCELL_ROOTFS` (a distribution's
 //! root file system, read only), and `VMCELL_LAUNCH` (the launcher).
 
 use std::io::Write;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::NamedTempFile;
-use vmcell::{Boot, BootProtocol, Disk, Exit, Vm, VmBuilder};
+use vmcell::{Boot, BootProtocol, Discovery, Disk, Exit, Vm, VmBuilder};
 
 use super::Transcript;
 
@@ -36,6 +36,7 @@ pub struct LinuxGuest {
     cmdline: String,
     kernel: PathBuf,
     protocol: BootProtocol,
+    discovery: Discovery,
     limit: Duration,
 }
 
@@ -54,6 +55,7 @@ impl LinuxGuest {
             cmdline: String::new(),
             kernel: path_of("VMCELL_KERNEL_ELF"),
             protocol: BootProtocol::Auto,
+            discovery: Discovery::Acpi,
             limit: BOOT_LIMIT,
         }
     }
@@ -66,6 +68,11 @@ impl LinuxGuest {
     pub fn kernel(mut self, variable: &str, protocol: BootProtocol) -> Self {
         self.kernel = path_of(variable);
         self.protocol = protocol;
+        self
+    }
+
+    pub fn discovery(mut self, discovery: Discovery) -> Self {
+        self.discovery = discovery;
         self
     }
 
@@ -84,7 +91,8 @@ impl LinuxGuest {
         let initrd = initrd_with(&self.script);
         let transcript = Transcript::default();
         let cmdline = format!("console=ttyS0 quiet panic=-1 {}", self.cmdline);
-        let boot = Boot::linux(&self.kernel).initrd(initrd.path()).cmdline(cmdline).protocol(self.protocol);
+        let boot = Boot::linux(&self.kernel).initrd(initrd.path()).cmdline(cmdline);
+        let boot = boot.protocol(self.protocol).discovery(self.discovery);
         let builder = Vm::builder().memory_mib(256).boot(boot).console(transcript.console());
         let vm = describe(builder).build().unwrap_or_else(|e| panic!("{}", e.chain()));
         vm.start().expect("the VM starts");

@@ -129,9 +129,10 @@ fn c_face(place: &Place, tests: &mut Vec<KvmTest>, summary: &mut Summary) -> Res
 }
 
 /// The tests' environment, for files at these places.
-fn environment(guest: [&str; 5]) -> Vec<(String, String)> {
-    let names = ["VMCELL_KERNEL", "VMCELL_KERNEL_ELF", "VMCELL_INITRD", "VMCELL_ROOTFS", "VMCELL_LAUNCH"];
-    names.into_iter().zip(guest).map(|(name, value)| (name.to_string(), value.to_string())).collect()
+fn environment(guest: [&str; 6]) -> Vec<(String, String)> {
+    let names =
+        ["KERNEL", "KERNEL_ELF", "KERNEL_PC", "INITRD", "ROOTFS", "LAUNCH"].map(|name| format!("VMCELL_{name}"));
+    names.into_iter().zip(guest).map(|(name, value)| (name, value.to_string())).collect()
 }
 
 fn run_here(
@@ -141,7 +142,7 @@ fn run_here(
     scratch: &Scratch,
     summary: &mut Summary,
 ) -> Result<()> {
-    let files = [&guest.kernel, &guest.elf, &guest.initrd, &guest.rootfs, &programs.launcher];
+    let files = [&guest.kernel, &guest.elf, &guest.pc_elf, &guest.initrd, &guest.rootfs, &programs.launcher];
     let files = files.map(|path| path.to_string_lossy());
     let mut environment = environment(files.each_ref().map(|file| file.as_ref()));
     if let Some(c_face) = &programs.c_face {
@@ -167,8 +168,9 @@ fn run_nested(
     summary: &mut Summary,
 ) -> Result<()> {
     let on_disk = |name: &str| format!("{}/{name}", image::MOUNT);
-    let files = ["vmlinuz", "vmlinux", "initrd.img"].map(on_disk);
-    let mut environment = environment([&files[0], &files[1], &files[2], image::ROOTFS, &on_disk("launch")]);
+    let [kernel, elf, pc_elf, initrd, launch] =
+        ["vmlinuz", "vmlinux", "vmlinux-pc", "initrd.img", "launch"].map(on_disk);
+    let mut environment = environment([&kernel, &elf, &pc_elf, &initrd, image::ROOTFS, &launch]);
     let mut items = image::guest_items(guest);
     items.push(Item { name: "launch".into(), from: programs.launcher.clone() });
     if let Some(c_face) = &programs.c_face {

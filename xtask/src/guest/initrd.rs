@@ -1,4 +1,5 @@
-//! The initrd: busybox, the modules that were asked for, and `init.sh`. It is not compressed: it is small, and if
+//! The initrd: busybox, the modules that were asked for, and `init.sh`, which loads those in `/modules` and leaves those in
+//! `/spare` to tests. It is not compressed: it is small, and if
 //! instructions are emulated, unpacking costs more than reading. A test appends an archive of its own with a `/test.sh`
 //! in it.
 
@@ -7,26 +8,43 @@ use std::process::Command;
 
 use super::cpio::Archive;
 use super::kernel::Kernel;
-use super::modules;
+use super::modules::{self, Modules};
 use crate::cache::{self, Cache};
 use crate::exec::{self, Context, Result};
 
 const INIT: &str = include_str!("init.sh");
 const SHELL: &str = include_str!("shell.sh");
+const NAME: &str = "initrd.img";
 const BUSYBOX: &str = "/bin/busybox";
 
-/// An initrd for `kernel` that loads `wanted` and their dependencies.
-pub fn prepare(cache: &Cache, kernel: &Kernel, wanted: &[&str]) -> Result<PathBuf> {
-    let busybox = std::fs::read(BUSYBOX).context(BUSYBOX)?;
-    let recipe = format!("initrd 1 {} {wanted:?} {:x} {INIT} {SHELL}", kernel.key(), cache::hash(&busybox));
-    let entry = cache.entry("initrd", &recipe, |dir| build(dir, kernel, wanted, &busybox))?;
-    Ok(entry.join("initrd.img"))
+/// Names of modules, without their dependencies.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Loaded by `init.sh`.
+    pub load: &'a [&'a str],
+    /// There for a test to load.
+    pub spare: &'a [&'a str],
 }
 
-fn build(dir: &Path, kernel: &Kernel, wanted: &[&str], busybox: &[u8]) -> Result<()> {
-    eprintln!("xtask: making an initrd with {}", wanted.join(", "));
+/// An initrd for `kernel` with modules and their dependencies.
+pub fn prepare(cache: &Cache, kernel: &Kernel, wanted: Wanted<'_>) -> Result<PathBuf> {
+    let busybox = std::fs::read(BUSYBOX).context(BUSYBOX)?;
+    let recipe = format!("initrd 1 {} {wanted:?} {:x} {INIT} {SHELL}", kernel.key(), cache::hash(&busybox));
+    let entry = cache.entry("initrd", &recipe, |dir| {
+        eprintln!("xtask: making an initrd with {}", wanted.load.join(", "));
+        build(dir, Some((&kernel.modules()?, wanted)), &busybox).map(drop)
+    })?;
+    Ok(entry.join(NAME))
+}
+
+/// An initrd in `dir` for a kernel that isn't in the cache, with those of its modules that it has.
+pub fn make(dir: &Path, modules: Option<(&Modules, Wanted<'_>)>) -> Result<PathBuf> {
+    build(dir, modules, &std::fs::read(BUSYBOX).context(BUSYBOX)?)
+}
+
+fn build(dir: &Path, modules: Option<(&Modules, Wanted<'_>)>, busybox: &[u8]) -> Result<PathBuf> {
     let mut archive = Archive::default();
-    for dir in ["bin", "dev", "modules", "newroot", "proc", "sys", "tmp"] {
+    for dir in ["bin", "dev", "modules", "newroot", "proc", "spare", "sys", "tmp"] {
         archive.dir(dir);
     }
     // The kernel opens it for init before anything is mounted.
@@ -38,9 +56,20 @@ fn build(dir: &Path, kernel: &Kernel, wanted: &[&str], busybox: &[u8]) -> Result
     for applet in applets.lines().filter(|applet| *applet != "busybox") {
         archive.symlink(&format!("bin/{applet}"), "busybox");
     }
-    for (number, file) in kernel.modules()?.resolve(wanted)?.iter().enumerate() {
-        let name = modules::name_of(&file.to_string_lossy());
-        archive.file(&format!("modules/{number:02}-{name}.ko"), false, &modules::load(file)?);
+    if let Some((modules, wanted)) = modules {
+        add_modules(&mut archive, "modules", &modules.resolve(wanted.load)?)?;
+        add_modules(&mut archive, "spare", &modules.resolve(wanted.spare)?)?;
     }
-    std::fs::write(dir.join("initrd.img"), archive.finish()).context("initrd.img")
+    let initrd = dir.join(NAME);
+    std::fs::write(&initrd, archive.finish()).context(NAME)?;
+    Ok(initrd)
+}
+
+/// Their names sort as they must be loaded.
+fn add_modules(archive: &mut Archive, dir: &str, files: &[PathBuf]) -> Result<()> {
+    for (number, file) in files.iter().enumerate() {
+        let name = modules::name_of(&file.to_string_lossy());
+        archive.file(&format!("{dir}/{number:02}-{name}.ko"), false, &modules::load(file)?);
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod bzimage;
 pub mod cpio;
+mod foreign;
 mod initrd;
 mod kernel;
 mod modules;
@@ -15,12 +16,15 @@ use std::path::{Path, PathBuf};
 use crate::cache::Cache;
 use crate::distro::Distro;
 use crate::exec::{Context, Error, Result};
+use initrd::Wanted;
+use kernel::Kernel;
 
 pub use kernel::elf_of;
 pub use modules::load as load_module;
 
 /// The modules that a guest on virtio-mmio needs; their dependencies are looked up.
-const GUEST_MODULES: &[&str] = &["virtio_mmio", "virtio_blk", "virtio_net", "ext4"];
+const GUEST_MODULES: Wanted<'_> =
+    Wanted { load: &["virtio_mmio", "virtio_blk", "virtio_net", "ext4"], spare: &["button", "evdev", "pvpanic-mmio"] };
 /// The modules that make a host of a guest.
 const HOST_MODULES: &[&str] = &["kvm-amd", "tun", "bridge", "nvme", "ext4"];
 
@@ -30,6 +34,8 @@ pub struct Assets {
     pub bzimage: PathBuf,
     /// The ELF inside it.
     pub elf: PathBuf,
+    /// The ELF of the distribution's kernel for any PC, without modules.
+    pub pc_elf: PathBuf,
     /// Busybox, the modules of [`GUEST_MODULES`], and `init.sh`.
     pub initrd: PathBuf,
     /// A minimal installation of the distribution, an ext4 image.
@@ -38,6 +44,7 @@ pub struct Assets {
     pub host_modules: Vec<PathBuf>,
     /// Busybox and the modules that the nested host needs to find its root.
     pub host_initrd: PathBuf,
+    kernel: Kernel,
 }
 
 impl Assets {
@@ -46,9 +53,10 @@ impl Assets {
         let kernel = kernel::prepare(cache, distro)?;
         let rootfs = rootfs::prepare(cache, distro)?;
         let initrd = initrd::prepare(cache, &kernel, GUEST_MODULES)?;
-        let host_initrd = initrd::prepare(cache, &kernel, &["nvme", "ext4"])?;
+        let host_initrd = initrd::prepare(cache, &kernel, Wanted { load: &["nvme", "ext4"], spare: &[] })?;
         let host_modules = kernel.modules()?.resolve(HOST_MODULES)?;
-        Ok(Self { bzimage: kernel.bzimage(), elf: kernel.elf(), initrd, rootfs, host_modules, host_initrd })
+        let (bzimage, elf, pc_elf) = (kernel.bzimage(), kernel.elf(), kernel::prepare_pc(cache, distro)?);
+        Ok(Self { bzimage, elf, pc_elf, initrd, rootfs, host_modules, host_initrd, kernel })
     }
 }
 
@@ -56,23 +64,28 @@ impl Assets {
 pub struct Guest {
     pub kernel: PathBuf,
     pub elf: PathBuf,
+    pub pc_elf: PathBuf,
     pub initrd: PathBuf,
     pub rootfs: PathBuf,
 }
 
 impl Guest {
-    /// Applies `VMCELL_KERNEL` and `VMCELL_ROOTFS`; `scratch` is for the ELF inside another kernel.
+    /// Applies `VMCELL_KERNEL` and `VMCELL_ROOTFS`; `scratch` is for the ELF inside another kernel, and its initrd.
     pub fn choose(assets: &Assets, scratch: &Path) -> Result<Self> {
         let rootfs = named_file("VMCELL_ROOTFS")?.unwrap_or_else(|| assets.rootfs.clone());
-        let (kernel, elf) = match named_file("VMCELL_KERNEL")? {
-            None => (assets.bzimage.clone(), assets.elf.clone()),
+        let pc_elf = assets.pc_elf.clone();
+        match named_file("VMCELL_KERNEL")? {
+            None => {
+                let (kernel, elf, initrd) = (assets.bzimage.clone(), assets.elf.clone(), assets.initrd.clone());
+                Ok(Self { kernel, elf, pc_elf, initrd, rootfs })
+            }
             Some(kernel) => {
                 let elf = scratch.join("vmlinux");
                 elf_of(&kernel, &elf)?;
-                (kernel, elf)
+                let initrd = foreign::initrd(&kernel, &elf, &assets.kernel, GUEST_MODULES, scratch)?;
+                Ok(Self { kernel, elf, pc_elf, initrd, rootfs })
             }
-        };
-        Ok(Self { kernel, elf, initrd: assets.initrd.clone(), rootfs })
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::kernel;
 use crate::exec::{self, Context, Error, Result};
 
 /// The modules of one kernel.
@@ -16,23 +17,40 @@ pub struct Modules {
 }
 
 impl Modules {
-    /// Reads `modules.dep` and `modules.builtin` in `root`, a /lib/modules/VERSION.
+    /// Reads `modules.dep` and `modules.builtin` in `root`, a /lib/modules/VERSION. A package that was only unpacked has no
+    /// `modules.dep`; depmod then tells what would stand in it, and writes nothing.
     pub fn read(root: &Path) -> Result<Self> {
         let text = |name: &str| {
             let path = root.join(name);
             fs::read_to_string(&path).context(path.display())
         };
-        Ok(Self::parse(root, &text("modules.dep")?, &text("modules.builtin")?))
+        let dep = if root.join("modules.dep").exists() { text("modules.dep")? } else { dependencies(root)? };
+        Ok(Self::parse(root, &dep, &text("modules.builtin")?))
     }
 
     fn parse(root: &Path, dep: &str, built_in: &str) -> Self {
         let mut files = HashMap::new();
         for line in dep.lines() {
-            let Some((file, needs)) = line.split_once(':') else { continue };
+            // Behind these lines depmod prints others, of other forms.
+            let Some((file, needs)) = line.split_once(':').filter(|(file, _)| is_module(file)) else { continue };
             let needs = needs.split_whitespace().map(String::from).collect();
             files.insert(name_of(file), (file.to_string(), needs));
         }
         Self { root: root.into(), files, built_in: built_in.lines().map(name_of).collect() }
+    }
+
+    /// The version of the kernel that they belong to.
+    pub fn version(&self) -> Option<&str> {
+        self.root.file_name()?.to_str()
+    }
+
+    /// Those of `names` that this kernel has neither as files nor built in.
+    pub fn lacking<'a>(&self, names: &[&'a str]) -> Vec<&'a str> {
+        let lacks = |name: &&&str| {
+            let name = name.replace('-', "_");
+            !self.built_in.contains(&name) && !self.files.contains_key(&name)
+        };
+        names.iter().filter(lacks).copied().collect()
     }
 
     /// The files of `wanted` and of all their dependencies, each after those that it needs; a built-in module needs no
@@ -56,6 +74,18 @@ impl Modules {
         }
         Ok(order.into_iter().map(|file| self.root.join(file)).collect())
     }
+}
+
+/// What depmod would write into `modules.dep` and its other lists for `root`.
+fn dependencies(root: &Path) -> Result<String> {
+    let (Some(base), Some(version)) = (root.ancestors().nth(3), root.file_name()) else {
+        return Err(Error::new(format!("{}: no lib/modules/VERSION", root.display())));
+    };
+    exec::capture_text(Command::new(kernel::depmod()).arg("-n").arg("-b").arg(base).arg(version))
+}
+
+fn is_module(file: &str) -> bool {
+    [".ko", ".ko.xz", ".ko.zst", ".ko.gz"].iter().any(|ending| file.ends_with(ending))
 }
 
 /// The module's bytes, unpacked if it was shipped compressed.
@@ -96,6 +126,19 @@ mod tests {
     fn each_module_comes_after_what_it_needs_and_once() {
         let order = resolve(&["virtio_blk", "virtio-net"]).unwrap();
         assert_eq!(order, ["virtio_ring", "virtio", "virtio_blk", "failover", "net_failover", "virtio_net"]);
+    }
+
+    #[test]
+    fn only_what_is_neither_a_file_nor_built_in_is_lacking() {
+        let modules = Modules::parse(Path::new("/m"), DEP, "kernel/fs/ext4/ext4.ko\n");
+        assert_eq!(modules.lacking(&["ext4", "virtio-net", "floppy"]), ["floppy"]);
+    }
+
+    #[test]
+    fn lines_of_other_lists_are_skipped() {
+        let printed = format!("{DEP}# Aliases extracted from modules themselves.\nalias symbol:x virtio\n");
+        let modules = Modules::parse(Path::new("/m"), &printed, "");
+        assert_eq!(modules.files.len(), DEP.lines().count());
     }
 
     #[test]

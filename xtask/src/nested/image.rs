@@ -25,7 +25,8 @@ pub struct Item {
 /// The guest's files under the names that they have in the nested host.
 pub fn guest_items(guest: &Guest) -> Vec<Item> {
     let item = |name: &str, from: &Path| Item { name: name.into(), from: from.into() };
-    vec![item("vmlinuz", &guest.kernel), item("vmlinux", &guest.elf), item("initrd.img", &guest.initrd)]
+    let [kernel, elf, initrd] = [&guest.kernel, &guest.elf, &guest.initrd];
+    vec![item("vmlinuz", kernel), item("vmlinux", elf), item("vmlinux-pc", &guest.pc_elf), item("initrd.img", initrd)]
 }
 
 /// Makes the disk with `items` in it; `main` is the shell script that the nested host runs when it is up.
