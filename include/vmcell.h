@@ -354,6 +354,26 @@
 #define VMCELL_DISCOVERY_CMDLINE 1
 
 /**
+ * All that the host and KVM can give. The default.
+ */
+#define VMCELL_CPU_HOST 0
+
+/**
+ * x86-64-v2 of the psABI: up to SSE4.2.
+ */
+#define VMCELL_CPU_V2 2
+
+/**
+ * x86-64-v3: AVX2, BMI and FMA.
+ */
+#define VMCELL_CPU_V3 3
+
+/**
+ * x86-64-v4: AVX-512.
+ */
+#define VMCELL_CPU_V4 4
+
+/**
  * A VM or a device has failed.
  */
 #define VMCELL_LOG_ERROR 1
@@ -408,6 +428,12 @@
  * The guest did something that cannot be served, or the host failed; vmcell_vm_exit_error tells what happened.
  */
 #define VMCELL_EXIT_FAILED 4
+
+/**
+ * The guest's kernel said that it panicked, by the register that QEMU calls pvpanic (in Linux the module pvpanic-mmio). The
+ * VM ends at once; if a crash kernel was loaded, when that is done. Other panics are a VMCELL_EXIT_RESET.
+ */
+#define VMCELL_EXIT_PANICKED 5
 
 /**
  * By the reset register that the ACPI tables name.
@@ -1470,6 +1496,22 @@ int32_t vmcell_config_set_kick_signal(vmcell_config *config,
 int32_t vmcell_config_free(vmcell_config *config);
 
 /**
+ * Sets what the vCPUs can do: `level` is one of VMCELL_CPU_*, and `features` are names of what is wanted beyond it, separated by
+ * commas, or "". They are called as in Linux's /proc/cpuinfo: adx, aes, erms, fsgsbase, fsrm, gfni, invpcid, pcid, pclmulqdq,
+ * pdpe1gb, rdrand, rdseed, rdtscp, sha_ni, vaes, vpclmulqdq.
+ *
+ * With a level the guest finds the same instructions on every host of that level. Vendor, model and caches stay the host's, and
+ * so do the means against flaws of the CPU. vmcell_vm_new refuses what the host lacks, by name, and other names of features.
+ * Never blocks.
+ *
+ * Errors: BAD_VALUE.
+ */
+int32_t vmcell_config_set_cpu(vmcell_config *config,
+                              int32_t level,
+                              const char *features,
+                              vmcell_error **error);
+
+/**
  * Makes a configuration from JSON: `length` bytes of UTF-8, without a NUL, copied. docs/description.md lists the settings; a missing
  * one has its default, so that "{}" is what vmcell_config_new makes. Setters replace what the text says, and disks and interfaces can be
  * added behind its own, which are opened when the VM is made. The values are not checked before that. Never blocks.
@@ -1595,6 +1637,17 @@ int32_t vmcell_vm_resume(vmcell_vm *vm, vmcell_error **error);
  */
 int32_t vmcell_vm_stop(vmcell_vm *vm,
                        vmcell_error **error);
+
+/**
+ * Asks the guest to shut down, as the power button of a PC does, and returns at once. A guest in which nothing listens to the
+ * button goes on: wait with a time limit, then call vmcell_vm_stop. Linux hears it once the driver `button` is loaded; systemd's
+ * logind then turns the machine off. A paused guest is asked when it goes on.
+ *
+ * Errors: INVALID_STATE if the VM was not started or has ended, and if the guest has no ACPI tables
+ * (VMCELL_DISCOVERY_CMDLINE), which is where it finds the button.
+ */
+int32_t vmcell_vm_request_shutdown(vmcell_vm *vm,
+                                   vmcell_error **error);
 
 /**
  * Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no

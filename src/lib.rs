@@ -109,8 +109,8 @@ mod vm;
 pub use block::{Disk, DiskHandle};
 pub use board::ResetCause;
 pub use config::{
-    Affinity, Boot, BootProtocol, ConsoleConfig, ConsoleFile, Discovery, DiskConfig, Engine, MemoryBacking,
-    MemoryConfig, NicConfig, PageSize, VmConfig,
+    Affinity, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery, DiskConfig, Engine,
+    MemoryBacking, MemoryConfig, NicConfig, PageSize, VmConfig,
 };
 pub use console::{Console, ConsoleReader, ConsoleStatus, ConsoleWriter, SinkStatus, abandoned_console_threads};
 pub use error::{Error, ErrorKind, Result};

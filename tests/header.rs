@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 25] = [
+const SOURCES: [&str; 26] = [
     "library",
     "failure",
     "report",
@@ -25,6 +25,7 @@ const SOURCES: [&str; 25] = [
     "nic_handle",
     "console",
     "config",
+    "config_cpu",
     "config_json",
     "config_threads",
     "config_log",

@@ -136,6 +136,8 @@ fn check_launcher(prefix: &Prefix, launcher: &Path) {
     for reset in ["acpi_reset", "keyboard_reset", "triple_fault"] {
         assert_eq!(tiny(reset, &[]).0, Some(0), "{reset}");
     }
+    let (status, _, said) = tiny("panic", &[]);
+    assert!(status == Some(1) && said.contains("panicked"), "{said}");
     let (status, _, said) = tiny("failing", &[]);
     assert!(status == Some(1) && said.starts_with("launch: ") && said.contains("the guest"), "{said}");
     let disk = guest("disk.img");

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use support::{Footprint, Kernel, Transcript, tiny};
 use vmcell::testing::TinyGuest;
-use vmcell::{ErrorKind, Exit, ResetCause, Status, Vm};
+use vmcell::{Discovery, ErrorKind, Exit, ResetCause, Status, Vm};
 
 const LONG: Duration = Duration::from_secs(30);
 const STOP_PROMISE: Duration = Duration::from_millis(100);
@@ -32,6 +32,53 @@ fn each_way_to_end_is_told_apart() {
     assert!(matches!(exit_of(&TinyGuest::keyboard_reset()), Exit::Reset(ResetCause::KeyboardController)));
     let exit = exit_of(&TinyGuest::triple_fault());
     assert!(matches!(exit, Exit::Reset(ResetCause::TripleFault)), "{exit:?}");
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_panic_of_which_the_guest_tells_is_told_apart() {
+    assert!(matches!(exit_of(&TinyGuest::panic(1)), Exit::Panicked));
+    // The crash kernel ends by a reset, but that is not why the VM ended.
+    assert!(matches!(exit_of(&TinyGuest::panic(2)), Exit::Panicked));
+    assert!(matches!(exit_of(&TinyGuest::panic(3)), Exit::Panicked));
+    // Events that the register does not take.
+    assert!(matches!(exit_of(&TinyGuest::panic(0xfc)), Exit::Reset(ResetCause::Acpi)));
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_guest_that_goes_on_in_its_crash_kernel_is_not_ended() {
+    // mov dx, 0x505; mov al, 2; out dx, al; spin
+    let vm = started(&TinyGuest::new([0x66, 0xba, 0x05, 0x05, 0xb0, 0x02, 0xee, 0xeb, 0xfe]), 1);
+    assert_eq!(vm.wait_timeout(Duration::from_millis(200)).unwrap_err().kind(), ErrorKind::Timeout);
+    vm.stop().unwrap();
+    assert!(matches!(vm.wait().unwrap(), Exit::Stopped));
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn only_a_guest_that_lives_and_has_acpi_tables_can_be_asked_to_shut_down() {
+    let refused = |vm: &Vm| {
+        let error = vm.request_shutdown().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidState);
+        error.to_string()
+    };
+    let kernel = Kernel::new(&TinyGuest::spin());
+    let vm = tiny(&kernel).build().unwrap();
+    assert!(refused(&vm).ends_with("was not started"));
+    vm.start().unwrap();
+    vm.request_shutdown().unwrap();
+    vm.pause().unwrap();
+    vm.request_shutdown().unwrap();
+    // It does not listen.
+    vm.resume().unwrap();
+    assert_eq!(vm.status(), Status::Running);
+    vm.stop().unwrap();
+    assert!(refused(&vm).ends_with("has ended"));
+
+    let vm = tiny(&kernel).boot(kernel.boot().discovery(Discovery::Cmdline)).build().unwrap();
+    vm.start().unwrap();
+    assert!(refused(&vm).contains("Discovery::Acpi"));
 }
 
 #[test]

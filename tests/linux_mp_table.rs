@@ -5,6 +5,9 @@ mod support;
 use support::linux::{BOOT_LIMIT, LinuxGuest};
 use vmcell::{BootProtocol, Discovery, Exit, ResetCause};
 
+/// Without ACPI a kernel looks long for what a PC may have besides, which takes minutes on an emulated host.
+const LEAN: &str = "reboot=k pci=off initcall_blacklist=i8042_init";
+
 /// Names each CPU on which a process ran, and the interrupts of the serial port after a line of input. Without ACPI there is
 /// no way to turn the machine off.
 const EVERY_CPU: &str = r#"
@@ -17,7 +20,7 @@ reboot -f
 
 fn finds_every_cpu(vcpus: u32, discovery: Discovery, cmdline: &str, protocol: BootProtocol) {
     let guest = LinuxGuest::new(EVERY_CPU).kernel("VMCELL_KERNEL_PC", protocol).discovery(discovery);
-    let guest = guest.cmdline(&format!("reboot=k {cmdline}")).start(|builder| builder.vcpus(vcpus));
+    let guest = guest.cmdline(&format!("{LEAN} {cmdline}")).start(|builder| builder.vcpus(vcpus));
     guest.expect("ready");
     guest.type_in("a-line\n");
     let exit = guest.vm.wait_timeout(BOOT_LIMIT);

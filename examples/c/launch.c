@@ -183,7 +183,9 @@ static int status_of(const vmcell_vm *vm, int32_t ended) {
     vmcell_error *failure = NULL;
     if (ended == VMCELL_EXIT_SHUTDOWN || ended == VMCELL_EXIT_RESET)
         return EXIT_SUCCESS;
-    if (vmcell_vm_exit_error(vm, &failure, NULL) == VMCELL_OK)
+    if (ended == VMCELL_EXIT_PANICKED)
+        fprintf(stderr, "launch: the guest's kernel panicked\n");
+    else if (vmcell_vm_exit_error(vm, &failure, NULL) == VMCELL_OK)
         fprintf(stderr, "launch: %s\n", vmcell_error_chain(failure));
     else
         fprintf(stderr, "launch: the guest ended unexpectedly\n");

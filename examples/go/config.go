@@ -27,6 +27,20 @@ const (
 	ProtocolPVH Protocol = C.VMCELL_PROTOCOL_PVH
 )
 
+// CPULevel is which instructions a guest finds, by the levels of the x86-64 psABI.
+type CPULevel int32
+
+const (
+	// CPUHost is all that the host can give.
+	CPUHost CPULevel = C.VMCELL_CPU_HOST
+	// CPUV2 is x86-64-v2: up to SSE4.2.
+	CPUV2 CPULevel = C.VMCELL_CPU_V2
+	// CPUV3 is x86-64-v3: AVX2, BMI and FMA.
+	CPUV3 CPULevel = C.VMCELL_CPU_V3
+	// CPUV4 is x86-64-v4: AVX-512.
+	CPUV4 CPULevel = C.VMCELL_CPU_V4
+)
+
 // Discovery is how the guest finds its devices.
 type Discovery int32
 
@@ -109,6 +123,9 @@ type Config struct {
 	Name string
 	// VCPUs is how many vCPUs there are, 1 to 64; the default is 1.
 	VCPUs uint32
+	// CPU is what the vCPUs can do, and CPUFeatures what is wanted beyond that, by the names of /proc/cpuinfo.
+	CPU         CPULevel
+	CPUFeatures []string
 	// MemoryMiB is how much RAM there is, 16 or more; the default is 128.
 	MemoryMiB uint64
 	Backing   Backing
@@ -239,6 +256,11 @@ func (c Config) machine(d *describer) {
 	}
 	if c.Initrd != "" {
 		d.withText(c.Initrd, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_initrd(d.config, t, e) })
+	}
+	if c.CPU != CPUHost || len(c.CPUFeatures) > 0 {
+		d.withText(strings.Join(c.CPUFeatures, ","), func(t *C.char, e **C.vmcell_error) C.int32_t {
+			return C.vmcell_config_set_cpu(d.config, C.int32_t(c.CPU), t, e)
+		})
 	}
 	if c.Cmdline != "" {
 		d.withText(c.Cmdline, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_cmdline(d.config, t, e) })

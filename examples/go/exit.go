@@ -26,6 +26,8 @@ const (
 	Stopped ExitKind = C.VMCELL_EXIT_STOPPED
 	// Failed is a guest that did something that cannot be served, or a host that failed.
 	Failed ExitKind = C.VMCELL_EXIT_FAILED
+	// Panicked is a guest whose kernel said that it panicked, by pvpanic.
+	Panicked ExitKind = C.VMCELL_EXIT_PANICKED
 )
 
 // ResetCause is by which way a guest asked for a restart.
@@ -60,6 +62,8 @@ func (e Exit) String() string {
 		return fmt.Sprintf("reset (cause %d)", int32(e.Cause))
 	case Stopped:
 		return "stopped"
+	case Panicked:
+		return "panicked"
 	case Failed:
 		return fmt.Sprintf("failed: %v", e.Err)
 	}

@@ -170,6 +170,12 @@ func (vm *VM) Resume() error {
 	return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return C.vmcell_vm_resume(h, e) })
 }
 
+// RequestShutdown asks the guest to shut down, as a power button does. A guest that does not listen goes on: wait with a time limit,
+// then Stop it. A guest that was started with DiscoveryCmdline has no such button.
+func (vm *VM) RequestShutdown() error {
+	return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return C.vmcell_vm_request_shutdown(h, e) })
+}
+
 // Stop ends the VM within 100 ms, whatever the guest does. The guest gets no chance to write its disks back.
 func (vm *VM) Stop() error {
 	return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return C.vmcell_vm_stop(h, e) })

@@ -237,6 +237,10 @@ func TestAWaitThatEndsLeavesTheVMAlone(t *testing.T) {
 
 func TestPauseAndResume(t *testing.T) {
 	vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin")})
+	// It does not listen.
+	if err := vm.RequestShutdown(); err != nil {
+		t.Fatal(err)
+	}
 	for i := 0; i < 20; i++ {
 		if err := vm.Pause(); err != nil {
 			t.Fatal(err)

@@ -18,6 +18,7 @@ pub fn describe(options: &Options) -> vmcell::Result<VmConfig> {
     };
     describe_boot(options, &mut config);
     set(&mut config.vcpus, options.vcpus);
+    set(&mut config.cpu, options.cpu.clone());
     set(&mut config.memory.mib, options.memory);
     set(&mut config.memory.pages, options.pages.map(Into::into));
     set(&mut config.console, options.console.clone());

@@ -29,6 +29,10 @@ fn main() -> ExitCode {
             eprintln!("launch: {}", error.chain());
             ExitCode::from(FAILED)
         }
+        Ok(Some(Exit::Panicked)) => {
+            eprintln!("launch: the guest's kernel panicked");
+            ExitCode::from(FAILED)
+        }
         Ok(Some(other)) => {
             eprintln!("launch: the guest ended unexpectedly: {other:?}");
             ExitCode::from(FAILED)

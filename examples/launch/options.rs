@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use vmcell::{ConsoleConfig, ConsoleFile, DiskConfig, Engine, NicConfig};
+use vmcell::{ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, DiskConfig, Engine, NicConfig};
 
 /// Boots one guest in a micro-VM.
 #[derive(Parser)]
@@ -33,6 +33,10 @@ pub struct Options {
     /// How many vCPUs, 1 to 64 [default: 1]
     #[arg(long, value_name = "N")]
     pub vcpus: Option<u32>,
+
+    /// What the vCPUs can do: all that the host can give, or a level of the x86-64 psABI and features beyond it [default: host]
+    #[arg(long, value_name = "host|v2|v3|v4[,FEATURE]...", value_parser = parse_cpu)]
+    pub cpu: Option<CpuConfig>,
 
     /// The guest's memory in MiB, 16 or more [default: 128]
     #[arg(long, value_name = "MIB")]
@@ -133,6 +137,19 @@ fn parse_console(text: &str) -> Result<ConsoleConfig, String> {
         "none" => Ok(ConsoleConfig::None),
         path => Ok(ConsoleConfig::file(path)),
     }
+}
+
+fn parse_cpu(text: &str) -> Result<CpuConfig, String> {
+    let (level, features) = text.split_once(',').map_or((text, None), |(level, features)| (level, Some(features)));
+    let level = match level {
+        "host" => CpuLevel::Host,
+        "v2" => CpuLevel::V2,
+        "v3" => CpuLevel::V3,
+        "v4" => CpuLevel::V4,
+        other => return Err(format!("{other:?} was given, allowed are host, v2, v3 and v4")),
+    };
+    let features = features.into_iter().flat_map(|features| features.split(','));
+    Ok(features.fold(CpuConfig::level(level), |cpu, feature| cpu.with(feature)))
 }
 
 fn parse_log(text: &str) -> Result<ConsoleFile, String> {

@@ -20,11 +20,15 @@ pub(crate) struct SerialPort {
     pub(crate) output: OutputBuffer,
 }
 
-/// What the guest asked a chip for.
+/// What the guest asked a chip for, or told it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PowerEvent {
     Off,
     Reset(ResetCause),
+    /// It panicked, and does nothing more.
+    Panicked,
+    /// It panicked, and a crash kernel goes on.
+    CrashKernel,
 }
 
 /// By which way the guest asked for a restart. A kernel chooses one of these for `reboot` and for a panic alike.

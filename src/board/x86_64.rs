@@ -1,30 +1,32 @@
 //! A PC, less what no kernel needs: PIC, IOAPIC and LAPICs, the interval timer, the first serial port, the keyboard
-//! controller's reset line, the clock's ports, and ACPI's sleep and reset registers.
+//! controller's reset line, the clock's ports, ACPI's sleep and reset registers, a power button, and the register for panics.
 
 use std::sync::Arc;
 
 use super::parts::{Buses, PowerEvent, ResetCause, SerialPort};
 use crate::arch;
 use crate::bus::Bus;
-use crate::config::Boot;
+use crate::config::{Boot, CpuConfig};
 use crate::error::Result;
 use crate::kvm::{CpuidEntry, Kvm, KvmVm, Vcpu};
-use crate::legacy::{Cmos, I8042, OutputBuffer, Power, PowerRequest, PowerValues, Serial};
+use crate::legacy::{Cmos, I8042, OutputBuffer, Panic, PanicEvent, Power, PowerRequest, PowerValues, Serial};
 use crate::memory::{GuestAddress, GuestMemory};
+use crate::sys::EventFd;
 
 /// A board that takes a number of vCPUs and an amount of memory, on the host that it was made for.
 pub(crate) struct Board {
     vcpus: u32,
     memory_bytes: u64,
-    /// What KVM and the host's CPU can give the guest.
+    /// What KVM and the host's CPU give the guest.
     supported: Vec<CpuidEntry>,
 }
 
 impl Board {
     /// # Errors
-    /// `ErrorKind::InvalidConfig` for more memory than the host's CPU can address; `ErrorKind::Kvm` if KVM does not tell.
-    pub(crate) fn new(kvm: &Kvm, vcpus: u32, memory_bytes: u64) -> Result<Self> {
-        let supported = kvm.supported_cpuid()?;
+    /// `ErrorKind::InvalidConfig` for more memory than the host's CPU can address, and for a CPU that the host cannot give;
+    /// `ErrorKind::Kvm` if KVM does not tell.
+    pub(crate) fn new(kvm: &Kvm, vcpus: u32, cpu: &CpuConfig, memory_bytes: u64) -> Result<Self> {
+        let supported = arch::limit_cpu(kvm.supported_cpuid()?, cpu)?;
         arch::check_memory_size(memory_bytes, &supported)?;
         Ok(Self { vcpus, memory_bytes, supported })
     }
@@ -63,8 +65,16 @@ impl Board {
     ) -> Result<SerialPort> {
         let port = connect_serial(vm, &mut buses.pio)?;
         buses.pio.insert(arch::CMOS_PORT.into(), arch::CMOS_PORTS.into(), Arc::new(Cmos))?;
+        connect_panic(&mut buses.pio, on_power.clone())?;
         connect_power(&mut buses.pio, on_power)?;
         Ok(port)
+    }
+
+    /// The power button that the ACPI tables describe: each signal of the event is a press.
+    pub(crate) fn connect_power_button(&self, vm: &KvmVm) -> Result<EventFd> {
+        let button = EventFd::new()?;
+        vm.register_irqfd(&button, arch::POWER_BUTTON_GSI)?;
+        Ok(button)
     }
 }
 
@@ -74,6 +84,16 @@ fn connect_serial(vm: &KvmVm, ports: &mut Bus) -> Result<SerialPort> {
     vm.register_irqfd(serial.interrupt(), arch::COM1_GSI)?;
     ports.insert(arch::COM1_PORT.into(), arch::COM1_PORTS.into(), serial.clone())?;
     Ok(SerialPort { serial, output })
+}
+
+fn connect_panic(ports: &mut Bus, on_power: impl Fn(PowerEvent) + Send + Sync + 'static) -> Result<()> {
+    let register = Panic::new(move |event| {
+        on_power(match event {
+            PanicEvent::Panicked => PowerEvent::Panicked,
+            PanicEvent::CrashKernel => PowerEvent::CrashKernel,
+        });
+    });
+    ports.insert(arch::PANIC_PORT.into(), arch::PANIC_PORTS.into(), Arc::new(register))
 }
 
 fn connect_power(ports: &mut Bus, on_power: impl Fn(PowerEvent) + Clone + Send + Sync + 'static) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The number of vCPUs.
+//! The number of vCPUs, and what their CPUs can do.
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -11,6 +11,64 @@ pub(crate) fn check_vcpus(vcpus: u32) -> Result<()> {
     }
     let message = format!("{vcpus} vCPUs were asked for, allowed are 1 to {MAX_VCPUS}");
     Err(Error::new(ErrorKind::InvalidConfig, message))
+}
+
+/// Which instructions a guest finds, by the levels of the x86-64 psABI (section 3.1.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
+#[non_exhaustive]
+pub enum CpuLevel {
+    /// All that the host and KVM can give.
+    #[default]
+    Host,
+    /// x86-64-v2: up to SSE4.2, as of 2009.
+    V2,
+    /// x86-64-v3: AVX2, BMI and FMA, as of 2013.
+    V3,
+    /// x86-64-v4: AVX-512.
+    V4,
+}
+
+/// What the guest's CPUs can do. With [`CpuLevel::Host`], the default, that differs from host to host; with a level, the
+/// instructions are the same on every host of that level, so that software which chose its code by them finds them
+/// after a move.
+///
+/// With a level the guest sees the features of that level, those that every 64-bit CPU has, and KVM's own. Three things stay
+/// the host's: the vendor, model and caches; the means against flaws of the CPU, and protections of the
+/// kernel (SMEP, SMAP, UMIP), since a guest that did not know of them would be less safe; and the version of KVM. Performance
+/// counters are hidden.
+///
+/// ```
+/// use vmcell::{CpuConfig, CpuLevel};
+///
+/// let cpu = CpuConfig::level(CpuLevel::V3).with("aes").with("rdrand");
+/// assert_ne!(cpu, CpuConfig::default());
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields, default))]
+#[non_exhaustive]
+pub struct CpuConfig {
+    /// The level; [`CpuLevel::Host`] by default.
+    pub level: CpuLevel,
+    /// What is wanted beyond the level; see [`with`](Self::with). Nothing by default.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
+    pub with: Vec<String>,
+}
+
+impl CpuConfig {
+    /// The features of a level.
+    pub fn level(level: CpuLevel) -> Self {
+        Self { level, with: Vec::new() }
+    }
+
+    /// Adds a feature that is beyond the level, by its name in Linux's `/proc/cpuinfo`: `adx`, `aes`, `erms`, `fsgsbase`, `fsrm`,
+    /// `gfni`, `invpcid`, `pcid`, `pclmulqdq`, `pdpe1gb`, `rdrand`, `rdseed`, `rdtscp`, `sha_ni`, `vaes` or `vpclmulqdq`.
+    /// [`build`](crate::VmBuilder::build) refuses other names, and what the host does not have.
+    #[must_use]
+    pub fn with(mut self, feature: impl Into<String>) -> Self {
+        self.with.push(feature.into());
+        self
+    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::config::{
-    Affinity, Boot, BootProtocol, ConsoleConfig, ConsoleFile, Discovery, DiskConfig, Engine, MemoryBacking,
-    MemoryConfig, NicConfig, PageSize,
+    Affinity, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery, DiskConfig, Engine,
+    MemoryBacking, MemoryConfig, NicConfig, PageSize,
 };
 
 /// Every setting of every part, and none at its default. Nothing is left to `..`, so that a new setting must be added here.
@@ -15,6 +15,7 @@ fn full() -> VmConfig {
     VmConfig {
         name: "web-1".into(),
         vcpus: 2,
+        cpu: CpuConfig { level: CpuLevel::V3, with: vec!["aes".into()] },
         memory: MemoryConfig { mib: 256, backing: MemoryBacking::Memfd, pages: PageSize::Huge2Mib, prealloc: true },
         boot: Some(Boot {
             kernel: "vmlinuz".into(),
@@ -50,6 +51,12 @@ fn full() -> VmConfig {
 const FULL: &str = r#"{
   "name": "web-1",
   "vcpus": 2,
+  "cpu": {
+    "level": "v3",
+    "with": [
+      "aes"
+    ]
+  },
   "memory": {
     "mib": 256,
     "backing": "memfd",
@@ -201,7 +208,10 @@ fn words_for_defaults_may_be_written() {
 #[test]
 fn what_is_wrong_is_said_with_its_place_and_what_is_allowed() {
     let cases = [
-        (r#"{"vcpu": 2}"#, "vcpu: unknown field `vcpu`, expected one of `name`, `vcpus`, `memory`, `boot`, `disks`"),
+        (
+            r#"{"vcpu": 2}"#,
+            "vcpu: unknown field `vcpu`, expected one of `name`, `vcpus`, `cpu`, `memory`, `boot`, `disks`",
+        ),
         (
             r#"{"disks": [{"path": "a"}, {"path": "b", "ro": true}]}"#,
             "disks[1].ro: unknown field `ro`, expected one of",

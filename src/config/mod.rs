@@ -17,6 +17,7 @@ mod written;
 pub use affinity::Affinity;
 pub use boot::{Boot, BootProtocol, Discovery};
 pub use console::{ConsoleConfig, ConsoleFile};
+pub use cpu::{CpuConfig, CpuLevel};
 pub use disk::{DiskConfig, Engine};
 pub use memory::{MemoryBacking, MemoryConfig, PageSize};
 pub use nic::NicConfig;

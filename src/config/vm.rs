@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::affinity::Affinity;
 use super::boot::Boot;
 use super::console::ConsoleConfig;
-use super::cpu::check_vcpus;
+use super::cpu::{CpuConfig, check_vcpus};
 use super::disk::DiskConfig;
 use super::memory::MemoryConfig;
 use super::name::check_name;
@@ -50,6 +50,9 @@ pub struct VmConfig {
     pub name: String,
     /// How many vCPUs, 1 to 64. The default is 1.
     pub vcpus: u32,
+    /// What the vCPUs can do. The default is all that the host can give.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "super::written::is_default"))]
+    pub cpu: CpuConfig,
     /// How much RAM, and what the host takes it from. The default is 128 MiB.
     pub memory: MemoryConfig,
     /// What the guest starts with. There is no default: a VM without it is refused when it is built.
@@ -83,6 +86,7 @@ impl Default for VmConfig {
         Self {
             name: String::new(),
             vcpus: 1,
+            cpu: CpuConfig::default(),
             memory: MemoryConfig::default(),
             boot: None,
             disks: Vec::new(),

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 
 use super::super::{
-    config::*, config_json::*, config_log::*, config_threads::*, console::*, console_status::*, disk::*,
+    config::*, config_cpu::*, config_json::*, config_log::*, config_threads::*, console::*, console_status::*, disk::*,
     disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, io_thread::*, library::*, nic::*,
     nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*, vm_metrics::*, vm_threads::*,
 };
@@ -30,6 +30,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_new_from_json(null(), 0, null_mut()),
         vmcell_config_set_cmdline(null_mut(), null()),
         vmcell_config_set_console(null_mut(), null_mut()),
+        vmcell_config_set_cpu(null_mut(), 0, null()),
         vmcell_config_set_discovery(null_mut(), 0),
         vmcell_config_set_initrd(null_mut(), null()),
         vmcell_config_set_io_thread(null_mut(), null()),
@@ -101,6 +102,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_vm_metrics_openmetrics(null(), 0, null_mut(), 0, null_mut()),
         vmcell_vm_new(null_mut(), null_mut()),
         vmcell_vm_pause(null_mut()),
+        vmcell_vm_request_shutdown(null_mut()),
         vmcell_vm_reset_cause(null(), null_mut()),
         vmcell_vm_resume(null_mut()),
         vmcell_vm_start(null_mut()),

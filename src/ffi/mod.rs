@@ -12,6 +12,7 @@
 
 mod caller;
 mod config;
+mod config_cpu;
 mod config_json;
 mod config_log;
 mod config_threads;

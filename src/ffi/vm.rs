@@ -31,6 +31,9 @@ pub const VMCELL_EXIT_RESET: i32 = 2;
 pub const VMCELL_EXIT_STOPPED: i32 = 3;
 /// The guest did something that cannot be served, or the host failed; vmcell_vm_exit_error tells what happened.
 pub const VMCELL_EXIT_FAILED: i32 = 4;
+/// The guest's kernel said that it panicked, by the register that QEMU calls pvpanic (in Linux the module pvpanic-mmio). The
+/// VM ends at once; if a crash kernel was loaded, when that is done. Other panics are a VMCELL_EXIT_RESET.
+pub const VMCELL_EXIT_PANICKED: i32 = 5;
 
 /// By the reset register that the ACPI tables name.
 pub const VMCELL_RESET_ACPI: i32 = 1;
@@ -64,6 +67,7 @@ fn exit_number(exit: &Exit) -> i32 {
         Exit::Reset(_) => VMCELL_EXIT_RESET,
         Exit::Stopped => VMCELL_EXIT_STOPPED,
         Exit::Failed(_) => VMCELL_EXIT_FAILED,
+        Exit::Panicked => VMCELL_EXIT_PANICKED,
     }
 }
 
@@ -162,6 +166,19 @@ pub unsafe extern "C" fn vmcell_vm_stop(vm: *mut VmObject, error: *mut *mut Erro
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
     guard(report, || Ok(objects::get(vm)?.0.stop()?))
+}
+
+/// Asks the guest to shut down, as the power button of a PC does, and returns at once. A guest in which nothing listens to the
+/// button goes on: wait with a time limit, then call vmcell_vm_stop. Linux hears it once the driver `button` is loaded; systemd's
+/// logind then turns the machine off. A paused guest is asked when it goes on.
+///
+/// Errors: INVALID_STATE if the VM was not started or has ended, and if the guest has no ACPI tables
+/// (VMCELL_DISCOVERY_CMDLINE), which is where it finds the button.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_vm_request_shutdown(vm: *mut VmObject, error: *mut *mut ErrorObject) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || Ok(objects::get(vm)?.0.request_shutdown()?))
 }
 
 /// Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no

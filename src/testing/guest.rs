@@ -109,6 +109,18 @@ impl TinyGuest {
         ])
     }
 
+    /// Writes `events` to the register by which a kernel says that it panicked (bit 0), or that its crash kernel goes on (bit 1),
+    /// and then to ACPI's reset register.
+    pub fn panic(events: u8) -> Self {
+        let mut code = vec![
+            0x66, 0xba, 0x05, 0x05, // mov dx, 0x505
+            0xb0, events, //           mov al, events
+            0xee,   //                   out dx, al
+        ];
+        code.extend(Self::acpi_reset().code);
+        Self::new(code)
+    }
+
     /// Pulses the keyboard controller's reset line.
     pub fn keyboard_reset() -> Self {
         Self::new([

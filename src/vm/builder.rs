@@ -11,7 +11,7 @@ use super::vm::Vm;
 use crate::arch;
 use crate::block::{Disk, Identity};
 use crate::board::Board;
-use crate::config::{Affinity, Boot, MemoryConfig, VmConfig};
+use crate::config::{Affinity, Boot, CpuConfig, Discovery, MemoryConfig, VmConfig};
 use crate::console::Console;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
@@ -93,6 +93,13 @@ impl VmBuilder {
     #[must_use]
     pub fn vcpus(mut self, vcpus: u32) -> Self {
         self.config.vcpus = vcpus;
+        self
+    }
+
+    /// What the vCPUs can do. The default is all that the host can give.
+    #[must_use]
+    pub fn cpu(mut self, cpu: CpuConfig) -> Self {
+        self.config.cpu = cpu;
         self
     }
 
@@ -251,7 +258,7 @@ impl VmBuilder {
         let opened = self.open()?;
 
         let kvm = Kvm::open()?;
-        let board = Board::new(&kvm, config.vcpus, config.memory.bytes())?;
+        let board = Board::new(&kvm, config.vcpus, &config.cpu, config.memory.bytes())?;
         let memory = GuestMemory::map(&board.memory_layout(), config.memory.backing, config.memory.pages)?;
         if config.memory.prealloc {
             memory.preallocate()?;
@@ -351,7 +358,8 @@ impl Opened {
             devices.push(Part { label, device, placement, handle: Handle::Other });
         }
         let console = self.console.unwrap_or_else(|| Console::from_config(&config.console));
-        Ok(Parts { devices, console, io_thread: self.io_thread, polling: config.polling()?, setup })
+        let has_button = config.boot()?.discovery == Discovery::Acpi;
+        Ok(Parts { devices, console, io_thread: self.io_thread, polling: config.polling()?, setup, has_button })
     }
 }
 

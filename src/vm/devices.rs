@@ -19,7 +19,7 @@ use crate::kvm::KvmVm;
 use crate::logging::{LogLevel, Voice};
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::net::NicHandle;
-use crate::sys::lock;
+use crate::sys::{EventFd, lock};
 use crate::virtio::{MmioTransport, VirtioDevice, spec};
 
 /// What the builder hands over.
@@ -31,6 +31,8 @@ pub(super) struct Parts {
     /// For how long the VM's own I/O threads poll, if anything is said about it.
     pub(super) polling: Option<Duration>,
     pub(super) setup: ThreadSetup,
+    /// Whether the guest is told of a power button.
+    pub(super) has_button: bool,
 }
 
 /// A device before it is connected.
@@ -60,6 +62,8 @@ pub(super) struct Devices {
     names: Vec<String>,
     port: SerialPort,
     console: Mutex<Option<Membership>>,
+    /// Each signal is a press.
+    power_button: Option<EventFd>,
     /// The I/O threads that the VM made for itself.
     own_threads: Vec<(ThreadRole, IoThread)>,
     /// Those that the caller made.
@@ -77,7 +81,8 @@ impl Devices {
         parts: Parts,
     ) -> Result<Self> {
         let (mut buses, ends) = (Buses::default(), lifecycle.clone());
-        let port = board.connect(&vm, &mut buses, move |event| ends.end(exit_by(event)))?;
+        let port = board.connect(&vm, &mut buses, move |event| serve_power(&ends, event))?;
+        let power_button = parts.has_button.then(|| board.connect_power_button(&vm)).transpose()?;
         let (mut transports, mut handles, mut labels, mut own_threads) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut given_threads: Vec<IoThread> = parts.io_thread.iter().cloned().collect();
@@ -121,6 +126,7 @@ impl Devices {
             transports,
             port,
             console: Mutex::new(Some(console)),
+            power_button,
             handles,
             labels,
             names,
@@ -186,6 +192,11 @@ impl Devices {
             lost_bytes: status.lost(),
             input_bytes: self.port.serial.typed(),
         }
+    }
+
+    /// Says whether there is one.
+    pub(super) fn press_power_button(&self) -> bool {
+        self.power_button.as_ref().inspect(|button| button.signal()).is_some()
     }
 
     pub(super) fn write_console(&self, bytes: &[u8]) -> usize {
@@ -263,9 +274,11 @@ fn connect(vm: &KvmVm, bus: &mut Bus, slot: arch::MmioSlot, transport: &Arc<Mmio
     (0u32..).zip(transport.doorbells()).try_for_each(|(queue, event)| vm.register_doorbell(event, doorbell, queue))
 }
 
-fn exit_by(event: PowerEvent) -> Exit {
-    match event {
+fn serve_power(lifecycle: &Lifecycle, event: PowerEvent) {
+    lifecycle.end(match event {
         PowerEvent::Off => Exit::Shutdown,
         PowerEvent::Reset(cause) => Exit::Reset(cause),
-    }
+        PowerEvent::Panicked => Exit::Panicked,
+        PowerEvent::CrashKernel => return lifecycle.note_panic(),
+    });
 }

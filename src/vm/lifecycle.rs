@@ -36,6 +36,8 @@ struct State {
     active: usize,
     /// vCPU threads that have not returned.
     alive: usize,
+    /// Whether the guest said that it goes on in a crash kernel.
+    panicked: bool,
     exit: Option<Exit>,
 }
 
@@ -58,7 +60,7 @@ pub(super) enum NextMove {
 
 impl Lifecycle {
     pub(super) fn new(name: Arc<str>, kickers: Vec<VcpuKicker>) -> Result<Self> {
-        let state = State { goal: Goal::Ready, active: 0, alive: 0, exit: None };
+        let state = State { goal: Goal::Ready, active: 0, alive: 0, panicked: false, exit: None };
         Ok(Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -127,7 +129,7 @@ impl Lifecycle {
     pub(super) fn end(&self, exit: Exit) {
         let mut state = self.state();
         if state.exit.is_none() {
-            state.exit = Some(exit);
+            state.exit = Some(if state.panicked { exit.after_panic() } else { exit });
         }
         self.set_goal(&mut state, Goal::Stop);
         if state.alive == 0 {
@@ -138,6 +140,16 @@ impl Lifecycle {
     /// How the VM ends, or has ended.
     pub(super) fn exit(&self) -> Option<Exit> {
         self.state().exit.clone()
+    }
+
+    /// The guest panicked, and goes on: however it ends, that is why.
+    pub(super) fn note_panic(&self) {
+        self.state().panicked = true;
+    }
+
+    /// Refuses what only a guest can do that was started and has not ended.
+    pub(super) fn expect_guest(&self, call: &str) -> Result<()> {
+        self.expect(&self.state(), call, &[Goal::Run, Goal::Pause])
     }
 
     /// Waits until the VM has ended and its vCPU threads have left the guest, or `deadline` passes.

@@ -175,6 +175,25 @@ impl Vm {
         }
     }
 
+    /// Asks the guest to shut down, as the power button of a PC does, and returns at once.
+    ///
+    /// It is a request: a guest in which nothing listens to the button goes on, so that a caller waits with
+    /// [`wait_timeout`](Self::wait_timeout), and then calls [`stop`](Self::stop). Linux hears it once the driver `button` is
+    /// loaded; systemd's logind then turns the machine off, unless it is configured otherwise. A paused guest is asked when it goes
+    /// on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidState`] if the VM was not started or has ended, and if it has no ACPI tables
+    /// ([`Discovery::Cmdline`](crate::Discovery::Cmdline)), which is where a guest finds the button.
+    pub fn request_shutdown(&self) -> Result<()> {
+        self.lifecycle.expect_guest("press the power button of")?;
+        if self.devices.press_power_button() {
+            return Ok(());
+        }
+        let message = "the guest has no ACPI tables, and so no power button; Discovery::Acpi gives it one";
+        Err(Error::new(ErrorKind::InvalidState, message))
+    }
+
     /// Blocks until the VM has ended, and returns how it ended. Several threads may call this, and it may be called again.
     ///
     /// Do not call it on an I/O thread that serves the VM, as in a backend or a console's callback: the VM may not end meanwhile.
@@ -314,6 +333,7 @@ fn say_end(logger: &Logger, lifecycle: &Lifecycle, devices: &Devices) {
         Some(Exit::Failed(error)) => (LogLevel::Error, format!("failed: {}", error.chain())),
         Some(Exit::Shutdown) => (LogLevel::Info, "ended: the guest turned itself off".to_owned()),
         Some(Exit::Reset(cause)) => (LogLevel::Info, format!("ended: the guest asked for a restart ({cause:?})")),
+        Some(Exit::Panicked) => (LogLevel::Warn, "ended: the guest's kernel panicked".to_owned()),
         Some(Exit::Stopped) | None => (LogLevel::Info, "ended: it was stopped".to_owned()),
     };
     logger.say(level, "vm", || how);

@@ -109,6 +109,9 @@ static void test_life(const char *folder) {
     vmcell_config *config = config_of(in(folder, "spin"));
     OK(vmcell_config_set_vcpus(config, 2, &e));
     OK(vmcell_config_set_kick_signal(config, SIGUSR1, &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "level", vmcell_config_set_cpu(config, 1, "", &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_config_set_cpu(config, VMCELL_CPU_V2, NULL, &e));
+    OK(vmcell_config_set_cpu(config, VMCELL_CPU_HOST, "", &e));
     OK(vmcell_config_set_prealloc(config, 1, &e));
     vmcell_vm *vm = vm_of(config);
     CHECK(vmcell_config_free(config) == VMCELL_ERROR_BAD_HANDLE);
@@ -116,7 +119,9 @@ static void test_life(const char *folder) {
     FAILS_SAYING(VMCELL_ERROR_INVALID_STATE, "not started", vmcell_vm_wait(vm, 0, &ended, &e));
     FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vm_pause(vm, &e));
     FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vm_resume(vm, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_STATE, "not started", vmcell_vm_request_shutdown(vm, &e));
     OK(vmcell_vm_start(vm, &e));
+    OK(vmcell_vm_request_shutdown(vm, &e));
     CHECK(status_of(vm) == VMCELL_STATUS_RUNNING);
     FAILS_SAYING(VMCELL_ERROR_INVALID_STATE, "cannot start a VM that runs", vmcell_vm_start(vm, &e));
     OK(vmcell_vm_pause(vm, &e));
@@ -150,6 +155,13 @@ static void test_life(const char *folder) {
     CHECK(vmcell_config_free(config) == VMCELL_OK);
 }
 
+static void test_cpu(const char *folder) {
+    vmcell_vm *vm = NULL;
+    vmcell_config *config = config_of(in(folder, "spin"));
+    OK(vmcell_config_set_cpu(config, VMCELL_CPU_V2, "aes,none", &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "\"none\" was asked for", vmcell_vm_new(config, &vm, &e));
+}
+
 static void test_resets(const char *folder) {
     static const struct {
         const char *guest;
@@ -167,6 +179,14 @@ static void test_resets(const char *folder) {
         OK(vmcell_vm_reset_cause(vm, &cause, &e));
         CHECK(cause == RESETS[i].cause && vmcell_vm_free(vm) == VMCELL_OK);
     }
+}
+
+static void test_panic(const char *folder) {
+    int32_t cause = 0;
+    vmcell_vm *vm = started(in(folder, "panic"));
+    CHECK(exit_of(vm) == VMCELL_EXIT_PANICKED);
+    FAILS_SAYING(VMCELL_ERROR_INVALID_STATE, "ended otherwise", vmcell_vm_reset_cause(vm, &cause, &e));
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK);
 }
 
 static void test_failure(const char *folder) {
@@ -202,6 +222,8 @@ static void test_disk_and_thread(const char *folder) {
 void test_vm(const char *folder) {
     test_refused_configurations(folder);
     test_life(folder);
+    test_panic(folder);
+    test_cpu(folder);
     test_resets(folder);
     test_failure(folder);
     test_disk_and_thread(folder);

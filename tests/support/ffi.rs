@@ -71,6 +71,7 @@ pub fn guests() -> TempDir {
         ("echo", TinyGuest::echo()),
         ("acpi_reset", TinyGuest::acpi_reset()),
         ("keyboard_reset", TinyGuest::keyboard_reset()),
+        ("panic", TinyGuest::panic(1)),
         ("triple_fault", TinyGuest::triple_fault()),
         ("failing", failing),
     ];

@@ -2,7 +2,9 @@
 //!
 //! Section numbers are those of ACPI 6.5.
 
-use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, Path, ResourceTemplate, Scope};
+use acpi_tables::aml::{
+    Device, EISAName, IO, Interrupt, Memory32Fixed, Method, Name, Notify, Package, Path, ResourceTemplate, Scope,
+};
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
@@ -13,8 +15,8 @@ use acpi_tables::{Aml, AmlSink};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::layout::{
-    COM1_GSI, COM1_PORT, COM1_PORTS, IOAPIC, LAPIC, MMIO_DEVICE_SIZE, MP_TABLE, MmioSlot, POWER_PORT, RESET_VALUE,
-    RSDP, SLEEP_TYPE_S5,
+    COM1_GSI, COM1_PORT, COM1_PORTS, IOAPIC, LAPIC, MMIO_DEVICE_SIZE, MP_TABLE, MmioSlot, PANIC_PORT, PANIC_PORTS,
+    POWER_BUTTON_GSI, POWER_PORT, RESET_VALUE, RSDP, SLEEP_TYPE_S5,
 };
 use super::platform::Platform;
 use crate::error::{Error, ErrorKind, Result};
@@ -34,6 +36,8 @@ const NO_CMOS_RTC: u16 = 1 << 5;
 
 /// From this revision on, integers in AML have 64 bits (section 5.2.11.1).
 const DSDT_REVISION: u8 = 2;
+/// What a button's notification says (section 5.6.6, table 5.164).
+const BUTTON_PRESSED: u8 = 0x80;
 const SDT_HEADER_SIZE: u32 = 36;
 
 /// Writes the tables for a machine into the BIOS area, the RSDP first.
@@ -124,6 +128,8 @@ fn dsdt(devices: &[MmioSlot]) -> Vec<u8> {
     let mut aml = Vec::new();
     soft_off(&mut aml);
     serial_port(&mut aml);
+    power_button(&mut aml);
+    panic_register(&mut aml);
     for (index, device) in devices.iter().enumerate() {
         virtio_device(index, device, &mut aml);
     }
@@ -149,6 +155,32 @@ fn serial_port(aml: &mut Vec<u8>) {
         Name::new(Path::new("_CRS"), &resources),
     ];
     in_system_bus(&Device::new(Path::new("COM1"), device.iter().map(|name| name as &dyn Aml).collect()), aml);
+}
+
+/// A button (section 4.8.3.1), and the device whose interrupt says that it was pressed: with reduced hardware that is a Generic
+/// Event Device (section 5.6.9).
+fn power_button(aml: &mut Vec<u8>) {
+    let button = Name::new(Path::new("_HID"), &EISAName::new("PNP0C0C"));
+    in_system_bus(&Device::new(Path::new("PWRB"), vec![&button]), aml);
+
+    let interrupt = interrupt(POWER_BUTTON_GSI);
+    let resources = ResourceTemplate::new(vec![&interrupt]);
+    let path = Path::new("\\_SB_.PWRB");
+    let pressed = Notify::new(&path, &BUTTON_PRESSED);
+    // Its argument is the number of the interrupt; there is only one.
+    let on_interrupt = Method::new(Path::new("_EVT"), 1, true, vec![&pressed]);
+    let (id, number) = (Name::new(Path::new("_HID"), &"ACPI0013"), Name::new(Path::new("_UID"), &0u8));
+    let resources = Name::new(Path::new("_CRS"), &resources);
+    in_system_bus(&Device::new(Path::new("GED_"), vec![&id, &number, &resources, &on_interrupt]), aml);
+}
+
+/// The register by which a guest says that it panicked, under the name that its driver looks for (QEMU, docs/specs/pvpanic).
+fn panic_register(aml: &mut Vec<u8>) {
+    let ports = IO::new(PANIC_PORT, PANIC_PORT, 1, PANIC_PORTS as u8);
+    let resources = ResourceTemplate::new(vec![&ports]);
+    let id = Name::new(Path::new("_HID"), &"QEMU0001");
+    let resources = Name::new(Path::new("_CRS"), &resources);
+    in_system_bus(&Device::new(Path::new("PEVT"), vec![&id, &resources]), aml);
 }
 
 /// A virtio-mmio device, under the name that Linux and FreeBSD look for.

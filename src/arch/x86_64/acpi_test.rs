@@ -119,6 +119,24 @@ fn the_dsdt_has_soft_off_and_the_serial_port() {
 }
 
 #[test]
+fn an_interrupt_says_that_the_power_button_was_pressed() {
+    let found = Found::new(1, 0);
+    let dsdt = found.dsdt();
+    assert_eq!(count(dsdt, b"PWRB\x08_HID\x0c\x41\xd0\x0c\x0c"), 1);
+    assert_eq!(count(dsdt, b"GED_\x08_HID\x0dACPI0013\0"), 1);
+    assert_eq!(count(dsdt, b"\x89\x06\x00\x03\x01\x03\x00\x00\x00"), 1);
+    // Method(_EVT, 1, Serialized) { Notify(\_SB_.PWRB, 0x80) }
+    assert_eq!(count(dsdt, b"_EVT\x09\x86\\\x2e_SB_PWRB\x0a\x80"), 1);
+}
+
+#[test]
+fn the_dsdt_has_the_register_for_panics() {
+    let found = Found::new(1, 0);
+    assert_eq!(count(found.dsdt(), b"PEVT\x08_HID\x0dQEMU0001\0"), 1);
+    assert_eq!(count(found.dsdt(), b"\x47\x01\x05\x05\x05\x05\x01\x01"), 1);
+}
+
+#[test]
 fn the_dsdt_has_every_virtio_device() {
     let found = Found::new(64, MAX_MMIO_DEVICES);
     let dsdt = found.dsdt();

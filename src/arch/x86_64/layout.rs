@@ -68,6 +68,12 @@ pub(crate) const SLEEP_TYPE_S5: u8 = 5;
 /// The value that resets the machine when written to the reset register.
 pub(crate) const RESET_VALUE: u8 = 1;
 
+/// The register by which a guest says that it panicked; the port that QEMU has for it (docs/specs/pvpanic).
+pub(crate) const PANIC_PORT: u16 = 0x505;
+pub(crate) const PANIC_PORTS: u16 = 1;
+/// The interrupt of the power button: the line of a PC's second serial port, which there is none of.
+pub(crate) const POWER_BUTTON_GSI: u32 = 3;
+
 const FIRST_MMIO_DEVICE: u64 = 0xd000_0000;
 /// Guest addresses that an MMIO device takes.
 pub(crate) const MMIO_DEVICE_SIZE: u64 = 0x1000;

@@ -4,13 +4,15 @@
 //! |---|---|
 //! | Where is what in the guest's address space? | `layout` |
 //! | How do kernel, initrd and command line get into memory? | `boot` |
-//! | What does the `cpuid` instruction answer? | `cpuid` |
+//! | What does the `cpuid` instruction answer? | `cpuid`, of what `cpu_level` leaves |
 //! | Where does the guest start, and with which registers? | `entry`, `regs`, `msr` |
 //! | What if the guest jumps to the firmware? | `reset_vector` |
 //! | How does the guest find its CPUs and devices? | `platform`, written by `acpi`, `mp_table` and `boot::cmdline` |
 
 mod acpi;
 mod boot;
+mod cpu_features;
+mod cpu_level;
 mod cpuid;
 mod entry;
 mod layout;
@@ -21,12 +23,13 @@ mod regs;
 mod reset_vector;
 
 pub(crate) use boot::load;
+pub(crate) use cpu_level::limit as limit_cpu;
 pub(crate) use cpuid::cpu_identity;
 pub(crate) use entry::Entry;
 pub(crate) use layout::{
     CMOS_PORT, CMOS_PORTS, COM1_GSI, COM1_PORT, COM1_PORTS, I8042_PORT, I8042_PORTS, KVM_IDENTITY_MAP, KVM_TSS,
-    MAX_MMIO_DEVICES, MMIO_DEVICE_SIZE, MmioSlot, POWER_PORT, POWER_PORTS, RESET_VALUE, SLEEP_TYPE_S5, memory_layout,
-    mmio_device,
+    MAX_MMIO_DEVICES, MMIO_DEVICE_SIZE, MmioSlot, PANIC_PORT, PANIC_PORTS, POWER_BUTTON_GSI, POWER_PORT, POWER_PORTS,
+    RESET_VALUE, SLEEP_TYPE_S5, memory_layout, mmio_device,
 };
 pub(crate) use platform::Platform;
 

@@ -1,0 +1,114 @@
+//! What of the host's CPU a guest of a named level sees.
+//!
+//! It is a list of what is allowed, never of what is forbidden: what a future CPU brings stays hidden. Leaves are described in
+//! the Intel SDM, volume 2, "CPUID", and in AMD's APM, volume 3, appendix E; the levels in the x86-64 psABI, section 3.1.1.
+
+use super::cpu_features::{Allowed, Feature, LEVELS, MORE, Register, always};
+use crate::config::{CpuConfig, CpuLevel};
+use crate::error::{Error, ErrorKind, Result};
+use crate::kvm::CpuidEntry;
+
+const XSAVE: u32 = 0xd;
+/// Components of XCR0: x87 and SSE are in the area's first 512 bytes, and a header of 64 bytes follows.
+const LEGACY_STATE: u32 = 0b11;
+const LEGACY_SIZE: u32 = 512 + 64;
+const AVX_STATE: u32 = 1 << 2;
+const AVX512_STATE: u32 = 0b111 << 5;
+
+/// What is left of `supported`.
+///
+/// # Errors
+/// `ErrorKind::InvalidConfig` naming what the host lacks, or a feature that cannot be asked for.
+pub(crate) fn limit(supported: Vec<CpuidEntry>, cpu: &CpuConfig) -> Result<Vec<CpuidEntry>> {
+    let asked = asked_for(cpu)?;
+    let lacking: Vec<_> =
+        asked.iter().filter(|feature| !has(&supported, feature)).map(|feature| feature.name).collect();
+    if !lacking.is_empty() {
+        let message = format!("a CPU with {} was asked for; this host lacks {}", name_of(cpu), lacking.join(", "));
+        return Err(Error::new(ErrorKind::InvalidConfig, message));
+    }
+    if cpu.level == CpuLevel::Host {
+        return Ok(supported);
+    }
+    let states = states(cpu.level);
+    let sizes = area_size(&supported, states);
+    let limited = supported.into_iter().filter_map(|mut entry| {
+        if entry.function == XSAVE {
+            return xsave_leaf(entry, states, sizes);
+        }
+        for register in Register::ALL {
+            match always(entry.function, entry.index, register) {
+                Allowed::Everything => {}
+                Allowed::LeftOut => return None,
+                Allowed::Bits(bits) => {
+                    let here = |feature: &&&Feature| feature.is_at(entry.function, entry.index, register);
+                    let allowed = asked.iter().filter(here).fold(bits, |bits, feature| bits | 1 << feature.bit);
+                    *register.of(&mut entry) &= allowed;
+                }
+            }
+        }
+        Some(entry)
+    });
+    Ok(limited.collect())
+}
+
+/// The features that the guest must have.
+fn asked_for(cpu: &CpuConfig) -> Result<Vec<&'static Feature>> {
+    let of_level = LEVELS.iter().filter(|(level, _)| cpu.level != CpuLevel::Host && *level <= cpu.level);
+    let mut asked: Vec<_> = of_level.flat_map(|(_, features)| features.iter()).collect();
+    for name in &cpu.with {
+        let known = MORE.iter().find(|feature| feature.name == name).ok_or_else(|| {
+            let names: Vec<_> = MORE.iter().map(|feature| feature.name).collect();
+            let message = format!("the CPU feature {name:?} was asked for, allowed are {}", names.join(", "));
+            Error::new(ErrorKind::InvalidConfig, message)
+        })?;
+        asked.push(known);
+    }
+    Ok(asked)
+}
+
+fn has(supported: &[CpuidEntry], feature: &Feature) -> bool {
+    let mut entries = supported.iter().copied();
+    let entry = entries.find(|entry| feature.is_at(entry.function, entry.index, feature.register));
+    entry.is_some_and(|mut entry| *feature.register.of(&mut entry) >> feature.bit & 1 != 0)
+}
+
+fn name_of(cpu: &CpuConfig) -> String {
+    let level = match cpu.level {
+        CpuLevel::Host => "all features of the host",
+        CpuLevel::V2 => "x86-64-v2",
+        CpuLevel::V3 => "x86-64-v3",
+        CpuLevel::V4 => "x86-64-v4",
+    };
+    [level].into_iter().chain(cpu.with.iter().map(String::as_str)).collect::<Vec<_>>().join(", ")
+}
+
+/// The components of XCR0 that instructions of a level use; before AVX there is no XSAVE.
+fn states(level: CpuLevel) -> u32 {
+    match level {
+        CpuLevel::Host | CpuLevel::V2 => 0,
+        CpuLevel::V3 => LEGACY_STATE | AVX_STATE,
+        CpuLevel::V4 => LEGACY_STATE | AVX_STATE | AVX512_STATE,
+    }
+}
+
+/// Where the last of the components ends: subleaf n has the size and offset of component n.
+fn area_size(supported: &[CpuidEntry], states: u32) -> u32 {
+    let components = supported.iter().filter(|entry| entry.function == XSAVE && (2..32).contains(&entry.index));
+    let used = components.filter(|entry| states >> entry.index & 1 != 0);
+    used.map(|entry| entry.ebx.saturating_add(entry.eax)).max().unwrap_or(0).max(LEGACY_SIZE)
+}
+
+fn xsave_leaf(entry: CpuidEntry, states: u32, size: u32) -> Option<CpuidEntry> {
+    match entry.index {
+        _ if states == 0 => None,
+        0 => Some(CpuidEntry { eax: entry.eax & states, ebx: size, ecx: size, edx: 0, ..entry }),
+        // More ways to save, and states of the kernel's own: no level has them.
+        1 => None,
+        component => (component < 32 && states >> component & 1 != 0).then_some(entry),
+    }
+}
+
+#[cfg(test)]
+#[path = "cpu_level_test.rs"]
+mod tests;

@@ -1,0 +1,167 @@
+use super::*;
+
+fn entry(function: u32, index: u32, [eax, ebx, ecx, edx]: [u32; 4]) -> CpuidEntry {
+    CpuidEntry { function, index, flags: 0, eax, ebx, ecx, edx }
+}
+
+const ALL: u32 = u32::MAX;
+
+/// A host that has everything, and leaves that are not known yet.
+fn host() -> Vec<CpuidEntry> {
+    let mut host = vec![
+        entry(0, 0, [0x24, 1, 2, 3]),
+        entry(1, 0, [0xa0671, ALL, ALL, ALL]),
+        entry(7, 0, [2, ALL, ALL, ALL]),
+        entry(7, 1, [ALL; 4]),
+        entry(7, 2, [0, 0, 0, ALL]),
+        entry(0xa, 0, [ALL; 4]),
+        entry(0xd, 0, [0x2e7, 0x340, 0x2b00, 0]),
+        entry(0xd, 1, [0x1f, 0x2d00, 0x1800, 0]),
+        entry(0x14, 0, [ALL; 4]),
+        entry(0x1d, 1, [ALL; 4]),
+        entry(0x24, 0, [ALL; 4]),
+        entry(0x99, 0, [ALL; 4]),
+        entry(0x4000_0000, 0, [0x4000_0001, 0x4b4d_564b, 0x564b_4d56, 0x4d]),
+        entry(0x4000_0001, 0, [ALL, 0, 0, 0]),
+        entry(0x8000_0000, 0, [0x8000_0021, 0, 0, 0]),
+        entry(0x8000_0001, 0, [0, 0, ALL, ALL]),
+        entry(0x8000_0007, 0, [ALL; 4]),
+        entry(0x8000_0008, 0, [0x3930, ALL, 0, 0]),
+        entry(0x8000_0021, 0, [ALL; 4]),
+        entry(0x8000_0099, 0, [ALL; 4]),
+    ];
+    // Size, offset: AVX, two of MPX, three of AVX-512, protection keys, AMX.
+    for (component, size, offset) in [
+        (2, 256, 576),
+        (3, 64, 960),
+        (4, 64, 1024),
+        (5, 64, 1088),
+        (6, 512, 1152),
+        (7, 1024, 1664),
+        (9, 8, 2688),
+        (18, 8192, 2816),
+    ] {
+        host.push(entry(0xd, component, [size, offset, 0, 0]));
+    }
+    // States of the kernel's own: their offset is 0.
+    host.push(entry(0xd, 11, [16, 0, 1, 0]));
+    host
+}
+
+fn limited(cpu: &CpuConfig) -> Vec<CpuidEntry> {
+    limit(host(), cpu).unwrap()
+}
+
+#[track_caller]
+fn at(entries: &[CpuidEntry], function: u32, index: u32) -> CpuidEntry {
+    *entries.iter().find(|entry| (entry.function, entry.index) == (function, index)).expect("the leaf is there")
+}
+
+fn has_feature(entries: &[CpuidEntry], name: &str) -> bool {
+    let mut known = LEVELS.iter().flat_map(|(_, features)| features.iter()).chain(&MORE);
+    has(entries, known.find(|feature| feature.name == name).expect("a known name"))
+}
+
+#[test]
+fn without_a_level_everything_stays() {
+    assert_eq!(limited(&CpuConfig::default()), host());
+}
+
+#[test]
+fn each_level_has_its_features_and_none_of_the_next() {
+    for (level, _) in LEVELS {
+        let entries = limited(&CpuConfig::level(level));
+        for (other, features) in LEVELS {
+            for feature in features {
+                assert_eq!(has(&entries, feature), other <= level, "{} at {level:?}", feature.name);
+            }
+        }
+        for feature in &MORE {
+            assert!(!has(&entries, feature), "{} at {level:?}", feature.name);
+        }
+    }
+}
+
+#[test]
+fn what_is_unknown_and_what_differs_from_host_to_host_is_left_out() {
+    for (level, _) in LEVELS {
+        let entries = limited(&CpuConfig::level(level));
+        for function in [0xa, 0x14, 0x1d, 0x24, 0x99, 0x8000_0099] {
+            assert!(entries.iter().all(|entry| entry.function != function), "{function:#x} at {level:?}");
+        }
+        assert!(!entries.iter().any(|entry| (entry.function, entry.index) == (7, 1)));
+    }
+}
+
+#[test]
+fn kvm_s_own_leaves_and_the_guest_s_protections_stay() {
+    let entries = limited(&CpuConfig::level(CpuLevel::V2));
+    assert_eq!(at(&entries, 0x4000_0000, 0).eax, 0x4000_0001);
+    assert_eq!(at(&entries, 0x4000_0001, 0).eax, ALL);
+    // A hypervisor, TSC deadline, x2APIC.
+    assert_eq!(at(&entries, 1, 0).ecx >> 21 & 0b100_0000_1001, 0b100_0000_1001);
+    // SMEP, SMAP; UMIP; MD_CLEAR, SPEC_CTRL, STIBP, ARCH_CAPABILITIES, SSBD; IBPB.
+    let features = at(&entries, 7, 0);
+    assert_eq!((features.ebx, features.ecx), (1 << 7 | 1 << 20, 1 << 2));
+    for bit in [10, 26, 27, 29, 31] {
+        assert!(features.edx >> bit & 1 == 1, "bit {bit}");
+    }
+    assert_eq!(at(&entries, 0x8000_0008, 0).ebx >> 12 & 1, 1);
+    assert_eq!(at(&entries, 0x8000_0008, 0).eax, 0x3930);
+    assert_eq!(at(&entries, 0x8000_0007, 0), entry(0x8000_0007, 0, [0, 0, 0, 1 << 8]));
+    // SYSCALL, NX, LM.
+    assert_eq!(at(&entries, 0x8000_0001, 0).edx & (1 << 11 | 1 << 20 | 1 << 29), 1 << 11 | 1 << 20 | 1 << 29);
+}
+
+#[test]
+fn state_is_saved_for_the_level_s_registers_only() {
+    let xsave = |level| -> Vec<_> {
+        let entries = limited(&CpuConfig::level(level));
+        let leaf = entries.iter().filter(|entry| entry.function == 0xd);
+        leaf.map(|entry| (entry.index, entry.eax, entry.ebx, entry.ecx)).collect()
+    };
+    assert_eq!(xsave(CpuLevel::V2), []);
+    assert_eq!(xsave(CpuLevel::V3), [(0, 0b111, 832, 832), (2, 256, 576, 0)]);
+    let avx512 = [(5, 64, 1088, 0), (6, 512, 1152, 0), (7, 1024, 1664, 0)];
+    assert_eq!(xsave(CpuLevel::V4), [&[(0, 0b1110_0111, 2688, 2688), (2, 256, 576, 0)][..], &avx512].concat());
+}
+
+#[test]
+fn a_feature_beyond_the_level_is_there_if_it_was_asked_for() {
+    let entries = limited(&CpuConfig::level(CpuLevel::V3).with("aes").with("fsrm"));
+    assert!(has_feature(&entries, "aes") && has_feature(&entries, "fsrm") && !has_feature(&entries, "rdrand"));
+}
+
+#[test]
+fn what_the_host_lacks_is_named() {
+    let mut host = host();
+    for entry in &mut host {
+        match entry.function {
+            1 => entry.ecx &= !(1 << 25),
+            7 if entry.index == 0 => entry.ebx &= !(1 << 16 | 1 << 17),
+            _ => {}
+        }
+    }
+    let refusal = |cpu: &CpuConfig| {
+        let error = limit(host.clone(), cpu).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        error.to_string()
+    };
+    assert_eq!(
+        refusal(&CpuConfig::level(CpuLevel::V4)),
+        "a CPU with x86-64-v4 was asked for; this host lacks avx512f, avx512dq"
+    );
+    assert!(
+        refusal(&CpuConfig::level(CpuLevel::V2).with("rdrand").with("aes"))
+            .ends_with("x86-64-v2, rdrand, aes was asked for; this host lacks aes")
+    );
+    assert!(refusal(&CpuConfig::default().with("aes")).ends_with("lacks aes"));
+    limit(host.clone(), &CpuConfig::level(CpuLevel::V3)).unwrap();
+    assert!(limit(Vec::new(), &CpuConfig::level(CpuLevel::V2)).unwrap_err().to_string().contains("cx16"));
+}
+
+#[test]
+fn an_unknown_feature_is_refused_and_the_allowed_ones_are_listed() {
+    let error = limit(host(), &CpuConfig::level(CpuLevel::V3).with("avx512f")).unwrap_err().to_string();
+    assert!(error.starts_with("the CPU feature \"avx512f\" was asked for, allowed are adx, aes,"), "{error}");
+}
