@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::bzimage;
-use super::modules::Modules;
+use super::modules::{Modules, depmod};
 use crate::cache::Cache;
 use crate::distro::Distro;
 use crate::exec::{self, Context, Error, Result};
@@ -164,11 +164,6 @@ fn parts_in(depends: &str, image: &str) -> Vec<String> {
     let names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
     let is_part = |name: &&str| name.starts_with("linux-") && name.ends_with(version);
     names.map(str::trim).filter(is_part).map(String::from).collect()
-}
-
-/// depmod is in a directory that a user's PATH may lack.
-pub fn depmod() -> &'static str {
-    if Path::new("/usr/sbin/depmod").exists() { "/usr/sbin/depmod" } else { "/sbin/depmod" }
 }
 
 fn only_child(dir: &Path) -> Result<PathBuf> {

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::kernel;
 use crate::exec::{self, Context, Error, Result};
 
 /// The modules of one kernel.
@@ -81,7 +80,12 @@ fn dependencies(root: &Path) -> Result<String> {
     let (Some(base), Some(version)) = (root.ancestors().nth(3), root.file_name()) else {
         return Err(Error::new(format!("{}: no lib/modules/VERSION", root.display())));
     };
-    exec::capture_text(Command::new(kernel::depmod()).arg("-n").arg("-b").arg(base).arg(version))
+    exec::capture_text(Command::new(depmod()).arg("-n").arg("-b").arg(base).arg(version))
+}
+
+/// depmod is in a directory that a user's PATH may lack.
+pub fn depmod() -> &'static str {
+    if Path::new("/usr/sbin/depmod").exists() { "/usr/sbin/depmod" } else { "/sbin/depmod" }
 }
 
 fn is_module(file: &str) -> bool {
