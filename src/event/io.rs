@@ -84,6 +84,11 @@ impl Io<'_> {
         self.turn.bytes = self.turn.bytes.saturating_add(bytes);
     }
 
+    /// Whether anything was charged in this turn.
+    pub(crate) fn has_charged(&self) -> bool {
+        self.turn.bytes > 0
+    }
+
     /// Whether the turn is over, by its time or its bytes. A participant that has more to do then asks for
     /// [another turn](super::Wants::again).
     pub fn spent(&self) -> bool {

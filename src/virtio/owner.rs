@@ -303,12 +303,9 @@ impl Owner {
 
     /// After each turn: notify the driver, come back for leftovers, publish what changed, answer those who wait.
     fn settle(&mut self, io: &mut Io) {
-        let mut has_counts = false;
-        for queue in self.queues.iter_mut() {
-            has_counts |= queue.has_counts();
-            queue.notify();
-        }
-        if has_counts {
+        self.queues.iter_mut().for_each(Queue::notify);
+        // Each chain is charged.
+        if io.has_charged() {
             self.count_chains();
         }
         if io.spent() {

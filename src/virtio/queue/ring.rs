@@ -128,11 +128,6 @@ impl Ring {
         Ok(Some((head, position)))
     }
 
-    /// Whether a chain came or was put back since the last call of [`take_counts`](Self::take_counts).
-    pub(super) fn has_counts(&self) -> bool {
-        self.next_avail != self.counted
-    }
-
     /// How many chains came since the last call, of which there were fewer than 32768, and how many of them broke the rules. One that
     /// was put back and taken again counts once.
     pub(super) fn take_counts(&mut self) -> (u16, u16) {

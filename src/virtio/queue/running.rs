@@ -192,11 +192,6 @@ impl Queue {
         Ok(self.ring.state())
     }
 
-    /// Whether [`take_counts`](Self::take_counts) has something to say.
-    pub(in crate::virtio) fn has_counts(&self) -> bool {
-        self.ring.has_counts()
-    }
-
     /// How many chains came since the last call, and how many of them broke the rules.
     pub(in crate::virtio) fn take_counts(&mut self) -> (u16, u16) {
         self.ring.take_counts()
