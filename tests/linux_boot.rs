@@ -72,7 +72,8 @@ fn all_memory_is_there(mib: u64) {
         .limit(Duration::from_secs(170))
         .run(|builder| builder.memory(memory).disk(root_disk()));
     let total: u64 = between(&text, "MemTotal:", "kB").parse().expect("a number");
-    assert!(total >> 10 > mib * 85 / 100 - 20 && total >> 10 <= mib, "{total} kB of {mib} MiB:\n{text}");
+    // What the kernel keeps for itself: its image, of up to 24 MiB in Linux 6.12, and a share.
+    assert!(total >> 10 > mib * 85 / 100 - 24 && total >> 10 <= mib, "{total} kB of {mib} MiB:\n{text}");
     assert!(!text.contains("differs"), "{text}");
     let compared: u64 = between(&text, "compared=", "-end").parse().expect("a number");
     assert!(compared >= (mib * 85 / 100).saturating_sub(90), "only {compared} of {mib} MiB:\n{text}");
