@@ -58,8 +58,14 @@
  *   - A function blocks only if its documentation says so. A VM may be stopped or freed while other threads wait for
  *     it.
  *   - The library's threads (one per vCPU, one or more for I/O) block every signal and run none of the caller's code
- *     except the functions given to vmcell_console_new_callback, vmcell_config_set_thread_start and vmcell_config_set_log, and those in the tables of backends. A vCPU's thread lets one signal through, only while it is
- *     in the guest: it makes the thread leave. It is never delivered; vmcell_config_set_kick_signal chooses it.
+ *     except the functions given to vmcell_console_new_callback, vmcell_config_set_thread_start and vmcell_config_set_log,
+ *     and those in the tables of backends. A vCPU's thread lets one signal through, only while it is in the guest: it makes
+ *     the thread leave. It is never delivered; vmcell_config_set_kick_signal chooses it.
+ *   - A function of the caller's that an I/O thread calls may call any function of this library, for any object, also for
+ *     the VM that it serves. As others wait for that thread, these do not wait in it: vmcell_vm_pause,
+ *     vmcell_disk_handle_replace, and vmcell_vm_wait with a time limit other than 0 fail (INVALID_STATE);
+ *     vmcell_vm_resume fails so while another thread is in vmcell_vm_pause; vmcell_vm_free does what vmcell_vm_discard
+ *     does. vmcell_vm_stop works, and blocks for up to 100 ms.
  *   - The library installs no handler, changes no signal's disposition, and gives errno no meaning.
  *
  * BACKENDS
@@ -409,6 +415,11 @@
 #define VMCELL_STATUS_ENDED 4
 
 /**
+ * It is about to end: no vCPU enters the guest any more, and not all of its threads have left.
+ */
+#define VMCELL_STATUS_ENDING 5
+
+/**
  * The guest turned itself off.
  */
 #define VMCELL_EXIT_SHUTDOWN 1
@@ -615,10 +626,9 @@ typedef void (*vmcell_release)(void *user);
  * vmcell_disk_set_io_thread chooses one or vmcell_disk_set_never_blocks vouches for the backend. A call that takes long holds
  * up whatever that thread serves, vmcell_vm_pause, and a reset by the guest, but neither other VMs nor vmcell_vm_stop.
  *
- * A function may call any function of this library, for any object, also its own port, and also vmcell_vm_stop for the very
- * VM that it serves, but not vmcell_vm_pause, vmcell_vm_wait, vmcell_vm_free or vmcell_disk_handle_replace for that VM: they
- * would wait for the call that they are made from, and fail, or return too early. No function may unwind: no C++ exception,
- * no longjmp.
+ * A function may call any function of this library, for any object, also its own port, and also for the VM that it serves;
+ * THREADS at the top says what each does there. vmcell_vm_new waits for `attach`, at most for ten seconds. No function may
+ * unwind: no C++ exception, no longjmp.
  */
 typedef struct {
     /**
@@ -731,10 +741,9 @@ typedef struct {
  * vmcell_nic_set_io_thread chooses one or vmcell_nic_set_never_blocks vouches for the backend. A call that takes long holds up
  * whatever that thread serves, vmcell_vm_pause, and a reset by the guest, but neither other VMs nor vmcell_vm_stop.
  *
- * A function may call any function of this library, for any object, also its own port and those of other VMs, and also
- * vmcell_vm_stop for the very VM that it serves, but not vmcell_vm_pause, vmcell_vm_wait or vmcell_vm_free for that VM: they
- * would wait for the call that they are made from, and fail, or return too early. No function may unwind: no C++ exception,
- * no longjmp.
+ * A function may call any function of this library, for any object, also its own port and those of other VMs, and also for the
+ * VM that it serves; THREADS at the top says what each does there. vmcell_vm_new waits for `attach`, at most for ten seconds. No
+ * function may unwind: no C++ exception, no longjmp.
  */
 typedef struct {
     /**
@@ -791,7 +800,7 @@ typedef struct {
  * Receives the guest's output: `len` bytes, 1 to 4096, valid until it returns, and `user` as the caller gave it. The
  * I/O thread that serves the VM calls it, never two threads at once, and never after the release function. It must not
  * block, because the devices on that thread would wait for it, and must not unwind: no C++ exception, no longjmp. It
- * may call any function of this library for any VM, this one included, except vmcell_vm_pause and vmcell_vm_wait.
+ * may call any function of this library, also for its own VM; THREADS at the top says what each does there.
  */
 typedef void (*vmcell_console_output)(const uint8_t *bytes, size_t len, void *user);
 
@@ -1102,7 +1111,7 @@ int32_t vmcell_disk_handle_engine(const vmcell_disk_handle *handle,
  * old one first; what the guest has not flushed may or may not be on it. The old one is closed, or destroyed, before this
  * returns. Blocks until the exchange is made, for at most `limit_ms` milliseconds. `disk` is taken, even if this call fails.
  *
- * Errors: TIMEOUT if requests were still in flight, or no VM was there, at the limit; INVALID_STATE if the VM has ended;
+ * Errors: TIMEOUT if requests were still in flight, or no VM was there, at the limit; INVALID_STATE if the VM has ended, and in a function that an I/O thread calls;
  * INVALID_CONFIG if only one of the two is read-only; DISK as from vmcell_vm_new, and if the new one has larger blocks, which
  * the guest cannot be told. Nothing was exchanged then. After TIMEOUT, the new one is closed, or destroyed, by the old one's I/O
  * thread when it comes to it.
@@ -1597,9 +1606,12 @@ int32_t vmcell_config_set_log(vmcell_config *config,
  * Makes a VM: everything is checked, the kernel is loaded, every device is there, nothing runs. Takes as long as it
  * takes to read the kernel and the initrd. `config` is taken, even if this call fails.
  *
- * Errors: each kind of refusal has its own number, VMCELL_ERROR_INVALID_CONFIG to VMCELL_ERROR_HOST.
+ * Errors: each kind of refusal has its own number, VMCELL_ERROR_INVALID_CONFIG to VMCELL_ERROR_HOST; TIMEOUT if a backend's
+ * `attach`, or another function that holds its I/O thread, does not return within ten seconds. That thread is left to itself.
  */
-int32_t vmcell_vm_new(vmcell_config *config, vmcell_vm **vm, vmcell_error **error);
+int32_t vmcell_vm_new(vmcell_config *config,
+                      vmcell_vm **vm,
+                      vmcell_error **error);
 
 /**
  * Starts the vCPUs and returns at once.
@@ -1613,7 +1625,7 @@ int32_t vmcell_vm_start(vmcell_vm *vm, vmcell_error **error);
  * touches the guest's memory. Blocks until then, at most for ten seconds. Pausing a paused VM does nothing. The guest's
  * clocks go on.
  *
- * Errors: INVALID_STATE if the VM was not started, has ended, or ends meanwhile, and on an I/O thread that serves the VM;
+ * Errors: INVALID_STATE if the VM was not started, has ended, or ends meanwhile, and in a function that an I/O thread calls;
  * TIMEOUT if a device still had requests in flight after ten seconds, and then the VM goes on.
  */
 int32_t vmcell_vm_pause(vmcell_vm *vm,
@@ -1623,17 +1635,20 @@ int32_t vmcell_vm_pause(vmcell_vm *vm,
  * Lets vCPUs and devices go on where they were; does nothing to a running VM. Blocks only while another thread is in
  * vmcell_vm_pause.
  *
- * Errors: INVALID_STATE if the VM was not started or has ended.
+ * Errors: INVALID_STATE if the VM was not started or has ended, and in a function that an I/O thread calls while another
+ * thread is in vmcell_vm_pause.
  */
-int32_t vmcell_vm_resume(vmcell_vm *vm, vmcell_error **error);
+int32_t vmcell_vm_resume(vmcell_vm *vm,
+                         vmcell_error **error);
 
 /**
  * Ends the VM from outside, whatever its state. Once it returns, the guest executes nothing. Returns within 100 ms,
  * whatever the guest or the host does. The guest gets no chance to write its disks back. A VM that has ended stays as
- * it is. Threads in vmcell_vm_wait return.
+ * it is. Threads in vmcell_vm_wait return. If threads of the VM have something left to do outside of the guest, such as the
+ * last output to a slow reader, its status is VMCELL_STATUS_ENDING for a moment.
  *
- * Errors: TIMEOUT if a slow disk, or a console's or a backend's function that blocks, still holds one of the VM's threads
- * outside the guest; vmcell_vm_free waits for it.
+ * Errors: TIMEOUT if the host, which is busy, did not run a vCPU's thread in time. The thread was told to leave, and enters
+ * the guest no more; vmcell_vm_wait and vmcell_vm_free wait for it.
  */
 int32_t vmcell_vm_stop(vmcell_vm *vm,
                        vmcell_error **error);
@@ -1650,26 +1665,41 @@ int32_t vmcell_vm_request_shutdown(vmcell_vm *vm,
                                    vmcell_error **error);
 
 /**
+ * Tells the VM to end, as vmcell_vm_stop does, and does not wait for that: vmcell_vm_wait does, or the descriptor of
+ * vmcell_vm_ended_fd tells when it has. Never blocks.
+ */
+int32_t vmcell_vm_request_stop(vmcell_vm *vm, vmcell_error **error);
+
+/**
  * Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no
  * limit. Writes how the VM ended, one of VMCELL_EXIT_*, to `exit_kind`, which may be NULL. By then the guest's output
  * has reached its console, unless a reader took too long and missed it. Any number of threads may wait, any number of
- * times.
+ * times, also before the VM is started.
  *
- * Errors: TIMEOUT if it had not ended by then; INVALID_STATE if it was not started; BAD_VALUE below -1.
+ * Errors: TIMEOUT if it had not ended by then; INVALID_STATE in a function that an I/O thread calls, unless `timeout_ms` is
+ * 0; BAD_VALUE below -1.
  */
-int32_t vmcell_vm_wait(const vmcell_vm *vm, int64_t timeout_ms, int32_t *exit_kind, vmcell_error **error);
+int32_t vmcell_vm_wait(const vmcell_vm *vm,
+                       int64_t timeout_ms,
+                       int32_t *exit_kind,
+                       vmcell_error **error);
 
 /**
- * Tells what the VM is doing, one of VMCELL_STATUS_*. Never blocks.
+ * Tells what the VM is doing, one of VMCELL_STATUS_*. It is VMCELL_STATUS_ENDED exactly when vmcell_vm_wait returns at once.
+ * Never blocks.
  */
-int32_t vmcell_vm_status(const vmcell_vm *vm, int32_t *status, vmcell_error **error);
+int32_t vmcell_vm_status(const vmcell_vm *vm,
+                         int32_t *status,
+                         vmcell_error **error);
 
 /**
  * Gives an eventfd that is readable once the VM has ended, for poll, epoll, or an event loop in place of
- * vmcell_vm_wait. It is borrowed, and valid until the VM is freed (dup it to keep it longer). Do not close it, and do
+ * vmcell_vm_wait; so one thread waits for many VMs. It is borrowed, and valid until the VM is freed (dup it to keep it longer). Do not close it, and do
  * not read from it, or others miss the event. It stays readable. Never blocks.
  */
-int32_t vmcell_vm_ended_fd(const vmcell_vm *vm, int32_t *fd, vmcell_error **error);
+int32_t vmcell_vm_ended_fd(const vmcell_vm *vm,
+                           int32_t *fd,
+                           vmcell_error **error);
 
 /**
  * Types `len` bytes into the guest's console, and writes to `taken` how many of them there was room for, 0 to `len`.
@@ -1700,9 +1730,31 @@ int32_t vmcell_vm_reset_cause(const vmcell_vm *vm, int32_t *cause, vmcell_error 
 int32_t vmcell_vm_exit_error(const vmcell_vm *vm, vmcell_error **failure, vmcell_error **error);
 
 /**
+ * Writes how the VM ended in words, such as "the guest turned itself off", with a NUL at its end, to `buffer`, which has room for
+ * `capacity` bytes, and its length without the NUL to `length`. If there is not room for all of it, only `length` is written. Never
+ * blocks.
+ *
+ * Errors: INVALID_STATE if the VM has not ended.
+ */
+int32_t vmcell_vm_exit_text(const vmcell_vm *vm,
+                            char *buffer,
+                            size_t capacity,
+                            size_t *length,
+                            vmcell_error **error);
+
+/**
+ * Tells whether the guest crashed, or the host failed under it: writes 1 to `is_crash` for VMCELL_EXIT_FAILED,
+ * VMCELL_EXIT_PANICKED and a reset by VMCELL_RESET_TRIPLE_FAULT, 0 otherwise.
+ * Never blocks.
+ *
+ * Errors: INVALID_STATE if the VM has not ended.
+ */
+int32_t vmcell_vm_exit_is_crash(const vmcell_vm *vm, int32_t *is_crash, vmcell_error **error);
+
+/**
  * Stops the VM, as vmcell_vm_stop does, and frees it: when this returns, no thread, descriptor or memory of it
  * remains. May block for as long as a disk, or a function of a console or a backend, holds one of its threads, and until
- * its backends are destroyed. NULL is fine.
+ * its backends are destroyed. In a function that an I/O thread calls, it is the same as vmcell_vm_discard. NULL is fine.
  *
  * If other threads are in a call with this VM, it is stopped and their calls return (vmcell_vm_wait gives
  * VMCELL_EXIT_STOPPED); the last of them frees what remains, maybe after this call has returned.
@@ -1710,6 +1762,20 @@ int32_t vmcell_vm_exit_error(const vmcell_vm *vm, vmcell_error **failure, vmcell
  * Errors: BAD_HANDLE.
  */
 int32_t vmcell_vm_free(vmcell_vm *vm);
+
+/**
+ * Stops the VM, as vmcell_vm_request_stop does, and frees it on a thread that is made for this and ends then. Never blocks. NULL
+ * is fine. If other threads are in a call with this VM, their calls return, and the last of them has it freed.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_vm_discard(vmcell_vm *vm);
+
+/**
+ * Returns how many VMs of this process were discarded, or freed in a function that an I/O thread calls, and are not freed
+ * entirely yet. Never blocks.
+ */
+uint64_t vmcell_vms_discarded(void);
 
 /**
  * Writes the VM's threads to `threads`, which has room for `capacity`, and how many there are to `count`, which may be more. First come

@@ -137,6 +137,15 @@ fn limit(error: &io::Error) -> Option<&'static str> {
     }
 }
 
+/// Two errors are equal if they are of the same kind and tell the same, causes included.
+impl PartialEq for Error {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind() == other.kind() && self.chain() == other.chain()
+    }
+}
+
+impl Eq for Error {}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)

@@ -53,6 +53,11 @@ type Exit struct {
 	Err error
 }
 
+// IsCrash tells whether the guest crashed, or the host failed under it: Panicked, Failed, and a Reset by a triple fault.
+func (e Exit) IsCrash() bool {
+	return e.Kind == Panicked || e.Kind == Failed || e.Kind == Reset && e.Cause == ResetTripleFault
+}
+
 // String tells it in words.
 func (e Exit) String() string {
 	switch e.Kind {

@@ -27,6 +27,8 @@ type streams struct {
 	logs []LogFile
 	pair *ConsolePair
 
+	// Held while the VM is being started, so that whoever sees it ended knows whether there is something to copy.
+	mu       sync.Mutex
 	started  bool
 	copied   chan struct{}
 	finished sync.Once
@@ -118,8 +120,13 @@ func (s *streams) connect(d *describer) {
 	}
 }
 
-// start starts the copying, which holds nothing of the VM.
-func (s *streams) start() {
+// start runs begin, which starts the VM, and then the copying, which holds nothing of the VM.
+func (s *streams) start(begin func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := begin(); err != nil {
+		return err
+	}
 	s.started = true
 	if s.out != nil {
 		go s.copyOut()
@@ -132,6 +139,13 @@ func (s *streams) start() {
 			s.in.Close()
 		}()
 	}
+	return nil
+}
+
+func (s *streams) wasStarted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.started
 }
 
 // copyOut copies until the library closes its end, or the VM has ended and the pipe is empty.
@@ -183,6 +197,10 @@ func (s *streams) write(bytes []byte) {
 
 // finish waits until all that a VM that has ended printed has been copied, and tells what the writer failed with.
 func (s *streams) finish(ctx context.Context) error {
+	// A VM that ended without a start has printed nothing.
+	if !s.wasStarted() {
+		return nil
+	}
 	s.finished.Do(func() {
 		if s.out != nil {
 			s.out.SetReadDeadline(time.Unix(1, 0))
@@ -207,7 +225,7 @@ func (s *streams) abandon() {
 	if s.in != nil {
 		s.in.Close()
 	}
-	if s.out != nil && !s.started {
+	if s.out != nil && !s.wasStarted() {
 		s.out.Close()
 	}
 }

@@ -62,8 +62,10 @@ const (
 	Running Status = C.VMCELL_STATUS_RUNNING
 	// Paused is a VM whose vCPUs and devices stand still.
 	Paused Status = C.VMCELL_STATUS_PAUSED
-	// Ended is a VM that has ended.
+	// Ended is a VM that has ended: Wait returns at once.
 	Ended Status = C.VMCELL_STATUS_ENDED
+	// Ending is a VM that is about to end: it executes nothing more, and not all of its threads have left.
+	Ending Status = C.VMCELL_STATUS_ENDING
 )
 
 // String names the status.
@@ -77,6 +79,8 @@ func (s Status) String() string {
 		return "paused"
 	case Ended:
 		return "ended"
+	case Ending:
+		return "ending"
 	}
 	return fmt.Sprintf("status %d", int32(s))
 }
@@ -132,16 +136,18 @@ func (vm *VM) call(do func(handle *C.vmcell_vm, e **C.vmcell_error) C.int32_t) e
 }
 
 // Start starts the vCPUs and returns at once. When ctx is done before the VM has ended, the VM is stopped, as
-// exec.CommandContext does with a process.
+// exec.CommandContext does with a process; also if ctx was done before the call, which gives its error then.
 func (vm *VM) Start(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
+		vm.RequestStop()
 		return err
 	}
-	err := vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return C.vmcell_vm_start(h, e) })
+	err := vm.console.start(func() error {
+		return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return C.vmcell_vm_start(h, e) })
+	})
 	if err != nil {
 		return err
 	}
-	vm.console.start()
 	if ctx.Done() == nil {
 		return nil
 	}
@@ -181,6 +187,11 @@ func (vm *VM) Stop() error {
 	return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return C.vmcell_vm_stop(h, e) })
 }
 
+// RequestStop tells the VM to end, as Stop does, and does not wait for that; Wait does.
+func (vm *VM) RequestStop() error {
+	return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return C.vmcell_vm_request_stop(h, e) })
+}
+
 // Status tells what the VM is doing.
 func (vm *VM) Status() (Status, error) {
 	var status C.int32_t
@@ -189,9 +200,9 @@ func (vm *VM) Status() (Status, error) {
 }
 
 // Wait waits until the VM has ended and tells how, or until ctx is done, which does not end the VM. Everything that the
-// guest printed has been written to Config.Stdout then. Any number of goroutines may wait, and no thread does.
+// guest printed has been written to Config.Stdout then. Any number of goroutines may wait, also before Start, and no thread
+// does.
 func (vm *VM) Wait(ctx context.Context) (Exit, error) {
-	// Refused before the start, which nothing would ever end.
 	if err := vm.look(); err != nil && !errors.Is(err, ErrTimeout) {
 		return Exit{}, err
 	}
@@ -213,9 +224,23 @@ func (vm *VM) look() error {
 
 // Close stops the VM and frees what it holds: its memory, its threads, its descriptors. A second call does nothing.
 func (vm *VM) Close() error {
+	return vm.close(func() C.int32_t { return C.vmcell_vm_free(vm.handle) })
+}
+
+// Discard does what Close does, on a thread of the library, and does not wait for it.
+func (vm *VM) Discard() error {
+	return vm.close(func() C.int32_t { return C.vmcell_vm_discard(vm.handle) })
+}
+
+// Discarded counts the VMs of this process that were discarded and are not freed yet.
+func Discarded() uint64 {
+	return uint64(C.vmcell_vms_discarded())
+}
+
+func (vm *VM) close(free func() C.int32_t) error {
 	vm.closing.Do(func() {
 		runtime.SetFinalizer(vm, nil)
-		vm.closed = failure(C.vmcell_vm_free(vm.handle), nil)
+		vm.closed = failure(free(), nil)
 		vm.mu.Lock()
 		if vm.unwatch != nil {
 			vm.unwatch()
@@ -252,7 +277,7 @@ func (w consoleWriter) Write(bytes []byte) (int, error) {
 		}
 		written += int(taken)
 		if taken == 0 {
-			if status, err := w.vm.Status(); err != nil || status == Ended {
+			if status, err := w.vm.Status(); err != nil || status == Ended || status == Ending {
 				return written, io.ErrClosedPipe
 			}
 			time.Sleep(patience)

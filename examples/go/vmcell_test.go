@@ -69,7 +69,8 @@ func TestEachWayToEndIsToldApart(t *testing.T) {
 		{"failing", vmcell.Failed, 0},
 	} {
 		exit := wait(t, started(t, context.Background(), vmcell.Config{Kernel: guest(t, test.guest)}))
-		if exit.Kind != test.kind || exit.Cause != test.cause || (exit.Err != nil) != (test.kind == vmcell.Failed) {
+		crashed := test.kind == vmcell.Failed || test.cause == vmcell.ResetTripleFault
+		if exit.Kind != test.kind || exit.Cause != test.cause || (exit.Err != nil) != (test.kind == vmcell.Failed) || exit.IsCrash() != crashed {
 			t.Errorf("%s: %v", test.guest, exit)
 		}
 	}
@@ -314,10 +315,57 @@ func TestCallsAfterCloseAreRefused(t *testing.T) {
 	}
 }
 
-func TestAVMThatWasNotStartedIsNotWaitedFor(t *testing.T) {
-	vm := newVM(t, vmcell.Config{Kernel: guest(t, "spin")})
-	if _, err := vm.Wait(context.Background()); !errors.Is(err, vmcell.ErrInvalidState) {
+func TestAWaitMayBeginBeforeTheStart(t *testing.T) {
+	vm := newVM(t, vmcell.Config{Kernel: guest(t, "hello"), Stdout: &bytes.Buffer{}})
+	waited := make(chan vmcell.Exit)
+	go func() { waited <- wait(t, vm) }()
+	time.Sleep(20 * time.Millisecond)
+	if err := vm.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if exit := <-waited; exit.Kind != vmcell.Shutdown || exit.IsCrash() {
+		t.Error(exit)
+	}
+}
+
+// However a start does not come about, nobody waits for good.
+func TestAVMThatNeverStartedIsNotWaitedForInVain(t *testing.T) {
+	done, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, end := range []func(*vmcell.VM) error{(*vmcell.VM).Stop, (*vmcell.VM).RequestStop, func(vm *vmcell.VM) error {
+		if err := vm.Start(done); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		return nil
+	}} {
+		vm := newVM(t, vmcell.Config{Kernel: guest(t, "hello"), Stdout: &bytes.Buffer{}})
+		if err := end(vm); err != nil {
+			t.Error(err)
+		}
+		if err := vm.Start(context.Background()); !errors.Is(err, vmcell.ErrInvalidState) {
+			t.Error(err)
+		}
+		if exit := wait(t, vm); exit.Kind != vmcell.Stopped {
+			t.Error(exit)
+		}
+	}
+}
+
+func TestADiscardedVMIsFreedLater(t *testing.T) {
+	vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin")})
+	if err := vm.Discard(); err != nil {
+		t.Fatal(err)
+	}
+	if err := vm.Close(); err != nil {
 		t.Error(err)
+	}
+	if _, err := vm.Status(); !errors.Is(err, vmcell.ErrClosed) {
+		t.Error(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); vmcell.Discarded() != 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(vmcell.Discarded())
+		}
 	}
 }
 

@@ -14,7 +14,8 @@ use crate::meter::Meter;
 /// # Rules
 /// - **One caller.** All calls except [`info`](Self::info) come from the I/O thread that owns the disk, one at a time. None
 ///   may block: a backend that has to wait says what for in [`wants`](Self::wants), or lets another thread wait and use a
-///   [`Waker`](crate::event::Waker).
+///   [`Waker`](crate::event::Waker). [What a callback may do](crate::event#what-a-callback-may-do) says which calls with a VM's
+///   handle it may make.
 /// - **Who checks what.** Ranges lie inside the capacity and cover whole blocks; a read or a write has at most
 ///   [`max_transfer`](DiskInfo::max_transfer) bytes, in at most [`max_segments`](DiskInfo::max_segments) parts. The device
 ///   splits larger requests. A backend need not check this again, unless its capacity can shrink: operations that were
@@ -119,6 +120,8 @@ pub trait DiskBackend: Send {
     /// The first call on the thread that owns the disk. The backend makes its tokens and wakers here, if it needs any. If it
     /// is called again, the backend has come to another thread with nothing in flight: the old tokens and wakers mean nothing
     /// there, so the backend makes new ones.
+    ///
+    /// Building the VM waits for it, at most for ten seconds.
     ///
     /// # Errors
     /// If the backend cannot work. The VM is not built then, or the disk is not [replaced](super::DiskHandle::replace).

@@ -11,7 +11,7 @@ use super::metrics::{DiskCounters, DiskMetrics};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Waker;
 use crate::meter::Meter;
-use crate::sys::{lock, lock_if_free};
+use crate::sys::{lock, lock_if_free, may_wait};
 
 /// Where changes wait for the thread that owns the disk.
 #[derive(Default)]
@@ -108,6 +108,10 @@ impl Changes {
     }
 
     pub(super) fn replace(&self, backend: Box<dyn DiskBackend>, info: DiskInfo, limit: Duration) -> Result<()> {
+        if !may_wait() {
+            let message = "a callback on an I/O thread cannot replace a disk; do that on a thread of your own";
+            return Err(Error::new(ErrorKind::InvalidState, message));
+        }
         let (reply, answer) = sync_channel(1);
         let decided = Arc::new(AtomicBool::new(false));
         let reply = Reply(reply);

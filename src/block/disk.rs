@@ -326,8 +326,7 @@ impl DiskHandle {
     /// data that the guest has not flushed may or may not be there, and requests behind the end of a smaller medium fail. The
     /// other settings of `disk` have no effect, except that both disks must agree on whether they are read-only.
     ///
-    /// Blocks until the exchange is made, but no longer than `limit`. Do not call it on the I/O thread that serves the disk:
-    /// it would wait in vain.
+    /// Blocks until the exchange is made, but no longer than `limit`.
     ///
     /// # Errors
     /// Those of building a VM with `disk`;
@@ -336,7 +335,7 @@ impl DiskHandle {
     /// nothing was exchanged then;
     /// [`ErrorKind::Timeout`] if the limit passed before the exchange, for which requests in flight, a VM that is paused, and
     /// a disk that is not part of a VM yet are reasons: nothing was exchanged then;
-    /// [`ErrorKind::InvalidState`] if the VM was dropped. A VM that has ended but still exists may also give a `Timeout`.
+    /// [`ErrorKind::InvalidState`] if the VM was dropped, and on an [I/O thread](crate::event#what-a-callback-may-do). A VM that has ended but still exists may also give a `Timeout`.
     pub fn replace(&self, disk: Disk, limit: Duration) -> Result<()> {
         if disk.is_read_only() != self.read_only {
             let word = |read_only| if read_only { "read-only" } else { "writable" };

@@ -44,3 +44,15 @@ pub enum ResetCause {
     /// A request to KVM itself.
     SystemEvent,
 }
+
+/// What it was done by, for a sentence.
+impl std::fmt::Display for ResetCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Acpi => "the ACPI reset register",
+            Self::KeyboardController => "the keyboard controller",
+            Self::TripleFault => "a triple fault",
+            Self::SystemEvent => "a request to KVM",
+        })
+    }
+}

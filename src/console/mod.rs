@@ -103,7 +103,8 @@ impl Console {
     /// Output to a function, in pieces of at most 4 KiB as they come; no input.
     ///
     /// It is called on the VM's I/O thread and must not block: for as long as it does, the devices on that thread wait. It
-    /// may use the VM's handle, and even drop it, but not pause a VM nor wait for one. If it panics, it is not called again.
+    /// may use the VM's handle, and even drop it; [what a callback may do](crate::event#what-a-callback-may-do) has the details. It
+    /// is not called again if it panics.
     pub fn callback(output: impl FnMut(&[u8]) + Send + 'static) -> Self {
         Self { outputs: vec![Output::Callback(Box::new(output))], inputs: Vec::new() }
     }

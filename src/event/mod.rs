@@ -9,6 +9,28 @@
 //! drivers need not ring. A thread has one io_uring for the files of all its disks. It makes the ring when the first disk asks for
 //! it, and hands over what was begun once in each round.
 //!
+//! # What a callback may do
+//! Code of yours that an I/O thread calls is a *callback*: a [`DiskBackend`](crate::block::DiskBackend), a
+//! [`NicBackend`](crate::net::NicBackend), a [`VirtioDevice`](crate::virtio::VirtioDevice), the function of a
+//! [`Console::callback`](crate::Console::callback), and, if a callback drops them, whatever these own. Others wait for the thread
+//! meanwhile, so a callback must not block. It may use the handle of any VM, also of its own, as follows:
+//!
+//! | Call | In a callback |
+//! |---|---|
+//! | `status`, `ended_fd`, `write_console`, `console_dropped`, `wait_timeout(0)`, `request_stop`, `discard` | as anywhere: they never block |
+//! | `start` | as anywhere |
+//! | `stop` | works, and may block for up to 100 ms |
+//! | dropping a VM | the same as `discard` |
+//! | `resume` | works, but gives [`InvalidState`](crate::ErrorKind::InvalidState) while another thread is pausing the VM |
+//! | `pause`, `pause_within`, `wait`, `wait_timeout`, `DiskHandle::replace` | `InvalidState` |
+//! | the other calls of `DiskHandle`, those of `NicHandle` | as anywhere |
+//! | building a VM | blocks as anywhere; `InvalidState` if this very thread is to serve it |
+//! | `MmioTransport::pause`, `MmioTransport::save` | `InvalidState` on the thread that serves the device |
+//! | dropping an `MmioTransport` or the last handle of an [`IoThread`] | does not wait for a device or thread to end: that follows |
+//!
+//! A callback that panics harms its own console or device alone, and is not called again.
+//!
+//! # Turns
 //! A turn is over after [`TURN_TIME`] or [`TURN_BYTES`]. So a participant that has something to do waits at most for one turn
 //! of each of the others.
 

@@ -1,7 +1,8 @@
 //! Where a participant lives, and how its thread is woken.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use super::polling::Settings;
@@ -17,11 +18,15 @@ pub(super) struct Bell {
     pub(super) called: AtomicBool,
     pub(super) sleeping: AtomicBool,
     pub(super) event: EventFd,
+    /// The thread itself, once it runs.
+    thread: OnceLock<ThreadId>,
+    /// It did not come back to its loop in time: nobody waits for it until it has.
+    pub(super) stuck: AtomicBool,
     pub(super) meter: Meter,
     pub(super) polling: Settings,
     /// Serves the participants once, on the calling thread, if they have no thread of their own.
     #[cfg(any(test, feature = "test-util"))]
-    pub(super) inline: std::sync::OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
+    pub(super) inline: OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
 }
 
 /// How many turns there were, and how long they take, if somebody wants to know.
@@ -73,11 +78,23 @@ impl Bell {
             called: AtomicBool::new(false),
             sleeping: AtomicBool::new(false),
             event: EventFd::new()?,
+            thread: OnceLock::new(),
+            stuck: AtomicBool::new(false),
             meter: Meter::default(),
             polling: Settings::new(),
             #[cfg(any(test, feature = "test-util"))]
-            inline: std::sync::OnceLock::new(),
+            inline: OnceLock::new(),
         })
+    }
+
+    /// The calling thread is the one that serves.
+    pub(super) fn settle(&self) {
+        let _ = self.thread.set(thread::current().id());
+    }
+
+    /// Whether the calling thread is the one that serves.
+    pub(super) fn is_current(&self) -> bool {
+        self.thread.get().is_some_and(|id| *id == thread::current().id())
     }
 
     /// Has the thread look at its posts.

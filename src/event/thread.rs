@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use super::ending::Ending;
@@ -14,7 +13,7 @@ use super::place::{Bell, Place};
 use super::polling::PollingStats;
 use super::reactor::{Reactor, Removed, contain};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::{ThreadHandle, current_thread_id, lock, lock_if_free, spawn};
+use crate::sys::{ThreadHandle, current_thread_id, forbid_waiting, lock, lock_if_free, may_wait, spawn};
 
 /// How long a thread may take to take a participant in.
 const ATTACH_LIMIT: Duration = Duration::from_secs(10);
@@ -26,8 +25,8 @@ const ATTACH_LIMIT: Duration = Duration::from_secs(10);
 /// last device on it are gone. If its io_uring still waits for storage that does not answer, it is left to end by itself (see
 /// [`abandoned_transfers`](crate::block::abandoned_transfers)). It runs with every signal blocked.
 ///
-/// A call that waits for a device, such as building or pausing a VM, must not be made on the thread that serves it, for instance
-/// in a backend or in a console's callback.
+/// [What a callback may do](crate::event#what-a-callback-may-do) says which calls can be made on such a thread, for instance in a
+/// backend or in a console's callback.
 ///
 /// ```
 /// let shared = vmcell::IoThread::new("vm-io")?;
@@ -61,7 +60,6 @@ pub(super) struct Shared {
     posts: Mutex<Posts>,
     stop: AtomicBool,
     pub(super) name: String,
-    thread: OnceLock<ThreadId>,
     /// The kernel's identifier of the thread.
     pub(super) tid: OnceLock<i32>,
     ending: Ending,
@@ -132,14 +130,19 @@ impl IoThread {
         self.joiner.shared.bell.meter.longest()
     }
 
-    /// Gives a participant to the thread, and waits until it is attached.
+    /// Gives a participant to the thread, and waits until it is attached, at most for ten seconds. A thread that takes longer counts as
+    /// stuck until it comes back: nobody waits for it any more.
     ///
     /// # Errors
     /// What attaching says; [`ErrorKind::InvalidState`] if the caller runs on this very thread, which cannot wait for itself;
-    /// [`ErrorKind::Timeout`] if the thread does not come to it in ten seconds.
+    /// [`ErrorKind::Timeout`] if the thread does not come to it in that time.
     pub(crate) fn add(&self, participant: Box<dyn Participant>) -> Result<Membership> {
+        self.add_within(participant, ATTACH_LIMIT)
+    }
+
+    fn add_within(&self, participant: Box<dyn Participant>, limit: Duration) -> Result<Membership> {
         let shared = &self.joiner.shared;
-        if shared.is_current() {
+        if shared.bell.is_current() {
             let message = "a VM cannot be built on an I/O thread that is to serve it";
             return Err(Error::new(ErrorKind::InvalidState, message));
         }
@@ -148,11 +151,12 @@ impl IoThread {
         let place = Place::new(Arc::clone(&shared.bell));
         let (reply, attached) = sync_channel(1);
         shared.post(Post::Add { participant, place: Arc::clone(&place), reply });
-        match attached.recv_timeout(ATTACH_LIMIT) {
+        match attached.recv_timeout(limit) {
             Ok(result) => result?,
             // Whatever comes of it later is dropped there.
             Err(RecvTimeoutError::Timeout) => {
-                let message = format!("the I/O thread was held by a device or a callback for {ATTACH_LIMIT:?}");
+                shared.bell.stuck.store(true, Ordering::SeqCst);
+                let message = format!("an I/O thread was held by a device, a backend or a callback for {limit:?}");
                 return Err(Error::new(ErrorKind::Timeout, message));
             }
             Err(RecvTimeoutError::Disconnected) => {
@@ -168,8 +172,9 @@ impl Drop for Joiner {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.shared.bell.call();
         let thread = lock(&self.thread).take();
-        // A thread cannot join itself; it ends when it comes back to its loop.
-        if let Some(thread) = thread.filter(|_| !self.shared.is_current())
+        // A thread ends when it comes back to its loop. It cannot join itself, and if it waited here for another one that waits for
+        // it, neither would come back.
+        if let Some(thread) = thread.filter(|_| self.shared.may_wait())
             && self.shared.ending.wait()
         {
             thread.join();
@@ -194,7 +199,6 @@ impl Shared {
             bell,
             posts: Mutex::default(),
             stop: AtomicBool::new(false),
-            thread: OnceLock::new(),
             ending: Ending::default(),
             #[cfg(any(test, feature = "test-util"))]
             inline: OnceLock::new(),
@@ -205,7 +209,8 @@ impl Shared {
         // However the thread ends, nobody is to wait for an answer of it.
         let _ends = Ends(self);
         let mut reactor = reactor;
-        let _ = self.thread.set(thread::current().id());
+        self.bell.settle();
+        forbid_waiting();
         let _ = self.tid.set(current_thread_id());
         if prepare() {
             self.serve(&mut reactor);
@@ -242,6 +247,7 @@ impl Shared {
                     let added = reactor.add(participant, Arc::clone(&place));
                     if reply.send(added).is_err() {
                         drop(reactor.remove(&place));
+                        self.bell.stuck.store(false, Ordering::SeqCst);
                     }
                 }
                 Post::Remove { place, reply } => {
@@ -274,15 +280,17 @@ impl Shared {
         waiting.into_iter().for_each(|post| _ = contain(|| drop(post)));
     }
 
-    fn is_current(&self) -> bool {
-        self.thread.get().is_some_and(|id| *id == thread::current().id())
+    /// Whether the caller may wait for something that the thread does.
+    fn may_wait(&self) -> bool {
+        may_wait() && !self.bell.stuck.load(Ordering::SeqCst)
     }
 }
 
 /// A participant on an I/O thread.
 ///
 /// Dropping it takes the participant off the thread and drops it: after that it is not running and never runs again. From
-/// any thread; waits for the turns that are under way, unless the caller runs on that thread itself.
+/// any thread; waits for the turns that are under way. On an I/O thread, or if the thread is stuck, it does not wait: then the
+/// thread drops the participant when it comes to it.
 #[must_use = "dropping it removes the participant"]
 pub(crate) struct Membership {
     thread: IoThread,
@@ -292,7 +300,7 @@ pub(crate) struct Membership {
 impl Membership {
     /// Says on which thread it is.
     pub(crate) fn is_on_this_thread(&self) -> bool {
-        self.thread.joiner.shared.is_current()
+        self.thread.joiner.shared.bell.is_current()
     }
 }
 
@@ -302,7 +310,7 @@ impl Drop for Membership {
         self.place.remove();
         let (reply, removed) = sync_channel(1);
         shared.post(Post::Remove { place: Arc::clone(&self.place), reply });
-        if !shared.is_current() {
+        if shared.may_wait() {
             drop(removed.recv());
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicU32;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
 use std::time::Instant;
 
 use super::*;
@@ -395,6 +396,99 @@ fn nothing_is_added_from_the_thread_itself() {
     fd.signal();
     let error = receiver.recv_timeout(PATIENCE).unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidState);
+}
+
+#[test]
+fn two_threads_that_take_a_participant_off_each_other_come_back() {
+    let threads = [io_thread(), io_thread()];
+    let met = Arc::new(std::sync::Barrier::new(2));
+    let slots: [Arc<Mutex<Option<Membership>>>; 2] = Default::default();
+    let (sender, came_back) = channel();
+    let fds = [event(), event()];
+    let memberships = [0, 1].map(|own| {
+        let (met, other, sender) = (Arc::clone(&met), Arc::clone(&slots[1 - own]), sender.clone());
+        threads[own].add(Participates::reading(&fds[own], move || {
+            let taken = other.lock().unwrap().take();
+            if let Some(membership) = taken {
+                met.wait();
+                drop(membership);
+                sender.send(()).unwrap();
+            }
+        }))
+    });
+    for (slot, membership) in slots.iter().zip(memberships) {
+        *slot.lock().unwrap() = Some(membership.unwrap());
+    }
+    fds.iter().for_each(|fd| fd.signal());
+    for _ in 0..2 {
+        came_back.recv_timeout(PATIENCE).expect("a thread waits for the other one");
+    }
+}
+
+#[test]
+fn two_threads_that_let_go_of_each_others_last_handle_come_back() {
+    let threads = [io_thread(), io_thread()];
+    let met = Arc::new(std::sync::Barrier::new(2));
+    let slots: [Arc<Mutex<Option<IoThread>>>; 2] = Default::default();
+    let (sender, came_back) = channel();
+    let fds = [event(), event()];
+    for own in [0, 1] {
+        let (met, other, sender) = (Arc::clone(&met), Arc::clone(&slots[1 - own]), sender.clone());
+        let reads = Participates::reading(&fds[own], move || {
+            if let Some(thread) = other.lock().unwrap().take() {
+                met.wait();
+                drop(thread);
+                sender.send(()).unwrap();
+            }
+        });
+        // Without a membership, which would be a handle, too.
+        let place = Place::new(Arc::clone(&threads[own].joiner.shared.bell));
+        let (reply, added) = sync_channel(1);
+        threads[own].joiner.shared.post(Post::Add { participant: reads, place, reply });
+        added.recv().unwrap().unwrap();
+    }
+    for (slot, thread) in slots.iter().zip(threads) {
+        *slot.lock().unwrap() = Some(thread);
+    }
+    fds.iter().for_each(|fd| fd.signal());
+    for _ in 0..2 {
+        came_back.recv_timeout(PATIENCE).expect("a thread waits for the other one's end");
+    }
+}
+
+/// Does not come back from being attached until it is released.
+struct Held(Receiver<()>);
+
+impl Participant for Held {
+    fn attach(&mut self, _io: &mut Io) -> Result<()> {
+        let _ = self.0.recv();
+        Ok(())
+    }
+
+    fn turn(&mut self, _io: &mut Io, _events: &[Event]) {}
+
+    fn wants(&self, _wants: &mut Wants) {}
+}
+
+#[test]
+fn a_thread_that_does_not_come_back_from_attaching_is_waited_for_by_nobody() {
+    let thread = io_thread();
+    let good = thread.add(Participates::new(|_, _| {}, |_, _| {})).unwrap();
+    let (release, held) = channel();
+    let (limit, begun) = (Duration::from_millis(50), Instant::now());
+    let error = thread.add_within(Box::new(Held(held)), limit).map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("was held by a device, a backend or a callback for 50ms"), "{error}");
+    let bell = Arc::clone(&thread.joiner.shared.bell);
+    drop(good);
+    let other = thread.clone();
+    drop(release);
+    eventually("the thread to come back", || !bell.stuck.load(Ordering::SeqCst));
+    drop(other.add(Participates::new(|_, _| {}, |_, _| {})).expect("a thread that came back serves"));
+    let (_release, held) = channel();
+    drop(thread.add_within(Box::new(Held(held)), limit).map(drop).unwrap_err());
+    drop((thread, other));
+    assert!(begun.elapsed() < PATIENCE, "waited for a thread that is stuck");
 }
 
 /// Panics when it is dropped, and refuses to be attached if it is told so.

@@ -37,7 +37,7 @@ impl Described for ConsoleObject {
 /// Receives the guest's output: `len` bytes, 1 to 4096, valid until it returns, and `user` as the caller gave it. The
 /// I/O thread that serves the VM calls it, never two threads at once, and never after the release function. It must not
 /// block, because the devices on that thread would wait for it, and must not unwind: no C++ exception, no longjmp. It
-/// may call any function of this library for any VM, this one included, except vmcell_vm_pause and vmcell_vm_wait.
+/// may call any function of this library, also for its own VM; THREADS at the top says what each does there.
 pub type ConsoleOutput = Option<unsafe extern "C" fn(bytes: *const u8, len: usize, user: *mut c_void)>;
 
 /// Stands for no descriptor.

@@ -47,10 +47,9 @@ pub struct DiskTraits {
 /// vmcell_disk_set_io_thread chooses one or vmcell_disk_set_never_blocks vouches for the backend. A call that takes long holds
 /// up whatever that thread serves, vmcell_vm_pause, and a reset by the guest, but neither other VMs nor vmcell_vm_stop.
 ///
-/// A function may call any function of this library, for any object, also its own port, and also vmcell_vm_stop for the very
-/// VM that it serves, but not vmcell_vm_pause, vmcell_vm_wait, vmcell_vm_free or vmcell_disk_handle_replace for that VM: they
-/// would wait for the call that they are made from, and fail, or return too early. No function may unwind: no C++ exception,
-/// no longjmp.
+/// A function may call any function of this library, for any object, also its own port, and also for the VM that it serves;
+/// THREADS at the top says what each does there. vmcell_vm_new waits for `attach`, at most for ten seconds. No function may
+/// unwind: no C++ exception, no longjmp.
 #[repr(C)]
 pub struct DiskTable {
     /// The size of this structure, in bytes. A later version may have more members: they count as NULL in a table that ends

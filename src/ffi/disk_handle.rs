@@ -97,7 +97,7 @@ pub unsafe extern "C" fn vmcell_disk_handle_engine(
 /// old one first; what the guest has not flushed may or may not be on it. The old one is closed, or destroyed, before this
 /// returns. Blocks until the exchange is made, for at most `limit_ms` milliseconds. `disk` is taken, even if this call fails.
 ///
-/// Errors: TIMEOUT if requests were still in flight, or no VM was there, at the limit; INVALID_STATE if the VM has ended;
+/// Errors: TIMEOUT if requests were still in flight, or no VM was there, at the limit; INVALID_STATE if the VM has ended, and in a function that an I/O thread calls;
 /// INVALID_CONFIG if only one of the two is read-only; DISK as from vmcell_vm_new, and if the new one has larger blocks, which
 /// the guest cannot be told. Nothing was exchanged then. After TIMEOUT, the new one is closed, or destroyed, by the old one's I/O
 /// thread when it comes to it.

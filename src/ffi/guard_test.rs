@@ -97,12 +97,15 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_vm_console_sinks(null(), null_mut(), 0, null_mut()),
         vmcell_vm_ended_fd(null(), null_mut()),
         vmcell_vm_exit_error(null(), null_mut()),
+        vmcell_vm_exit_is_crash(null(), null_mut()),
+        vmcell_vm_exit_text(null(), null_mut(), 0, null_mut()),
         vmcell_vm_measure_turns(null_mut()),
         vmcell_vm_metrics_json(null(), null_mut(), 0, null_mut()),
         vmcell_vm_metrics_openmetrics(null(), 0, null_mut(), 0, null_mut()),
         vmcell_vm_new(null_mut(), null_mut()),
         vmcell_vm_pause(null_mut()),
         vmcell_vm_request_shutdown(null_mut()),
+        vmcell_vm_request_stop(null_mut()),
         vmcell_vm_reset_cause(null(), null_mut()),
         vmcell_vm_resume(null_mut()),
         vmcell_vm_start(null_mut()),
@@ -138,7 +141,9 @@ fn silent() -> Vec<(&'static str, bool)> {
         ("vmcell_io_thread_free", after_panic(|| vmcell_io_thread_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_nic_free", after_panic(|| vmcell_nic_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_nic_handle_free", after_panic(|| vmcell_nic_handle_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_vm_discard", after_panic(|| vmcell_vm_discard(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_vm_free", after_panic(|| vmcell_vm_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_vms_discarded", after_panic(|| vmcell_vms_discarded()) == 0),
     ]
 }
 

@@ -1,16 +1,19 @@
 //! VMs.
 
+use std::ffi::c_char;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::ConfigObject;
-use super::convert::{Out, read_bytes};
+use super::convert::{Out, OutText, read_bytes};
 use super::failure::{Failure, FfiResult, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_INVALID_STATE};
-use super::guard::{free, guard};
+use super::guard::{free, guard, guard_value};
 use super::objects::{self, Object};
 use super::report::{ErrorObject, Report};
 use super::slot::hand_over;
 use crate::board::ResetCause;
+use crate::sys::may_wait;
 use crate::vm::{Exit, Status, Vm};
 
 /// Made, but not started.
@@ -21,6 +24,8 @@ pub const VMCELL_STATUS_RUNNING: i32 = 2;
 pub const VMCELL_STATUS_PAUSED: i32 = 3;
 /// It has ended; vmcell_vm_wait tells how.
 pub const VMCELL_STATUS_ENDED: i32 = 4;
+/// It is about to end: no vCPU enters the guest any more, and not all of its threads have left.
+pub const VMCELL_STATUS_ENDING: i32 = 5;
 
 /// The guest turned itself off.
 pub const VMCELL_EXIT_SHUTDOWN: i32 = 1;
@@ -85,6 +90,7 @@ fn status_number(status: Status) -> i32 {
         Status::Ready => VMCELL_STATUS_READY,
         Status::Running => VMCELL_STATUS_RUNNING,
         Status::Paused => VMCELL_STATUS_PAUSED,
+        Status::Ending => VMCELL_STATUS_ENDING,
         Status::Ended => VMCELL_STATUS_ENDED,
     }
 }
@@ -104,7 +110,8 @@ fn ended_otherwise(exit: &Exit) -> Failure {
 /// Makes a VM: everything is checked, the kernel is loaded, every device is there, nothing runs. Takes as long as it
 /// takes to read the kernel and the initrd. `config` is taken, even if this call fails.
 ///
-/// Errors: each kind of refusal has its own number, VMCELL_ERROR_INVALID_CONFIG to VMCELL_ERROR_HOST.
+/// Errors: each kind of refusal has its own number, VMCELL_ERROR_INVALID_CONFIG to VMCELL_ERROR_HOST; TIMEOUT if a backend's
+/// `attach`, or another function that holds its I/O thread, does not return within ten seconds. That thread is left to itself.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_new(
     config: *mut ConfigObject,
@@ -135,7 +142,7 @@ pub unsafe extern "C" fn vmcell_vm_start(vm: *mut VmObject, error: *mut *mut Err
 /// touches the guest's memory. Blocks until then, at most for ten seconds. Pausing a paused VM does nothing. The guest's
 /// clocks go on.
 ///
-/// Errors: INVALID_STATE if the VM was not started, has ended, or ends meanwhile, and on an I/O thread that serves the VM;
+/// Errors: INVALID_STATE if the VM was not started, has ended, or ends meanwhile, and in a function that an I/O thread calls;
 /// TIMEOUT if a device still had requests in flight after ten seconds, and then the VM goes on.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_pause(vm: *mut VmObject, error: *mut *mut ErrorObject) -> i32 {
@@ -147,7 +154,8 @@ pub unsafe extern "C" fn vmcell_vm_pause(vm: *mut VmObject, error: *mut *mut Err
 /// Lets vCPUs and devices go on where they were; does nothing to a running VM. Blocks only while another thread is in
 /// vmcell_vm_pause.
 ///
-/// Errors: INVALID_STATE if the VM was not started or has ended.
+/// Errors: INVALID_STATE if the VM was not started or has ended, and in a function that an I/O thread calls while another
+/// thread is in vmcell_vm_pause.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_resume(vm: *mut VmObject, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
@@ -157,10 +165,11 @@ pub unsafe extern "C" fn vmcell_vm_resume(vm: *mut VmObject, error: *mut *mut Er
 
 /// Ends the VM from outside, whatever its state. Once it returns, the guest executes nothing. Returns within 100 ms,
 /// whatever the guest or the host does. The guest gets no chance to write its disks back. A VM that has ended stays as
-/// it is. Threads in vmcell_vm_wait return.
+/// it is. Threads in vmcell_vm_wait return. If threads of the VM have something left to do outside of the guest, such as the
+/// last output to a slow reader, its status is VMCELL_STATUS_ENDING for a moment.
 ///
-/// Errors: TIMEOUT if a slow disk, or a console's or a backend's function that blocks, still holds one of the VM's threads
-/// outside the guest; vmcell_vm_free waits for it.
+/// Errors: TIMEOUT if the host, which is busy, did not run a vCPU's thread in time. The thread was told to leave, and enters
+/// the guest no more; vmcell_vm_wait and vmcell_vm_free wait for it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_stop(vm: *mut VmObject, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
@@ -181,12 +190,25 @@ pub unsafe extern "C" fn vmcell_vm_request_shutdown(vm: *mut VmObject, error: *m
     guard(report, || Ok(objects::get(vm)?.0.request_shutdown()?))
 }
 
+/// Tells the VM to end, as vmcell_vm_stop does, and does not wait for that: vmcell_vm_wait does, or the descriptor of
+/// vmcell_vm_ended_fd tells when it has. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_vm_request_stop(vm: *mut VmObject, error: *mut *mut ErrorObject) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        objects::get(vm)?.0.request_stop();
+        Ok(())
+    })
+}
+
 /// Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no
 /// limit. Writes how the VM ended, one of VMCELL_EXIT_*, to `exit_kind`, which may be NULL. By then the guest's output
 /// has reached its console, unless a reader took too long and missed it. Any number of threads may wait, any number of
-/// times.
+/// times, also before the VM is started.
 ///
-/// Errors: TIMEOUT if it had not ended by then; INVALID_STATE if it was not started; BAD_VALUE below -1.
+/// Errors: TIMEOUT if it had not ended by then; INVALID_STATE in a function that an I/O thread calls, unless `timeout_ms` is
+/// 0; BAD_VALUE below -1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_wait(
     vm: *const VmObject,
@@ -214,7 +236,8 @@ pub unsafe extern "C" fn vmcell_vm_wait(
     })
 }
 
-/// Tells what the VM is doing, one of VMCELL_STATUS_*. Never blocks.
+/// Tells what the VM is doing, one of VMCELL_STATUS_*. It is VMCELL_STATUS_ENDED exactly when vmcell_vm_wait returns at once.
+/// Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_status(vm: *const VmObject, status: *mut i32, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.
@@ -228,7 +251,7 @@ pub unsafe extern "C" fn vmcell_vm_status(vm: *const VmObject, status: *mut i32,
 }
 
 /// Gives an eventfd that is readable once the VM has ended, for poll, epoll, or an event loop in place of
-/// vmcell_vm_wait. It is borrowed, and valid until the VM is freed (dup it to keep it longer). Do not close it, and do
+/// vmcell_vm_wait; so one thread waits for many VMs. It is borrowed, and valid until the VM is freed (dup it to keep it longer). Do not close it, and do
 /// not read from it, or others miss the event. It stays readable. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_ended_fd(vm: *const VmObject, fd: *mut i32, error: *mut *mut ErrorObject) -> i32 {
@@ -327,9 +350,53 @@ pub unsafe extern "C" fn vmcell_vm_exit_error(
     })
 }
 
+/// Writes how the VM ended in words, such as "the guest turned itself off", with a NUL at its end, to `buffer`, which has room for
+/// `capacity` bytes, and its length without the NUL to `length`. If there is not room for all of it, only `length` is written. Never
+/// blocks.
+///
+/// Errors: INVALID_STATE if the VM has not ended.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_vm_exit_text(
+    vm: *const VmObject,
+    buffer: *mut c_char,
+    capacity: usize,
+    length: *mut usize,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or that much room, and a place for the result.
+        let text = unsafe { OutText::new(buffer, capacity, length) }?;
+        text.write(&exit_of(&*objects::get(vm)?)?.to_string());
+        Ok(())
+    })
+}
+
+/// Tells whether the guest crashed, or the host failed under it: writes 1 to `is_crash` for VMCELL_EXIT_FAILED,
+/// VMCELL_EXIT_PANICKED and a reset by VMCELL_RESET_TRIPLE_FAULT, 0 otherwise.
+/// Never blocks.
+///
+/// Errors: INVALID_STATE if the VM has not ended.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_vm_exit_is_crash(
+    vm: *const VmObject,
+    is_crash: *mut i32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a place for the result.
+        let is_crash = unsafe { Out::new(is_crash, "is_crash") }?;
+        is_crash.write(exit_of(&*objects::get(vm)?)?.is_crash().into());
+        Ok(())
+    })
+}
+
 /// Stops the VM, as vmcell_vm_stop does, and frees it: when this returns, no thread, descriptor or memory of it
 /// remains. May block for as long as a disk, or a function of a console or a backend, holds one of its threads, and until
-/// its backends are destroyed. NULL is fine.
+/// its backends are destroyed. In a function that an I/O thread calls, it is the same as vmcell_vm_discard. NULL is fine.
 ///
 /// If other threads are in a call with this VM, it is stopped and their calls return (vmcell_vm_wait gives
 /// VMCELL_EXIT_STOPPED); the last of them frees what remains, maybe after this call has returned.
@@ -339,6 +406,31 @@ pub unsafe extern "C" fn vmcell_vm_exit_error(
 pub extern "C" fn vmcell_vm_free(vm: *mut VmObject) -> i32 {
     free(vm, |vm| {
         // It need not be dropped here: threads that still wait for it must see its end.
-        let _ = vm.0.stop();
+        vm.0.request_stop();
+        if may_wait() {
+            let _ = vm.0.stop();
+        }
     })
+}
+
+/// Stops the VM, as vmcell_vm_request_stop does, and frees it on a thread that is made for this and ends then. Never blocks. NULL
+/// is fine. If other threads are in a call with this VM, their calls return, and the last of them has it freed.
+///
+/// Errors: BAD_HANDLE.
+#[unsafe(no_mangle)]
+pub extern "C" fn vmcell_vm_discard(vm: *mut VmObject) -> i32 {
+    free(vm, |vm| {
+        // Callers that still use it must see its end.
+        vm.0.request_stop();
+        if let Some(VmObject(vm)) = Arc::into_inner(vm) {
+            vm.discard();
+        }
+    })
+}
+
+/// Returns how many VMs of this process were discarded, or freed in a function that an I/O thread calls, and are not freed
+/// entirely yet. Never blocks.
+#[unsafe(no_mangle)]
+pub extern "C" fn vmcell_vms_discarded() -> u64 {
+    guard_value(0, || Vm::discarded() as u64)
 }

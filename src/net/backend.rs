@@ -13,7 +13,8 @@ use crate::meter::Meter;
 /// # Rules
 /// - **One caller.** All calls except [`info`](Self::info) come from the I/O thread that owns the NIC, one at a time. None may
 ///   block: a backend that has to wait says what for in [`wants`](Self::wants), or lets another thread wait and use a
-///   [`Waker`](crate::event::Waker).
+///   [`Waker`](crate::event::Waker). [What a callback may do](crate::event#what-a-callback-may-do) says which calls with a VM's
+///   handle it may make.
 /// - **Turns.** [`receive`](Self::receive) and [`send`](Self::send) stop soon after [`Io::spent`] says so, and are called
 ///   again in the next turn.
 /// - **Offloads.** The guest only sends frames that leave undone what the backend [offers](NicInfo::offloads) to do. A
@@ -33,7 +34,8 @@ pub trait NicBackend: Send {
     /// block.
     fn info(&self) -> NicInfo;
 
-    /// The first call on the thread that owns the NIC. The backend makes its tokens and wakers here, if it needs any.
+    /// The first call on the thread that owns the NIC. The backend makes its tokens and wakers here, if it needs any. Building the
+    /// VM waits for it, at most for ten seconds.
     ///
     /// # Errors
     /// If the backend cannot work. The VM is not built then.

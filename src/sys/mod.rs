@@ -9,6 +9,7 @@
 #![allow(unsafe_code, reason = "wraps system calls that have no safe interface")]
 
 mod affinity;
+mod elsewhere;
 mod epoll;
 mod eventfd;
 mod file;
@@ -23,6 +24,7 @@ mod thread;
 mod uring;
 
 pub(crate) use affinity::{CpuSet, allowed_cpus};
+pub(crate) use elsewhere::do_elsewhere;
 pub(crate) use epoll::{Epoll, Ready, Watch};
 pub use eventfd::EventFd;
 #[cfg(any(test, feature = "test-util"))]
@@ -41,7 +43,7 @@ pub(crate) use stream::{Attempt, Direction, Stream, set_nonblocking};
 pub use tap::Offloads;
 pub(crate) use tap::{Tap, TapDevice};
 pub(crate) use thread::{
-    ThreadHandle, block_all_signals, current_thread_id, kick_thread, name_of_helper, spawn, thread_cpu_time,
-    thread_cpu_time_of, thread_name,
+    ThreadHandle, block_all_signals, current_thread_id, forbid_waiting, kick_thread, may_wait, name_of_helper, spawn,
+    thread_cpu_time, thread_cpu_time_of, thread_name,
 };
 pub(crate) use uring::{Move, Uring};

@@ -44,6 +44,17 @@ impl SignalSet {
         })
     }
 
+    /// The calling thread's set of blocked signals.
+    #[cfg(test)]
+    pub(crate) fn current() -> Self {
+        let mut set = MaybeUninit::uninit();
+        // SAFETY: with no new set, pthread_sigmask only fills the one that it is given, and cannot fail.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, ptr::null(), set.as_mut_ptr());
+            Self(set.assume_init())
+        }
+    }
+
     /// Makes this the calling thread's set of blocked signals and returns the set before.
     pub(crate) fn block(self) -> Self {
         let mut before = MaybeUninit::uninit();

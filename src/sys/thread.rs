@@ -1,6 +1,7 @@
 //! Threads that no signal of the host program can land on.
 
-use std::thread::{Builder, JoinHandle};
+use std::cell::Cell;
+use std::thread::{self, Builder, JoinHandle};
 use std::time::Duration;
 
 use super::signal::{KickSignal, SignalSet};
@@ -17,9 +18,9 @@ pub(crate) struct ThreadHandle(JoinHandle<()>);
 /// The name is cut to the 15 bytes that Linux keeps.
 pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<ThreadHandle> {
     // The new thread inherits the mask, so there is no moment in which a signal of the host program could reach it.
-    let before = SignalSet::all().block();
+    let unblocked = Unblocks(SignalSet::all().block());
     let spawned = Builder::new().name(name.to_owned()).spawn(body);
-    before.block();
+    drop(unblocked);
     spawned.map(ThreadHandle).map_err(|e| {
         let limit = match e.raw_os_error() {
             Some(libc::EAGAIN) => "; the limits are RLIMIT_NPROC, kernel.threads-max and the pids.max of cgroups",
@@ -29,10 +30,12 @@ pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<
     })
 }
 
-impl ThreadHandle {
-    /// Waits for the thread to end. A panic in it was caught and reported by its body.
-    pub(crate) fn join(self) {
-        let _ = self.0.join();
+/// Gives the calling thread its signals back, also if it panics meanwhile.
+struct Unblocks(SignalSet);
+
+impl Drop for Unblocks {
+    fn drop(&mut self) {
+        self.0.block();
     }
 }
 
@@ -58,6 +61,31 @@ pub(crate) fn name_of_helper(role: &str) -> String {
     let this = std::thread::current();
     let owner = this.name().and_then(|name| name.rsplit_once(':')).map_or("", |(owner, _)| owner);
     thread_name(owner, role)
+}
+
+impl ThreadHandle {
+    /// Waits for the thread to end. A panic in it was caught and reported by its body. The thread itself does not wait for its
+    /// own end.
+    pub(crate) fn join(self) {
+        if self.0.thread().id() != thread::current().id() {
+            let _ = self.0.join();
+        }
+    }
+}
+
+thread_local! {
+    static MAY_WAIT: Cell<bool> = const { Cell::new(true) };
+}
+
+/// From now on the calling thread is one for which others wait: it must not wait for them.
+pub(crate) fn forbid_waiting() {
+    MAY_WAIT.set(false);
+}
+
+/// Whether the calling thread may wait for threads of VMs. An I/O thread or a vCPU's thread must not: two of them that wait for
+/// each other would wait for ever.
+pub(crate) fn may_wait() -> bool {
+    MAY_WAIT.get()
 }
 
 /// How long the calling thread has run on a CPU. Costs a system call.
@@ -94,6 +122,9 @@ pub(crate) fn kick_thread(thread: i32, signal: KickSignal) {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::catch_unwind;
+    use std::sync::mpsc::channel;
+
     use super::*;
 
     #[test]
@@ -131,5 +162,24 @@ mod tests {
         for owner in ["a-rather-long-name", "ääääääääää"] {
             assert!(thread_name(owner, "vcpu63").len() <= NAME_LEN);
         }
+    }
+
+    #[test]
+    fn a_name_that_no_thread_can_have_leaves_the_callers_signals_as_they_were() {
+        let before = SignalSet::current().kernel_mask();
+        assert!(catch_unwind(|| spawn("a\0b", || {})).is_err(), "the standard library takes such names now");
+        assert_eq!(SignalSet::current().kernel_mask(), before);
+    }
+
+    #[test]
+    fn a_thread_that_is_to_join_itself_does_not_wait_for_its_own_end() {
+        let (sender, own) = channel::<ThreadHandle>();
+        let (told, joined) = channel();
+        let thread = spawn("test-join", move || {
+            own.recv().unwrap().join();
+            told.send(()).unwrap();
+        });
+        sender.send(thread.unwrap()).unwrap();
+        joined.recv_timeout(Duration::from_secs(30)).expect("it goes on");
     }
 }

@@ -243,11 +243,14 @@ impl VmBuilder {
     }
 
     /// Checks the description and makes the VM, which is [`Ready`](crate::Status::Ready) then: the kernel is loaded, every
-    /// device is there, nothing runs. Takes as long as reading the kernel and the initrd does.
+    /// device is there, nothing runs. Takes as long as reading the kernel and the initrd does, and for as long as backends take to
+    /// [attach](crate::block::DiskBackend::attach) to their threads, one after the other, at most ten seconds each.
     ///
     /// # Errors
     /// Says what was refused, its value, and what is allowed, with the kind of what was wrong; see [`ErrorKind`]. The error of a
     /// device begins with which one it is, as in `disk 1 (data.img)` and `nic 0 (tap0)`; they are counted from 0.
+    /// [`ErrorKind::Timeout`] if an I/O thread did not come to a device within ten seconds, since a backend or a callback holds
+    /// it. Such a thread is left to itself, and drops the device when it comes back.
     pub fn build(mut self) -> Result<Vm> {
         let logger = Logger::new(self.config.name.as_str().into(), self.log.take());
         self.config.validate()?;

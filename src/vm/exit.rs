@@ -1,10 +1,20 @@
 //! How a VM ended, and what it is doing before that.
 
+use std::fmt;
+
 use crate::board::ResetCause;
 use crate::error::Error;
 
 /// Why the VM ended.
-#[derive(Clone, Debug)]
+///
+/// ```
+/// use vmcell::{Exit, ResetCause};
+///
+/// let exit = Exit::Reset(ResetCause::TripleFault);
+/// assert!(exit.is_crash());
+/// assert_eq!(exit.to_string(), "the guest reset itself by a triple fault");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Exit {
     /// The guest turned itself off.
@@ -33,6 +43,31 @@ impl Exit {
             other => other,
         }
     }
+
+    /// Whether the guest crashed, or the host failed under it: [`Panicked`](Self::Panicked), [`Failed`](Self::Failed), and a
+    /// reset by a triple fault.
+    ///
+    /// Any other reset is no crash, since the guest asked for it; so a kernel that panics, does not say so, and then reboots (`panic=-1`)
+    /// counts as one that rebooted. A kernel that reboots by a triple fault on purpose (`reboot=t`) counts as one that crashed.
+    pub fn is_crash(&self) -> bool {
+        match self {
+            Self::Panicked | Self::Failed(_) | Self::Reset(ResetCause::TripleFault) => true,
+            Self::Shutdown | Self::Reset(_) | Self::Stopped => false,
+        }
+    }
+}
+
+/// A clause for a log line, without a final stop. For a failure it contains all causes.
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shutdown => f.write_str("the guest turned itself off"),
+            Self::Reset(cause) => write!(f, "the guest reset itself by {cause}"),
+            Self::Panicked => f.write_str("the guest panicked"),
+            Self::Stopped => f.write_str("the VM was stopped"),
+            Self::Failed(error) => write!(f, "the VM failed: {}", error.chain()),
+        }
+    }
 }
 
 /// What a VM is doing.
@@ -45,6 +80,32 @@ pub enum Status {
     Running,
     /// Its vCPUs and devices stand still.
     Paused,
+    /// It is about to end: no vCPU enters the guest any more, and not all of its threads have left.
+    Ending,
     /// It has ended; [`Vm::wait`](crate::Vm::wait) tells how.
     Ended,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn each_way_to_end_reads_as_a_clause_and_says_whether_it_was_a_crash() {
+        let failure = || Error::new(ErrorKind::Guest, "the guest halted").with_source("vCPU 0 was at address 0x10");
+        let told = [
+            (Exit::Shutdown, "the guest turned itself off", false),
+            (Exit::Stopped, "the VM was stopped", false),
+            (Exit::Reset(ResetCause::Acpi), "the guest reset itself by the ACPI reset register", false),
+            (Exit::Reset(ResetCause::TripleFault), "the guest reset itself by a triple fault", true),
+            (Exit::Failed(failure()), "the VM failed: the guest halted: vCPU 0 was at address 0x10", true),
+        ];
+        for (exit, text, is_crash) in &told {
+            assert_eq!((exit.to_string().as_str(), exit.is_crash()), (*text, *is_crash));
+            assert_eq!(told.iter().filter(|(other, ..)| other == exit).count(), 1);
+        }
+        assert_eq!(Exit::Failed(failure()), Exit::Failed(failure()));
+        assert_ne!(Exit::Failed(failure()), Exit::Failed(Error::new(ErrorKind::Guest, "the guest halted")));
+    }
 }

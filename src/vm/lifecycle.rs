@@ -81,10 +81,12 @@ impl Lifecycle {
     }
 
     pub(super) fn status(&self) -> Status {
-        match self.state().goal {
+        let state = self.state();
+        match state.goal {
             Goal::Ready => Status::Ready,
             Goal::Run => Status::Running,
             Goal::Pause => Status::Paused,
+            Goal::Stop if state.alive > 0 => Status::Ending,
             Goal::Stop => Status::Ended,
         }
     }
@@ -155,10 +157,6 @@ impl Lifecycle {
     /// Waits until the VM has ended and its vCPU threads have left the guest, or `deadline` passes.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Result<Exit> {
         let mut state = self.state();
-        if state.goal == Goal::Ready {
-            let message = format!("{} was not started, so it cannot be waited for", self.the_vm());
-            return Err(Error::new(ErrorKind::InvalidState, message));
-        }
         loop {
             if let (Some(exit), 0) = (&state.exit, state.alive) {
                 return Ok(exit.clone());
@@ -170,6 +168,20 @@ impl Lifecycle {
             }
             state = self.wait_for_change(state, left);
         }
+    }
+
+    /// Waits until every vCPU thread of a VM that was told to end has left, or `deadline` passes. By then, at the latest, none may
+    /// be in the guest.
+    pub(super) fn wait_stopped(&self, deadline: Instant) -> Result<()> {
+        let mut state = self.state();
+        while state.alive > 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return self.expect_out_of_guest(&state);
+            }
+            state = self.wait_for_change(state, Some(left));
+        }
+        Ok(())
     }
 
     /// Waits for a change, at most for `limit`.
@@ -240,6 +252,20 @@ impl Lifecycle {
         lock(&self.state)
     }
 
+    /// A thread counts as out of the guest once it is parked or done: nothing else is known of where it is.
+    fn expect_out_of_guest(&self, state: &State) -> Result<()> {
+        if state.active == 0 {
+            return Ok(());
+        }
+        let message = format!(
+            "{} vCPU threads of {} have not reported back yet, because the host did not run them in time or on_thread_start holds \
+             them; they were told to leave, and none enters the guest again",
+            state.active,
+            self.the_vm()
+        );
+        Err(Error::new(ErrorKind::Timeout, message))
+    }
+
     fn expect(&self, state: &State, call: &str, allowed: &[Goal]) -> Result<()> {
         if allowed.contains(&state.goal) {
             return Ok(());
@@ -256,5 +282,40 @@ impl Lifecycle {
             format!("cannot {call} {}, which {found}", self.the_vm())
         };
         Err(Error::new(ErrorKind::InvalidState, message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a VM with two vCPUs that was started and told to stop, on a host that does not run its threads.
+    fn stopping() -> Lifecycle {
+        let lifecycle = Lifecycle::new(Arc::from(""), Vec::new()).unwrap();
+        lifecycle.start(2).unwrap();
+        lifecycle.end(Exit::Stopped);
+        lifecycle
+    }
+
+    #[test]
+    fn a_stop_on_a_host_that_runs_no_thread_says_how_many_it_is_and_blames_no_backend() {
+        let lifecycle = stopping();
+        let error = lifecycle.wait_stopped(Instant::now()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(error.to_string().starts_with("2 vCPU threads of the VM have not reported back yet"), "{error}");
+        assert!(!lifecycle.is_last_vcpu());
+        assert!(lifecycle.wait_stopped(Instant::now()).unwrap_err().to_string().starts_with("1 vCPU"));
+    }
+
+    #[test]
+    fn a_stop_is_done_once_no_vcpu_is_in_the_guest_and_the_vm_has_ended_once_all_threads_have() {
+        let lifecycle = stopping();
+        assert!(!lifecycle.is_last_vcpu() && lifecycle.is_last_vcpu());
+        lifecycle.wait_stopped(Instant::now()).unwrap();
+        assert_eq!(lifecycle.status(), Status::Ending);
+        assert_eq!(lifecycle.wait(Some(Instant::now())).unwrap_err().kind(), ErrorKind::Timeout);
+        lifecycle.vcpu_finished();
+        lifecycle.vcpu_finished();
+        assert_eq!((lifecycle.status(), lifecycle.wait(None).unwrap()), (Status::Ended, Exit::Stopped));
     }
 }

@@ -30,6 +30,8 @@ pub(super) fn spawn(vcpu: Vcpu, duty: Duty, gate: Receiver<()>) -> Result<(Threa
     let (index, is_needed) = (vcpu.index(), setup.is_needed());
     let (reply, prepared) = sync_channel(1);
     let handle = sys::spawn(&setup.thread_name(ThreadRole::Vcpu(index)), move || {
+        // What a user's code does here must not wait for this very thread.
+        sys::forbid_waiting();
         let mut vcpu = vcpu;
         counters.begin();
         if is_needed {

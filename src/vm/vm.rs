@@ -1,6 +1,8 @@
 //! What a host program keeps of a VM: start, pause, resume, stop, wait, status.
 
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::Vcpu;
 use crate::logging::{LogLevel, Logger};
 use crate::net::NicHandle;
-use crate::sys::{ThreadHandle, lock};
+use crate::sys::{ThreadHandle, do_elsewhere, lock, lock_if_free, may_wait};
 
 /// What [`Vm::stop`] promises, less a margin for its own way back.
 const STOP_LIMIT: Duration = Duration::from_millis(90);
@@ -29,7 +31,8 @@ const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 ///
 /// Dropping it stops the VM and waits for its threads. Nothing of it remains then: no thread, descriptor or mapping, except what
 /// you gave it (an [`IoThread`](crate::IoThread) of yours goes on), and what dead storage holds: a disk's helper thread that the
-/// kernel does not let go of stays until it does.
+/// kernel does not let go of stays until it does. On an [I/O thread](crate::event#what-a-callback-may-do), which must not wait,
+/// dropping it is the same as [`discard`](Vm::discard).
 ///
 /// ```no_run
 /// use vmcell::{Boot, Console, Disk, Exit, Vm};
@@ -123,10 +126,11 @@ impl Vm {
     /// Does the same as [`pause`](Self::pause), but blocks for at most `limit`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] if the VM was not started or has ended, also if it ends meanwhile, and on an I/O thread
-    /// that serves the VM; [`ErrorKind::Timeout`] if a device still had requests in flight when the limit passed: then the
-    /// VM goes on.
+    /// [`ErrorKind::InvalidState`] if the VM was not started or has ended, also if it ends meanwhile, and on an [I/O
+    /// thread](crate::event#what-a-callback-may-do); [`ErrorKind::Timeout`] if a device still had requests in flight when the
+    /// limit passed: then the VM goes on.
     pub fn pause_within(&self, limit: Duration) -> Result<()> {
+        check_may_wait("pause a VM")?;
         let _one_at_a_time = lock(&self.transition);
         if self.lifecycle.status() == Status::Paused {
             return Ok(());
@@ -145,9 +149,15 @@ impl Vm {
     /// [`pause`](Self::pause).
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] if the VM was not started or has ended.
+    /// [`ErrorKind::InvalidState`] if the VM was not started or has ended, and on an [I/O
+    /// thread](crate::event#what-a-callback-may-do) while another thread is in `pause`.
     pub fn resume(&self) -> Result<()> {
-        let _one_at_a_time = lock(&self.transition);
+        // A pause may be waiting for the very thread that calls.
+        let one_at_a_time = if may_wait() { Some(lock(&self.transition)) } else { lock_if_free(&self.transition) };
+        let Some(_one_at_a_time) = one_at_a_time else {
+            let message = "a VM cannot be resumed on an I/O thread while another thread is pausing it";
+            return Err(Error::new(ErrorKind::InvalidState, message));
+        };
         self.lifecycle.resume()?;
         self.devices.resume_devices();
         Ok(())
@@ -156,23 +166,17 @@ impl Vm {
     /// Ends the VM from outside, in whatever state it is. From the moment it returns, the guest executes nothing.
     ///
     /// Returns within 100 ms whatever the guest or a backend does. The guest gets no chance to write its disks back. A VM
-    /// that has ended already stays as it is.
+    /// that has ended already stays as it is. If threads of the VM have something left to do outside of the guest, such as the
+    /// last output to a slow reader, its status is [`Status::Ending`] for a moment.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if a backend still holds one of the VM's threads, outside the guest; dropping the VM waits
-    /// for it.
+    /// [`ErrorKind::Timeout`] if a vCPU's thread did not report back in that time, because the host did not run it (a busy host,
+    /// or one whose kernel waits for memory) or [`on_thread_start`](crate::VmBuilder::on_thread_start) holds it. It was told to leave, and enters the guest no more; [`wait`](Self::wait) or
+    /// dropping the VM waits for it.
     pub fn stop(&self) -> Result<()> {
         let deadline = Instant::now() + STOP_LIMIT;
-        self.devices.close();
-        self.lifecycle.end(Exit::Stopped);
-        match self.lifecycle.wait(Some(deadline)) {
-            Err(error) if error.kind() == ErrorKind::Timeout => {
-                let message =
-                    format!("{} is stopped, but a backend still holds one of its threads", self.lifecycle.the_vm());
-                Err(Error::new(ErrorKind::Timeout, message))
-            }
-            _ => Ok(()),
-        }
+        self.request_stop();
+        self.lifecycle.wait_stopped(deadline)
     }
 
     /// Asks the guest to shut down, as the power button of a PC does, and returns at once.
@@ -194,30 +198,59 @@ impl Vm {
         Err(Error::new(ErrorKind::InvalidState, message))
     }
 
-    /// Blocks until the VM has ended, and returns how it ended. Several threads may call this, and it may be called again.
+    /// Tells the VM to end, and does not wait for that: [`wait`](Self::wait) does, or [`ended_fd`](Self::ended_fd) tells when it
+    /// has. Otherwise it is the same as [`stop`](Self::stop). Never blocks.
+    pub fn request_stop(&self) {
+        self.devices.close();
+        self.lifecycle.end(Exit::Stopped);
+    }
+
+    /// Stops the VM and frees it, as dropping it does, but on a thread that is made for this and ends then. Never blocks.
     ///
-    /// Do not call it on an I/O thread that serves the VM, as in a backend or a console's callback: the VM may not end meanwhile.
+    /// If the host gives no thread, the VM is stopped all the same, and freed by the thread of a later call.
+    pub fn discard(self) {
+        self.request_stop();
+        let counted = Discarded::count();
+        do_elsewhere(move || {
+            drop(self);
+            drop(counted);
+        });
+    }
+
+    /// Returns how many VMs in this process were [discarded](Self::discard), or dropped on an I/O thread, and are not freed yet.
+    pub fn discarded() -> usize {
+        DISCARDED.load(Ordering::SeqCst)
+    }
+
+    /// Blocks until the VM has ended, and returns how it ended. Several threads may call this, and it may be called again, and
+    /// before the start.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] if the VM was not started.
+    /// [`ErrorKind::InvalidState`] on an [I/O thread](crate::event#what-a-callback-may-do).
     pub fn wait(&self) -> Result<Exit> {
+        check_may_wait("wait for a VM")?;
         self.lifecycle.wait(None)
     }
 
-    /// Does the same as [`wait`](Self::wait), but for at most `limit`.
+    /// Does the same as [`wait`](Self::wait), but for at most `limit`. With zero it only looks, on any thread.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if the VM had not ended by then, or [`ErrorKind::InvalidState`] if it was not started.
+    /// [`ErrorKind::Timeout`] if the VM had not ended by then, or [`ErrorKind::InvalidState`] on an [I/O
+    /// thread](crate::event#what-a-callback-may-do) if `limit` is not zero.
     pub fn wait_timeout(&self, limit: Duration) -> Result<Exit> {
+        if !limit.is_zero() {
+            check_may_wait("wait for a VM")?;
+        }
         self.lifecycle.wait(Instant::now().checked_add(limit))
     }
 
-    /// What the VM is doing. Never blocks.
+    /// What the VM is doing. Never blocks. It is [`Status::Ended`] exactly when [`wait`](Self::wait) returns at once.
     pub fn status(&self) -> Status {
         self.lifecycle.status()
     }
 
-    /// A descriptor that becomes readable when the VM has ended, for an event loop. Do not read from it: it stays readable.
+    /// A descriptor that becomes readable when the VM has ended, for `poll`, `epoll` or an event loop, which can wait for many VMs at
+    /// once. Do not read from it: it stays readable.
     pub fn ended_fd(&self) -> BorrowedFd<'_> {
         self.lifecycle.ended().as_fd()
     }
@@ -349,12 +382,55 @@ fn handle<H: Clone>(what: &str, handles: &[&H], index: usize) -> Result<H> {
 
 impl Drop for Vm {
     fn drop(&mut self) {
+        if !may_wait() {
+            let (vcpus, threads) = (mem::take(&mut *lock(&self.vcpus)), mem::take(&mut *lock(&self.threads)));
+            let (lifecycle, devices) = (Arc::clone(&self.lifecycle), Arc::clone(&self.devices));
+            let (setup, counters) = (self.setup.clone(), self.counters.clone());
+            let rest = Self {
+                lifecycle,
+                devices,
+                vcpus: Mutex::new(vcpus),
+                threads: Mutex::new(threads),
+                counters,
+                setup,
+                transition: Mutex::default(),
+            };
+            return rest.discard();
+        }
         // The one order in which everything ends: the guest first, then the threads that served it, then what they used.
-        let _ = self.stop();
+        self.request_stop();
         lock(&self.vcpus).clear();
         lock(&self.threads).drain(..).for_each(ThreadHandle::join);
         self.devices.detach();
     }
+}
+
+/// VMs that were discarded, and are not freed yet.
+static DISCARDED: AtomicUsize = AtomicUsize::new(0);
+
+/// One such VM, for as long as this lives.
+struct Discarded(());
+
+impl Discarded {
+    fn count() -> Self {
+        DISCARDED.fetch_add(1, Ordering::SeqCst);
+        Self(())
+    }
+}
+
+impl Drop for Discarded {
+    fn drop(&mut self) {
+        DISCARDED.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Refuses what waits for threads of a VM on a thread that must not.
+fn check_may_wait(what: &str) -> Result<()> {
+    if may_wait() {
+        return Ok(());
+    }
+    let message = format!("a callback on an I/O thread cannot {what}; do that on a thread of your own");
+    Err(Error::new(ErrorKind::InvalidState, message))
 }
 
 impl std::fmt::Debug for Vm {

@@ -59,6 +59,7 @@ static void vm_is_refused(int32_t number, vmcell_vm *vm) {
     FAILS(number, vmcell_vm_pause(vm, &e));
     FAILS(number, vmcell_vm_resume(vm, &e));
     FAILS(number, vmcell_vm_stop(vm, &e));
+    FAILS(number, vmcell_vm_request_stop(vm, &e));
     FAILS(number, vmcell_vm_wait(vm, 0, &value, &e));
     FAILS(number, vmcell_vm_status(vm, &value, &e));
     FAILS(number, vmcell_vm_ended_fd(vm, &value, &e));
@@ -66,6 +67,8 @@ static void vm_is_refused(int32_t number, vmcell_vm *vm) {
     FAILS(number, vmcell_vm_console_dropped(vm, &dropped, &e));
     FAILS(number, vmcell_vm_reset_cause(vm, &value, &e));
     FAILS(number, vmcell_vm_exit_error(vm, &failure, &e));
+    FAILS(number, vmcell_vm_exit_is_crash(vm, &value, &e));
+    FAILS(number, vmcell_vm_exit_text(vm, NULL, 0, &taken, &e));
     CHECK(value == -7 && taken == 7 && dropped == 7 && failure == NULL); /* nothing is written by a call that fails */
 }
 
@@ -116,7 +119,8 @@ static void test_life(const char *folder) {
     vmcell_vm *vm = vm_of(config);
     CHECK(vmcell_config_free(config) == VMCELL_ERROR_BAD_HANDLE);
     CHECK(status_of(vm) == VMCELL_STATUS_READY);
-    FAILS_SAYING(VMCELL_ERROR_INVALID_STATE, "not started", vmcell_vm_wait(vm, 0, &ended, &e));
+    FAILS(VMCELL_ERROR_TIMEOUT, vmcell_vm_wait(vm, 0, &ended, &e));
+    FAILS(VMCELL_ERROR_TIMEOUT, vmcell_vm_wait(vm, 1, &ended, &e));
     FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vm_pause(vm, &e));
     FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vm_resume(vm, &e));
     FAILS_SAYING(VMCELL_ERROR_INVALID_STATE, "not started", vmcell_vm_request_shutdown(vm, &e));
@@ -162,6 +166,48 @@ static void test_cpu(const char *folder) {
     FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "\"none\" was asked for", vmcell_vm_new(config, &vm, &e));
 }
 
+static int is_crash(const vmcell_vm *vm) {
+    int32_t crashed = -7;
+    OK(vmcell_vm_exit_is_crash(vm, &crashed, &e));
+    return crashed;
+}
+
+/* How a VM ended, in words, whatever room there is for them. */
+static void test_exit_text(const char *folder) {
+    static const char WHOLE[] = "the guest turned itself off";
+    char text[64];
+    size_t length = 7;
+    vmcell_vm *vm = started(in(folder, "power_off"));
+    CHECK(exit_of(vm) == VMCELL_EXIT_SHUTDOWN && is_crash(vm) == 0);
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_exit_text(vm, NULL, 1, &length, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_exit_is_crash(vm, NULL, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_exit_text(vm, text, sizeof text, NULL, &e));
+    CHECK(length == 7);
+    OK(vmcell_vm_exit_text(vm, NULL, 0, &length, &e));
+    CHECK(length == sizeof WHOLE - 1);
+    memset(text, '#', sizeof text);
+    OK(vmcell_vm_exit_text(vm, text, sizeof WHOLE - 1, &length, &e));
+    CHECK(text[0] == '#');
+    OK(vmcell_vm_exit_text(vm, text, sizeof WHOLE, &length, &e));
+    CHECK(strcmp(text, WHOLE) == 0 && text[sizeof WHOLE] == '#');
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK);
+}
+
+static void wait_until_freed(void) {
+    while (vmcell_vms_discarded() > 0)
+        usleep(1000);
+}
+
+static void test_ending_without_waiting(const char *folder) {
+    vmcell_vm *vm = started(in(folder, "spin"));
+    OK(vmcell_vm_request_stop(vm, &e));
+    CHECK(is_readable(vm, LONG_MS) && exit_of(vm) == VMCELL_EXIT_STOPPED);
+    CHECK(vmcell_vm_discard(vm) == VMCELL_OK && vmcell_vm_discard(vm) == VMCELL_ERROR_BAD_HANDLE);
+    CHECK(vmcell_vm_discard(NULL) == VMCELL_OK);
+    CHECK(vmcell_vm_discard(started(in(folder, "spin"))) == VMCELL_OK);
+    wait_until_freed();
+}
+
 static void test_resets(const char *folder) {
     static const struct {
         const char *guest;
@@ -177,7 +223,8 @@ static void test_resets(const char *folder) {
         CHECK(exit_of(vm) == VMCELL_EXIT_RESET);
         FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_reset_cause(vm, NULL, &e));
         OK(vmcell_vm_reset_cause(vm, &cause, &e));
-        CHECK(cause == RESETS[i].cause && vmcell_vm_free(vm) == VMCELL_OK);
+        CHECK(cause == RESETS[i].cause && is_crash(vm) == (cause == VMCELL_RESET_TRIPLE_FAULT));
+        CHECK(vmcell_vm_free(vm) == VMCELL_OK);
     }
 }
 
@@ -226,6 +273,8 @@ void test_vm(const char *folder) {
     test_cpu(folder);
     test_resets(folder);
     test_failure(folder);
+    test_exit_text(folder);
+    test_ending_without_waiting(folder);
     test_disk_and_thread(folder);
     /* Freed in any state. */
     CHECK(vmcell_vm_free(vm_of(config_of(in(folder, "spin")))) == VMCELL_OK);
@@ -433,6 +482,25 @@ static void test_end_from_callback(const char *folder) {
     OK(vmcell_vm_start(vm, &e));
     wait_for_release(&freed);
     vm_is_refused(VMCELL_ERROR_BAD_HANDLE, vm);
+    wait_until_freed();
+}
+
+/* What waits is refused where others wait for the thread. */
+static void try_to_wait(const uint8_t *bytes, size_t len, void *user) {
+    struct transcript *transcript = user;
+    collect(bytes, len, user);
+    int32_t ended;
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vm_pause(transcript->vm, &e));
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vm_wait(transcript->vm, VMCELL_WAIT_FOREVER, &ended, &e));
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vm_wait(transcript->vm, 1, &ended, &e));
+    OK(vmcell_vm_request_stop(transcript->vm, &e));
+}
+
+static void test_waiting_in_a_callback(const char *folder) {
+    struct transcript tried = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    tried.vm = vm_of(with_callback(config_of(in(folder, "flood")), try_to_wait, &tried));
+    OK(vmcell_vm_start(tried.vm, &e));
+    CHECK(exit_of(tried.vm) == VMCELL_EXIT_STOPPED && vmcell_vm_free(tried.vm) == VMCELL_OK && tried.released == 1);
 }
 
 struct starts {
@@ -614,4 +682,5 @@ void test_console(const char *folder) {
     test_file(folder);
     test_sinks(folder);
     test_end_from_callback(folder);
+    test_waiting_in_a_callback(folder);
 }

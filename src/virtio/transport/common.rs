@@ -135,7 +135,7 @@ impl Common {
     pub(super) fn write_config(&self, offset: u64, data: &[u8]) {
         let allowed = {
             let registers = self.registers();
-            registers.status.may_set_config() && registers.resets == 0
+            registers.status.may_set_config() && registers.resets == 0 && !self.membership.is_on_this_thread()
         };
         let mut bytes = [0; 8];
         let Some(part) = bytes.get_mut(..data.len()).filter(|_| allowed) else { return };
@@ -152,6 +152,7 @@ impl Common {
         let mut registers = self.registers();
         match registers.status.after(value) {
             StatusWrite::Refused => {}
+            StatusWrite::Reset if self.membership.is_on_this_thread() => {}
             StatusWrite::Reset => {
                 registers.resets = registers.resets.saturating_add(1);
                 // Linux does not poll the status on MMIO: for its driver the reset is over when the write returns. Other
@@ -193,9 +194,7 @@ impl Common {
     /// Stops the device between two requests. When this returns, nothing is in flight, and nobody touches guest memory for
     /// it.
     pub(super) fn pause(&self, limit: Duration) -> Result<()> {
-        if self.membership.is_on_this_thread() {
-            return Err(Error::new(ErrorKind::InvalidState, "a device cannot be paused by the thread that serves it"));
-        }
+        self.check_may_wait("paused")?;
         let deadline = Instant::now().checked_add(limit);
         match self.gate.ask(deadline, Message::Quiesce) {
             Outcome::Answered(paused) => paused,
@@ -210,6 +209,15 @@ impl Common {
         }
     }
 
+    /// The thread that serves the device would wait for itself.
+    fn check_may_wait(&self, what: &str) -> Result<()> {
+        if self.membership.is_on_this_thread() {
+            let message = format!("a device cannot be {what} by the thread that serves it");
+            return Err(Error::new(ErrorKind::InvalidState, message));
+        }
+        Ok(())
+    }
+
     pub(super) fn resume(&self) {
         self.gate.post(Message::Resume);
     }
@@ -219,6 +227,7 @@ impl Common {
     }
 
     pub(super) fn save(&self, interrupt_status: u32) -> Result<TransportState> {
+        self.check_may_wait("saved")?;
         let deadline = Instant::now().checked_add(SAVE_LIMIT);
         let Saved { queues, device } = match self.gate.ask(deadline, Message::Save) {
             Outcome::Answered(saved) => saved?,

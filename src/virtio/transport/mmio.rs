@@ -32,7 +32,7 @@ const VENDOR: u32 = u32::from_le_bytes(*b"vmcl");
 ///
 /// Register accesses do not wait for the device, with two exceptions: a reset holds the vCPU that asks for it until nothing is in
 /// flight from before, and a write to the config space holds it until the device was told. Both waits end at
-/// [`close`](Self::close). An access that is illegal in the present state is ignored, and leaves the device as it was.
+/// [`close`](Self::close). Neither can be done by the I/O thread that serves the device, for which they are ignored. An access that is illegal in the present state is ignored, and leaves the device as it was.
 pub struct MmioTransport {
     common: Common,
     interrupt: Arc<MmioInterrupt>,
@@ -147,7 +147,7 @@ impl MmioTransport {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidState`](crate::ErrorKind::InvalidState) if the device is not paused, has failed, or cannot be
-    /// saved.
+    /// saved, and on the device's own I/O thread.
     pub fn save(&self) -> Result<TransportState> {
         self.common.save(self.interrupt.status())
     }

@@ -1,0 +1,252 @@
+//! VMs that are ended from anywhere: by callbacks, by threads that do not wait, and by none at all.
+
+mod support;
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Barrier, Mutex};
+use std::time::{Duration, Instant};
+
+use support::{Footprint, Kernel, tiny};
+use vmcell::event::{Event, Io, Token, Wants};
+use vmcell::testing::{TinyGuest, memory_disk};
+use vmcell::virtio::{Activation, DeviceInfo, Queues, VirtioDevice};
+use vmcell::{Console, Disk, ErrorKind, Exit, Result, Status, Vm};
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// Where a test leaves a VM for a callback.
+type Slot = Arc<Mutex<Option<Vm>>>;
+
+fn eventually(what: &str, done: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !done() {
+        assert!(begin.elapsed() < LONG, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A VM whose guest prints all the time, and whose console calls `callback` with the VM once that is in the slot.
+fn with_callback(callback: impl Fn(Vm) -> Option<Vm> + Send + 'static) -> (Vm, Slot) {
+    let slot = Slot::default();
+    let taken = Arc::clone(&slot);
+    let console = Console::callback(move |_| {
+        let vm = taken.lock().unwrap().take();
+        if let Some(vm) = vm.and_then(&callback) {
+            *taken.lock().unwrap() = Some(vm);
+        }
+    });
+    let vm = tiny(&Kernel::new(&TinyGuest::flood(b'x'))).console(console).build().unwrap();
+    vm.start().unwrap();
+    (vm, slot)
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn two_callbacks_that_drop_each_others_vm_come_back() {
+    let before = Footprint::now();
+    let met = Arc::new(Barrier::new(2));
+    let (sender, came_back) = channel();
+    let [(first, first_slot), (second, second_slot)] = [(); 2].map(|()| {
+        let (met, sender) = (Arc::clone(&met), sender.clone());
+        with_callback(move |other| {
+            met.wait();
+            drop(other);
+            sender.send(()).unwrap();
+            None
+        })
+    });
+    *first_slot.lock().unwrap() = Some(second);
+    *second_slot.lock().unwrap() = Some(first);
+    for _ in 0..2 {
+        came_back.recv_timeout(LONG).expect("a callback waits for the other one");
+    }
+    eventually("both VMs to be freed", || Vm::discarded() == 0 && Footprint::now() == before);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn what_waits_is_refused_in_a_callback_and_the_rest_works() {
+    let disk = Disk::from_file(memory_disk(4096)).unwrap();
+    let handle = disk.handle();
+    let (sender, kinds) = channel();
+    let (vm, slot) = with_callback(move |vm| {
+        let begin = Instant::now();
+        let other = Disk::from_file(memory_disk(4096)).unwrap();
+        let refused = [
+            vm.pause().err(),
+            vm.pause_within(LONG).err(),
+            vm.wait().err(),
+            vm.wait_timeout(LONG).err(),
+            handle.replace(other, LONG).err(),
+            vm.wait_timeout(Duration::ZERO).err(),
+        ];
+        vm.resume().unwrap();
+        assert_eq!(vm.status(), Status::Running);
+        assert!(begin.elapsed() < LONG / 2);
+        vm.stop().unwrap();
+        sender.send(refused.map(|error| error.unwrap().kind())).unwrap();
+        None
+    });
+    drop(disk);
+    *slot.lock().unwrap() = Some(vm);
+    let kinds = kinds.recv_timeout(LONG).expect("the callback comes back");
+    assert_eq!(kinds[..5], [ErrorKind::InvalidState; 5]);
+    assert_eq!(kinds[5], ErrorKind::Timeout);
+}
+
+/// A device that calls something each time that it has a turn.
+struct Calls {
+    call: Box<dyn FnMut() + Send>,
+    token: Option<Token>,
+}
+
+impl VirtioDevice for Calls {
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo::new(42, &[64])
+    }
+
+    fn attach(&mut self, io: &mut Io) -> Result<()> {
+        self.token = Some(io.token());
+        Ok(())
+    }
+
+    fn activate(&mut self, _io: &mut Io, _activation: Activation) -> Result<()> {
+        Ok(())
+    }
+
+    fn process_queue(&mut self, _io: &mut Io, _queues: &mut Queues, _index: u16) -> Result<()> {
+        Ok(())
+    }
+
+    fn wants(&self, wants: &mut Wants) {
+        if let Some(token) = self.token {
+            wants.deadline(token, Instant::now() + Duration::from_millis(1));
+        }
+    }
+
+    fn woken(&mut self, _io: &mut Io, _queues: &mut Queues, _event: &Event) -> Result<()> {
+        (self.call)();
+        Ok(())
+    }
+
+    fn reset(&mut self, _io: &mut Io) {}
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_device_of_the_host_programs_own_may_use_its_vm() {
+    let slot = Slot::default();
+    let (sender, seen) = channel();
+    let taken = Arc::clone(&slot);
+    let call = Box::new(move || {
+        if let Some(vm) = taken.lock().unwrap().take() {
+            let begin = Instant::now();
+            assert_eq!(vm.pause().unwrap_err().kind(), ErrorKind::InvalidState);
+            assert_eq!(vm.wait().unwrap_err().kind(), ErrorKind::InvalidState);
+            vm.resume().unwrap();
+            vm.stop().unwrap();
+            drop(vm);
+            sender.send(begin.elapsed()).unwrap();
+        }
+    });
+    let vm = tiny(&Kernel::new(&TinyGuest::spin())).device(Box::new(Calls { call, token: None })).build().unwrap();
+    vm.start().unwrap();
+    *slot.lock().unwrap() = Some(vm);
+    let took = seen.recv_timeout(LONG).expect("the device comes back from its call");
+    assert!(took < LONG / 6, "it waited for {took:?}");
+    eventually("the VM to be freed", || Vm::discarded() == 0);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_callback_that_resumes_a_vm_that_is_being_paused_does_not_wait_for_the_pause() {
+    // The device's own turn holds up the pause until it has resumed.
+    let vm = Arc::new(Mutex::new(None::<Arc<Vm>>));
+    let (sender, resumed) = channel();
+    let (calls, taken) = (Arc::new(Barrier::new(2)), Arc::clone(&vm));
+    let pausing = Arc::clone(&calls);
+    let call = Box::new(move || {
+        if let Some(vm) = taken.lock().unwrap().take() {
+            pausing.wait();
+            std::thread::sleep(Duration::from_millis(100));
+            sender.send(vm.resume().err().map(|error| error.kind())).unwrap();
+        }
+    });
+    let kernel = Kernel::new(&TinyGuest::spin());
+    let built = Arc::new(tiny(&kernel).device(Box::new(Calls { call, token: None })).build().unwrap());
+    built.start().unwrap();
+    *vm.lock().unwrap() = Some(Arc::clone(&built));
+    calls.wait();
+    built.pause().unwrap();
+    assert_eq!(resumed.recv_timeout(LONG).unwrap(), Some(ErrorKind::InvalidState));
+}
+
+/// A VM whose guest has printed and turned itself off, and whose console's callback does not come back until it is released.
+fn held_by_its_console() -> (Vm, Sender<()>) {
+    let (release, held): (_, Receiver<()>) = channel();
+    let console = Console::callback(move |_| {
+        let _ = held.recv();
+    });
+    let vm = tiny(&Kernel::new(&TinyGuest::print("the last words"))).console(console).build().unwrap();
+    vm.start().unwrap();
+    (vm, release)
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn the_status_is_ended_exactly_when_waiting_is_over() {
+    let (vm, release) = held_by_its_console();
+    eventually("the guest to turn itself off", || vm.status() != Status::Running);
+    loop {
+        let (before, looked, after) = (vm.status(), vm.wait_timeout(Duration::ZERO), vm.status());
+        match looked {
+            Ok(exit) => {
+                assert_eq!((exit, after), (Exit::Shutdown, Status::Ended));
+                break;
+            }
+            Err(error) => assert_eq!((error.kind(), before), (ErrorKind::Timeout, Status::Ending)),
+        }
+    }
+    drop(release);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_wait_that_begins_before_the_start_ends_with_the_vm() {
+    let vm = Arc::new(tiny(&Kernel::new(&TinyGuest::power_off())).build().unwrap());
+    let (waiting, waits) = (Arc::clone(&vm), Arc::new(Barrier::new(2)));
+    let begins = Arc::clone(&waits);
+    let waiter = std::thread::spawn(move || {
+        begins.wait();
+        waiting.wait_timeout(LONG)
+    });
+    waits.wait();
+    assert_eq!(vm.wait_timeout(Duration::from_millis(1)).unwrap_err().kind(), ErrorKind::Timeout);
+    vm.start().unwrap();
+    assert_eq!(waiter.join().unwrap().unwrap(), Exit::Shutdown);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_stop_that_only_asks_and_a_discard_do_not_wait_for_a_callback_that_is_held() {
+    let before = Footprint::now();
+    // The callback of each holds the I/O thread, and so whatever waits for that.
+    let (vms, releases): (Vec<_>, Vec<_>) = (0..8).map(|_| held_by_its_console()).unzip();
+    let begin = Instant::now();
+    vms.iter().for_each(Vm::request_stop);
+    vms.into_iter().for_each(Vm::discard);
+    assert_eq!(Vm::discarded(), 8);
+    assert!(begin.elapsed() < LONG);
+    drop(releases);
+    eventually("all VMs to be freed", || Vm::discarded() == 0 && Footprint::now() == before);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_stop_is_done_once_the_guest_executes_nothing_although_a_callback_is_held() {
+    let (vm, release) = held_by_its_console();
+    eventually("the guest to turn itself off", || vm.status() == Status::Ending);
+    vm.stop().unwrap();
+    assert_eq!(vm.wait_timeout(LONG).unwrap(), Exit::Shutdown);
+    drop(release);
+}
