@@ -1,6 +1,6 @@
 //! Disks whose storage does not answer: their I/O thread ends all the same, and others on it go on.
 
-#[path = "support/dead_storage.rs"]
+#[path = "../src/testing/dead_storage_test.rs"]
 mod dead_storage;
 
 use std::sync::mpsc::channel;
@@ -83,6 +83,44 @@ fn an_io_thread_can_be_dropped_although_its_storage_does_not_answer() {
         }
         drop(memory);
     }
+}
+
+#[test]
+fn two_disks_whose_storage_does_not_answer_do_not_hold_up_a_third() {
+    let (Some(first), Some(second)) = (mount(), mount()) else { return };
+    let io_thread = IoThread::new("shared").unwrap();
+    let mut dead = [&first, &second].map(|storage| rig(Disk::open(storage.path()).unwrap(), &io_thread));
+    for dead in &mut dead {
+        (0..64).for_each(|_| dead.offer(FLUSH));
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    let mut good = rig(Disk::from_file(memory_disk(1 << 20)).unwrap(), &io_thread);
+    for kind in [FLUSH, READ, FLUSH] {
+        good.offer(kind);
+    }
+    let served = in_time(move || (0..3).for_each(|_| _ = good.driver.wait_used(&mut good.queue)));
+    drop((first, second));
+    assert!(served);
+    for dead in &mut dead {
+        (0..64).for_each(|_| _ = dead.driver.wait_used(&mut dead.queue));
+    }
+}
+
+#[test]
+fn a_disk_whose_storage_does_not_say_its_size_does_not_hold_up_another_one() {
+    let Some(storage) = mount() else { return };
+    let io_thread = IoThread::new("shared").unwrap();
+    let disk = Disk::open(storage.path()).unwrap();
+    let handle = disk.handle();
+    let dead = rig(disk, &io_thread);
+    storage.fall_silent();
+    handle.refresh();
+    std::thread::sleep(Duration::from_millis(50));
+    let mut good = rig(Disk::from_file(memory_disk(1 << 20)).unwrap(), &io_thread);
+    good.offer(READ);
+    let served = in_time(move || _ = good.driver.wait_used(&mut good.queue));
+    drop((storage, dead));
+    assert!(served);
 }
 
 #[test]

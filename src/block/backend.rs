@@ -150,7 +150,8 @@ pub trait DiskBackend: Send {
     fn cancel(&mut self, _io: &mut Io) {}
 
     /// The host program says that the size of the medium may have changed: the backend looks at it again. The disk asks for
-    /// [`info`](Self::info) afterwards.
+    /// [`info`](Self::info) afterwards. A backend that must wait for the size has it looked at elsewhere, and says later that
+    /// [something changed](Io::info_changed).
     fn refresh(&mut self, _io: &mut Io) {}
 
     /// Says what the backend waits for now. Called after each turn; what is not named is not waited for.
@@ -159,7 +160,8 @@ pub trait DiskBackend: Send {
     /// Something happened. Events with the tokens of other layers arrive here, too; a backend does nothing about those.
     fn woken(&mut self, _io: &mut Io, _event: &Event) {}
 
-    /// Says how the backend works, for the host program. Called after the backend was attached.
+    /// Says how the backend works, for the host program. Called after the backend was attached, and after it said that
+    /// [something changed](Io::info_changed).
     fn status(&self) -> DiskStatus {
         DiskStatus::default()
     }
@@ -222,7 +224,8 @@ impl<B: DiskBackend + ?Sized> DiskBackend for Box<B> {
 pub struct DiskStatus {
     /// How requests reach the storage: `uring` or `sync` for a disk on a file, whatever a backend of your own says, or nothing.
     pub engine: String,
-    /// Why that is not the engine that would have been the first choice, if it is not.
+    /// Why that is not the engine that would have been the first choice, if it is not, or is not any more. Also why a disk on a file
+    /// has all of its data moved by a thread that waits.
     pub fallback: Option<String>,
 }
 
@@ -257,6 +260,22 @@ impl DiskInfo {
             max_range: 64 << 20,
             max_segments: Self::MIN_SEGMENTS,
         }
+    }
+
+    /// The same disk as one of blocks that are as large as its own or larger, to all of which no operation is to be unaligned.
+    pub(crate) fn in_blocks_of(self, block_size: u32) -> Result<Self> {
+        let block = u64::from(block_size);
+        let whole = |bytes: u64| bytes.saturating_sub(bytes.checked_rem(block).unwrap_or(0));
+        let (max_transfer, max_range) = (whole(self.max_transfer), whole(self.max_range));
+        if self.block_size <= block_size && max_transfer > 0 && max_range > 0 {
+            return Ok(Self { block_size, max_transfer, max_range, ..self });
+        }
+        let message = format!(
+            "the disk has blocks of {block} bytes, its replacement has blocks of {} and takes at most {} at once, or {} as a range; \
+             allowed are smaller blocks, and operations of one block of the disk at least",
+            self.block_size, self.max_transfer, self.max_range
+        );
+        Err(Error::new(ErrorKind::Disk, message))
     }
 
     /// Refuses what no disk can be like.

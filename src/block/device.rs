@@ -274,9 +274,12 @@ impl Block {
         loop {
             match self.change.take().or_else(|| self.changes.take()) {
                 Some(Change::Refresh) => {
+                    let before = self.cutter.info.capacity;
                     self.backend.call(|backend| backend.refresh(io))?;
                     self.look_at_capacity();
-                    io.info_changed();
+                    if self.cutter.info.capacity != before {
+                        io.info_changed();
+                    }
                 }
                 Some(Change::Replace(replacement)) if replacement.is_given_up() => {}
                 other => {
@@ -310,12 +313,11 @@ impl Block {
         backend: Box<dyn DiskBackend>,
         info: DiskInfo,
     ) -> (Result<()>, Box<dyn DiskBackend>) {
-        let block_size = self.cutter.info.block_size;
-        if info.block_size > block_size {
-            let found = info.block_size;
-            let message = format!("the disk has blocks of {block_size} bytes, its replacement has blocks of {found}");
-            return (Err(Error::new(ErrorKind::Disk, message)), backend);
-        }
+        // The driver was told of the block size.
+        let info = match info.in_blocks_of(self.cutter.info.block_size) {
+            Ok(info) => info,
+            Err(error) => return (Err(error), backend),
+        };
         let mut next = Guarded::new(backend, ErrorKind::Disk);
         // A panic of the one that comes is no reason to fail for the one that is there.
         let attached = catch_unwind(AssertUnwindSafe(|| next.call(|backend| backend.attach(io))));
@@ -324,8 +326,7 @@ impl Block {
             Ok(Ok(Err(error)) | Err(error)) => return (Err(error), next.into_inner()),
             Err(_) => return (Err(Error::new(ErrorKind::Disk, "the backend panicked")), next.into_inner()),
         }
-        // The driver was told of the block size.
-        self.cutter.info = DiskInfo { block_size, ..info };
+        self.cutter.info = info;
         self.cut_anew = true;
         self.full = false;
         io.info_changed();
@@ -375,6 +376,10 @@ impl VirtioDevice for Block {
 
     fn config(&mut self) -> Vec<u8> {
         self.look_at_capacity();
+        // Asked for the first time before the backend is attached.
+        if self.changes_token.is_some() {
+            self.tell_status();
+        }
         config_space(&self.cutter.info, self.read_only, self.queue_count)
     }
 

@@ -7,11 +7,9 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::block::request::SECTOR;
-use crate::block::{ByteRange, Disk, Tag};
+use crate::block::{ByteRange, Disk, Tag, request::SECTOR};
 use crate::bus::BusDevice;
-use crate::event::IoThread;
-use crate::event::{TURN_TIME, Waker};
+use crate::event::{IoThread, TURN_TIME, Waker};
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::testing::{Buffer, Conformance, DriverQueue, MmioDriver, is_untouched, memory_disk, patterned_memory};
 use crate::virtio::MmioTransport;
@@ -797,3 +795,6 @@ fn a_driver_may_use_fewer_queues_than_there_are() {
     rig.driver.transport().read(0x100 + 34, &mut config);
     assert_eq!(u16::from_le_bytes(config), 4);
 }
+
+#[path = "device_change_test.rs"]
+mod changes;

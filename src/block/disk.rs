@@ -300,8 +300,8 @@ pub struct DiskHandle {
 }
 
 impl DiskHandle {
-    /// Says that the size of the file or block device may have changed. The disk looks at the size soon and tells the guest's
-    /// driver. A backend of your own is asked to [look again](DiskBackend::refresh). Never blocks.
+    /// Says that the size of the file or block device may have changed. The disk looks at the size soon, on its helper thread, and
+    /// tells the guest's driver. A backend of your own is asked to [look again](DiskBackend::refresh). Never blocks.
     pub fn refresh(&self) {
         self.changes.refresh();
     }
@@ -331,8 +331,8 @@ impl DiskHandle {
     /// # Errors
     /// Those of building a VM with `disk`;
     /// [`ErrorKind::InvalidConfig`] if only one of the two disks is read-only;
-    /// [`ErrorKind::Disk`] if its blocks are larger, which the guest cannot be told, or it cannot work on the disk's thread:
-    /// nothing was exchanged then;
+    /// [`ErrorKind::Disk`] if its blocks are larger, which the guest cannot be told, its largest operation is smaller than a block of
+    /// the present disk, or it cannot work on the disk's thread: nothing was exchanged then;
     /// [`ErrorKind::Timeout`] if the limit passed before the exchange, for which requests in flight, a VM that is paused, and
     /// a disk that is not part of a VM yet are reasons: nothing was exchanged then;
     /// [`ErrorKind::InvalidState`] if the VM was dropped, and on an [I/O thread](crate::event#what-a-callback-may-do). A VM that has ended but still exists may also give a `Timeout`.

@@ -18,7 +18,8 @@ pub enum Engine {
     /// [`Uring`](Self::Uring) if the host has it, otherwise [`Sync`](Self::Sync).
     #[default]
     Auto,
-    /// The io_uring of the disk's I/O thread (Linux 5.18 or later). Many requests wait for the storage at the same time.
+    /// The io_uring of the disk's I/O thread (Linux 5.18 or later). Many requests wait for the storage at the same time. If the host
+    /// forbids io_uring while the disk is in use, requests go on by system calls.
     Uring,
     /// Ordinary system calls. Requests that have to wait for the storage do so one after another, on a thread of the disk's.
     Sync,

@@ -69,6 +69,7 @@ fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::ENOSYS) => "this kernel has no io_uring".to_owned(),
         Some(libc::EPERM | libc::EACCES) => format!("this host forbids io_uring ({error})"),
+        Some(libc::EMFILE) => format!("this process has no descriptor left for io_uring, see RLIMIT_NOFILE ({error})"),
         Some(libc::EINVAL) => "this kernel's io_uring is older than Linux 5.18".to_owned(),
         _ => format!("this host gives no io_uring ({error})"),
     }

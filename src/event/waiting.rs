@@ -16,9 +16,6 @@ const LOOK_AFTER: Duration = Duration::from_micros(4);
 /// So many members are looked at without being rung for.
 const MOST_AWAKE: usize = 16;
 
-/// When the thread tries again to begin what the kernel did not take.
-const SUBMIT_AGAIN: Duration = Duration::from_millis(1);
-
 /// How it went to look for something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
@@ -137,11 +134,8 @@ impl Reactor {
     }
 
     fn until_next_moment(&mut self) -> Option<Duration> {
-        let until_deadline = self.until_next_deadline();
-        if !self.ring.made().is_some_and(FileRing::has_begun) {
-            return until_deadline;
-        }
-        Some(until_deadline.map_or(SUBMIT_AGAIN, |until| until.min(SUBMIT_AGAIN)))
+        let ring = self.ring.made().and_then(FileRing::next_moment);
+        self.until_next_deadline().into_iter().chain(ring).min()
     }
 
     fn until_next_deadline(&self) -> Option<Duration> {

@@ -1,53 +1,36 @@
 //! Moves data between files and buffers without waiting, by io_uring, and owns each buffer until the kernel is done with it.
 
-use std::any::Any;
-use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, ThreadId};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::buffer::Buffer;
+use super::flight::{Flight, MOST_CANCELS, MOST_FLIGHTS, Transfer, Transferred};
+use super::retry::{Pauses, Periods, Verdict};
+use super::ring_port::{Exits, PATIENCE, Place, Port, Side};
 use super::transfer::MAX_VECTORS;
-use crate::sys::{Move, Uring, lock, lock_if_free};
+use crate::sys::{Move, Uring, file_limit};
 
-/// How many files a ring serves. Others have to do without.
+/// How many files a ring serves at the most. Others have to do without.
 const FILES: u32 = 512;
 
-/// How long the end of a ring, or of a port, waits for what is in flight.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// Marks what the ring asks of the kernel for itself; no flight has this number.
+const CANCEL: u64 = 1 << 63;
 
 static LEAKED: AtomicUsize = AtomicUsize::new(0);
-
-/// What is done to a file.
-#[derive(Debug)]
-pub(crate) enum Transfer {
-    /// Fills the buffer with the file's bytes from `at` on.
-    Read { at: u64, into: Buffer },
-    /// Writes the buffer from byte `at` of the file on, and to its storage if it is to be `stable`.
-    Write { at: u64, from: Buffer, stable: bool },
-    /// Makes the file's data stable.
-    Sync,
-}
-
-/// A transfer that has ended.
-#[derive(Debug)]
-pub(crate) struct Transferred {
-    /// The number that it was begun with.
-    pub(crate) tag: u64,
-    /// The transfer itself, with its buffer.
-    pub(crate) transfer: Transfer,
-    /// How many bytes were moved.
-    pub(crate) result: io::Result<u64>,
-}
 
 /// An io_uring of the thread that makes it, for the files of many.
 ///
 /// It owns what is in flight, also if whoever began it is gone. What is still in flight when the ring is dropped, and does not
 /// end soon, is never freed; [`outlast`](Self::outlast) waits for it.
+///
+/// If the kernel does not take anything any more, the ring is [given up](Self::given_up): what the kernel never took ends with
+/// `ECANCELED`, and so does what none of the kernel's threads has begun because storage that does not answer holds them all (a
+/// jam).
 pub(crate) struct FileRing {
     uring: Uring,
     flights: Vec<Option<Flight>>,
@@ -56,53 +39,21 @@ pub(crate) struct FileRing {
     /// How many of these are counted as leaked.
     leaked: usize,
     ports: Vec<Option<Place>>,
+    /// How many ports there may be.
+    files: u32,
     /// Ports that have got something since their owners were told.
     news: Vec<u32>,
     exits: Arc<Exits>,
-}
-
-struct Flight {
-    port: u32,
-    tag: u64,
-    transfer: Transfer,
-}
-
-/// The ring's side of a port.
-struct Place {
-    /// Whatever must live until nothing is in flight any more.
-    keeper: Arc<dyn Any + Send + Sync>,
-    done: VecDeque<Transferred>,
-    in_flight: usize,
-    has_news: bool,
-    /// Its owner has gone.
-    has_left: bool,
-    side: Arc<Side>,
-}
-
-/// One file's access to a ring. Dropping it waits for a moment until nothing of the file is in flight, unless the ring's own
-/// thread drops it; what lasts longer ends by itself.
-pub(crate) struct Port {
-    place: u32,
-    side: Arc<Side>,
-    exits: Arc<Exits>,
-}
-
-/// What a port and its ring share.
-struct Side {
-    /// Tells the owner that there is something to take.
-    tell: Box<dyn Fn() + Send + Sync>,
-    /// The ring has forgotten the port.
-    is_over: Mutex<bool>,
-    over: Condvar,
-}
-
-/// The ports of a ring that were dropped, and that it is to forget.
-struct Exits {
-    places: Mutex<Vec<u32>>,
-    any: AtomicBool,
-    /// Makes the ring's thread look.
-    call: Box<dyn Fn() + Send + Sync>,
-    thread: ThreadId,
+    /// How much the ring was given in all.
+    given: u64,
+    pauses: Pauses,
+    given_up: Option<String>,
+    periods: Periods,
+    /// Flights that have had their chance to be taken back.
+    tried: usize,
+    cancels: usize,
+    /// Numbers the jams: it changes when one may be over.
+    jam: u32,
 }
 
 /// Returns how many transfers of this process are in flight although nobody uses their ring any more. Their buffers are not freed
@@ -117,17 +68,24 @@ impl FileRing {
     /// # Errors
     /// What the kernel says if it has no io_uring that fits, or forbids it.
     pub(crate) fn new(call: impl Fn() + Send + Sync + 'static) -> io::Result<Self> {
-        let (places, any) = (Mutex::default(), AtomicBool::new(false));
-        let exits = Exits { places, any, call: Box::new(call), thread: thread::current().id() };
+        let files = FILES.min(file_limit());
         Ok(Self {
-            uring: Uring::new(FILES)?,
+            uring: Uring::new(files)?,
             flights: Vec::new(),
             free: Vec::new(),
             in_flight: 0,
             leaked: 0,
             ports: Vec::new(),
+            files,
             news: Vec::new(),
-            exits: Arc::new(exits),
+            exits: Exits::new(call),
+            given: 0,
+            pauses: Pauses::default(),
+            given_up: None,
+            periods: Periods::default(),
+            tried: 0,
+            cancels: 0,
+            jam: 0,
         })
     }
 
@@ -135,18 +93,19 @@ impl FileRing {
     /// [take](Self::take) that was not there before.
     ///
     /// # Errors
-    /// `StorageFull` if it has too many files; what the kernel says if it cannot take this one.
+    /// `StorageFull` if it has too many files; what the kernel says if it cannot take this one; why the ring was given up.
     pub(crate) fn open<F>(&mut self, file: &Arc<F>, tell: impl Fn() + Send + Sync + 'static) -> io::Result<Port>
     where
         F: AsFd + Send + Sync + 'static,
     {
+        if let Some(reason) = &self.given_up {
+            return Err(io::Error::other(reason.clone()));
+        }
         let place = self.free_place()?;
         self.uring.set_file(place, Some(file.as_fd()))?;
-        let side = Arc::new(Side { tell: Box::new(tell), is_over: Mutex::new(false), over: Condvar::new() });
-        let (keeper, done): (Arc<F>, _) = (Arc::clone(file), VecDeque::new());
-        let entry = Place { keeper, done, in_flight: 0, has_news: false, has_left: false, side: Arc::clone(&side) };
+        let (side, keeper) = (Side::new(tell), Arc::clone(file));
         if let Some(port) = self.ports.get_mut(place as usize) {
-            *port = Some(entry);
+            *port = Some(Place::new(keeper, Arc::clone(&side)));
         }
         Ok(Port { place, side, exits: Arc::clone(&self.exits) })
     }
@@ -155,8 +114,8 @@ impl FileRing {
         if let Some(place) = self.ports.iter().position(Option::is_none) {
             return Ok(place as u32);
         }
-        if self.ports.len() >= FILES as usize {
-            let message = format!("an I/O thread's ring serves at most {FILES} files");
+        if self.ports.len() >= self.files as usize {
+            let message = format!("the I/O thread's ring serves {} files already", self.files);
             return Err(io::Error::new(io::ErrorKind::StorageFull, message));
         }
         self.ports.push(None);
@@ -166,12 +125,15 @@ impl FileRing {
     /// Begins a transfer at the next [`submit`](Self::submit).
     ///
     /// # Errors
-    /// The transfer, if too many are in flight, or the port is of another ring.
+    /// The transfer, if too many are in flight, the ring was given up or is jammed, or the port is of another ring.
     pub(crate) fn begin(&mut self, port: &Port, tag: u64, transfer: Transfer) -> Result<(), Transfer> {
-        let is_ours = Arc::ptr_eq(&port.exits, &self.exits);
-        let Some(place) = self.ports.get_mut(port.place as usize).and_then(Option::as_mut).filter(|_| is_ours) else {
+        let is_open = self.given_up.is_none() && Arc::ptr_eq(&port.exits, &self.exits);
+        let Some(place) = self.ports.get_mut(port.place as usize).and_then(Option::as_mut).filter(|_| is_open) else {
             return Err(transfer);
         };
+        if place.jam == Some(self.jam) {
+            return Err(transfer);
+        }
         let Some(flight) = free_flight(&mut self.flights, &mut self.free) else { return Err(transfer) };
         if !push(&mut self.uring, port.place, flight, &transfer) {
             self.free.push(flight);
@@ -179,20 +141,87 @@ impl FileRing {
         }
         place.in_flight += 1;
         self.in_flight += 1;
+        let (number, period) = (self.given, self.periods.present());
+        self.given += 1;
         if let Some(slot) = self.flights.get_mut(flight as usize) {
-            *slot = Some(Flight { port: port.place, tag, transfer });
+            *slot = Some(Flight { port: port.place, tag, transfer, number, period, is_tried: false });
         }
         Ok(())
     }
 
     /// Hands over what was begun. Does not wait for storage.
     pub(crate) fn submit(&mut self) {
-        self.uring.submit();
+        if !self.pauses.are_over() {
+            return;
+        }
+        if self.may_jam() && self.periods.turn_over(Instant::now()) {
+            self.take_back_what_waits();
+        }
+        match self.uring.submit() {
+            Ok(()) => self.pauses.succeeded(),
+            Err(error) if self.pauses.refused(&error) == Verdict::GiveUp => {
+                self.give_up(format!(
+                    "the kernel does not take what this thread's io_uring is given any more ({error})"
+                ));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Why the ring was given up, if it was.
+    pub(crate) fn given_up(&self) -> Option<&str> {
+        self.given_up.as_deref()
+    }
+
+    /// Hands nothing over any more. What the kernel never took ends; what it took goes on.
+    fn give_up(&mut self, reason: String) {
+        let never_taken = self.uring.close() as u64;
+        self.given_up = Some(reason);
+        let first = self.given.saturating_sub(never_taken);
+        for id in 0..self.flights.len() {
+            if self.flights.get(id).and_then(Option::as_ref).is_some_and(|flight| flight.number >= first) {
+                self.land(id as u64, -libc::ECANCELED);
+            }
+        }
+        // Whoever has nothing in flight is to know as well.
+        (0..self.ports.len()).for_each(|port| self.note(port as u32));
+    }
+
+    /// Whether all of the kernel's threads may be held by transfers that have not been looked at yet.
+    fn may_jam(&self) -> bool {
+        self.in_flight >= Uring::WORKERS && self.tried < self.in_flight
+    }
+
+    /// Takes back what no thread of the kernel has begun for long, if as much is in flight as there are threads.
+    ///
+    /// The kernel knows which that is. What it moves without a thread goes on, and so does what a thread has begun.
+    fn take_back_what_waits(&mut self) {
+        let is_old = |flight: &Flight| self.periods.is_old(flight.period);
+        if self.flights.iter().flatten().filter(|flight| is_old(flight)).count() < Uring::WORKERS {
+            return;
+        }
+        for (id, flight) in self.flights.iter_mut().enumerate() {
+            let Some(flight) = flight.as_mut().filter(|flight| is_old(flight) && !flight.is_tried) else { continue };
+            if self.cancels >= MOST_CANCELS || !self.uring.push_cancel(CANCEL | id as u64, id as u64) {
+                return;
+            }
+            self.given += 1;
+            self.cancels += 1;
+            flight.is_tried = true;
+            self.tried += 1;
+        }
     }
 
     /// Whether [`reap`](Self::reap) would find something. Costs no system call.
     pub(crate) fn has_news(&mut self) -> bool {
-        self.uring.has_completions() || self.exits.any.load(Ordering::SeqCst)
+        self.uring.has_completions() || self.exits.are_any() || !self.news.is_empty()
+    }
+
+    /// When the ring is to [submit](Self::submit) again although nothing happens.
+    pub(crate) fn next_moment(&mut self) -> Option<Duration> {
+        let refused = self.uring.has_pushed().then(|| self.pauses.left());
+        let jam = self.may_jam().then(|| self.periods.left());
+        refused.into_iter().chain(jam).min()
     }
 
     /// How many transfers are in flight.
@@ -200,15 +229,11 @@ impl FileRing {
         self.in_flight
     }
 
-    /// Whether something was begun that the kernel did not take yet.
-    pub(crate) fn has_begun(&mut self) -> bool {
-        self.uring.has_pushed()
-    }
-
     /// Sorts what has ended to the ports, and tells their owners.
     pub(crate) fn reap(&mut self) {
-        if self.uring.has_completions() {
-            self.uring.submit();
+        if self.uring.has_completions() && self.pauses.are_over() {
+            // If it is refused, so is the next submission.
+            let _ = self.uring.submit();
         }
         while let Some((id, result)) = self.uring.next() {
             self.land(id, result);
@@ -222,31 +247,39 @@ impl FileRing {
     }
 
     fn land(&mut self, id: u64, result: i32) {
+        if id & CANCEL != 0 {
+            self.cancels = self.cancels.saturating_sub(1);
+            return;
+        }
         let slot = usize::try_from(id).ok().and_then(|id| self.flights.get_mut(id));
-        let Some(Flight { port, tag, transfer }) = slot.and_then(Option::take) else { return };
+        let Some(flight) = slot.and_then(Option::take) else { return };
         self.free.push(id as u32);
         self.in_flight -= 1;
+        self.tried -= usize::from(flight.is_tried);
+        let was_waiting = flight.is_tried && result == -libc::ECANCELED;
+        if flight.is_tried && !was_waiting {
+            // A thread of the kernel may be free again.
+            self.jam = self.jam.wrapping_add(1);
+        }
+        let Flight { port, tag, transfer, .. } = flight;
         let Some(place) = self.ports.get_mut(port as usize).and_then(Option::as_mut) else { return };
         place.in_flight -= 1;
+        if was_waiting {
+            place.jam = Some(self.jam);
+        }
         let result = u64::try_from(result).map_err(|_| io::Error::from_raw_os_error(result.saturating_neg()));
         place.done.push_back(Transferred { tag, transfer, result });
         self.note(port);
     }
 
     fn take_exits(&mut self) {
-        if !self.exits.any.swap(false, Ordering::SeqCst) {
-            return;
-        }
         let exits = Arc::clone(&self.exits);
-        let Some(mut places) = lock_if_free(&exits.places) else {
-            return exits.any.store(true, Ordering::SeqCst);
-        };
-        for port in places.drain(..) {
+        exits.drain(|port| {
             if let Some(place) = self.ports.get_mut(port as usize).and_then(Option::as_mut) {
                 place.has_left = true;
                 self.note(port);
             }
-        }
+        });
     }
 
     fn note(&mut self, port: u32) {
@@ -292,6 +325,10 @@ impl FileRing {
             self.uring.wait(left);
             self.reap();
         }
+        if self.uring.has_pushed() {
+            self.give_up("the thread ends".to_owned());
+            self.reap();
+        }
         self.count_leaked();
         self.in_flight == 0
     }
@@ -323,17 +360,8 @@ impl AsRawFd for FileRing {
     }
 }
 
-impl Place {
-    fn end(self) {
-        let Self { keeper, side, .. } = self;
-        drop(keeper);
-        *lock(&side.is_over) = true;
-        side.over.notify_all();
-    }
-}
-
 fn free_flight(flights: &mut Vec<Option<Flight>>, free: &mut Vec<u32>) -> Option<u32> {
-    if free.is_empty() && flights.len() < Uring::IN_FLIGHT {
+    if free.is_empty() && flights.len() < MOST_FLIGHTS {
         flights.push(None);
         free.push((flights.len() - 1) as u32);
     }
@@ -352,7 +380,6 @@ fn push(uring: &mut Uring, place: u32, flight: u32, transfer: &Transfer) -> bool
             let (vectors, count) = vectors(from, &mut one);
             Move::Write { vectors, count, at: *at, stable: *stable }
         }
-        Transfer::Sync => Move::Sync,
     };
     // SAFETY: several vectors are those of the transfer, which its flight keeps until the kernel is done; a single one is read
     // in this call. What they lead to is guest memory that the transfer's lease keeps mapped and that no reference reaches, or
@@ -361,7 +388,8 @@ fn push(uring: &mut Uring, place: u32, flight: u32, transfer: &Transfer) -> bool
     if push() {
         return true;
     }
-    uring.submit();
+    // If it is refused, there is no room.
+    let _ = uring.submit();
     // SAFETY: as above.
     unsafe { uring.push(place, flight.into(), what) }
 }
@@ -390,19 +418,6 @@ impl Drop for FileRing {
                 mem::forget(Arc::clone(&port.keeper));
             }
             port.end();
-        }
-    }
-}
-
-impl Drop for Port {
-    fn drop(&mut self) {
-        lock(&self.exits.places).push(self.place);
-        self.exits.any.store(true, Ordering::SeqCst);
-        (self.exits.call)();
-        if self.exits.thread != thread::current().id() {
-            let is_over = lock(&self.side.is_over);
-            let waited = self.side.over.wait_timeout_while(is_over, PATIENCE, |is_over| !*is_over);
-            drop(waited.unwrap_or_else(PoisonError::into_inner));
         }
     }
 }

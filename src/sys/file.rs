@@ -112,25 +112,36 @@ pub(crate) fn is_writable(file: &File) -> io::Result<bool> {
 
 /// Whether the file's data lie in memory: a memfd, or a file on tmpfs or ramfs. False if the host does not say.
 pub(crate) fn is_in_memory(file: &File) -> bool {
-    matches!(file_system(file), Some(libc::TMPFS_MAGIC | RAMFS_MAGIC))
+    matches!(file_system(file), Ok(libc::TMPFS_MAGIC | RAMFS_MAGIC))
 }
 
 /// Whether the file system says that it can move data without waiting, and waits all the same: FUSE and virtiofs ask their server,
-/// however long that takes. True if the host does not say which one it is.
-pub(crate) fn waits_always(file: &File) -> bool {
-    file_system(file).is_none_or(|kind| kind == libc::FUSE_SUPER_MAGIC)
+/// however long that takes.
+///
+/// # Errors
+/// Why the host does not say which file system it is.
+pub(crate) fn waits_always(file: &File) -> io::Result<bool> {
+    Ok(file_system(file)? == libc::FUSE_SUPER_MAGIC)
 }
 
-fn file_system(file: &File) -> Option<libc::__fsword_t> {
+fn file_system(file: &File) -> io::Result<libc::__fsword_t> {
     // SAFETY: all-zero bytes are a valid statfs.
     let mut info: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: the descriptor is open, and the pointer is valid for the call.
-    check(unsafe { libc::fstatfs(file.as_raw_fd(), &mut info) }).ok()?;
-    Some(info.f_type)
+    check(unsafe { libc::fstatfs(file.as_raw_fd(), &mut info) })?;
+    Ok(info.f_type)
 }
 
 // `include/uapi/linux/magic.h` of the kernel.
 const RAMFS_MAGIC: libc::__fsword_t = 0x8584_58f6;
+
+/// How many files this process may have open now. The most that can be said if the host does not tell.
+pub(crate) fn file_limit() -> u32 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is valid for the call.
+    let asked = check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) });
+    asked.ok().and_then(|()| u32::try_from(limit.rlim_cur).ok()).unwrap_or(u32::MAX)
+}
 
 /// Whether `fd` is a descriptor of this process that is open.
 #[cfg(any(test, feature = "capi"))]

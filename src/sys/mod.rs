@@ -13,6 +13,9 @@ mod elsewhere;
 mod epoll;
 mod eventfd;
 mod file;
+#[cfg(test)]
+#[path = "forbid_test.rs"]
+mod forbid;
 mod link;
 mod lock;
 mod random;
@@ -32,9 +35,11 @@ pub(crate) use file::anonymous_file;
 #[cfg(any(test, feature = "capi"))]
 pub(crate) use file::is_open;
 pub(crate) use file::{
-    DirectAlignment, ZeroMode, allocate, appends, direct_alignment, is_direct, is_in_memory, is_writable, next_data,
-    open_disk, try_lock, unlock, waits_always, zero_range,
+    DirectAlignment, ZeroMode, allocate, appends, direct_alignment, file_limit, is_direct, is_in_memory, is_writable,
+    next_data, open_disk, try_lock, unlock, waits_always, zero_range,
 };
+#[cfg(test)]
+pub(crate) use forbid::forbid;
 pub(crate) use lock::{lock, lock_if_free};
 pub(crate) use random::random_bytes;
 pub use signal::DEFAULT_KICK_SIGNAL;

@@ -76,7 +76,7 @@ impl Stream {
         let file_type = file.metadata().map_err(host)?.file_type();
         let way = if file_type.is_socket() {
             Way::Socket
-        } else if file_type.is_file() && waits_always(&file) {
+        } else if file_type.is_file() && waits_always(&file).unwrap_or(true) {
             Way::None
         } else {
             Way::NoWait

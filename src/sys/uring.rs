@@ -2,30 +2,34 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::thread;
 use std::time::Duration;
 
 use io_uring::register::Restriction;
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{Fixed, FsyncFlags, SubmitArgs, Timespec};
+use io_uring::types::{Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode};
 
 use super::affinity::CpuSet;
 
 /// Operations that are handed over to the kernel at once, at most.
 const SUBMISSIONS: u32 = 256;
-/// Kernel threads that may carry out operations that have to wait, each ring's own.
-const WORKERS: u32 = 8;
 /// Operations that a ring is ever given.
 const OPCODES: [u8; 5] =
-    [opcode::Read::CODE, opcode::Write::CODE, opcode::Readv::CODE, opcode::Writev::CODE, opcode::Fsync::CODE];
+    [opcode::Read::CODE, opcode::Write::CODE, opcode::Readv::CODE, opcode::Writev::CODE, opcode::AsyncCancel::CODE];
 /// `IORING_REGISTER_FILES_UPDATE`: the only change that a ring allows once it runs.
 const REGISTER_FILES_UPDATE: u8 = 6;
 /// Free places in the table of files.
 const NO_FILE: RawFd = -1;
+/// How often a closed ring is looked at by whoever waits for it.
+const LOOK_AFTER: Duration = Duration::from_millis(1);
 
 /// A ring for one thread, which must be the one that makes it. Dropping it closes it; the kernel may then still be busy with
 /// what it was given.
-pub(crate) struct Uring(IoUring);
+pub(crate) struct Uring {
+    ring: IoUring,
+    is_closed: bool,
+}
 
 /// What one operation does, with a pointer to what it does it to.
 #[derive(Clone, Copy)]
@@ -34,23 +38,24 @@ pub(crate) enum Move {
     Read { vectors: *const libc::iovec, count: u32, at: u64 },
     /// Writes memory to a position of the file, and to its storage if it is to be `stable`.
     Write { vectors: *const libc::iovec, count: u32, at: u64, stable: bool },
-    /// Makes the file's data stable.
-    Sync,
 }
 
 impl Uring {
     /// Operations that may be in flight: as many as the kernel keeps completions.
     pub(crate) const IN_FLIGHT: usize = 1024;
+    /// Kernel threads that may carry out operations that have to wait, each ring's own.
+    pub(crate) const WORKERS: usize = 8;
 
     /// Makes a ring with room for `files` registered files. The kernel's workers for it run where the calling thread may run now.
     ///
     /// # Errors
-    /// What the kernel says if it has no io_uring that fits (Linux 5.18), or forbids it.
+    /// What the kernel says if it has no io_uring that fits (Linux 5.18), or forbids it, or if the process may not have so many
+    /// files.
     pub(crate) fn new(files: u32) -> io::Result<Self> {
         let ring = build()?;
         let submitter = ring.submitter();
         submitter.register_files_sparse(files)?;
-        submitter.register_iowq_max_workers(&mut [WORKERS, 1])?;
+        submitter.register_iowq_max_workers(&mut [Self::WORKERS as u32, 1])?;
         // Older kernels, such as 6.1, do not let its workers inherit where this thread may run. One that does not take this lets them
         // run anywhere.
         if let Ok(cpus) = CpuSet::of_this_thread() {
@@ -58,13 +63,13 @@ impl Uring {
         }
         submitter.register_restrictions(&mut restrictions())?;
         submitter.register_enable_rings()?;
-        Ok(Self(ring))
+        Ok(Self { ring, is_closed: false })
     }
 
     /// Puts a file in a place of the table, or leaves it empty. The table keeps the file open.
     pub(crate) fn set_file(&self, place: u32, file: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let fd = file.map_or(NO_FILE, |file| file.as_raw_fd());
-        self.0.submitter().register_files_update(place, &[fd]).map(|_| ())
+        self.ring.submitter().register_files_update(place, &[fd]).map(|_| ())
     }
 
     /// Adds an operation on the file in a place of the table. Says whether there was room; if not, [`submit`](Self::submit)
@@ -77,45 +82,71 @@ impl Uring {
         // SAFETY: the caller vouches for the vectors, and for what they lead to.
         unsafe {
             let entry = entry(Fixed(place), what).user_data(id);
-            self.0.submission().push(&entry).is_ok()
+            self.ring.submission().push(&entry).is_ok()
         }
+    }
+
+    /// Adds the wish that an operation ends, with `id` as its own name. One that no kernel thread has begun yet ends with
+    /// `ECANCELED`; others go on, and those of storage without an answer may end with `EINTR`. Says whether there was room.
+    pub(crate) fn push_cancel(&mut self, id: u64, operation: u64) -> bool {
+        let entry = opcode::AsyncCancel::new(operation).build().flags(Flags::FIXED_FILE).user_data(id);
+        // SAFETY: it leads to no memory.
+        unsafe { self.ring.submission().push(&entry).is_ok() }
     }
 
     /// Whether there is something to [submit](Self::submit). Costs no system call.
     pub(crate) fn has_pushed(&mut self) -> bool {
-        !self.0.submission().is_empty()
+        !self.is_closed && !self.ring.submission().is_empty()
     }
 
     /// Whether there are completions, perhaps after another [`submit`](Self::submit). Costs no system call.
     pub(crate) fn has_completions(&mut self) -> bool {
-        !self.0.completion().is_empty() || self.0.submission().taskrun()
+        !self.ring.completion().is_empty() || self.has_task_work()
+    }
+
+    fn has_task_work(&mut self) -> bool {
+        !self.is_closed && self.ring.submission().taskrun()
     }
 
     /// Hands over what was added, and has the kernel finish what it left to this thread to finish. What the kernel does not take
     /// now stays added. Does not wait for storage.
-    pub(crate) fn submit(&mut self) {
-        if self.has_pushed() || self.0.submission().taskrun() {
-            // It was interrupted, or is short of memory: the next call tries again.
-            let _ = self.0.submit();
+    ///
+    /// # Errors
+    /// What the kernel says if it took nothing.
+    pub(crate) fn submit(&mut self) -> io::Result<()> {
+        if self.has_pushed() || self.has_task_work() {
+            self.ring.submit()?;
         }
+        Ok(())
+    }
+
+    /// Hands nothing over any more; returns how many of the operations that were added last the kernel never took. What they lead
+    /// to is theirs no more. Operations that it did take still end.
+    pub(crate) fn close(&mut self) -> usize {
+        let was_closed = std::mem::replace(&mut self.is_closed, true);
+        if was_closed { 0 } else { self.ring.submission().len() }
     }
 
     /// Returns an operation that is done, and its result as a system call would return it.
     pub(crate) fn next(&mut self) -> Option<(u64, i32)> {
-        self.0.completion().next().map(|entry| (entry.user_data(), entry.result()))
+        self.ring.completion().next().map(|entry| (entry.user_data(), entry.result()))
     }
 
-    /// Submits, and waits until an operation is done or `limit` has passed.
+    /// Submits, and waits until an operation is done or `limit` has passed. If the ring is closed, it waits for a moment only.
     pub(crate) fn wait(&mut self, limit: Duration) {
+        if self.is_closed {
+            // Not in the ring: the kernel might take what is still there.
+            return thread::sleep(limit.min(LOOK_AFTER));
+        }
         let limit = Timespec::from(limit);
         // That the limit has passed is an error, too; whoever calls looks for completions anyway.
-        let _ = self.0.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&limit));
+        let _ = self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&limit));
     }
 }
 
 impl AsRawFd for Uring {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.ring.as_raw_fd()
     }
 }
 
@@ -129,7 +160,7 @@ fn build() -> io::Result<IoUring> {
     tuned.build(SUBMISSIONS).or_else(|_| builder.build(SUBMISSIONS))
 }
 
-/// The ring is no way around a filter of system calls: it only does what this says, to registered files.
+/// The ring is no way around a filter of system calls: it only does what this says, to registered files and its own operations.
 fn restrictions() -> Vec<Restriction> {
     let flags = Flags::FIXED_FILE.bits();
     let mut restrictions = vec![
@@ -160,7 +191,6 @@ unsafe fn entry(file: Fixed, what: Move) -> Entry {
         Move::Write { vectors, count, at, stable } => {
             opcode::Writev::new(file, vectors, count).offset(at).rw_flags(sync_flag(stable)).build()
         }
-        Move::Sync => opcode::Fsync::new(file).flags(FsyncFlags::DATASYNC).build(),
     }
 }
 
@@ -200,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registered_file_is_read_written_and_synced() {
+    fn a_registered_file_is_read_and_written() {
         if !has_uring() {
             return;
         }
@@ -214,13 +244,12 @@ mod tests {
         assert_eq!(&bytes, b"hello");
         let one = [vector(&mut bytes)];
         assert_eq!(run(&mut ring, 3, Move::Write { vectors: one.as_ptr(), count: 1, at: 5, stable: true }), 5);
-        assert_eq!(run(&mut ring, 3, Move::Sync), 0);
         assert_eq!(file.metadata().unwrap().len(), 10);
         ring.set_file(3, None).unwrap();
-        assert_eq!(run(&mut ring, 3, Move::Sync), -libc::EBADF);
+        assert_eq!(run(&mut ring, 3, Move::Read { vectors: one.as_ptr(), count: 1, at: 0 }), -libc::EBADF);
     }
 
-    /// Syncing a file is always left to a worker.
+    /// Reading a file that knows no reads without waiting is always left to a worker.
     #[test]
     fn the_workers_of_a_ring_run_where_its_thread_did_when_it_made_the_ring() {
         if !has_uring() {
@@ -230,11 +259,13 @@ mod tests {
         let last = *all.last().unwrap();
         let where_workers_run = std::thread::spawn(move || {
             CpuSet::new(&[last]).unwrap().bind_this_thread().unwrap();
-            let (mut ring, file) = (Uring::new(4).unwrap(), file());
+            let (mut ring, file) = (Uring::new(4).unwrap(), File::open("/proc/self/status").unwrap());
             ring.set_file(0, Some(file.as_fd())).unwrap();
             // Newer kernels let workers inherit where the thread may run by then.
             CpuSet::new(&all).unwrap().bind_this_thread().unwrap();
-            assert_eq!(run(&mut ring, 0, Move::Sync), 0);
+            let mut bytes = [0u8; 5];
+            let one = [libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() }];
+            assert_eq!(run(&mut ring, 0, Move::Read { vectors: one.as_ptr(), count: 1, at: 0 }), 5);
             let worker = format!("iou-wrk-{}\n", crate::sys::current_thread_id());
             let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
             let workers =
@@ -259,17 +290,19 @@ mod tests {
         let file = file();
         let mut refused = |entry: Entry| {
             // SAFETY: none of these is carried out.
-            unsafe { ring.0.submission().push(&entry) }.unwrap();
+            unsafe { ring.ring.submission().push(&entry) }.unwrap();
             ring.wait(Duration::from_secs(10));
             ring.next().unwrap().1
         };
-        let unregistered = opcode::Fsync::new(io_uring::types::Fd(file.as_raw_fd())).build();
+        let mut byte = 0;
+        let unregistered = opcode::Read::new(io_uring::types::Fd(file.as_raw_fd()), &mut byte, 1).build();
         assert_eq!(refused(unregistered), -libc::EACCES);
+        assert_eq!(refused(opcode::Fsync::new(Fixed(0)).build().flags(Flags::FIXED_FILE)), -libc::EACCES);
         assert_eq!(refused(opcode::Nop::new().build().flags(Flags::FIXED_FILE)), -libc::EACCES);
         let path = c"/etc/passwd";
         let open = opcode::OpenAt::new(io_uring::types::Fd(libc::AT_FDCWD), path.as_ptr()).build();
         assert_eq!(refused(open), -libc::EACCES);
-        let submitter = ring.0.submitter();
+        let submitter = ring.ring.submitter();
         assert_eq!(submitter.register_personality().unwrap_err().raw_os_error(), Some(libc::EACCES));
         assert_eq!(submitter.unregister_files().unwrap_err().raw_os_error(), Some(libc::EACCES));
     }

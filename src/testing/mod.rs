@@ -33,6 +33,9 @@
 //! ```
 
 mod conformance;
+#[cfg(test)]
+#[path = "dead_storage_test.rs"]
+pub(crate) mod dead_storage;
 mod disk;
 mod driver;
 mod guest;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::abandoned;
 use super::direct::Bounces;
-use super::helper::Helper;
+use super::helper::{Answer, Helper, Task};
 use super::medium_file::DiskFile;
 use super::ring::{Outcome, RingPort};
 use crate::block::backend::{DiskBackend, DiskInfo, DiskStatus, Done, Operation};
@@ -27,21 +27,27 @@ const ROOM: usize = 256;
 /// |---|---|
 /// | a read or write that the page cache can serve without waiting | at once, by a system call |
 /// | another read, a write to a file system that can write without waiting, any of a file with direct I/O | by the I/O thread's io_uring |
-/// | a flush | by the io_uring, if it does not have several of the disk's already |
-/// | all others, all of these on a thread without io_uring, and data on FUSE, which waits even if it is told not to | by a helper thread of the disk, one after the other |
+/// | all others, all of these on a thread without io_uring, and data on FUSE, which waits even if it is told not to | by a helper thread of the disk, one after the other; flushes that wait are made one |
 ///
-/// A read from the page cache costs less as a system call of its own than as an entry of a ring. Linux moves a buffered write that
-/// may wait to a kernel thread, which costs more than a thread of ours.
+/// A read from the page cache costs less as a system call of its own than as an entry of a ring. Linux moves a flush, and a buffered
+/// write that may wait, to a kernel thread, which costs more than a thread of ours. A ring has only a few of these, for all disks: if
+/// storage that does not answer holds them all, what waits for one goes to the helper thread of its disk after a moment.
 pub struct FileBackend {
     file: Arc<DiskFile>,
     info: DiskInfo,
     engine: Engine,
     done: VecDeque<Done>,
     ring: Option<RingPort>,
-    /// Why there is no ring, if one was wanted.
+    /// Why there is no ring, or why it is not used.
     fallback: Option<String>,
+    /// Why data are moved by the helper alone.
+    waits: Option<String>,
     helper: Option<Helper>,
     with_helper: usize,
+    /// The helper looks at the size.
+    measures: bool,
+    /// It is to do so again.
+    measures_again: bool,
     /// For a file with direct I/O.
     bounces: Option<Bounces>,
     reads: Way,
@@ -85,8 +91,9 @@ impl FileBackend {
 
     pub(in crate::block) fn on(name: &str, file: DiskFile, engine: Engine) -> Result<Self> {
         let medium = medium::look_at(name, &file.0)?;
+        let waits = file.waits_always();
         let way = match medium.alignment {
-            _ if file.waits_always() => Way::Helper,
+            _ if waits.is_some() => Way::Helper,
             Some(_) => Way::Direct,
             None => Way::Try,
         };
@@ -98,8 +105,11 @@ impl FileBackend {
             done: VecDeque::new(),
             ring: None,
             fallback: None,
+            waits,
             helper: None,
             with_helper: 0,
+            measures: false,
+            measures_again: false,
             bounces,
             reads: way,
             writes: way,
@@ -137,8 +147,7 @@ impl FileBackend {
         match operation {
             Operation::Read { .. } => self.reads != Way::Helper,
             Operation::Write { .. } => self.writes != Way::Helper,
-            Operation::Flush => true,
-            Operation::Discard(_) | Operation::WriteZeroes { .. } => false,
+            Operation::Flush | Operation::Discard(_) | Operation::WriteZeroes { .. } => false,
         }
     }
 
@@ -149,7 +158,7 @@ impl FileBackend {
         {
             match ring.begin(io, tag, operation) {
                 Ok(()) => return,
-                // The ring is full with what others have in flight, or has enough flushes.
+                // The ring is full with what others have in flight, is jammed, or was given up.
                 Err(refused) => operation = refused,
             }
         }
@@ -157,18 +166,60 @@ impl FileBackend {
     }
 
     fn leave_to_helper(&mut self, io: &mut Io, tag: Tag, operation: Operation) {
-        let refused = match &mut self.helper {
-            Some(helper) => helper.begin(tag, operation),
-            None => Err((operation, io::ErrorKind::NotConnected.into())),
-        };
-        match refused {
-            Ok(()) => {
-                self.with_helper = self.with_helper.saturating_add(1);
-                self.begun = true;
-            }
-            // The host gives no thread: that is an error of this operation, and the next one tries again.
-            Err((operation, error)) => self.finish(io, Done::new(tag, operation, Err(error))),
+        // If the host gives no thread, that is an error of this operation, and the next one tries again.
+        if let Err((Task::Carry(tag, operation), error)) = self.give_to_helper(Task::Carry(tag, operation)) {
+            self.finish(io, Done::new(tag, operation, Err(error)));
         }
+    }
+
+    fn give_to_helper(&mut self, task: Task) -> std::result::Result<(), (Task, io::Error)> {
+        let Some(helper) = &mut self.helper else { return Err((task, io::ErrorKind::NotConnected.into())) };
+        helper.begin(task)?;
+        self.with_helper = self.with_helper.saturating_add(1);
+        self.begun = true;
+        Ok(())
+    }
+
+    /// Has the helper look at the size, which may take as long as anything else.
+    fn measure(&mut self, io: &mut Io) {
+        self.measures_again = self.measures;
+        if self.measures {
+            return;
+        }
+        self.measures = true;
+        match self.give_to_helper(Task::Measure) {
+            Ok(()) => self.rouse_helper(),
+            // Without a thread, it is better to look at it here than never.
+            Err(_) => self.resize(io, self.file.size()),
+        }
+    }
+
+    fn resize(&mut self, io: &mut Io, size: Result<u64>) {
+        self.measures = false;
+        // A file that has become smaller than a sector is no disk any more; what lies behind its end cannot be read.
+        let size = size.unwrap_or(SECTOR);
+        let block = u64::from(self.info.block_size);
+        self.info.capacity = size.saturating_sub(size.checked_rem(block).unwrap_or(0)).max(block);
+        io.info_changed();
+        if std::mem::take(&mut self.measures_again) {
+            self.measure(io);
+        }
+    }
+
+    fn open_ring(&mut self, io: &mut Io) -> Result<()> {
+        (self.ring, self.fallback) = (None, self.waits.clone());
+        if self.engine == Engine::Sync {
+            return Ok(());
+        }
+        match self.waits.clone().map_or_else(|| RingPort::open(io, &self.file), Err) {
+            Ok(ring) => self.ring = Some(ring),
+            Err(reason) if self.engine == Engine::Uring => {
+                let message = format!("the engine uring was asked for, but {reason}");
+                return Err(Error::new(ErrorKind::Disk, message));
+            }
+            Err(reason) => self.fallback = Some(reason),
+        }
+        Ok(())
     }
 
     fn finish(&mut self, io: &mut Io, mut done: Done) {
@@ -180,6 +231,7 @@ impl FileBackend {
 
     /// Takes what the ring and the helper have done.
     fn collect(&mut self, io: &mut Io) {
+        self.look_at_ring(io);
         while let Some(outcome) = self.ring.as_mut().and_then(|ring| ring.take(io)) {
             match outcome {
                 Outcome::Done(done) => return self.finish(io, done),
@@ -187,11 +239,25 @@ impl FileBackend {
             }
         }
         self.rouse_helper();
-        if self.with_helper > 0
-            && let Some(done) = self.helper.as_ref().and_then(Helper::take_done)
+        while self.with_helper > 0
+            && let Some(answer) = self.helper.as_ref().and_then(Helper::take_answer)
         {
             self.with_helper = self.with_helper.saturating_sub(1);
-            self.finish(io, done);
+            match answer {
+                Answer::Done(done) => return self.finish(io, done),
+                Answer::Size(size) => self.resize(io, size),
+            }
+        }
+    }
+
+    /// Learns that the ring is used no more.
+    fn look_at_ring(&mut self, io: &mut Io) {
+        if self.fallback.is_none()
+            && let Some(ring) = &self.ring
+            && let Some(reason) = ring.given_up(io)
+        {
+            self.fallback = Some(reason);
+            io.info_changed();
         }
     }
 
@@ -222,19 +288,13 @@ impl DiskBackend for FileBackend {
 
     fn attach(&mut self, io: &mut Io) -> Result<()> {
         abandoned::check()?;
+        self.with_helper = 0;
         let token = io.token();
         self.helper = Some(Helper::new(Arc::clone(&self.file), io.waker(token)));
-        (self.ring, self.fallback) = (None, None);
-        if self.engine == Engine::Sync {
-            return Ok(());
-        }
-        match RingPort::open(io, &self.file) {
-            Ok(ring) => self.ring = Some(ring),
-            Err(reason) if self.engine == Engine::Uring => {
-                let message = format!("the engine uring was asked for, but {reason}");
-                return Err(Error::new(ErrorKind::Disk, message));
-            }
-            Err(reason) => self.fallback = Some(reason),
+        self.open_ring(io)?;
+        // The former helper was asked, and answers nobody.
+        if std::mem::take(&mut self.measures) {
+            self.measure(io);
         }
         Ok(())
     }
@@ -270,11 +330,8 @@ impl DiskBackend for FileBackend {
         }
     }
 
-    fn refresh(&mut self, _io: &mut Io) {
-        // A file that has become smaller than a sector is no disk any more; what lies behind its end cannot be read.
-        let size = medium::size("from a file", &self.file.0).unwrap_or(SECTOR);
-        let block = u64::from(self.info.block_size);
-        self.info.capacity = size.saturating_sub(size.checked_rem(block).unwrap_or(0)).max(block);
+    fn refresh(&mut self, io: &mut Io) {
+        self.measure(io);
     }
 
     fn wants(&self, wants: &mut Wants) {
@@ -284,7 +341,7 @@ impl DiskBackend for FileBackend {
     }
 
     fn status(&self) -> DiskStatus {
-        let engine = if self.ring.is_some() { "uring" } else { "sync" };
+        let engine = if self.ring.is_some() && self.fallback.is_none() { "uring" } else { "sync" };
         DiskStatus { engine: engine.to_owned(), fallback: self.fallback.clone() }
     }
 }

@@ -9,6 +9,7 @@ use super::abandoned::Abandoned;
 use super::medium_file::DiskFile;
 use crate::block::backend::{Done, Operation};
 use crate::block::tag::Tag;
+use crate::error::Result;
 use crate::event::Waker;
 use crate::sys::{ThreadHandle, lock, name_of_helper, spawn};
 
@@ -43,10 +44,23 @@ struct Shared {
 struct State {
     /// Counts the thread once nobody waits for it any more.
     abandoned: Option<Abandoned>,
-    todo: VecDeque<(Tag, Operation)>,
-    done: VecDeque<Done>,
+    todo: VecDeque<Task>,
+    done: VecDeque<Answer>,
     closed: bool,
     is_over: bool,
+}
+
+/// What the thread is to do.
+pub(super) enum Task {
+    Carry(Tag, Operation),
+    /// Finds out how large the file is now.
+    Measure,
+}
+
+/// What came of it.
+pub(super) enum Answer {
+    Done(Done),
+    Size(Result<u64>),
 }
 
 impl Helper {
@@ -57,19 +71,19 @@ impl Helper {
         Self { shared: Arc::new(shared), name: name_of_helper("disk"), thread: None }
     }
 
-    /// Leaves an operation to the thread, which looks at it when it is [roused](Self::rouse).
+    /// Leaves a task to the thread, which looks at it when it is [roused](Self::rouse).
     ///
     /// # Errors
-    /// The operation and why, if the host gives no thread.
-    pub(super) fn begin(&mut self, tag: Tag, operation: Operation) -> Result<(), (Operation, io::Error)> {
+    /// The task and why, if the host gives no thread.
+    pub(super) fn begin(&mut self, task: Task) -> std::result::Result<(), (Task, io::Error)> {
         if self.thread.is_none() {
             let shared = Arc::clone(&self.shared);
             match spawn(&self.name, move || shared.run()) {
                 Ok(thread) => self.thread = Some(thread),
-                Err(e) => return Err((operation, io::Error::other(e))),
+                Err(e) => return Err((task, io::Error::other(e))),
             }
         }
-        self.shared.state().todo.push_back((tag, operation));
+        self.shared.state().todo.push_back(task);
         Ok(())
     }
 
@@ -78,36 +92,43 @@ impl Helper {
         self.shared.begun.notify_one();
     }
 
-    pub(super) fn take_done(&self) -> Option<Done> {
+    pub(super) fn take_answer(&self) -> Option<Answer> {
         self.shared.state().done.pop_front()
     }
 
-    /// Fails what has not begun.
+    /// Fails the operations that have not begun.
     pub(super) fn cancel(&self) {
         let mut state = self.shared.state();
-        while let Some((tag, operation)) = state.todo.pop_front() {
-            let cancelled = io::Error::from_raw_os_error(libc::ECANCELED);
-            state.done.push_back(Done::new(tag, operation, Err(cancelled)));
+        for _ in 0..state.todo.len() {
+            match state.todo.pop_front() {
+                Some(Task::Carry(tag, operation)) => {
+                    let cancelled = io::Error::from_raw_os_error(libc::ECANCELED);
+                    state.done.push_back(Answer::Done(Done::new(tag, operation, Err(cancelled))));
+                }
+                Some(Task::Measure) => state.todo.push_back(Task::Measure),
+                None => {}
+            }
         }
     }
 }
 
 impl Shared {
     fn run(&self) {
-        let mut told = Instant::now();
-        while let Some((tag, mut operation)) = self.next() {
+        let (mut told, mut untold, mut flushes) = (Instant::now(), false, Vec::new());
+        while let Some(task) = self.next(&mut flushes) {
             // What is done already is not to wait for one that is bound to take long.
-            if !is_quick(&operation) {
+            if untold && !is_quick(&task) {
                 self.waker.wake();
             }
-            let result = self.file.run(&mut operation);
+            let answer = self.carry_out(task);
             let mut state = self.state();
-            state.done.push_back(Done::new(tag, operation, result));
-            let is_enough = state.todo.is_empty() || state.done.len() >= TOGETHER;
+            state.done.extend(flushes.drain(..).map(|tag| also(tag, &answer)));
+            state.done.push_back(answer);
+            untold = !state.todo.is_empty() && state.done.len() < TOGETHER;
             drop(state);
-            if is_enough || told.elapsed() >= LATEST {
+            if !untold || told.elapsed() >= LATEST {
                 self.waker.wake();
-                told = Instant::now();
+                (told, untold) = (Instant::now(), false);
             }
         }
         let mut state = self.state();
@@ -117,17 +138,37 @@ impl Shared {
         self.ended.notify_all();
     }
 
-    /// Waits for an operation; `None` when it is over.
-    fn next(&self) -> Option<(Tag, Operation)> {
+    /// Waits for a task; `None` when it is over. If that is a flush, takes all the others that wait as well: what one makes stable,
+    /// they all do.
+    fn next(&self, flushes: &mut Vec<Tag>) -> Option<Task> {
         let mut state = self.state();
         loop {
             if state.closed {
                 return None;
             }
             if let Some(next) = state.todo.pop_front() {
+                if let Task::Carry(_, Operation::Flush) = next {
+                    state.todo.retain(|task| match task {
+                        Task::Carry(tag, Operation::Flush) => {
+                            flushes.push(*tag);
+                            false
+                        }
+                        _ => true,
+                    });
+                }
                 return Some(next);
             }
             state = self.begun.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn carry_out(&self, task: Task) -> Answer {
+        match task {
+            Task::Carry(tag, mut operation) => {
+                let result = self.file.run(&mut operation);
+                Answer::Done(Done::new(tag, operation, result))
+            }
+            Task::Measure => Answer::Size(self.file.size()),
         }
     }
 
@@ -136,9 +177,20 @@ impl Shared {
     }
 }
 
-/// Whether it moves data from or to the page cache, at best.
-fn is_quick(operation: &Operation) -> bool {
-    matches!(operation, Operation::Read { .. } | Operation::Write { stable: false, .. })
+/// The same answer for another flush.
+fn also(tag: Tag, answer: &Answer) -> Answer {
+    let same =
+        |error: &io::Error| error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+    let result = match answer {
+        Answer::Done(done) => done.result.as_ref().copied().map_err(same),
+        Answer::Size(_) => Ok(()),
+    };
+    Answer::Done(Done::new(tag, Operation::Flush, result))
+}
+
+/// Whether it moves data to the page cache, at best. What is read lies there seldom: it would have been read at once.
+fn is_quick(task: &Task) -> bool {
+    matches!(task, Task::Carry(_, Operation::Write { stable: false, .. }))
 }
 
 impl Drop for Helper {
@@ -161,3 +213,7 @@ impl Drop for Helper {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "helper_test.rs"]
+mod tests;

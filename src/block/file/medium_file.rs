@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 use crate::block::backend::{ByteRange, Operation};
+use crate::block::medium;
+use crate::error::Result;
 use crate::sys::{ZeroMode, is_in_memory, unlock, waits_always, zero_range};
 
 /// How much is written at once if zeros must be written.
@@ -44,9 +46,18 @@ impl DiskFile {
         is_in_memory(&self.0)
     }
 
-    /// Whether a call that is not to wait waits all the same.
-    pub(super) fn waits_always(&self) -> bool {
-        waits_always(&self.0)
+    /// Why a call that is not to wait waits all the same, or may do so.
+    pub(super) fn waits_always(&self) -> Option<String> {
+        match waits_always(&self.0) {
+            Ok(false) => None,
+            Ok(true) => Some("the file is on FUSE, which waits even if it is told not to".to_owned()),
+            Err(error) => Some(format!("the host does not say on which file system the file is ({error})")),
+        }
+    }
+
+    /// The size in whole sectors, in bytes. May wait for the file system.
+    pub(super) fn size(&self) -> Result<u64> {
+        medium::size("from a file", &self.0)
     }
 
     /// Carries out an operation.

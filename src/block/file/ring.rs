@@ -9,15 +9,10 @@ use crate::block::tag::Tag;
 use crate::event::Io;
 use crate::memory::{Port, Transfer, Transferred};
 
-/// Flushes of one disk that are with the ring at the most. Each holds one of the few kernel threads of the ring until the storage
-/// answers, and other disks need some, too.
-const MOST_FLUSHES: usize = 4;
-
 /// The disk's access to the ring.
 pub(super) struct RingPort {
     port: Port,
     in_flight: usize,
-    flushes: usize,
 }
 
 /// What came of an operation.
@@ -36,7 +31,7 @@ impl RingPort {
         let token = io.token();
         let waker = io.waker(token);
         let port = io.ring()?.open(file, move || waker.wake()).map_err(|e| e.to_string())?;
-        Ok(Self { port, in_flight: 0, flushes: 0 })
+        Ok(Self { port, in_flight: 0 })
     }
 
     /// Begins an operation.
@@ -44,18 +39,18 @@ impl RingPort {
     /// # Errors
     /// The operation, if it is none for the ring, or the ring has no room.
     pub(super) fn begin(&mut self, io: &mut Io, tag: Tag, operation: Operation) -> Result<(), Operation> {
-        let is_flush = matches!(operation, Operation::Flush);
-        if is_flush && self.flushes >= MOST_FLUSHES {
-            return Err(operation);
-        }
         let transfer = transfer(operation)?;
         match io.ring() {
             Ok(ring) => ring.begin(&self.port, tag.to_bits(), transfer).map_err(operation_of)?,
             Err(_) => return Err(operation_of(transfer)),
         }
         self.in_flight = self.in_flight.saturating_add(1);
-        self.flushes = self.flushes.saturating_add(is_flush.into());
         Ok(())
+    }
+
+    /// Why the ring takes nothing any more, if it does not.
+    pub(super) fn given_up(&self, io: &mut Io) -> Option<String> {
+        io.ring().ok()?.given_up().map(str::to_owned)
     }
 
     pub(super) fn in_flight(&self) -> usize {
@@ -69,31 +64,24 @@ impl RingPort {
         }
         let Transferred { tag, transfer, result } = io.ring().ok()?.take(&self.port)?;
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.flushes = self.flushes.saturating_sub(matches!(transfer, Transfer::Sync).into());
         Some(outcome(Tag::from_bits(tag), transfer, result))
     }
 }
 
 fn outcome(tag: Tag, transfer: Transfer, result: io::Result<u64>) -> Outcome {
-    let (expected, is_flush) = (len(&transfer), matches!(transfer, Transfer::Sync));
+    let expected = len(&transfer);
     let operation = operation_of(transfer);
     match result {
         Ok(moved) if moved == expected => Outcome::Done(Done::new(tag, operation, Ok(()))),
         Ok(_) => Outcome::Undone(tag, operation),
-        Err(e) if is_passing(&e, is_flush) => Outcome::Undone(tag, operation),
+        Err(e) if is_passing(&e) => Outcome::Undone(tag, operation),
         Err(e) => Outcome::Done(Done::new(tag, operation, Err(e))),
     }
 }
 
 /// Whether the ring could not do it as things are, rather than the storage.
-fn is_passing(error: &io::Error, is_flush: bool) -> bool {
-    let is_cancelled = error.raw_os_error() == Some(libc::ECANCELED);
-    // Linux reports that data could not be written back once, by whatever error it was, and the next flush succeeds. So a flush is
-    // only done again if it was not begun.
-    if is_flush {
-        return is_cancelled;
-    }
-    is_cancelled
+fn is_passing(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ECANCELED)
         || matches!(
             error.kind(),
             io::ErrorKind::WouldBlock
@@ -107,7 +95,6 @@ fn transfer(operation: Operation) -> Result<Transfer, Operation> {
     match operation {
         Operation::Read { at, into } => Ok(Transfer::Read { at, into }),
         Operation::Write { at, from, stable } => Ok(Transfer::Write { at, from, stable }),
-        Operation::Flush => Ok(Transfer::Sync),
         other => Err(other),
     }
 }
@@ -116,14 +103,12 @@ fn operation_of(transfer: Transfer) -> Operation {
     match transfer {
         Transfer::Read { at, into } => Operation::Read { at, into },
         Transfer::Write { at, from, stable } => Operation::Write { at, from, stable },
-        Transfer::Sync => Operation::Flush,
     }
 }
 
 fn len(transfer: &Transfer) -> u64 {
     match transfer {
         Transfer::Read { into: buffer, .. } | Transfer::Write { from: buffer, .. } => buffer.len(),
-        Transfer::Sync => 0,
     }
 }
 
@@ -135,14 +120,6 @@ mod tests {
     fn is_done_again(transfer: Transfer, error: i32) -> bool {
         let failed = Err(io::Error::from_raw_os_error(error));
         matches!(outcome(Tag::from_bits(0), transfer, failed), Outcome::Undone(..))
-    }
-
-    #[test]
-    fn a_flush_that_failed_is_not_done_again_since_the_next_one_would_succeed() {
-        for error in [libc::ENOMEM, libc::EAGAIN, libc::EOPNOTSUPP, libc::EIO] {
-            assert!(!is_done_again(Transfer::Sync, error), "{error}");
-        }
-        assert!(is_done_again(Transfer::Sync, libc::ECANCELED));
     }
 
     #[test]

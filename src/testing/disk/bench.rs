@@ -66,6 +66,16 @@ impl Bench {
         self.backend.info()
     }
 
+    /// The info once it says this capacity, or after a while. A backend may look at the size elsewhere.
+    pub(super) fn info_of(&mut self, capacity: u64) -> DiskInfo {
+        let begun = Instant::now();
+        while self.info().capacity != capacity && begun.elapsed() < self.patience {
+            self.call("completed", |backend, io| backend.completed(io));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.info()
+    }
+
     pub(super) fn longest(&self) -> (Duration, &'static str) {
         self.longest
     }

@@ -5,15 +5,18 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub const SIZE: u64 = 1 << 20;
 const ROOT: u64 = 1;
 const FILE: u64 = 2;
+const GETATTR: u8 = 3;
 
 /// Mounted until it is dropped. Then all that waits fails.
 pub struct DeadStorage {
     directory: tempfile::TempDir,
     device: Option<Arc<File>>,
+    is_silent: Arc<AtomicBool>,
 }
 
 impl DeadStorage {
@@ -28,15 +31,28 @@ impl DeadStorage {
         let device = Arc::new(device);
         let served = Arc::downgrade(&device);
         let mut requests = device.try_clone().ok()?;
+        let is_silent = Arc::new(AtomicBool::new(false));
+        let silenced = Arc::clone(&is_silent);
         std::thread::spawn(move || {
             let mut request = vec![0; 1 << 20];
             while let Ok(len) = requests.read(&mut request) {
-                if served.upgrade().is_none() || answer(&mut requests, &request[..len]).is_err() {
+                if served.upgrade().is_none() {
+                    return;
+                }
+                let is_answered =
+                    request[4] != GETATTR || request[16] != FILE as u8 || !silenced.load(Ordering::SeqCst);
+                if is_answered && answer(&mut requests, &request[..len]).is_err() {
                     return;
                 }
             }
         });
-        mounted.then_some(Self { directory, device: Some(device) })
+        mounted.then_some(Self { directory, device: Some(device), is_silent })
+    }
+
+    /// From now on, it does not say either how large the file is.
+    #[allow(dead_code, reason = "not every test that has this file needs it")]
+    pub fn fall_silent(&self) {
+        self.is_silent.store(true, Ordering::SeqCst);
     }
 
     pub fn path(&self) -> PathBuf {
@@ -60,9 +76,9 @@ fn answer(device: &mut File, request: &[u8]) -> io::Result<()> {
     let (operation, unique, node) = (request[4], number(8), number(16));
     let (error, body) = match operation {
         // LOOKUP
-        1 => (0, [words(&[FILE, 0, 3600, 3600, 0]), attributes(FILE)].concat()),
-        // GETATTR
-        3 => (0, [words(&[3600, 0]), attributes(node)].concat()),
+        1 => (0, [words(&[FILE, 0, 3600, 0, 0]), attributes(FILE)].concat()),
+        // Those of the file are valid for no time, so that it is asked each time; `umount` asks for those of the root.
+        GETATTR => (0, [words(&[if node == ROOT { 3600 } else { 0 }, 0]), attributes(node)].concat()),
         // OPEN, OPENDIR
         14 | 27 => (0, words(&[1, 0])),
         // STATFS
