@@ -162,6 +162,7 @@ fn rig(device: Box<dyn VirtioDevice>, queues: u64) -> Rig {
 fn disk_requests_and_frames_allocate_nothing() {
     disk_requests_allocate_nothing();
     frames_allocate_nothing();
+    frames_of_several_pairs_allocate_nothing();
 }
 
 fn disk_requests_allocate_nothing() {
@@ -218,4 +219,40 @@ fn frames_allocate_nothing() {
         }
     });
     assert_eq!(count, 0, "allocations for 8,000 frames each way");
+}
+
+fn frames_of_several_pairs_allocate_nothing() {
+    let (mut backends, mut wires) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let (wire, socket) = UnixDatagram::pair().expect("the host gives sockets");
+        socket.set_nonblocking(true).expect("a socket");
+        backends.push(Box::new(Wire { socket: Arc::new(socket), token: None }) as Box<dyn NicBackend>);
+        wires.push(wire);
+    }
+    let mut rig = rig(Nic::backends(backends).into_device().expect("a device"), 5);
+    rig.memory.write(GuestAddress(0x8000), &[0; 12]).expect("RAM");
+    let (driver, queues) = (&rig.driver, &mut rig.queues);
+    let mut bytes = [0; 2000];
+    let count = allocations(|| {
+        for round in 0..1000u64 {
+            // One pair gets the frames of both wires, then each those of its own.
+            let pairs = round % 2 + 1;
+            rig.memory.write(GuestAddress(0x9000), &[4, 0, pairs as u8, 0]).expect("RAM");
+            queues[4].offer(&[Buffer::readable(0x9000, 4), Buffer::writable(0x9010, 1)]);
+            driver.kick(4);
+            assert_eq!(driver.wait_used(&mut queues[4]).1, 1);
+            for (wire, socket) in wires.iter().enumerate() {
+                let pair = wire % pairs as usize;
+                queues[2 * pair].offer(&[Buffer::writable(0x10_0000 + pair as u64 * 0x1000, 2048)]);
+                driver.kick(2 * pair as u32);
+                socket.send(&[7; 1000]).expect("a socket");
+                assert_eq!(driver.wait_used(&mut queues[2 * pair]).1, 1000);
+                queues[2 * wire + 1].offer(&[Buffer::readable(0x8000, 12), Buffer::readable(0x20_0000, 60)]);
+                driver.kick(2 * wire as u32 + 1);
+                driver.wait_used(&mut queues[2 * wire + 1]);
+                socket.recv(&mut bytes).expect("a frame");
+            }
+        }
+    });
+    assert_eq!(count, 0, "allocations for 2,000 frames each way, and 1,000 commands");
 }
