@@ -16,11 +16,22 @@ use crate::error::{Error, ErrorKind, Result};
 /// assert_eq!(affinity.vcpus[&0], [2]);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields, expecting = "an object such as { \"io\": [0] }")
+)]
 #[non_exhaustive]
 pub struct Affinity {
     /// The CPUs of the thread that runs a vCPU, by the vCPU's index.
-    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(
+            default,
+            skip_serializing_if = "super::written::is_default",
+            deserialize_with = "super::written::each_once"
+        )
+    )]
     pub vcpus: BTreeMap<u32, Vec<u32>>,
     /// The CPUs of the I/O threads that the VM makes for itself, and of what these start: helper threads of disks, and io_uring's
     /// workers. Empty if nothing is said.
@@ -56,10 +67,6 @@ impl Affinity {
     pub(crate) fn check(&self, vcpus: u32, allowed: &[u32]) -> Result<()> {
         self.check_vcpus(vcpus)?;
         for (index, cpus) in &self.vcpus {
-            if cpus.is_empty() {
-                let message = format!("no CPU was given for vCPU {index}, allowed are {}", list(allowed));
-                return Err(Error::new(ErrorKind::InvalidConfig, message));
-            }
             check_cpus(cpus, allowed, &format!("vCPU {index}"))?;
         }
         check_cpus(&self.io, allowed, "the I/O threads")
@@ -67,10 +74,18 @@ impl Affinity {
 
     /// Checks it for a VM of so many vCPUs, as far as that can be done without a look at the host.
     pub(crate) fn check_vcpus(&self, vcpus: u32) -> Result<()> {
-        let Some(index) = self.vcpus.keys().find(|index| **index >= vcpus) else { return Ok(()) };
+        let refused = |message| Err(Error::new(ErrorKind::InvalidConfig, message));
         let last = vcpus.saturating_sub(1);
-        let message = format!("CPUs were given for vCPU {index}, allowed are the vCPUs 0 to {last} of this VM");
-        Err(Error::new(ErrorKind::InvalidConfig, message))
+        for (index, cpus) in &self.vcpus {
+            if *index > last {
+                let allowed = if last == 0 { "is vCPU 0".to_owned() } else { format!("are the vCPUs 0 to {last}") };
+                return refused(format!("CPUs were given for vCPU {index}, allowed {allowed} of this VM"));
+            }
+            if cpus.is_empty() {
+                return refused(format!("no CPU was given for vCPU {index}, one or more are needed"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -116,6 +131,13 @@ mod tests {
             refused(Affinity::new().vcpu(2, [0])),
             "CPUs were given for vCPU 2, allowed are the vCPUs 0 to 1 of this VM"
         );
-        assert_eq!(refused(Affinity::new().vcpu(0, [])), "no CPU was given for vCPU 0, allowed are 0-3,7");
+    }
+
+    #[test]
+    fn without_a_look_at_the_host_missing_cpus_and_vcpus_are_refused() {
+        let refused = |affinity: Affinity| affinity.check_vcpus(1).unwrap_err().to_string();
+        assert_eq!(refused(Affinity::new().vcpu(0, [])), "no CPU was given for vCPU 0, one or more are needed");
+        let beyond = "CPUs were given for vCPU 1, allowed is vCPU 0 of this VM";
+        assert_eq!(refused(Affinity::new().vcpu(1, [0])), beyond);
     }
 }

@@ -39,7 +39,11 @@ pub enum Discovery {
 /// let boot = Boot::linux("vmlinuz").initrd("initrd.img").cmdline("console=ttyS0").protocol(BootProtocol::Linux64);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields, expecting = "an object such as { \"kernel\": \"vmlinuz\" }")
+)]
 #[non_exhaustive]
 pub struct Boot {
     /// The path of a bzImage or an ELF image.

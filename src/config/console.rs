@@ -54,7 +54,11 @@ impl ConsoleConfig {
 /// let console = Console::file(file);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields, expecting = "an object such as { \"path\": \"guest.log\" }")
+)]
 #[non_exhaustive]
 pub struct ConsoleFile {
     /// Its path. A FIFO or a device will do, too.
@@ -65,7 +69,7 @@ pub struct ConsoleFile {
     /// How large the file may grow, in bytes, 4096 or more; see [`rotate`](Self::rotate). The default is no limit.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub max_bytes: Option<u64>,
-    /// How many older files are kept, 0 to 100, if there is a limit. The default is none.
+    /// How many older files are kept, 0 to 100; more than 0 only if there is a limit. The default is none.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
     pub keep: u32,
 }
@@ -105,6 +109,10 @@ impl ConsoleFile {
             (Some(max_bytes @ ..LEAST_BYTES), _) => refused(format!(
                 "the console's file {path} was asked to be limited to {max_bytes} bytes, allowed are {LEAST_BYTES} or more"
             )),
+            (None, keep @ 1..) => refused(format!(
+                "of the console's file {path} {keep} older ones were asked to be kept, but its size is not limited, so \
+                 that there are none"
+            )),
             (_, keep) if keep > MOST_KEPT => refused(format!(
                 "of the console's file {path} {keep} older ones were asked to be kept, allowed are 0 to {MOST_KEPT}"
             )),
@@ -138,5 +146,8 @@ mod tests {
         assert_eq!(refused(file(4095, 0)), limited);
         let kept = "of the console's file vm.log 101 older ones were asked to be kept, allowed are 0 to 100";
         assert_eq!(refused(file(4096, 101)), kept);
+        let unlimited = ConsoleFile { max_bytes: None, ..file(4096, 3) };
+        let useless = "of the console's file vm.log 3 older ones were asked to be kept, but its size is not limited, so that there are none";
+        assert_eq!(refused(unlimited), useless);
     }
 }

@@ -45,7 +45,11 @@ pub enum CpuLevel {
 /// assert_ne!(cpu, CpuConfig::default());
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields, default))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields, default, expecting = "an object such as { \"level\": \"v2\" }")
+)]
 #[non_exhaustive]
 pub struct CpuConfig {
     /// The level; [`CpuLevel::Host`] by default.

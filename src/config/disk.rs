@@ -34,7 +34,11 @@ pub enum Engine {
 /// assert!(disk.read_only);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields, expecting = "an object such as { \"path\": \"root.img\" }")
+)]
 #[non_exhaustive]
 pub struct DiskConfig {
     /// The path of the file or block device, which is opened when the VM is built; see [`Disk::open`](crate::Disk::open).
@@ -107,6 +111,14 @@ impl DiskConfig {
     /// What messages call the disk of this number: `1 (data.img)`.
     pub(crate) fn name_as(&self, index: usize) -> String {
         format!("{index} ({})", self.path.display())
+    }
+
+    /// Refuses what no disk can be that is described as data, which needs a path.
+    pub(crate) fn validate_described(&self, name: &str) -> Result<()> {
+        if self.path.as_os_str().is_empty() {
+            return Err(Error::new(ErrorKind::InvalidConfig, format!("disk {name} has an empty path")));
+        }
+        self.validate(name)
     }
 
     /// Refuses what no disk can be; `name` is what the message calls it.

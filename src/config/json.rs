@@ -1,7 +1,9 @@
 //! A description of a VM as JSON.
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use super::cpu::CpuLevel;
 use super::vm::VmConfig;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -32,7 +34,7 @@ impl VmConfig {
                 "" => "the description of a VM",
                 place => place,
             };
-            Error::new(ErrorKind::InvalidConfig, format!("{place}: {}", error.inner()))
+            Error::new(ErrorKind::InvalidConfig, format!("{place}: {}", what_is_wrong(json, error.inner())))
         })?;
         let behind = |error| Error::new(ErrorKind::InvalidConfig, format!("behind the description of a VM: {error}"));
         reader.end().map_err(behind)?;
@@ -51,10 +53,27 @@ impl VmConfig {
     }
 }
 
+/// What serde says of a choice that is neither a word nor an object with one member fits broken JSON alone.
+fn what_is_wrong(json: &str, error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    if !text.starts_with("expected value at") || serde_json::from_str::<IgnoredAny>(json).is_err() {
+        return text;
+    }
+    let (line, column) = (error.line(), error.column());
+    format!(
+        "neither a word in quotes nor, for a console, an object with one member, `file` or `all`, at line {line} column \
+         {column}"
+    )
+}
+
 /// Serde takes the elements of an array for the settings of an object, in the order in which they are declared. A description like
 /// that would mean something else once there is another setting.
 fn refuse_arrays(json: &str, config: &VmConfig) -> Result<()> {
-    let values = || Ok::<_, serde_json::Error>((serde_json::from_str(json)?, serde_json::to_value(config)?));
+    // Objects that are left out at their default must be there to be compared.
+    let mut config = config.clone();
+    config.cpu.level = CpuLevel::V2;
+    config.affinity.io = vec![0];
+    let values = || Ok::<_, serde_json::Error>((serde_json::from_str(json)?, serde_json::to_value(&config)?));
     let unreadable = |error| Error::new(ErrorKind::InvalidConfig, format!("the description of a VM: {error}"));
     let (given, meant) = values().map_err(unreadable)?;
     let Some(path) = array_for_object(&given, &meant) else { return Ok(()) };

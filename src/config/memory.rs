@@ -54,7 +54,11 @@ impl PageSize {
 /// assert_eq!(memory.bytes(), 256 << 20);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields, expecting = "an object such as { \"mib\": 256 }")
+)]
 #[non_exhaustive]
 pub struct MemoryConfig {
     /// Its size in MiB, 16 to 1048576; an even number on pages of 2 MiB.

@@ -18,7 +18,11 @@ const MAX_QUEUES: u16 = 16;
 /// assert_eq!(nic.mtu, Some(9000));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields, expecting = "an object such as { \"tap\": \"tap0\" }")
+)]
 #[non_exhaustive]
 pub struct NicConfig {
     /// The name of the TAP device, 1 to 15 bytes, which is attached to when the VM is built; see [`Nic::tap`](crate::Nic::tap).

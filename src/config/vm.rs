@@ -42,7 +42,11 @@ const MAX_POLL_US: u32 = 1000;
 /// # Ok::<(), vmcell::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields, default))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields, default, expecting = "an object")
+)]
 #[non_exhaustive]
 pub struct VmConfig {
     /// The VM's name; see [`VmBuilder::name`](crate::VmBuilder::name). The default is an empty one, which is none.
@@ -105,7 +109,8 @@ impl VmConfig {
         Self { boot: Some(boot), ..Self::default() }
     }
 
-    /// Checks all that can be checked without a look at the host, and opens nothing. [`build`](Self::build) does this first.
+    /// Checks the values without a look at the host, and opens nothing. [`build`](Self::build) does this first. How many devices there
+    /// are, how long the command line is and the names of CPU features are checked when the VM is built.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for a kernel that is missing, a value that is out of range, or values that contradict each
@@ -118,7 +123,7 @@ impl VmConfig {
         self.kick()?;
         self.polling()?;
         self.memory.validate()?;
-        self.disks.iter().enumerate().try_for_each(|(index, disk)| disk.validate(&disk.name_as(index)))?;
+        self.disks.iter().enumerate().try_for_each(|(index, disk)| disk.validate_described(&disk.name_as(index)))?;
         for (index, nic) in self.nics.iter().enumerate() {
             nic.validate_described().map_err(|error| error.about(&nic.label(index)))?;
         }

@@ -21,6 +21,7 @@ fn each_bad_value_is_refused_without_opening_anything() {
     assert!(refusal(|config| config.name = "a\n".into()).starts_with("the VM's name \"a\\n\""));
     assert!(refusal(|config| config.vcpus = 0).starts_with("0 vCPUs"));
     assert!(refusal(|config| config.affinity = Affinity::new().vcpu(1, [0])).starts_with("CPUs were given for vCPU 1"));
+    assert!(refusal(|config| config.affinity = Affinity::new().vcpu(0, [])).starts_with("no CPU was given for vCPU 0"));
     assert!(refusal(|config| config.memory.mib = 1).starts_with("1 MiB"));
     assert!(refusal(|config| config.memory = MemoryConfig::mib(17).pages(PageSize::Huge2Mib)).starts_with("17 MiB"));
     assert!(refusal(|config| config.kick_signal = Some(9)).starts_with("signal 9"));
@@ -33,6 +34,7 @@ fn each_bad_value_is_refused_without_opening_anything() {
 
 #[test]
 fn the_refusal_of_a_device_says_which_one_it_is() {
+    assert_eq!(refusal(|config| config.disks[1].path = "".into()), "disk 1 () has an empty path");
     assert_eq!(
         refusal(|config| config.disks[1].queues = Some(17)),
         "disk 1 (data.img) has 17 queues, allowed are 1 to 16"
