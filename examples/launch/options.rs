@@ -75,7 +75,7 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub poll_us: Option<u32>,
 
-    /// Says on standard error how long things took and how the guest ended
+    /// Says on standard error how long things took, what happens to the VM, and how the guest ended
     #[arg(short)]
     pub verbose: bool,
 }

@@ -160,7 +160,7 @@ impl Console {
         let mut sinks = Vec::new();
         for output in self.outputs {
             let (name, target) = output.open()?;
-            sinks.push(Sink::new(target, buffer.reader(&name), name));
+            sinks.push(Sink::new(target, buffer.reader(&name), name, voice.clone()));
         }
         let mut sources = Vec::new();
         for input in self.inputs {

@@ -10,6 +10,7 @@ use super::target::Target;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Event, Interest, Io, Token, Wants};
 use crate::legacy::{Listening, OutputReader};
+use crate::logging::{LogLevel, Throttle, Voice};
 use crate::sys::Attempt;
 
 /// How many pieces are taken in a turn.
@@ -27,6 +28,10 @@ pub(super) struct Sink {
     polled: Option<Arc<File>>,
     helper: Option<Helper<Work>>,
     state: State,
+    voice: Voice,
+    /// That it fails was said already.
+    fails: bool,
+    failed_rotations: Throttle,
     /// The descriptor has changed since it was given away.
     changed: bool,
     tokens: Option<Tokens>,
@@ -73,11 +78,13 @@ impl Errand for Work {
 }
 
 impl Sink {
-    pub(super) fn new(target: Box<dyn Target>, reader: OutputReader, name: String) -> Self {
+    pub(super) fn new(target: Box<dyn Target>, reader: OutputReader, name: String, voice: Voice) -> Self {
         let polled = target.polled().cloned();
         let work = Box::new(Work { target, piece: Vec::with_capacity(PIECE), taken: 0, result: Ok(0) });
         let (work, helper, state) = (Some(work), None, State::Idle);
-        Self { name, reader, work, polled, helper, state, changed: false, tokens: None }
+        let failed_rotations = Throttle::default();
+        let (fails, changed, tokens) = (false, false, None);
+        Self { name, reader, work, polled, helper, state, voice, fails, failed_rotations, changed, tokens }
     }
 
     pub(super) fn attach(&mut self, io: &mut Io) {
@@ -176,6 +183,7 @@ impl Sink {
             work.taken = work.taken.saturating_add(count);
         }
         self.reader.delivered(count);
+        self.fails = false;
     }
 
     fn send_away(&mut self) {
@@ -196,8 +204,7 @@ impl Sink {
         let Some(mut work) = self.helper.as_ref().and_then(Helper::take_back) else { return };
         let result = std::mem::replace(&mut work.result, Ok(0));
         if let Some(cause) = work.target.trouble() {
-            let message = format!("cannot begin another file in place of {}", self.name);
-            self.reader.could_not_rotate(Error::new(ErrorKind::Console, message).with_source(cause));
+            self.could_not_rotate(cause);
         }
         self.work = Some(work);
         self.state = State::Ready;
@@ -215,7 +222,12 @@ impl Sink {
     fn fail(&mut self, cause: io::Error) {
         let Some(work) = &mut self.work else { return };
         let error = Error::new(ErrorKind::Console, format!("cannot write the console's output to {}", self.name));
-        self.reader.failed(error.with_source(cause));
+        let error = error.with_source(cause);
+        // It is tried once a second, so that this is said no more often, even if it works in between.
+        if !std::mem::replace(&mut self.fails, true) {
+            self.voice.say(LogLevel::Warn, || error.chain().to_string());
+        }
+        self.reader.failed(error);
         if work.target.keeps() {
             self.reader.listen(Listening::Fails);
         } else {
@@ -225,6 +237,15 @@ impl Sink {
             self.reader.listen(Listening::Gone);
         }
         self.state = Instant::now().checked_add(RETRY).map_or(State::Idle, State::Rests);
+    }
+
+    fn could_not_rotate(&mut self, cause: io::Error) {
+        let message = format!("cannot begin another file in place of {}", self.name);
+        let error = Error::new(ErrorKind::Console, message).with_source(cause);
+        if let Some((_, all)) = self.failed_rotations.count(1) {
+            self.voice.say(LogLevel::Warn, || format!("{} ({all} so far)", error.chain()));
+        }
+        self.reader.could_not_rotate(error);
     }
 
     fn wait(&mut self) {

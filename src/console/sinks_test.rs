@@ -1,15 +1,19 @@
 //! Sinks that fail, several at once, and the pair of halves.
 
 use std::io::{Read, Write};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 
 use super::rig_test::{LIMIT, Port, until};
 use super::*;
+use crate::logging::{LogRecord, Logger};
 use crate::sys::Attempt;
 
 /// Storage that is full until it is told otherwise.
 struct Storage {
-    has_room: Arc<std::sync::atomic::AtomicBool>,
+    has_room: Arc<AtomicBool>,
+    refusals: Arc<AtomicU32>,
     taken: std::sync::mpsc::Sender<Vec<u8>>,
 }
 
@@ -19,7 +23,8 @@ impl Target for Storage {
     }
 
     fn take_waiting(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if !self.has_room.load(std::sync::atomic::Ordering::SeqCst) {
+        if !self.has_room.load(Ordering::SeqCst) {
+            self.refusals.fetch_add(1, Ordering::SeqCst);
             return Err(std::io::Error::from_raw_os_error(libc::ENOSPC));
         }
         self.taken.send(bytes.to_vec()).unwrap();
@@ -39,17 +44,76 @@ impl Target for Storage {
     }
 }
 
-#[test]
-fn a_log_whose_disk_was_full_goes_on_when_there_is_room() {
-    let has_room = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let (taken, receive) = channel();
-    let storage = Storage { has_room: Arc::clone(&has_room), taken };
+/// A file that cannot be renamed each time.
+struct Unrotated;
+
+impl Target for Unrotated {
+    fn attempt(&mut self, _: &[u8]) -> std::io::Result<Attempt> {
+        Ok(Attempt::MayWait)
+    }
+
+    fn take_waiting(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn polled(&self) -> Option<&Arc<std::fs::File>> {
+        None
+    }
+
+    fn keeps(&self) -> bool {
+        true
+    }
+
+    fn ends_with_guest(&self) -> bool {
+        true
+    }
+
+    fn trouble(&mut self) -> Option<std::io::Error> {
+        Some(std::io::Error::from_raw_os_error(libc::EACCES))
+    }
+}
+
+/// What was said.
+type Heard = Arc<Mutex<Vec<String>>>;
+
+/// A sink named `log` on a thread of its own.
+fn sink_on(target: impl Target) -> (OutputBuffer, Heard, Membership) {
+    let heard = Heard::default();
+    let hears = Arc::clone(&heard);
+    let call = move |record: &LogRecord<'_>| hears.lock().unwrap().push(record.to_string());
+    let voice = Logger::new("web".into(), Some(Box::new(call))).about("console");
     let output = OutputBuffer::new().unwrap();
     let serial = Arc::new(Serial::new(output.clone()).unwrap());
-    let sink = Sink::new(Box::new(storage), output.reader("log"), "log".to_owned());
+    let sink = Sink::new(Box::new(target), output.reader("log"), "log".to_owned(), voice);
     let losses = Losses::new(&output, Voice::default());
     let pump = Pump::new(Sinks::new(vec![sink], &serial, &output).unwrap(), Vec::new(), &serial, losses).unwrap();
-    let _membership = IoThread::new("console-test").unwrap().add(Box::new(pump)).unwrap();
+    let membership = IoThread::new("console-test").unwrap().add(Box::new(pump)).unwrap();
+    (output, heard, membership)
+}
+
+#[test]
+fn a_file_that_cannot_be_renamed_is_told_and_not_each_time() {
+    let (output, heard, _membership) = sink_on(Unrotated);
+    let status = || ConsoleStatus::of(&output).sinks.remove(0);
+    for times in 1..=20 {
+        output.clone().write_all(b"x").unwrap();
+        until("it is counted", || status().failed_rotations >= times);
+    }
+    let heard = heard.lock().unwrap();
+    assert_eq!(
+        heard[0],
+        "web: console: cannot begin another file in place of log: Permission denied (os error 13) (1 so far)"
+    );
+    assert!(heard.len() < 20, "{heard:?}");
+}
+
+#[test]
+fn a_log_whose_disk_was_full_goes_on_when_there_is_room() {
+    let has_room = Arc::new(AtomicBool::new(false));
+    let refusals = Arc::new(AtomicU32::new(0));
+    let (taken, receive) = channel();
+    let (output, heard, _membership) =
+        sink_on(Storage { has_room: Arc::clone(&has_room), refusals: Arc::clone(&refusals), taken });
     let status = || ConsoleStatus::of(&output).sinks.remove(0);
     output.clone().write_all(b"kept").unwrap();
     until("it fails", || status().last_error.is_some());
@@ -57,12 +121,15 @@ fn a_log_whose_disk_was_full_goes_on_when_there_is_room() {
     let cause = std::error::Error::source(&error).unwrap().downcast_ref::<std::io::Error>();
     assert_eq!(cause.unwrap().raw_os_error(), Some(libc::ENOSPC));
     assert_eq!((status().waiting, status().lost), (4, 0));
-    has_room.store(true, std::sync::atomic::Ordering::SeqCst);
+    until("it was tried again", || refusals.load(Ordering::SeqCst) > 1);
+    has_room.store(true, Ordering::SeqCst);
     assert_eq!(receive.recv_timeout(LIMIT).unwrap(), b"kept");
     output.clone().write_all(b" and on").unwrap();
     assert_eq!(receive.recv_timeout(LIMIT).unwrap(), b" and on");
     until("it is counted", || status().delivered == 11);
     assert_eq!((status().lost, status().dropped), (0, 0));
+    let told = "web: console: cannot write the console's output to log: No space left on device (os error 28)";
+    assert_eq!(*heard.lock().unwrap(), [told]);
 }
 
 #[test]
