@@ -11,6 +11,7 @@ use super::backend::{DiskBackend, DiskInfo, DiskStatus};
 use super::changes::Changes;
 use super::device::Block;
 use super::file::{DiskFile, FileBackend};
+use super::in_use::InUse;
 use super::medium::{self, Access, Identity};
 use super::metrics::DiskMetrics;
 use crate::config::{DiskConfig, Engine};
@@ -270,8 +271,10 @@ impl Disk {
                 let wanted = Access { write: !self.config.read_only, direct: self.config.direct };
                 let path = by_path.then_some(&*self.config.path);
                 let file = medium::ready(&self.name, file, path, wanted)?;
+                let identity = Identity::of(&medium::metadata(&self.name, &file)?);
+                let in_use = InUse::claim(&self.name, identity, self.config.read_only)?;
                 medium::lock(&self.name, &file, self.config.read_only)?;
-                Box::new(FileBackend::on(&self.name, DiskFile::new(file), self.config.engine)?)
+                Box::new(FileBackend::on(&self.name, DiskFile::locked(file, in_use), self.config.engine)?)
             }
         };
         let info = backend.info();

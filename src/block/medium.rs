@@ -13,7 +13,7 @@ use crate::memory::HostBuffer;
 use crate::sys::{DirectAlignment, appends, direct_alignment, is_direct, is_writable, open_disk, try_lock};
 
 /// Two disks of the same identity are the same storage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Identity {
     File { device: u64, inode: u64 },
     BlockDevice(u64),
@@ -107,17 +107,19 @@ const READ_ONLY_HINT: &str = "is not writable (a disk that the guest only reads 
 
 pub(super) fn lock(name: &str, file: &File, read_only: bool) -> Result<()> {
     match try_lock(file, !read_only) {
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(refused(
-            name,
-            if read_only {
-                "is in use for writing by another VM or process"
-            } else {
-                "is in use by another VM or process, and only one may write to it"
-            },
-        )),
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Err(in_use(name, read_only)),
         // Not every file system has locks, and they only guard against mistakes.
         _ => Ok(()),
     }
+}
+
+pub(super) fn in_use(name: &str, read_only: bool) -> Error {
+    let why = if read_only {
+        "is in use for writing by another VM or process"
+    } else {
+        "is in use by another VM or process, and only one may write to it"
+    };
+    refused(name, why)
 }
 
 /// The size in whole sectors, in bytes. The metadata of a block device does not say it.

@@ -20,6 +20,7 @@ mod changes;
 mod device;
 mod disk;
 mod file;
+mod in_use;
 mod job;
 mod medium;
 mod metrics;

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 use crate::block::backend::{ByteRange, Operation};
+use crate::block::in_use::InUse;
 use crate::block::medium;
 use crate::error::Result;
 use crate::sys::{ZeroMode, is_in_memory, unlock, waits_always, zero_range};
@@ -22,11 +23,16 @@ struct Zeros([u8; ZEROS_LEN]);
 ///
 /// The lock goes with the last user of the file, who may be a helper thread in the middle of a write. It is given up
 /// explicitly: a child process of the host program may hold a copy of the descriptor for the moment until it executes.
-pub(in crate::block) struct DiskFile(pub(super) File);
+pub(in crate::block) struct DiskFile(pub(super) File, Option<InUse>);
 
 impl DiskFile {
     pub(in crate::block) fn new(file: File) -> Self {
-        Self(file)
+        Self(file, None)
+    }
+
+    /// One that was locked for the disk that uses it so.
+    pub(in crate::block) fn locked(file: File, in_use: InUse) -> Self {
+        Self(file, Some(in_use))
     }
 
     /// Moves data if that takes no waiting; says whether all of them were moved.
@@ -126,7 +132,10 @@ impl AsFd for DiskFile {
 
 impl Drop for DiskFile {
     fn drop(&mut self) {
-        unlock(&self.0);
+        // A copy of the open file has the same lock, which another disk that only reads may still need.
+        if self.1.as_ref().is_none_or(InUse::is_alone) {
+            unlock(&self.0);
+        }
     }
 }
 
