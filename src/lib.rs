@@ -74,14 +74,16 @@
 //! which ones they are. [`VmBuilder::affinity`] and [`VmBuilder::on_thread_start`] put them where they belong.
 //!
 //! # State
-//! All state belongs to the object that it was made for and is gone when that object is dropped, with five exceptions. Each thread
-//! that has run a vCPU keeps a list of its vCPUs, so that no signal is sent to a thread that has ended. Such threads are
-//! numbered by a counter. The objects of C programs are entries of one table. And a helper thread that waits for dead storage
-//! outlives its disk, and is [counted](block::abandoned_threads), as is one that waits for a console's terminal, device or file
-//! ([`abandoned_console_threads`]); so does an
-//! I/O thread whose io_uring waits for it, which is [counted](block::abandoned_transfers) by what it has in flight. VMs that are
-//! [discarded](Vm::discard), or dropped by a [callback](event#what-a-callback-may-do), end soon after, and are
-//! [counted](Vm::discarded) until then.
+//! All state belongs to the object that it was made for and is gone when that object is dropped, with these exceptions:
+//! - Each thread that has run a vCPU keeps a list of its vCPUs, so that no signal is sent to a thread that has ended. Such threads are
+//!   numbered by a counter.
+//! - The objects of C programs are entries of one table, and the files of disks are entries of another, so that no two disks write to
+//!   one.
+//! - A helper thread that waits for dead storage outlives its disk, and is [counted](block::abandoned_threads), as is one that waits for
+//!   a console's terminal, device or file ([`abandoned_console_threads`]). So does an I/O thread whose io_uring waits for storage, which
+//!   is [counted](block::abandoned_transfers) by what it has in flight.
+//! - VMs that are [discarded](Vm::discard), or dropped by a [callback](event#what-a-callback-may-do), end soon after, and are
+//!   [counted](Vm::discarded) until then.
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 compile_error!("vmcell runs on Linux on x86_64 only: the target must be x86_64-unknown-linux-gnu or -musl");
