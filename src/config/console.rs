@@ -92,6 +92,8 @@ impl ConsoleFile {
     /// divided at the end of a line if there is one in what the guest has just printed, otherwise where it is full.
     ///
     /// If renaming fails, the file is emptied: the limit holds in any case. [`SinkStatus`](crate::SinkStatus) counts that.
+    ///
+    /// The file must be this sink's alone. If another one, or another VM, writes to a file of this path, it goes on in the renamed one.
     #[must_use]
     pub fn rotate(mut self, max_bytes: u64, keep: u32) -> Self {
         self.max_bytes = Some(max_bytes);

@@ -30,17 +30,20 @@ enum Fit {
 }
 
 impl LogFile {
-    pub(super) fn open(settings: ConsoleFile) -> Result<Self> {
+    pub(super) fn open(mut settings: ConsoleFile) -> Result<Self> {
         settings.validate()?;
-        let path = &settings.path;
+        let given = settings.path.clone();
         let failed = |e: io::Error| {
-            let message = format!("cannot open {} for the console's output", path.display());
+            let message = format!("cannot open {} for the console's output", given.display());
             Error::new(ErrorKind::Console, message).with_source(e)
         };
+        // The next ones are to lie beside it, wherever the process works by then.
+        settings.path = std::path::absolute(&given).map_err(failed)?;
+        let path = &settings.path;
         let file = open(path, settings.append).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if settings.max_bytes.is_some() && !metadata.is_file() {
-            let message = format!("{} is to be limited in size, which only a regular file can be", path.display());
+            let message = format!("{} is to be limited in size, which only a regular file can be", given.display());
             return Err(Error::new(ErrorKind::Console, message));
         }
         let stream = Stream::over(file).map_err(|e| failed(io::Error::other(e)))?;

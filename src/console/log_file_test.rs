@@ -44,6 +44,18 @@ fn a_file_that_cannot_be_opened_is_refused_by_its_path() {
 }
 
 #[test]
+fn the_next_files_lie_beside_the_first_although_the_process_works_elsewhere_by_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = std::env::current_dir().unwrap();
+    let up = "../".repeat(here.components().count());
+    let relative = format!("{up}{}", folder.path().join("log").display());
+    let log = LogFile::open(ConsoleFile::new(relative).rotate(4096, 1)).unwrap();
+    assert!(folder.path().join("log").exists());
+    // To change the directory would change it for all other tests, too.
+    assert!(log.settings.path.is_absolute(), "{:?}", log.settings.path);
+}
+
+#[test]
 fn a_file_that_is_full_is_renamed_at_the_end_of_a_line_and_the_oldest_is_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
