@@ -17,6 +17,8 @@ pub struct Tool {
 
 /// Its versions follow cargo's; this one needs Rust 1.95 to build.
 pub const CARGO_C: Tool = Tool { package: "cargo-c", version: "0.10.24+cargo-0.98.0", program: "cargo-cinstall" };
+/// It reads what rustdoc of the nightly toolchain writes, which changes now and then.
+pub const CARGO_PUBLIC_API: Tool = Tool { package: "cargo-public-api", version: "0.52.0", program: "cargo-public-api" };
 pub const CARGO_DENY: Tool = Tool { package: "cargo-deny", version: "0.20.2", program: "cargo-deny" };
 
 impl Tool {

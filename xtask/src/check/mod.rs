@@ -6,6 +6,7 @@ mod direct;
 mod kvm;
 mod listing;
 mod package;
+mod public_api;
 mod steps;
 mod summary;
 

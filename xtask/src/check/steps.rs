@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use super::package;
+use super::public_api;
 use super::summary::{Status, Summary};
 use crate::cargo::cargo;
 use crate::exec::{self, Context, Result};
@@ -18,6 +19,7 @@ pub fn run(long: bool, summary: &mut Summary) {
     step(summary, "docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]);
     unit_tests(summary);
     packaged(summary);
+    public_interface(summary);
     fuzz_targets(long, summary);
     licences(summary);
 }
@@ -46,6 +48,12 @@ fn packaged(summary: &mut Summary) {
     println!("\n== package: cargo package, its tests, and two versions in one program");
     let began = Instant::now();
     summary.add("package", status_of(package::check()), began.elapsed());
+}
+
+fn public_interface(summary: &mut Summary) {
+    println!("\n== public interface: cargo public-api");
+    let began = Instant::now();
+    summary.add("public interface", public_api::check(), began.elapsed());
 }
 
 /// The fuzz targets are a workspace of their own, so that their dependencies are not the library's.
