@@ -92,12 +92,12 @@ impl Affinity {
 fn check_cpus(cpus: &[u32], allowed: &[u32], whose: &str) -> Result<()> {
     let Some(refused) = cpus.iter().find(|cpu| !allowed.contains(cpu)) else { return Ok(()) };
     let message =
-        format!("CPU {refused} was asked for {whose}, allowed by the host are {} for this process", list(allowed));
+        format!("CPU {refused} was asked for {whose}, allowed by the host are {} for this process", cpu_list(allowed));
     Err(Error::new(ErrorKind::InvalidConfig, message))
 }
 
-/// As the kernel writes lists of CPUs: `0-3,7`. They are sorted.
-fn list(cpus: &[u32]) -> String {
+/// As the kernel writes lists of CPUs: `0-3,7`, if they are sorted.
+pub(crate) fn cpu_list(cpus: &[u32]) -> String {
     let mut ranges: Vec<(u32, u32)> = Vec::new();
     for cpu in cpus {
         match ranges.last_mut() {

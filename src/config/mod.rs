@@ -15,6 +15,7 @@ mod vm;
 mod written;
 
 pub use affinity::Affinity;
+pub(crate) use affinity::cpu_list;
 pub use boot::{Boot, BootProtocol, Discovery};
 pub use console::{ConsoleConfig, ConsoleFile};
 pub use cpu::{CpuConfig, CpuLevel};

@@ -4,10 +4,10 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::config::Affinity;
+use crate::config::{Affinity, cpu_list};
 use crate::error::{Error, ErrorKind, Result};
 use crate::logging::Logger;
-use crate::sys::{CpuSet, block_all_signals, thread_name};
+use crate::sys::{CpuSet, allowed_cpus, block_all_signals, thread_name};
 
 /// What a thread of a VM does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,7 +71,13 @@ impl ThreadSetup {
         };
         if !cpus.is_empty() {
             CpuSet::new(cpus).and_then(|set| set.bind_this_thread()).map_err(|e| {
-                let message = format!("thread {} cannot be bound to the CPUs {cpus:?}", self.thread_name(role));
+                // They were when the VM was built, unless the host has changed its mind since.
+                let allowed = allowed_cpus().map_or_else(|_| "unknown".to_owned(), |cpus| cpu_list(&cpus));
+                let message = format!(
+                    "thread {} cannot be bound to the CPUs {}, allowed by the host are {allowed} now",
+                    self.thread_name(role),
+                    cpu_list(cpus)
+                );
                 Error::new(ErrorKind::Host, message).with_source(e)
             })?;
         }
@@ -91,5 +97,21 @@ impl ThreadSetup {
                 Err(refused("panicked"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_whose_cpus_are_gone_says_which_are_left() {
+        let affinity = Arc::new(Affinity::new().vcpu(1, [8190, 8191]));
+        let setup = ThreadSetup { name: "web".into(), affinity, ..ThreadSetup::default() };
+        let error = setup.prepare(ThreadRole::Vcpu(1)).unwrap_err();
+        let left = cpu_list(&allowed_cpus().unwrap());
+        let expected =
+            format!("thread web:vcpu1 cannot be bound to the CPUs 8190-8191, allowed by the host are {left} now");
+        assert_eq!(error.to_string(), expected);
     }
 }
