@@ -53,13 +53,19 @@ impl VmConfig {
     }
 }
 
-/// What serde says of a choice that is neither a word nor an object with one member fits broken JSON alone.
+/// What serde says of a choice that is neither a word nor an object with one member fits broken JSON alone. What it says of a word
+/// that needs settings, which only a console's can, is in terms of Rust.
 fn what_is_wrong(json: &str, error: &serde_json::Error) -> String {
     let text = error.to_string();
+    let (line, column) = (error.line(), error.column());
+    if text.starts_with("invalid type: unit variant") {
+        return format!(
+            "needs settings, as in {{ \"file\": {{ \"path\": \"guest.log\" }} }}, at line {line} column {column}"
+        );
+    }
     if !text.starts_with("expected value at") || serde_json::from_str::<IgnoredAny>(json).is_err() {
         return text;
     }
-    let (line, column) = (error.line(), error.column());
     format!(
         "neither a word in quotes nor, for a console, an object with one member, `file` or `all`, at line {line} column \
          {column}"

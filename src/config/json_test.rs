@@ -242,6 +242,11 @@ fn what_is_wrong_is_said_with_its_place_and_what_is_allowed() {
         (r#"{"console": ["stdio"]}"#, "console: neither a word in quotes nor"),
         (r#"{"console": {"all": [{}]}}"#, "console.all[0]: neither a word in quotes nor"),
         (r#"{"console": {"file": {"path": "c"}, "all": []}}"#, "console: neither a word in quotes nor"),
+        (
+            r#"{"console": "file"}"#,
+            r#"console.file: needs settings, as in { "file": { "path": "guest.log" } }, at line"#,
+        ),
+        (r#"{"console": {"all": ["all"]}}"#, "console.all[0].all: needs settings, as in"),
         (r#"{"cpu": {"level": null}}"#, "cpu.level: neither a word in quotes nor"),
         (r#"{"console": nul}"#, "console: expected value at line 1"),
         ("", "the description of a VM: EOF while parsing a value at line 1 column 0"),
