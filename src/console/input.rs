@@ -7,11 +7,15 @@ use std::sync::Arc;
 use super::helper::{Errand, Helper};
 use crate::event::{Event, Interest, Io, Token, Wants};
 use crate::legacy::Serial;
+use crate::logging::{LogLevel, Throttle, Voice};
 use crate::sys::{Attempt, Stream};
 
 const PIECE: usize = 4096;
 
 pub(super) struct Input {
+    name: String,
+    voice: Voice,
+    failures: Throttle,
     /// `None` while a thread that may wait has it, and once the guest has ended.
     work: Option<Box<Work>>,
     polled: Option<Arc<File>>,
@@ -57,10 +61,13 @@ impl Errand for Work {
 }
 
 impl Input {
-    pub(super) fn new(stream: Stream, serial: &Arc<Serial>) -> Self {
+    pub(super) fn new(stream: Stream, name: String, serial: &Arc<Serial>, voice: Voice) -> Self {
         let polled = stream.polled().cloned();
         let work = Some(Box::new(Work { stream, bytes: Box::new([0; PIECE]), result: Ok(0) }));
         Self {
+            name,
+            voice,
+            failures: Throttle::default(),
             work,
             polled,
             helper: None,
@@ -176,9 +183,17 @@ impl Input {
     }
 
     fn judge(&mut self, error: &io::Error) {
-        if error.kind() != io::ErrorKind::Interrupted {
-            self.wait();
+        if error.kind() == io::ErrorKind::Interrupted {
+            return;
         }
+        // A terminal whose other side is gone says so like this.
+        let is_hung_up = self.polled.is_some() && error.raw_os_error() == Some(libc::EIO);
+        if !is_hung_up && let Some((_, all)) = self.failures.count(1) {
+            let name = &self.name;
+            self.voice
+                .say(LogLevel::Warn, || format!("cannot read the console's input from {name}: {error} ({all} so far)"));
+        }
+        self.wait();
     }
 
     /// Waits for a change. Whatever came of an attempt while the descriptor changed may be different now.

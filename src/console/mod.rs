@@ -164,7 +164,8 @@ impl Console {
         }
         let mut sources = Vec::new();
         for input in self.inputs {
-            sources.push(Source::new(input.open()?, serial));
+            let (name, stream) = input.open()?;
+            sources.push(Source::new(stream, name, serial, voice.clone()));
         }
         let sinks = Sinks::new(sinks, serial, buffer)?;
         io_thread.add(Box::new(Pump::new(sinks, sources, serial, Losses::new(buffer, voice))?))
@@ -190,11 +191,14 @@ impl Output {
 }
 
 impl Input {
-    fn open(self) -> Result<Stream> {
-        match self {
-            Self::Stdin => Stream::new(std::io::stdin().as_fd(), Direction::ToUs),
-            Self::Descriptor(fd) => Stream::new(fd.as_fd(), Direction::ToUs),
-        }
+    /// What is to be read from, and its name.
+    fn open(self) -> Result<(String, Stream)> {
+        Ok(match self {
+            Self::Stdin => ("standard input".to_owned(), Stream::new(std::io::stdin().as_fd(), Direction::ToUs)?),
+            Self::Descriptor(fd) => {
+                (format!("descriptor {}", fd.as_raw_fd()), Stream::new(fd.as_fd(), Direction::ToUs)?)
+            }
+        })
     }
 }
 

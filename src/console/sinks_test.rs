@@ -76,12 +76,16 @@ impl Target for Unrotated {
 /// What was said.
 type Heard = Arc<Mutex<Vec<String>>>;
 
-/// A sink named `log` on a thread of its own.
-fn sink_on(target: impl Target) -> (OutputBuffer, Heard, Membership) {
+fn voice() -> (Voice, Heard) {
     let heard = Heard::default();
     let hears = Arc::clone(&heard);
     let call = move |record: &LogRecord<'_>| hears.lock().unwrap().push(record.to_string());
-    let voice = Logger::new("web".into(), Some(Box::new(call))).about("console");
+    (Logger::new("web".into(), Some(Box::new(call))).about("console"), heard)
+}
+
+/// A sink named `log` on a thread of its own.
+fn sink_on(target: impl Target) -> (OutputBuffer, Heard, Membership) {
+    let (voice, heard) = voice();
     let output = OutputBuffer::new().unwrap();
     let serial = Arc::new(Serial::new(output.clone()).unwrap());
     let sink = Sink::new(Box::new(target), output.reader("log"), "log".to_owned(), voice);
@@ -89,6 +93,22 @@ fn sink_on(target: impl Target) -> (OutputBuffer, Heard, Membership) {
     let pump = Pump::new(Sinks::new(vec![sink], &serial, &output).unwrap(), Vec::new(), &serial, losses).unwrap();
     let membership = IoThread::new("console-test").unwrap().add(Box::new(pump)).unwrap();
     (output, heard, membership)
+}
+
+#[test]
+fn a_source_that_cannot_be_read_is_told() {
+    let folder = std::fs::File::open(std::env::temp_dir()).unwrap();
+    let name = format!("descriptor {}", folder.as_raw_fd());
+    let output = OutputBuffer::new().unwrap();
+    let serial = Arc::new(Serial::new(output.clone()).unwrap());
+    let (voice, heard) = voice();
+    let console = Console::descriptors(std::fs::File::create("/dev/null").unwrap().into(), Some(folder.into()));
+    let thread = IoThread::new("console-test").unwrap();
+    let _membership = console.connect(&serial, &output, &thread, voice).unwrap();
+    until("it is told", || !heard.lock().unwrap().is_empty());
+    let told =
+        format!("web: console: cannot read the console's input from {name}: Is a directory (os error 21) (1 so far)");
+    assert_eq!(*heard.lock().unwrap(), [told]);
 }
 
 #[test]

@@ -46,9 +46,9 @@ fn text(value: &str) -> CString {
 }
 
 /// Has a function told what happens to the VM: that it starts and how it ends, a device that fails, an engine that is not the first
-/// choice, a sink of the console that fails, output that is lost, and requests that break the rules. What a guest can cause is said once
-/// a second at most, with how often it happened. By default nobody is told. `user` is taken: unless `release` is NULL, it is called for `user` at the end,
-/// even if this call fails. Never blocks.
+/// choice, a sink or a source of the console that fails, output that is lost, and requests that break the rules. What a guest can cause
+/// is said once a second at most, with how often it happened. By default nobody is told. `user` is taken: unless `release` is NULL, it
+/// is called for `user` at the end, even if this call fails. Never blocks.
 ///
 /// Errors: NULL_ARGUMENT if `sink` is NULL.
 #[unsafe(no_mangle)]

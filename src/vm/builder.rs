@@ -225,8 +225,8 @@ impl VmBuilder {
     }
 
     /// Tells a function what happens to the VM: that it starts and how it ends, a device that fails, an engine that is not the first
-    /// choice, a sink of the console that fails, output that is lost, and chains that break the rules. By default nobody is told,
-    /// unless the crate is built with the feature `log`: then the facade of that name is, with the target `vmcell`.
+    /// choice, a sink or a source of the console that fails, output that is lost, and chains that break the rules. By default nobody is
+    /// told, unless the crate is built with the feature `log`: then the facade of that name is, with the target `vmcell`.
     ///
     /// It is called on the thread that the record is about: the one that builds or starts the VM, an I/O thread, or the thread of a vCPU
     /// that has left the guest for good; several may call it at once, and no lock of this crate is held. It must not block, since the
