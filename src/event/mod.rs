@@ -28,7 +28,8 @@
 //! | `MmioTransport::pause`, `MmioTransport::save` | `InvalidState` on the thread that serves the device |
 //! | dropping an `MmioTransport` or the last handle of an [`IoThread`] | does not wait for a device or thread to end: that follows |
 //!
-//! A callback that panics harms its own console or device alone, and is not called again.
+//! A callback that panics harms its own console or device alone. A console's function and a backend are not called again; a
+//! [`VirtioDevice`](crate::virtio::VirtioDevice) is, to hear of what was in flight and to be reset.
 //!
 //! # Turns
 //! A turn is over after [`TURN_TIME`] or [`TURN_BYTES`]. So a participant that has something to do waits at most for one turn
