@@ -16,7 +16,8 @@ pub enum MemoryBacking {
     /// Private anonymous memory.
     #[default]
     Anonymous,
-    /// An unnamed file in memory (memfd), which another process could map too.
+    /// An unnamed file in memory (memfd), which another process could map too. The process keeps its descriptor, which is closed when a
+    /// child executes a program.
     Memfd,
 }
 

@@ -109,7 +109,8 @@ impl VmBuilder {
         self.memory(MemoryConfig::mib(mib))
     }
 
-    /// How much RAM, and what the host takes it from. It is kept out of child processes and core dumps.
+    /// How much RAM, and what the host takes it from. Its mapping is kept out of child processes and core dumps. A child that is forked
+    /// and does not execute a program still has the descriptor of RAM that is on [memfd](crate::MemoryBacking::Memfd).
     #[must_use]
     pub fn memory(mut self, memory: MemoryConfig) -> Self {
         self.config.memory = memory;
