@@ -108,3 +108,28 @@ fn files_that_describe_no_vm_are_refused_with_status_2_by_name_and_place() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(2) && said.contains(name) && said.contains("No such file"), "{said}");
 }
+
+#[test]
+fn a_file_that_is_too_long_or_never_ends_is_refused_with_the_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("vm.json");
+    let name = path.to_str().unwrap();
+    let text = r#"{"boot": {"kernel": "k"}}"#;
+    let padded = |len: usize| text.to_owned() + &" ".repeat(len - text.len());
+    std::fs::write(&path, padded(1 << 20)).unwrap();
+    assert_eq!(printed(&["--config", name, "--print-config"]), VmConfig::new(Boot::linux("k")));
+    std::fs::write(&path, padded((1 << 20) + 1)).unwrap();
+    for endless in [name, "/dev/zero"] {
+        // So that a launcher that reads on runs out of memory rather than out of the host's.
+        let mut launcher = std::process::Command::new("prlimit");
+        launcher.args(["--as=1073741824", "--"]).arg(support::launcher().get_program());
+        let output = launcher.args(["--config", endless]).output().expect("the launcher starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let expected = format!("launch: {endless} is longer than 1048576 bytes, the most for a description\n");
+        assert_eq!((output.status.code(), &*said), (Some(2), &*expected));
+    }
+    std::fs::write(&path, b"{ \xff").unwrap();
+    let output = launch(&["--config", name]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("vm.json is not UTF-8 from byte 2 on"), "{said}");
+}

@@ -1,10 +1,15 @@
 //! From a command line, and the file that it may name, to the description of a VM.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use vmcell::{Boot, ConsoleConfig, Error, ErrorKind, VmConfig};
 
 use crate::options::Options;
+
+/// No description of a VM comes near this, and a device or a pipe may never end.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// The description in the file, if one is given, with what the command line says in its place or added to it.
 pub fn describe(options: &Options) -> vmcell::Result<VmConfig> {
@@ -43,9 +48,21 @@ pub fn is_on_stdio(console: &ConsoleConfig) -> bool {
 }
 
 fn read(path: &Path) -> vmcell::Result<VmConfig> {
-    let json = std::fs::read_to_string(path).map_err(|e| {
+    let unreadable = |e: io::Error| {
         let message = format!("cannot read the description {}", path.display());
         Error::new(ErrorKind::InvalidConfig, message).with_source(e)
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        let message = format!("{} is longer than {MOST_BYTES} bytes, the most for a description", path.display());
+        return Err(Error::new(ErrorKind::InvalidConfig, message));
+    }
+    let json = String::from_utf8(bytes).map_err(|e| {
+        let from = e.utf8_error().valid_up_to();
+        let message = format!("the description {} is not UTF-8 from byte {from} on", path.display());
+        Error::new(ErrorKind::InvalidConfig, message)
     })?;
     VmConfig::from_json(&json).map_err(|e| Error::new(e.kind(), format!("{}: {e}", path.display())))
 }

@@ -9,7 +9,7 @@ use vmcell::{ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, DiskConfig, Engine
 #[derive(Parser)]
 #[command(name = "launch", override_usage = "launch --kernel PATH [OPTIONS]\n       launch --config FILE [OPTIONS]")]
 pub struct Options {
-    /// A description of the VM as JSON. Options beside it replace what it says, and disks and TAP devices are added behind its own.
+    /// A description of the VM as JSON, of at most 1 MiB. Options beside it replace what it says, and disks and TAP devices are added behind its own.
     /// Defaults are those of the description, so that without a console in it the guest's output is discarded
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
