@@ -211,6 +211,31 @@
 #define VMCELL_ERROR_PANIC 105
 
 /**
+ * Everything is as it should be.
+ */
+#define VMCELL_FINDING_FINE 0
+
+/**
+ * The host does not tell something.
+ */
+#define VMCELL_FINDING_UNKNOWN 1
+
+/**
+ * VMs run, and could run faster, or in greater numbers.
+ */
+#define VMCELL_FINDING_ADVICE 2
+
+/**
+ * VMs run, but what one of them has may reach another one, or other parts of the host.
+ */
+#define VMCELL_FINDING_RISK 3
+
+/**
+ * No VM can start.
+ */
+#define VMCELL_FINDING_PROBLEM 4
+
+/**
  * What `submit` of a disk's backend and `send` of a network interface's return to say that there is no room now. It is far
  * from -1, so that a function that just fails does not say it.
  */
@@ -926,6 +951,23 @@ const char *vmcell_error_cause(const vmcell_error *error, size_t index);
  * Errors: BAD_HANDLE.
  */
 int32_t vmcell_error_free(vmcell_error *error);
+
+/**
+ * Looks at the host that this runs on, as this process and its user see it: whether VMs can start, how well they are kept apart, and
+ * what makes them slow. `level` gets the level of what weighs most, one of VMCELL_FINDING_*. The findings are written as a JSON object,
+ * UTF-8 with a NUL behind it, to `buffer`, which has room for `capacity` bytes. `length` gets the length of the text without the NUL. If
+ * that is not below `capacity`, nothing is written to `buffer`: call again with more room. 16 KiB suffice. `buffer` may be NULL if
+ * `capacity` is 0.
+ *
+ * The object has a member "findings", an array of objects with "name", "level" ("fine", "unknown", "advice", "risk" or "problem"), "found",
+ * and, if there is something to do, "advice". The documentation of the Rust crate (HostCheck) lists the names. A later version may look
+ * at more. Opens /dev/kvm, makes an io_uring, closes both, and changes nothing. Takes some milliseconds.
+ */
+int32_t vmcell_host_check(int32_t *level,
+                          char *buffer,
+                          size_t capacity,
+                          size_t *length,
+                          vmcell_error **error);
 
 /**
  * Starts a thread; Linux keeps 15 bytes of its name. It blocks every signal.

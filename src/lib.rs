@@ -54,6 +54,7 @@
 //! | `arch` | per CPU family: memory layout, CPUID, MSRs, registers, ACPI tables, boot protocols |
 //! | `legacy` | serial port, reset and power registers: only what a kernel cannot do without |
 //! | [`virtio`] | queues, the device trait, the gate between vCPUs and a device's owner, the transport |
+//! | `host` | what the host offers for isolation and speed, and lacks |
 //! | [`block`], [`net`], `console` | one folder a device; none knows another |
 //! | `board` | which chips and ports a machine of this CPU family has, and where |
 //! | `vm` | builder, handle, vCPU threads, order of start and stop |
@@ -98,6 +99,7 @@ mod error;
 pub mod event;
 #[cfg(any(test, feature = "capi"))]
 mod ffi;
+mod host;
 pub mod kvm;
 mod legacy;
 mod logging;
@@ -119,6 +121,7 @@ pub use config::{
 pub use console::{Console, ConsoleReader, ConsoleStatus, ConsoleWriter, SinkStatus, abandoned_console_threads};
 pub use error::{Error, ErrorKind, Result};
 pub use event::IoThread;
+pub use host::{Finding, FindingLevel, HostCheck};
 pub use logging::{LogLevel, LogRecord};
 pub use memory::{Buffer, GuestAddress, GuestMemory, GuestRanges, HostBuffer, MemoryRegion};
 pub use net::{Nic, NicHandle};

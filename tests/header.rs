@@ -6,11 +6,12 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 26] = [
+const SOURCES: [&str; 27] = [
     "library",
     "failure",
     "report",
     "error",
+    "host",
     "caller",
     "io_thread",
     "disk",

@@ -658,6 +658,30 @@ func TestWhatAVMDoesIsCounted(t *testing.T) {
 	}
 }
 
+func TestTheHostIsLookedAt(t *testing.T) {
+	check, err := vmcell.CheckHost()
+	if err != nil || len(check.Findings) == 0 {
+		t.Fatalf("%+v %v", check, err)
+	}
+	var highest vmcell.FindingLevel
+	for _, finding := range check.Findings {
+		if finding.Name == "" || finding.Found == "" || (finding.Advice != "") != (finding.Level >= vmcell.FindingAdvice) {
+			t.Errorf("%+v", finding)
+		}
+		if finding.Level > highest {
+			highest = finding.Level
+		}
+	}
+	kvm := check.Findings[0]
+	if kvm.Name != "kvm" || kvm.Level != vmcell.FindingFine || check.Level != highest || highest >= vmcell.FindingProblem {
+		t.Errorf("%v %+v", check.Level, kvm)
+	}
+	text, err := json.Marshal(kvm)
+	if want := `{"name":"kvm","level":"fine","found":"`; err != nil || !strings.HasPrefix(string(text), want) {
+		t.Errorf("%s %v", text, err)
+	}
+}
+
 func TestALogTellsThatAVMStartsAndHowItEnds(t *testing.T) {
 	records := make(chan vmcell.LogRecord, 10)
 	tell := func(record vmcell.LogRecord) { records <- record }

@@ -1,6 +1,6 @@
 //! A micro-VM launcher: one guest, its serial console on standard output, everything else on standard error.
 //!
-//! Exit status: 0 the guest shut down or reset itself; 1 it failed; 2 bad arguments.
+//! Exit status: 0 the guest shut down or reset itself; 1 it failed; 2 bad arguments. With --doctor: 0 VMs can start; 1 none can.
 #![allow(clippy::print_stderr, reason = "a program talks to the person who runs it")]
 
 mod describe;
@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use vmcell::{Error, ErrorKind, Exit};
+use vmcell::{Error, ErrorKind, Exit, FindingLevel, HostCheck};
 
 use crate::describe::{describe, is_on_stdio};
 use crate::options::Options;
@@ -23,7 +23,8 @@ const BAD_ARGUMENTS: u8 = 2;
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    match launch(&options) {
+    let result = if options.doctor { examine() } else { launch(&options) };
+    match result {
         Ok(None | Some(Exit::Shutdown | Exit::Reset(_))) => ExitCode::SUCCESS,
         Ok(Some(Exit::Failed(error))) => {
             eprintln!("launch: {}", error.chain());
@@ -44,14 +45,28 @@ fn main() -> ExitCode {
     }
 }
 
+/// Says what the host offers; a host on which no VM can start is an error.
+fn examine() -> vmcell::Result<Option<Exit>> {
+    let check = HostCheck::run();
+    print(&check)?;
+    if check.level() < FindingLevel::Problem {
+        return Ok(None);
+    }
+    Err(Error::new(ErrorKind::Host, "no VM can start on this host"))
+}
+
+/// Does not panic where nobody reads.
+fn print(what: impl std::fmt::Display) -> vmcell::Result<()> {
+    writeln!(std::io::stdout(), "{what}")
+        .map_err(|e| Error::new(ErrorKind::Host, "cannot write to standard output").with_source(e))
+}
+
 fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
     let begin = Instant::now();
     let config = describe(options)?;
     if options.print_config {
         config.validate()?;
-        let json = config.to_json()?;
-        writeln!(std::io::stdout(), "{json}")
-            .map_err(|e| Error::new(ErrorKind::Host, "cannot print the description").with_source(e))?;
+        print(config.to_json()?)?;
         return Ok(None);
     }
     let mut builder = config.builder();

@@ -7,7 +7,10 @@ use vmcell::{ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, DiskConfig, Engine
 
 /// Boots one guest in a micro-VM.
 #[derive(Parser)]
-#[command(name = "launch", override_usage = "launch --kernel PATH [OPTIONS]\n       launch --config FILE [OPTIONS]")]
+#[command(
+    name = "launch",
+    override_usage = "launch --kernel PATH [OPTIONS]\n       launch --config FILE [OPTIONS]\n       launch --doctor"
+)]
 pub struct Options {
     /// A description of the VM as JSON, of at most 1 MiB. Options beside it replace what it says, and disks and TAP devices are added behind its own.
     /// Defaults are those of the description, so that without a console in it the guest's output is discarded
@@ -18,8 +21,13 @@ pub struct Options {
     #[arg(long)]
     pub print_config: bool,
 
+    /// Prints what this host offers for the isolation and the speed of VMs, and what to do about it, and runs none. Ends with status 1
+    /// if no VM can start here
+    #[arg(long, exclusive = true)]
+    pub doctor: bool,
+
     /// A bzImage or an ELF image; needed unless the --config says which one
-    #[arg(long, value_name = "PATH", required_unless_present = "config")]
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["config", "doctor"])]
     pub kernel: Option<PathBuf>,
 
     /// An initial RAM disk

@@ -5,7 +5,7 @@ use std::ptr::{null, null_mut};
 
 use super::super::{
     config::*, config_cpu::*, config_json::*, config_log::*, config_threads::*, console::*, console_status::*, disk::*,
-    disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, io_thread::*, library::*, nic::*,
+    disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, host::*, io_thread::*, library::*, nic::*,
     nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*, vm_metrics::*, vm_threads::*,
 };
 use super::panic_in_next_call;
@@ -73,6 +73,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_disk_set_queues(null_mut(), 0),
         vmcell_disk_set_read_only(null_mut(), 0),
         vmcell_disk_set_serial(null_mut(), null()),
+        vmcell_host_check(null_mut(), null_mut(), 0, null_mut()),
         vmcell_io_thread_new(null(), null_mut()),
         vmcell_io_thread_set_polling(null_mut(), 0),
         vmcell_nic_handle_announce(null_mut()),

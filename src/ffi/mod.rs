@@ -27,6 +27,7 @@ mod disk_port;
 mod error;
 mod failure;
 mod guard;
+mod host;
 mod io_thread;
 mod library;
 mod nic;

@@ -71,6 +71,11 @@ impl Kvm {
         }
     }
 
+    /// How many vCPUs a VM may have.
+    pub(crate) fn max_vcpus(&self) -> u32 {
+        u32::try_from(self.fd.check_extension_int(Cap::MaxVcpus)).unwrap_or(0)
+    }
+
     pub(super) fn fd(&self) -> &kvm_ioctls::Kvm {
         &self.fd
     }

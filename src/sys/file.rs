@@ -143,6 +143,17 @@ pub(crate) fn file_limit() -> u32 {
     asked.ok().and_then(|()| u32::try_from(limit.rlim_cur).ok()).unwrap_or(u32::MAX)
 }
 
+/// Whether the kernel was told to merge all memory of this process with pages that are the same (Linux 6.4); `None` if it does not
+/// tell.
+pub(crate) fn merges_memory() -> Option<bool> {
+    // SAFETY: takes plain numbers alone.
+    match unsafe { libc::prctl(libc::PR_GET_MEMORY_MERGE, 0, 0, 0, 0) } {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
 /// Whether `fd` is a descriptor of this process that is open.
 #[cfg(any(test, feature = "capi"))]
 pub(crate) fn is_open(fd: std::os::fd::RawFd) -> bool {

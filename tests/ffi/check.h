@@ -40,6 +40,7 @@ void stop(vmcell_vm *vm);
 
 /* The parts: `folder` holds the guests, and may be written to. */
 void test_errors(void);
+void test_host(void);
 void test_objects(const char *folder);
 void test_config(void);
 void test_vm(const char *folder);

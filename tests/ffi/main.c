@@ -67,6 +67,7 @@ int main(int argc, char **argv) {
     const char *folder = argv[1];
     CHECK(vmcell_handle_count() == 0);
     test_errors();
+    test_host();
     test_config();
     test_objects(folder);
     test_vm(folder);

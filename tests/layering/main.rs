@@ -30,7 +30,7 @@ const HOUSE: House<'_> = House {
         &["memory"],
         &["event"],
         &["kvm", "bus"],
-        &["arch", "legacy", "virtio"],
+        &["arch", "host", "legacy", "virtio"],
         &["block", "net", "console"],
         &["board"],
         &["vm"],
