@@ -34,7 +34,8 @@ pub struct LogRecord<'a> {
     pub vm: &'a str,
     /// What it is about: `vm`, `console`, or a device as [`DeviceMetrics`](crate::DeviceMetrics::name) calls it, such as `disk0`.
     pub target: &'a str,
-    /// What happened: one line of text, without a full stop. Its wording may change with each version.
+    /// What happened: one line of text, without a full stop; a control character in it is escaped. Its wording may change with
+    /// each version.
     pub message: &'a str,
 }
 
@@ -70,7 +71,8 @@ impl Logger {
         if !self.is_heard(level) {
             return;
         }
-        let message = message();
+        // A path in it may have any characters.
+        let message = in_one_line(message());
         let record = LogRecord { level, vm: &self.vm, target, message: &message };
         match &self.sink {
             Some(sink) => sink.take(&record),
@@ -96,6 +98,22 @@ impl Sink {
             std::mem::forget(panic);
         }
     }
+}
+
+/// Replaces each control character by its escape, so that a text of others cannot begin another line of a log.
+pub(crate) fn in_one_line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    line
 }
 
 /// Says what happens to a part of a VM. By default nobody hears it.
@@ -178,8 +196,9 @@ mod tests {
         let (hears, vm) = (heard.clone(), "web".into());
         let logger = Logger::new(vm, Some(Box::new(move |record| hears.lock().unwrap().push(record.to_string()))));
         logger.about("disk0").say(LogLevel::Warn, || "it is odd".to_owned());
+        logger.about("disk0").say(LogLevel::Warn, || "cannot open a\nb\x1b[2J".to_owned());
         Logger::new("".into(), None).say(LogLevel::Error, "vm", || panic!("nobody listens"));
-        assert_eq!(*heard.lock().unwrap(), ["web: disk0: it is odd"]);
+        assert_eq!(*heard.lock().unwrap(), ["web: disk0: it is odd", "web: disk0: cannot open a\\nb\\u{1b}[2J"]);
         let record = LogRecord { level: LogLevel::Info, vm: "", target: "vm", message: "starts" };
         assert_eq!(record.to_string(), "vm: starts");
     }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::cpu::CpuLevel;
 use super::vm::VmConfig;
 use crate::error::{Error, ErrorKind, Result};
+use crate::logging::in_one_line;
 
 impl VmConfig {
     /// Reads a description from JSON. Settings that are missing have their default. Nothing is opened, and only the form is checked:
@@ -34,7 +35,9 @@ impl VmConfig {
                 "" => "the description of a VM",
                 place => place,
             };
-            Error::new(ErrorKind::InvalidConfig, format!("{place}: {}", what_is_wrong(json, error.inner())))
+            let message = format!("{place}: {}", what_is_wrong(json, error.inner()));
+            // Names come from the description, which may have any characters in them.
+            Error::new(ErrorKind::InvalidConfig, in_one_line(message))
         })?;
         let behind = |error| Error::new(ErrorKind::InvalidConfig, format!("behind the description of a VM: {error}"));
         reader.end().map_err(behind)?;

@@ -216,6 +216,12 @@ fn what_is_wrong_is_said_with_its_place_and_what_is_allowed() {
             r#"{"disks": [{"path": "a"}, {"path": "b", "ro": true}]}"#,
             "disks[1].ro: unknown field `ro`, expected one of",
         ),
+        (r#"{"a\nb": 1}"#, r"a\nb: unknown field `a\nb`, expected one of"),
+        (
+            r#"{"console": {"file": {"path": "p", "\u001b[2J\r": 1}}}"#,
+            r"console.file.\u{1b}[2J\r: unknown field `\u{1b}[2J\r`",
+        ),
+        (r#"{"console": "tty\n"}"#, r"console: unknown variant `tty\n`, expected one of"),
         (r#"{"memory": {"mb": 1}}"#, "memory.mb: unknown field `mb`, expected one of `mib`, `backing`"),
         (r#"{"boot": {"kernel": "k", "init": "i"}}"#, "boot.init: unknown field `init`"),
         (r#"{"nics": [{"tap": "t", "name": "t"}]}"#, "nics[0].name: unknown field `name`"),
