@@ -1371,10 +1371,11 @@ int32_t vmcell_console_set_append(vmcell_console *console,
  * Limits a console's file to `max_bytes`, 4096 or more. If it would grow above that, it is renamed to its name with ".1" at the end,
  * an older ".1" to ".2" and so on, up to `keep` of them, 0 to 100; the oldest is replaced, and with 0 the file is emptied instead. It
  * is divided at the end of a line if there is one in what the guest has just printed, otherwise where it is full. If renaming fails, the
- * file is emptied all the same. The file must not be that of another console or VM: what writes to it goes on in the renamed one.
+ * file is emptied all the same. The file must not be that of another VM: what writes to it goes on in the renamed one.
  * Means nothing to a console without a file; the default is no limit. Never blocks.
  *
- * Errors: when the VM is made, INVALID_CONFIG for a number that is not allowed; CONSOLE if it is no regular file.
+ * Errors: when the VM is made, INVALID_CONFIG for a number that is not allowed, or if another console of the VM has the same file or
+ * one of the older ones; CONSOLE if it is no regular file.
  */
 int32_t vmcell_console_set_rotation(vmcell_console *console,
                                     uint64_t max_bytes,

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ const LONG: Duration = Duration::from_secs(30);
 /// Where a test leaves a VM for a callback.
 type Slot = Arc<Mutex<Option<Vm>>>;
 
-fn eventually(what: &str, done: impl Fn() -> bool) {
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !done() {
         assert!(begin.elapsed() < LONG, "waited too long for {what}");
@@ -249,4 +250,18 @@ fn a_stop_is_done_once_the_guest_executes_nothing_although_a_callback_is_held() 
     vm.stop().unwrap();
     assert_eq!(vm.wait_timeout(LONG).unwrap(), Exit::Shutdown);
     drop(release);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_vm_that_is_stopped_before_its_start_ends_its_console_at_once() {
+    let (console, mut reader, mut writer) = Console::pair().unwrap();
+    reader.set_nonblocking(true).unwrap();
+    let vm = tiny(&Kernel::new(&TinyGuest::power_off())).console(console).build().unwrap();
+    assert_eq!(reader.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    vm.request_stop();
+    assert_eq!((vm.status(), vm.wait().unwrap()), (Status::Ended, Exit::Stopped));
+    eventually("the reader to see the end", || reader.read(&mut [0]).is_ok_and(|count| count == 0));
+    eventually("the writer to see the end", || writer.write(b"x").is_err());
+    assert_eq!(vm.start().unwrap_err().kind(), ErrorKind::InvalidState);
 }

@@ -16,7 +16,8 @@ type LogFile struct {
 	Path   string
 	Append bool
 	// MaxBytes limits the file, 4096 or more; 0 is no limit. If it would grow above that, it is renamed to Path with ".1" at the
-	// end, an older ".1" to ".2" and so on, up to Keep of them, 0 to 100. With 0 it is emptied instead.
+	// end, an older ".1" to ".2" and so on, up to Keep of them, 0 to 100. With 0 it is emptied instead. No other LogFile of the VM
+	// may have the same file, or one of those.
 	MaxBytes uint64
 	Keep     uint32
 }

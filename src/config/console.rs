@@ -93,7 +93,8 @@ impl ConsoleFile {
     ///
     /// If renaming fails, the file is emptied: the limit holds in any case. [`SinkStatus`](crate::SinkStatus) counts that.
     ///
-    /// The file must be this sink's alone. If another one, or another VM, writes to a file of this path, it goes on in the renamed one.
+    /// The file must be this sink's alone. Another sink of the same VM is refused the file, and its older ones; if another VM
+    /// writes to a file of this path, it goes on in the renamed one.
     #[must_use]
     pub fn rotate(mut self, max_bytes: u64, keep: u32) -> Self {
         self.max_bytes = Some(max_bytes);

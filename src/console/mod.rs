@@ -3,6 +3,7 @@
 //! Everything here runs on the I/O thread. It takes from the port's bounded buffer and gives to it; the guest never waits
 //! for it.
 
+mod apart;
 mod helper;
 mod input;
 mod log_file;
@@ -41,11 +42,11 @@ pub use self::status::{ConsoleStatus, SinkStatus};
 ///
 /// No sink ever holds up a vCPU for long, another sink, or anything else on its I/O thread. Each takes the output at its own pace,
 /// and may lag behind by 64 KiB. If no sink takes anything, the guest is asked to wait, for a quarter of a second; a sink that lags
-/// behind by more misses the oldest bytes. One that fails is tried again after a second: a file gets then what was kept for it, a
-/// pipe or a terminal only what is printed from then on. [`Vm::console_status`](crate::Vm::console_status) counts for each sink what
-/// it got and missed.
+/// behind by more misses the oldest bytes. One that fails is tried again after a second, and once more when the guest has ended: a
+/// file gets then what was kept for it, a pipe or a terminal only what is printed from then on.
+/// [`Vm::console_status`](crate::Vm::console_status) counts for each sink what it got and missed.
 ///
-/// When the guest has ended and a sink has got everything, its descriptor is closed; otherwise when the VM is dropped.
+/// When the guest has ended and a sink has got everything or failed, its descriptor is closed; otherwise when the VM is dropped.
 ///
 /// ```
 /// use vmcell::{Console, ConsoleFile};
@@ -85,7 +86,8 @@ impl Console {
 
     /// Output to a file, given by its path or by a [`ConsoleFile`], which says more; no input. Nothing is opened before the VM is
     /// built. That is refused with [`ErrorKind::Console`](crate::ErrorKind::Console) if the file cannot be opened for writing, or is
-    /// a FIFO that nobody reads.
+    /// a FIFO that nobody reads, and with [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if it is
+    /// [limited in size](ConsoleFile::rotate) and another sink has it, too.
     pub fn file(file: impl Into<ConsoleFile>) -> Self {
         Self { outputs: vec![Output::File(file.into())], inputs: Vec::new() }
     }
@@ -157,6 +159,7 @@ impl Console {
         io_thread: &IoThread,
         voice: Voice,
     ) -> Result<Membership> {
+        apart::check(self.outputs.iter().filter_map(Output::file))?;
         let mut sinks = Vec::new();
         for output in self.outputs {
             let (name, target) = output.open()?;
@@ -173,6 +176,10 @@ impl Console {
 }
 
 impl Output {
+    fn file(&self) -> Option<&ConsoleFile> {
+        if let Self::File(file) = self { Some(file) } else { None }
+    }
+
     /// What is to be written to, and its name.
     fn open(self) -> Result<(String, Box<dyn Target>)> {
         Ok(match self {

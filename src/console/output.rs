@@ -16,6 +16,8 @@ const WHILE_WAITING: Duration = Duration::from_millis(50);
 
 pub(super) struct Output {
     sinks: Vec<Sink>,
+    /// The one that comes first in the next turn.
+    first: usize,
     buffer: OutputBuffer,
     serial: Arc<Serial>,
     /// Signalled when there is something to take.
@@ -38,6 +40,7 @@ impl Output {
     pub(super) fn new(sinks: Vec<Sink>, serial: &Arc<Serial>, buffer: &OutputBuffer) -> Result<Self> {
         Ok(Self {
             sinks,
+            first: 0,
             buffer: buffer.clone(),
             serial: Arc::clone(serial),
             filled: Arc::new(buffer.filled().try_clone()?),
@@ -56,11 +59,9 @@ impl Output {
     pub(super) fn turn(&mut self, io: &mut Io, events: &[Event]) {
         let now = Instant::now();
         let seen = self.buffer.written();
-        let mut took = false;
-        for sink in &mut self.sinks {
-            took |= sink.turn(io, events, now);
-        }
-        self.again = self.sinks.iter().any(Sink::is_ready);
+        self.sinks.iter_mut().for_each(|sink| sink.note(events));
+        let (took, is_cut) = self.take(io, now);
+        self.again = is_cut || self.sinks.iter().any(Sink::is_ready);
         if took {
             // More will follow.
             self.buffer.be_silent();
@@ -74,6 +75,22 @@ impl Output {
             self.serial.release_transmitter();
         }
         self.look_after = self.buffer.keeps_waiting().then(|| now.checked_add(WHILE_WAITING)).flatten();
+    }
+
+    /// Has the sinks take what there is, until the turn is over; says whether one took something, and whether some did not come to
+    /// their turn. Those are the first in the next.
+    fn take(&mut self, io: &mut Io, now: Instant) -> (bool, bool) {
+        let len = self.sinks.len();
+        let (behind, before) = self.sinks.split_at_mut_checked(self.first).unwrap_or_default();
+        let mut took = false;
+        for (count, sink) in (1..).zip(before.iter_mut().chain(behind)) {
+            took |= sink.turn(io, now);
+            if io.spent() && count < len {
+                self.first = self.first.wrapping_add(count).checked_rem(len).unwrap_or(0);
+                return (took, true);
+            }
+        }
+        (took, false)
     }
 
     /// Whether the guest has ended.

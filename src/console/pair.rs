@@ -11,7 +11,7 @@ use crate::sys::set_nonblocking;
 ///
 /// Reading waits for the guest to print something, unless [`set_nonblocking`](Self::set_nonblocking) was called: then it says
 /// `WouldBlock`, and an event loop watches the [descriptor](AsFd). The end comes when the guest has ended and all that it printed was
-/// read, or when the VM is dropped. A VM that was never started only ends by being dropped. A reader that is too slow misses the
+/// read, or when the VM is dropped; a VM that is stopped before its start ends at once. A reader that is too slow misses the
 /// oldest output, which [`Vm::console_status`](crate::Vm::console_status) counts; it never holds the guest up for long.
 ///
 /// ```no_run

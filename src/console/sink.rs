@@ -58,7 +58,7 @@ enum State {
     Away,
     /// It failed, and tries again at that time.
     Rests(Instant),
-    /// The guest has ended, and has nothing for it any more.
+    /// The guest has ended, and there is nothing for it any more, or it has failed.
     LetGo,
 }
 
@@ -93,15 +93,19 @@ impl Sink {
         self.tokens = Some(tokens);
     }
 
+    /// Takes note of what has changed: nobody will tell it again.
+    pub(super) fn note(&mut self, events: &[Event]) {
+        let is_its = |event: &Event| self.tokens.is_some_and(|tokens| event.token == tokens.writable);
+        self.changed |= events.iter().any(is_its);
+    }
+
     /// Takes what there is, and says whether it took something.
-    pub(super) fn turn(&mut self, io: &mut Io, events: &[Event], now: Instant) -> bool {
-        let Some(tokens) = self.tokens else { return false };
-        self.changed |= events.iter().any(|event| event.token == tokens.writable);
+    pub(super) fn turn(&mut self, io: &mut Io, now: Instant) -> bool {
         match self.state {
             State::Idle => self.state = State::Ready,
             State::Blocked if self.changed => self.state = State::Ready,
             State::Away => self.come_back(),
-            State::Rests(until) if until <= now => {
+            State::Rests(until) if until <= now || self.reader.is_last() => {
                 self.reader.listen(Listening::Reads);
                 self.state = State::Ready;
             }
@@ -169,13 +173,17 @@ impl Sink {
     /// Everything was taken.
     fn rest(&mut self) {
         self.state = State::Idle;
-        if self.reader.has_ended()
-            && let Some(work) = self.work.take_if(|work| work.target.ends_with_guest())
-        {
-            drop(work);
-            self.polled = None;
-            self.state = State::LetGo;
+        if self.reader.has_ended() {
+            self.let_go();
         }
+    }
+
+    /// There is nothing left to be done.
+    fn let_go(&mut self) {
+        if self.work.take_if(|work| work.target.ends_with_guest()).is_some() {
+            self.polled = None;
+        }
+        self.state = State::LetGo;
     }
 
     fn advance(&mut self, count: usize) {
@@ -217,8 +225,8 @@ impl Sink {
         }
     }
 
-    /// Bytes were refused. It tries again later, for as long as there is a guest: storage may be given room, and a FIFO another
-    /// reader.
+    /// Bytes were refused. It tries again later, and a last time when the guest has ended: storage may be given room, and a FIFO
+    /// another reader.
     fn fail(&mut self, cause: io::Error) {
         let Some(work) = &mut self.work else { return };
         let error = Error::new(ErrorKind::Console, format!("cannot write the console's output to {}", self.name));
@@ -228,13 +236,16 @@ impl Sink {
             self.voice.say(LogLevel::Warn, || error.chain().to_string());
         }
         self.reader.failed(error);
-        if work.target.keeps() {
+        let is_last = self.reader.is_last();
+        if work.target.keeps() && !is_last {
             self.reader.listen(Listening::Fails);
         } else {
-            self.reader.lost(work.piece.len().saturating_sub(work.taken));
             work.piece.clear();
             work.taken = 0;
             self.reader.listen(Listening::Gone);
+        }
+        if is_last {
+            return self.let_go();
         }
         self.state = Instant::now().checked_add(RETRY).map_or(State::Idle, State::Rests);
     }

@@ -153,6 +153,76 @@ fn a_log_whose_disk_was_full_goes_on_when_there_is_room() {
 }
 
 #[test]
+fn a_log_whose_disk_is_full_when_the_guest_ends_is_tried_once_more_and_what_it_kept_is_lost() {
+    let refusals = Arc::new(AtomicU32::new(0));
+    let (taken, receive) = channel();
+    let has_room = Arc::new(AtomicBool::new(false));
+    let storage = Storage { has_room: Arc::clone(&has_room), refusals: Arc::clone(&refusals), taken: taken.clone() };
+    let (output, _, _membership) = sink_on(storage);
+    let status = || ConsoleStatus::of(&output).sinks.remove(0);
+    output.clone().write_all(&[b'x'; 5000]).unwrap();
+    until("it fails", || status().last_error.is_some());
+    assert_eq!((status().waiting, status().lost), (5000, 0));
+    output.end();
+    output.wait_drained();
+    assert_eq!((status().waiting, status().lost, status().delivered), (0, 5000, 0));
+    let tried = refusals.load(Ordering::SeqCst);
+    assert!(tried >= 2, "it was tried {tried} times");
+    // Nobody tries again, whatever there is room for.
+    has_room.store(true, Ordering::SeqCst);
+    output.wait_drained();
+    assert!(receive.try_recv().is_err());
+
+    let (output, _, _membership) = sink_on(Storage { has_room: Arc::clone(&has_room), refusals, taken });
+    has_room.store(false, Ordering::SeqCst);
+    output.clone().write_all(b"kept").unwrap();
+    until("it fails", || ConsoleStatus::of(&output).sinks[0].last_error.is_some());
+    has_room.store(true, Ordering::SeqCst);
+    output.end();
+    output.wait_drained();
+    assert_eq!(receive.recv_timeout(LIMIT).unwrap(), b"kept", "there is room by then");
+    assert_eq!(output.missed(), (0, 0));
+}
+
+#[test]
+fn what_still_waits_for_a_slow_reader_when_the_vm_is_dropped_is_lost_and_told() {
+    let output = OutputBuffer::new().unwrap();
+    let serial = Arc::new(Serial::new(output.clone()).unwrap());
+    let (voice, heard) = voice();
+    let (_slow, writer) = std::io::pipe().unwrap();
+    let thread = IoThread::new("console-test").unwrap();
+    let membership = Console::descriptors(writer.into(), None).connect(&serial, &output, &thread, voice).unwrap();
+    let status = || ConsoleStatus::of(&output).sinks.remove(0);
+    output.clone().write_all(&[b'x'; 60_000]).unwrap();
+    until("the pipe has it", || status().delivered == 60_000);
+    output.clone().write_all(&[b'x'; 40_000]).unwrap();
+    assert!(heard.lock().unwrap().is_empty());
+    drop(membership);
+    let SinkStatus { lost, waiting, delivered, .. } = status();
+    assert_eq!((lost, waiting), (100_000 - delivered, 0));
+    assert!(lost >= 100_000 - (64 << 10), "a pipe has no more room");
+    let told = format!(
+        "web: console: 0 bytes of output did not reach a reader because it was too slow, {lost} because it failed"
+    );
+    assert_eq!(*heard.lock().unwrap(), [told]);
+}
+
+#[test]
+fn thousands_of_sinks_have_turns_that_end_in_time_and_all_get_everything() {
+    let console = (0..2000).fold(Console::none(), |console, _| console.also(Console::callback(|_| {})));
+    let thread = IoThread::new("console-test").unwrap();
+    thread.measure_turns();
+    let port = Port::on(&thread, console);
+    for count in 1..=3 {
+        port.print(b"x");
+        until("all have it", || ConsoleStatus::of(&port.output).sinks.iter().all(|sink| sink.delivered == count));
+    }
+    // By the CPU's time: one after the other, without a look at the clock, they take a hundred times as long.
+    let longest = thread.longest_turn();
+    assert!(longest < std::time::Duration::from_millis(20), "a turn took {longest:?}");
+}
+
+#[test]
 fn a_device_that_is_full_loses_what_it_cannot_keep_and_says_so() {
     let port = Port::new(Console::file("/dev/full"));
     until("bytes are lost", || {

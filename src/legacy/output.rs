@@ -37,6 +37,10 @@ struct State {
     /// How many bytes were written in all.
     written: u64,
     readers: Vec<Place>,
+    /// How many of them have yet to take the oldest byte. While there are any, nothing can be forgotten.
+    at_oldest: usize,
+    /// How many missed bytes were spoken of.
+    told: u64,
     /// When the first caller asked to hurry.
     hurried_since: Option<Instant>,
     /// The readers look by themselves soon, and need not be woken for each byte.
@@ -71,6 +75,8 @@ impl OutputBuffer {
             bytes: VecDeque::new(),
             written: 0,
             readers: Vec::new(),
+            at_oldest: 0,
+            told: 0,
             hurried_since: None,
             silent: false,
             told_to_wait: false,
@@ -84,6 +90,9 @@ impl OutputBuffer {
     pub(crate) fn reader(&self, name: &str) -> OutputReader {
         let mut state = self.state();
         let place = Place::new(name.to_owned(), state.written);
+        if place.needs(state.oldest()) {
+            state.at_oldest = state.at_oldest.saturating_add(1);
+        }
         state.readers.push(place);
         OutputReader { shared: Arc::clone(&self.shared), index: state.readers.len().saturating_sub(1) }
     }
@@ -96,15 +105,20 @@ impl OutputBuffer {
 
     /// How many bytes readers have missed, all together: because they were too slow, and because they failed.
     pub(crate) fn missed(&self) -> (u64, u64) {
-        let state = self.state();
-        let counts = state.readers.iter().map(|place| place.counts_of(state.written));
-        counts.fold((0, 0), |(dropped, lost), counts| {
-            (dropped.saturating_add(counts.dropped), lost.saturating_add(counts.lost))
-        })
+        self.state().missed()
+    }
+
+    /// The same for somebody who speaks of it; `None` if others have spoken of all of it.
+    pub(crate) fn tell_missed(&self) -> Option<(u64, u64)> {
+        let mut state = self.state();
+        let (dropped, lost) = state.missed();
+        let all = dropped.saturating_add(lost);
+        let told = std::mem::replace(&mut state.told, all);
+        (all > told).then_some((dropped, lost))
     }
 
     /// Waits until everything was taken by all who read, or until nothing was for a second. After [`hurry`](Self::hurry) it
-    /// ends soon in any case.
+    /// ends soon in any case. After [`end`](Self::end) it also waits for the last attempt of those that failed.
     pub(crate) fn wait_drained(&self) {
         self.shared.filled.signal();
         let mut state = self.state();
@@ -133,10 +147,11 @@ impl OutputBuffer {
         self.shared.drained.notify_all();
     }
 
-    /// Says that nothing will be written any more.
+    /// Says that nothing will be written any more: a reader that failed tries once more.
     pub(crate) fn end(&self) {
-        self.state().ended = true;
-        self.shared.filled.signal();
+        if !std::mem::replace(&mut self.state().ended, true) {
+            self.shared.filled.signal();
+        }
     }
 
     /// Signalled when there is something to take after [`announce`](Self::announce), and when the buffer fills up.
@@ -231,10 +246,12 @@ impl State {
             self.bytes.extend(piece);
         }
         let (written, oldest) = (self.written, self.oldest());
-        let mut fills_up = false;
+        let (mut fills_up, mut at_oldest) = (false, 0usize);
         for place in &mut self.readers {
             fills_up |= place.advance(written, oldest, piece.len());
+            at_oldest = at_oldest.saturating_add(place.needs(oldest).into());
         }
+        self.at_oldest = at_oldest;
         let starts = keeps && !std::mem::replace(&mut self.silent, true);
         starts || fills_up
     }
@@ -250,6 +267,14 @@ impl State {
         let count = needed.unwrap_or(self.written).saturating_sub(self.oldest());
         let count = usize::try_from(count).unwrap_or(usize::MAX).min(self.bytes.len());
         self.bytes.drain(..count);
+        let oldest = self.oldest();
+        self.at_oldest = self.readers.iter().filter(|place| place.needs(oldest)).count();
+    }
+
+    fn missed(&self) -> (u64, u64) {
+        self.readers.iter().fold((0, 0), |(dropped, lost): (u64, u64), Place { counts, .. }| {
+            (dropped.saturating_add(counts.dropped), lost.saturating_add(counts.lost))
+        })
     }
 
     fn pressure(&self) -> Pressure {
@@ -265,15 +290,15 @@ impl State {
         }
     }
 
-    /// How many bytes are still to reach those who read.
+    /// How many bytes are still to reach those who read. In the end those that failed are among them, for their last attempt.
     fn left_over(&self) -> u64 {
-        self.readers.iter().map(|place| place.left_over(self.written)).fold(0, u64::saturating_add)
+        self.readers.iter().map(|place| place.left_over(self.written, self.ended)).fold(0, u64::saturating_add)
     }
 }
 
 impl OutputReader {
     /// Appends up to `most` bytes to `piece` and returns how many. They are under way until they are
-    /// [delivered](Self::delivered) or [lost](Self::lost).
+    /// [delivered](Self::delivered), and lost if the reader is gone before.
     pub(crate) fn take(&self, piece: &mut Vec<u8>, most: usize) -> usize {
         self.change(0, |place, bytes, oldest| {
             let begin = usize::try_from(place.position.saturating_sub(oldest)).unwrap_or(usize::MAX).min(bytes.len());
@@ -288,11 +313,6 @@ impl OutputReader {
     /// Says that `count` of the bytes that were under way are where they belong.
     pub(crate) fn delivered(&self, count: usize) {
         self.change((), |place, _, _| place.delivered(count));
-    }
-
-    /// Says that `count` of the bytes that were under way are lost.
-    pub(crate) fn lost(&self, count: usize) {
-        self.change((), |place, _, _| place.lost(count));
     }
 
     /// Says why bytes were not delivered.
@@ -314,6 +334,11 @@ impl OutputReader {
         self.change((), |place, _, _| place.listen(listening, written));
     }
 
+    /// Whether nothing will be written any more.
+    pub(crate) fn is_last(&self) -> bool {
+        lock(&self.shared.state).ended
+    }
+
     /// Whether it has got everything that it will ever get.
     pub(crate) fn has_ended(&self) -> bool {
         let state = lock(&self.shared.state);
@@ -323,9 +348,14 @@ impl OutputReader {
     fn change<R>(&self, otherwise: R, change: impl FnOnce(&mut Place, &VecDeque<u8>, u64) -> R) -> R {
         let mut state = lock(&self.shared.state);
         let oldest = state.oldest();
-        let State { readers, bytes, .. } = &mut *state;
-        let result = readers.get_mut(self.index).map_or(otherwise, |place| change(place, bytes, oldest));
-        state.trim();
+        let State { readers, bytes, at_oldest, .. } = &mut *state;
+        let Some(place) = readers.get_mut(self.index) else { return otherwise };
+        let needed = place.needs(oldest);
+        let result = change(place, bytes, oldest);
+        *at_oldest = at_oldest.saturating_sub(needed.into()).saturating_add(place.needs(oldest).into());
+        if *at_oldest == 0 {
+            state.trim();
+        }
         drop(state);
         self.shared.drained.notify_all();
         result

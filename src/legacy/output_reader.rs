@@ -18,7 +18,7 @@ pub(crate) enum Listening {
     Reads,
     /// It cannot take anything now, and tries again: what it misses is lost, and nobody waits for it.
     Fails,
-    /// It takes nothing, and nothing is kept for it.
+    /// It takes nothing, and nothing is kept for it: what it has not got is lost.
     Gone,
 }
 
@@ -70,6 +70,11 @@ impl Place {
         self.listening != Listening::Gone
     }
 
+    /// Whether it has yet to take the byte at `oldest`, before which there is none.
+    pub(super) fn needs(&self, oldest: u64) -> bool {
+        self.keeps() && self.position == oldest
+    }
+
     pub(super) fn room(&self) -> Option<Room> {
         (self.listening == Listening::Reads).then(|| match self.full_since {
             None => Room::Some,
@@ -113,17 +118,12 @@ impl Place {
         self.counts.delivered = self.counts.delivered.saturating_add(count as u64);
     }
 
-    pub(super) fn lost(&mut self, count: usize) {
-        self.under_way = self.under_way.saturating_sub(count as u64);
-        self.counts.lost = self.counts.lost.saturating_add(count as u64);
-    }
-
     pub(super) fn listen(&mut self, listening: Listening, written: u64) {
         self.listening = listening;
         self.full_since = None;
         if listening == Listening::Gone {
-            self.counts.lost = self.counts.lost.saturating_add(written.saturating_sub(self.position));
-            self.position = written;
+            self.counts.lost = self.counts.lost.saturating_add(self.waiting(written));
+            (self.position, self.under_way) = (written, 0);
         }
     }
 
@@ -132,8 +132,12 @@ impl Place {
     }
 
     /// How many bytes somebody may wait for that it has not got yet.
-    pub(super) fn left_over(&self, written: u64) -> u64 {
-        if self.listening == Listening::Reads { self.waiting(written) } else { 0 }
+    pub(super) fn left_over(&self, written: u64, ended: bool) -> u64 {
+        match self.listening {
+            Listening::Reads => self.waiting(written),
+            Listening::Fails if ended => self.waiting(written),
+            Listening::Fails | Listening::Gone => 0,
+        }
     }
 
     pub(super) fn counts_of(&self, written: u64) -> Counts {

@@ -159,7 +159,6 @@ fn what_a_reader_that_fails_or_is_gone_misses_is_lost_and_nobody_waits_for_it() 
     let reader = buffer.reader("a reader");
     buffer.write_all(b"abc").unwrap();
     assert_eq!(reader.take(&mut Vec::new(), 1), 1);
-    reader.lost(1);
     reader.failed(Error::new(ErrorKind::Console, "refused"));
     reader.listen(Listening::Gone);
     fill(&mut buffer);
@@ -188,4 +187,54 @@ fn a_reader_has_ended_when_it_has_all_of_what_there_was() {
     assert!(!reader.has_ended());
     take(&reader, 1);
     assert!(reader.has_ended());
+}
+
+#[test]
+fn what_waits_for_a_reader_that_failed_is_waited_for_in_the_end_and_lost_with_it() {
+    let mut buffer = OutputBuffer::new().unwrap();
+    let reader = buffer.reader("a reader");
+    buffer.write_all(b"abc").unwrap();
+    reader.take(&mut Vec::new(), 1);
+    reader.listen(Listening::Fails);
+    buffer.end();
+    assert_eq!((buffer.counts()[0].waiting, buffer.missed()), (3, (0, 0)));
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        drop(reader);
+    });
+    let begin = Instant::now();
+    buffer.wait_drained();
+    assert!((Duration::from_millis(50)..LAST_PATIENCE).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    thread.join().unwrap();
+    assert_eq!((buffer.counts()[0].waiting, buffer.missed()), (0, (0, 3)));
+    assert_eq!(buffer.tell_missed(), Some((0, 3)));
+    assert_eq!(buffer.tell_missed(), None, "it was told");
+}
+
+#[test]
+fn nothing_is_forgotten_that_one_of_several_readers_has_yet_to_take() {
+    let mut buffer = OutputBuffer::new().unwrap();
+    let readers: Vec<_> = (0..5).map(|_| buffer.reader("a reader")).collect();
+    let mut taken = vec![Vec::new(); readers.len()];
+    for round in 0..2000usize {
+        buffer.write_all(&[round as u8, (round >> 8) as u8]).unwrap();
+        let index = round * 7 % 11;
+        match readers.get(index) {
+            // One of them fails now and then, and keeps what it has yet to take.
+            Some(reader) if round % 5 == 0 => reader.listen(Listening::Fails),
+            Some(reader) => {
+                reader.listen(Listening::Reads);
+                taken[index].extend(take(reader, round % 13));
+            }
+            None => {}
+        }
+        let held = buffer.counts().iter().map(|counts| counts.waiting).max();
+        assert_eq!(Some(buffer.state().bytes.len() as u64), held, "neither more nor less than is needed");
+    }
+    for (reader, mut taken) in readers.iter().zip(taken) {
+        taken.extend(take(reader, usize::MAX));
+        assert!(taken.chunks(2).zip(0usize..).all(|(bytes, round)| bytes == [round as u8, (round >> 8) as u8]));
+        assert_eq!(taken.len(), 4000);
+    }
+    assert!(buffer.state().bytes.is_empty());
 }

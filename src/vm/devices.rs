@@ -156,8 +156,9 @@ impl Devices {
         self.own_threads.iter().map(|(role, thread)| VmThread { role: *role, tid: thread.tid() })
     }
 
-    /// How many bytes of output did not reach a reader: because it was too slow, and because it failed.
-    pub(super) fn console_missed(&self) -> (u64, u64) {
+    /// How many bytes of output did not reach a reader, for a caller who says so: because it was too slow, and because it failed.
+    pub(super) fn tell_console_missed(&self) -> (u64, u64) {
+        self.port.output.tell_missed();
         self.port.output.missed()
     }
 
@@ -233,13 +234,20 @@ impl Devices {
     /// Called once no vCPU runs any more: what the guest wrote last still reaches its reader.
     pub(super) fn guest_has_ended(&self) {
         self.transports.iter().for_each(|transport| transport.close());
+        self.port.output.end();
         self.port.output.wait_drained();
+    }
+
+    /// The guest has never run, and never will: whoever reads or writes its console sees the end of that. Never blocks.
+    pub(super) fn end_console(&self) {
         self.port.output.end();
     }
 
     /// Takes the console off the I/O thread; waits for a callback that is running.
     pub(super) fn detach(&self) {
-        drop(lock(&self.console).take());
+        let console = lock(&self.console).take();
+        // Without the lock: what it says at the end goes to the host program.
+        drop(console);
     }
 }
 

@@ -107,6 +107,7 @@ impl Vm {
             self.setup.logger.say(LogLevel::Error, "vm", || format!("cannot be started: {}", error.chain()));
             self.lifecycle.end(Exit::Failed(error.clone()));
             (gates.len()..count).for_each(|_| self.lifecycle.vcpu_not_started());
+            self.end_console_of_none();
         }
         begun
     }
@@ -203,6 +204,14 @@ impl Vm {
     pub fn request_stop(&self) {
         self.devices.close();
         self.lifecycle.end(Exit::Stopped);
+        self.end_console_of_none();
+    }
+
+    /// The last vCPU ends the console; this does if there never was one.
+    fn end_console_of_none(&self) {
+        if self.lifecycle.status() == Status::Ended {
+            self.devices.end_console();
+        }
     }
 
     /// Stops the VM and frees it, as dropping it does, but on a thread that is made for this and ends then. Never blocks.
@@ -354,7 +363,7 @@ impl Vm {
 
 /// Says how the VM has ended, and what its console lost.
 fn say_end(logger: &Logger, lifecycle: &Lifecycle, devices: &Devices) {
-    let (dropped, lost) = devices.console_missed();
+    let (dropped, lost) = devices.tell_console_missed();
     if dropped > 0 || lost > 0 {
         logger.say(LogLevel::Warn, "console", || {
             format!(
