@@ -1,7 +1,7 @@
 //! A PC, less what no kernel needs: PIC, IOAPIC and LAPICs, the interval timer, the first serial port, the keyboard
 //! controller's reset line, the clock's ports, ACPI's sleep and reset registers, a power button, and the register for panics.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::parts::{Buses, PowerEvent, ResetCause, SerialPort};
 use crate::arch;
@@ -13,6 +13,10 @@ use crate::legacy::{Cmos, I8042, OutputBuffer, Panic, PanicEvent, Power, PowerRe
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::sys::EventFd;
 
+/// What KVM answered first. It depends on the host's CPUs and on how KVM was loaded, so it does not change while `/dev/kvm` is in use. KVM
+/// executes CPUID for each leaf, which takes a third of a millisecond if the host is a guest itself.
+static SUPPORTED: OnceLock<Vec<CpuidEntry>> = OnceLock::new();
+
 /// A board that takes a number of vCPUs and an amount of memory, on the host that it was made for.
 pub(crate) struct Board {
     vcpus: u32,
@@ -21,12 +25,20 @@ pub(crate) struct Board {
     supported: Vec<CpuidEntry>,
 }
 
+fn supported_cpuid(kvm: &Kvm) -> Result<Vec<CpuidEntry>> {
+    if let Some(known) = SUPPORTED.get() {
+        return Ok(known.clone());
+    }
+    let supported = kvm.supported_cpuid()?;
+    Ok(SUPPORTED.get_or_init(|| supported).clone())
+}
+
 impl Board {
     /// # Errors
     /// `ErrorKind::InvalidConfig` for more memory than the host's CPU can address, and for a CPU that the host cannot give;
     /// `ErrorKind::Kvm` if KVM does not tell.
     pub(crate) fn new(kvm: &Kvm, vcpus: u32, cpu: &CpuConfig, memory_bytes: u64) -> Result<Self> {
-        let supported = arch::limit_cpu(kvm.supported_cpuid()?, cpu)?;
+        let supported = arch::limit_cpu(supported_cpuid(kvm)?, cpu)?;
         arch::check_memory_size(memory_bytes, &supported)?;
         Ok(Self { vcpus, memory_bytes, supported })
     }
