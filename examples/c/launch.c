@@ -178,25 +178,12 @@ static long long now_us(void) {
     return now.tv_sec * 1000000LL + now.tv_nsec / 1000;
 }
 
-/* How the guest ended, as an exit status. */
-static int status_of(const vmcell_vm *vm, int32_t ended) {
-    vmcell_error *failure = NULL;
-    if (ended == VMCELL_EXIT_SHUTDOWN || ended == VMCELL_EXIT_RESET)
-        return EXIT_SUCCESS;
-    if (ended == VMCELL_EXIT_PANICKED)
-        fprintf(stderr, "launch: the guest's kernel panicked\n");
-    else if (vmcell_vm_exit_error(vm, &failure, NULL) == VMCELL_OK)
-        fprintf(stderr, "launch: %s\n", vmcell_error_chain(failure));
-    else
-        fprintf(stderr, "launch: the guest ended unexpectedly\n");
-    vmcell_error_free(failure);
-    return FAILED;
-}
-
 static int run(vmcell_config *config, int wants_terminal, int verbose) {
     vmcell_vm *vm;
     vmcell_error *error = NULL;
     int32_t ended;
+    char how[4096] = "for a reason too long to print";
+    size_t length;
     long long begin = now_us();
     check(vmcell_vm_new(config, &vm, &error), &error);
     if (wants_terminal)
@@ -206,11 +193,14 @@ static int run(vmcell_config *config, int wants_terminal, int verbose) {
         fprintf(stderr, "launch: built and started in %lld us\r\n", now_us() - begin);
     check(vmcell_vm_wait(vm, VMCELL_WAIT_FOREVER, &ended, &error), &error);
     leave_raw();
+    check(vmcell_vm_exit_text(vm, how, sizeof how, &length, &error), &error);
     if (verbose)
-        fprintf(stderr, "launch: the guest ended after %lld ms: exit %d\n", (now_us() - begin) / 1000, (int)ended);
-    int status = status_of(vm, ended);
+        fprintf(stderr, "launch: ended after %lld ms: %s\n", (now_us() - begin) / 1000, how);
     vmcell_vm_free(vm);
-    return status;
+    if (ended == VMCELL_EXIT_SHUTDOWN || ended == VMCELL_EXIT_RESET)
+        return EXIT_SUCCESS;
+    fprintf(stderr, "launch: %s\n", how);
+    return FAILED;
 }
 
 int main(int argc, char **argv) {

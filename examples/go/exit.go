@@ -44,6 +44,21 @@ const (
 	ResetSystemEvent ResetCause = C.VMCELL_RESET_SYSTEM_EVENT
 )
 
+// String names the way.
+func (c ResetCause) String() string {
+	switch c {
+	case ResetACPI:
+		return "the ACPI reset register"
+	case ResetKeyboardController:
+		return "the keyboard controller"
+	case ResetTripleFault:
+		return "a triple fault"
+	case ResetSystemEvent:
+		return "a request to KVM"
+	}
+	return fmt.Sprintf("cause %d", int32(c))
+}
+
 // Exit tells how a VM ended.
 type Exit struct {
 	Kind ExitKind
@@ -58,19 +73,19 @@ func (e Exit) IsCrash() bool {
 	return e.Kind == Panicked || e.Kind == Failed || e.Kind == Reset && e.Cause == ResetTripleFault
 }
 
-// String tells it in words.
+// String tells it as a clause, with all causes of a failure.
 func (e Exit) String() string {
 	switch e.Kind {
 	case Shutdown:
-		return "shutdown"
+		return "the guest turned itself off"
 	case Reset:
-		return fmt.Sprintf("reset (cause %d)", int32(e.Cause))
+		return "the guest reset itself by " + e.Cause.String()
 	case Stopped:
-		return "stopped"
+		return "the VM was stopped"
 	case Panicked:
-		return "panicked"
+		return "the guest panicked"
 	case Failed:
-		return fmt.Sprintf("failed: %v", e.Err)
+		return fmt.Sprintf("the VM failed: %v", e.Err)
 	}
 	return fmt.Sprintf("exit %d", int32(e.Kind))
 }

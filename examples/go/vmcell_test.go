@@ -66,10 +66,17 @@ func TestEachWayToEndIsToldApart(t *testing.T) {
 		{"acpi_reset", vmcell.Reset, vmcell.ResetACPI},
 		{"keyboard_reset", vmcell.Reset, vmcell.ResetKeyboardController},
 		{"triple_fault", vmcell.Reset, vmcell.ResetTripleFault},
+		{"panic", vmcell.Panicked, 0},
 		{"failing", vmcell.Failed, 0},
 	} {
-		exit := wait(t, started(t, context.Background(), vmcell.Config{Kernel: guest(t, test.guest)}))
-		crashed := test.kind == vmcell.Failed || test.cause == vmcell.ResetTripleFault
+		// What the library itself says of it, before Wait returns.
+		var said string
+		log := func(record vmcell.LogRecord) { said = record.Message }
+		exit := wait(t, started(t, context.Background(), vmcell.Config{Kernel: guest(t, test.guest), Log: log}))
+		if said != "ended: "+exit.String() {
+			t.Errorf("%s: %q, but the library says %q", test.guest, exit, said)
+		}
+		crashed := test.kind >= vmcell.Failed || test.cause == vmcell.ResetTripleFault
 		if exit.Kind != test.kind || exit.Cause != test.cause || (exit.Err != nil) != (test.kind == vmcell.Failed) || exit.IsCrash() != crashed {
 			t.Errorf("%s: %v", test.guest, exit)
 		}

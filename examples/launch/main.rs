@@ -26,16 +26,8 @@ fn main() -> ExitCode {
     let result = if options.doctor { examine() } else { launch(&options) };
     match result {
         Ok(None | Some(Exit::Shutdown | Exit::Reset(_))) => ExitCode::SUCCESS,
-        Ok(Some(Exit::Failed(error))) => {
-            eprintln!("launch: {}", error.chain());
-            ExitCode::from(FAILED)
-        }
-        Ok(Some(Exit::Panicked)) => {
-            eprintln!("launch: the guest's kernel panicked");
-            ExitCode::from(FAILED)
-        }
-        Ok(Some(other)) => {
-            eprintln!("launch: the guest ended unexpectedly: {other:?}");
+        Ok(Some(exit)) => {
+            eprintln!("launch: {exit}");
             ExitCode::from(FAILED)
         }
         Err(error) => {
@@ -82,7 +74,7 @@ fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
     let exit = vm.wait()?;
     drop(terminal);
     if options.verbose {
-        eprintln!("launch: the guest ended after {} ms: {exit:?}", begin.elapsed().as_millis());
+        eprintln!("launch: ended after {} ms: {exit}", begin.elapsed().as_millis());
     }
     Ok(Some(exit))
 }

@@ -232,12 +232,6 @@ impl Lifecycle {
         self.changed.notify_all();
     }
 
-    /// A thread that `start` counted could not be made.
-    pub(super) fn vcpu_not_started(&self) {
-        self.state().active -= 1;
-        self.vcpu_finished();
-    }
-
     fn set_goal(&self, state: &mut State, goal: Goal) {
         state.goal = goal;
         self.interrupted.store(goal != Goal::Run, Ordering::Release);

@@ -104,10 +104,8 @@ impl Vm {
             prepared
         });
         if let Err(error) = &begun {
-            self.setup.logger.say(LogLevel::Error, "vm", || format!("cannot be started: {}", error.chain()));
             self.lifecycle.end(Exit::Failed(error.clone()));
-            (gates.len()..count).for_each(|_| self.lifecycle.vcpu_not_started());
-            self.end_console_of_none();
+            (gates.len()..count).for_each(|_| self.vcpu_not_started());
         }
         begun
     }
@@ -350,19 +348,25 @@ impl Vm {
         let duty = Duty {
             buses: self.devices.buses().clone(),
             lifecycle: self.lifecycle.clone(),
-            on_last: Arc::new(move || {
-                devices.guest_has_ended();
-                say_end(&logger, &lifecycle, &devices);
-            }),
+            on_last: Arc::new(move || guest_has_ended(&logger, &lifecycle, &devices)),
             setup: self.setup.clone(),
             counters: counters.cloned().unwrap_or_default(),
         };
         vcpu::spawn(vcpu, duty, gate)
     }
+
+    /// Does at the end what the thread of a vCPU would have done that could not be made.
+    fn vcpu_not_started(&self) {
+        if self.lifecycle.is_last_vcpu() {
+            guest_has_ended(&self.setup.logger, &self.lifecycle, &self.devices);
+        }
+        self.lifecycle.vcpu_finished();
+    }
 }
 
-/// Says how the VM has ended, and what its console lost.
-fn say_end(logger: &Logger, lifecycle: &Lifecycle, devices: &Devices) {
+/// What is left to do when no vCPU is in the guest any more. It says how the VM has ended, and what its console lost.
+fn guest_has_ended(logger: &Logger, lifecycle: &Lifecycle, devices: &Devices) {
+    devices.guest_has_ended();
     let (dropped, lost) = devices.tell_console_missed();
     if dropped > 0 || lost > 0 {
         logger.say(LogLevel::Warn, "console", || {
@@ -371,14 +375,13 @@ fn say_end(logger: &Logger, lifecycle: &Lifecycle, devices: &Devices) {
             )
         });
     }
-    let (level, how) = match lifecycle.exit() {
-        Some(Exit::Failed(error)) => (LogLevel::Error, format!("failed: {}", error.chain())),
-        Some(Exit::Shutdown) => (LogLevel::Info, "ended: the guest turned itself off".to_owned()),
-        Some(Exit::Reset(cause)) => (LogLevel::Info, format!("ended: the guest asked for a restart ({cause:?})")),
-        Some(Exit::Panicked) => (LogLevel::Warn, "ended: the guest's kernel panicked".to_owned()),
-        Some(Exit::Stopped) | None => (LogLevel::Info, "ended: it was stopped".to_owned()),
+    let exit = lifecycle.exit().unwrap_or(Exit::Stopped);
+    let level = match &exit {
+        Exit::Failed(_) => LogLevel::Error,
+        crash if crash.is_crash() => LogLevel::Warn,
+        _ => LogLevel::Info,
     };
-    logger.say(level, "vm", || how);
+    logger.say(level, "vm", || format!("ended: {exit}"));
 }
 
 fn handle<H: Clone>(what: &str, handles: &[&H], index: usize) -> Result<H> {

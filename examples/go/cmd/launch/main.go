@@ -44,7 +44,7 @@ func main() {
 		return
 	}
 	if err == nil {
-		err = fmt.Errorf("the guest ended: %v", exit)
+		err = errors.New(exit.String())
 	}
 	fmt.Fprintln(os.Stderr, "launch:", err)
 	if errors.Is(err, vmcell.ErrInvalidConfig) {
@@ -186,7 +186,7 @@ func launch(config vmcell.Config, console string, verbose bool) (vmcell.Exit, er
 	}
 	exit, err := vm.Wait(context.Background())
 	if verbose {
-		fmt.Fprintf(os.Stderr, "launch: the guest ended after %d ms: %v\r\n", time.Since(begin).Milliseconds(), exit)
+		fmt.Fprintf(os.Stderr, "launch: ended after %d ms: %v\r\n", time.Since(begin).Milliseconds(), exit)
 	}
 	return exit, err
 }
