@@ -3,24 +3,13 @@
 mod support;
 
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::ffi::{Prefix, guests, repository, run};
+use support::ffi::{Prefix, go, guests, repository, run, valgrind};
 use tempfile::TempDir;
 
 const STRICT: [&str; 5] = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror"];
-
-/// Leaks of every kind are errors, but for what is still reachable at the end.
-const VALGRIND: [&str; 6] = [
-    "-q",
-    "--fair-sched=yes",
-    "--leak-check=full",
-    "--show-leak-kinds=definite,indirect,possible",
-    "--errors-for-leak-kinds=definite,indirect,possible",
-    "--error-exitcode=9",
-];
 
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
@@ -99,8 +88,8 @@ fn every_function_works_and_fails_as_told_by_clang() {
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
 fn valgrind_finds_neither_an_error_nor_a_leak() {
-    let suppressions = format!("--suppressions={}", repository("tests/ffi/valgrind.supp").display());
-    let under: Vec<&str> = ["valgrind", &suppressions].into_iter().chain(VALGRIND).collect();
+    let under = valgrind();
+    let under: Vec<&str> = under.iter().map(String::as_str).collect();
     check_from_c("gcc", &[], &under);
 }
 
@@ -178,20 +167,6 @@ fn the_launcher_in_c_keeps_the_command_line() {
         run(make.args(["-B", &out, &format!("CC={compiler}"), linked, "-C"]).arg(repository("examples/c")));
         check_launcher(&prefix, &folder.path().join("launch"));
     }
-}
-
-/// The go command in the package's folder: it downloads nothing.
-fn go(prefix: &Prefix, arguments: &[&str]) -> Command {
-    let mut go = prefix.command("go");
-    go.args(arguments).current_dir(repository("examples/go"));
-    // Go's cache does not notice another library or header, but does notice other flags.
-    let mut installed = DefaultHasher::new();
-    for file in ["include/vmcell.h", "lib/libvmcell.so"] {
-        (prefix.path(file), fs::read(prefix.path(file)).unwrap()).hash(&mut installed);
-    }
-    go.env("CGO_CFLAGS", format!("-O2 -g -DVMCELL_BUILD={:#x}", installed.finish()));
-    go.env("CGO_ENABLED", "1").env("GOPROXY", "off").env("GOTOOLCHAIN", "local").env("GOFLAGS", "-mod=mod");
-    go
 }
 
 #[test]

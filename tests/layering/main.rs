@@ -44,7 +44,7 @@ const HOUSE: House<'_> = House {
 const KNOWN_CIRCLES: &[&[&str]] = &[];
 
 /// The programs beside the library.
-const PROGRAMS: [&str; 3] = ["xtask/src", "examples/launch", "benches/floor/src"];
+const PROGRAMS: [&str; 4] = ["xtask/src", "examples/launch", "examples/supervisor", "benches/floor/src"];
 
 /// No file may be longer.
 const MOST_LINES: usize = 800;

@@ -1,6 +1,7 @@
 //! The library as C programs find it: installed by cargo-c into a prefix of its own.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -56,6 +57,36 @@ pub fn run(command: &mut Command) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {}\n{text}\n{errors}", output.status);
     text
+}
+
+/// The go command in the package's folder: it downloads nothing.
+pub fn go(prefix: &Prefix, arguments: &[&str]) -> Command {
+    let mut go = prefix.command("go");
+    go.args(arguments).current_dir(repository("examples/go"));
+    // Go's cache does not notice another library or header, but does notice other flags.
+    let mut installed = DefaultHasher::new();
+    for file in ["include/vmcell.h", "lib/libvmcell.so"] {
+        (prefix.path(file), fs::read(prefix.path(file)).unwrap()).hash(&mut installed);
+    }
+    go.env("CGO_CFLAGS", format!("-O2 -g -DVMCELL_BUILD={:#x}", installed.finish()));
+    go.env("CGO_ENABLED", "1").env("GOPROXY", "off").env("GOTOOLCHAIN", "local").env("GOFLAGS", "-mod=mod");
+    go
+}
+
+/// Leaks of every kind are errors, but for what is still reachable at the end.
+const VALGRIND: [&str; 6] = [
+    "-q",
+    "--fair-sched=yes",
+    "--leak-check=full",
+    "--show-leak-kinds=definite,indirect,possible",
+    "--errors-for-leak-kinds=definite,indirect,possible",
+    "--error-exitcode=9",
+];
+
+/// What stands in front of a program that valgrind is to watch.
+pub fn valgrind() -> Vec<String> {
+    let suppressions = format!("--suppressions={}", repository("tests/ffi/valgrind.supp").display());
+    ["valgrind", &suppressions].into_iter().chain(VALGRIND).map(str::to_owned).collect()
 }
 
 /// A folder with a guest of each kind, under the names that the programs in C and Go know.
