@@ -385,6 +385,11 @@
 #define VMCELL_DISCOVERY_CMDLINE 1
 
 /**
+ * Whichever NUMA node the host chooses. The default.
+ */
+#define VMCELL_NUMA_NODE_ANY (-1)
+
+/**
  * All that the host and KVM can give. The default.
  */
 #define VMCELL_CPU_HOST 0
@@ -1548,6 +1553,23 @@ int32_t vmcell_config_set_kick_signal(vmcell_config *config,
 int32_t vmcell_config_free(vmcell_config *config);
 
 /**
+ * Sets the NUMA node that the host takes the guest's RAM from, as long as that node has free memory, 0 to 1023, or
+ * VMCELL_NUMA_NODE_ANY. vmcell_vm_new refuses one that this process may not have memory of. Never blocks.
+ *
+ * Errors: BAD_VALUE for another number below 0.
+ */
+int32_t vmcell_config_set_numa_node(vmcell_config *config, int32_t node, vmcell_error **error);
+
+/**
+ * Sets whether RAM that the guest has used is locked in memory, and so never written to swap space: 0 for no, the default, anything else
+ * for yes. All of the RAM counts against RLIMIT_MEMLOCK (ulimit -l) from the beginning, unless the caller of vmcell_vm_new has
+ * CAP_IPC_LOCK; if that is too low, vmcell_vm_new says how much is needed. Never blocks.
+ */
+int32_t vmcell_config_set_memory_locked(vmcell_config *config,
+                                        int32_t locked,
+                                        vmcell_error **error);
+
+/**
  * Sets what the vCPUs can do: `level` is one of VMCELL_CPU_*, and `features` are names of what is wanted beyond it, separated by
  * commas, or "". They are called as in Linux's /proc/cpuinfo: adx, aes, erms, fsgsbase, fsrm, gfni, invpcid, pcid, pclmulqdq,
  * pdpe1gb, rdrand, rdseed, rdtscp, sha_ni, vaes, vpclmulqdq.
@@ -1617,6 +1639,17 @@ int32_t vmcell_config_set_io_affinity(vmcell_config *config,
                                       const uint32_t *cpus,
                                       size_t count,
                                       vmcell_error **error);
+
+/**
+ * Sets whether the VM's threads run on the hyperthreads of a core only beside each other, so that no other tenant is there to watch what
+ * the guest does: 0 for no, the default, anything else for yes. That is true of the threads of vCPUs, of I/O threads that the VM makes
+ * for itself, and of what these start; a vmcell_io_thread stays as it is. It takes Linux 5.14 with CONFIG_SCHED_CORE. If no two
+ * hyperthreads share a core, there is nothing to do, which the log says; otherwise vmcell_vm_new fails without it (HOST).
+ * vmcell_host_check tells beforehand, as "core-scheduling". Never blocks.
+ */
+int32_t vmcell_config_set_core_scheduling(vmcell_config *config,
+                                          int32_t core_scheduling,
+                                          vmcell_error **error);
 
 /**
  * Has a function called on each new thread of the VM: for I/O threads during vmcell_vm_new, for vCPUs during vmcell_vm_start. It is not

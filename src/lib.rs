@@ -72,7 +72,8 @@
 //! process as a whole, and may otherwise use signals as it likes. The documentation of a callback says which thread calls it.
 //!
 //! The threads of a VM with a [name](VmBuilder::name) are called after it: `NAME:vcpu0`, `NAME:io`, `NAME:disk`. [`Vm::threads`] tells
-//! which ones they are. [`VmBuilder::affinity`] and [`VmBuilder::on_thread_start`] put them where they belong.
+//! which ones they are. [`VmBuilder::affinity`] and [`VmBuilder::on_thread_start`] put them where they belong, and
+//! [`VmBuilder::core_scheduling`] keeps other tenants off the hyperthreads beside them.
 //!
 //! # State
 //! All state belongs to the object that it was made for and is gone when that object is dropped, with these exceptions:

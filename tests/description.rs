@@ -54,8 +54,11 @@ fn a_printed_command_line_describes_the_same_vm() {
         ["--protocol", "pvh"],
         ["--poll-us", "0"],
         ["--log", "vm.log,append,max=65536,keep=2"],
+        ["--numa-node", "3"],
+        ["--lock-memory", "--core-scheduling"],
     ];
     let config = printed(&[arguments.as_flattened(), &["--print-config"]].concat());
+    assert_eq!((config.memory.numa_node, config.memory.locked, config.core_scheduling), (Some(3), true, true));
     let boot = config.boot.clone().unwrap();
     assert_eq!((boot.cmdline.as_str(), config.memory.mib, config.disks.len()), ("-quiet \"x\"", 64, 2));
     let log = ConsoleConfig::File(ConsoleFile::new("vm.log").append(true).rotate(65536, 2));

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 27] = [
+const SOURCES: [&str; 28] = [
     "library",
     "failure",
     "report",
@@ -26,6 +26,7 @@ const SOURCES: [&str; 27] = [
     "nic_handle",
     "console",
     "config",
+    "config_memory",
     "config_cpu",
     "config_json",
     "config_threads",

@@ -107,3 +107,37 @@ fn what_is_no_data_is_given_beside_a_description() {
     assert!(matches!(vm.wait_timeout(SOON).unwrap(), Exit::Shutdown));
     assert_eq!(transcript.text(), "hello");
 }
+
+/// Of this process, in KiB.
+fn locked_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn memory_is_locked_on_a_node_for_as_long_as_the_vm_is_there() {
+    let kernel = Kernel::new(&TinyGuest::print("hello"));
+    let mut config = tiny(&kernel);
+    config.memory = MemoryConfig::mib(16).locked(true).numa_node(0);
+    let before = locked_memory();
+    let vm = match config.build() {
+        Ok(vm) => vm,
+        Err(error) => {
+            // This process may lock less.
+            assert!(error.to_string().contains("16384 KiB of guest memory"), "{error}");
+            return;
+        }
+    };
+    vm.start().unwrap();
+    assert!(matches!(vm.wait_timeout(SOON).unwrap(), Exit::Shutdown));
+    assert_eq!(locked_memory() - before, 16 << 10);
+    let maps = fs::read_to_string("/proc/self/numa_maps").unwrap();
+    assert!(maps.lines().any(|line| line.contains(" prefer") && line.contains(" N0=")), "{maps}");
+    drop(vm);
+    assert_eq!(locked_memory(), before);
+    config.memory = MemoryConfig::mib(16).numa_node(1023);
+    let error = config.build().unwrap_err().to_string();
+    assert!(error.starts_with("guest memory of NUMA node 1023 was asked for, allowed by the host are 0"), "{error}");
+}

@@ -188,3 +188,55 @@ fn a_thread_of_the_caller_s_is_left_as_it_is() {
     assert_eq!(*calls.lock().unwrap(), [ThreadRole::Vcpu(0)]);
     assert_eq!((comm(shared.tid()), allowed_cpus(shared.tid())), ("shared".to_owned(), before));
 }
+
+/// By which cookie the kernel decides what may share a core with a thread.
+fn core_cookie(tid: i32) -> rustix::io::Result<u64> {
+    use rustix::thread::{CoreSchedulingScope, Pid, core_scheduling_cookie};
+    core_scheduling_cookie(Pid::from_raw(tid).expect("no thread is 0"), CoreSchedulingScope::Thread)
+}
+
+/// On a host that has nothing to schedule by cores, a VM is built that needs it not; on one that lacks it, none is.
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn the_threads_of_a_vm_share_a_core_with_no_others_if_that_is_asked_for() {
+    let kernel = Kernel::new(&TinyGuest::spin());
+    let own = core_cookie(rustix::thread::gettid().as_raw_nonzero().get());
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let sink = said.clone();
+    let builder = || tiny(&kernel).vcpus(2).disk(disk_apart()).core_scheduling(true);
+    let built = builder().log(move |record| sink.lock().unwrap().push(record.message.to_string())).build();
+    let Ok(own) = own else {
+        let smt = std::fs::read_to_string("/sys/devices/system/cpu/smt/active").unwrap_or_default();
+        if smt.trim() == "0" {
+            built.unwrap().start().unwrap();
+            let said = said.lock().unwrap();
+            assert!(
+                said[0].starts_with("needs no core scheduling, because no two hyperthreads share a core"),
+                "{said:?}"
+            );
+        } else {
+            let error = built.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Host);
+            assert!(error.to_string().starts_with("core scheduling was asked for, which the kernel lacks"), "{error}");
+        }
+        return;
+    };
+    let shared = IoThread::new("shared").unwrap();
+    let vms = [built.unwrap(), builder().io_thread(shared.clone()).build().unwrap()];
+    let cookies = vms.iter().map(|vm| {
+        vm.start().unwrap();
+        let mut cookies: Vec<u64> = vm.threads().iter().map(|thread| core_cookie(thread.tid).unwrap()).collect();
+        assert!(cookies.len() >= 3);
+        cookies.dedup();
+        cookies
+    });
+    let mut cookies: Vec<u64> = cookies.flatten().chain([own]).collect();
+    assert_eq!(cookies.len(), 3, "one for each VM: {cookies:?}");
+    cookies.sort_unstable();
+    cookies.dedup();
+    assert_eq!(cookies.len(), 3, "the VMs have different ones");
+    assert_eq!(core_cookie(shared.tid()).unwrap(), own);
+    let apart = tiny(&kernel).build().unwrap();
+    apart.start().unwrap();
+    assert!(apart.threads().iter().all(|thread| core_cookie(thread.tid).unwrap() == own));
+}

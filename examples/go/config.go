@@ -9,6 +9,7 @@ import "C"
 import (
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"strings"
 	"syscall"
@@ -132,6 +133,10 @@ type Config struct {
 	Pages     Pages
 	// Prealloc takes all RAM from the host when the VM is made, rather than page by page when the guest first uses one.
 	Prealloc bool
+	// NUMANode is the NUMA node that the host takes RAM from, as long as that has some, 0 to 1023. Nil is the host's choice.
+	NUMANode *uint32
+	// LockMemory keeps RAM that the guest has used from being written to swap space. It counts against RLIMIT_MEMLOCK.
+	LockMemory bool
 	// Kernel is the path of a bzImage or an ELF image.
 	Kernel    string
 	Initrd    string
@@ -157,6 +162,9 @@ type Config struct {
 	// of the VM's own I/O threads. By default they may run anywhere.
 	VCPUAffinity map[uint32][]uint32
 	IOAffinity   []uint32
+	// CoreScheduling makes the VM's threads run on the hyperthreads of a core only beside each other, so that no other tenant is there
+	// to watch what the guest does. The host needs Linux 5.14 with CONFIG_SCHED_CORE, or no hyperthreads that share a core.
+	CoreScheduling bool
 	// Log is told what happens to the VM: that it starts and how it ends, a device that fails, output that is lost. It is called on the
 	// VM's threads, one call at a time; it must not block, and must not call a method of this VM. Nobody is told by default.
 	Log func(LogRecord)
@@ -251,6 +259,7 @@ func (c Config) machine(d *describer) {
 	if c.Prealloc {
 		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_prealloc(d.config, 1, e) })
 	}
+	c.placement(d)
 	if c.Kernel != "" {
 		d.withText(c.Kernel, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_kernel(d.config, t, e) })
 	}
@@ -297,6 +306,19 @@ func (c Config) memory(d *describer) {
 	d.do(func(e **C.vmcell_error) C.int32_t {
 		return C.vmcell_config_set_memory(d.config, C.uint64_t(size), C.int32_t(c.Backing), C.int32_t(c.Pages), e)
 	})
+}
+
+func (c Config) placement(d *describer) {
+	if c.NUMANode != nil {
+		node := C.int32_t(math.MaxInt32) // no host has that one, nor any above
+		if *c.NUMANode < math.MaxInt32 {
+			node = C.int32_t(*c.NUMANode)
+		}
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_numa_node(d.config, node, e) })
+	}
+	if c.LockMemory {
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_memory_locked(d.config, 1, e) })
+	}
 }
 
 func (disk Disk) add(d *describer) {

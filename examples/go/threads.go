@@ -66,6 +66,9 @@ func (c Config) threads(d *describer) {
 			return C.vmcell_config_set_vcpu_affinity(d.config, C.uint32_t(vcpu), numbers(cpus), C.size_t(len(cpus)), e)
 		})
 	}
+	if c.CoreScheduling {
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_core_scheduling(d.config, 1, e) })
+	}
 	if c.IOAffinity != nil {
 		d.do(func(e **C.vmcell_error) C.int32_t {
 			return C.vmcell_config_set_io_affinity(d.config, numbers(c.IOAffinity), C.size_t(len(c.IOAffinity)), e)

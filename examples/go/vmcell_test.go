@@ -665,6 +665,24 @@ func TestWhatAVMDoesIsCounted(t *testing.T) {
 	}
 }
 
+func TestMemoryLiesWhereItIsAskedToAndANodeThatIsMissingIsRefused(t *testing.T) {
+	var node uint32
+	config := vmcell.Config{Kernel: guest(t, "hello"), NUMANode: &node, LockMemory: os.Geteuid() == 0}
+	check, err := vmcell.CheckHost()
+	for _, finding := range check.Findings {
+		config.CoreScheduling = config.CoreScheduling || finding.Name == "core-scheduling" && finding.Level == vmcell.FindingFine
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait(t, started(t, context.Background(), config))
+	for _, node = range []uint32{1023, 1024, 1 << 31, 1<<32 - 1} {
+		if _, err := vmcell.New(config); !errors.Is(err, vmcell.ErrInvalidConfig) || !strings.Contains(err.Error(), "NUMA node") {
+			t.Errorf("%d: %v", node, err)
+		}
+	}
+}
+
 func TestTheHostIsLookedAt(t *testing.T) {
 	check, err := vmcell.CheckHost()
 	if err != nil || len(check.Findings) == 0 {

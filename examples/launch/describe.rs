@@ -26,6 +26,9 @@ pub fn describe(options: &Options) -> vmcell::Result<VmConfig> {
     set(&mut config.cpu, options.cpu.clone());
     set(&mut config.memory.mib, options.memory);
     set(&mut config.memory.pages, options.pages.map(Into::into));
+    set(&mut config.memory.numa_node, options.numa_node.map(Some));
+    config.memory.locked |= options.lock_memory;
+    config.core_scheduling |= options.core_scheduling;
     set(&mut config.console, options.console.clone());
     if !options.logs.is_empty() {
         let first = std::mem::take(&mut config.console);

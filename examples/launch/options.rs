@@ -55,6 +55,18 @@ pub struct Options {
     #[arg(long)]
     pub pages: Option<Pages>,
 
+    /// The NUMA node that the host takes the memory from, as long as that has some
+    #[arg(long, value_name = "N")]
+    pub numa_node: Option<u32>,
+
+    /// Locks memory that the guest has used, so that it is never written to swap space
+    #[arg(long)]
+    pub lock_memory: bool,
+
+    /// Runs the VM's threads on the hyperthreads of a core only beside each other
+    #[arg(long)]
+    pub core_scheduling: bool,
+
     /// A raw disk image or block device; may be given several times
     #[arg(long = "disk", value_name = "PATH[,ro][,engine=uring|sync][,direct]", value_parser = parse_disk)]
     pub disks: Vec<DiskConfig>,

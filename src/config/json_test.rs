@@ -16,7 +16,14 @@ fn full() -> VmConfig {
         name: "web-1".into(),
         vcpus: 2,
         cpu: CpuConfig { level: CpuLevel::V3, with: vec!["aes".into()] },
-        memory: MemoryConfig { mib: 256, backing: MemoryBacking::Memfd, pages: PageSize::Huge2Mib, prealloc: true },
+        memory: MemoryConfig {
+            mib: 256,
+            backing: MemoryBacking::Memfd,
+            pages: PageSize::Huge2Mib,
+            prealloc: true,
+            numa_node: Some(1),
+            locked: true,
+        },
         boot: Some(Boot {
             kernel: "vmlinuz".into(),
             initrd: Some("initrd.img".into()),
@@ -45,6 +52,7 @@ fn full() -> VmConfig {
         kick_signal: Some(10),
         poll_us: Some(0),
         affinity: Affinity { vcpus: [(0, vec![2]), (1, vec![3])].into(), io: vec![0, 1] },
+        core_scheduling: true,
     }
 }
 
@@ -61,7 +69,9 @@ const FULL: &str = r#"{
     "mib": 256,
     "backing": "memfd",
     "pages": "2mib",
-    "prealloc": true
+    "prealloc": true,
+    "numa_node": 1,
+    "locked": true
   },
   "boot": {
     "kernel": "vmlinuz",
@@ -116,7 +126,8 @@ const FULL: &str = r#"{
       0,
       1
     ]
-  }
+  },
+  "core_scheduling": true
 }"#;
 
 #[test]
@@ -191,12 +202,13 @@ fn every_word_for_a_choice_comes_back_as_the_same_choice() {
 #[test]
 fn words_for_defaults_may_be_written() {
     let text = r#"{
-        "memory": { "mib": 128, "backing": "anonymous", "pages": "default", "prealloc": false },
+        "memory": { "mib": 128, "backing": "anonymous", "pages": "default", "prealloc": false, "numa_node": null, "locked": false },
         "boot": { "kernel": "k", "initrd": null, "cmdline": "", "protocol": "auto", "discovery": "acpi" },
         "disks": [{ "path": "d", "read_only": false, "serial": "", "engine": "auto", "direct": false, "queues": null }],
         "nics": [{ "tap": "t", "mac": null, "mtu": null, "queues": null }],
         "console": {"file": {"path": "c", "append": false, "max_bytes": null, "keep": 0}},
-        "kick_signal": null
+        "kick_signal": null,
+        "core_scheduling": false
     }"#;
     let mut plain = VmConfig::new(Boot::linux("k"));
     plain.disks.push(DiskConfig::new("d"));

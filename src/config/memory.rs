@@ -8,6 +8,9 @@ const MIN_MIB: u64 = 16;
 /// minimum, but all CPUs with nested paging have 2^40 or more. KVM refuses more than the host's CPU can address.
 const MAX_MIB: u64 = 1 << (40 - 20);
 
+/// Linux can be built for no more NUMA nodes than 1024, counted from 0.
+pub(crate) const MAX_NUMA_NODE: u32 = 1023;
+
 /// Where the host takes the guest's memory from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
@@ -73,6 +76,12 @@ pub struct MemoryConfig {
     /// Whether all of it is taken from the host while the VM is built; see [`prealloc`](Self::prealloc()). The default is not to.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
     pub prealloc: bool,
+    /// The NUMA node that the host takes it from; see [`numa_node`](Self::numa_node()). The default is the host's choice.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub numa_node: Option<u32>,
+    /// Whether it is locked in memory; see [`locked`](Self::locked()). The default is not to.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
+    pub locked: bool,
 }
 
 impl Default for MemoryConfig {
@@ -85,7 +94,14 @@ impl Default for MemoryConfig {
 impl MemoryConfig {
     /// `mib` MiB of private anonymous memory; at least 16.
     pub fn mib(mib: u64) -> Self {
-        Self { mib, backing: MemoryBacking::default(), pages: PageSize::default(), prealloc: false }
+        Self {
+            mib,
+            backing: MemoryBacking::default(),
+            pages: PageSize::default(),
+            prealloc: false,
+            numa_node: None,
+            locked: false,
+        }
     }
 
     /// Where the host takes the memory from.
@@ -114,6 +130,27 @@ impl MemoryConfig {
         self
     }
 
+    /// The NUMA node that the host takes the memory from, 0 to 1023, as long as that node has free memory: after that, it takes memory
+    /// from others, rather than end a process. By default it chooses the node of the CPU that first uses a page.
+    ///
+    /// Building the VM fails if this process may not have memory of that node. [`Affinity`](crate::Affinity) puts the VM's threads on CPUs of the same node.
+    #[must_use]
+    pub fn numa_node(mut self, node: u32) -> Self {
+        self.numa_node = Some(node);
+        self
+    }
+
+    /// Whether memory that the guest has used is locked, and so never written to swap space. The default is not to.
+    ///
+    /// Pages are locked as they are used, so all of them with [`prealloc`](Self::prealloc()) on private anonymous memory. All of the memory
+    /// counts against `RLIMIT_MEMLOCK` (`ulimit -l`) from the beginning, unless the thread that builds the VM has `CAP_IPC_LOCK`; if that is too low, building
+    /// fails, and says how much is needed. [Pages of 2 MiB](PageSize::Huge2Mib) are never swapped, and count against nothing.
+    #[must_use]
+    pub fn locked(mut self, locked: bool) -> Self {
+        self.locked = locked;
+        self
+    }
+
     /// Its size in bytes; `u64::MAX` if that does not fit into 64 bits.
     pub fn bytes(&self) -> u64 {
         self.mib.saturating_mul(1 << 20)
@@ -128,6 +165,10 @@ impl MemoryConfig {
         }
         if !self.bytes().is_multiple_of(self.pages.bytes()) {
             let message = format!("{mib} MiB of memory were asked for, on 2 MiB pages only even numbers are allowed");
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
+        }
+        if let Some(node) = self.numa_node.filter(|node| *node > MAX_NUMA_NODE) {
+            let message = format!("guest memory of NUMA node {node} was asked for, allowed are 0 to {MAX_NUMA_NODE}");
             return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
         Ok(())
@@ -150,6 +191,13 @@ mod tests {
         for mib in [0, 15, MAX_MIB + 1, u64::MAX] {
             assert_eq!(refusal(MemoryConfig::mib(mib)), format!("{mib} MiB of memory were asked for, {allowed}"));
         }
+    }
+
+    #[test]
+    fn nodes_that_no_kernel_has_are_refused() {
+        assert!(MemoryConfig::mib(16).numa_node(1023).validate().is_ok());
+        let expected = "guest memory of NUMA node 1024 was asked for, allowed are 0 to 1023";
+        assert_eq!(refusal(MemoryConfig::mib(16).numa_node(1024)), expected);
     }
 
     #[test]

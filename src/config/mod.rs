@@ -20,6 +20,7 @@ pub use boot::{Boot, BootProtocol, Discovery};
 pub use console::{ConsoleConfig, ConsoleFile};
 pub use cpu::{CpuConfig, CpuLevel};
 pub use disk::{DiskConfig, Engine};
+pub(crate) use memory::MAX_NUMA_NODE;
 pub use memory::{MemoryBacking, MemoryConfig, PageSize};
 pub use nic::NicConfig;
 pub(crate) use nic::{check_queue_count, check_tap_name};

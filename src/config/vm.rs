@@ -83,6 +83,10 @@ pub struct VmConfig {
     /// says nothing.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "super::written::is_default"))]
     pub affinity: Affinity,
+    /// Whether the VM's threads share no core with threads of others; see
+    /// [`VmBuilder::core_scheduling`](crate::VmBuilder::core_scheduling). The default is not to care.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "super::written::is_default"))]
+    pub core_scheduling: bool,
 }
 
 impl Default for VmConfig {
@@ -99,6 +103,7 @@ impl Default for VmConfig {
             kick_signal: None,
             poll_us: None,
             affinity: Affinity::new(),
+            core_scheduling: false,
         }
     }
 }

@@ -76,6 +76,22 @@ pub unsafe extern "C" fn vmcell_config_set_io_affinity(
     })
 }
 
+/// Sets whether the VM's threads run on the hyperthreads of a core only beside each other, so that no other tenant is there to watch what
+/// the guest does: 0 for no, the default, anything else for yes. That is true of the threads of vCPUs, of I/O threads that the VM makes
+/// for itself, and of what these start; a vmcell_io_thread stays as it is. It takes Linux 5.14 with CONFIG_SCHED_CORE. If no two
+/// hyperthreads share a core, there is nothing to do, which the log says; otherwise vmcell_vm_new fails without it (HOST).
+/// vmcell_host_check tells beforehand, as "core-scheduling". Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_set_core_scheduling(
+    config: *mut ConfigObject,
+    core_scheduling: i32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || set(config, |description| description.config.core_scheduling = core_scheduling != 0))
+}
+
 /// Has a function called on each new thread of the VM: for I/O threads during vmcell_vm_new, for vCPUs during vmcell_vm_start. It is not
 /// called for a vmcell_io_thread, nor for disks' helper threads and io_uring's workers, which begin in the cgroup of the I/O thread that
 /// starts them. `user` is taken: unless `release` is NULL, it is called for `user` at the end, even if this call fails. Never blocks.

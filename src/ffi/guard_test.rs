@@ -4,9 +4,10 @@ use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 
 use super::super::{
-    config::*, config_cpu::*, config_json::*, config_log::*, config_threads::*, console::*, console_status::*, disk::*,
-    disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, host::*, io_thread::*, library::*, nic::*,
-    nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*, vm_metrics::*, vm_threads::*,
+    config::*, config_cpu::*, config_json::*, config_log::*, config_memory::*, config_threads::*, console::*,
+    console_status::*, disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, host::*,
+    io_thread::*, library::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*, vm_metrics::*,
+    vm_threads::*,
 };
 use super::panic_in_next_call;
 
@@ -30,6 +31,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_new_from_json(null(), 0, null_mut()),
         vmcell_config_set_cmdline(null_mut(), null()),
         vmcell_config_set_console(null_mut(), null_mut()),
+        vmcell_config_set_core_scheduling(null_mut(), 0),
         vmcell_config_set_cpu(null_mut(), 0, null()),
         vmcell_config_set_discovery(null_mut(), 0),
         vmcell_config_set_initrd(null_mut(), null()),
@@ -39,7 +41,9 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_set_kernel(null_mut(), null()),
         vmcell_config_set_log(null_mut(), None, null_mut(), None),
         vmcell_config_set_memory(null_mut(), 0, 0, 0),
+        vmcell_config_set_memory_locked(null_mut(), 0),
         vmcell_config_set_name(null_mut(), null()),
+        vmcell_config_set_numa_node(null_mut(), 0),
         vmcell_config_set_prealloc(null_mut(), 0),
         vmcell_config_set_protocol(null_mut(), 0),
         vmcell_config_set_thread_start(null_mut(), None, null_mut(), None),

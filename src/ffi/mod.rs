@@ -15,6 +15,7 @@ mod config;
 mod config_cpu;
 mod config_json;
 mod config_log;
+mod config_memory;
 mod config_threads;
 mod console;
 mod console_status;

@@ -2,12 +2,13 @@
 
 use std::fmt;
 
+use super::cpu::CoreScheduling;
 use super::finding::{Finding, FindingLevel};
 use super::root::Root;
 use super::{cpu, kvm, limits, memory, neighbours, vulnerabilities};
 use crate::error::Result;
 use crate::kvm::Kvm;
-use crate::sys::{Uring, core_cookie, file_limit, merges_memory};
+use crate::sys::{Uring, file_limit, merges_memory};
 
 /// What a host offers for the isolation and the speed of VMs. It is plain data, to look at, to keep and to compare.
 ///
@@ -59,7 +60,7 @@ impl HostCheck {
         let asked = Asked {
             vcpus: kvm.as_ref().ok().map(Kvm::max_vcpus),
             kvm,
-            core_cookie: core_cookie(0),
+            scheduling: CoreScheduling::of_this_host(),
             merges_memory: merges_memory(),
             uring: Uring::new(1).map(drop),
             file_limit: file_limit(),
@@ -103,7 +104,7 @@ struct Asked {
     kvm: Result<Kvm>,
     /// `None` without KVM.
     vcpus: Option<u32>,
-    core_cookie: std::io::Result<u64>,
+    scheduling: CoreScheduling,
     merges_memory: Option<bool>,
     uring: std::io::Result<()>,
     file_limit: u32,
@@ -115,8 +116,8 @@ fn look(root: &Root, asked: &Asked) -> Vec<Finding> {
         kvm::vcpus(asked.vcpus),
         kvm::virtualization(root),
         kvm::nested_paging(root),
-        cpu::smt(root, &asked.core_cookie),
-        cpu::core_scheduling(root, &asked.core_cookie),
+        cpu::smt(root, &asked.scheduling),
+        cpu::core_scheduling(&asked.scheduling),
     ];
     findings.extend(vulnerabilities::flaws(root));
     findings.extend([
@@ -155,7 +156,7 @@ mod tests {
         let asked = Asked {
             kvm: Kvm::open_at(Path::new("/nonexistent/kvm")),
             vcpus: None,
-            core_cookie: Err(unsupported()),
+            scheduling: CoreScheduling::Unknown(unsupported()),
             merges_memory: None,
             uring: Err(unsupported()),
             file_limit: 1024,

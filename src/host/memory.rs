@@ -42,7 +42,11 @@ pub(super) fn swap(root: &Root) -> Finding {
     let on_disk: Vec<&str> = devices.iter().filter(|device| !device.starts_with("/dev/zram")).copied().collect();
     if !on_disk.is_empty() {
         let found = format!("the memory of guests may be written to {}", on_disk.join(", "));
-        return Finding::risk(NAME, found, "turn it off (swapoff -a), or encrypt it");
+        return Finding::risk(
+            NAME,
+            found,
+            "lock the memory of guests (MemoryConfig::locked), turn swap off (swapoff -a), or encrypt it",
+        );
     }
     match devices.as_slice() {
         [] => Finding::fine(NAME, "there is none"),

@@ -17,4 +17,5 @@ mod tree;
 mod vulnerabilities;
 
 pub use check::HostCheck;
+pub(crate) use cpu::CoreScheduling;
 pub use finding::{Finding, FindingLevel};

@@ -11,8 +11,9 @@ use zerocopy::{Immutable, IntoBytes};
 use super::address::GuestAddress;
 use super::aligned::Mapping;
 use super::mapping::{Wanted, cannot_provide, map};
+use super::placement;
 use super::preallocate::{may_be_refused_later, overcommit, take_all};
-use crate::config::{MemoryBacking, PageSize};
+use crate::config::{MemoryBacking, MemoryConfig, PageSize};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The guest's RAM, in one or more regions. A clone is another handle to the same memory, which is unmapped when the last
@@ -95,6 +96,27 @@ impl GuestMemory {
     /// # Errors
     /// Those of [`anonymous`](Self::anonymous), with the page size in place of 4096.
     pub fn map(regions: &[(GuestAddress, u64)], backing: MemoryBacking, pages: PageSize) -> Result<Self> {
+        Self::configured(regions, &MemoryConfig::default().backing(backing).pages(pages))
+    }
+
+    /// Maps memory as a configuration says, but for its size, which is that of the regions.
+    pub(crate) fn configured(regions: &[(GuestAddress, u64)], config: &MemoryConfig) -> Result<Self> {
+        let (backing, pages) = (config.backing, config.pages);
+        let memory = Self::unplaced(regions, backing, pages)?;
+        // Before the first page is taken.
+        if let Some(node) = config.numa_node {
+            memory.prefer_node(node)?;
+        }
+        if config.locked {
+            memory.lock()?;
+        }
+        if config.prealloc || may_be_refused_later(backing, pages, overcommit) {
+            memory.preallocate()?;
+        }
+        Ok(memory)
+    }
+
+    fn unplaced(regions: &[(GuestAddress, u64)], backing: MemoryBacking, pages: PageSize) -> Result<Self> {
         let total = regions.iter().fold(0u64, |total, (_, len)| total.saturating_add(*len));
         let mut mappings = Vec::new();
         let mapped = regions.iter().map(|&(start, len)| {
@@ -108,11 +130,7 @@ impl GuestMemory {
             Error::new(ErrorKind::InvalidConfig, message).with_source(cause)
         })?;
         let spans = regions.iter().filter_map(Span::of).collect();
-        let memory = Self { regions: Arc::new(regions), spans, _mappings: mappings.into() };
-        if may_be_refused_later(backing, pages, overcommit) {
-            memory.preallocate()?;
-        }
-        Ok(memory)
+        Ok(Self { regions: Arc::new(regions), spans, _mappings: mappings.into() })
     }
 
     /// Takes all of the memory from the host now, rather than page by page when the guest first uses each one. The content
@@ -126,6 +144,32 @@ impl GuestMemory {
             .iter()
             .try_for_each(|region| take_all(region))
             .map_err(|e| cannot_provide(self.size()).with_source(e))
+    }
+
+    /// Has the host take memory that was not used yet from a NUMA node, as long as that node has some; see
+    /// [`MemoryConfig::numa_node`](crate::MemoryConfig::numa_node()). What was used stays where it is. Never blocks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if this process may not have memory of that node; [`ErrorKind::HostMemory`] or [`ErrorKind::Host`] if
+    /// the kernel cannot do this.
+    pub fn prefer_node(&self, node: u32) -> Result<()> {
+        placement::check_node(node)?;
+        self.regions.iter().try_for_each(|region| placement::prefer_node(region, node)).map_err(|e| {
+            let message = format!("the host does not take guest memory from NUMA node {node}");
+            Error::new(ErrorKind::HostMemory, message).with_source(e)
+        })
+    }
+
+    /// Locks each page in memory from when it is first used, so that it is never written to swap space; see
+    /// [`MemoryConfig::locked`](crate::MemoryConfig::locked()). Takes as long as the kernel needs to mark what was used already.
+    ///
+    /// # Errors
+    /// [`ErrorKind::HostMemory`] if the process may not lock so much.
+    pub fn lock(&self) -> Result<()> {
+        self.regions
+            .iter()
+            .try_for_each(|region| placement::lock(region))
+            .map_err(|e| placement::cannot_lock(self.size(), &e))
     }
 
     /// Returns the regions in ascending order.

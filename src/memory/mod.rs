@@ -15,10 +15,14 @@ mod guest;
 mod host;
 mod lease;
 mod mapping;
+mod placement;
 mod preallocate;
 mod ranges;
 mod retry;
 mod ring_port;
+#[cfg(test)]
+#[path = "smaps_test.rs"]
+mod smaps;
 mod transfer;
 
 pub use address::GuestAddress;

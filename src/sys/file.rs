@@ -143,6 +143,15 @@ pub(crate) fn file_limit() -> u32 {
     asked.ok().and_then(|()| u32::try_from(limit.rlim_cur).ok()).unwrap_or(u32::MAX)
 }
 
+/// How many bytes this process may lock in memory, unless it has `CAP_IPC_LOCK`; `None` without a limit, and if the host does not
+/// tell.
+pub(crate) fn lockable_bytes() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the pointer is valid for the call. If it fails, the limit stays as it is.
+    unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) };
+    (limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
 /// Whether the kernel was told to merge all memory of this process with pages that are the same (Linux 6.4); `None` if it does not
 /// tell.
 pub(crate) fn merges_memory() -> Option<bool> {

@@ -28,7 +28,7 @@ mod thread;
 mod uring;
 
 pub(crate) use affinity::{CpuSet, allowed_cpus};
-pub(crate) use core_scheduling::core_cookie;
+pub(crate) use core_scheduling::{CoreGroup, core_cookie};
 pub(crate) use elsewhere::do_elsewhere;
 pub(crate) use epoll::{Epoll, Ready, Watch};
 pub use eventfd::EventFd;
@@ -38,7 +38,7 @@ pub(crate) use file::anonymous_file;
 pub(crate) use file::is_open;
 pub(crate) use file::{
     DirectAlignment, ZeroMode, allocate, appends, direct_alignment, file_limit, is_direct, is_in_memory, is_writable,
-    merges_memory, next_data, open_disk, try_lock, unlock, waits_always, zero_range,
+    lockable_bytes, merges_memory, next_data, open_disk, try_lock, unlock, waits_always, zero_range,
 };
 #[cfg(test)]
 pub(crate) use forbid::forbid;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::devices::{Devices, Handle, Part, Parts};
 use super::lifecycle::Lifecycle;
-use super::threads::{OnStart, ThreadRole, ThreadSetup};
+use super::threads::{OnStart, ThreadRole, ThreadSetup, core_group};
 use super::vm::Vm;
 use crate::arch;
 use crate::block::{Disk, Identity};
@@ -199,6 +199,19 @@ impl VmBuilder {
         self
     }
 
+    /// Whether the VM's threads run on the hyperthreads of a core only beside each other, so that no other tenant is there to watch what the
+    /// guest does. The default is not to care. It is true of the threads of vCPUs, of the VM's own I/O threads, and of what these start; an
+    /// [`IoThread`] of yours stays as it is. A hyperthread for which the VM has nothing to do is left idle meanwhile.
+    ///
+    /// It takes Linux 5.14 with `CONFIG_SCHED_CORE`. If no two hyperthreads share a core when the VM is built, there is nothing to do: the VM
+    /// is built, and the [log](Self::log) says so. Otherwise [`build`](Self::build) fails. [`HostCheck`](crate::HostCheck) tells
+    /// beforehand, as `core-scheduling`. SMT that is turned on later is not noticed.
+    #[must_use]
+    pub fn core_scheduling(mut self, core_scheduling: bool) -> Self {
+        self.config.core_scheduling = core_scheduling;
+        self
+    }
+
     /// Calls a function on each new thread of the VM, before that thread does anything: to set its CPUs, its priority, or its
     /// cgroup.
     ///
@@ -257,16 +270,14 @@ impl VmBuilder {
         self.config.validate()?;
         self.check_affinity()?;
         self.check_device_count()?;
+        let core = core_group(self.config.core_scheduling, &logger)?;
         let config = self.config.clone();
         let (kick, boot) = (config.kick()?, config.boot()?);
         let opened = self.open()?;
 
         let kvm = Kvm::open()?;
         let board = Board::new(&kvm, config.vcpus, &config.cpu, config.memory.bytes())?;
-        let memory = GuestMemory::map(&board.memory_layout(), config.memory.backing, config.memory.pages)?;
-        if config.memory.prealloc {
-            memory.preallocate()?;
-        }
+        let memory = GuestMemory::configured(&board.memory_layout(), &config.memory)?;
         let vm = kvm.create_vm()?;
         check_host_takes(config.vcpus, &vm)?;
         let mut vcpus = board.populate(&vm, &memory)?;
@@ -274,6 +285,7 @@ impl VmBuilder {
         let setup = ThreadSetup {
             name: config.name.as_str().into(),
             affinity: Arc::new(config.affinity.clone()),
+            core,
             on_start: opened.on_thread_start.clone(),
             logger,
         };

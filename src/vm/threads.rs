@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use crate::config::{Affinity, cpu_list};
 use crate::error::{Error, ErrorKind, Result};
-use crate::logging::Logger;
-use crate::sys::{CpuSet, allowed_cpus, block_all_signals, thread_name};
+use crate::host::CoreScheduling;
+use crate::logging::{LogLevel, Logger};
+use crate::sys::{CoreGroup, CpuSet, allowed_cpus, block_all_signals, thread_name};
 
 /// What a thread of a VM does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +41,8 @@ pub(super) struct ThreadSetup {
     /// The VM's name.
     pub(super) name: Arc<str>,
     pub(super) affinity: Arc<Affinity>,
+    /// With whom its threads may share a core, unless that is with anybody.
+    pub(super) core: Option<Arc<CoreGroup>>,
     pub(super) on_start: Option<OnStart>,
     /// What is said of the VM.
     pub(super) logger: Logger,
@@ -57,13 +60,14 @@ impl ThreadSetup {
 
     /// Whether a new thread has anything to do, for which its start waits.
     pub(super) fn is_needed(&self) -> bool {
-        self.on_start.is_some() || !self.affinity.is_empty()
+        self.on_start.is_some() || self.core.is_some() || !self.affinity.is_empty()
     }
 
     /// The first thing that a new thread does.
     ///
     /// # Errors
-    /// [`ErrorKind::Host`] if the host does not let it run where it should, or if the host program's callback fails or panics.
+    /// [`ErrorKind::Host`] if the host does not let it run where it should and beside whom, or if the host program's callback fails
+    /// or panics.
     pub(super) fn prepare(&self, role: ThreadRole) -> Result<()> {
         let cpus = match role {
             ThreadRole::Vcpu(index) => self.affinity.vcpus.get(&index).map(Vec::as_slice).unwrap_or_default(),
@@ -78,6 +82,13 @@ impl ThreadSetup {
                     self.thread_name(role),
                     cpu_list(cpus)
                 );
+                Error::new(ErrorKind::Host, message).with_source(e)
+            })?;
+        }
+        if let Some(core) = &self.core {
+            core.join().map_err(|e| {
+                let message =
+                    format!("thread {} cannot be kept from sharing a core with others", self.thread_name(role));
                 Error::new(ErrorKind::Host, message).with_source(e)
             })?;
         }
@@ -100,9 +111,54 @@ impl ThreadSetup {
     }
 }
 
+/// Who may share a core with a VM's threads, if that is asked for and matters on this host.
+pub(super) fn core_group(is_wanted: bool, logger: &Logger) -> Result<Option<Arc<CoreGroup>>> {
+    if is_wanted { core_group_on(CoreScheduling::of_this_host(), logger) } else { Ok(None) }
+}
+
+fn core_group_on(host: CoreScheduling, logger: &Logger) -> Result<Option<Arc<CoreGroup>>> {
+    let refused = |why: &str| {
+        let message = format!(
+            "core scheduling was asked for, {why}; needed is Linux 5.14 with CONFIG_SCHED_CORE, or a host on which no two \
+             hyperthreads share a core"
+        );
+        Error::new(ErrorKind::Host, message)
+    };
+    match host {
+        CoreScheduling::There => Ok(Some(Arc::default())),
+        CoreScheduling::NotNeeded(reason) => {
+            logger.say(LogLevel::Info, "vm", || format!("needs no core scheduling, because {reason}"));
+            Ok(None)
+        }
+        CoreScheduling::Missing => Err(refused("which the kernel lacks")),
+        CoreScheduling::Unknown(error) => {
+            Err(refused("and the kernel does not say whether it has it").with_source(error))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_without_core_scheduling_is_refused_unless_no_hyperthreads_share_a_core() {
+        let of = |host| core_group_on(host, &Logger::default());
+        assert!(of(CoreScheduling::There).unwrap().is_some());
+        assert!(of(CoreScheduling::NotNeeded("there is one CPU")).unwrap().is_none());
+        let error = of(CoreScheduling::Missing).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Host);
+        assert!(
+            error
+                .to_string()
+                .starts_with("core scheduling was asked for, which the kernel lacks; needed is Linux 5.14")
+        );
+        let unknown = of(CoreScheduling::Unknown(io::ErrorKind::PermissionDenied.into())).unwrap_err();
+        assert!(
+            unknown.chain().contains("does not say whether it has it")
+                && unknown.chain().ends_with("permission denied")
+        );
+    }
 
     #[test]
     fn a_thread_whose_cpus_are_gone_says_which_are_left() {

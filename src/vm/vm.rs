@@ -83,7 +83,7 @@ impl Vm {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidState`] unless the VM is [`Status::Ready`]. [`ErrorKind::Host`] if the host gives no more threads, does
-    /// not let one run on the CPUs that were [asked for](crate::VmBuilder::affinity), or if `on_thread_start` fails or panics; then
+    /// not let one run where [affinity](crate::VmBuilder::affinity) or [core scheduling](crate::VmBuilder::core_scheduling) want it, or if `on_thread_start` fails or panics; then
     /// the VM has ended.
     pub fn start(&self) -> Result<()> {
         let vcpus = {

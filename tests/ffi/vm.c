@@ -523,6 +523,14 @@ static void count_release(void *user) {
 }
 
 /* A VM's name, its threads, and the function that is called on each of them. */
+/* The configuration says so. */
+static void check_described(const vmcell_config *config, const char *text) {
+    char json[4096];
+    size_t length = 0;
+    OK(vmcell_config_to_json(config, json, sizeof json, &length, &e));
+    CHECK(length < sizeof json && strstr(json, text) != NULL);
+}
+
 static void test_names_and_threads(const char *folder) {
     for (int fails = 0; fails <= 1; fails++) {
         struct starts starts = {.fails = fails};
@@ -559,6 +567,22 @@ static void test_names_and_threads(const char *folder) {
     config = config_of(in(folder, "spin"));
     OK(vmcell_config_set_vcpu_affinity(config, 1, &none_such, 1, &e));
     FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "vCPU 1", vmcell_vm_new(config, &vm, &e));
+    config = config_of(in(folder, "spin"));
+    OK(vmcell_config_set_core_scheduling(config, 1, &e));
+    check_described(config, "\"core_scheduling\": true");
+    OK(vmcell_config_set_core_scheduling(config, 0, &e));
+    OK(vmcell_config_set_memory_locked(config, 1, &e));
+    check_described(config, "\"locked\": true");
+    OK(vmcell_config_set_memory_locked(config, 0, &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "node is -2", vmcell_config_set_numa_node(config, -2, &e));
+    OK(vmcell_config_set_numa_node(config, 1024, &e));
+    check_described(config, "\"numa_node\": 1024");
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "NUMA node 1024", vmcell_vm_new(config, &vm, &e));
+    config = config_of(in(folder, "spin"));
+    OK(vmcell_config_set_numa_node(config, 0, &e));
+    OK(vmcell_config_set_numa_node(config, VMCELL_NUMA_NODE_ANY, &e));
+    OK(vmcell_vm_new(config, &vm, &e));
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK);
 }
 
 /* What VMs have done, as JSON and as OpenMetrics text. */
