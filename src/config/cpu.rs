@@ -67,7 +67,8 @@ impl CpuConfig {
 
     /// Adds a feature that is beyond the level, by its name in Linux's `/proc/cpuinfo`: `adx`, `aes`, `erms`, `fsgsbase`, `fsrm`,
     /// `gfni`, `invpcid`, `pcid`, `pclmulqdq`, `pdpe1gb`, `rdrand`, `rdseed`, `rdtscp`, `sha_ni`, `vaes` or `vpclmulqdq`.
-    /// [`build`](crate::VmBuilder::build) refuses other names, and what the host does not have.
+    /// [`build`](crate::VmBuilder::build) refuses other names, and what the host does not have. The last two need AVX, which
+    /// [`CpuLevel::V2`] has not. To ask for one twice is to ask for it once.
     #[must_use]
     pub fn with(mut self, feature: impl Into<String>) -> Self {
         self.with.push(feature.into());

@@ -106,6 +106,9 @@ pub(super) const MORE: [Feature; 16] = [
     feature("vpclmulqdq", 7, Register::Ecx, 10),
 ];
 
+/// Those of [`MORE`] whose instructions have no form without AVX.
+pub(super) const NEED_AVX: [&str; 2] = ["vaes", "vpclmulqdq"];
+
 /// What a guest of any level may know of a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Allowed {

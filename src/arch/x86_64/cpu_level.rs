@@ -3,7 +3,7 @@
 //! It is a list of what is allowed, never of what is forbidden: what a future CPU brings stays hidden. Leaves are described in
 //! the Intel SDM, volume 2, "CPUID", and in AMD's APM, volume 3, appendix E; the levels in the x86-64 psABI, section 3.1.1.
 
-use super::cpu_features::{Allowed, Feature, LEVELS, MORE, Register, always};
+use super::cpu_features::{Allowed, Feature, LEVELS, MORE, NEED_AVX, Register, always};
 use crate::config::{CpuConfig, CpuLevel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::CpuidEntry;
@@ -21,8 +21,13 @@ const AVX512_STATE: u32 = 0b111 << 5;
 /// `ErrorKind::InvalidConfig` naming what the host lacks, or a feature that cannot be asked for.
 pub(crate) fn limit(supported: Vec<CpuidEntry>, cpu: &CpuConfig) -> Result<Vec<CpuidEntry>> {
     let asked = asked_for(cpu)?;
-    let lacking: Vec<_> =
+    let states = states(cpu.level);
+    let mut lacking: Vec<_> =
         asked.iter().filter(|feature| !has(&supported, feature)).map(|feature| feature.name).collect();
+    if states & !host_states(&supported) != 0 {
+        // Its operating system does not save all registers, and so KVM does not either.
+        lacking.push("the level's registers in XSAVE");
+    }
     if !lacking.is_empty() {
         let message = format!("a CPU with {} was asked for; this host lacks {}", name_of(cpu), lacking.join(", "));
         return Err(Error::new(ErrorKind::InvalidConfig, message));
@@ -30,7 +35,6 @@ pub(crate) fn limit(supported: Vec<CpuidEntry>, cpu: &CpuConfig) -> Result<Vec<C
     if cpu.level == CpuLevel::Host {
         return Ok(supported);
     }
-    let states = states(cpu.level);
     let sizes = area_size(&supported, states);
     let limited = supported.into_iter().filter_map(|mut entry| {
         if entry.function == XSAVE {
@@ -62,7 +66,16 @@ fn asked_for(cpu: &CpuConfig) -> Result<Vec<&'static Feature>> {
             let message = format!("the CPU feature {name:?} was asked for, allowed are {}", names.join(", "));
             Error::new(ErrorKind::InvalidConfig, message)
         })?;
-        asked.push(known);
+        if NEED_AVX.contains(&known.name) && cpu.level == CpuLevel::V2 {
+            let message = format!(
+                "the CPU feature {name:?} was asked for, which works on the registers of AVX; x86-64-v2 has none, \
+                 x86-64-v3 and x86-64-v4 do"
+            );
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
+        }
+        if !asked.iter().any(|other| other.name == known.name) {
+            asked.push(known);
+        }
     }
     Ok(asked)
 }
@@ -80,7 +93,13 @@ fn name_of(cpu: &CpuConfig) -> String {
         CpuLevel::V3 => "x86-64-v3",
         CpuLevel::V4 => "x86-64-v4",
     };
-    [level].into_iter().chain(cpu.with.iter().map(String::as_str)).collect::<Vec<_>>().join(", ")
+    let mut names = vec![level];
+    for name in &cpu.with {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    names.join(", ")
 }
 
 /// The components of XCR0 that instructions of a level use; before AVX there is no XSAVE.
@@ -90,6 +109,11 @@ fn states(level: CpuLevel) -> u32 {
         CpuLevel::V3 => LEGACY_STATE | AVX_STATE,
         CpuLevel::V4 => LEGACY_STATE | AVX_STATE | AVX512_STATE,
     }
+}
+
+/// The components that the host can save.
+fn host_states(supported: &[CpuidEntry]) -> u32 {
+    supported.iter().find(|entry| (entry.function, entry.index) == (XSAVE, 0)).map_or(0, |entry| entry.eax)
 }
 
 /// Where the last of the components ends: subleaf n has the size and offset of component n.

@@ -165,3 +165,91 @@ fn an_unknown_feature_is_refused_and_the_allowed_ones_are_listed() {
     let error = limit(host(), &CpuConfig::level(CpuLevel::V3).with("avx512f")).unwrap_err().to_string();
     assert!(error.starts_with("the CPU feature \"avx512f\" was asked for, allowed are adx, aes,"), "{error}");
 }
+
+#[test]
+fn a_feature_that_is_named_twice_is_asked_for_once() {
+    let twice = CpuConfig::level(CpuLevel::V2).with("aes").with("rdrand").with("aes");
+    let once = CpuConfig::level(CpuLevel::V2).with("aes").with("rdrand");
+    assert_eq!(limited(&twice), limited(&once));
+    let mut host = host();
+    host.iter_mut().filter(|entry| entry.function == 1).for_each(|entry| entry.ecx &= !(1 << 25));
+    let refused = limit(host, &twice).unwrap_err().to_string();
+    assert_eq!(refused, "a CPU with x86-64-v2, aes, rdrand was asked for; this host lacks aes");
+}
+
+#[test]
+fn what_works_on_avx_registers_is_refused_where_the_level_has_none() {
+    for name in NEED_AVX {
+        let error = limit(host(), &CpuConfig::level(CpuLevel::V2).with(name)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the CPU feature {name:?} was asked for, which works on the registers of AVX; x86-64-v2 has none, \
+                 x86-64-v3 and x86-64-v4 do"
+            )
+        );
+        assert!(has_feature(&limited(&CpuConfig::level(CpuLevel::V3).with(name)), name));
+    }
+    for feature in MORE.iter().filter(|feature| !NEED_AVX.contains(&feature.name)) {
+        assert!(has_feature(&limited(&CpuConfig::level(CpuLevel::V2).with(feature.name)), feature.name));
+    }
+}
+
+#[test]
+fn a_host_that_does_not_save_the_level_s_registers_lacks_the_level() {
+    let with_states = |states: u32| -> Vec<_> {
+        let mut host = host();
+        host.iter_mut().filter(|entry| (entry.function, entry.index) == (0xd, 0)).for_each(|entry| entry.eax = states);
+        host
+    };
+    let try_level = |states, level| limit(with_states(states), &CpuConfig::level(level)).map(drop);
+    for (states, level) in [(0b11, CpuLevel::V3), (0b110_0111, CpuLevel::V4), (0, CpuLevel::V3)] {
+        let error = try_level(states, level).unwrap_err().to_string();
+        assert!(error.ends_with("this host lacks the level's registers in XSAVE"), "{error}");
+    }
+    for (states, level) in [(0, CpuLevel::V2), (0b111, CpuLevel::V3), (0b1110_0111, CpuLevel::V4), (0, CpuLevel::Host)]
+    {
+        try_level(states, level).unwrap();
+    }
+}
+
+/// Whatever is asked for, what the guest sees fits together, as Linux has it in `cpuid-deps.c` and the SDM in its leaves.
+#[test]
+fn no_feature_is_there_without_those_that_it_needs() {
+    let level = |name: &str| LEVELS.iter().find(|(_, features)| features.iter().any(|feature| feature.name == name));
+    let needs = [
+        ("fma", "avx"),
+        ("f16c", "avx"),
+        ("avx2", "avx"),
+        ("avx", "xsave"),
+        ("avx512f", "avx2"),
+        ("avx512bw", "avx512f"),
+    ];
+    for (name, needed) in needs {
+        assert!(level(needed).unwrap().0 <= level(name).unwrap().0, "{name} without {needed}");
+    }
+    for (level, _) in LEVELS {
+        let with = |cpu: CpuConfig, feature: &Feature| cpu.with(feature.name);
+        let all = MORE.iter().filter(|feature| level > CpuLevel::V2 || !NEED_AVX.contains(&feature.name));
+        let entries = limited(&all.fold(CpuConfig::level(level), with));
+        let sees = |name| has_feature(&entries, name);
+        let states =
+            entries.iter().find(|entry| (entry.function, entry.index) == (0xd, 0)).map_or(0, |entry| entry.eax);
+        assert_eq!((states & 4 != 0, states & 0xe0 == 0xe0), (sees("avx"), sees("avx512f")), "{level:?}");
+        assert!(!sees("vaes") || sees("avx"));
+        // Each component has its size, and nothing else has one.
+        let sized = entries.iter().filter(|entry| entry.function == 0xd && entry.index > 1);
+        assert_eq!(sized.fold(0, |sized, entry| sized | 1 << entry.index), states & !3, "{level:?}");
+        // MPX, protection keys, AMX, PT, and more of AVX-512 than the level has.
+        let leaf = at(&entries, 7, 0);
+        assert_eq!(
+            (
+                leaf.ebx & (1 << 14 | 1 << 25 | 1 << 21 | 1 << 26 | 1 << 27),
+                leaf.ecx & (1 << 3 | 1 << 1 | 1 << 11),
+                leaf.edx >> 22 & 0b111
+            ),
+            (0, 0, 0)
+        );
+    }
+}
