@@ -11,7 +11,7 @@ use support::{Footprint, Kernel, tiny};
 use vmcell::event::{Event, Io, Token, Wants};
 use vmcell::testing::{TinyGuest, memory_disk};
 use vmcell::virtio::{Activation, DeviceInfo, Queues, VirtioDevice};
-use vmcell::{Console, Disk, ErrorKind, Exit, Result, Status, Vm};
+use vmcell::{Console, Disk, ErrorKind, Exit, Result, Status, ThreadRole, Vm};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -264,4 +264,40 @@ fn a_vm_that_is_stopped_before_its_start_ends_its_console_at_once() {
     eventually("the reader to see the end", || reader.read(&mut [0]).is_ok_and(|count| count == 0));
     eventually("the writer to see the end", || writer.write(b"x").is_err());
     assert_eq!(vm.start().unwrap_err().kind(), ErrorKind::InvalidState);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_function_on_the_thread_of_a_vcpu_cannot_wait_for_a_vm_and_may_do_all_else() {
+    let kernel = Kernel::new(&TinyGuest::spin());
+    let other = Arc::new(tiny(&kernel).build().unwrap());
+    other.start().unwrap();
+    let (used, (sender, seen)) = (Arc::clone(&other), channel());
+    let own = Arc::new(Mutex::new(None::<Arc<Vm>>));
+    let slot = Arc::clone(&own);
+    let builder = tiny(&kernel).vcpus(2).on_thread_start(move |role| {
+        if let (ThreadRole::Vcpu(0), Some(own)) = (role, slot.lock().unwrap().take()) {
+            let refused = [used.wait().err(), used.wait_timeout(LONG).err(), used.pause().err(), own.wait().err()];
+            used.resume().unwrap();
+            let _ = (used.metrics(), used.threads(), used.console_status(), own.metrics(), own.threads(), own.name());
+            used.stop().unwrap();
+            // It waits for this very thread.
+            let stopped = own.stop().err();
+            sender.send((refused, stopped.map(|error| error.kind()))).unwrap();
+        }
+        Ok(())
+    });
+    let vm = Arc::new(builder.build().unwrap());
+    *own.lock().unwrap() = Some(Arc::clone(&vm));
+    let begin = Instant::now();
+    vm.start().unwrap();
+    let (refused, stopped) = seen.recv_timeout(LONG).expect("the function comes back");
+    assert!(begin.elapsed() < LONG / 2);
+    for error in refused {
+        let error = error.expect("it is refused");
+        assert_eq!(error.kind(), ErrorKind::InvalidState);
+        assert!(error.to_string().starts_with("a callback on a thread of a VM cannot "), "{error}");
+    }
+    assert_eq!(stopped, Some(ErrorKind::Timeout));
+    assert_eq!((vm.wait().unwrap(), other.wait().unwrap()), (Exit::Stopped, Exit::Stopped));
 }

@@ -17,7 +17,7 @@
 //!
 //! | Call | In a callback |
 //! |---|---|
-//! | `status`, `ended_fd`, `write_console`, `console_dropped`, `wait_timeout(0)`, `request_stop`, `discard` | as anywhere: they never block |
+//! | `status`, `name`, `ended_fd`, `threads`, `metrics`, `measure_turns`, `write_console`, `console_status`, `console_dropped`, `disk_handle`, `nic_handle`, `wait_timeout(0)`, `request_shutdown`, `request_stop`, `discard`, `discarded` | as anywhere: they never block for long |
 //! | `start` | as anywhere |
 //! | `stop` | works, and may block for up to 100 ms |
 //! | dropping a VM | the same as `discard` |
@@ -27,6 +27,10 @@
 //! | building a VM | blocks as anywhere; `InvalidState` if this very thread is to serve it |
 //! | `MmioTransport::pause`, `MmioTransport::save` | `InvalidState` on the thread that serves the device |
 //! | dropping an `MmioTransport` or the last handle of an [`IoThread`] | does not wait for a device or thread to end: that follows |
+//!
+//! The functions of [`on_thread_start`](crate::VmBuilder::on_thread_start) and [`log`](crate::VmBuilder::log) are called on the threads
+//! of vCPUs, too. There the same holds, but that a `stop` from the former, of its own VM, gives
+//! [`Timeout`](crate::ErrorKind::Timeout): it waits for the thread that calls.
 //!
 //! A callback that panics harms its own console or device alone. A console's function and a backend are not called again; a
 //! [`VirtioDevice`](crate::virtio::VirtioDevice) is, to hear of what was in flight and to be reset.

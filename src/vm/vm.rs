@@ -233,7 +233,7 @@ impl Vm {
     /// before the start.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] on an [I/O thread](crate::event#what-a-callback-may-do).
+    /// [`ErrorKind::InvalidState`] in a [callback](crate::event#what-a-callback-may-do).
     pub fn wait(&self) -> Result<Exit> {
         check_may_wait("wait for a VM")?;
         self.lifecycle.wait(None)
@@ -242,8 +242,8 @@ impl Vm {
     /// Does the same as [`wait`](Self::wait), but for at most `limit`. With zero it only looks, on any thread.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if the VM had not ended by then, or [`ErrorKind::InvalidState`] on an [I/O
-    /// thread](crate::event#what-a-callback-may-do) if `limit` is not zero.
+    /// [`ErrorKind::Timeout`] if the VM had not ended by then, or [`ErrorKind::InvalidState`] in a
+    /// [callback](crate::event#what-a-callback-may-do) if `limit` is not zero.
     pub fn wait_timeout(&self, limit: Duration) -> Result<Exit> {
         if !limit.is_zero() {
             check_may_wait("wait for a VM")?;
@@ -441,7 +441,7 @@ fn check_may_wait(what: &str) -> Result<()> {
     if may_wait() {
         return Ok(());
     }
-    let message = format!("a callback on an I/O thread cannot {what}; do that on a thread of your own");
+    let message = format!("a callback on a thread of a VM cannot {what}; do that on a thread of your own");
     Err(Error::new(ErrorKind::InvalidState, message))
 }
 
