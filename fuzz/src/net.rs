@@ -46,8 +46,9 @@ const CSUM: u64 = 1 << 0 | 1 << 1;
 const TSO: u64 = 1 << 7 | 1 << 8 | 1 << 11 | 1 << 12;
 const ECN: u64 = 1 << 9 | 1 << 13;
 const MRG_RXBUF: u64 = 1 << 15;
-const ANNOUNCE: u64 = 1 << 17 | 1 << 21;
-const SEVERAL: u64 = 1 << 17 | 1 << 22;
+const CTRL_VQ: u64 = 1 << 17;
+const ANNOUNCE: u64 = CTRL_VQ | 1 << 21;
+const SEVERAL: u64 = CTRL_VQ | 1 << 22;
 
 /// A chain in flight.
 struct Open {
@@ -303,7 +304,9 @@ impl Test {
     }
 
     fn command(&mut self, input: &mut Input) {
-        let Some(head) = self.free(CONTROL) else { return };
+        // A driver that has not agreed to it has no such queue.
+        let has_queue = self.features & CTRL_VQ != 0;
+        let Some(head) = self.free(CONTROL).filter(|_| has_queue) else { return };
         let at = self.buffer(CONTROL, head);
         let bytes = match input.below(4) {
             0 => vec![input.byte(), input.byte()],

@@ -47,6 +47,8 @@ struct Running {
     pairs: Vec<Pair>,
     /// So many of them get frames: those of backend `n` go to pair `n % receiving`. Each one may send.
     receiving: usize,
+    /// The driver knows commands.
+    commands: bool,
     /// The driver knows announcements.
     announces: bool,
 }
@@ -71,7 +73,7 @@ impl Running {
         match pair.cmp(&self.pairs.len()) {
             Ordering::Less if queue.is_multiple_of(2) => Role::Receive(pair),
             Ordering::Less => Role::Transmit(pair),
-            Ordering::Equal if queue.is_multiple_of(2) => Role::Control,
+            Ordering::Equal if queue.is_multiple_of(2) && self.commands => Role::Control,
             Ordering::Equal | Ordering::Greater => Role::Unused,
         }
     }
@@ -300,7 +302,8 @@ impl VirtioDevice for Net {
             (self.announcing, receiving) = restore(state, count)?;
         }
         let pairs = std::iter::repeat_with(pair).take(count).collect();
-        self.running = Some(Running { pairs, receiving, announces: activation.has(feature::GUEST_ANNOUNCE) });
+        let (commands, announces) = (activation.has(feature::CTRL_VQ), activation.has(feature::GUEST_ANNOUNCE));
+        self.running = Some(Running { pairs, receiving, commands, announces });
         // What the host program asked for before is for this driver, if for any.
         self.take_announcement(io);
         Ok(())
@@ -390,3 +393,7 @@ mod tests;
 #[cfg(test)]
 #[path = "pairs_test.rs"]
 mod pairs_tests;
+
+#[cfg(test)]
+#[path = "hostile_test.rs"]
+mod hostile_tests;

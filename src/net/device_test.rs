@@ -506,7 +506,7 @@ fn it_passes_the_suite_for_all_devices() {
         assert_eq!(driver.wait_used(&mut queues[1]), (head.into(), 0));
         assert_eq!(wire.recv(&mut [0; 200]).unwrap(), 72);
     };
-    Conformance::new(make, serves, 1 << feature::MRG_RXBUF).run();
+    Conformance::new(make, serves, 1 << feature::MRG_RXBUF | 1 << feature::CTRL_VQ).run();
 }
 
 #[test]

@@ -158,6 +158,11 @@ fn descriptors_of_one_device_make_a_card_with_a_pair_for_each() {
     assert_eq!(Nic::from_fds([]).unwrap_err().kind(), ErrorKind::InvalidConfig);
     let mixed = queues(&tap, 1).into_iter().chain(queues(&other, 1));
     assert!(refusal(Nic::from_fds(mixed)).contains("are of different TAP devices"));
+    // One queue twice: frames would come to either pair as it pleases the host.
+    for queue in [queues(&tap, 2).remove(1), queues(&other, 1).remove(0)] {
+        let copies = [queue.try_clone().unwrap(), queue];
+        assert!(refusal(Nic::from_fds(copies)).contains("are copies of each other"));
+    }
 }
 
 #[test]
@@ -295,6 +300,7 @@ fn frames_go_through_a_real_device_both_ways() {
 
 /// A driver with two pairs in front of a real device, on which the host sends from many sockets.
 struct Pairs {
+    io_thread: IoThread,
     driver: MmioDriver,
     memory: GuestMemory,
     queues: Vec<DriverQueue>,
@@ -311,8 +317,8 @@ fn pairs(tap: &TestTap, number: u8) -> Pairs {
     configure(tap, number);
     let memory = patterned_memory(1 << 20);
     let device = Nic::tap(&tap.0).unwrap().queues(2).mac([2, 0, 0, 0, 0, 2]).into_device().unwrap();
-    let transport = MmioTransport::new(device, memory.clone(), &IoThread::new("test-io").unwrap()).unwrap();
-    let driver = MmioDriver::new(transport);
+    let io_thread = IoThread::new("test-io").unwrap();
+    let driver = MmioDriver::new(MmioTransport::new(device, memory.clone(), &io_thread).unwrap());
     let lay_out = |index: u64| DriverQueue::new(&memory, GuestAddress(0x1_0000 + index * 0x1000), 64);
     let mut queues: Vec<_> = (0..5).map(lay_out).collect();
     let features = 1 << VERSION_1 | 1 << RING_EVENT_IDX | 1 << 15 | 1 << 17 | 1 << 22;
@@ -323,7 +329,7 @@ fn pairs(tap: &TestTap, number: u8) -> Pairs {
     }
     let socket = |_| UdpSocket::bind((address(number, 1), 0)).unwrap();
     let sockets = (0..32).map(socket).collect();
-    let mut pairs = Pairs { driver, memory, queues, sockets, guest: address(number, 2) };
+    let mut pairs = Pairs { io_thread, driver, memory, queues, sockets, guest: address(number, 2) };
     pairs.use_pairs(2);
     pairs
 }
@@ -411,4 +417,30 @@ fn the_flows_of_a_real_device_spread_over_its_queues_and_come_where_the_guest_se
         pairs.sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
     let all = |flows: &[Vec<(u16, Vec<u8>)>; 2]| ports.iter().all(|port| flows[0].iter().any(|(from, _)| from == port));
     assert!(pairs.flows(all)[1].is_empty());
+}
+
+#[test]
+fn a_device_with_several_queues_that_is_deleted_costs_no_cpu_and_the_card_ends_in_time() {
+    let Some(tap) = TestTap::multi_queue(10) else { return };
+    let mut pairs = pairs(&tap, 10);
+    assert!(ip(&["link", "del", &tap.0]));
+    let used = |pairs: &mut Pairs, queue: usize| {
+        pairs.queues[queue].offer(&[Buffer::readable(0x3_0000, 100)]);
+        pairs.driver.kick(queue as u32);
+        pairs.driver.wait_used(&mut pairs.queues[queue]).1
+    };
+    pairs.memory.write(GuestAddress(0x3_0000), &[0; 100]).unwrap();
+    // What the guest sends is lost, and does not stay with the card.
+    assert_eq!([1, 3, 1, 3].map(|queue| used(&mut pairs, queue)), [0; 4]);
+    let cpu_time = |pairs: &Pairs| pairs.io_thread.metrics().cpu_time;
+    let (before, begun) = (cpu_time(&pairs), std::time::Instant::now());
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let (spent, passed) = (cpu_time(&pairs) - before, begun.elapsed());
+    assert!(spent < passed / 10, "{spent:?} of CPU time in {passed:?}");
+    pairs.use_pairs(1);
+    pairs.driver.transport().pause(MmioDriver::PATIENCE).unwrap();
+    pairs.driver.transport().resume();
+    let begun = std::time::Instant::now();
+    drop(pairs);
+    assert!(begun.elapsed() < MmioDriver::PATIENCE / 2);
 }

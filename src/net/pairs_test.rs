@@ -14,28 +14,28 @@ use crate::virtio::spec::feature::{RING_EVENT_IDX, VERSION_1};
 use crate::virtio::spec::status::DEVICE_NEEDS_RESET;
 use crate::virtio::{MmioTransport, TransportState};
 
-const CONTROL: u64 = 1 << feature::CTRL_VQ;
-const ONE: u64 = 1 << VERSION_1 | 1 << RING_EVENT_IDX | 1 << feature::MRG_RXBUF | CONTROL;
-const SEVERAL: u64 = ONE | 1 << feature::MQ;
-const COMMAND: u64 = 0xf000;
+pub(super) const CONTROL: u64 = 1 << feature::CTRL_VQ;
+pub(super) const ONE: u64 = 1 << VERSION_1 | 1 << RING_EVENT_IDX | 1 << feature::MRG_RXBUF | CONTROL;
+pub(super) const SEVERAL: u64 = ONE | 1 << feature::MQ;
+pub(super) const COMMAND: u64 = 0xf000;
 const ROOM: u32 = 2048;
 const FRAME: usize = 72;
 
-fn sent_from(queue: usize) -> u64 {
+pub(super) fn sent_from(queue: usize) -> u64 {
     0x10_0000 + queue as u64 * 0x1_0000
 }
 
-fn received_at(pair: usize, head: u32) -> u64 {
+pub(super) fn received_at(pair: usize, head: u32) -> u64 {
     0x80_0000 + pair as u64 * 0x10_0000 + u64::from(head) * u64::from(ROOM)
 }
 
-struct Rig {
-    driver: MmioDriver,
-    queues: Vec<DriverQueue>,
-    wires: Vec<UnixDatagram>,
-    memory: GuestMemory,
+pub(super) struct Rig {
+    pub(super) driver: MmioDriver,
+    pub(super) queues: Vec<DriverQueue>,
+    pub(super) wires: Vec<UnixDatagram>,
+    pub(super) memory: GuestMemory,
     count: usize,
-    control: usize,
+    pub(super) control: usize,
     /// Buffers of each pair.
     room: u16,
 }
@@ -56,7 +56,7 @@ fn lay_out(memory: &GuestMemory, count: usize) -> Vec<DriverQueue> {
 }
 
 /// A card that runs, with buffers in all its queues.
-fn rig(count: usize, features: u64) -> Rig {
+pub(super) fn rig(count: usize, features: u64) -> Rig {
     let (device, wires) = card(count);
     rig_on(device, wires, count, features, 32)
 }
@@ -72,7 +72,7 @@ fn rig_on(device: Box<dyn VirtioDevice>, wires: Vec<UnixDatagram>, count: usize,
 }
 
 impl Rig {
-    fn bring_up(&mut self, features: u64) {
+    pub(super) fn bring_up(&mut self, features: u64) {
         self.driver.write(0x70, 0);
         self.queues = lay_out(&self.memory, self.control + 1);
         self.driver.bring_up(features, &self.queues.iter().collect::<Vec<_>>());
@@ -89,7 +89,7 @@ impl Rig {
     }
 
     /// Sends a command; returns its answer.
-    fn command(&mut self, bytes: &[u8]) -> u8 {
+    pub(super) fn command(&mut self, bytes: &[u8]) -> u8 {
         self.memory.write(GuestAddress(COMMAND), bytes).unwrap();
         let queue = &mut self.queues[self.control];
         queue.offer(&[Buffer::readable(COMMAND, bytes.len() as u32), Buffer::writable(COMMAND + 64, 1)]);
@@ -100,7 +100,7 @@ impl Rig {
         answer[0]
     }
 
-    fn set_pairs(&mut self, count: u16) -> u8 {
+    pub(super) fn set_pairs(&mut self, count: u16) -> u8 {
         let [low, high] = count.to_le_bytes();
         self.command(&[4, 0, low, high])
     }
@@ -124,7 +124,7 @@ impl Rig {
     }
 
     /// Sends a frame on a pair, which must come out on one wire alone.
-    fn send(&mut self, pair: usize, byte: u8) -> usize {
+    pub(super) fn send(&mut self, pair: usize, byte: u8) -> usize {
         let queue = 2 * pair + 1;
         self.memory.write(GuestAddress(sent_from(queue)), &[byte; FRAME]).unwrap();
         self.memory.write(GuestAddress(sent_from(queue)), &[0; 12]).unwrap();
@@ -140,11 +140,11 @@ impl Rig {
     }
 
     /// On which pair the frames of each wire arrive.
-    fn arrivals(&mut self) -> Vec<usize> {
+    pub(super) fn arrivals(&mut self) -> Vec<usize> {
         (0..self.count).map(|wire| self.bring(wire, wire as u8 + 1)).collect()
     }
 
-    fn has_failed(&self) -> bool {
+    pub(super) fn has_failed(&self) -> bool {
         self.driver.status() & DEVICE_NEEDS_RESET != 0
     }
 

@@ -141,7 +141,7 @@ impl Receiver {
         room.len() >= MAX_PACKET.into() || room.count() > MAX_PARTS / 2 || self.buffers.len() > MAX_PARTS
     }
 
-    fn take(&mut self, queue: &mut Queue, chain: Chain) {
+    fn take(&mut self, queue: &mut Queue, mut chain: Chain) {
         let room =
             self.room.get_or_insert_with(|| GuestRanges::new(std::mem::take(&mut self.spare), queue.lessor().lease()));
         let least = if self.mergeable { HEADER_LEN } else { HEADER_LEN.saturating_add(ETHERNET_LEN) };
@@ -151,6 +151,10 @@ impl Receiver {
             let _ = room.extend(chain.writable().iter().map(|segment| (segment.gpa, segment.len)));
         }
         let parts = room.count().saturating_sub(before);
+        if parts == 0 {
+            // A whole queue of long chains that wait would take a mebibyte.
+            chain.forget_buffers();
+        }
         self.buffers.push_back(Buffer { chain, parts });
         self.give_back_unfit(queue);
     }
@@ -255,5 +259,38 @@ impl Receiver {
             queue.put_back(buffer.chain)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::GuestAddress;
+    use crate::testing::{Buffer, DriverQueue, IoRig, RecordingInterrupt, patterned_memory};
+
+    #[test]
+    fn chains_that_are_unfit_take_no_room_while_they_wait_and_go_back_as_they_came() {
+        let memory = patterned_memory(8 << 20);
+        let mut driver = DriverQueue::new(&memory, GuestAddress(0x1000), 256);
+        let mut queue = Queue::new(&driver.config(), &memory, 0, true, RecordingInterrupt::new()).unwrap();
+        let mut receiver = Receiver::new(true, Offloads::NONE);
+        // What fits no frame, but holds up those behind it.
+        driver.offer(&[Buffer::writable(0x8_0000, HEADER_LEN)]);
+        let long: Vec<_> = (0..256)
+            .map(|n| if n == 0 { Buffer::readable(0x9_0000, 1) } else { Buffer::writable(0x9_0000 + n * 2, 1) })
+            .collect();
+        for n in 0..255 {
+            driver.offer_indirect(0x10_0000 + n * 0x1000, &long);
+        }
+        while receiver.buffers.len() < 256 {
+            receiver.gather(&mut IoRig::new().turn(), &mut queue).unwrap();
+        }
+        let segments =
+            receiver.buffers.iter().map(|buffer| buffer.chain.readable().len() + buffer.chain.writable().len());
+        assert_eq!(segments.sum::<usize>(), 1);
+        receiver.put_back(&mut queue).unwrap();
+        assert_eq!((queue.in_flight(), driver.take_used()), (0, None));
+        assert_eq!(queue.pop(&mut IoRig::new().turn()).unwrap().unwrap().writable_len(), HEADER_LEN);
+        assert_eq!(queue.pop(&mut IoRig::new().turn()).unwrap().unwrap().writable().len(), 255);
     }
 }

@@ -112,13 +112,20 @@ impl Tap {
     /// Takes descriptors that the caller has attached to one device.
     pub(crate) fn from_fds(fds: Vec<OwnedFd>) -> Result<Vec<Self>> {
         let mut first: Option<(libc::c_int, [libc::c_char; libc::IFNAMSIZ])> = None;
-        let mut taps = Vec::new();
+        let mut taps: Vec<Self> = Vec::new();
         for fd in fds {
             let number = fd.as_raw_fd();
             let (tap, name) = Self::from_fd(fd)?;
             let (first_number, first_name) = *first.get_or_insert((number, name));
             if name != first_name {
                 let message = format!("descriptors {first_number} and {number} are of different TAP devices");
+                return Err(Error::new(ErrorKind::Network, message));
+            }
+            if let Some(other) = taps.iter().find(|other| is_same_file(other.as_fd(), tap.as_fd())) {
+                let other = other.fd.as_raw_fd();
+                let message = format!(
+                    "descriptors {other} and {number} are copies of each other; each queue of a TAP device has one of its own"
+                );
                 return Err(Error::new(ErrorKind::Network, message));
             }
             taps.push(tap);
@@ -235,6 +242,19 @@ fn attached_to(fd: BorrowedFd<'_>) -> io::Result<(libc::c_int, [libc::c_char; li
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNGETIFF, &mut request) })?;
     // SAFETY: the call has filled the flags, and any bits are a valid short.
     Ok((libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags }) & 0xffff, request.ifr_name))
+}
+
+/// Whether two descriptors are copies of each other. A host that does not tell (`CONFIG_KCMP`, a sandbox) takes them for two.
+fn is_same_file(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    // Of `<linux/kcmp.h>`.
+    const KCMP_FILE: libc::c_long = 0;
+    let number = |fd: BorrowedFd<'_>| libc::c_long::from(fd.as_raw_fd());
+    // SAFETY: both calls take plain numbers.
+    let order = unsafe {
+        let this = libc::getpid();
+        libc::syscall(libc::SYS_kcmp, this, this, KCMP_FILE, number(one), number(other))
+    };
+    order == 0
 }
 
 fn interface_index(name: &str) -> libc::c_uint {

@@ -160,6 +160,11 @@ impl Chain {
         Ok(())
     }
 
+    /// Forgets its buffers and their storage, for a device that gives it back unused but has to keep it for a while.
+    pub(crate) fn forget_buffers(&mut self) {
+        self.taken.buffers = Buffers::default();
+    }
+
     /// Ends it, and returns its head, if it was taken from this queue. It is blank then.
     pub(super) fn end(&mut self, queue: &Arc<Shared>) -> Option<u16> {
         if !Arc::ptr_eq(&self.taken.shared, queue) {
