@@ -77,7 +77,8 @@
  *   - A port is the library's end of a backend, by which any thread completes operations or delivers frames. It belongs to
  *     the library. A call with a port whose backend was destroyed fails (BAD_HANDLE), so threads need not know when a VM
  *     is freed.
- *   - What a backend does wrong through its port is refused, and at worst its own disk or interface fails. The library
+ *   - What a backend does wrong through its port is refused, and at worst its own disk or interface fails, which
+ *     vmcell_vm_device_failures_json tells. A backend that can never go on says so by its port (give_up). The library
  *     cannot notice a function that touches memory that is not its own, such as the data of a completed operation.
  *
  * PANICS
@@ -1105,6 +1106,16 @@ int32_t vmcell_disk_port_set_capacity(vmcell_disk_port *port,
                                       vmcell_error **error);
 
 /**
+ * Says that the backend can never go on, and why: the storage is lost, for instance. The disk fails then: no function of the table is
+ * called again but `destroy`, on a thread that is made for it; the guest's driver is told that the device needs a reset; and
+ * vmcell_vm_device_failures_json tells `why`. vmcell_disk_handle_replace can put another backend in its
+ * place; a backend that can still serve some operations fails the others instead. Never blocks.
+ */
+int32_t vmcell_disk_port_give_up(vmcell_disk_port *port,
+                                 const char *why,
+                                 vmcell_error **error);
+
+/**
  * Makes a disk on a backend of the caller's own. `port` receives the library's end of it, and may be NULL, as `submit` gets
  * it too. `info` is copied.
  *
@@ -1288,6 +1299,15 @@ int32_t vmcell_nic_port_set_link(vmcell_nic_port *port,
 int32_t vmcell_nic_port_dropped(vmcell_nic_port *port,
                                 uint64_t *to_guest,
                                 uint64_t *from_guest,
+                                vmcell_error **error);
+
+/**
+ * Says that the backend can never go on, and why: the storage is lost, for instance. The interface fails then: no function of the table is
+ * called again but `destroy`, on a thread that is made for it; the guest's driver is told that the device needs a reset; and
+ * vmcell_vm_device_failures_json tells `why`. Never blocks.
+ */
+int32_t vmcell_nic_port_give_up(vmcell_nic_port *port,
+                                const char *why,
                                 vmcell_error **error);
 
 /**
@@ -1894,6 +1914,24 @@ int32_t vmcell_vm_metrics_openmetrics(const vmcell_vm *const *vms,
                                       size_t capacity,
                                       size_t *length,
                                       vmcell_error **error);
+
+/**
+ * Writes the devices of the VM that have failed since it was made as a JSON object, whose member "failures" is an array in the order in
+ * which the guest finds the devices. Each has the members
+ * - "device": "disk0", "nic0" or "device0" as in vmcell_vm_metrics_json, and "label", which for a disk or an interface says what it is
+ *   on, such as "disk 0 (data.img)";
+ * - "cause": "broken_queue" or "error" (a reset by the driver may help), "panicked", "broke_rule" or "gave_up" (it was
+ *   dropped, and no reset helps: then "is_final" is true); "message": the same in words, on one line;
+ * - "at_ns": when it failed last, in nanoseconds since 1970; "count": how often it has failed; "needs_reset": whether the driver is told
+ *   now that the device needs a reset.
+ *
+ * The VM goes on without such a device. Otherwise as vmcell_vm_metrics_json.
+ */
+int32_t vmcell_vm_device_failures_json(const vmcell_vm *vm,
+                                       char *buffer,
+                                       size_t capacity,
+                                       size_t *length,
+                                       vmcell_error **error);
 
 /**
  * Measures each turn of the VM's own I/O threads from now on, so that metrics have the longest one. Costs two system calls for each

@@ -128,6 +128,6 @@ pub use memory::{Buffer, GuestAddress, GuestMemory, GuestRanges, HostBuffer, Mem
 pub use net::{Nic, NicHandle};
 pub use sys::{DEFAULT_KICK_SIGNAL, EventFd};
 pub use vm::{
-    ConsoleMetrics, DeviceKindMetrics, DeviceMetrics, Exit, ExitCounts, Metrics, Status, ThreadRole, VcpuMetrics, Vm,
-    VmBuilder, VmThread, openmetrics,
+    ConsoleMetrics, DeviceFailure, DeviceKindMetrics, DeviceMetrics, Exit, ExitCounts, Metrics, Status, ThreadRole,
+    VcpuMetrics, Vm, VmBuilder, VmThread, openmetrics,
 };

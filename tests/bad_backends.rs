@@ -6,10 +6,11 @@ mod misbehaving;
 use std::time::{Duration, Instant};
 
 use misbehaving::{Call, Leash, Manner, Misbehaving};
-use vmcell::block::FileBackend;
+use vmcell::block::{DiskBackend, DiskInfo, Done, FileBackend, Operation, Tag};
+use vmcell::event::Io;
 use vmcell::testing::{Buffer, DriverQueue, MmioDriver, memory_disk, patterned_memory};
-use vmcell::virtio::MmioTransport;
 use vmcell::virtio::spec::{mmio, status};
+use vmcell::virtio::{FailureCause, MmioTransport};
 use vmcell::{Disk, DiskHandle, ErrorKind, GuestAddress, GuestMemory, IoThread};
 
 const DATA: u64 = 0x20000;
@@ -95,45 +96,160 @@ impl Rig {
     }
 }
 
-/// What is found out as soon as it happens, and whether the backend keeps a buffer of the guest's then.
-const BREACHES: [(Manner, bool); 10] = [
-    (Manner::CompletesTwice, false),
-    (Manner::InventsATag, false),
-    (Manner::GivesAnotherBack, false),
-    (Manner::PanicsIn(Call::Submit), false),
-    (Manner::PanicsIn(Call::Commit), true),
-    (Manner::PanicsIn(Call::Completed), true),
-    (Manner::PanicsIn(Call::Woken), true),
-    (Manner::PanicsIn(Call::Wants), true),
-    (Manner::PanicsIn(Call::Refresh), true),
-    (Manner::PanicsIn(Call::Info), true),
+const CALLS: [Call; 9] = [
+    Call::Info,
+    Call::Submit,
+    Call::Commit,
+    Call::Completed,
+    Call::Cancel,
+    Call::Refresh,
+    Call::Wants,
+    Call::Woken,
+    Call::Status,
 ];
 
+/// Ways to end a backend, and what the host program is told.
+fn breaches() -> Vec<(Manner, FailureCause, String)> {
+    let rule = |what: &str| format!("the backend broke a rule: it completed {what}");
+    let panics = |call: Call| {
+        let said = format!("the backend panicked: told to panic in {call:?}");
+        (Manner::PanicsIn(call), FailureCause::Panicked, said)
+    };
+    let gives_up = |call: Call| {
+        let said = format!("the backend gave up: told to in {call:?}");
+        (Manner::GivesUpIn(call), FailureCause::GaveUp, said)
+    };
+    let rules = [
+        (Manner::CompletesTwice, "an operation that it does not have"),
+        (Manner::InventsATag, "an operation that it does not have"),
+        (Manner::InventsATagAndKeepsTheRest, "an operation that it does not have"),
+        (Manner::GivesAnotherBack, "another operation than it was given"),
+    ];
+    let rules = rules.map(|(manner, what)| (manner, FailureCause::BrokeRule, rule(what)));
+    let lent = CALLS.into_iter().filter(|call| !matches!(call, Call::Info | Call::Wants | Call::Status));
+    rules.into_iter().chain(CALLS.map(panics)).chain(lent.map(gives_up)).collect()
+}
+
+/// Has everything of the disk called that is called while it lives.
+fn provoke(bad: &mut Rig, leash: &Leash) {
+    bad.handle.refresh();
+    leash.wake();
+    // The reset that this begins with is a cancel.
+    bad.bring_up();
+    bad.ask(false);
+}
+
 #[test]
-fn a_backend_that_breaks_a_rule_fails_its_own_disk_and_is_never_called_again() {
-    for (manner, may_keep) in BREACHES {
+fn a_backend_that_ends_itself_is_never_called_again_but_dropped_and_the_host_program_is_told_why() {
+    for (manner, cause, message) in breaches() {
         let io_thread = IoThread::new("shared").unwrap();
         let ((mut bad, leash), mut good) = (bad(manner, &io_thread), good(&io_thread));
         assert_eq!(bad.run(false), 0, "{manner:?}: it works at first");
+        assert_eq!(bad.driver.transport().failure(), None);
         leash.let_loose();
-        bad.ask(false);
-        bad.handle.refresh();
+        provoke(&mut bad, &leash);
         bad.driver.wait_until(&format!("{manner:?} to be found"), || bad.needs_reset());
         good.assert_works(manner);
+        let failure = bad.driver.transport().failure().unwrap();
+        assert_eq!((failure.cause, failure.message, failure.needs_reset), (cause, message.clone(), true), "{manner:?}");
+        bad.driver.wait_until(&format!("{manner:?} to be dropped"), || leash.dropped() == 1);
         let calls = leash.calls();
-        bad.ask(false);
-        bad.handle.refresh();
-        leash.wake();
-        if !may_keep {
-            bad.bring_up();
-            bad.ask(false);
-            bad.driver.wait_until("the failure again", || bad.needs_reset());
-        }
+        // It holds up neither a pause nor a reset, and a driver that begins anew hears that nothing has changed.
+        bad.driver.transport().pause(Duration::from_secs(5)).unwrap();
+        bad.driver.transport().resume();
+        provoke(&mut bad, &leash);
+        bad.driver.wait_until("the failure again", || bad.needs_reset());
         good.assert_works(manner);
-        assert_eq!(leash.calls(), calls, "{manner:?}: it was called again");
+        let failure = bad.driver.transport().failure().unwrap();
+        assert_eq!((failure.cause, failure.message), (cause, message), "{manner:?}");
+        let metrics = bad.driver.transport().metrics();
+        assert_eq!((metrics.failures, metrics.needs_reset), (failure.count, true));
+        assert_eq!((leash.calls(), leash.dropped()), (calls, 1), "{manner:?}: it was called again");
         bad.end(manner);
         good.assert_works(manner);
     }
+}
+
+#[test]
+fn a_backend_that_ends_nothing_is_called_by_everything_and_has_not_failed() {
+    let io_thread = IoThread::new("shared").unwrap();
+    let (mut bad, leash) = bad(Manner::PanicsIn(Call::Attach), &io_thread);
+    leash.let_loose();
+    provoke(&mut bad, &leash);
+    bad.driver.wait_used(&mut bad.queue);
+    let all = CALLS.into_iter().chain([Call::Attach, Call::Metrics]);
+    all.for_each(|call| bad.driver.wait_until(&format!("{call:?}"), || leash.was_called(call)));
+    assert_eq!(bad.run(false), 0);
+    assert_eq!((bad.driver.transport().failure(), leash.dropped()), (None, 0));
+    assert_eq!(bad.driver.transport().metrics().failures, 0);
+    bad.end("good");
+    assert_eq!(leash.dropped(), 1);
+}
+
+#[test]
+fn a_disk_whose_backend_is_gone_gets_another_one_and_works_after_a_reset() {
+    let io_thread = IoThread::new("shared").unwrap();
+    let (mut bad, leash) = bad(Manner::PanicsIn(Call::Submit), &io_thread);
+    leash.let_loose();
+    bad.ask(false);
+    bad.driver.wait_until("the failure", || bad.needs_reset());
+    let (next, _) = Misbehaving::new(Manner::NeverCompletes);
+    bad.handle.replace(Disk::backend(next), Duration::from_secs(5)).unwrap();
+    assert!(bad.needs_reset());
+    assert_eq!(leash.dropped(), 1);
+    bad.bring_up();
+    assert_eq!(bad.run(false), 0);
+    let failure = bad.driver.transport().failure().unwrap();
+    assert_eq!((failure.count, failure.needs_reset), (1, false), "what was is still told");
+}
+
+#[test]
+fn a_backend_that_takes_its_time_to_be_dropped_holds_up_nobody_but_its_own_end() {
+    struct Slow(Misbehaving, std::sync::mpsc::Receiver<()>);
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            let _ = self.1.recv();
+        }
+    }
+
+    impl DiskBackend for Slow {
+        fn info(&self) -> DiskInfo {
+            self.0.info()
+        }
+
+        fn submit(&mut self, io: &mut Io, tag: Tag, operation: Operation) -> Result<(), Operation> {
+            self.0.submit(io, tag, operation)
+        }
+
+        fn completed(&mut self, io: &mut Io) -> Option<Done> {
+            self.0.completed(io)
+        }
+    }
+
+    let io_thread = IoThread::new("shared").unwrap();
+    let mut good = good(&io_thread);
+    let (backend, leash) = Misbehaving::new(Manner::InventsATagAndKeepsTheRest);
+    let (release, released) = std::sync::mpsc::channel();
+    let mut bad = rig(Disk::backend(Slow(backend, released)), &io_thread).unwrap();
+    leash.let_loose();
+    bad.ask(false);
+    bad.driver.wait_until("the failure", || bad.needs_reset());
+    std::thread::scope(|scope| {
+        let vcpu = scope.spawn(|| bad.driver.write(mmio::STATUS, 0));
+        good.assert_works("slow");
+        assert!(!vcpu.is_finished(), "the backend still has a buffer in the guest's memory");
+        bad.driver.transport().close();
+        vcpu.join().unwrap();
+    });
+    std::thread::scope(|scope| {
+        let ends = scope.spawn(|| drop(bad));
+        good.assert_works("slow");
+        assert!(!ends.is_finished() && leash.dropped() == 0, "what the host program gave is still in use");
+        release.send(()).unwrap();
+        ends.join().unwrap();
+        assert_eq!(leash.dropped(), 1);
+    });
 }
 
 #[test]
@@ -150,45 +266,19 @@ fn a_backend_that_never_comes_to_an_end_leaves_its_neighbour_alone() {
 }
 
 #[test]
-fn a_broken_backend_that_keeps_a_buffer_holds_up_a_reset_until_the_disk_is_closed() {
-    let io_thread = IoThread::new("shared").unwrap();
-    let manner = Manner::InventsATagAndKeepsTheRest;
-    let ((mut bad, leash), mut good) = (bad(manner, &io_thread), good(&io_thread));
-    leash.let_loose();
-    bad.ask(false);
-    bad.driver.wait_until("the failure", || bad.needs_reset());
-    std::thread::scope(|scope| {
-        let vcpu = scope.spawn(|| bad.driver.write(mmio::STATUS, 0));
-        good.assert_works(manner);
-        assert!(!vcpu.is_finished(), "the backend may still write to the guest's memory");
-        bad.driver.transport().close();
-        vcpu.join().unwrap();
-    });
-    bad.end(manner);
-    good.assert_works(manner);
-}
-
-#[test]
 fn a_panic_while_the_disk_is_made_is_an_error() {
-    let io_thread = IoThread::new("shared").unwrap();
-    let mut good = good(&io_thread);
-    let (backend, leash) = Misbehaving::new(Manner::PanicsIn(Call::Attach));
-    leash.let_loose();
-    let error = rig(Disk::backend(backend), &io_thread).map(drop).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Host, "{error}");
-    good.assert_works("attach");
-}
-
-#[test]
-fn a_panic_while_a_disk_is_cancelled_leaves_its_neighbour_alone() {
-    let io_thread = IoThread::new("shared").unwrap();
-    let manner = Manner::PanicsIn(Call::Cancel);
-    let ((mut bad, leash), mut good) = (bad(manner, &io_thread), good(&io_thread));
-    leash.let_loose();
-    bad.bring_up();
-    bad.driver.wait_until("the failure", || bad.needs_reset());
-    good.assert_works(manner);
-    bad.end(manner);
+    for call in [Call::Info, Call::Attach, Call::Status, Call::Metrics] {
+        let io_thread = IoThread::new("shared").unwrap();
+        let mut good = good(&io_thread);
+        let (backend, leash) = Misbehaving::new(Manner::PanicsIn(call));
+        leash.let_loose();
+        let error = rig(Disk::backend(backend), &io_thread).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Disk, "{error}");
+        let why = format!("the backend panicked: told to panic in {call:?}");
+        assert!(error.to_string().ends_with(&why), "{error}");
+        assert_eq!(leash.dropped(), 1);
+        good.assert_works(call);
+    }
 }
 
 #[test]

@@ -57,6 +57,6 @@ fn a_backend_that_panics_when_it_is_attached_makes_no_vm() {
     let io_thread = IoThread::new("shared").unwrap();
     let (vm, _) = vm(Manner::PanicsIn(Call::Attach), &io_thread);
     let error = vm.map(drop).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Host, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Disk, "{error}");
     assert_neighbour_works(&io_thread);
 }

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use support::{Kernel, tiny};
+use support::{Kernel, bring_up, tiny};
 use vmcell::block::{DiskBackend, DiskInfo, Done, Operation, Tag};
 use vmcell::event::Io;
 use vmcell::testing::TinyGuest;
@@ -103,36 +103,6 @@ impl DiskBackend for Broken {
     }
 }
 
-/// Brings the first device up with a queue that leads to no RAM but for its rings, then waits for ever.
-fn bring_up() -> TinyGuest {
-    let steps: [(u32, u32); 14] = [
-        (0x70, 1),
-        (0x70, 3),
-        (0x24, 1),
-        (0x20, 1),
-        (0x70, 11),
-        (0x30, 0),
-        (0x38, 8),
-        (0x80, 0x20_0000),
-        (0x90, 0x20_1000),
-        (0xa0, 0x20_2000),
-        (0x44, 1),
-        (0x70, 15),
-        (0x50, 0),
-        (0x50, 0),
-    ];
-    let mut code = Vec::new();
-    for (register, value) in steps {
-        code.push(0xbb); // mov ebx, register
-        code.extend((0xd000_0000 + register).to_le_bytes());
-        code.push(0xb8); // mov eax, value
-        code.extend(value.to_le_bytes());
-        code.extend([0x89, 0x03]); // mov [rbx], eax
-    }
-    code.extend([0xeb, 0xfe]);
-    TinyGuest::new(code)
-}
-
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
 fn a_device_that_fails_is_told_once_with_its_name_and_why_and_on_its_thread() {
@@ -146,7 +116,7 @@ fn a_device_that_fails_is_told_once_with_its_name_and_why_and_on_its_thread() {
     }
     vm.stop().unwrap();
     let errors: Vec<_> = log.lines().into_iter().filter(|(level, ..)| *level == LogLevel::Error).collect();
-    let text = "web: disk0: failed (1 so far), and needs a reset by its driver: the device or its backend panicked";
+    let text = "web: disk0: failed for good: the backend panicked: on purpose";
     assert_eq!(errors, [(LogLevel::Error, text.to_owned(), "web:io".to_owned())]);
 }
 

@@ -50,13 +50,16 @@ type IOThreadMetrics struct {
 // DeviceMetrics is what a device has done. Disk is nil unless it is a disk, and NIC unless it is a network interface.
 type DeviceMetrics struct {
 	// Name is "disk0", "disk1", "nic0" and so on.
-	Name          string       `json:"name"`
-	Chains        uint64       `json:"chains"`
-	RefusedChains uint64       `json:"refused_chains"`
-	Doorbells     uint64       `json:"doorbells"`
-	Interrupts    uint64       `json:"interrupts"`
-	Disk          *DiskMetrics `json:"disk"`
-	NIC           *NICMetrics  `json:"nic"`
+	Name          string `json:"name"`
+	Chains        uint64 `json:"chains"`
+	RefusedChains uint64 `json:"refused_chains"`
+	Doorbells     uint64 `json:"doorbells"`
+	Interrupts    uint64 `json:"interrupts"`
+	// Failures counts how often the device has failed; see VM.DeviceFailures. NeedsReset tells whether its driver is told so now.
+	Failures   uint64       `json:"failures"`
+	NeedsReset bool         `json:"needs_reset"`
+	Disk       *DiskMetrics `json:"disk"`
+	NIC        *NICMetrics  `json:"nic"`
 	// Counters are those of the device's backend.
 	Counters map[string]uint64 `json:"counters"`
 }
@@ -110,6 +113,47 @@ func (vm *VM) Metrics() (Metrics, error) {
 		err = json.Unmarshal(text, &metrics)
 	}
 	return metrics, err
+}
+
+// DeviceFailure is a device that has failed since its VM was made. The VM goes on without it.
+type DeviceFailure struct {
+	// Device is "disk0", "nic0" or "device0", as in Metrics. Label says what a disk or an interface is on: "disk 0 (data.img)".
+	Device string `json:"device"`
+	Label  string `json:"label"`
+	// Cause is "broken_queue" or "error", after which a reset by the driver may help, or "panicked", "broke_rule" or "gave_up". Then
+	// IsFinal is true: the device or its backend was dropped.
+	Cause   string `json:"cause"`
+	IsFinal bool   `json:"is_final"`
+	// Message is the cause in words, on one line.
+	Message string `json:"message"`
+	// AtNS is when it failed last, in nanoseconds since 1970: time.Unix(0, f.AtNS).
+	AtNS int64 `json:"at_ns"`
+	// Count is how often it has failed. A guest can make it large.
+	Count uint64 `json:"count"`
+	// NeedsReset tells whether the driver is told now that the device needs a reset.
+	NeedsReset bool `json:"needs_reset"`
+}
+
+// String is a line such as "disk 0 (data.img): the backend gave up: the storage is gone".
+func (f DeviceFailure) String() string {
+	return f.Label + ": " + f.Message
+}
+
+// DeviceFailures tells which devices have failed, in the order in which the guest finds them: the last failure of each, and how many
+// there were. It never blocks.
+func (vm *VM) DeviceFailures() ([]DeviceFailure, error) {
+	var list struct {
+		Failures []DeviceFailure `json:"failures"`
+	}
+	text, err := readText(func(buffer *C.char, capacity C.size_t, length *C.size_t) error {
+		return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t {
+			return C.vmcell_vm_device_failures_json(h, buffer, capacity, length, e)
+		})
+	})
+	if err == nil {
+		err = json.Unmarshal(text, &list)
+	}
+	return list.Failures, err
 }
 
 // MeasureTurns measures each turn of the VM's own I/O threads from now on, which costs two system calls for each.

@@ -707,6 +707,36 @@ func TestTheHostIsLookedAt(t *testing.T) {
 	}
 }
 
+func TestAGuestThatBreaksItsDiskIsOneFailureWithACount(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(image, make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config := vmcell.Config{Kernel: guest(t, "break_queues"), Disks: []vmcell.Disk{{Path: image}}}
+	vm := started(t, context.Background(), config)
+	var failures []vmcell.DeviceFailure
+	for deadline := time.Now().Add(30 * time.Second); len(failures) == 0 || failures[0].Count < 3; {
+		var err error
+		if failures, err = vm.DeviceFailures(); err != nil || time.Now().After(deadline) {
+			t.Fatal(failures, err)
+		}
+	}
+	failure := failures[0]
+	if len(failures) != 1 || failure.Device != "disk0" || failure.Cause != "broken_queue" || failure.IsFinal {
+		t.Errorf("%+v", failures)
+	}
+	if !strings.HasPrefix(failure.String(), "disk 0 ("+image+"): ") || time.Since(time.Unix(0, failure.AtNS)) > time.Hour {
+		t.Errorf("%v", failure)
+	}
+	if metrics, err := vm.Metrics(); err != nil || metrics.Devices[0].Failures < failure.Count {
+		t.Errorf("%+v %v", metrics, err)
+	}
+	vm.Close()
+	if _, err := vm.DeviceFailures(); !errors.Is(err, vmcell.ErrClosed) {
+		t.Error(err)
+	}
+}
+
 func TestALogTellsThatAVMStartsAndHowItEnds(t *testing.T) {
 	records := make(chan vmcell.LogRecord, 10)
 	tell := func(record vmcell.LogRecord) { records <- record }

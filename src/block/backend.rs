@@ -27,9 +27,11 @@ use crate::meter::Meter;
 /// - **Flush** makes everything stable that was completed before the flush was submitted. Operations that are in flight at
 ///   the same time have no order. A [`stable`](Operation::Write::stable) write is stable when it is completed. Discard is a
 ///   hint; only [`WriteZeroes`](Operation::WriteZeroes) promises zeroes.
-/// - If a backend completes an operation that it was not given, completes one twice, or panics, it is **never called
-///   again**: its disk fails and its driver is told that the device needs a reset. The host program is not told, so run
-///   `testing::DiskConformance` over a backend before you use it.
+/// - If a backend completes an operation that it was not given, completes one twice, panics, or [gives up](Io::give_up), it is **never
+///   called again** but dropped, on a thread made for that, and the buffers that it holds with it. Its disk fails: the driver is told
+///   that the device needs a reset, and again each time that it has reset the device. The host program is told by
+///   [`Vm::device_failures`](crate::Vm::device_failures), and may [replace](super::DiskHandle::replace) the backend. A panic
+///   before the backend has attached is the error of building the VM. Run `testing::DiskConformance` over a backend before you use it.
 ///
 /// # Order of calls
 /// [`info`](Self::info) comes first, then [`attach`](Self::attach). From then on the disk gives the backend turns: after an

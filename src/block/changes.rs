@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Waker;
 use crate::meter::Meter;
 use crate::sys::{lock, lock_if_free, may_wait};
+use crate::virtio::Guarded;
 
 /// Where changes wait for the thread that owns the disk.
 #[derive(Default)]
@@ -34,7 +35,7 @@ pub(super) enum Change {
 
 /// Another backend in place of the present one.
 pub(super) struct Replacement {
-    backend: Box<dyn DiskBackend>,
+    backend: Guarded<dyn DiskBackend>,
     info: DiskInfo,
     reply: Reply,
     /// Taken by whoever comes first: the disk, to make the change, or the caller, to give it up.
@@ -45,17 +46,17 @@ pub(super) struct Replacement {
 /// that may take a while.
 pub(super) struct Reply(SyncSender<Answer>);
 
-type Answer = (Result<()>, Box<dyn DiskBackend>);
+type Answer = (Result<()>, Guarded<dyn DiskBackend>);
 
 impl Reply {
-    pub(super) fn send(self, result: Result<()>, unused: Box<dyn DiskBackend>) {
+    pub(super) fn send(self, result: Result<()>, unused: Guarded<dyn DiskBackend>) {
         let _ = self.0.send((result, unused));
     }
 }
 
 impl Replacement {
     /// Takes the change up, unless its caller has given up.
-    pub(super) fn begin(self) -> Option<(Box<dyn DiskBackend>, DiskInfo, Reply)> {
+    pub(super) fn begin(self) -> Option<(Guarded<dyn DiskBackend>, DiskInfo, Reply)> {
         let mine = !self.decided.swap(true, Ordering::SeqCst);
         mine.then_some((self.backend, self.info, self.reply))
     }
@@ -107,7 +108,7 @@ impl Changes {
         self.post(Change::Refresh);
     }
 
-    pub(super) fn replace(&self, backend: Box<dyn DiskBackend>, info: DiskInfo, limit: Duration) -> Result<()> {
+    pub(super) fn replace(&self, backend: Guarded<dyn DiskBackend>, info: DiskInfo, limit: Duration) -> Result<()> {
         if !may_wait() {
             let message = "a callback on an I/O thread cannot replace a disk; do that on a thread of your own";
             return Err(Error::new(ErrorKind::InvalidState, message));

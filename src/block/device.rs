@@ -1,7 +1,6 @@
 //! The virtio-block device: config space, and each chain from the queue to its status byte.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::backend::{DiskBackend, DiskInfo, Done, Operation};
@@ -12,12 +11,12 @@ use super::request::{
     parse,
 };
 use super::tag::Slab;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::event::{Cause, Event, Io, Token, Wants};
 use crate::memory::Buffer;
 use crate::meter::Meter;
 use crate::virtio::spec::device_id;
-use crate::virtio::{Activation, Chain, DeviceInfo, DeviceState, Guarded, Queue, Queues, VirtioDevice};
+use crate::virtio::{Activation, Chain, DeviceInfo, DeviceState, FailureCause, Guarded, Queue, Queues, VirtioDevice};
 
 /// Feature bits (5.2.3).
 pub(super) mod feature {
@@ -66,7 +65,7 @@ pub(crate) struct Block {
 
 impl Block {
     pub(super) fn new(
-        backend: Box<dyn DiskBackend>,
+        backend: Guarded<dyn DiskBackend>,
         info: DiskInfo,
         read_only: bool,
         serial: &str,
@@ -78,7 +77,7 @@ impl Block {
             *to = from;
         }
         Self {
-            backend: Guarded::new(backend, ErrorKind::Disk),
+            backend,
             read_only,
             serial: padded,
             queue_count: queue_count.max(1),
@@ -106,7 +105,7 @@ impl Block {
             self.cut_anew(queues);
             let begun = self.submit_requests(io, queues)?;
             if begun {
-                self.backend.call(|backend| backend.commit(io))?;
+                self.backend.call(io, |backend, io| backend.commit(io))?;
             }
             if !(done || begun) || io.spent() {
                 return Ok(());
@@ -117,7 +116,7 @@ impl Block {
     fn take_completions(&mut self, io: &mut Io, queues: &mut Queues) -> Result<bool> {
         let mut any = false;
         while !io.spent() {
-            let Some(done) = self.backend.call(|backend| backend.completed(io))? else { break };
+            let Some(done) = self.backend.call(io, |backend, io| backend.completed(io))? else { break };
             any = true;
             self.full = false;
             io.charge(DONE_CHARGE);
@@ -130,10 +129,10 @@ impl Block {
     fn take(&mut self, done: Done, queues: &mut Queues) -> Result<()> {
         let Done { tag, operation, result, .. } = done;
         let Some(mut job) = self.jobs.remove(tag) else {
-            return Err(self.backend.condemn("completed an operation that it does not have"));
+            return Err(self.break_rule("it completed an operation that it does not have"));
         };
         if !job.was_given(&operation) {
-            return Err(self.backend.condemn("completed another operation than it was given"));
+            return Err(self.break_rule("it completed another operation than it was given"));
         }
         job.advance(&operation);
         if result.is_ok() {
@@ -149,6 +148,10 @@ impl Block {
             Err(_) => self.fail(queue, job.into_chain()),
         }
         Ok(())
+    }
+
+    fn break_rule(&mut self, how: &str) -> Error {
+        self.backend.condemn(FailureCause::BrokeRule, how)
     }
 
     fn recycle(&mut self, operation: Operation) {
@@ -223,7 +226,7 @@ impl Block {
             // It was asked whether there is room.
             Err(_) => return Ok(false),
         };
-        let refused = self.backend.call(|backend| backend.submit(io, tag, operation))?;
+        let refused = self.backend.call(io, |backend, io| backend.submit(io, tag, operation))?;
         if let Err(operation) = refused
             && let Some(mut job) = self.jobs.remove(tag)
         {
@@ -273,9 +276,10 @@ impl Block {
     fn take_changes(&mut self, io: &mut Io) -> Result<()> {
         loop {
             match self.change.take().or_else(|| self.changes.take()) {
+                Some(Change::Refresh) if self.backend.is_condemned() => {}
                 Some(Change::Refresh) => {
                     let before = self.cutter.info.capacity;
-                    self.backend.call(|backend| backend.refresh(io))?;
+                    self.backend.call(io, |backend, io| backend.refresh(io))?;
                     self.look_at_capacity();
                     if self.cutter.info.capacity != before {
                         io.info_changed();
@@ -310,27 +314,23 @@ impl Block {
     fn exchange(
         &mut self,
         io: &mut Io,
-        backend: Box<dyn DiskBackend>,
+        mut next: Guarded<dyn DiskBackend>,
         info: DiskInfo,
-    ) -> (Result<()>, Box<dyn DiskBackend>) {
+    ) -> (Result<()>, Guarded<dyn DiskBackend>) {
         // The driver was told of the block size.
         let info = match info.in_blocks_of(self.cutter.info.block_size) {
             Ok(info) => info,
-            Err(error) => return (Err(error), backend),
+            Err(error) => return (Err(error), next),
         };
-        let mut next = Guarded::new(backend, ErrorKind::Disk);
         // A panic of the one that comes is no reason to fail for the one that is there.
-        let attached = catch_unwind(AssertUnwindSafe(|| next.call(|backend| backend.attach(io))));
-        match attached {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error)) | Err(error)) => return (Err(error), next.into_inner()),
-            Err(_) => return (Err(Error::new(ErrorKind::Disk, "the backend panicked")), next.into_inner()),
+        if let Err(error) | Ok(Err(error)) = next.call(io, |backend, io| backend.attach(io)) {
+            return (Err(error), next);
         }
         self.cutter.info = info;
         self.cut_anew = true;
         self.full = false;
         io.info_changed();
-        let unused = std::mem::replace(&mut self.backend, next).into_inner();
+        let unused = std::mem::replace(&mut self.backend, next);
         self.tell_status();
         (Ok(()), unused)
     }
@@ -387,15 +387,16 @@ impl VirtioDevice for Block {
         let token = io.token();
         self.changes_token = Some(token);
         self.changes.set_waker(io.waker(token));
-        self.backend.call(|backend| backend.attach(io))??;
+        self.backend.call(io, |backend, io| backend.attach(io))??;
         self.tell_status();
-        Ok(())
+        self.backend.check()
     }
 
     fn activate(&mut self, io: &mut Io, activation: Activation) -> Result<()> {
         self.cutter.write_through = !activation.has(feature::FLUSH);
         self.full = false;
-        self.take_changes(io)
+        self.take_changes(io)?;
+        self.backend.check()
     }
 
     fn process_queue(&mut self, io: &mut Io, queues: &mut Queues, _index: u16) -> Result<()> {
@@ -405,9 +406,16 @@ impl VirtioDevice for Block {
     fn woken(&mut self, io: &mut Io, queues: &mut Queues, event: &Event) -> Result<()> {
         if self.changes_token == Some(event.token) {
             self.take_changes(io)?;
-        } else {
+            // One that is gone has nothing in flight, and can be replaced.
+            self.apply_change(io)?;
+        }
+        if self.backend.is_condemned() && !self.backend.has_news() {
+            // It was told when that happened.
+            return Ok(());
+        }
+        if self.changes_token != Some(event.token) {
             if event.cause != Cause::Again {
-                self.backend.call(|backend| backend.woken(io, event))?;
+                self.backend.call(io, |backend, io| backend.woken(io, event))?;
             }
             // Another turn that was asked for is one to try again in, too.
             self.full = false;
@@ -417,6 +425,9 @@ impl VirtioDevice for Block {
 
     fn wants(&self, wants: &mut Wants) {
         self.backend.look(|backend| backend.wants(wants));
+        if self.backend.has_news() {
+            wants.again();
+        }
     }
 
     fn quiesce(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
@@ -435,10 +446,14 @@ impl VirtioDevice for Block {
     fn reset(&mut self, io: &mut Io) {
         self.waiting.clear();
         self.jobs.iter_mut().for_each(Job::give_up);
-        let cancelled = self.backend.call(|backend| backend.cancel(io));
+        let was_gone = self.backend.is_condemned();
+        let cancelled = self.backend.call(io, |backend, io| backend.cancel(io));
         if cancelled.and_then(|()| self.pump(io, &mut Queues::default())).is_err() {
-            // One that has broken a rule is not asked any more, and completes nothing: only the buffers that it holds count.
+            // One that is gone completes nothing: only buffers count that somebody still holds.
             self.jobs.clear();
+            if !was_gone {
+                self.backend.tell_later();
+            }
         }
     }
 

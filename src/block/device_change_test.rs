@@ -1,4 +1,4 @@
-//! Disks whose backend or host changes while they are used.
+//! Disks whose backend or host changes or fails while they are used.
 
 use super::*;
 
@@ -80,4 +80,36 @@ fn a_disk_whose_thread_is_forbidden_to_use_io_uring_later_goes_on_and_says_why()
     let status = handle.status();
     assert_eq!(status.engine, "sync");
     assert!(status.fallback.as_ref().unwrap().contains("io_uring"), "{status:?}");
+}
+
+#[test]
+fn a_backend_that_panics_when_it_is_to_let_go_holds_up_neither_a_reset_nor_a_pause() {
+    for manner in [Manner::PanicsInCancel, Manner::PanicsAfterCancel] {
+        for fails_first in [false, true] {
+            let (mut rig, seen) = scripted(FLUSHES, manner);
+            let header = rig.header(4, 0);
+            rig.queue.offer(&[header, Buffer::writable(STATUS, 1)]);
+            rig.driver.kick(0);
+            rig.driver.wait_until("an operation", || seen.log() == ["flush"]);
+            if fails_first {
+                rig.queue.set_avail_index(1000);
+                rig.driver.kick(0);
+                rig.driver.wait_until("the failure", || rig.driver.status() & DEVICE_NEEDS_RESET != 0);
+                seen.go(0);
+                rig.driver.transport().pause(MmioDriver::PATIENCE).unwrap();
+                rig.driver.transport().resume();
+            }
+            std::thread::scope(|scope| {
+                let vcpu = scope.spawn(|| rig.driver.write(crate::virtio::spec::mmio::STATUS, 0));
+                rig.driver.wait_until("the reset", || {
+                    seen.go(0);
+                    vcpu.is_finished()
+                });
+            });
+            // It is the backend that is gone, so the next driver does not get far.
+            rig.driver.bring_up(FLUSHES, &[&rig.queue]);
+            rig.driver.wait_until("the failure", || rig.driver.status() & DEVICE_NEEDS_RESET != 0);
+            assert_eq!(rig.driver.transport().failure().unwrap().message, "the backend panicked: told to panic");
+        }
+    }
 }

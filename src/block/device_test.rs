@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::ErrorKind;
 use crate::block::{ByteRange, Disk, Tag, request::SECTOR};
 use crate::bus::BusDevice;
 use crate::event::{IoThread, TURN_TIME, Waker};
@@ -352,7 +353,8 @@ fn backend(manner: Manner, info: DiskInfo) -> (Scripted, Arc<Seen>) {
 
 fn scripted_on(io_thread: &IoThread, features: u64, manner: Manner, info: DiskInfo) -> (Rig, Arc<Seen>) {
     let (backend, seen) = backend(manner, info);
-    let device = Block::new(Box::new(backend), info, false, "", Arc::default(), 1);
+    let backend = Guarded::new(Box::new(backend) as Box<dyn DiskBackend>, "backend", ErrorKind::Disk);
+    let device = Block::new(backend, info, false, "", Arc::default(), 1);
     (rig_on(io_thread, features, Box::new(device), memory_disk(512)), seen)
 }
 
@@ -441,35 +443,6 @@ fn a_reset_waits_for_operations_that_have_no_buffer() {
         vcpu.join().unwrap();
     });
     assert_eq!((rig.driver.status(), rig.queue.used_index()), (0, 0));
-}
-
-#[test]
-fn a_backend_that_panics_when_it_is_to_let_go_holds_up_neither_a_reset_nor_a_pause() {
-    for manner in [Manner::PanicsInCancel, Manner::PanicsAfterCancel] {
-        for fails_first in [false, true] {
-            let (mut rig, seen) = scripted(FLUSHES, manner);
-            let header = rig.header(4, 0);
-            rig.queue.offer(&[header, Buffer::writable(STATUS, 1)]);
-            rig.driver.kick(0);
-            rig.driver.wait_until("an operation", || seen.log() == ["flush"]);
-            if fails_first {
-                rig.queue.set_avail_index(1000);
-                rig.driver.kick(0);
-                rig.driver.wait_until("the failure", || rig.driver.status() & DEVICE_NEEDS_RESET != 0);
-                seen.go(0);
-                rig.driver.transport().pause(MmioDriver::PATIENCE).unwrap();
-                rig.driver.transport().resume();
-            }
-            std::thread::scope(|scope| {
-                let vcpu = scope.spawn(|| rig.driver.write(crate::virtio::spec::mmio::STATUS, 0));
-                rig.driver.wait_until("the reset", || {
-                    seen.go(0);
-                    vcpu.is_finished()
-                });
-            });
-            rig.driver.wait_until("the failure", || rig.driver.status() == DEVICE_NEEDS_RESET);
-        }
-    }
 }
 
 #[test]

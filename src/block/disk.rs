@@ -18,7 +18,7 @@ use crate::config::{DiskConfig, Engine};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
 use crate::sys::open_disk;
-use crate::virtio::VirtioDevice;
+use crate::virtio::{Guarded, VirtioDevice};
 
 /// What the guest gets as a disk: a raw file, a block device, or a backend of your own.
 ///
@@ -263,7 +263,7 @@ impl Disk {
         Ok(Block::new(backend, info, read_only, &serial, changes, queues))
     }
 
-    fn into_backend(self) -> Result<(Box<dyn DiskBackend>, DiskInfo)> {
+    fn into_backend(self) -> Result<(Guarded<dyn DiskBackend>, DiskInfo)> {
         self.config.validate(&self.name)?;
         let backend: Box<dyn DiskBackend> = match self.medium {
             Medium::Backend { backend, .. } => backend,
@@ -277,8 +277,9 @@ impl Disk {
                 Box::new(FileBackend::on(&self.name, DiskFile::locked(file, in_use), self.config.engine)?)
             }
         };
-        let info = backend.info();
-        info.check().map_err(|error| error.about(&format!("disk {}", self.name)))?;
+        let mut backend = Guarded::new(backend, "backend", ErrorKind::Disk);
+        let info = backend.ask(|backend| backend.info()).and_then(|info| info.check().map(|()| info));
+        let info = info.map_err(|error| error.about(&format!("disk {}", self.name)))?;
         Ok((backend, info))
     }
 }
@@ -325,7 +326,8 @@ impl DiskHandle {
         self.changes.backend_counters()
     }
 
-    /// Puts the file or backend of `disk` in the place of the present one. Requests in flight end on the old medium first;
+    /// Puts the file or backend of `disk` in the place of the present one, also if that is [gone](crate::virtio::FailureCause::is_final):
+    /// then the disk works once its driver has reset it. Requests in flight end on the old medium first;
     /// data that the guest has not flushed may or may not be there, and requests behind the end of a smaller medium fail. The
     /// other settings of `disk` have no effect, except that both disks must agree on whether they are read-only.
     ///

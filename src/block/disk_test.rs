@@ -62,7 +62,7 @@ fn the_capacity_is_in_whole_sectors() {
     let directory = Directory::new();
     let disk = Disk::open(directory.file("disk", 3 * 512 + 511)).unwrap();
     let (backend, info) = disk.into_backend().unwrap();
-    assert_eq!((info.capacity, backend.info().capacity), (3 * 512, 3 * 512));
+    assert_eq!((info.capacity, backend.look(|backend| backend.info()).unwrap().capacity), (3 * 512, 3 * 512));
 }
 
 #[test]

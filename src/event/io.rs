@@ -44,6 +44,7 @@ pub(super) struct Own {
     next_token: u32,
     wakers: Vec<(Token, Arc<AtomicBool>)>,
     info_changed: bool,
+    given_up: Option<String>,
 }
 
 impl Io<'_> {
@@ -113,6 +114,21 @@ impl Io<'_> {
     pub(crate) fn take_info_changed(&mut self) -> bool {
         std::mem::take(&mut self.own.info_changed)
     }
+
+    /// Says that the backend or device that is being called can never go on, and why: its storage is lost, for instance. Once the
+    /// call has returned, it is treated like one that has panicked: it is not called again but dropped, the driver is told
+    /// that the device needs a reset, and [`Vm::device_failures`](crate::Vm::device_failures) says why. The layers on top of a backend
+    /// share its fate.
+    ///
+    /// A backend that can still serve some requests fails the others, rather than give up.
+    pub fn give_up(&mut self, why: impl Into<String>) {
+        self.own.given_up = Some(why.into());
+    }
+
+    /// Why the one that was called gives up, if it said so since the last call of this.
+    pub(crate) fn take_given_up(&mut self) -> Option<String> {
+        self.own.given_up.take()
+    }
 }
 
 impl Turn {
@@ -139,7 +155,7 @@ impl Turn {
 
 impl Own {
     pub(super) fn new(place: Arc<Place>) -> Self {
-        Self { place, next_token: 0, wakers: Vec::new(), info_changed: false }
+        Self { place, next_token: 0, wakers: Vec::new(), info_changed: false, given_up: None }
     }
 
     /// Adds an event for each waker that was used.

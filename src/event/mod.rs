@@ -17,7 +17,7 @@
 //!
 //! | Call | In a callback |
 //! |---|---|
-//! | `status`, `name`, `ended_fd`, `threads`, `metrics`, `measure_turns`, `write_console`, `console_status`, `console_dropped`, `disk_handle`, `nic_handle`, `wait_timeout(0)`, `request_shutdown`, `request_stop`, `discard`, `discarded` | as anywhere: they never block for long |
+//! | `status`, `name`, `ended_fd`, `threads`, `metrics`, `device_failures`, `measure_turns`, `write_console`, `console_status`, `console_dropped`, `disk_handle`, `nic_handle`, `wait_timeout(0)`, `request_shutdown`, `request_stop`, `discard`, `discarded` | as anywhere: they never block for long |
 //! | `start` | as anywhere |
 //! | `stop` | works, and may block for up to 100 ms |
 //! | dropping a VM | the same as `discard` |
@@ -32,8 +32,9 @@
 //! of vCPUs, too. There the same holds, but that a `stop` from the former, of its own VM, gives
 //! [`Timeout`](crate::ErrorKind::Timeout): it waits for the thread that calls.
 //!
-//! A callback that panics harms its own console or device alone. A console's function and a backend are not called again; a
-//! [`VirtioDevice`](crate::virtio::VirtioDevice) is, to hear of what was in flight and to be reset.
+//! A callback that panics harms its own console or device alone, and is not called again: a console's function, a backend, and a
+//! [`VirtioDevice`](crate::virtio::VirtioDevice) are dropped. [`Vm::device_failures`](crate::Vm::device_failures) and
+//! [`Vm::console_status`](crate::Vm::console_status) tell.
 //!
 //! # Turns
 //! A turn is over after [`TURN_TIME`] or [`TURN_BYTES`]. So a participant that has something to do waits at most for one turn

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,7 +16,7 @@ use super::wake_set::WakeSet;
 use super::wants::{Change, Wants};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{BufferPool, FileRing};
-use crate::sys::{Epoll, Ready, Watch};
+use crate::sys::{Epoll, Ready, Watch, catch_panic};
 
 /// What the buffers that a thread lends take together at most.
 const POOL_BYTES: usize = 8 << 20;
@@ -65,6 +64,12 @@ pub(super) struct Member {
 /// dropped, which is nothing to the thread that drops it.
 pub(super) struct Removed(Option<Member>);
 
+/// Why a participant was not taken, and the participant.
+pub(super) struct Refused {
+    pub(super) error: Error,
+    _participant: Removed,
+}
+
 impl Drop for Removed {
     fn drop(&mut self) {
         let Some(Member { participant, wants, .. }) = self.0.take() else { return };
@@ -75,8 +80,7 @@ impl Drop for Removed {
 
 /// Calls code of a user's, whose panic must not reach the other participants; `None` if it panicked.
 pub(super) fn contain<R>(call: impl FnOnce() -> R) -> Option<R> {
-    // What a panic carries may panic as well when it is dropped.
-    catch_unwind(AssertUnwindSafe(call)).map_err(mem::forget).ok()
+    catch_panic(call).ok()
 }
 
 impl Reactor {
@@ -109,9 +113,16 @@ impl Reactor {
     }
 
     /// Takes a participant in, and gives it its first turn soon.
-    pub(super) fn add(&mut self, participant: Box<dyn Participant>, place: Arc<Place>) -> Result<()> {
+    ///
+    /// # Errors
+    /// Why it is not taken, and the participant, for whoever gave it to drop.
+    pub(super) fn add(
+        &mut self,
+        participant: Box<dyn Participant>,
+        place: Arc<Place>,
+    ) -> std::result::Result<(), Box<Refused>> {
         let own = Own::new(Arc::clone(&place));
-        let member = Member {
+        let mut member = Member {
             participant,
             place,
             own,
@@ -121,9 +132,22 @@ impl Reactor {
             awake: false,
             helped: false,
         };
-        // What is refused is dropped like one that is removed.
-        let mut removed = Removed(Some(member));
-        let Some(member) = &mut removed.0 else { return Ok(()) };
+        if let Err(error) = self.attach(&mut member) {
+            return Err(Box::new(Refused { error, _participant: Removed(Some(member)) }));
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.members.push(None);
+            self.members.len() - 1
+        });
+        member.place.settle(slot);
+        if let Some(place) = self.members.get_mut(slot) {
+            *place = Some(member);
+        }
+        self.enqueue(slot);
+        Ok(())
+    }
+
+    fn attach(&mut self, member: &mut Member) -> Result<()> {
         if self.free.is_empty() && self.members.len() >= WakeSet::CAPACITY {
             let message = format!("an I/O thread serves at most {} devices and consoles", WakeSet::CAPACITY);
             return Err(Error::new(ErrorKind::InvalidState, message));
@@ -132,17 +156,7 @@ impl Reactor {
             let mut io = Io { own: &mut member.own, pool: &self.pool, ring: &mut self.ring, turn: Turn::begin() };
             member.participant.attach(&mut io)
         });
-        attached.unwrap_or_else(|| Err(Error::new(ErrorKind::Host, "a device or its backend panicked")))?;
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.members.push(None);
-            self.members.len() - 1
-        });
-        member.place.settle(slot);
-        if let Some(place) = self.members.get_mut(slot) {
-            *place = removed.0.take();
-        }
-        self.enqueue(slot);
-        Ok(())
+        attached.unwrap_or_else(|| Err(Error::new(ErrorKind::Host, "a device or its backend panicked")))
     }
 
     /// Takes a participant off the thread.

@@ -11,7 +11,7 @@ use super::ending::Ending;
 use super::participant::Participant;
 use super::place::{Bell, Place};
 use super::polling::PollingStats;
-use super::reactor::{Reactor, Removed, contain};
+use super::reactor::{Reactor, Refused, Removed, contain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{ThreadHandle, current_thread_id, forbid_waiting, lock, lock_if_free, may_wait, spawn};
 
@@ -77,8 +77,16 @@ struct Posts {
 
 /// What is asked of the thread itself.
 enum Post {
-    Add { participant: Box<dyn Participant>, place: Arc<Place>, reply: SyncSender<Result<()>> },
-    Remove { place: Arc<Place>, reply: SyncSender<Option<Removed>> },
+    /// One that is refused comes back, since dropping it may take a while.
+    Add {
+        participant: Box<dyn Participant>,
+        place: Arc<Place>,
+        reply: SyncSender<std::result::Result<(), Box<Refused>>>,
+    },
+    Remove {
+        place: Arc<Place>,
+        reply: SyncSender<Option<Removed>>,
+    },
 }
 
 impl IoThread {
@@ -152,7 +160,7 @@ impl IoThread {
         let (reply, attached) = sync_channel(1);
         shared.post(Post::Add { participant, place: Arc::clone(&place), reply });
         match attached.recv_timeout(limit) {
-            Ok(result) => result?,
+            Ok(result) => result.map_err(|refused| refused.error)?,
             // Whatever comes of it later is dropped there.
             Err(RecvTimeoutError::Timeout) => {
                 shared.bell.stuck.store(true, Ordering::SeqCst);

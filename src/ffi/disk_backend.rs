@@ -203,6 +203,7 @@ impl DiskBackend for TableBackend {
 
     fn woken(&mut self, io: &mut Io, event: &Event) {
         if self.token == Some(event.token) {
+            self.port.flights.wake.tell_given_up(io);
             self.look_at_capacity(io);
         }
     }

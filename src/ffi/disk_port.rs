@@ -1,10 +1,12 @@
 //! The library's end of a disk backend in C: where its threads say what is done.
 
 use std::collections::VecDeque;
+use std::ffi::c_char;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::convert::read_text;
 use super::disk_operation::{Described, Finished, InFlight};
 use super::failure::{Failure, FfiResult, VMCELL_ERROR_BAD_VALUE};
 use super::guard::guard;
@@ -205,4 +207,24 @@ pub unsafe extern "C" fn vmcell_disk_port_set_capacity(
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
     guard(report, || objects::get(port)?.0.set_capacity(capacity))
+}
+
+/// Says that the backend can never go on, and why: the storage is lost, for instance. The disk fails then: no function of the table is
+/// called again but `destroy`, on a thread that is made for it; the guest's driver is told that the device needs a reset; and
+/// vmcell_vm_device_failures_json tells `why`. vmcell_disk_handle_replace can put another backend in its
+/// place; a backend that can still serve some operations fails the others instead. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_port_give_up(
+    port: *mut DiskPort,
+    why: *const c_char,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a text that ends with a NUL.
+        let why = unsafe { read_text(why, "why") }?;
+        objects::get(port)?.0.wake.give_up(why);
+        Ok(())
+    })
 }

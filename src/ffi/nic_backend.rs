@@ -175,6 +175,7 @@ impl NicBackend for TableBackend {
 
     fn woken(&mut self, io: &mut Io, event: &Event) {
         if self.token == Some(event.token) {
+            self.wire.wake.tell_given_up(io);
             self.look_at_link(io);
         }
     }

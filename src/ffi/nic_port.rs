@@ -1,10 +1,11 @@
 //! The library's end of a network backend in C: where its threads deliver frames.
 
 use std::collections::VecDeque;
+use std::ffi::c_char;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::convert::{Out, read_bytes};
+use super::convert::{Out, read_bytes, read_text};
 use super::failure::{Failure, FfiResult, VMCELL_ERROR_BAD_VALUE};
 use super::guard::guard;
 use super::nic_frame::VMCELL_NIC_HEADER_BYTES;
@@ -230,6 +231,25 @@ pub unsafe extern "C" fn vmcell_nic_port_dropped(
         if let Ok(place) = unsafe { Out::new(from_guest, "from_guest") } {
             place.write(wire.lost_from_guest.load(Ordering::Relaxed));
         }
+        Ok(())
+    })
+}
+
+/// Says that the backend can never go on, and why: the storage is lost, for instance. The interface fails then: no function of the table is
+/// called again but `destroy`, on a thread that is made for it; the guest's driver is told that the device needs a reset; and
+/// vmcell_vm_device_failures_json tells `why`. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_port_give_up(
+    port: *mut NicPort,
+    why: *const c_char,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a text that ends with a NUL.
+        let why = unsafe { read_text(why, "why") }?;
+        objects::get(port)?.0.wake.give_up(why);
         Ok(())
     })
 }

@@ -8,7 +8,7 @@ use super::guard::guard;
 use super::objects;
 use super::report::{ErrorObject, Report};
 use super::vm::VmObject;
-use crate::vm::openmetrics;
+use crate::vm::{failures_json, openmetrics};
 
 /// Writes what the VM has done so far as a JSON object: UTF-8, with a NUL behind it, to `buffer`, which has room for `capacity` bytes.
 /// `length` gets the length of the text without the NUL. If that is not below `capacity`, nothing is written to `buffer`: call again
@@ -59,6 +59,34 @@ pub unsafe extern "C" fn vmcell_vm_metrics_openmetrics(
         let vms = unsafe { read_handles(vms, count, "vms") }?;
         let metrics = vms.into_iter().map(|vm| Ok(objects::get(vm)?.vm().metrics()));
         text.write(&openmetrics(&metrics.collect::<FfiResult<Vec<_>>>()?));
+        Ok(())
+    })
+}
+
+/// Writes the devices of the VM that have failed since it was made as a JSON object, whose member "failures" is an array in the order in
+/// which the guest finds the devices. Each has the members
+/// - "device": "disk0", "nic0" or "device0" as in vmcell_vm_metrics_json, and "label", which for a disk or an interface says what it is
+///   on, such as "disk 0 (data.img)";
+/// - "cause": "broken_queue" or "error" (a reset by the driver may help), "panicked", "broke_rule" or "gave_up" (it was
+///   dropped, and no reset helps: then "is_final" is true); "message": the same in words, on one line;
+/// - "at_ns": when it failed last, in nanoseconds since 1970; "count": how often it has failed; "needs_reset": whether the driver is told
+///   now that the device needs a reset.
+///
+/// The VM goes on without such a device. Otherwise as vmcell_vm_metrics_json.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_vm_device_failures_json(
+    vm: *const VmObject,
+    buffer: *mut c_char,
+    capacity: usize,
+    length: *mut usize,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or that much room, and a place for the result.
+        let text = unsafe { OutText::new(buffer, capacity, length) }?;
+        text.write(&failures_json(&objects::get(vm)?.vm().device_failures()));
         Ok(())
     })
 }

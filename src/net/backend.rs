@@ -23,8 +23,10 @@ use crate::meter::Meter;
 ///   pair](super::Nic::backends), all of them called by the same thread, so that a layer need not know how many there are. If the
 ///   pairs share something, such as a limit, a lock around it is never waited for.
 /// - **Loss** is allowed, as on any wire: a frame for which there is no room, or that cannot be sent, may be dropped.
-/// - If a backend panics, it is **never called again**: its NIC fails, and its driver is told that the device needs a reset.
-///   The host program is not told, so run `testing::NicConformance` over a backend before you use it.
+/// - If a backend panics or [gives up](Io::give_up), it is **never called again** but dropped, on a thread made for that. Its NIC fails:
+///   the driver is told that the device needs a reset, and again each time that it has reset the device. The host program is told by
+///   [`Vm::device_failures`](crate::Vm::device_failures). A panic before the backend has attached is the error of building the VM.
+///   Run `testing::NicConformance` over a backend before you use it.
 ///
 /// `examples/loopback_nic` connects two VMs by a backend of less than 150 lines. A layer passes every call that it does not
 /// change on to the backend below, and so also all [events](Self::woken) that are not its own.

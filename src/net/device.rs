@@ -94,10 +94,21 @@ fn transmit_queue(queues: &mut Queues, pair: usize) -> Option<&mut Queue> {
 
 impl Net {
     /// Makes the device on at least one backend.
-    pub(super) fn new(backends: Vec<Box<dyn NicBackend>>, mac: [u8; 6], mtu: Option<u16>, handle: NicHandle) -> Self {
-        let info = backends.iter().map(|backend| backend.info()).reduce(NicInfo::common).unwrap_or_default();
-        let backends = backends.into_iter().map(|backend| Guarded::new(backend, ErrorKind::Network)).collect();
-        Self { backends, info, mac, mtu, handle, handle_token: None, announcing: false, first: 0, running: None }
+    ///
+    /// # Errors
+    /// If a backend panics.
+    pub(super) fn new(
+        backends: Vec<Box<dyn NicBackend>>,
+        mac: [u8; 6],
+        mtu: Option<u16>,
+        handle: NicHandle,
+    ) -> Result<Self> {
+        let guard = |backend| Guarded::new(backend, "backend", ErrorKind::Network);
+        let mut backends: Vec<_> = backends.into_iter().map(guard).collect();
+        let infos = backends.iter_mut().map(|backend| backend.ask(|backend| backend.info()));
+        let infos = infos.collect::<Result<Vec<_>>>()?;
+        let info = infos.into_iter().reduce(NicInfo::common).unwrap_or_default();
+        Ok(Self { backends, info, mac, mtu, handle, handle_token: None, announcing: false, first: 0, running: None })
     }
 
     /// The number of pairs that the driver is told of.
@@ -127,7 +138,7 @@ impl Net {
             // Whether there is room decides what the backend waits for, even if it has no frame now.
             pair.receiver.gather(io, queue)?;
             let mut frames = RxBatch::new(&mut pair.receiver, queue);
-            backend.call(|backend| backend.receive(io, &mut frames))?;
+            backend.call(io, |backend, io| backend.receive(io, &mut frames))?;
             frames.finish(self.handle.counters())?;
             if io.spent() {
                 // One that had nothing of the turn is the first in the next.
@@ -147,7 +158,7 @@ impl Net {
         }
         let Some(backend) = self.backends.get_mut(index) else { return Ok(()) };
         let mut frames = TxBatch::new(&mut pair.transmitter, queue);
-        backend.call(|backend| backend.send(io, &mut frames))?;
+        backend.call(io, |backend, io| backend.send(io, &mut frames))?;
         frames.finish(self.handle.counters())
     }
 
@@ -279,10 +290,10 @@ impl VirtioDevice for Net {
         let token = io.token();
         self.handle_token = Some(token);
         self.handle.set_waker(io.waker(token));
-        self.backends.iter_mut().try_for_each(|backend| backend.call(|backend| backend.attach(io))?)?;
         let mut meter = Meter::new();
-        for backend in &self.backends {
-            backend.look(|backend| backend.metrics(&mut meter));
+        for backend in &mut self.backends {
+            backend.call(io, |backend, io| backend.attach(io))??;
+            backend.ask(|backend| backend.metrics(&mut meter))?;
         }
         self.handle.set_meter(meter);
         Ok(())
@@ -291,7 +302,9 @@ impl VirtioDevice for Net {
     fn activate(&mut self, io: &mut Io, activation: Activation) -> Result<()> {
         let features = activation.features;
         let guest = Offloads::to_guest(features);
-        self.backends.iter_mut().try_for_each(|backend| backend.call(|backend| backend.negotiate(guest))?)?;
+        for backend in &mut self.backends {
+            backend.call(io, |backend, _| backend.negotiate(guest))??;
+        }
         let pair = || Pair {
             receiver: Receiver::new(activation.has(feature::MRG_RXBUF), guest),
             transmitter: Transmitter::new(Offloads::to_host(features)),
@@ -323,16 +336,26 @@ impl VirtioDevice for Net {
         for (index, backend) in self.backends.iter().enumerate() {
             let need = self.need(index);
             backend.look(|backend| backend.wants(need, wants));
+            if backend.has_news() {
+                wants.again();
+            }
         }
     }
 
     fn woken(&mut self, io: &mut Io, queues: &mut Queues, event: &Event) -> Result<()> {
+        // One that is gone was told when that happened.
+        let is_gone = |backend: &Guarded<dyn NicBackend>| backend.is_condemned() && !backend.has_news();
+        if self.backends.iter().any(is_gone) {
+            return Ok(());
+        }
         if self.handle_token == Some(event.token) {
             self.take_announcement(io);
             // The link may be another.
             io.info_changed();
         } else {
-            self.backends.iter_mut().try_for_each(|backend| backend.call(|backend| backend.woken(io, event)))?;
+            for backend in &mut self.backends {
+                backend.call(io, |backend, io| backend.woken(io, event))?;
+            }
         }
         self.receive(io, queues, None)?;
         self.transmit_backlogs(io, queues)

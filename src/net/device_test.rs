@@ -95,7 +95,7 @@ fn rig(features: u64) -> Rig {
     let (backend, wire, offloads) = SocketBackend::new();
     wire.set_read_timeout(Some(MmioDriver::PATIENCE)).unwrap();
     let handle = NicHandle::new();
-    let device = Box::new(Net::new(vec![Box::new(backend)], [2, 0, 0, 0, 0, 1], Some(1500), handle.clone()));
+    let device = Box::new(Net::new(vec![Box::new(backend)], [2, 0, 0, 0, 0, 1], Some(1500), handle.clone()).unwrap());
     let transport = MmioTransport::new(device, memory.clone(), &IoThread::new("test-io").unwrap()).unwrap();
     let driver = MmioDriver::new(transport);
     let rx = DriverQueue::new(&memory, GuestAddress(0x1000), 64);
@@ -488,7 +488,7 @@ fn it_passes_the_suite_for_all_devices() {
         let (backend, wire, _) = SocketBackend::new();
         *wires.lock().unwrap() = Some(wire);
         let handle = NicHandle::new();
-        Box::new(Net::new(vec![Box::new(backend)], [2, 0, 0, 0, 0, 1], None, handle)) as Box<dyn VirtioDevice>
+        Box::new(Net::new(vec![Box::new(backend)], [2, 0, 0, 0, 0, 1], None, handle).unwrap()) as Box<dyn VirtioDevice>
     };
     let serves = |driver: &MmioDriver, queues: &mut [DriverQueue]| {
         let wires = wires.lock().unwrap();

@@ -206,7 +206,7 @@ impl Nic {
             None => random_mac()?,
         };
         let backends = self.wire.into_backends(self.config.queues, self.default_queues)?;
-        Ok(Net::new(backends, mac, self.config.mtu, self.handle))
+        Net::new(backends, mac, self.config.mtu, self.handle)
     }
 }
 

@@ -48,7 +48,7 @@ fn card(count: usize) -> (Box<dyn VirtioDevice>, Vec<UnixDatagram>) {
         wire.set_nonblocking(true).unwrap();
         wires.push(wire);
     }
-    (Box::new(Net::new(backends, [2, 0, 0, 0, 0, 1], None, NicHandle::new())), wires)
+    (Box::new(Net::new(backends, [2, 0, 0, 0, 0, 1], None, NicHandle::new()).unwrap()), wires)
 }
 
 fn lay_out(memory: &GuestMemory, count: usize) -> Vec<DriverQueue> {
@@ -327,7 +327,7 @@ impl NicBackend for Source {
 fn a_flood_on_one_backend_leaves_turns_to_the_others_on_whatever_pairs() {
     for pairs in 1..=3 {
         let source = |byte| Box::new(Source { byte, floods: byte == 1 }) as Box<dyn NicBackend>;
-        let device = Net::new([1, 2, 3].map(source).into(), [2, 0, 0, 0, 0, 1], None, NicHandle::new());
+        let device = Net::new([1, 2, 3].map(source).into(), [2, 0, 0, 0, 0, 1], None, NicHandle::new()).unwrap();
         let mut rig = rig_on(Box::new(device), Vec::new(), 3, SEVERAL, 4);
         assert_eq!(rig.set_pairs(pairs), 0);
         let mut seen = [0; 4];
@@ -414,7 +414,7 @@ fn the_link_is_up_if_all_backends_say_so_and_what_all_offer_is_offered() {
     }
     let offered = |infos: [NicInfo; 2]| {
         let backends = infos.map(|info| Box::new(Half(info)) as Box<dyn NicBackend>).into();
-        let mut net = Net::new(backends, [2, 0, 0, 0, 0, 1], None, NicHandle::new());
+        let mut net = Net::new(backends, [2, 0, 0, 0, 0, 1], None, NicHandle::new()).unwrap();
         (net.config()[6] & 1 == 1, net.info().features & Offloads::ALL.features())
     };
     let info = |link_up, offloads| NicInfo { link_up, offloads };

@@ -1,12 +1,12 @@
 //! Work that takes long, and that nobody waits for: a thread of its own does it, and ends.
 
 use std::collections::VecDeque;
-use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 
+use super::caught::catch_panic;
 use super::lock::lock;
-use super::thread::spawn;
+use super::thread::{may_wait, spawn};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -26,8 +26,49 @@ pub(crate) fn do_elsewhere(job: impl FnOnce() + Send + 'static) {
 fn work() {
     while let Some(job) = next() {
         // What it drops may be a user's, whose panic is nothing to the next job; what the panic carries may panic as well.
-        let _ = catch_unwind(AssertUnwindSafe(job)).map_err(mem::forget);
+        let _ = catch_panic(job);
     }
+}
+
+/// A value that another thread drops, since its code may block there.
+///
+/// Dropping this waits until the value is gone, unless the caller is a thread that must not wait.
+pub(crate) struct Parting<T> {
+    /// Until somebody begins to drop it.
+    value: Arc<Mutex<Option<T>>>,
+    gone: Receiver<()>,
+}
+
+impl<T: Send + 'static> Parting<T> {
+    /// Never blocks.
+    pub(crate) fn begin(value: T) -> Self {
+        let (drops, gone) = sync_channel(0);
+        let value = Arc::new(Mutex::new(Some(value)));
+        let theirs = Arc::clone(&value);
+        do_elsewhere(move || {
+            // Whoever waits is released however this ends.
+            let _tells: SyncSender<()> = drops;
+            drop(take(&theirs));
+        });
+        Self { value, gone }
+    }
+}
+
+impl<T> Drop for Parting<T> {
+    fn drop(&mut self) {
+        if !may_wait() {
+            return;
+        }
+        // The host may have given no thread.
+        match take(&self.value) {
+            Some(value) => _ = catch_panic(|| drop(value)),
+            None => _ = self.gone.recv(),
+        }
+    }
+}
+
+fn take<T>(value: &Mutex<Option<T>>) -> Option<T> {
+    lock(value).take()
 }
 
 fn next() -> Option<Job> {
@@ -40,6 +81,37 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    /// Waits until it may be dropped, and tells when it is.
+    struct Slow(Receiver<()>, std::sync::mpsc::Sender<()>);
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            let _ = self.0.recv();
+            self.1.send(()).unwrap();
+            panic!("told to panic");
+        }
+    }
+
+    #[test]
+    fn a_value_is_dropped_by_another_thread_and_waited_for_at_the_end() {
+        let ((release, released), (tells, dropped)) = (channel(), channel());
+        let parting = Parting::begin(Slow(released, tells));
+        let waits = std::thread::spawn(move || drop(parting));
+        assert!(dropped.recv_timeout(Duration::from_millis(100)).is_err() && !waits.is_finished());
+        release.send(()).unwrap();
+        waits.join().unwrap();
+        dropped.try_recv().unwrap();
+    }
+
+    #[test]
+    fn a_value_that_no_thread_has_begun_with_is_dropped_by_its_owner() {
+        let value = Arc::new(());
+        let (_, gone) = sync_channel(0);
+        let parting = Parting { value: Arc::new(Mutex::new(Some(Arc::clone(&value)))), gone };
+        drop(parting);
+        assert_eq!(Arc::strong_count(&value), 1);
+    }
 
     #[test]
     fn a_job_that_blocks_or_panics_holds_up_no_other() {

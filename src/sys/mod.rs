@@ -9,6 +9,7 @@
 #![allow(unsafe_code, reason = "wraps system calls that have no safe interface")]
 
 mod affinity;
+mod caught;
 mod core_scheduling;
 mod elsewhere;
 mod epoll;
@@ -28,8 +29,9 @@ mod thread;
 mod uring;
 
 pub(crate) use affinity::{CpuSet, allowed_cpus};
+pub(crate) use caught::catch_panic;
 pub(crate) use core_scheduling::{CoreGroup, core_cookie};
-pub(crate) use elsewhere::do_elsewhere;
+pub(crate) use elsewhere::{Parting, do_elsewhere};
 pub(crate) use epoll::{Epoll, Ready, Watch};
 pub use eventfd::EventFd;
 #[cfg(any(test, feature = "test-util"))]

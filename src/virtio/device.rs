@@ -10,10 +10,12 @@ use crate::virtio::queue::Queues;
 ///
 /// # States
 /// ```text
-///            activate                    an error or a panic
+///            activate                         an error
 /// inactive ----------> active -------------------------------> failed
 ///    ^                   |                                        |
 ///    +------- reset -----+-------------------- reset -------------+
+///
+/// any ---- a panic, or Io::give_up ----> dropped
 /// ```
 /// A device starts inactive. Between `activate` and `reset`, it is lent its queues with each call. While it is paused, the queues
 /// give no chains. A *chain* is one request of the driver, and the driver *rings* for a queue when it has put chains there.
@@ -21,15 +23,20 @@ use crate::virtio::queue::Queues;
 /// # Who checks what
 /// The transport checks features, queue addresses and the order of calls, and a queue checks the shape of each chain. The device
 /// checks what is *in* the buffers, and completes each chain that it takes. If it returns an error, it cannot go on: it is
-/// [reset](Self::reset) at once, so that it lets go of its chains, and the driver is told that the device needs a reset. The
-/// host program is not told. A bad request is the driver's mistake and no reason for an error: the device answers it.
+/// [reset](Self::reset) at once, so that it lets go of its chains, and the driver is told that the device needs a reset.
+/// [`Vm::device_failures`](crate::Vm::device_failures), or [`MmioTransport::failure`](super::MmioTransport::failure), tells the host
+/// program. A bad request is the driver's mistake and no reason for an error: the device answers it.
+///
+/// A device that panics, in whatever call, or [gives up](Io::give_up) is **never called again**. It is dropped, on a thread made for that,
+/// and with it the chains that it holds. From then on the driver is told that the device needs a reset, also after each reset.
+/// A panic before the device has attached is the error of building the VM or the transport.
 ///
 /// # Threads
 /// An I/O thread owns the device, and only that thread calls it, except that [`info`](Self::info) and [`config`](Self::config)
 /// are first called before it gets there. vCPU threads only read what was published, and send messages. A call must not
 /// block: a device that has to wait says what for in [`wants`](Self::wants), or gives its chains to a thread of its own, which
 /// sends them back and uses a [`Waker`](crate::event::Waker). Each call ends soon after [`Io::spent`] says so; the rest is
-/// done in the next turn. A panic is caught and counts as an error.
+/// done in the next turn.
 ///
 /// # Example
 /// A device that answers each request with the number of bytes that it was sent:

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::config_space::ConfigSpace;
 use super::device::DeviceState;
+use super::failure::Failures;
 use super::metrics::DeviceCounters;
 use super::queue::{QueueConfig, QueueState};
 use crate::error::Result;
@@ -28,6 +29,7 @@ pub(super) struct Gate {
     needs_reset: AtomicBool,
     owner: OnceLock<Waker>,
     pub(super) counters: DeviceCounters,
+    pub(super) failures: Failures,
 }
 
 /// What the owner is asked for.
@@ -94,6 +96,7 @@ impl Gate {
             needs_reset: AtomicBool::new(false),
             owner: OnceLock::new(),
             counters: DeviceCounters::default(),
+            failures: Failures::default(),
         }
     }
 

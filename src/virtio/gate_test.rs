@@ -15,7 +15,7 @@ use crate::testing::{Buffer, DriverQueue, MmioDriver, patterned_memory};
 use crate::virtio::rig_test::{MODERN, Rig, latched, rig, rig_on, running};
 use crate::virtio::spec::mmio as reg;
 use crate::virtio::spec::status::DEVICE_NEEDS_RESET;
-use crate::virtio::{Activation, DeviceInfo, MmioTransport, Queues, TransportState, VirtioDevice};
+use crate::virtio::{Activation, DeviceInfo, FailureCause, MmioTransport, Queues, TransportState, VirtioDevice};
 
 /// Longer than any device of these tests takes.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -37,22 +37,49 @@ fn an_index_that_jumps_makes_the_device_need_a_reset_and_a_reset_helps() {
 }
 
 #[test]
-fn a_device_that_panics_or_fails_needs_a_reset_and_others_go_on() {
+fn a_device_that_fails_is_served_again_after_a_reset_and_one_that_panics_never_while_others_go_on() {
     let io_thread = IoThread::new("test-io").unwrap();
     let (mut bad, mut good) = (rig_on(&io_thread), rig_on(&io_thread));
     good.driver.bring_up(MODERN, &[&good.queue]);
-    for panics in [true, false] {
+    let mut fail = |bad: &mut Rig| {
         bad.restart();
-        bad.seen.panics.store(panics, Ordering::SeqCst);
-        bad.seen.fails.store(!panics, Ordering::SeqCst);
         bad.offer();
         bad.driver.kick(0);
         bad.driver.wait_until("the failure", || bad.driver.status() & DEVICE_NEEDS_RESET != 0);
         good.request();
+        bad.driver.transport().failure().unwrap()
+    };
+    bad.seen.fails.store(true, Ordering::SeqCst);
+    for count in 1..4 {
+        let failure = fail(&mut bad);
+        assert_eq!((failure.cause, failure.count, &*failure.message), (FailureCause::Error, count, "told to fail"));
     }
     bad.seen.fails.store(false, Ordering::SeqCst);
     bad.restart();
     bad.request();
+    assert!(!bad.driver.transport().failure().unwrap().needs_reset);
+    bad.seen.panics.store(true, Ordering::SeqCst);
+    let failure = fail(&mut bad);
+    let (cause, message) = (FailureCause::Panicked, "the device panicked: told to panic");
+    assert_eq!((failure.cause, failure.count, &*failure.message), (cause, 4, message));
+    bad.seen.panics.store(false, Ordering::SeqCst);
+    assert_eq!(fail(&mut bad), failure);
+}
+
+#[test]
+fn a_guest_that_breaks_its_queue_all_the_time_is_one_failure_with_a_count() {
+    let mut rig = running();
+    for count in 1..=100 {
+        rig.queue.set_avail_index(1000);
+        rig.driver.kick(0);
+        rig.driver.wait_until("the failure", || rig.driver.status() & DEVICE_NEEDS_RESET != 0);
+        let failure = rig.driver.transport().failure().unwrap();
+        assert_eq!((failure.cause, failure.count, failure.needs_reset), (FailureCause::BrokenQueue, count, true));
+        assert_eq!(rig.driver.transport().metrics().failures, count);
+        rig.restart();
+    }
+    rig.request();
+    assert!(!rig.driver.transport().metrics().needs_reset);
 }
 
 /// Long enough for another thread to come to where it waits.

@@ -24,4 +24,8 @@ pub struct TransportMetrics {
     pub doorbells: u64,
     /// Interrupts that the device raised. KVM may make one of several, if the driver is slow to take them.
     pub interrupts: u64,
+    /// How often the device has failed; see [`Vm::device_failures`](crate::Vm::device_failures).
+    pub failures: u64,
+    /// Whether the driver is told now that the device needs a reset.
+    pub needs_reset: bool,
 }

@@ -20,6 +20,7 @@
 
 mod config_space;
 mod device;
+mod failure;
 mod gate;
 mod guarded;
 mod interrupt;
@@ -30,6 +31,7 @@ pub mod spec;
 mod transport;
 
 pub use device::{Activation, DeviceInfo, DeviceState, Requirement, VirtioDevice};
+pub use failure::{Failure, FailureCause};
 pub(crate) use guarded::Guarded;
 pub use interrupt::Interrupt;
 pub use metrics::TransportMetrics;

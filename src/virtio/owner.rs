@@ -1,11 +1,11 @@
 //! The half of a device that lives on an I/O thread: it alone calls the device, and lends it its queues.
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::device::{Activation, VirtioDevice};
 use super::gate::{Gate, Message, Plan, Saved, Ticket};
+use super::guarded::Guarded;
 use super::interrupt::Interrupt;
 use super::queue::{Queue, QueueConfig, QueueState, Queues, Start};
 use super::spec::feature::RING_EVENT_IDX;
@@ -16,7 +16,7 @@ use crate::memory::{GuestMemory, Lessor};
 use crate::sys::EventFd;
 
 pub(super) struct Owner {
-    device: Box<dyn VirtioDevice>,
+    device: Guarded<dyn VirtioDevice>,
     gate: Arc<Gate>,
     interrupt: Arc<dyn Interrupt>,
     memory: GuestMemory,
@@ -35,8 +35,6 @@ pub(super) struct Owner {
     messages: Vec<Message>,
     /// Wakes that came while the device stood still.
     held: Vec<Event>,
-    /// The device panicked where it can only be noted.
-    panicked: Cell<bool>,
     /// The queue that is looked at first.
     first: usize,
     /// The last turn was over before the queues were looked at, or the events; so they come first in this one.
@@ -47,6 +45,8 @@ pub(super) struct Owner {
     /// Chains that broke the rules.
     refused: Throttle,
     failures: Throttle,
+    /// Failures after which something is never called again: what a guest causes must not keep these from being said.
+    losses: Throttle,
 }
 
 struct Doorbell {
@@ -64,6 +64,8 @@ enum Life {
     Failed,
     /// It failed while it had failed, so it is not called before the reset.
     Broken,
+    /// It is never called again, and no reset helps.
+    Dead,
 }
 
 enum Motion {
@@ -75,7 +77,7 @@ enum Motion {
 
 impl Owner {
     pub(super) fn new(
-        device: Box<dyn VirtioDevice>,
+        device: Guarded<dyn VirtioDevice>,
         gate: Arc<Gate>,
         interrupt: Arc<dyn Interrupt>,
         memory: GuestMemory,
@@ -99,13 +101,13 @@ impl Owner {
             pauses: Vec::new(),
             messages: Vec::new(),
             held: Vec::new(),
-            panicked: Cell::new(false),
             first: 0,
             queues_first: false,
             again: Cell::new(false),
             voice: Voice::default(),
             refused: Throttle::default(),
             failures: Throttle::default(),
+            losses: Throttle::default(),
         }
     }
 
@@ -133,7 +135,10 @@ impl Owner {
                 Message::Reset(done) => self.reset(io, done),
                 Message::Quiesce(done) => self.quiesce(io, done),
                 Message::Resume => self.resume(io),
-                Message::Save(done) => done.answer(self.save()),
+                Message::Save(done) => {
+                    let saved = self.save(io);
+                    done.answer(saved);
+                }
             }
         }
         self.messages = messages;
@@ -186,7 +191,8 @@ impl Owner {
     fn reset(&mut self, io: &mut Io, done: Arc<Ticket<()>>) {
         self.count_chains();
         self.queues = Queues::default();
-        self.life = if self.let_go(io) { Life::Inactive } else { Life::Broken };
+        self.let_go(io);
+        self.life = if self.device.is_condemned() { Life::Dead } else { Life::Inactive };
         self.lessor.await_last(true);
         self.resets.push(done);
     }
@@ -218,7 +224,7 @@ impl Owner {
         self.ring_all();
     }
 
-    fn save(&self) -> Result<Saved> {
+    fn save(&mut self, io: &mut Io) -> Result<Saved> {
         let still = matches!(self.motion, Motion::Still) && self.resets.is_empty();
         if !still || self.has_failed() {
             let message = "a device that runs, or needs a reset, cannot be saved; pause it first";
@@ -226,13 +232,14 @@ impl Owner {
         }
         let queue = |queue: &Option<Queue>| queue.as_ref().map(Queue::state).transpose();
         let queues = self.queues.by_index().iter().map(queue).collect::<Result<_>>()?;
-        let device = || match self.life {
-            Life::Active => self.device.save().map(Some),
-            Life::Inactive | Life::Failed | Life::Broken => Ok(None),
-        };
-        let panicked = |_| Err(Error::new(ErrorKind::Host, "a device panicked while it was saved"));
-        let device = catch_unwind(AssertUnwindSafe(device)).unwrap_or_else(panicked)?;
-        Ok(Saved { queues, device })
+        if self.life != Life::Active {
+            return Ok(Saved { queues, device: None });
+        }
+        let saved = self.device.call(io, |device, _| device.save());
+        if let Err(error) = &saved {
+            self.fail(io, error);
+        }
+        Ok(Saved { queues, device: Some(saved??) })
     }
 
     fn take_events(&mut self, io: &mut Io, events: &[Event]) {
@@ -261,7 +268,7 @@ impl Owner {
             // A descriptor is reported again for as long as it is ready; a wake is not.
             Motion::Still if event.cause == Cause::Woken && !self.held.contains(event) => self.held.push(*event),
             Motion::Still => {}
-            Motion::Running | Motion::Quiescing if self.life == Life::Broken => {}
+            Motion::Running | Motion::Quiescing if !self.hears() => {}
             Motion::Running | Motion::Quiescing => {
                 self.call(io, |device, io, queues| device.woken(io, queues, event));
             }
@@ -294,7 +301,12 @@ impl Owner {
     }
 
     fn has_failed(&self) -> bool {
-        matches!(self.life, Life::Failed | Life::Broken)
+        matches!(self.life, Life::Failed | Life::Broken | Life::Dead)
+    }
+
+    /// Whether the device is told what happens.
+    fn hears(&self) -> bool {
+        !matches!(self.life, Life::Broken | Life::Dead)
     }
 
     fn is_running(&self) -> bool {
@@ -313,8 +325,12 @@ impl Owner {
             // A device whose queues are not looked at may have completions left.
             self.again.set(!self.is_running());
         }
-        if io.take_info_changed() {
-            self.publish_config(io);
+        // What changed last of a device that is gone is not known.
+        if io.take_info_changed()
+            && !self.device.is_condemned()
+            && let Err(error) = self.publish_config(io)
+        {
+            self.fail(io, &error);
         }
         if !self.resets.is_empty() && self.lessor.count() == 0 {
             self.finish_resets();
@@ -359,49 +375,63 @@ impl Owner {
         self.resets.drain(..).for_each(|done| done.answer(()));
     }
 
-    fn publish_config(&mut self, io: &mut Io) {
-        let config = catch_unwind(AssertUnwindSafe(|| self.device.config()));
-        let Ok(config) = config else { return self.fail(io, &panicked()) };
+    fn publish_config(&mut self, io: &mut Io) -> Result<()> {
+        let config = self.device.call(io, |device, _| device.config())?;
         self.gate.config.publish(&config);
         if self.life == Life::Active {
             self.interrupt.signal_config();
         }
+        Ok(())
     }
 
     /// Makes one call; an error or a panic makes the device one that needs a reset.
     fn call(&mut self, io: &mut Io, call: impl FnOnce(&mut dyn VirtioDevice, &mut Io, &mut Queues) -> Result<()>) {
-        let result = catch_unwind(AssertUnwindSafe(|| call(self.device.as_mut(), io, &mut self.queues)));
-        match result {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => self.fail(io, &error),
-            Err(_) => self.fail(io, &panicked()),
+        let queues = &mut self.queues;
+        let result = self.device.call(io, |device, io| call(device, io, queues));
+        if let Err(error) | Ok(Err(error)) = result {
+            self.fail(io, &error);
         }
     }
 
     /// Sets DEVICE_NEEDS_RESET, and says so to a driver that is there to hear it (2.1.2). The rings are not touched again. The
     /// device lets go of its chains: a pause must not wait for a driver that never resets it.
     fn fail(&mut self, io: &mut Io, why: &Error) {
-        if let Some((_, total)) = self.failures.count(1) {
-            let message = || format!("failed ({total} so far), and needs a reset by its driver: {}", why.chain());
-            self.voice.say(LogLevel::Error, message);
-        }
+        self.note(why);
         let (was_active, had_failed) = (self.life == Life::Active, self.has_failed());
         self.count_chains();
         self.queues = Queues::default();
-        self.life = if self.let_go(io) && !had_failed { Life::Failed } else { Life::Broken };
+        self.let_go(io);
+        self.life = match had_failed {
+            _ if self.device.is_condemned() => Life::Dead,
+            true => Life::Broken,
+            false => Life::Failed,
+        };
         self.gate.set_needs_reset(true);
         if was_active {
             self.interrupt.signal_config();
         }
     }
 
-    /// Has the device drop its chains and cancel what is in flight; says whether it got through that.
-    fn let_go(&mut self, io: &mut Io) -> bool {
-        let mut reset = || catch_unwind(AssertUnwindSafe(|| self.device.reset(io))).is_ok();
-        // What panicked may have left chains behind, and mostly is not met again.
-        reset() || {
-            reset();
-            false
+    /// Tells the host program.
+    fn note(&mut self, why: &Error) {
+        let (cause, message) = self.gate.failures.note(why);
+        if cause.is_final() {
+            if self.losses.count(1).is_some() {
+                self.voice.say(LogLevel::Error, || format!("failed for good: {message}"));
+            }
+        } else if let Some((_, total)) = self.failures.count(1) {
+            let message = || format!("failed ({total} so far), and needs a reset by its driver: {message}");
+            self.voice.say(LogLevel::Error, message);
+        }
+    }
+
+    /// Has the device drop its chains and cancel what is in flight. One that is never called again has been dropped, or soon is,
+    /// and its chains with it.
+    fn let_go(&mut self, io: &mut Io) {
+        if !self.device.is_condemned()
+            && let Err(error) = self.device.call(io, |device, io| device.reset(io))
+        {
+            self.note(&error);
         }
     }
 
@@ -425,10 +455,6 @@ impl Owner {
     }
 }
 
-fn panicked() -> Error {
-    Error::new(ErrorKind::Host, "the device or its backend panicked")
-}
-
 impl Participant for Owner {
     fn attach(&mut self, io: &mut Io) -> Result<()> {
         let token = io.token();
@@ -440,10 +466,10 @@ impl Participant for Owner {
         for doorbell in &mut self.doorbells {
             doorbell.token = Some(io.token());
         }
-        self.device.attach(io)?;
+        self.device.call(io, |device, io| device.attach(io))??;
         // What changed while the device attached is no news: it is published from the start.
         if io.take_info_changed() {
-            self.publish_config(io);
+            self.publish_config(io)?;
         }
         Ok(())
     }
@@ -454,8 +480,11 @@ impl Participant for Owner {
             self.queues = Queues::default();
             return;
         }
-        if self.panicked.take() {
-            self.fail(io, &panicked());
+        // It panicked where that could only be noted.
+        if self.device.has_news()
+            && let Err(error) = self.device.check()
+        {
+            self.fail(io, &error);
         }
         self.take_messages(io);
         let queues_first = self.queues_first;
@@ -485,12 +514,11 @@ impl Participant for Owner {
                 wants.again();
             }
         }
-        if self.life != Life::Broken && !matches!(self.motion, Motion::Still) {
+        if self.hears() && !matches!(self.motion, Motion::Still) {
             let others = wants.take_again();
-            let asked = catch_unwind(AssertUnwindSafe(|| self.device.wants(wants)));
-            self.panicked.set(asked.is_err());
+            self.device.look(|device| device.wants(wants));
             self.again.set(self.again.get() || wants.take_again());
-            if others || self.again.get() || self.panicked.get() {
+            if others || self.again.get() || self.device.has_news() {
                 wants.again();
             }
         }
@@ -506,7 +534,7 @@ impl Participant for Owner {
 
     /// What the device waits for would never come, so the device has failed.
     fn refused(&mut self, io: &mut Io) -> bool {
-        if self.life == Life::Broken {
+        if !self.hears() {
             return false;
         }
         self.fail(io, &Error::new(ErrorKind::Host, "the host cannot watch what the device waits for"));

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::exit::Exit;
+use super::failures::DeviceFailure;
 use super::lifecycle::Lifecycle;
 use super::metrics::{ConsoleMetrics, DeviceKindMetrics, DeviceMetrics};
 use super::threads::{ThreadRole, ThreadSetup, VmThread};
@@ -183,6 +184,15 @@ impl Devices {
             DeviceMetrics { name: name.clone(), transport: transport.metrics(), kind, counters }
         };
         devices.map(read).collect()
+    }
+
+    pub(super) fn failures(&self) -> Vec<DeviceFailure> {
+        let devices = self.transports.iter().zip(&self.names).zip(&self.labels);
+        let read = |((transport, device), label): ((&Arc<MmioTransport>, &String), &String)| {
+            let failure = transport.failure()?;
+            Some(DeviceFailure { device: device.clone(), label: label.clone(), failure })
+        };
+        devices.filter_map(read).collect()
     }
 
     pub(super) fn console_metrics(&self) -> ConsoleMetrics {

@@ -4,6 +4,8 @@
 mod builder;
 mod devices;
 mod exit;
+mod failures;
+mod json;
 mod lifecycle;
 mod metrics;
 mod threads;
@@ -13,6 +15,9 @@ mod vm;
 
 pub use builder::VmBuilder;
 pub use exit::{Exit, Status};
+pub use failures::DeviceFailure;
+#[cfg(any(test, feature = "capi"))]
+pub(crate) use failures::failures_json;
 pub use metrics::{ConsoleMetrics, DeviceKindMetrics, DeviceMetrics, ExitCounts, Metrics, VcpuMetrics, openmetrics};
 pub use threads::{ThreadRole, VmThread};
 pub use vm::Vm;

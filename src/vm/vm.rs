@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::devices::Devices;
 use super::exit::{Exit, Status};
+use super::failures::DeviceFailure;
 use super::lifecycle::Lifecycle;
 use super::metrics::{Metrics, VcpuCounters};
 use super::threads::{ThreadRole, ThreadSetup, VmThread};
@@ -334,6 +335,30 @@ impl Vm {
             devices: self.devices.metrics(),
             console: self.devices.console_metrics(),
         }
+    }
+
+    /// Returns the devices that have failed since the VM was built, in the order in which the guest finds them. For each there is
+    /// the last failure and how many there were, so a guest that fails all the time costs no memory. Any thread may ask, in any
+    /// state of the VM; it waits for none.
+    ///
+    /// A device fails if its driver breaks a queue, and if the device or its backend panics, breaks a rule or [gives
+    /// up](crate::event::Io::give_up). Its driver is told that the device needs a reset, and the VM goes on. A request that fails is
+    /// not a failure of its device: [`metrics`](Self::metrics) counts those.
+    ///
+    /// ```no_run
+    /// # fn main() -> vmcell::Result<()> {
+    /// # let vm = vmcell::Vm::builder().build()?;
+    /// for failure in vm.device_failures() {
+    ///     println!("{failure}"); // disk 0 (data.img): the backend panicked: index out of bounds
+    ///     if failure.failure.cause.is_final() {
+    ///         vm.stop()?;
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn device_failures(&self) -> Vec<DeviceFailure> {
+        self.devices.failures()
     }
 
     /// Measures each turn of the VM's own I/O threads from now on, for [`metrics`](Self::metrics); see

@@ -257,6 +257,61 @@ static void test_handles(const char *folder) {
     FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_nic_handle_announce(NULL, &e));
 }
 
+/* Waits until a device of the VM has failed for this cause, and checks what is told. */
+static void wait_failed(vmcell_vm *vm, const char *cause, const char *told) {
+    char text[4096] = "";
+    size_t length = 0;
+    while (strstr(text, cause) == NULL) {
+        usleep(1000);
+        OK(vmcell_vm_device_failures_json(vm, text, sizeof text, &length, &e));
+        CHECK(strlen(text) == length);
+    }
+    if (strstr(text, told) == NULL)
+        fprintf(stderr, "%s\n", text);
+    CHECK(strstr(text, told) != NULL);
+}
+
+/* Devices that fail: one whose backend gives up, and one whose queue the guest breaks again and again. */
+static void test_failures(const char *folder) {
+    struct host first = {0}, wire = {0};
+    vmcell_disk_port *port;
+    vmcell_nic_port *nic_port;
+    vmcell_vm *vm;
+    char text[4096];
+    size_t length = 0;
+    vmcell_config *config = config_of(in(folder, "spin"));
+    OK(vmcell_config_add_disk(config, disk_of(&first, &port), &e));
+    OK(vmcell_config_add_nic(config, nic_of(&wire, &nic_port), &e));
+    OK(vmcell_vm_new(config, &vm, &e));
+    OK(vmcell_vm_device_failures_json(vm, text, sizeof text, &length, &e));
+    CHECK(length == strlen(text) && strcmp(text, "{\"failures\":[]}") == 0);
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_disk_port_give_up(port, NULL, &e));
+    FAILS(VMCELL_ERROR_NOT_UTF8, vmcell_disk_port_give_up(port, "\xff", &e));
+    OK(vmcell_disk_port_give_up(port, "the storage is gone", &e));
+    wait_failed(vm, "gave_up",
+                "{\"failures\":[{\"device\":\"disk0\",\"label\":\"disk 0 (on a backend)\",\"cause\":\"gave_up\",\"is_final\":true,"
+                "\"message\":\"the backend gave up: the storage is gone\",\"at_ns\":");
+    while (first.destroyed == 0)
+        usleep(1000);
+    disk_port_is_refused(VMCELL_ERROR_BAD_HANDLE, port);
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_disk_port_give_up(port, "again", &e));
+    OK(vmcell_nic_port_give_up(nic_port, "the network is gone", &e));
+    wait_failed(vm, "the network is gone", "{\"device\":\"nic0\",");
+    OK(vmcell_vm_start(vm, &e));
+    OK(vmcell_vm_pause(vm, &e));
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK && first.destroyed == 1 && wire.destroyed == 1);
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_vm_device_failures_json(vm, text, sizeof text, &length, &e));
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_nic_port_give_up(nic_port, "again", &e));
+
+    struct host broken = {0};
+    config = config_of(in(folder, "break_queues"));
+    OK(vmcell_config_add_disk(config, disk_of(&broken, NULL), &e));
+    OK(vmcell_vm_new(config, &vm, &e));
+    OK(vmcell_vm_start(vm, &e));
+    wait_failed(vm, "broken_queue", "\"is_final\":false");
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK && broken.destroyed == 1);
+}
+
 struct ports {
     vmcell_disk_port *disk;
     vmcell_nic_port *nic;
@@ -396,6 +451,7 @@ void test_backends(const char *folder) {
     test_nic_tables();
     test_handles(folder);
     test_without_a_vm();
+    test_failures(folder);
     test_in_a_vm(folder);
     test_misuse_from_inside(folder);
 }

@@ -105,6 +105,7 @@ pub fn guests() -> TempDir {
         ("panic", TinyGuest::panic(1)),
         ("triple_fault", TinyGuest::triple_fault()),
         ("failing", failing),
+        ("break_queues", super::break_queues()),
     ];
     for (name, guest) in guests {
         guest.write_to(folder.path().join(name)).expect("a guest's image is written");

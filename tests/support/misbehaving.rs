@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use vmcell::block::{DiskBackend, DiskInfo, Done, Operation, Tag};
+use vmcell::block::{DiskBackend, DiskInfo, DiskStatus, Done, Operation, Tag};
 use vmcell::event::{Event, Io, Waker, Wants};
+use vmcell::meter::Meter;
 
 /// What it does once it is let loose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,7 @@ pub enum Manner {
     IsFullForEver,
     AsksForTurnsForEver,
     PanicsIn(Call),
+    GivesUpIn(Call),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub enum Call {
     Refresh,
     Wants,
     Woken,
+    Status,
+    Metrics,
 }
 
 /// Lets a backend loose, and holds what it keeps.
@@ -44,6 +48,8 @@ pub struct Leash {
     release: Arc<AtomicBool>,
     waker: Arc<Mutex<Option<Waker>>>,
     calls: Arc<AtomicUsize>,
+    called: Arc<Mutex<Vec<Call>>>,
+    dropped: Arc<AtomicUsize>,
 }
 
 impl Leash {
@@ -80,6 +86,16 @@ impl Leash {
     pub fn calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
+
+    /// Whether this was called.
+    pub fn was_called(&self, call: Call) -> bool {
+        self.called.lock().unwrap().contains(&call)
+    }
+
+    /// How often the backend was dropped.
+    pub fn dropped(&self) -> usize {
+        self.dropped.load(Ordering::SeqCst)
+    }
 }
 
 /// A disk of zeros, until it is let loose.
@@ -101,7 +117,19 @@ impl Misbehaving {
 
     fn called(&self, call: Call) {
         self.leash.calls.fetch_add(1, Ordering::SeqCst);
+        let mut called = self.leash.called.lock().unwrap();
+        if !called.contains(&call) {
+            called.push(call);
+        }
+        drop(called);
         assert!(!self.is(Manner::PanicsIn(call)), "told to panic in {call:?}");
+    }
+
+    fn called_with(&self, call: Call, io: &mut Io) {
+        self.called(call);
+        if self.is(Manner::GivesUpIn(call)) {
+            io.give_up(format!("told to in {call:?}"));
+        }
     }
 
     fn serve(&mut self, tag: Tag, mut operation: Operation) {
@@ -120,14 +148,14 @@ impl DiskBackend for Misbehaving {
     }
 
     fn attach(&mut self, io: &mut Io) -> vmcell::Result<()> {
-        self.called(Call::Attach);
+        self.called_with(Call::Attach, io);
         let token = io.token();
         *self.leash.waker.lock().unwrap() = Some(io.waker(token));
         Ok(())
     }
 
-    fn submit(&mut self, _io: &mut Io, tag: Tag, operation: Operation) -> Result<(), Operation> {
-        self.called(Call::Submit);
+    fn submit(&mut self, io: &mut Io, tag: Tag, operation: Operation) -> Result<(), Operation> {
+        self.called_with(Call::Submit, io);
         if self.is(Manner::IsFullForEver) {
             return Err(operation);
         }
@@ -150,12 +178,12 @@ impl DiskBackend for Misbehaving {
         Ok(())
     }
 
-    fn commit(&mut self, _io: &mut Io) {
-        self.called(Call::Commit);
+    fn commit(&mut self, io: &mut Io) {
+        self.called_with(Call::Commit, io);
     }
 
-    fn completed(&mut self, _io: &mut Io) -> Option<Done> {
-        self.called(Call::Completed);
+    fn completed(&mut self, io: &mut Io) -> Option<Done> {
+        self.called_with(Call::Completed, io);
         if self.leash.release.load(Ordering::SeqCst) {
             let (tag, operation) = self.leash.kept.lock().unwrap().pop_front()?;
             return Some(Done::new(tag, operation, Ok(())));
@@ -163,12 +191,14 @@ impl DiskBackend for Misbehaving {
         self.done.pop_front()
     }
 
-    fn cancel(&mut self, _io: &mut Io) {
-        self.called(Call::Cancel);
+    fn cancel(&mut self, io: &mut Io) {
+        self.called_with(Call::Cancel, io);
     }
 
-    fn refresh(&mut self, _io: &mut Io) {
-        self.called(Call::Refresh);
+    fn refresh(&mut self, io: &mut Io) {
+        self.called_with(Call::Refresh, io);
+        // Has it asked what it is like, and how it works.
+        io.info_changed();
     }
 
     fn wants(&self, wants: &mut Wants) {
@@ -178,7 +208,22 @@ impl DiskBackend for Misbehaving {
         }
     }
 
-    fn woken(&mut self, _io: &mut Io, _event: &Event) {
-        self.called(Call::Woken);
+    fn woken(&mut self, io: &mut Io, _event: &Event) {
+        self.called_with(Call::Woken, io);
+    }
+
+    fn status(&self) -> DiskStatus {
+        self.called(Call::Status);
+        DiskStatus::default()
+    }
+
+    fn metrics(&self, _meter: &mut Meter) {
+        self.called(Call::Metrics);
+    }
+}
+
+impl Drop for Misbehaving {
+    fn drop(&mut self) {
+        self.leash.dropped.fetch_add(1, Ordering::SeqCst);
     }
 }

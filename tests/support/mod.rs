@@ -110,3 +110,59 @@ pub fn launcher() -> std::process::Command {
     };
     std::process::Command::new(std::env::var_os("VMCELL_LAUNCH").map_or_else(built, PathBuf::from))
 }
+
+/// Brings the first device up with a queue that leads to no RAM but for its rings, and rings for it, then waits for ever.
+pub fn bring_up() -> TinyGuest {
+    let mut code = stores(&BRING_UP);
+    code.extend(stores(&[(DEVICE + 0x50, 0)]));
+    code.extend([0xeb, 0xfe]);
+    TinyGuest::new(code)
+}
+
+/// Brings the first device up and breaks its queue, again and again for ever: the index of its available ring jumps.
+pub fn break_queues() -> TinyGuest {
+    let mut code = stores(&[(DEVICE + 0x70, 0)]);
+    code.extend(stores(&BRING_UP));
+    code.extend(stores(&[(AVAIL_RING, 1000 << 16), (DEVICE + 0x50, 0)]));
+    // Until the status says that the device needs a reset: mov ebx, status; test byte [rbx], 0x40; jz to it.
+    code.push(0xbb);
+    code.extend((DEVICE + 0x70).to_le_bytes());
+    code.extend([0x8b, 0x03, 0xa8, 0x40, 0x74, 0xfa]); // mov eax, [rbx]; test al, 0x40; jz to the mov
+    code.push(0xe9); // jmp to the start
+    let back = -i32::try_from(code.len() + 4).expect("a short guest");
+    code.extend(back.to_le_bytes());
+    TinyGuest::new(code)
+}
+
+const DEVICE: u32 = 0xd000_0000;
+const AVAIL_RING: u32 = 0x20_1000;
+
+/// Up to DRIVER_OK, with a queue of 8.
+const BRING_UP: [(u32, u32); 13] = [
+    (DEVICE + 0x70, 1),
+    (DEVICE + 0x70, 3),
+    (DEVICE + 0x24, 1),
+    (DEVICE + 0x20, 1),
+    (DEVICE + 0x70, 11),
+    (DEVICE + 0x30, 0),
+    (DEVICE + 0x38, 8),
+    (DEVICE + 0x80, 0x20_0000),
+    (DEVICE + 0x90, AVAIL_RING),
+    (DEVICE + 0xa0, 0x20_2000),
+    (AVAIL_RING, 0),
+    (DEVICE + 0x44, 1),
+    (DEVICE + 0x70, 15),
+];
+
+/// Code that writes values of 32 bits to addresses.
+fn stores(steps: &[(u32, u32)]) -> Vec<u8> {
+    let mut code = Vec::new();
+    for (address, value) in steps {
+        code.push(0xbb); // mov ebx, address
+        code.extend(address.to_le_bytes());
+        code.push(0xb8); // mov eax, value
+        code.extend(value.to_le_bytes());
+        code.extend([0x89, 0x03]); // mov [rbx], eax
+    }
+    code
+}

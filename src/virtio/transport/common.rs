@@ -14,7 +14,9 @@ use crate::memory::GuestMemory;
 use crate::meter::Meter;
 use crate::sys::{EventFd, lock};
 use crate::virtio::device::{DeviceInfo, DeviceState, VirtioDevice};
+use crate::virtio::failure::Failure;
 use crate::virtio::gate::{Gate, Message, Outcome, Plan, Saved};
+use crate::virtio::guarded::Guarded;
 use crate::virtio::interrupt::Interrupt;
 use crate::virtio::metrics::DeviceCounters;
 use crate::virtio::owner::Owner;
@@ -49,12 +51,13 @@ pub(super) struct Beginning<'a> {
 
 impl Common {
     pub(super) fn new(
-        mut device: Box<dyn VirtioDevice>,
+        device: Box<dyn VirtioDevice>,
         memory: GuestMemory,
         io_thread: &IoThread,
         beginning: Beginning<'_>,
     ) -> Result<Self> {
-        let mut info = device.info();
+        let mut device = Guarded::new(device, "device", ErrorKind::Host);
+        let mut info = device.ask(|device| device.info())?;
         info.features |= OFFERED;
         let mut registers = Registers::new(info.features, &info.queue_sizes)?;
         if let Some(state) = beginning.state {
@@ -66,9 +69,9 @@ impl Common {
             }
         }
         let doorbells = info.queue_sizes.iter().map(|_| Ok(Arc::new(EventFd::new()?))).collect::<Result<Vec<_>>>()?;
-        let gate = Arc::new(Gate::new(&device.config()));
+        let gate = Arc::new(Gate::new(&device.ask(|device| device.config())?));
         let mut meter = Meter::new();
-        device.metrics(&mut meter);
+        device.ask(|device| device.metrics(&mut meter))?;
         let still = beginning.state.is_some();
         let owner = Owner::new(device, Arc::clone(&gate), beginning.interrupt, memory.clone(), &doorbells, still)
             .saying(beginning.voice);
@@ -113,6 +116,16 @@ impl Common {
     /// What the device itself counts, by name.
     pub(super) fn own_counters(&self) -> BTreeMap<String, u64> {
         self.meter.read()
+    }
+
+    /// What was counted of failures, and whether the driver is told of one now.
+    pub(super) fn failures(&self) -> (u64, bool) {
+        (self.gate.failures.count.get(), self.gate.needs_reset())
+    }
+
+    /// The last failure of the device, if it has failed.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        self.gate.failures.read(self.gate.needs_reset())
     }
 
     /// The driver rings for a queue.

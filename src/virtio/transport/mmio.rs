@@ -15,6 +15,7 @@ use crate::logging::Voice;
 use crate::memory::GuestMemory;
 use crate::sys::EventFd;
 use crate::virtio::device::VirtioDevice;
+use crate::virtio::failure::Failure;
 use crate::virtio::interrupt::Interrupt;
 use crate::virtio::metrics::TransportMetrics;
 use crate::virtio::spec::mmio as reg;
@@ -107,12 +108,20 @@ impl MmioTransport {
     /// Returns what the device and its driver have done so far. Never blocks.
     pub fn metrics(&self) -> TransportMetrics {
         let counters = self.common.counters();
+        let (failures, needs_reset) = self.common.failures();
         TransportMetrics {
             chains: counters.chains.get(),
             refused_chains: counters.refused_chains.get(),
             doorbells: counters.doorbells.get(),
             interrupts: self.interrupt.raised(),
+            failures,
+            needs_reset,
         }
+    }
+
+    /// Returns the last failure of the device; `None` if it has not failed since it was made. Never waits for the device.
+    pub fn failure(&self) -> Option<Failure> {
+        self.common.failure()
     }
 
     /// Reads the counters that the device [has itself](VirtioDevice::metrics), by name. Never blocks.

@@ -56,6 +56,14 @@ pub(super) const FAMILIES: &[Family] = &[
     ),
     counter("vmcell_device_doorbells", "", "Doorbells that reached a device's thread.", Samples::Vm(doorbells)),
     counter("vmcell_device_interrupts", "", "Interrupts that a device raised.", Samples::Vm(interrupts)),
+    counter("vmcell_device_failures", "", "How often a device has failed.", Samples::Vm(failures)),
+    Family {
+        name: "vmcell_device_needs_reset",
+        kind: Kind::Gauge,
+        unit: "",
+        help: "Whether a device has failed and its driver is told to reset it: 1 if so.",
+        samples: Samples::Vm(needs_reset),
+    },
     counter("vmcell_device_counter", "", "What a backend, or a device of your own, counts.", Samples::Vm(own_counters)),
     counter("vmcell_disk_requests", "", "Requests to a disk, by what for.", Samples::Vm(disk_requests)),
     counter("vmcell_disk_bytes", "bytes", "Bytes that a disk was asked for and has done.", Samples::Vm(disk_bytes)),
@@ -151,6 +159,14 @@ fn doorbells(metrics: &Metrics, add: &mut Add<'_>) {
 
 fn interrupts(metrics: &Metrics, add: &mut Add<'_>) {
     of_devices(metrics, add, |device| device.transport.interrupts);
+}
+
+fn failures(metrics: &Metrics, add: &mut Add<'_>) {
+    of_devices(metrics, add, |device| device.transport.failures);
+}
+
+fn needs_reset(metrics: &Metrics, add: &mut Add<'_>) {
+    of_devices(metrics, add, |device| device.transport.needs_reset.into());
 }
 
 fn own_counters(metrics: &Metrics, add: &mut Add<'_>) {

@@ -1,8 +1,6 @@
-//! The snapshot as JSON (RFC 8259). It is written by hand, so that every build has it, and no build needs a library for it.
+//! The snapshot as JSON.
 
-use std::fmt::Write;
-use std::time::Duration;
-
+use super::super::json::Json;
 use super::data::{DeviceKindMetrics, DeviceMetrics, Metrics, VcpuMetrics};
 use crate::block::DiskMetrics;
 use crate::event::IoThreadMetrics;
@@ -35,7 +33,7 @@ fn write(metrics: &Metrics) -> String {
             json.number("input_bytes", metrics.console.input_bytes);
         });
     });
-    json.text
+    json.into_text()
 }
 
 fn vcpu(json: &mut Json, vcpu: &VcpuMetrics) {
@@ -46,10 +44,8 @@ fn vcpu(json: &mut Json, vcpu: &VcpuMetrics) {
 
 fn io_thread(json: &mut Json, thread: &IoThreadMetrics) {
     json.text("name", &thread.name);
-    json.member("tid");
-    json.text += &thread.tid.to_string();
-    json.member("is_own");
-    json.text += if thread.is_own { "true" } else { "false" };
+    json.signed("tid", thread.tid.into());
+    json.flag("is_own", thread.is_own);
     json.time("cpu_ns", thread.cpu_time);
     json.number("turns", thread.turns);
     if let Some(longest) = thread.longest_turn {
@@ -69,6 +65,8 @@ fn device(json: &mut Json, device: &DeviceMetrics) {
     json.number("refused_chains", device.transport.refused_chains);
     json.number("doorbells", device.transport.doorbells);
     json.number("interrupts", device.transport.interrupts);
+    json.number("failures", device.transport.failures);
+    json.flag("needs_reset", device.transport.needs_reset);
     match &device.kind {
         DeviceKindMetrics::Disk(disk) => {
             json.member("disk");
@@ -116,66 +114,4 @@ fn write_nic(json: &mut Json, nic: &NicMetrics) {
         ("sent_dropped", nic.sent_dropped),
     ];
     counts.into_iter().for_each(|(name, count)| json.number(name, count));
-}
-
-/// A text that grows.
-#[derive(Default)]
-struct Json {
-    text: String,
-}
-
-impl Json {
-    fn object(&mut self, members: impl FnOnce(&mut Self)) {
-        self.text.push('{');
-        members(self);
-        self.text.push('}');
-    }
-
-    fn list<T>(&mut self, name: &str, items: &[T], write: impl Fn(&mut Self, &T)) {
-        self.member(name);
-        self.text.push('[');
-        for (index, item) in items.iter().enumerate() {
-            if index > 0 {
-                self.text.push(',');
-            }
-            self.object(|json| write(json, item));
-        }
-        self.text.push(']');
-    }
-
-    /// Begins a member of the present object.
-    fn member(&mut self, name: &str) {
-        if !self.text.ends_with('{') {
-            self.text.push(',');
-        }
-        self.string(name);
-        self.text.push(':');
-    }
-
-    fn text(&mut self, name: &str, value: &str) {
-        self.member(name);
-        self.string(value);
-    }
-
-    fn number(&mut self, name: &str, value: u64) {
-        self.member(name);
-        self.text += &value.to_string();
-    }
-
-    fn time(&mut self, name: &str, value: Duration) {
-        self.number(name, u64::try_from(value.as_nanos()).unwrap_or(u64::MAX));
-    }
-
-    fn string(&mut self, value: &str) {
-        self.text.push('"');
-        for character in value.chars() {
-            match character {
-                '"' | '\\' => self.text.extend(['\\', character]),
-                // A text takes everything that is written to it.
-                '\0'..='\x1f' => _ = write!(self.text, "\\u{:04x}", u32::from(character)),
-                _ => self.text.push(character),
-            }
-        }
-        self.text.push('"');
-    }
 }
