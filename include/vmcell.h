@@ -538,6 +538,12 @@ typedef struct vmcell_config vmcell_config;
 typedef struct vmcell_console vmcell_console;
 
 /**
+ * A counter of the caller's own, which stands in the metrics of the VM: vmcell_disk_port_add_counter and
+ * vmcell_nic_port_add_counter say of which device. Made by vmcell_counter_new; freed by vmcell_counter_free.
+ */
+typedef struct vmcell_counter vmcell_counter;
+
+/**
  * Changes a disk while its VM runs. Made by vmcell_disk_handle_new or vmcell_disk_handle_new_from_vm; freed by vmcell_disk_handle_free, before or after the
  * disk or its VM.
  */
@@ -920,6 +926,24 @@ int32_t vmcell_has_feature(const char *name);
 uint64_t vmcell_handle_count(void);
 
 /**
+ * Returns how many threads of this process wait for a console's terminal, device or file that does not answer, although their VM was
+ * freed. Each ends when the host answers, or with the process. Never blocks.
+ */
+uint64_t vmcell_console_threads_abandoned(void);
+
+/**
+ * Returns how many threads of this process wait for a disk's storage that does not answer, although their VM was freed. Each ends
+ * when the host answers, or with the process. Never blocks.
+ */
+uint64_t vmcell_disk_threads_abandoned(void);
+
+/**
+ * Returns how many transfers of io_uring wait for a disk's storage that does not answer, although their VM was freed. Each holds the
+ * guest memory that it transfers to or from. Never blocks.
+ */
+uint64_t vmcell_disk_transfers_abandoned(void);
+
+/**
  * Returns the number of an error, one of VMCELL_ERROR_*, the same that the failed call returned. Returns VMCELL_OK for
  * NULL, and VMCELL_ERROR_BAD_HANDLE for a pointer that is not, or is no longer, an error. Never blocks.
  */
@@ -974,6 +998,26 @@ int32_t vmcell_host_check(int32_t *level,
                           size_t capacity,
                           size_t *length,
                           vmcell_error **error);
+
+/**
+ * Makes a counter that stands at 0. Never blocks.
+ */
+int32_t vmcell_counter_new(vmcell_counter **counter, vmcell_error **error);
+
+/**
+ * Adds to a counter. Any thread may, at any time. Each call looks the counter up, so a backend that is fast counts once for what it
+ * did in a batch. Never blocks.
+ */
+int32_t vmcell_counter_add(vmcell_counter *counter,
+                           uint64_t count,
+                           vmcell_error **error);
+
+/**
+ * Frees a counter. The metrics go on to tell where it stood. NULL is fine.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_counter_free(vmcell_counter *counter);
 
 /**
  * Starts a thread; Linux keeps 15 bytes of its name. It blocks every signal.
@@ -1114,6 +1158,18 @@ int32_t vmcell_disk_port_set_capacity(vmcell_disk_port *port,
 int32_t vmcell_disk_port_give_up(vmcell_disk_port *port,
                                  const char *why,
                                  vmcell_error **error);
+
+/**
+ * Adds a counter to what the metrics tell of this disk, under a name such as "cache_hits": vmcell_vm_metrics_json has it in the
+ * device's "counters". Several of one name count as one, their sum. `counter` is borrowed, and counts for as long as it lives. Never
+ * blocks.
+ *
+ * Errors: INVALID_STATE if the VM was made before.
+ */
+int32_t vmcell_disk_port_add_counter(vmcell_disk_port *port,
+                                     const char *name,
+                                     const vmcell_counter *counter,
+                                     vmcell_error **error);
 
 /**
  * Makes a disk on a backend of the caller's own. `port` receives the library's end of it, and may be NULL, as `submit` gets
@@ -1311,6 +1367,18 @@ int32_t vmcell_nic_port_give_up(vmcell_nic_port *port,
                                 vmcell_error **error);
 
 /**
+ * Adds a counter to what the metrics tell of this interface, under a name such as "cache_hits": vmcell_vm_metrics_json has it in the
+ * device's "counters". Several of one name count as one, their sum. `counter` is borrowed, and counts for as long as it lives. Never
+ * blocks.
+ *
+ * Errors: INVALID_STATE if the VM was made before.
+ */
+int32_t vmcell_nic_port_add_counter(vmcell_nic_port *port,
+                                    const char *name,
+                                    const vmcell_counter *counter,
+                                    vmcell_error **error);
+
+/**
  * Makes a network interface on a backend of the caller's own. `port` receives the library's end of it, and may be NULL, as
  * `send` gets it too. `info` is copied; NULL stands for the defaults.
  *
@@ -1483,6 +1551,16 @@ int32_t vmcell_config_set_memory(vmcell_config *config,
                                  int32_t backing,
                                  int32_t pages,
                                  vmcell_error **error);
+
+/**
+ * Sets the pages that back the guest's RAM, one of VMCELL_PAGES_*, and leaves what else vmcell_config_set_memory or a description says
+ * as it is. Never blocks.
+ *
+ * Errors: BAD_VALUE.
+ */
+int32_t vmcell_config_set_pages(vmcell_config *config,
+                                int32_t pages,
+                                vmcell_error **error);
 
 /**
  * Sets whether all RAM is taken from the host when the VM is made, rather than page by page when the guest first uses
@@ -1670,6 +1748,15 @@ int32_t vmcell_config_set_io_affinity(vmcell_config *config,
 int32_t vmcell_config_set_core_scheduling(vmcell_config *config,
                                           int32_t core_scheduling,
                                           vmcell_error **error);
+
+/**
+ * Sets for how many microseconds at most the I/O threads that the VM makes for itself look for more to do before they sleep, 0 to
+ * 1000: 0 turns that off, the default is 50. vmcell_io_thread_set_polling says what that means, and sets it for a thread of the
+ * caller's. vmcell_vm_new refuses more. Never blocks.
+ */
+int32_t vmcell_config_set_polling(vmcell_config *config,
+                                  uint32_t max_us,
+                                  vmcell_error **error);
 
 /**
  * Has a function called on each new thread of the VM: for I/O threads during vmcell_vm_new, for vCPUs during vmcell_vm_start. It is not

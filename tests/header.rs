@@ -6,13 +6,14 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 28] = [
+const SOURCES: [&str; 29] = [
     "library",
     "failure",
     "report",
     "error",
     "host",
     "caller",
+    "counter",
     "io_thread",
     "disk",
     "disk_operation",

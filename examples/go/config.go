@@ -13,6 +13,7 @@ import (
 	"net"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -165,6 +166,14 @@ type Config struct {
 	// CoreScheduling makes the VM's threads run on the hyperthreads of a core only beside each other, so that no other tenant is there
 	// to watch what the guest does. The host needs Linux 5.14 with CONFIG_SCHED_CORE, or no hyperthreads that share a core.
 	CoreScheduling bool
+	// Polling is for how long at most the VM's own I/O threads look for more to do before they sleep, 0 to a millisecond. Nil means the
+	// default, which is 50 µs.
+	Polling *time.Duration
+	// OnThreadStart is called on each new thread of the VM before that does anything, to set its priority or its cgroup: in New on I/O
+	// threads, in Start on those of vCPUs, which wait for it. The goroutine is locked to the thread meanwhile. If it fails, New or Start
+	// does, with the syscall.Errno that its error wraps, or else ECANCELED. It must not call a method of this VM. It is not called for
+	// an IOThread.
+	OnThreadStart func(role ThreadRole, index uint32) error
 	// Log is told what happens to the VM: that it starts and how it ends, a device that fails, output that is lost. It is called on the
 	// VM's threads, one call at a time; it must not block, and must not call a method of this VM. Nobody is told by default.
 	Log func(LogRecord)
@@ -291,12 +300,15 @@ func (c Config) machine(d *describer) {
 	}
 }
 
-// memory sets the size together with what backs it, as the library does.
+// memory sets the size together with what backs it, as the library does; the pages alone if a Description says the rest.
 func (c Config) memory(d *describer) {
 	size := c.MemoryMiB
 	if size == 0 && c.Description != nil {
-		if d.err == nil && (c.Backing != Anonymous || c.Pages != DefaultPages) {
-			d.err = &Error{Number: ErrInvalidConfig, Message: "Backing and Pages beside a Description need MemoryMiB, which is 0"}
+		if d.err == nil && c.Backing != Anonymous {
+			d.err = &Error{Number: ErrInvalidConfig, Message: "Backing beside a Description needs MemoryMiB, which is 0"}
+		}
+		if c.Pages != DefaultPages {
+			d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_pages(d.config, C.int32_t(c.Pages), e) })
 		}
 		return
 	}

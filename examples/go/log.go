@@ -5,7 +5,7 @@ package vmcell
 #include <vmcell.h>
 
 extern void vmcellGoLog(int32_t level, char *vm, char *target, char *message, void *user);
-extern void vmcellGoLogRelease(void *user);
+extern void vmcellGoRelease(void *user);
 */
 import "C"
 
@@ -63,12 +63,16 @@ func (c Config) log(d *describer) {
 	if c.Log == nil || d.err != nil {
 		return
 	}
-	handle := cgo.NewHandle(c.Log)
+	user := keep(c.Log)
 	d.do(func(e **C.vmcell_error) C.int32_t {
-		// The handle is a number, which the library passes back as it is.
-		user := *(*unsafe.Pointer)(unsafe.Pointer(&handle))
-		return C.vmcell_config_set_log(d.config, C.vmcell_log_sink(C.vmcellGoLog), user, C.vmcell_release(C.vmcellGoLogRelease), e)
+		return C.vmcell_config_set_log(d.config, C.vmcell_log_sink(C.vmcellGoLog), user, C.vmcell_release(C.vmcellGoRelease), e)
 	})
+}
+
+// keep gives what the library passes back as it is, until vmcellGoRelease gets it: a number that stands for a value.
+func keep(value any) unsafe.Pointer {
+	handle := cgo.NewHandle(value)
+	return *(*unsafe.Pointer)(unsafe.Pointer(&handle))
 }
 
 //export vmcellGoLog
@@ -77,7 +81,7 @@ func vmcellGoLog(level C.int32_t, vm, target, message *C.char, user unsafe.Point
 	tell(LogRecord{LogLevel(level), C.GoString(vm), C.GoString(target), C.GoString(message)})
 }
 
-//export vmcellGoLogRelease
-func vmcellGoLogRelease(user unsafe.Pointer) {
+//export vmcellGoRelease
+func vmcellGoRelease(user unsafe.Pointer) {
 	cgo.Handle(uintptr(user)).Delete()
 }

@@ -1,11 +1,22 @@
 package vmcell
 
 /*
+#include <stdint.h>
 #include <vmcell.h>
+
+extern int32_t vmcellGoThreadStart(int32_t role, uint32_t index, void *user);
+extern void vmcellGoRelease(void *user);
 */
 import "C"
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"math"
+	"runtime/cgo"
+	"syscall"
+	"unsafe"
+)
 
 // ThreadRole is what a thread of a VM does.
 type ThreadRole int32
@@ -74,6 +85,36 @@ func (c Config) threads(d *describer) {
 			return C.vmcell_config_set_io_affinity(d.config, numbers(c.IOAffinity), C.size_t(len(c.IOAffinity)), e)
 		})
 	}
+	if c.Polling != nil {
+		d.do(func(e **C.vmcell_error) C.int32_t {
+			micros := c.Polling.Microseconds()
+			if micros < 0 || micros > math.MaxUint32 {
+				micros = math.MaxUint32 // refused, as all above a thousand are
+			}
+			return C.vmcell_config_set_polling(d.config, C.uint32_t(micros), e)
+		})
+	}
+	if c.OnThreadStart != nil && d.err == nil {
+		user := keep(c.OnThreadStart)
+		d.do(func(e **C.vmcell_error) C.int32_t {
+			return C.vmcell_config_set_thread_start(d.config, C.vmcell_thread_start(C.vmcellGoThreadStart), user,
+				C.vmcell_release(C.vmcellGoRelease), e)
+		})
+	}
+}
+
+//export vmcellGoThreadStart
+func vmcellGoThreadStart(role C.int32_t, index C.uint32_t, user unsafe.Pointer) C.int32_t {
+	start := cgo.Handle(uintptr(user)).Value().(func(ThreadRole, uint32) error)
+	err := start(ThreadRole(role), uint32(index))
+	var errno syscall.Errno
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &errno) && errno != 0:
+		return C.int32_t(errno)
+	}
+	return C.int32_t(syscall.ECANCELED)
 }
 
 // numbers points to the first of some numbers, which stay where they are for the call that it is made for.

@@ -237,6 +237,13 @@ func Discarded() uint64 {
 	return uint64(C.vmcell_vms_discarded())
 }
 
+// Abandoned counts what waits for a host that does not answer, although its VM was closed: threads of consoles, threads of disks, and
+// transfers of disks by io_uring. Each ends when the host answers, or with the process.
+func Abandoned() (consoleThreads, diskThreads, diskTransfers uint64) {
+	return uint64(C.vmcell_console_threads_abandoned()), uint64(C.vmcell_disk_threads_abandoned()),
+		uint64(C.vmcell_disk_transfers_abandoned())
+}
+
 func (vm *VM) close(free func() C.int32_t) error {
 	vm.closing.Do(func() {
 		runtime.SetFinalizer(vm, nil)

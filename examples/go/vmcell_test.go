@@ -585,7 +585,14 @@ func TestADescriptionIsJSONWithTheOtherFieldsBesideIt(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	config.Pages = vmcell.TransparentPages
+	polling := 2 * time.Millisecond
+	config.Pages, config.Polling = vmcell.TransparentPages, &polling
+	if _, err := vmcell.New(config); !errors.Is(err, vmcell.ErrInvalidConfig) || !strings.Contains(err.Error(), "2000 us") {
+		t.Error(err)
+	}
+	polling = 0
+	newVM(t, config)
+	config.Backing = vmcell.Memfd
 	if _, err := vmcell.New(config); !errors.Is(err, vmcell.ErrInvalidConfig) {
 		t.Error(err)
 	}
@@ -620,6 +627,49 @@ func TestThreadsAreNamedAndBoundToCPUs(t *testing.T) {
 	}
 	config.IOAffinity = []uint32{8191}
 	if _, err := vmcell.New(config); !errors.Is(err, vmcell.ErrInvalidConfig) {
+		t.Error(err)
+	}
+}
+
+func TestAFunctionIsCalledOnEachThreadOfAVM(t *testing.T) {
+	var mu sync.Mutex
+	called := map[string]int{}
+	config := vmcell.Config{Kernel: guest(t, "spin"), Name: "mine", VCPUs: 2}
+	config.OnThreadStart = func(role vmcell.ThreadRole, index uint32) error {
+		mu.Lock()
+		defer mu.Unlock()
+		called[fmt.Sprint(role, " ", index)] = syscall.Gettid()
+		return nil
+	}
+	vm := started(t, context.Background(), config)
+	threads, err := vm.Threads()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, thread := range threads {
+		if tid := called[fmt.Sprint(thread.Role, " ", thread.Index)]; tid != thread.TID {
+			t.Errorf("%+v: %v", thread, called)
+		}
+	}
+	if len(called) != 3 {
+		t.Error(called)
+	}
+	for fails, says := range map[error]string{
+		fmt.Errorf("no: %w", syscall.EPERM): "Operation not permitted", errors.New("no"): "Operation canceled",
+	} {
+		config.OnThreadStart = func(role vmcell.ThreadRole, index uint32) error {
+			if role == vmcell.VCPUThread && index == 1 {
+				return fails
+			}
+			return nil
+		}
+		err := newVM(t, config).Start(context.Background())
+		if !errors.Is(err, vmcell.ErrHost) || !strings.Contains(err.Error(), says) {
+			t.Error(err)
+		}
+	}
+	config.OnThreadStart = func(vmcell.ThreadRole, uint32) error { return syscall.EPERM }
+	if _, err := vmcell.New(config); !errors.Is(err, vmcell.ErrHost) {
 		t.Error(err)
 	}
 }
@@ -760,5 +810,8 @@ func TestNothingIsLeft(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d objects", vmcell.Objects())
 		}
+	}
+	if consoles, disks, transfers := vmcell.Abandoned(); consoles+disks+transfers != 0 {
+		t.Error(consoles, disks, transfers)
 	}
 }

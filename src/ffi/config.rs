@@ -194,6 +194,24 @@ pub unsafe extern "C" fn vmcell_config_set_memory(
     })
 }
 
+/// Sets the pages that back the guest's RAM, one of VMCELL_PAGES_*, and leaves what else vmcell_config_set_memory or a description says
+/// as it is. Never blocks.
+///
+/// Errors: BAD_VALUE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_set_pages(
+    config: *mut ConfigObject,
+    pages: i32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let pages = choice("pages", pages, &PAGES)?;
+        set(config, |description| description.config.memory.pages = pages)
+    })
+}
+
 /// Sets whether all RAM is taken from the host when the VM is made, rather than page by page when the guest first uses
 /// one: 0 for no, the default, anything else for yes. Then vmcell_vm_new also takes as long as the host needs to clear the pages, and
 /// private anonymous memory needs Linux 5.14. Memory on memfd is taken so in any case if the host overcommits none (vm.overcommit_memory is 2, as far

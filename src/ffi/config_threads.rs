@@ -92,6 +92,20 @@ pub unsafe extern "C" fn vmcell_config_set_core_scheduling(
     guard(report, || set(config, |description| description.config.core_scheduling = core_scheduling != 0))
 }
 
+/// Sets for how many microseconds at most the I/O threads that the VM makes for itself look for more to do before they sleep, 0 to
+/// 1000: 0 turns that off, the default is 50. vmcell_io_thread_set_polling says what that means, and sets it for a thread of the
+/// caller's. vmcell_vm_new refuses more. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_set_polling(
+    config: *mut ConfigObject,
+    max_us: u32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || set(config, |description| description.config.poll_us = Some(max_us)))
+}
+
 /// Has a function called on each new thread of the VM: for I/O threads during vmcell_vm_new, for vCPUs during vmcell_vm_start. It is not
 /// called for a vmcell_io_thread, nor for disks' helper threads and io_uring's workers, which begin in the cgroup of the I/O thread that
 /// starts them. `user` is taken: unless `release` is NULL, it is called for `user` at the end, even if this call fails. Never blocks.

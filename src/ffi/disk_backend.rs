@@ -17,6 +17,7 @@ use super::report::{ErrorObject, Report};
 use crate::block::{Disk, DiskBackend, DiskInfo, Done, Operation, Tag};
 use crate::error::Result;
 use crate::event::{Event, Io, Token};
+use crate::meter::Meter;
 
 /// Descriptions that are kept to be used again.
 const SPARE: usize = 64;
@@ -206,6 +207,10 @@ impl DiskBackend for TableBackend {
             self.port.flights.wake.tell_given_up(io);
             self.look_at_capacity(io);
         }
+    }
+
+    fn metrics(&self, meter: &mut Meter) {
+        self.port.flights.counters.hand_over(meter);
     }
 }
 

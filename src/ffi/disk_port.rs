@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::convert::read_text;
+use super::counter::{CounterObject, Counters};
 use super::disk_operation::{Described, Finished, InFlight};
 use super::failure::{Failure, FfiResult, VMCELL_ERROR_BAD_VALUE};
 use super::guard::guard;
@@ -40,6 +41,7 @@ impl DiskPort {
 pub(super) struct Flights {
     state: Mutex<State>,
     pub(super) wake: Wake,
+    pub(super) counters: Counters,
     block_size: u64,
     capacity: AtomicU64,
     capacity_changed: AtomicBool,
@@ -61,6 +63,7 @@ impl Flights {
         Arc::new(Self {
             state: Mutex::new(State { in_flight: Slab::new(VMCELL_DISK_MAX_OPERATIONS), finished: VecDeque::new() }),
             wake: Wake::default(),
+            counters: Counters::new(),
             block_size: info.block_size.into(),
             capacity: AtomicU64::new(info.capacity),
             capacity_changed: AtomicBool::new(false),
@@ -226,5 +229,26 @@ pub unsafe extern "C" fn vmcell_disk_port_give_up(
         let why = unsafe { read_text(why, "why") }?;
         objects::get(port)?.0.wake.give_up(why);
         Ok(())
+    })
+}
+
+/// Adds a counter to what the metrics tell of this disk, under a name such as "cache_hits": vmcell_vm_metrics_json has it in the
+/// device's "counters". Several of one name count as one, their sum. `counter` is borrowed, and counts for as long as it lives. Never
+/// blocks.
+///
+/// Errors: INVALID_STATE if the VM was made before.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_port_add_counter(
+    port: *mut DiskPort,
+    name: *const c_char,
+    counter: *const CounterObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let port = objects::get(port)?;
+        // SAFETY: the header demands NULL or a text that ends with a NUL.
+        unsafe { port.0.counters.add(name, counter) }
     })
 }

@@ -5,9 +5,9 @@ use std::ptr::{null, null_mut};
 
 use super::super::{
     config::*, config_cpu::*, config_json::*, config_log::*, config_memory::*, config_threads::*, console::*,
-    console_status::*, disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, host::*,
-    io_thread::*, library::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*, vm_metrics::*,
-    vm_threads::*,
+    console_status::*, counter::*, disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*,
+    host::*, io_thread::*, library::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*,
+    vm_metrics::*, vm_threads::*,
 };
 use super::panic_in_next_call;
 
@@ -44,6 +44,8 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_set_memory_locked(null_mut(), 0),
         vmcell_config_set_name(null_mut(), null()),
         vmcell_config_set_numa_node(null_mut(), 0),
+        vmcell_config_set_pages(null_mut(), 0),
+        vmcell_config_set_polling(null_mut(), 0),
         vmcell_config_set_prealloc(null_mut(), 0),
         vmcell_config_set_protocol(null_mut(), 0),
         vmcell_config_set_thread_start(null_mut(), None, null_mut(), None),
@@ -59,6 +61,8 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_console_new_stdio(null_mut()),
         vmcell_console_set_append(null_mut(), 0),
         vmcell_console_set_rotation(null_mut(), 0, 0),
+        vmcell_counter_add(null_mut(), 0),
+        vmcell_counter_new(null_mut()),
         vmcell_disk_handle_engine(null(), null_mut()),
         vmcell_disk_handle_new(null(), null_mut()),
         vmcell_disk_handle_new_from_vm(null(), 0, null_mut()),
@@ -67,6 +71,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_disk_new(null(), null_mut()),
         vmcell_disk_new_backend(null(), null(), null_mut(), null_mut()),
         vmcell_disk_new_from_fd(-1, null_mut()),
+        vmcell_disk_port_add_counter(null_mut(), null(), null()),
         vmcell_disk_port_complete(null_mut(), 0, 0),
         vmcell_disk_port_give_up(null_mut(), null()),
         vmcell_disk_port_retry(null_mut()),
@@ -89,6 +94,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_nic_new_backend(null(), null(), null_mut(), null_mut()),
         vmcell_nic_new_from_fd(-1, null_mut()),
         vmcell_nic_new_from_fds(null(), 0, null_mut()),
+        vmcell_nic_port_add_counter(null_mut(), null(), null()),
         vmcell_nic_port_deliver(null_mut(), null(), null(), 0),
         vmcell_nic_port_dropped(null_mut(), null_mut(), null_mut()),
         vmcell_nic_port_give_up(null_mut(), null()),
@@ -136,8 +142,12 @@ fn silent() -> Vec<(&'static str, bool)> {
     vec![
         ("vmcell_config_free", after_panic(|| vmcell_config_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_console_free", after_panic(|| vmcell_console_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_console_threads_abandoned", after_panic(|| vmcell_console_threads_abandoned()) == 0),
+        ("vmcell_counter_free", after_panic(|| vmcell_counter_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_disk_free", after_panic(|| vmcell_disk_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_disk_handle_free", after_panic(|| vmcell_disk_handle_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_disk_threads_abandoned", after_panic(|| vmcell_disk_threads_abandoned()) == 0),
+        ("vmcell_disk_transfers_abandoned", after_panic(|| vmcell_disk_transfers_abandoned()) == 0),
         ("vmcell_error_cause", after_panic(|| vmcell_error_cause(null(), 0)).is_null()),
         ("vmcell_error_cause_count", after_panic(|| vmcell_error_cause_count(null())) == 0),
         ("vmcell_error_chain", !after_panic(|| vmcell_error_chain(null())).is_null()),

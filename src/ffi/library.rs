@@ -5,6 +5,8 @@ use std::ffi::{CStr, c_char};
 use super::convert::read_text;
 use super::guard::guard_value;
 use super::objects;
+use crate::block::{abandoned_threads, abandoned_transfers};
+use crate::console::abandoned_console_threads;
 
 const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
     Ok(version) => version,
@@ -46,4 +48,25 @@ pub unsafe extern "C" fn vmcell_has_feature(name: *const c_char) -> i32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn vmcell_handle_count() -> u64 {
     guard_value(0, objects::count)
+}
+
+/// Returns how many threads of this process wait for a console's terminal, device or file that does not answer, although their VM was
+/// freed. Each ends when the host answers, or with the process. Never blocks.
+#[unsafe(no_mangle)]
+pub extern "C" fn vmcell_console_threads_abandoned() -> u64 {
+    guard_value(0, || abandoned_console_threads() as u64)
+}
+
+/// Returns how many threads of this process wait for a disk's storage that does not answer, although their VM was freed. Each ends
+/// when the host answers, or with the process. Never blocks.
+#[unsafe(no_mangle)]
+pub extern "C" fn vmcell_disk_threads_abandoned() -> u64 {
+    guard_value(0, || abandoned_threads() as u64)
+}
+
+/// Returns how many transfers of io_uring wait for a disk's storage that does not answer, although their VM was freed. Each holds the
+/// guest memory that it transfers to or from. Never blocks.
+#[unsafe(no_mangle)]
+pub extern "C" fn vmcell_disk_transfers_abandoned() -> u64 {
+    guard_value(0, || abandoned_transfers() as u64)
 }

@@ -20,6 +20,7 @@ mod config_threads;
 mod console;
 mod console_status;
 mod convert;
+mod counter;
 mod disk;
 mod disk_backend;
 mod disk_handle;

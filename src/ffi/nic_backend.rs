@@ -18,6 +18,7 @@ use super::objects::Registered;
 use super::report::{ErrorObject, Report};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Io, Token, Wants};
+use crate::meter::Meter;
 use crate::net::{Delivery, Need, Nic, NicBackend, NicInfo, RxBatch, TxBatch, TxFrame};
 
 /// What the link of an interface on a backend is like. Set `struct_size` to sizeof(vmcell_nic_info), and what has no need of
@@ -178,6 +179,10 @@ impl NicBackend for TableBackend {
             self.wire.wake.tell_given_up(io);
             self.look_at_link(io);
         }
+    }
+
+    fn metrics(&self, meter: &mut Meter) {
+        self.wire.counters.hand_over(meter);
     }
 }
 

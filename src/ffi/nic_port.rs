@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::convert::{Out, read_bytes, read_text};
+use super::counter::{CounterObject, Counters};
 use super::failure::{Failure, FfiResult, VMCELL_ERROR_BAD_VALUE};
 use super::guard::guard;
 use super::nic_frame::VMCELL_NIC_HEADER_BYTES;
@@ -41,6 +42,7 @@ impl NicPort {
 pub(super) struct Wire {
     queue: Mutex<Queue>,
     pub(super) wake: Wake,
+    pub(super) counters: Counters,
     link_up: AtomicBool,
     link_changed: AtomicBool,
     lost_to_guest: AtomicU64,
@@ -65,6 +67,7 @@ impl Wire {
         Arc::new(Self {
             queue: Mutex::default(),
             wake: Wake::default(),
+            counters: Counters::new(),
             link_up: AtomicBool::new(link_up),
             link_changed: AtomicBool::new(false),
             lost_to_guest: AtomicU64::new(0),
@@ -251,5 +254,26 @@ pub unsafe extern "C" fn vmcell_nic_port_give_up(
         let why = unsafe { read_text(why, "why") }?;
         objects::get(port)?.0.wake.give_up(why);
         Ok(())
+    })
+}
+
+/// Adds a counter to what the metrics tell of this interface, under a name such as "cache_hits": vmcell_vm_metrics_json has it in the
+/// device's "counters". Several of one name count as one, their sum. `counter` is borrowed, and counts for as long as it lives. Never
+/// blocks.
+///
+/// Errors: INVALID_STATE if the VM was made before.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_port_add_counter(
+    port: *mut NicPort,
+    name: *const c_char,
+    counter: *const CounterObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let port = objects::get(port)?;
+        // SAFETY: the header demands NULL or a text that ends with a NUL.
+        unsafe { port.0.counters.add(name, counter) }
     })
 }

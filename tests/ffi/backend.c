@@ -444,6 +444,42 @@ static void test_without_a_vm(void) {
     CHECK(host.destroyed == 4 && host.calls == 0);
 }
 
+/* What backends count stands in the metrics of their VM, also after a counter was freed. */
+static void test_counters(const char *folder) {
+    struct host host = {0};
+    vmcell_counter *hits, *more, *frames;
+    vmcell_disk_port *disk_port;
+    vmcell_nic_port *nic_port;
+    vmcell_vm *vm;
+    char text[16384] = "";
+    size_t length;
+    vmcell_config *config = config_of(in(folder, "power_off"));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_counter_new(NULL, &e));
+    OK(vmcell_counter_new(&hits, &e));
+    OK(vmcell_counter_new(&more, &e));
+    OK(vmcell_counter_new(&frames, &e));
+    OK(vmcell_config_add_disk(config, disk_of(&host, &disk_port), &e));
+    OK(vmcell_config_add_nic(config, nic_of(&host, &nic_port), &e));
+    OK(vmcell_disk_port_add_counter(disk_port, "cache_hits", hits, &e));
+    OK(vmcell_disk_port_add_counter(disk_port, "cache_hits", more, &e));
+    OK(vmcell_nic_port_add_counter(nic_port, "frames", frames, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_disk_port_add_counter(disk_port, NULL, hits, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_nic_port_add_counter(nic_port, "x", NULL, &e));
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_nic_port_add_counter((vmcell_nic_port *)disk_port, "x", hits, &e));
+    OK(vmcell_counter_add(hits, 2, &e));
+    OK(vmcell_vm_new(config, &vm, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_STATE, "\"late\" was added after", vmcell_disk_port_add_counter(disk_port, "late", hits, &e));
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_nic_port_add_counter(nic_port, "late", hits, &e));
+    OK(vmcell_counter_add(hits, 5, &e));
+    OK(vmcell_counter_add(more, 100, &e));
+    CHECK(vmcell_counter_free(hits) == VMCELL_OK && vmcell_counter_free(more) == VMCELL_OK);
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_counter_add(hits, 1, &e));
+    OK(vmcell_vm_metrics_json(vm, text, sizeof text, &length, &e));
+    CHECK(strstr(text, "\"counters\":{\"cache_hits\":107}") != NULL && strstr(text, "\"counters\":{\"frames\":0}") != NULL);
+    CHECK(vmcell_counter_free(frames) == VMCELL_OK && vmcell_counter_free(frames) == VMCELL_ERROR_BAD_HANDLE);
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK && vmcell_counter_free(NULL) == VMCELL_OK && host.destroyed == 2);
+}
+
 void test_backends(const char *folder) {
     test_disk_port();
     test_disk_tables();
@@ -454,4 +490,5 @@ void test_backends(const char *folder) {
     test_failures(folder);
     test_in_a_vm(folder);
     test_misuse_from_inside(folder);
+    test_counters(folder);
 }

@@ -79,6 +79,8 @@ int main(int argc, char **argv) {
     for (int tries = 0; tries < 10000 && threads() > 1; tries++) /* one that a VM was freed on ends by itself */
         usleep(1000);
     CHECK(threads() == 1);
+    CHECK(vmcell_console_threads_abandoned() == 0);
+    CHECK(vmcell_disk_threads_abandoned() == 0 && vmcell_disk_transfers_abandoned() == 0);
     puts("all checks passed");
     return 0;
 }
