@@ -300,6 +300,16 @@
 #define VMCELL_DISK_MAX_OPERATIONS 256
 
 /**
+ * The backend takes no VMCELL_DISK_DISCARD.
+ */
+#define VMCELL_DISK_NO_DISCARD 1
+
+/**
+ * The backend takes no VMCELL_DISK_WRITE_ZEROES.
+ */
+#define VMCELL_DISK_NO_WRITE_ZEROES 2
+
+/**
  * The length of a MAC address in bytes.
  */
 #define VMCELL_MAC_BYTES 6
@@ -740,6 +750,11 @@ typedef struct {
      * The most parts of a read or a write: 512, which is the default, or more. Linux takes 1024 at once (IOV_MAX).
      */
     uint32_t max_segments;
+    /**
+     * VMCELL_DISK_NO_* of what the backend does not take. The guest is not offered it, and `submit` never gets it. An operation
+     * that the backend does take may still end with EOPNOTSUPP, which tells the guest to do without.
+     */
+    uint32_t flags;
 } vmcell_disk_info;
 
 /**
@@ -1178,7 +1193,7 @@ int32_t vmcell_disk_port_add_counter(vmcell_disk_port *port,
  * The table's `user` is taken: `destroy` is called for it when the disk is gone, and also if this call fails, unless it fails
  * because `table` is NULL or has a `struct_size` that is refused. Never blocks, but for `destroy`.
  *
- * Errors: NULL_ARGUMENT also if `submit` is NULL; BAD_VALUE for a `struct_size`; DISK if `info` is like no disk.
+ * Errors: NULL_ARGUMENT also if `submit` is NULL; BAD_VALUE for a `struct_size` or `flags`; DISK if `info` is like no disk.
  */
 int32_t vmcell_disk_new_backend(const vmcell_disk_backend *table,
                                 const vmcell_disk_info *info,

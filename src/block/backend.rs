@@ -26,7 +26,8 @@ use crate::meter::Meter;
 ///   pause wait for it.
 /// - **Flush** makes everything stable that was completed before the flush was submitted. Operations that are in flight at
 ///   the same time have no order. A [`stable`](Operation::Write::stable) write is stable when it is completed. Discard is a
-///   hint; only [`WriteZeroes`](Operation::WriteZeroes) promises zeroes.
+///   hint; only [`WriteZeroes`](Operation::WriteZeroes) promises zeroes. A backend that does not have one of them
+///   [says so](DiskInfo::discard) before the guest sees the disk, or ends it with [`Unsupported`](Done::result).
 /// - If a backend completes an operation that it was not given, completes one twice, panics, or [gives up](Io::give_up), it is **never
 ///   called again** but dropped, on a thread made for that, and the buffers that it holds with it. Its disk fails: the driver is told
 ///   that the device needs a reset, and again each time that it has reset the device. The host program is told by
@@ -246,6 +247,11 @@ pub struct DiskInfo {
     pub max_range: u64,
     /// The most parts that a buffer may have: at least [`MIN_SEGMENTS`](Self::MIN_SEGMENTS), which is the default.
     pub max_segments: usize,
+    /// Whether the backend takes [`Discard`](Operation::Discard), which is the default. Otherwise the guest is not offered it, and the
+    /// backend never gets it.
+    pub discard: bool,
+    /// The same of [`WriteZeroes`](Operation::WriteZeroes).
+    pub write_zeroes: bool,
 }
 
 impl DiskInfo {
@@ -261,6 +267,8 @@ impl DiskInfo {
             max_transfer: 128 << 10,
             max_range: 64 << 20,
             max_segments: Self::MIN_SEGMENTS,
+            discard: true,
+            write_zeroes: true,
         }
     }
 
@@ -359,7 +367,9 @@ pub struct Done {
     pub tag: Tag,
     /// The operation itself, with its buffer.
     pub operation: Operation,
-    /// How it ended. After an error, any part of it may have been done. The guest only learns that it failed.
+    /// How it ended. After an error, any part of it may have been done. The guest only learns that it failed, or, of a discard or of zeroes
+    /// that ended with [`Unsupported`](io::ErrorKind::Unsupported) (`EOPNOTSUPP`), that the disk does not do that: Linux's driver then
+    /// does without, or writes zeroes as data.
     pub result: io::Result<()>,
 }
 

@@ -1,6 +1,7 @@
 //! The virtio-block device: config space, and each chain from the queue to its status byte.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 
 use super::backend::{DiskBackend, DiskInfo, Done, Operation};
@@ -135,6 +136,7 @@ impl Block {
             return Err(self.break_rule("it completed another operation than it was given"));
         }
         job.advance(&operation);
+        let may_decline = matches!(operation, Operation::Discard(_) | Operation::WriteZeroes { .. });
         if result.is_ok() {
             self.changes.counters.moved(&operation);
         }
@@ -144,6 +146,9 @@ impl Block {
             Ok(()) => {
                 let rest = self.go_on(job, queue);
                 self.waiting.extend(rest);
+            }
+            Err(error) if may_decline && error.kind() == io::ErrorKind::Unsupported => {
+                answer(queue, job.into_chain(), Status::Unsupported, 0);
             }
             Err(_) => self.fail(queue, job.into_chain()),
         }
@@ -369,7 +374,10 @@ impl VirtioDevice for Block {
     fn info(&self) -> DeviceInfo {
         let several = if self.queue_count > 1 { 1 << feature::MQ } else { 0 };
         let common = 1 << feature::SEG_MAX | 1 << feature::BLK_SIZE | 1 << feature::FLUSH | several;
-        let writing = 1 << feature::DISCARD | 1 << feature::WRITE_ZEROES;
+        // A backend that comes later may lack them: then they are refused (5.2.6.2).
+        let Limits { discard, write_zeroes, .. } = self.limits();
+        let offered = |is_offered: bool, feature: u32| u64::from(is_offered) << feature;
+        let writing = offered(discard, feature::DISCARD) | offered(write_zeroes, feature::WRITE_ZEROES);
         let own = common | if self.read_only { 1 << feature::RO } else { writing };
         DeviceInfo::new(device_id::BLOCK, &vec![QUEUE_SIZE; self.queue_count.into()]).features(own)
     }

@@ -113,3 +113,76 @@ fn a_backend_that_panics_when_it_is_to_let_go_holds_up_neither_a_reset_nor_a_pau
         }
     }
 }
+
+/// Ends discards and zeroes as what it does not do.
+struct Declines(VecDeque<Done>);
+
+impl DiskBackend for Declines {
+    fn info(&self) -> DiskInfo {
+        DiskInfo { max_range: 1024, ..DiskInfo::new(SECTORS * SECTOR) }
+    }
+
+    fn submit(&mut self, _io: &mut Io, tag: Tag, operation: Operation) -> std::result::Result<(), Operation> {
+        // Only the second part of a range, so that one is declined of which a part is done.
+        let result = match operation {
+            Operation::Discard(range) | Operation::WriteZeroes { range, .. } if range.at >= 1024 => {
+                Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
+            }
+            Operation::Read { at: 0, .. } => Err(io::ErrorKind::Unsupported.into()),
+            _ => Ok(()),
+        };
+        self.0.push_back(Done::new(tag, operation, result));
+        Ok(())
+    }
+
+    fn completed(&mut self, _io: &mut Io) -> Option<Done> {
+        self.0.pop_front()
+    }
+}
+
+/// The sectors from the first on, as the driver names them.
+fn sectors(count: u32) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    bytes[8..12].copy_from_slice(&count.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn discards_and_zeroes_that_a_backend_does_not_do_are_answered_as_unsupported() {
+    let disk = Disk::backend(Declines(VecDeque::new()));
+    let handle = disk.handle();
+    let mut rig = rig_of(FLUSHES, Box::new(disk.build().unwrap()), memory_disk(512));
+    for kind in [11, 13] {
+        assert_eq!(rig.out(kind, 0, &sectors(2)), (0, 1));
+        assert_eq!(rig.out(kind, 0, &sectors(4)), (2, 1));
+    }
+    assert_eq!(handle.metrics().errors, 0);
+    assert_eq!(rig.read(0, 512).0, 1, "a read is no such thing");
+    assert_eq!((rig.read(1, 512).0, handle.metrics().errors), (0, 1));
+}
+
+#[test]
+fn what_a_backend_does_not_take_is_not_offered_and_never_comes() {
+    let lacks = |discard, write_zeroes| DiskInfo { discard, write_zeroes, ..DiskInfo::new(SECTORS * SECTOR) };
+    let io_thread = IoThread::new("test-io").unwrap();
+    let bits = [1 << feature::DISCARD, 1 << feature::WRITE_ZEROES];
+    for has in [[true, true], [true, false], [false, true], [false, false]] {
+        let (mut rig, seen) = scripted_on(&io_thread, FLUSHES, Manner::Good, lacks(has[0], has[1]));
+        assert_eq!(bits.map(|bit| rig.driver.offered() & bit != 0), has);
+        for (kind, has) in [11, 13].into_iter().zip(has) {
+            assert_eq!(rig.out(kind, 0, &sectors(1)).0, if has { 0 } else { 2 });
+        }
+        assert_eq!(seen.log().len(), has.into_iter().filter(|has| *has).count());
+    }
+    // One that comes later cannot take back what was offered.
+    let (first, _) = backend(Manner::Good, DiskInfo::new(SECTORS * SECTOR));
+    let disk = Disk::backend(first);
+    let handle = disk.handle();
+    let mut rig = rig_of(FLUSHES | bits[0] | bits[1], Box::new(disk.build().unwrap()), memory_disk(512));
+    let (next, seen) = backend(Manner::Good, lacks(false, false));
+    handle.replace(Disk::backend(next), Duration::from_secs(5)).unwrap();
+    for kind in [11, 13] {
+        assert_eq!(rig.out(kind, 0, &sectors(1)).0, 2);
+    }
+    assert!(seen.log().is_empty());
+}

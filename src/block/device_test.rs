@@ -1,7 +1,6 @@
 //! The device through its registers and a real queue, on a disk in memory.
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};

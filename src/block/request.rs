@@ -96,12 +96,20 @@ pub(super) struct Limits {
     /// What ranges are aligned to, in sectors.
     pub(super) block: u64,
     pub(super) read_only: bool,
+    pub(super) discard: bool,
+    pub(super) write_zeroes: bool,
 }
 
 impl Limits {
     pub(super) fn new(info: &DiskInfo, read_only: bool) -> Self {
         let sectors = |bytes: u64| bytes.checked_div(SECTOR).unwrap_or(0);
-        Self { capacity: sectors(info.capacity), block: sectors(info.block_size.into()).max(1), read_only }
+        Self {
+            capacity: sectors(info.capacity),
+            block: sectors(info.block_size.into()).max(1),
+            read_only,
+            discard: info.discard,
+            write_zeroes: info.write_zeroes,
+        }
     }
 }
 
@@ -123,8 +131,8 @@ pub(super) fn parse(chain: &Chain, limits: Limits) -> Result<Request, Refusal> {
         TYPE_FLUSH => Ok(Request::Flush),
         TYPE_GET_ID => Ok(Request::Serial(data_in.min(SERIAL_LEN))),
         TYPE_DISCARD | TYPE_WRITE_ZEROES if limits.read_only => Err(IO_ERROR),
-        TYPE_DISCARD => parse_discard(chain, data_out, limits),
-        TYPE_WRITE_ZEROES => parse_zeroes(chain, data_out, limits),
+        TYPE_DISCARD if limits.discard => parse_discard(chain, data_out, limits),
+        TYPE_WRITE_ZEROES if limits.write_zeroes => parse_zeroes(chain, data_out, limits),
         _ => Err(UNSUPPORTED),
     }
 }

@@ -7,8 +7,8 @@ use crate::virtio::Queue;
 
 const BYTES: u64 = 0x10000;
 const DATA: u64 = 0x20000;
-const LIMITS: Limits = Limits { capacity: 100, block: 1, read_only: false };
-const READ_ONLY: Limits = Limits { capacity: 100, block: 1, read_only: true };
+const LIMITS: Limits = Limits { capacity: 100, block: 1, read_only: false, discard: true, write_zeroes: true };
+const READ_ONLY: Limits = Limits { read_only: true, ..LIMITS };
 
 struct Rig {
     memory: GuestMemory,
@@ -154,7 +154,7 @@ fn discards_are_checked_range_by_range() {
 #[test]
 fn limits_hold_even_where_the_capacity_would_do() {
     let mut rig = rig();
-    let large = Limits { capacity: 1 << 40, block: 1, read_only: false };
+    let large = Limits { capacity: 1 << 40, ..LIMITS };
     let mut ask = |kind, count| rig.limited((kind, 0), &range(0, count, 0), 0, large);
     assert!(ask(TYPE_DISCARD, MAX_DISCARD_SECTORS).is_ok());
     assert_eq!(ask(TYPE_DISCARD, MAX_DISCARD_SECTORS + 1), Err(IO_ERROR));
@@ -177,7 +177,7 @@ fn zeroes_may_unmap_and_nothing_else() {
 #[test]
 fn a_disk_with_larger_blocks_refuses_what_is_not_aligned_to_them() {
     let mut rig = rig();
-    let limits = Limits { capacity: 100, block: 8, read_only: false };
+    let limits = Limits { block: 8, ..LIMITS };
     assert_eq!(rig.limited((TYPE_IN, 8), &[], 4096, limits), Ok(Request::Read(bytes(8, 8))));
     assert_eq!(rig.limited((TYPE_IN, 8), &[], 512, limits), Err(IO_ERROR));
     assert_eq!(rig.limited((TYPE_IN, 7), &[], 4096, limits), Err(IO_ERROR));

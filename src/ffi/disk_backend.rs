@@ -10,7 +10,7 @@ use super::convert::{Out, read_structure};
 use super::disk::DiskObject;
 use super::disk_operation::{Described, DiskOperation, Finished};
 use super::disk_port::{DiskPort, Flights};
-use super::failure::{Failure, FfiResult, VMCELL_ERROR_NULL_ARGUMENT};
+use super::failure::{Failure, FfiResult, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_NULL_ARGUMENT};
 use super::guard::guard;
 use super::objects::Registered;
 use super::report::{ErrorObject, Report};
@@ -39,7 +39,15 @@ pub struct DiskTraits {
     pub block_size: u32,
     /// The most parts of a read or a write: 512, which is the default, or more. Linux takes 1024 at once (IOV_MAX).
     pub max_segments: u32,
+    /// VMCELL_DISK_NO_* of what the backend does not take. The guest is not offered it, and `submit` never gets it. An operation
+    /// that the backend does take may still end with EOPNOTSUPP, which tells the guest to do without.
+    pub flags: u32,
 }
+
+/// The backend takes no VMCELL_DISK_DISCARD.
+pub const VMCELL_DISK_NO_DISCARD: u32 = 1;
+/// The backend takes no VMCELL_DISK_WRITE_ZEROES.
+pub const VMCELL_DISK_NO_WRITE_ZEROES: u32 = 2;
 
 /// The functions of a disk's backend. Set `struct_size` to sizeof(vmcell_disk_backend), and what the backend does not need to
 /// NULL. The table is copied.
@@ -110,13 +118,20 @@ impl Drop for Port {
 }
 
 impl DiskTraits {
-    fn info(&self) -> DiskInfo {
+    fn info(&self) -> FfiResult<DiskInfo> {
+        let known = VMCELL_DISK_NO_DISCARD | VMCELL_DISK_NO_WRITE_ZEROES;
+        if self.flags & !known != 0 {
+            let message = format!("info->flags is {:#x}, allowed are bits of {known:#x}", self.flags);
+            return Err(Failure::new(VMCELL_ERROR_BAD_VALUE, message));
+        }
         let mut info = DiskInfo::new(self.capacity);
         set(&mut info.block_size, self.block_size);
         set(&mut info.max_transfer, self.max_transfer);
         set(&mut info.max_range, self.max_range);
         set(&mut info.max_segments, self.max_segments as usize);
-        info
+        info.discard = self.flags & VMCELL_DISK_NO_DISCARD == 0;
+        info.write_zeroes = self.flags & VMCELL_DISK_NO_WRITE_ZEROES == 0;
+        Ok(info)
     }
 }
 
@@ -228,7 +243,7 @@ impl TableBackend {
 /// The table's `user` is taken: `destroy` is called for it when the disk is gone, and also if this call fails, unless it fails
 /// because `table` is NULL or has a `struct_size` that is refused. Never blocks, but for `destroy`.
 ///
-/// Errors: NULL_ARGUMENT also if `submit` is NULL; BAD_VALUE for a `struct_size`; DISK if `info` is like no disk.
+/// Errors: NULL_ARGUMENT also if `submit` is NULL; BAD_VALUE for a `struct_size` or `flags`; DISK if `info` is like no disk.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_disk_new_backend(
     table: *const DiskTable,
@@ -248,7 +263,7 @@ pub unsafe extern "C" fn vmcell_disk_new_backend(
             return Err(Failure::new(VMCELL_ERROR_NULL_ARGUMENT, "table->submit is NULL"));
         }
         // SAFETY: the header demands NULL or a structure whose size stands in front.
-        let info = unsafe { read_structure(info, size_of::<DiskTraits>(), "info") }?.info();
+        let info = unsafe { read_structure(info, offset_of!(DiskTraits, flags), "info") }?.info()?;
         info.check()?;
         // SAFETY: the header demands NULL or a place for the result.
         let (disk, port) = unsafe { (Out::new(disk, "disk")?, Out::new(port, "port").ok()) };

@@ -259,7 +259,7 @@ fn memory_of_a_layer_above_appears_as_one_part() {
     let store = Store::new(AT_ONCE);
     let (mut rig, table) = (IoRig::new(), store.table());
     let user = User { user: table.user, release: table.destroy };
-    let mut backend = TableBackend::new(table, traits().info(), user).unwrap();
+    let mut backend = TableBackend::new(table, traits().info().unwrap(), user).unwrap();
     store.port.store(backend.port.registered.handle().addr(), Ordering::SeqCst);
     backend.attach(&mut rig.turn()).unwrap();
     for round in 0..3u64 {
@@ -283,15 +283,28 @@ fn memory_of_a_layer_above_appears_as_one_part() {
 
 #[test]
 fn what_is_zero_has_the_default_that_the_header_tells() {
-    let info = traits().info();
+    let info = traits().info().unwrap();
     assert_eq!(info, DiskInfo::new(CAPACITY as u64));
     let found = (info.block_size, info.max_transfer, info.max_range, info.max_segments);
     assert_eq!(found, (512, 131_072, 67_108_864, 512));
+    assert!(info.discard && info.write_zeroes);
+}
+
+#[test]
+fn what_a_backend_does_not_take_is_told_by_flags() {
+    for (flags, discard, write_zeroes) in [
+        (VMCELL_DISK_NO_DISCARD, false, true),
+        (VMCELL_DISK_NO_WRITE_ZEROES, true, false),
+        (VMCELL_DISK_NO_DISCARD | VMCELL_DISK_NO_WRITE_ZEROES, false, false),
+    ] {
+        let info = DiskTraits { flags, ..traits() }.info().unwrap();
+        assert_eq!((info.discard, info.write_zeroes), (discard, write_zeroes));
+    }
 }
 
 #[test]
 fn more_operations_than_there_is_room_for_are_given_back() {
-    let flights = Flights::new(&traits().info());
+    let flights = Flights::new(&traits().info().unwrap());
     let begin = |bits| flights.begin(Tag::from_bits(bits), Operation::Flush, Arc::new(Described::new()));
     let begun: Vec<_> = (0..256).map(|bits| begin(bits).unwrap()).collect();
     assert!(matches!(begin(256), Err(Operation::Flush)));
@@ -348,6 +361,7 @@ fn a_call_that_fails_destroys_what_it_was_given() {
         (bad(|info| info.block_size = 8192), VMCELL_ERROR_DISK),
         (bad(|info| info.max_transfer = 100), VMCELL_ERROR_DISK),
         (bad(|info| info.max_segments = 1), VMCELL_ERROR_DISK),
+        (bad(|info| info.flags = 4), VMCELL_ERROR_BAD_VALUE),
     ];
     for (info, number) in &refused {
         assert_eq!(new_disk(&store.table(), info, &mut disk, &mut port), *number);
@@ -360,7 +374,7 @@ fn a_call_that_fails_destroys_what_it_was_given() {
         (no_info, vmcell_disk_new_backend(&raw const table, &raw const info, null_mut(), null_mut(), null_mut()))
     };
     assert_eq!((no_info, no_place), (VMCELL_ERROR_NULL_ARGUMENT, VMCELL_ERROR_NULL_ARGUMENT));
-    assert_eq!(store.destroyed(), 9);
+    assert_eq!(store.destroyed(), 10);
     assert!(disk.is_null() && port.is_null());
 }
 

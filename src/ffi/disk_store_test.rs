@@ -182,7 +182,15 @@ impl Store {
 
 pub(super) fn traits() -> DiskTraits {
     let struct_size = size_of::<DiskTraits>();
-    DiskTraits { struct_size, capacity: CAPACITY as u64, max_transfer: 0, max_range: 0, block_size: 0, max_segments: 0 }
+    DiskTraits {
+        struct_size,
+        capacity: CAPACITY as u64,
+        max_transfer: 0,
+        max_range: 0,
+        block_size: 0,
+        max_segments: 0,
+        flags: 0,
+    }
 }
 
 pub(super) fn new_disk(

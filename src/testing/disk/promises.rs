@@ -43,7 +43,8 @@ fn each_operation_is_completed_once(suite: &Suite) -> Result<(), String> {
         let at = |index: u64| (round * 16 + index) * block;
         let range = |index| ByteRange { at: at(index), len: block };
         let guest = |bench: &mut Bench| bench.arena.guest(block, 1);
-        let operations = vec![
+        let info = bench.info();
+        let mut operations = vec![
             write(at(0), guest(&mut bench)),
             read(at(1), guest(&mut bench)),
             write(at(2), host(block)),
@@ -55,11 +56,21 @@ fn each_operation_is_completed_once(suite: &Suite) -> Result<(), String> {
             Operation::WriteZeroes { range: range(7), unmap: true, stable: true },
             Operation::Flush,
         ];
+        operations.retain(|operation| takes(&info, operation));
         bench.begin(operations)?;
         bench.finish()?.into_iter().try_for_each(|finished| finished.result.map_err(|error| error.to_string()))?;
         bench.linger(Duration::from_millis(10))?;
     }
     Ok(())
+}
+
+/// Whether the backend says that it takes this.
+fn takes(info: &DiskInfo, operation: &Operation) -> bool {
+    match operation {
+        Operation::Discard(_) => info.discard,
+        Operation::WriteZeroes { .. } => info.write_zeroes,
+        _ => true,
+    }
 }
 
 fn what_is_written_is_read_back(suite: &Suite) -> Result<(), String> {
@@ -131,6 +142,9 @@ fn operations_at_once_are_apart(suite: &Suite) -> Result<(), String> {
 
 fn zeroes_are_read_where_asked_for(suite: &Suite) -> Result<(), String> {
     let mut bench = suite.bench()?;
+    if !bench.info().write_zeroes {
+        return Ok(());
+    }
     let block = block(&bench);
     let most = (largest(&bench).min(bench.info().max_range) / block).min(64);
     for (blocks, unmap, stable) in [(1, false, false), (most, false, true), (1, true, true), (most, true, false)] {
@@ -147,6 +161,9 @@ fn zeroes_are_read_where_asked_for(suite: &Suite) -> Result<(), String> {
 
 fn a_discard_spares_its_neighbours(suite: &Suite) -> Result<(), String> {
     let mut bench = suite.bench()?;
+    if !bench.info().discard {
+        return Ok(());
+    }
     let block = block(&bench);
     let most = (bench.info().max_range / block).min(64);
     for blocks in [1, most] {
