@@ -1568,16 +1568,6 @@ int32_t vmcell_config_set_memory(vmcell_config *config,
                                  vmcell_error **error);
 
 /**
- * Sets the pages that back the guest's RAM, one of VMCELL_PAGES_*, and leaves what else vmcell_config_set_memory or a description says
- * as it is. Never blocks.
- *
- * Errors: BAD_VALUE.
- */
-int32_t vmcell_config_set_pages(vmcell_config *config,
-                                int32_t pages,
-                                vmcell_error **error);
-
-/**
  * Sets whether all RAM is taken from the host when the VM is made, rather than page by page when the guest first uses
  * one: 0 for no, the default, anything else for yes. Then vmcell_vm_new also takes as long as the host needs to clear the pages, and
  * private anonymous memory needs Linux 5.14. Memory on memfd is taken so in any case if the host overcommits none (vm.overcommit_memory is 2, as far
@@ -1641,6 +1631,15 @@ int32_t vmcell_config_add_nic(vmcell_config *config,
 int32_t vmcell_config_set_console(vmcell_config *config, vmcell_console *console, vmcell_error **error);
 
 /**
+ * Adds what `console` is connected to, so that each sink gets all output and each source types: to what a console that was set or
+ * added before is connected to, or else to what the description says, which stays. `console` is taken, even if this call fails. Never
+ * blocks.
+ */
+int32_t vmcell_config_add_console(vmcell_config *config,
+                                  vmcell_console *console,
+                                  vmcell_error **error);
+
+/**
  * Serves the VM's devices and console on this I/O thread rather than on one of its own, except devices that have their
  * own. `io_thread` is borrowed, as by vmcell_disk_set_io_thread. Never blocks.
  */
@@ -1664,6 +1663,28 @@ int32_t vmcell_config_set_kick_signal(vmcell_config *config,
  * Errors: BAD_HANDLE, also if it was handed over to vmcell_vm_new.
  */
 int32_t vmcell_config_free(vmcell_config *config);
+
+/**
+ * Sets the guest's RAM in MiB, 16 or more, and leaves the rest of what vmcell_config_set_memory sets, or a description, as it is.
+ * Never blocks.
+ */
+int32_t vmcell_config_set_memory_mib(vmcell_config *config,
+                                     uint64_t mib,
+                                     vmcell_error **error);
+
+/**
+ * Sets where the host takes the guest's RAM from, one of VMCELL_MEMORY_*, and leaves the rest as it is. Never blocks.
+ *
+ * Errors: BAD_VALUE.
+ */
+int32_t vmcell_config_set_memory_backing(vmcell_config *config, int32_t backing, vmcell_error **error);
+
+/**
+ * Sets the pages that back the guest's RAM, one of VMCELL_PAGES_*, and leaves the rest as it is. Never blocks.
+ *
+ * Errors: BAD_VALUE.
+ */
+int32_t vmcell_config_set_memory_pages(vmcell_config *config, int32_t pages, vmcell_error **error);
 
 /**
  * Sets the NUMA node that the host takes the guest's RAM from, as long as that node has free memory, 0 to 1023, or

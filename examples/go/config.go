@@ -147,7 +147,8 @@ type Config struct {
 	// Disks are /dev/vda, /dev/vdb and so on in Linux.
 	Disks []Disk
 	NICs  []NIC
-	// Stdout gets what the guest prints on its serial console, and Stdin types into it, as with exec.Cmd. Nil is nothing.
+	// Stdout gets what the guest prints on its serial console, and Stdin types into it, as with exec.Cmd. If both are nil, the console
+	// is what Description says, or nothing.
 	Stdout io.Writer
 	Stdin  io.Reader
 	// LogFiles get what the guest prints as well, each at its own pace.
@@ -300,24 +301,22 @@ func (c Config) machine(d *describer) {
 	}
 }
 
-// memory sets the size together with what backs it, as the library does; the pages alone if a Description says the rest.
 func (c Config) memory(d *describer) {
-	size := c.MemoryMiB
-	if size == 0 && c.Description != nil {
-		if d.err == nil && c.Backing != Anonymous {
-			d.err = &Error{Number: ErrInvalidConfig, Message: "Backing beside a Description needs MemoryMiB, which is 0"}
-		}
-		if c.Pages != DefaultPages {
-			d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_pages(d.config, C.int32_t(c.Pages), e) })
-		}
-		return
+	if c.MemoryMiB != 0 {
+		d.do(func(e **C.vmcell_error) C.int32_t {
+			return C.vmcell_config_set_memory_mib(d.config, C.uint64_t(c.MemoryMiB), e)
+		})
 	}
-	if size == 0 {
-		size = 128
+	if c.Backing != Anonymous {
+		d.do(func(e **C.vmcell_error) C.int32_t {
+			return C.vmcell_config_set_memory_backing(d.config, C.int32_t(c.Backing), e)
+		})
 	}
-	d.do(func(e **C.vmcell_error) C.int32_t {
-		return C.vmcell_config_set_memory(d.config, C.uint64_t(size), C.int32_t(c.Backing), C.int32_t(c.Pages), e)
-	})
+	if c.Pages != DefaultPages {
+		d.do(func(e **C.vmcell_error) C.int32_t {
+			return C.vmcell_config_set_memory_pages(d.config, C.int32_t(c.Pages), e)
+		})
+	}
 }
 
 func (c Config) placement(d *describer) {

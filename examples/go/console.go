@@ -98,8 +98,8 @@ type Sink struct {
 	LastError error
 }
 
-// Sinks tells what became of the guest's output: first for Stdout, if there is Stdout or Stdin, then for each of LogFiles, then for
-// Pair.
+// Sinks tells what became of the guest's output: first for Stdout, if there is Stdout or Stdin, and otherwise for what Description says;
+// then for each of LogFiles, then for Pair.
 func (vm *VM) Sinks() ([]Sink, error) {
 	var count C.size_t
 	err := vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t {

@@ -101,7 +101,8 @@ func (s *streams) connect(d *describer) {
 		return
 	}
 	var console *C.vmcell_console
-	if s.output < 0 {
+	replaces := s.output >= 0
+	if !replaces {
 		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_console_new_none(&console, e) })
 	} else {
 		output, input := C.int32_t(s.output), C.int32_t(s.input)
@@ -114,7 +115,12 @@ func (s *streams) connect(d *describer) {
 	if s.pair != nil {
 		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_console_also(console, s.pair.take(), e) })
 	}
-	d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_console(d.config, console, e) })
+	d.do(func(e **C.vmcell_error) C.int32_t {
+		if replaces {
+			return C.vmcell_config_set_console(d.config, console, e)
+		}
+		return C.vmcell_config_add_console(d.config, console, e)
+	})
 	if d.err != nil {
 		C.vmcell_console_free(console)
 	}

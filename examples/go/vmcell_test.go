@@ -591,9 +591,35 @@ func TestADescriptionIsJSONWithTheOtherFieldsBesideIt(t *testing.T) {
 		t.Error(err)
 	}
 	polling = 0
-	newVM(t, config)
 	config.Backing = vmcell.Memfd
-	if _, err := vmcell.New(config); !errors.Is(err, vmcell.ErrInvalidConfig) {
+	newVM(t, config)
+}
+
+func TestTheConsoleOfADescriptionStaysUnlessStdoutReplacesIt(t *testing.T) {
+	folder := t.TempDir()
+	described, beside := filepath.Join(folder, "described"), filepath.Join(folder, "beside")
+	description, err := json.Marshal(map[string]any{
+		"boot":    map[string]any{"kernel": guest(t, "hello")},
+		"memory":  map[string]any{"mib": 16},
+		"console": map[string]any{"file": map[string]any{"path": described}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		stdout io.Writer
+		files  []string
+	}{{nil, []string{described, beside}}, {&bytes.Buffer{}, []string{beside}}} {
+		config := vmcell.Config{Description: description, Stdout: test.stdout, LogFiles: []vmcell.LogFile{{Path: beside}}}
+		wait(t, started(t, context.Background(), config))
+		for _, path := range test.files {
+			if text, err := os.ReadFile(path); err != nil || string(text) != "hello" {
+				t.Errorf("%s: %q %v", path, text, err)
+			}
+			os.Remove(path)
+		}
+	}
+	if _, err := os.Stat(described); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 }

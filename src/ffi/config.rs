@@ -51,9 +51,9 @@ pub const VMCELL_DISCOVERY_ACPI: i32 = 0;
 /// The devices are appended to the command line, and there are no ACPI tables.
 pub const VMCELL_DISCOVERY_CMDLINE: i32 = 1;
 
-const BACKINGS: [(i32, MemoryBacking); 2] =
+pub(super) const BACKINGS: [(i32, MemoryBacking); 2] =
     [(VMCELL_MEMORY_ANONYMOUS, MemoryBacking::Anonymous), (VMCELL_MEMORY_MEMFD, MemoryBacking::Memfd)];
-const PAGES: [(i32, PageSize); 3] = [
+pub(super) const PAGES: [(i32, PageSize); 3] = [
     (VMCELL_PAGES_DEFAULT, PageSize::Default),
     (VMCELL_PAGES_TRANSPARENT, PageSize::Transparent),
     (VMCELL_PAGES_HUGE_2_MIB, PageSize::Huge2Mib),
@@ -191,24 +191,6 @@ pub unsafe extern "C" fn vmcell_config_set_memory(
             let memory = &mut description.config.memory;
             (memory.mib, memory.backing, memory.pages) = (mib, backing, pages);
         })
-    })
-}
-
-/// Sets the pages that back the guest's RAM, one of VMCELL_PAGES_*, and leaves what else vmcell_config_set_memory or a description says
-/// as it is. Never blocks.
-///
-/// Errors: BAD_VALUE.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn vmcell_config_set_pages(
-    config: *mut ConfigObject,
-    pages: i32,
-    error: *mut *mut ErrorObject,
-) -> i32 {
-    // SAFETY: the header demands NULL or a place for a pointer.
-    let report = unsafe { Report::to(error) };
-    guard(report, || {
-        let pages = choice("pages", pages, &PAGES)?;
-        set(config, |description| description.config.memory.pages = pages)
     })
 }
 
@@ -356,6 +338,27 @@ pub unsafe extern "C" fn vmcell_config_set_console(
     guard(report, || {
         let console = hand_over(console)?;
         set(config, |description| description.console = Some(console))
+    })
+}
+
+/// Adds what `console` is connected to, so that each sink gets all output and each source types: to what a console that was set or
+/// added before is connected to, or else to what the description says, which stays. `console` is taken, even if this call fails. Never
+/// blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_add_console(
+    config: *mut ConfigObject,
+    console: *mut ConsoleObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let console = hand_over(console)?;
+        set(config, |description| {
+            let described = || Console::from_config(&description.config.console);
+            let before = description.console.take().unwrap_or_else(described);
+            description.console = Some(before.also(console));
+        })
     })
 }
 

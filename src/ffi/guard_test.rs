@@ -25,6 +25,7 @@ macro_rules! calls {
 
 fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
     calls![
+        vmcell_config_add_console(null_mut(), null_mut()),
         vmcell_config_add_disk(null_mut(), null_mut()),
         vmcell_config_add_nic(null_mut(), null_mut()),
         vmcell_config_new(null_mut()),
@@ -44,7 +45,9 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_set_memory_locked(null_mut(), 0),
         vmcell_config_set_name(null_mut(), null()),
         vmcell_config_set_numa_node(null_mut(), 0),
-        vmcell_config_set_pages(null_mut(), 0),
+        vmcell_config_set_memory_backing(null_mut(), 0),
+        vmcell_config_set_memory_mib(null_mut(), 0),
+        vmcell_config_set_memory_pages(null_mut(), 0),
         vmcell_config_set_polling(null_mut(), 0),
         vmcell_config_set_prealloc(null_mut(), 0),
         vmcell_config_set_protocol(null_mut(), 0),

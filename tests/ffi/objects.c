@@ -76,7 +76,9 @@ static vmcell_io_thread *freed_io_thread(void) {
 static void config_is_refused(int32_t number, vmcell_config *config, const char *why) {
     FAILS_SAYING(number, why, vmcell_config_set_vcpus(config, 1, &e));
     FAILS_SAYING(number, why, vmcell_config_set_memory(config, 16, 0, 0, &e));
-    FAILS_SAYING(number, why, vmcell_config_set_pages(config, 0, &e));
+    FAILS_SAYING(number, why, vmcell_config_set_memory_mib(config, 16, &e));
+    FAILS_SAYING(number, why, vmcell_config_set_memory_backing(config, 0, &e));
+    FAILS_SAYING(number, why, vmcell_config_set_memory_pages(config, 0, &e));
     FAILS_SAYING(number, why, vmcell_config_set_polling(config, 0, &e));
     FAILS_SAYING(number, why, vmcell_config_set_kernel(config, "k", &e));
     FAILS_SAYING(number, why, vmcell_config_set_initrd(config, NULL, &e));
@@ -108,8 +110,8 @@ void test_config(void) {
     OK(vmcell_config_set_memory(config, 16, VMCELL_MEMORY_MEMFD, VMCELL_PAGES_TRANSPARENT, &e));
     FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "backing is 2, allowed are 0, 1", vmcell_config_set_memory(config, 16, 2, 0, &e));
     FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "pages is -1", vmcell_config_set_memory(config, 16, 0, -1, &e));
-    OK(vmcell_config_set_pages(config, VMCELL_PAGES_HUGE_2_MIB, &e));
-    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "pages is 3, allowed are 0, 1, 2", vmcell_config_set_pages(config, 3, &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "pages is 3, allowed are 0, 1, 2", vmcell_config_set_memory_pages(config, 3, &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "backing is 2, allowed are 0, 1", vmcell_config_set_memory_backing(config, 2, &e));
     OK(vmcell_config_set_polling(config, 7, &e));
     OK(vmcell_config_set_kernel(config, NOT_UTF8, &e)); /* a path is of any bytes */
     FAILS_SAYING(VMCELL_ERROR_NULL_ARGUMENT, "path is NULL", vmcell_config_set_kernel(config, NULL, &e));

@@ -585,6 +585,32 @@ static void test_names_and_threads(const char *folder) {
     CHECK(vmcell_vm_free(vm) == VMCELL_OK);
 }
 
+static int holds_hello(const char *path) {
+    char text[8] = "";
+    FILE *file = fopen(path, "r");
+    return file != NULL && fread(text, 1, sizeof text, file) == 5 && fclose(file) == 0 && strcmp(text, "hello") == 0;
+}
+
+/* A console beside that of a description, and one beside another. */
+static void test_consoles_beside_others(const char *folder) {
+    char json[8192];
+    vmcell_config *config;
+    vmcell_console *console;
+    CHECK(snprintf(json, sizeof json, "{\"boot\":{\"kernel\":\"%s\"},\"console\":{\"file\":{\"path\":\"%s\"}}}",
+                   in(folder, "hello"), in(folder, "described")) < (int)sizeof json);
+    OK(vmcell_config_new_from_json(json, strlen(json), &config, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_config_add_console(config, NULL, &e));
+    for (int i = 0; i < 2; i++) {
+        OK(vmcell_console_new_file(in(folder, i == 0 ? "first" : "second"), &console, &e));
+        OK(vmcell_config_add_console(config, console, &e));
+    }
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_config_add_console(config, console, &e));
+    vmcell_vm *vm = vm_of(config);
+    OK(vmcell_vm_start(vm, &e));
+    CHECK(exit_of(vm) == VMCELL_EXIT_SHUTDOWN && vmcell_vm_free(vm) == VMCELL_OK);
+    CHECK(holds_hello(in(folder, "described")) && holds_hello(in(folder, "first")) && holds_hello(in(folder, "second")));
+}
+
 /* What VMs have done, as JSON and as OpenMetrics text. */
 static void test_metrics(const char *folder) {
     vmcell_config *config = config_of(in(folder, "hello"));
@@ -696,6 +722,7 @@ static void test_description(const char *folder) {
 
 void test_console(const char *folder) {
     test_log(folder);
+    test_consoles_beside_others(folder);
     test_metrics(folder);
     test_description(folder);
     test_names_and_threads(folder);
