@@ -1281,7 +1281,7 @@ int32_t vmcell_nic_new_from_fd(int32_t fd, vmcell_nic **nic, vmcell_error **erro
  * fails because `fds` is NULL or `count` is one that no array has. `fds` itself is copied.
  *
  * Errors: BAD_DESCRIPTOR, also for one that is there twice; BAD_VALUE for a count that no array has; INVALID_CONFIG for any other
- * count that is refused; NETWORK if a descriptor is anything else, or of another device than the first.
+ * count that is refused; NETWORK if a descriptor is anything else, of another device than the first, or a copy of another one.
  */
 int32_t vmcell_nic_new_from_fds(const int32_t *fds,
                                 size_t count,

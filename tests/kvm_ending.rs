@@ -301,3 +301,76 @@ fn a_function_on_the_thread_of_a_vcpu_cannot_wait_for_a_vm_and_may_do_all_else()
     assert_eq!(stopped, Some(ErrorKind::Timeout));
     assert_eq!((vm.wait().unwrap(), other.wait().unwrap()), (Exit::Stopped, Exit::Stopped));
 }
+
+/// Does something with a VM that is as good as any, chosen by `choice`; what it says about that is not the point.
+fn meddle(vm: &Vm, choice: u64) {
+    let moment = Duration::from_micros(choice >> 8 & 0x3ff);
+    match choice % 16 {
+        0 => drop(vm.start()),
+        1 => drop(vm.pause_within(moment)),
+        2 | 3 => drop(vm.resume()),
+        4 => drop(vm.wait_timeout(moment)),
+        5 => drop(vm.wait_timeout(Duration::ZERO)),
+        6 => drop(vm.request_shutdown()),
+        7 => drop(vm.metrics()),
+        8 => drop(vm.threads()),
+        9 => drop(vm.console_status()),
+        10 => drop(vm.write_console(b"x")),
+        11 if choice >> 32 & 7 == 0 => vm.request_stop(),
+        12 if choice >> 32 & 7 == 0 => assert_in_time(|| drop(vm.stop())),
+        _ => drop(vm.status()),
+    }
+}
+
+/// Far above what is promised, since the host may be busy.
+fn assert_in_time(call: impl FnOnce()) {
+    let begin = Instant::now();
+    call();
+    assert!(begin.elapsed() < LONG / 3, "it took {:?}", begin.elapsed());
+}
+
+/// The same numbers each time.
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    *state >> 16
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn whatever_many_threads_do_with_many_vms_at_once_each_ends_once_and_all_are_freed() {
+    let before = Footprint::now();
+    let shared = vmcell::IoThread::new("shared").unwrap();
+    let guests = [TinyGuest::spin(), TinyGuest::flood(b'x'), TinyGuest::print("bye"), TinyGuest::power_off()];
+    let kernels = guests.map(|guest| Kernel::new(&guest));
+    let vms: Vec<_> = (0..40usize)
+        .map(|index| {
+            let disk = Disk::from_file(memory_disk(4096)).unwrap();
+            let builder = tiny(&kernels[index % 4]).vcpus(1 + index as u32 % 3).disk(disk);
+            let console = Console::callback(|_| std::thread::sleep(Duration::from_micros(100)));
+            let builder = if index % 3 == 0 { builder.io_thread(shared.clone()) } else { builder };
+            Arc::new(builder.console(console).build().unwrap())
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for seed in 1..=6 {
+            let vms = vms.clone();
+            scope.spawn(move || {
+                let mut state = seed;
+                for _ in 0..2000 {
+                    let choice = random(&mut state);
+                    meddle(&vms[(choice >> 40) as usize % vms.len()], choice);
+                }
+            });
+        }
+    });
+    for (index, vm) in vms.into_iter().enumerate() {
+        vm.request_stop();
+        let exit = vm.wait_timeout(LONG).expect("it ends");
+        assert!(matches!(exit, Exit::Stopped | Exit::Shutdown | Exit::Reset(_)), "{exit:?}");
+        assert_eq!((vm.status(), vm.wait().unwrap()), (Status::Ended, exit), "it ended once");
+        let vm = Arc::into_inner(vm).expect("nobody else has it");
+        if index % 2 == 0 { vm.discard() } else { assert_in_time(|| drop(vm)) }
+    }
+    drop(shared);
+    eventually("all to be freed", || Vm::discarded() == 0 && Footprint::now() == before);
+}

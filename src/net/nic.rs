@@ -77,8 +77,8 @@ impl Nic {
     /// The card has a pair of queues for each, 16 at most.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] if there are none, or too many; [`ErrorKind::Network`] if one is anything else, or of another
-    /// device than the first.
+    /// [`ErrorKind::InvalidConfig`] if there are none, or too many; [`ErrorKind::Network`] if one is anything else, of another
+    /// device than the first, or a copy of another one.
     pub fn from_fds(fds: impl IntoIterator<Item = OwnedFd>) -> Result<Self> {
         let fds: Vec<_> = fds.into_iter().collect();
         check_queue_count(fds.len())?;

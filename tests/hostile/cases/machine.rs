@@ -4,7 +4,7 @@ use crate::hostile::case::cases;
 
 cases! {
     accesses_of_any_width_to_ports_hurt_nobody {
-        did: "reads and writes 1 to 64 bytes at the ports of timer, interrupt controllers, keyboard, clock, power and serial line",
+        did: "reads and writes 1 to 64 bytes at the ports of timer, interrupt controllers, keyboard, clock, power, panic and serial line, and every value that does not end it at those that could",
         must_not: "have a vCPU or the monitor fail",
         ends: GoesOn,
     }
