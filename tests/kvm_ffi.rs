@@ -2,12 +2,14 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use support::ffi::{Prefix, go, guests, repository, run, valgrind};
 use tempfile::TempDir;
+use vmcell::testing::TinyGuest;
 
 const STRICT: [&str; 5] = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror"];
 
@@ -186,6 +188,134 @@ fn the_launcher_in_go_keeps_the_command_line() {
     let launcher = folder.path().join("launch");
     run(go(&prefix, &["build", "-o"]).arg(&launcher).arg("./cmd/launch"));
     check_launcher(&prefix, &launcher);
+}
+
+/// What the launcher in Rust has beyond the others: what concerns the host, and what is no data in C.
+const IN_RUST_ALONE: [&str; 2] = ["--doctor", "--print-config"];
+
+/// The options that a help names.
+fn named(help: &str) -> BTreeSet<&str> {
+    let words = help.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '-');
+    words.filter(|word| word.starts_with('-') && word.len() > 1).collect()
+}
+
+/// Each option with a use of it, beside others that it needs.
+const USES: [&[&str]; 22] = [
+    &["--config", "vm.json", "--console", "stdio"],
+    &["--kernel", "guest", "--config", "vm.json", "--console", "stdio"],
+    &["--initrd", "disk.img", "--kernel", "guest"],
+    &["--cmdline", "quiet", "--kernel", "guest"],
+    &["--cmdline", "quiet", "--config", "vm.json", "--log", "log"],
+    &["--vcpus", "2", "--kernel", "guest"],
+    &["--cpu", "host", "--kernel", "guest"],
+    &["--memory", "17", "--config", "vm.json", "--disk", "disk.img"],
+    &["--pages", "transparent", "--config", "vm.json"],
+    &["--numa-node", "0", "--kernel", "guest"],
+    &["--lock-memory", "--kernel", "guest", "--memory", "16"],
+    &["--core-scheduling", "--kernel", "guest"],
+    &["--disk", "disk.img,ro,engine=sync,direct", "--discovery", "cmdline", "--kernel", "guest"],
+    &["--tap", "vmcell-none,mac=02:00:00:00:00:01,queues=2", "--kernel", "guest"],
+    &["--discovery", "cmdline", "--kernel", "guest", "--disk", "disk.img"],
+    &["--protocol", "linux64", "--kernel", "guest"],
+    &["--console", "log", "--cmdline", "quiet", "--kernel", "guest"],
+    &["--log", "log,append,max=4096,keep=1", "--cmdline", "quiet", "--kernel", "guest"],
+    &["--log", "log", "--console", "none", "--cmdline", "quiet", "--kernel", "guest"],
+    &["--poll-us", "0", "--kernel", "guest"],
+    &["-v", "--kernel", "guest"],
+    &["--help"],
+];
+
+/// What all launchers refuse as bad arguments.
+const REFUSED: [&[&str]; 15] = [
+    &["--kernel", "guest", "--cpu", "v5"],
+    &["--kernel", "guest", "--cpu", "v2,warp"],
+    &["--kernel", "guest", "--pages", "4k"],
+    &["--kernel", "guest", "--poll-us", "1001"],
+    &["--kernel", "guest", "--numa-node", "many"],
+    &["--kernel", "guest", "--log", ",append"],
+    &["--kernel", "guest", "--log", "log,rotate"],
+    &["--kernel", "guest", "--log", "log,max=x"],
+    &["--kernel", "guest", "--log", "log,max=0"],
+    &["--kernel", "guest", "--log", "log,max=1"],
+    &["--kernel", "guest", "--log", "log,keep=2"],
+    &["--kernel", "guest", "--console", ""],
+    &["--config", "missing.json"],
+    &["--config", "/dev/zero"],
+    &["--config", "disk.img"],
+];
+
+/// A folder with what the uses name.
+fn used_files() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    TinyGuest::print_cmdline().write_to(folder.path().join("guest")).unwrap();
+    fs::write(folder.path().join("disk.img"), vec![0; 4096]).unwrap();
+    let json = r#"{"boot": {"kernel": "guest", "cmdline": "described"}, "memory": {"mib": 16, "backing": "memfd"}}"#;
+    fs::write(folder.path().join("vm.json"), json).unwrap();
+    folder
+}
+
+/// How a launcher ends, what it prints, what it says, and what stands in the log then.
+fn used(mut launcher: Command, arguments: &[&str]) -> (Option<i32>, String, String, String) {
+    let folder = used_files();
+    let output = launcher.args(arguments).current_dir(folder.path()).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let log = fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+    (output.status.code(), text(&output.stdout), text(&output.stderr), log)
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn the_launchers_have_the_same_options_and_each_works_that_the_help_names() {
+    let (prefix, folder) = (Prefix::new(), tempfile::tempdir().unwrap());
+    let (in_c, in_go) = (folder.path().join("launch"), folder.path().join("launch-go"));
+    let mut make = prefix.command("make");
+    run(make.arg(format!("OUT={}", folder.path().display())).arg("-C").arg(repository("examples/c")).arg(&in_c));
+    run(go(&prefix, &["build", "-o"]).arg(&in_go).arg("./cmd/launch"));
+    let others = || [("C", prefix.command(&in_c)), ("Go", prefix.command(&in_go))];
+
+    let help = used(support::launcher(), &["--help"]).1;
+    let mut options = named(&help);
+    IN_RUST_ALONE.iter().for_each(|option| assert!(options.remove(option), "{option}"));
+    let tried: BTreeSet<&str> = USES.iter().map(|arguments| arguments[0]).chain(["-h"]).collect();
+    assert_eq!(options, tried);
+    for (language, launcher) in others() {
+        let (_, printed, said, _) = used(launcher, &["--help"]);
+        let help = printed + &said;
+        assert_eq!(named(&help), options, "{language}");
+        for form in
+            ["PATH[,ro][,engine=uring|sync][,direct]", "[,queues=N]", "[,append][,max=BYTES][,keep=N]", "2mib", "pvh"]
+        {
+            assert!(help.contains(form), "{language}: no {form} in {help}");
+        }
+    }
+    assert!(help.contains("2mib") && help.contains("pvh"), "{help}");
+
+    for arguments in USES.iter().filter(|arguments| arguments[0] != "--help") {
+        let (status, printed, said, log) = used(support::launcher(), arguments);
+        // A TAP device that is not there is the host's affair, as is a scheduler that cannot do it.
+        let may_fail = ["--tap", "--core-scheduling", "--numa-node", "--lock-memory"].contains(&arguments[0]);
+        assert!(status == Some(0) || may_fail && status == Some(1), "{arguments:?}: {status:?} {said}");
+        for (language, launcher) in others() {
+            let other = used(launcher, arguments);
+            assert_eq!(
+                (other.0, &other.1, &other.3),
+                (status, &printed, &log),
+                "{language}: {arguments:?}: {}",
+                other.2
+            );
+            assert_eq!(
+                other.2.contains("vm: starts with 1 vCPUs"),
+                said.contains("vm: starts with 1 vCPUs"),
+                "{language}"
+            );
+        }
+    }
+    for arguments in REFUSED {
+        for (language, launcher) in others().into_iter().chain([("Rust", support::launcher())]) {
+            let (status, _, said, _) = used(launcher, arguments);
+            assert!(status == Some(2) && !said.is_empty(), "{language}: {arguments:?}: {status:?} {said}");
+        }
+    }
 }
 
 /// The one block of a language in `docs/ffi.md`.

@@ -1,5 +1,5 @@
 /*
- * A micro-VM launcher in C: the same command line as the one in Rust (examples/launch).
+ * A micro-VM launcher in C: the command line of the one in Rust (examples/launch), without --doctor and --print-config.
  *
  * One guest, its serial console on standard output, everything else on standard error. Exit status: 0 the guest shut down or
  * reset itself; 1 it failed; 2 bad arguments.
@@ -19,10 +19,45 @@
 
 enum { FAILED = 1, BAD_ARGUMENTS = 2 };
 
-static const char USAGE[] =
-    "usage: launch --kernel PATH [--initrd PATH] [--cmdline TEXT] [--vcpus N] [--memory MIB]\n"
-    "              [--disk PATH[,ro][,engine=uring|sync][,direct]]... [--tap NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N]]...\n"
-    "              [--discovery acpi|cmdline] [--protocol auto|linux64|pvh] [--console stdio|none|PATH] [-v]\n";
+/* A description is no larger. */
+enum { LONGEST_DESCRIPTION = 1 << 20 };
+
+static const char USAGE[] = "usage: launch --kernel PATH [OPTIONS]\n"
+                            "       launch --config FILE [OPTIONS]\n";
+
+static const char OPTIONS_HELP[] =
+    "\n"
+    "  --config FILE        a description of the VM as JSON; options beside it replace what it says, and disks and TAP\n"
+    "                       devices are added behind its own\n"
+    "  --kernel PATH        a bzImage or an ELF image; needed unless the --config says which one\n"
+    "  --initrd PATH        an initial RAM disk\n"
+    "  --cmdline TEXT       the kernel's command line [default: empty]\n"
+    "  --vcpus N            how many vCPUs, 1 to 64 [default: 1]\n"
+    "  --cpu host|v2|v3|v4[,FEATURE]...\n"
+    "                       what the vCPUs can do: all that the host can give, or a level of the x86-64 psABI and features\n"
+    "                       beyond it [default: host]\n"
+    "  --memory MIB         the guest's memory, 16 or more [default: 128]\n"
+    "  --pages default|transparent|2mib\n"
+    "                       the pages that the host backs the memory with\n"
+    "  --numa-node N        the NUMA node that the host takes the memory from, as long as that has some\n"
+    "  --lock-memory        locks memory that the guest has used, so that it is never written to swap space\n"
+    "  --core-scheduling    runs the VM's threads on the hyperthreads of a core only beside each other\n"
+    "  --disk PATH[,ro][,engine=uring|sync][,direct]\n"
+    "                       a raw disk image or block device; may be given several times\n"
+    "  --tap NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N]\n"
+    "                       a TAP device; may be given several times\n"
+    "  --discovery acpi|cmdline\n"
+    "                       how the guest finds its devices [default: acpi]\n"
+    "  --protocol auto|linux64|pvh\n"
+    "                       how the kernel is entered [default: auto]\n"
+    "  --console stdio|none|PATH\n"
+    "                       what the serial port is connected to [default: stdio, or what the --config says]\n"
+    "  --log PATH[,append][,max=BYTES][,keep=N]\n"
+    "                       a file that gets what the guest prints as well; may be given several times\n"
+    "  --poll-us N          for how many microseconds at most the I/O thread looks for more to do before it sleeps, 0 to 1000;\n"
+    "                       0 turns that off [default: 50]\n"
+    "  -v                   says on standard error how long things took, what happens to the VM, and how the guest ended\n"
+    "  -h, --help           prints this\n";
 
 static _Noreturn void refuse(const char *format, ...) {
     va_list values;
@@ -65,6 +100,31 @@ static int32_t choice_of(const char *option, const char *text, const struct choi
         if (strcmp(text, choices->name) == 0)
             return choices->value;
     refuse("'%s' is no value for %s", text, option);
+}
+
+/* The configuration in a file, or a new one for none. */
+static vmcell_config *config_of(const char *path) {
+    vmcell_config *config;
+    vmcell_error *error = NULL;
+    if (path == NULL) {
+        check(vmcell_config_new(&config, &error), &error);
+        return config;
+    }
+    char *json = malloc(LONGEST_DESCRIPTION + 1);
+    FILE *file = fopen(path, "re");
+    if (json == NULL || file == NULL)
+        refuse("cannot read the description %s: %s", path, strerror(errno));
+    size_t length = fread(json, 1, LONGEST_DESCRIPTION + 1, file);
+    if (ferror(file))
+        refuse("cannot read the description %s: %s", path, strerror(errno));
+    if (length > LONGEST_DESCRIPTION)
+        refuse("the description %s has more than the %d bytes that are allowed", path, LONGEST_DESCRIPTION);
+    fclose(file);
+    int32_t failed = vmcell_config_new_from_json(json, length, &config, &error);
+    if (failed != VMCELL_OK)
+        refuse("%s: %s", path, vmcell_error_chain(error));
+    free(json);
+    return config;
 }
 
 /* Cuts "NAME,option,option": gives the name, and moves `rest` behind it. */
@@ -128,6 +188,47 @@ static void add_tap(vmcell_config *config, char *text) {
     if (queues != 0)
         check(vmcell_nic_set_queues(nic, queues, &error), &error);
     check(vmcell_config_add_nic(config, nic, &error), &error);
+}
+
+static void set_cpu(vmcell_config *config, char *text) {
+    static const struct choice LEVELS[] = {
+        {"host", VMCELL_CPU_HOST}, {"v2", VMCELL_CPU_V2}, {"v3", VMCELL_CPU_V3}, {"v4", VMCELL_CPU_V4}, {NULL, 0}};
+    vmcell_error *error = NULL;
+    char *features = text;
+    int32_t level = choice_of("--cpu", strsep(&features, ","), LEVELS);
+    check(vmcell_config_set_cpu(config, level, features == NULL ? "" : features, &error), &error);
+}
+
+static void add_log(vmcell_config *config, char *text) {
+    vmcell_console *console;
+    vmcell_error *error = NULL;
+    unsigned long long most = 0, keep = 0;
+    int is_limited = 0, appends = 0;
+    char *rest, *option, *path = name_of(text, &rest);
+    while ((option = strsep(&rest, ",")) != NULL) {
+        if (strcmp(option, "append") == 0)
+            appends = 1;
+        else if (strncmp(option, "max=", 4) == 0) {
+            most = number_of("max", option + 4, UINT64_MAX);
+            is_limited = 1;
+        } else if (strncmp(option, "keep=", 5) == 0)
+            keep = number_of("keep", option + 5, UINT32_MAX);
+        else
+            refuse("unknown log option '%s', allowed are append, max=BYTES and keep=N", option);
+    }
+    check(vmcell_console_new_file(path, &console, &error), &error);
+    check(vmcell_console_set_append(console, appends, &error), &error);
+    if (is_limited)
+        check(vmcell_console_set_rotation(console, most, (uint32_t)keep, &error), &error);
+    else if (keep != 0)
+        refuse("keep=%llu means nothing for a log without max", keep);
+    check(vmcell_config_add_console(config, console, &error), &error);
+}
+
+/* A line for each thing that happens to the VM. */
+static void say(int32_t level, const char *vm, const char *target, const char *message, void *user) {
+    (void)level, (void)user;
+    fprintf(stderr, "launch: %s%s%s: %s\r\n", vm, *vm == '\0' ? "" : ": ", target, message);
 }
 
 /* The terminal as it was, which is what it becomes again however the launcher ends, SIGKILL aside. */
@@ -203,49 +304,86 @@ static int run(vmcell_config *config, int wants_terminal, int verbose) {
     return FAILED;
 }
 
-int main(int argc, char **argv) {
-    static const struct option OPTIONS[] = {
-        {"kernel", required_argument, NULL, 'k'},  {"initrd", required_argument, NULL, 'i'},
-        {"cmdline", required_argument, NULL, 'l'}, {"vcpus", required_argument, NULL, 'c'},
-        {"memory", required_argument, NULL, 'm'},  {"disk", required_argument, NULL, 'd'},
-        {"tap", required_argument, NULL, 't'},     {"discovery", required_argument, NULL, 'y'},
-        {"console", required_argument, NULL, 'o'}, {"protocol", required_argument, NULL, 'p'},
-        {"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
-    };
+static const struct option OPTIONS[] = {
+    {"config", required_argument, NULL, 'f'},      {"kernel", required_argument, NULL, 'k'},
+    {"initrd", required_argument, NULL, 'i'},      {"cmdline", required_argument, NULL, 'l'},
+    {"vcpus", required_argument, NULL, 'c'},       {"cpu", required_argument, NULL, 'u'},
+    {"memory", required_argument, NULL, 'm'},      {"pages", required_argument, NULL, 'g'},
+    {"numa-node", required_argument, NULL, 'n'},   {"lock-memory", no_argument, NULL, 'a'},
+    {"core-scheduling", no_argument, NULL, 's'},   {"disk", required_argument, NULL, 'd'},
+    {"tap", required_argument, NULL, 't'},         {"discovery", required_argument, NULL, 'y'},
+    {"protocol", required_argument, NULL, 'p'},    {"console", required_argument, NULL, 'o'},
+    {"log", required_argument, NULL, 'w'},         {"poll-us", required_argument, NULL, 'z'},
+    {"help", no_argument, NULL, 'h'},              {NULL, 0, NULL, 0},
+};
+
+/* Sets what one option says. The console and logs come at the end, as a console replaces another one, and a log does not. */
+static void set(vmcell_config *config, int option, char *text) {
     static const struct choice DISCOVERY[] = {
         {"acpi", VMCELL_DISCOVERY_ACPI}, {"cmdline", VMCELL_DISCOVERY_CMDLINE}, {NULL, 0}};
     static const struct choice PROTOCOL[] = {
         {"auto", VMCELL_PROTOCOL_AUTO}, {"linux64", VMCELL_PROTOCOL_LINUX64}, {"pvh", VMCELL_PROTOCOL_PVH}, {NULL, 0}};
-    const char *console = "stdio", *kernel = NULL;
-    uint64_t memory = 128;
-    int option, verbose = 0;
-    vmcell_config *config;
+    static const struct choice PAGES[] = {{"default", VMCELL_PAGES_DEFAULT},
+                                          {"transparent", VMCELL_PAGES_TRANSPARENT},
+                                          {"2mib", VMCELL_PAGES_HUGE_2_MIB},
+                                          {NULL, 0}};
     vmcell_error *e = NULL;
+    switch (option) {
+    case 'k': check(vmcell_config_set_kernel(config, text, &e), &e); break;
+    case 'i': check(vmcell_config_set_initrd(config, text, &e), &e); break;
+    case 'l': check(vmcell_config_set_cmdline(config, text, &e), &e); break;
+    case 'c': check(vmcell_config_set_vcpus(config, (uint32_t)number_of("--vcpus", text, UINT32_MAX), &e), &e); break;
+    case 'u': set_cpu(config, text); break;
+    case 'm': check(vmcell_config_set_memory_mib(config, number_of("--memory", text, UINT64_MAX), &e), &e); break;
+    case 'g': check(vmcell_config_set_memory_pages(config, choice_of("--pages", text, PAGES), &e), &e); break;
+    case 'n': check(vmcell_config_set_numa_node(config, (int32_t)number_of("--numa-node", text, INT32_MAX), &e), &e); break;
+    case 'a': check(vmcell_config_set_memory_locked(config, 1, &e), &e); break;
+    case 's': check(vmcell_config_set_core_scheduling(config, 1, &e), &e); break;
+    case 'd': add_disk(config, text); break;
+    case 't': add_tap(config, text); break;
+    case 'y': check(vmcell_config_set_discovery(config, choice_of("--discovery", text, DISCOVERY), &e), &e); break;
+    case 'p': check(vmcell_config_set_protocol(config, choice_of("--protocol", text, PROTOCOL), &e), &e); break;
+    case 'z': check(vmcell_config_set_polling(config, (uint32_t)number_of("--poll-us", text, 1000), &e), &e); break;
+    }
+}
 
-    check(vmcell_config_new(&config, &e), &e);
+int main(int argc, char **argv) {
+    const char *console = NULL, *description = NULL, *kernel = NULL;
+    char **logs = calloc((size_t)argc, sizeof *logs);
+    size_t log_count = 0;
+    int option, verbose = 0;
+    vmcell_error *error = NULL;
+
+    if (logs == NULL)
+        refuse("no memory");
+    /* First what the other options change. */
     while ((option = getopt_long(argc, argv, "vh", OPTIONS, NULL)) != -1) {
         switch (option) {
+        case 'f': description = optarg; break;
         case 'k': kernel = optarg; break;
-        case 'i': check(vmcell_config_set_initrd(config, optarg, &e), &e); break;
-        case 'l': check(vmcell_config_set_cmdline(config, optarg, &e), &e); break;
-        case 'c': check(vmcell_config_set_vcpus(config, number_of("--vcpus", optarg, UINT32_MAX), &e), &e); break;
-        case 'm': memory = number_of("--memory", optarg, UINT64_MAX); break;
-        case 'd': add_disk(config, optarg); break;
-        case 't': add_tap(config, optarg); break;
-        case 'y': check(vmcell_config_set_discovery(config, choice_of("--discovery", optarg, DISCOVERY), &e), &e); break;
-        case 'p': check(vmcell_config_set_protocol(config, choice_of("--protocol", optarg, PROTOCOL), &e), &e); break;
         case 'o': console = optarg; break;
+        case 'w': logs[log_count++] = optarg; break;
         case 'v': verbose = 1; break;
-        case 'h': fputs(USAGE, stdout); return EXIT_SUCCESS;
-        default: fputs(USAGE, stderr); return BAD_ARGUMENTS;
+        case 'h': printf("%s%s", USAGE, OPTIONS_HELP); return EXIT_SUCCESS;
+        case '?': fputs(USAGE, stderr); return BAD_ARGUMENTS;
         }
     }
     if (optind < argc)
         refuse("unknown argument '%s'\n%s", argv[optind], USAGE);
-    if (kernel == NULL)
+    if (kernel == NULL && description == NULL)
         refuse("--kernel is missing\n%s", USAGE);
-    check(vmcell_config_set_kernel(config, kernel, &e), &e);
-    check(vmcell_config_set_memory(config, memory, VMCELL_MEMORY_ANONYMOUS, VMCELL_PAGES_DEFAULT, &e), &e);
-    set_console(config, console);
-    return run(config, strcmp(console, "stdio") == 0, verbose);
+    vmcell_config *config = config_of(description);
+    optind = 1;
+    while ((option = getopt_long(argc, argv, "vh", OPTIONS, NULL)) != -1)
+        set(config, option, optarg);
+    if (console == NULL && description == NULL)
+        console = "stdio";
+    if (console != NULL)
+        set_console(config, console);
+    for (size_t i = 0; i < log_count; i++)
+        add_log(config, logs[i]);
+    free(logs);
+    if (verbose)
+        check(vmcell_config_set_log(config, say, NULL, NULL, &error), &error);
+    return run(config, console != NULL && strcmp(console, "stdio") == 0, verbose);
 }

@@ -6,6 +6,7 @@ package vmcell
 import "C"
 
 import (
+	"fmt"
 	"os"
 	"sync"
 	"syscall"
@@ -81,6 +82,14 @@ func (l LogFile) add(d *describer, console *C.vmcell_console) {
 		d.do(func(e **C.vmcell_error) C.int32_t {
 			return C.vmcell_console_set_rotation(file, C.uint64_t(l.MaxBytes), C.uint32_t(l.Keep), e)
 		})
+	}
+	if l.MaxBytes == 0 && l.Keep != 0 && d.err == nil {
+		message := fmt.Sprintf("%s: Keep is %d, which needs MaxBytes above 0", l.Path, l.Keep)
+		d.err = &Error{Number: ErrInvalidConfig, Message: message}
+	}
+	if d.err != nil {
+		C.vmcell_console_free(file)
+		return
 	}
 	d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_console_also(console, file, e) })
 }

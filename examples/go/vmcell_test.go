@@ -284,6 +284,7 @@ func TestErrorsUnwrap(t *testing.T) {
 		{vmcell.Config{Kernel: "k", Disks: []vmcell.Disk{{Path: "/does/not/exist"}}}, vmcell.ErrDisk},
 		{vmcell.Config{Kernel: "k", NICs: []vmcell.NIC{{Tap: "vmcell-none"}}}, vmcell.ErrNetwork},
 		{vmcell.Config{Kernel: "k", VCPUs: 65}, vmcell.ErrInvalidConfig},
+		{vmcell.Config{Kernel: "k", LogFiles: []vmcell.LogFile{{Path: "log", Keep: 2}}}, vmcell.ErrInvalidConfig},
 		{vmcell.Config{Kernel: "k", KickSignal: syscall.SIGKILL}, vmcell.ErrInvalidConfig},
 	} {
 		if _, err := vmcell.New(test.config); !errors.Is(err, test.number) {

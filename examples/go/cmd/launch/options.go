@@ -1,0 +1,244 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	vmcell "example.com/vmcell"
+)
+
+// A description is no larger.
+const longestDescription = 1 << 20
+
+// options is what the command line says.
+type options struct {
+	config vmcell.Config
+	// console is empty if the description says what it is.
+	console string
+	verbose bool
+}
+
+// parse ends the program with status 2 if the command line is refused.
+func parse() options {
+	var o options
+	var description string
+	flag.StringVar(&description, "config", "", "a description of the VM as JSON, a `FILE`; options beside it replace what it says, and disks and "+
+		"TAP devices are added behind its own")
+	flag.StringVar(&o.console, "console", "", "what the serial port is connected to, `stdio|none|PATH` [default: stdio, or what the --config says]")
+	flag.BoolVar(&o.verbose, "v", false, "says on standard error how long things took, what happens to the VM, and how the guest ended")
+	o.machine()
+	o.devices()
+	flag.Usage = usage
+	flag.Parse()
+	if flag.NArg() > 0 {
+		refuse(fmt.Errorf("unknown argument '%s'", flag.Arg(0)))
+	}
+	if o.config.Kernel == "" && description == "" {
+		refuse(errors.New("--kernel is missing"))
+	}
+	isConsole := false
+	flag.Visit(func(f *flag.Flag) { isConsole = isConsole || f.Name == "console" })
+	if isConsole && o.console == "" {
+		refuse(errors.New("'' is no value for --console, allowed are stdio, none, or the path of a file"))
+	}
+	if description != "" {
+		o.config.Description = read(description)
+	} else if !isConsole {
+		o.console = "stdio"
+	}
+	return o
+}
+
+// usage names options as other launchers do, with two dashes; the flag package takes one as well.
+func usage() {
+	out := flag.CommandLine.Output()
+	fmt.Fprint(out, "usage: launch --kernel PATH [OPTIONS]\n       launch --config FILE [OPTIONS]\n\n")
+	flag.VisitAll(func(f *flag.Flag) {
+		value, about := flag.UnquoteUsage(f)
+		fmt.Fprintf(out, "  %s%s %s\n    \t%s\n", "--"[:min(len(f.Name), 2)], f.Name, value, about)
+	})
+	fmt.Fprint(out, "  -h, --help\n    \tprints this\n")
+}
+
+func min(a, b int) int {
+	if a < b {
+		return a
+	}
+	return b
+}
+
+// read gives the description in a file.
+func read(path string) []byte {
+	file, err := os.Open(path)
+	if err != nil {
+		refuse(fmt.Errorf("cannot read the description: %w", err))
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, longestDescription+1))
+	if err != nil {
+		refuse(fmt.Errorf("cannot read the description: %w", err))
+	}
+	if len(text) > longestDescription {
+		refuse(fmt.Errorf("the description %s has more than the %d bytes that are allowed", path, longestDescription))
+	}
+	return text
+}
+
+// number gives an option that is a number in a range.
+func number(name, about string, least, most uint64, set func(number uint64)) {
+	flag.Func(name, about, func(text string) error {
+		number, err := strconv.ParseUint(text, 10, 64)
+		if err != nil || number < least || number > most {
+			return fmt.Errorf("allowed are %d to %d", least, most)
+		}
+		set(number)
+		return nil
+	})
+}
+
+func (o *options) machine() {
+	config := &o.config
+	flag.StringVar(&config.Kernel, "kernel", "", "a bzImage or an ELF image, a `PATH`; needed unless the --config says which one")
+	flag.StringVar(&config.Initrd, "initrd", "", "an initial RAM disk, a `PATH`")
+	flag.StringVar(&config.Cmdline, "cmdline", "", "the kernel's command line, a `TEXT` [default: empty]")
+	number("vcpus", "how many vCPUs, `N` from 1 to 64 [default: 1]", 1, 64, func(number uint64) { config.VCPUs = uint32(number) })
+	number("memory", "the guest's memory in `MIB`, 16 or more [default: 128]", 16, 1<<40, func(number uint64) { config.MemoryMiB = number })
+	number("numa-node", "the NUMA node `N` that the host takes the memory from, as long as that has some", 0, 1023, func(number uint64) {
+		node := uint32(number)
+		config.NUMANode = &node
+	})
+	number("poll-us", "for how many microseconds, `N` from 0 to 1000, at most the I/O thread looks for more to do before it sleeps; 0 turns that "+
+		"off [default: 50]", 0, 1000, func(number uint64) {
+		polling := time.Duration(number) * time.Microsecond
+		config.Polling = &polling
+	})
+	flag.BoolVar(&config.LockMemory, "lock-memory", false, "locks memory that the guest has used, so that it is never written to swap space")
+	flag.BoolVar(&config.CoreScheduling, "core-scheduling", false, "runs the VM's threads on the hyperthreads of a core only beside each other")
+	flag.Func("cpu", "what the vCPUs can do: all that the host can give, or a level of the x86-64 psABI and features beyond it, "+
+		"`host|v2|v3|v4[,FEATURE]...` [default: host]", func(text string) error {
+		level, features, found := strings.Cut(text, ",")
+		if found {
+			config.CPUFeatures = strings.Split(features, ",")
+		}
+		return choose(&config.CPU, level, map[string]vmcell.CPULevel{
+			"host": vmcell.CPUHost, "v2": vmcell.CPUV2, "v3": vmcell.CPUV3, "v4": vmcell.CPUV4})
+	})
+	flag.Func("pages", "the pages that the host backs the memory with: `default|transparent|2mib`", func(text string) error {
+		return choose(&config.Pages, text, map[string]vmcell.Pages{
+			"default": vmcell.DefaultPages, "transparent": vmcell.TransparentPages, "2mib": vmcell.Huge2MiBPages})
+	})
+	flag.Func("discovery", "how the guest finds its devices, `acpi|cmdline` [default: acpi]", func(text string) error {
+		return choose(&config.Discovery, text, map[string]vmcell.Discovery{"acpi": vmcell.DiscoveryACPI, "cmdline": vmcell.DiscoveryCmdline})
+	})
+	flag.Func("protocol", "how the kernel is entered, `auto|linux64|pvh` [default: auto]", func(text string) error {
+		return choose(&config.Protocol, text, map[string]vmcell.Protocol{
+			"auto": vmcell.ProtocolAuto, "linux64": vmcell.ProtocolLinux64, "pvh": vmcell.ProtocolPVH})
+	})
+}
+
+func (o *options) devices() {
+	config := &o.config
+	flag.Func("disk", "a raw disk image or block device, `PATH[,ro][,engine=uring|sync][,direct]`; may be given several times", func(text string) error {
+		disk, err := parseDisk(text)
+		config.Disks = append(config.Disks, disk)
+		return err
+	})
+	flag.Func("tap", "a TAP device, `NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N]`; may be given several times", func(text string) error {
+		nic, err := parseTap(text)
+		config.NICs = append(config.NICs, nic)
+		return err
+	})
+	flag.Func("log", "a file that gets what the guest prints as well, `PATH[,append][,max=BYTES][,keep=N]`; may be given several times", func(text string) error {
+		log, err := parseLog(text)
+		config.LogFiles = append(config.LogFiles, log)
+		return err
+	})
+}
+
+func choose[T any](place *T, text string, choices map[string]T) error {
+	value, known := choices[text]
+	if !known {
+		return errors.New("unknown")
+	}
+	*place = value
+	return nil
+}
+
+func parseDisk(text string) (vmcell.Disk, error) {
+	parts := strings.Split(text, ",")
+	disk := vmcell.Disk{Path: parts[0]}
+	if disk.Path == "" {
+		return disk, errors.New("a path is missing in front of the options")
+	}
+	for _, option := range parts[1:] {
+		switch option {
+		case "ro":
+			disk.ReadOnly = true
+		case "engine=sync":
+			disk.Engine = vmcell.EngineSync
+		case "engine=uring":
+			disk.Engine = vmcell.EngineUring
+		case "direct":
+			disk.Direct = true
+		default:
+			return disk, fmt.Errorf("unknown disk option '%s', allowed are ro, engine=uring, engine=sync and direct", option)
+		}
+	}
+	return disk, nil
+}
+
+func parseTap(text string) (vmcell.NIC, error) {
+	parts := strings.Split(text, ",")
+	nic := vmcell.NIC{Tap: parts[0]}
+	if nic.Tap == "" {
+		return nic, errors.New("a name is missing in front of the options")
+	}
+	for _, option := range parts[1:] {
+		if strings.HasPrefix(option, "queues=") {
+			text := strings.TrimPrefix(option, "queues=")
+			queues, err := strconv.ParseUint(text, 10, 16)
+			if err != nil || queues < 1 || queues > 16 {
+				return nic, fmt.Errorf("'%s' is no number of queues, allowed are 1 to 16", text)
+			}
+			nic.Queues = uint16(queues)
+			continue
+		}
+		address, err := net.ParseMAC(strings.TrimPrefix(option, "mac="))
+		if !strings.HasPrefix(option, "mac=") || err != nil || len(address) != 6 {
+			return nic, fmt.Errorf("unknown tap option '%s', allowed are mac=XX:XX:XX:XX:XX:XX and queues=N", option)
+		}
+		nic.MAC = address
+	}
+	return nic, nil
+}
+
+func parseLog(text string) (vmcell.LogFile, error) {
+	parts := strings.Split(text, ",")
+	log := vmcell.LogFile{Path: parts[0]}
+	if log.Path == "" {
+		return log, errors.New("a path is missing in front of the options")
+	}
+	for _, option := range parts[1:] {
+		name, value, _ := strings.Cut(option, "=")
+		number, err := strconv.ParseUint(value, 10, 64)
+		switch {
+		case option == "append":
+			log.Append = true
+		case name == "max" && err == nil && number > 0:
+			log.MaxBytes = number
+		case name == "keep" && err == nil && number <= math.MaxUint32:
+			log.Keep = uint32(number)
+		default:
+			return log, fmt.Errorf("unknown log option '%s', allowed are append, max=BYTES and keep=N", option)
+		}
+	}
+	return log, nil
+}
