@@ -231,6 +231,15 @@ impl Devices {
         paused
     }
 
+    /// Says of an error which device holds vCPUs up, if one does.
+    pub(super) fn blame(&self, error: Error) -> Error {
+        let mut devices = self.transports.iter().zip(&self.labels);
+        match devices.find(|(transport, _)| transport.held_vcpus() > 0) {
+            Some((_, label)) => error.about(label),
+            None => error,
+        }
+    }
+
     pub(super) fn resume_devices(&self) {
         self.transports.iter().for_each(|transport| transport.resume());
     }

@@ -127,8 +127,8 @@ impl Vm {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidState`] if the VM was not started or has ended, also if it ends meanwhile, and on an [I/O
-    /// thread](crate::event#what-a-callback-may-do); [`ErrorKind::Timeout`] if a device still had requests in flight when the
-    /// limit passed: then the VM goes on.
+    /// thread](crate::event#what-a-callback-may-do); [`ErrorKind::Timeout`] if a device still had requests in flight, or held a
+    /// vCPU that resets it, when the limit passed: the message names the device, and the VM goes on as if nothing had been asked.
     pub fn pause_within(&self, limit: Duration) -> Result<()> {
         check_may_wait("pause a VM")?;
         let _one_at_a_time = lock(&self.transition);
@@ -136,7 +136,10 @@ impl Vm {
             return Ok(());
         }
         let begun = Instant::now();
-        self.lifecycle.pause(begun.checked_add(limit))?;
+        self.lifecycle.pause(begun.checked_add(limit)).map_err(|error| match error.kind() {
+            ErrorKind::Timeout => self.devices.blame(error),
+            _ => error,
+        })?;
         let paused = self.devices.pause_devices(limit.saturating_sub(begun.elapsed()));
         if paused.is_err() {
             // The VM goes on as if nothing had been asked, unless it has ended meanwhile.

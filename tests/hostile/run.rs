@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
+use vmcell::virtio::FailureCause;
 use vmcell::{Exit, IoThread, Status, Vm};
 
 use super::case::{Case, Ends};
@@ -136,6 +137,7 @@ impl Stage {
         let left = own_memory_kib();
         print(&transcript, took, &seen, &pace, idle, own, left);
         let stopped = stopped.unwrap_or_else(|| stop(&vm, findings));
+        judge_failures(case, &vm, findings);
         let begin = Instant::now();
         drop(vm);
         let dropped = begin.elapsed();
@@ -273,6 +275,14 @@ fn judge_pace(pace: &Pace, findings: &mut Findings) {
     findings.check(Oracle::Neighbour, worst < GAP * wall_slack(), format_args!("the neighbour waited for {worst:?}"));
     let least = u64::try_from(within.as_nanos() / (INTERVAL * wall_slack()).as_nanos()).unwrap_or(u64::MAX);
     findings.check(Oracle::Neighbour, done >= least, format_args!("the neighbour had {done} requests in {within:?}"));
+}
+
+fn judge_failures(case: &Case, vm: &Vm, findings: &mut Findings) {
+    let may_fail = matches!(case.ends, Ends::AfterReset | Ends::Either);
+    for failure in vm.device_failures() {
+        let is_expected = may_fail && failure.failure.cause == FailureCause::BrokenQueue;
+        findings.check(Oracle::Failures, is_expected, format_args!("{failure}"));
+    }
 }
 
 /// What the guest found itself.

@@ -27,6 +27,8 @@ pub enum Oracle {
     Ends,
     /// The guest itself finds nothing wrong.
     Guest,
+    /// The host program is told of a device that has failed, and of no other.
+    Failures,
 }
 
 #[derive(Debug, Default)]

@@ -134,11 +134,11 @@ pub fn break_queues() -> TinyGuest {
     TinyGuest::new(code)
 }
 
-const DEVICE: u32 = 0xd000_0000;
+pub const DEVICE: u32 = 0xd000_0000;
 const AVAIL_RING: u32 = 0x20_1000;
 
 /// Up to DRIVER_OK, with a queue of 8.
-const BRING_UP: [(u32, u32); 13] = [
+pub const BRING_UP: [(u32, u32); 13] = [
     (DEVICE + 0x70, 1),
     (DEVICE + 0x70, 3),
     (DEVICE + 0x24, 1),
@@ -155,7 +155,7 @@ const BRING_UP: [(u32, u32); 13] = [
 ];
 
 /// Code that writes values of 32 bits to addresses.
-fn stores(steps: &[(u32, u32)]) -> Vec<u8> {
+pub fn stores(steps: &[(u32, u32)]) -> Vec<u8> {
     let mut code = Vec::new();
     for (address, value) in steps {
         code.push(0xbb); // mov ebx, address

@@ -1,6 +1,7 @@
 //! What every transport does with a device, however its registers are laid out: status, features, activation, reset, pause.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::meter::Meter;
 use crate::sys::{EventFd, lock};
 use crate::virtio::device::{DeviceInfo, DeviceState, VirtioDevice};
 use crate::virtio::failure::Failure;
-use crate::virtio::gate::{Gate, Message, Outcome, Plan, Saved};
+use crate::virtio::gate::{Gate, Message, Outcome, Plan, Saved, Ticket};
 use crate::virtio::guarded::Guarded;
 use crate::virtio::interrupt::Interrupt;
 use crate::virtio::metrics::DeviceCounters;
@@ -39,6 +40,8 @@ pub(super) struct Common {
     memory: GuestMemory,
     membership: Membership,
     meter: Meter,
+    /// vCPUs that wait for the device.
+    held: AtomicUsize,
 }
 
 /// With what a device begins.
@@ -76,7 +79,8 @@ impl Common {
         let owner = Owner::new(device, Arc::clone(&gate), beginning.interrupt, memory.clone(), &doorbells, still)
             .saying(beginning.voice);
         let membership = io_thread.add(Box::new(owner))?;
-        let common = Self { gate, registers: Mutex::new(registers), info, doorbells, memory, membership, meter };
+        let held = AtomicUsize::new(0);
+        let common = Self { gate, registers: Mutex::new(registers), info, doorbells, memory, membership, meter, held };
         if let Some(state) = beginning.state {
             common.go_on(state);
         }
@@ -153,7 +157,20 @@ impl Common {
         let mut bytes = [0; 8];
         let Some(part) = bytes.get_mut(..data.len()).filter(|_| allowed) else { return };
         part.copy_from_slice(data);
-        let _ = self.gate.ask(None, |done| Message::WriteConfig { offset, data: bytes, len: data.len(), done });
+        let _ = self.ask(|done| Message::WriteConfig { offset, data: bytes, len: data.len(), done });
+    }
+
+    /// On a vCPU's thread, which waits.
+    fn ask(&self, message: impl FnOnce(Arc<Ticket<()>>) -> Message) -> Outcome<()> {
+        self.held.fetch_add(1, Ordering::SeqCst);
+        let outcome = self.gate.ask(None, message);
+        self.held.fetch_sub(1, Ordering::SeqCst);
+        outcome
+    }
+
+    /// How many vCPUs wait for the device.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::SeqCst)
     }
 
     pub(super) fn status(&self) -> u32 {
@@ -186,7 +203,7 @@ impl Common {
     }
 
     fn reset(&self) {
-        let outcome = self.gate.ask(None, Message::Reset);
+        let outcome = self.ask(Message::Reset);
         let mut registers = self.registers();
         registers.resets = registers.resets.saturating_sub(1);
         if matches!(outcome, Outcome::Answered(())) {

@@ -124,6 +124,11 @@ impl MmioTransport {
         self.common.failure()
     }
 
+    /// How many vCPUs a reset or a write to the config space holds up now.
+    pub(crate) fn held_vcpus(&self) -> usize {
+        self.common.held()
+    }
+
     /// Reads the counters that the device [has itself](VirtioDevice::metrics), by name. Never blocks.
     pub fn own_counters(&self) -> BTreeMap<String, u64> {
         self.common.own_counters()
