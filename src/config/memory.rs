@@ -19,8 +19,10 @@ pub enum MemoryBacking {
     /// Private anonymous memory.
     #[default]
     Anonymous,
-    /// An unnamed file in memory (memfd), which another process could map too. The process keeps its descriptor, which is closed when a
-    /// child executes a program.
+    /// An unnamed file in memory (memfd), which can be mapped more than once, also by another process. The process keeps its descriptors, one
+    /// for each region of RAM, for as long as the RAM lives: a file without a name is reached by nothing else. They are closed when a
+    /// child executes a program. A child that is only forked has them, and could map the guest's RAM, so a host program that forks
+    /// such children takes anonymous memory.
     Memfd,
 }
 

@@ -67,6 +67,8 @@ fn map_memfd(wanted: Wanted, pages: PageSize) -> MapResult {
     let file = sealed_memfd(wanted.size, pages)?;
     let flags = libc::MAP_SHARED;
     let mapping = Mapping::new(wanted.size, wanted.gpa, flags, file.as_raw_fd())?;
+    // The descriptor is kept although the mapping does without: another mapping of the same RAM, for a copy of the VM for instance, can
+    // be made from nothing else. By it, storage is also taken up front on kernels that cannot populate a mapping (before 5.14).
     let builder = MmapRegionBuilder::new(wanted.size).with_file_offset(FileOffset::new(file, 0));
     view(mapping, builder.with_mmap_flags(flags))
 }
