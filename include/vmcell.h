@@ -867,8 +867,8 @@ typedef int32_t (*vmcell_thread_start)(int32_t role, uint32_t index, void *user)
 /**
  * Receives what is said of a VM: `level` is one of VMCELL_LOG_*, `vm` the VM's name (empty if it has none), `target` what it is about
  * ("vm", "console", "disk0" and so on), `message` one line, and `user` as the caller gave it. The texts are UTF-8, and valid until it
- * returns; the wording of messages may change. It is called on the thread that it is about: one that makes or starts the VM, an I/O
- * thread, or the thread of a vCPU that has left the guest for good; never by two threads at once. It must not block, must not call
+ * returns; the wording of messages may change. It is called on the thread that it is about: one that makes, starts or frees the VM, an
+ * I/O thread, or the thread of a vCPU that has left the guest for good; never by two threads at once. It must not block, must not call
  * a function of this library for this VM, and must not unwind: no C++ exception, no longjmp.
  */
 typedef void (*vmcell_log_sink)(int32_t level, const char *vm, const char *target, const char *message, void *user);

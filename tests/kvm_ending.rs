@@ -4,7 +4,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use support::{Footprint, Kernel, tiny};
@@ -17,6 +17,12 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// Where a test leaves a VM for a callback.
 type Slot = Arc<Mutex<Option<Vm>>>;
+
+/// For tests that count what is left in the whole process, and one that makes much of it.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let begin = Instant::now();
@@ -44,6 +50,7 @@ fn with_callback(callback: impl Fn(Vm) -> Option<Vm> + Send + 'static) -> (Vm, S
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
 fn two_callbacks_that_drop_each_others_vm_come_back() {
+    let _alone = alone();
     let before = Footprint::now();
     let met = Arc::new(Barrier::new(2));
     let (sender, came_back) = channel();
@@ -230,6 +237,7 @@ fn a_wait_that_begins_before_the_start_ends_with_the_vm() {
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
 fn a_stop_that_only_asks_and_a_discard_do_not_wait_for_a_callback_that_is_held() {
+    let _alone = alone();
     let before = Footprint::now();
     // The callback of each holds the I/O thread, and so whatever waits for that.
     let (vms, releases): (Vec<_>, Vec<_>) = (0..8).map(|_| held_by_its_console()).unzip();
@@ -264,6 +272,27 @@ fn a_vm_that_is_stopped_before_its_start_ends_its_console_at_once() {
     eventually("the reader to see the end", || reader.read(&mut [0]).is_ok_and(|count| count == 0));
     eventually("the writer to see the end", || writer.write(b"x").is_err());
     assert_eq!(vm.start().unwrap_err().kind(), ErrorKind::InvalidState);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_start_that_fails_ends_the_console_too() {
+    let kernel = Kernel::new(&TinyGuest::power_off());
+    for vcpus in [1, 2, 5] {
+        for failing in 0..vcpus {
+            let (console, mut reader, _writer) = Console::pair().unwrap();
+            reader.set_nonblocking(true).unwrap();
+            let builder = tiny(&kernel).vcpus(vcpus).console(console);
+            let fails = move |role| {
+                if role == ThreadRole::Vcpu(failing) { Err(std::io::ErrorKind::Other.into()) } else { Ok(()) }
+            };
+            let vm = builder.on_thread_start(fails).build().unwrap();
+            assert_eq!(vm.start().unwrap_err().kind(), ErrorKind::Host);
+            eventually("the reader to see the end", || reader.read(&mut [0]).is_ok_and(|count| count == 0));
+            assert!(matches!(vm.wait().unwrap(), Exit::Failed(_)));
+            vm.stop().unwrap();
+        }
+    }
 }
 
 #[test]
@@ -338,14 +367,14 @@ fn random(state: &mut u64) -> u64 {
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
 fn whatever_many_threads_do_with_many_vms_at_once_each_ends_once_and_all_are_freed() {
-    let before = Footprint::now();
-    let shared = vmcell::IoThread::new("shared").unwrap();
+    let _alone = alone();
+    let shared = vmcell::IoThread::new("any:io").unwrap();
     let guests = [TinyGuest::spin(), TinyGuest::flood(b'x'), TinyGuest::print("bye"), TinyGuest::power_off()];
     let kernels = guests.map(|guest| Kernel::new(&guest));
     let vms: Vec<_> = (0..40usize)
         .map(|index| {
             let disk = Disk::from_file(memory_disk(4096)).unwrap();
-            let builder = tiny(&kernels[index % 4]).vcpus(1 + index as u32 % 3).disk(disk);
+            let builder = tiny(&kernels[index % 4]).name("any").vcpus(1 + index as u32 % 3).disk(disk);
             let console = Console::callback(|_| std::thread::sleep(Duration::from_micros(100)));
             let builder = if index % 3 == 0 { builder.io_thread(shared.clone()) } else { builder };
             Arc::new(builder.console(console).build().unwrap())
@@ -372,5 +401,10 @@ fn whatever_many_threads_do_with_many_vms_at_once_each_ends_once_and_all_are_fre
         if index % 2 == 0 { vm.discard() } else { assert_in_time(|| drop(vm)) }
     }
     drop(shared);
-    eventually("all to be freed", || Vm::discarded() == 0 && Footprint::now() == before);
+    let is_ours = |task: std::fs::DirEntry| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("any:"))
+    };
+    eventually("all to be freed", || {
+        Vm::discarded() == 0 && !std::fs::read_dir("/proc/self/task").unwrap().flatten().any(is_ours)
+    });
 }

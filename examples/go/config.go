@@ -176,7 +176,7 @@ type Config struct {
 	// an IOThread.
 	OnThreadStart func(role ThreadRole, index uint32) error
 	// Log is told what happens to the VM: that it starts and how it ends, a device that fails, output that is lost. It is called on the
-	// VM's threads, one call at a time; it must not block, and must not call a method of this VM. Nobody is told by default.
+	// VM's threads and in New, Start and Close, one call at a time; it must not block, and must not call a method of this VM. Nobody is told by default.
 	Log func(LogRecord)
 }
 

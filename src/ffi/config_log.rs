@@ -20,8 +20,8 @@ pub const VMCELL_LOG_INFO: i32 = 3;
 
 /// Receives what is said of a VM: `level` is one of VMCELL_LOG_*, `vm` the VM's name (empty if it has none), `target` what it is about
 /// ("vm", "console", "disk0" and so on), `message` one line, and `user` as the caller gave it. The texts are UTF-8, and valid until it
-/// returns; the wording of messages may change. It is called on the thread that it is about: one that makes or starts the VM, an I/O
-/// thread, or the thread of a vCPU that has left the guest for good; never by two threads at once. It must not block, must not call
+/// returns; the wording of messages may change. It is called on the thread that it is about: one that makes, starts or frees the VM, an
+/// I/O thread, or the thread of a vCPU that has left the guest for good; never by two threads at once. It must not block, must not call
 /// a function of this library for this VM, and must not unwind: no C++ exception, no longjmp.
 pub type LogSink = Option<
     unsafe extern "C" fn(

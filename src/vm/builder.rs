@@ -242,8 +242,8 @@ impl VmBuilder {
     /// choice, a sink or a source of the console that fails, output that is lost, and chains that break the rules. By default nobody is
     /// told, unless the crate is built with the feature `log`: then the facade of that name is, with the target `vmcell`.
     ///
-    /// It is called on the thread that the record is about: the one that builds or starts the VM, an I/O thread, or the thread of a vCPU
-    /// that has left the guest for good; several may call it at once, and no lock of this crate is held. It must not block, since the
+    /// It is called on the thread that the record is about: the one that builds, starts or drops the VM, an I/O thread, or the thread of
+    /// a vCPU that has left the guest for good; several may call it at once, and no lock of this crate is held. It must not block, since the
     /// devices on that thread wait for it, and must not wait for the VM. If it panics, it is not called again. What a guest can cause is
     /// said once a second at most for each device, with how often it happened.
     ///
