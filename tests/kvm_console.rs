@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use support::{Kernel, Transcript, tiny};
 use vmcell::testing::TinyGuest;
-use vmcell::{Console, ConsoleFile, Exit, IoThread, Vm};
+use vmcell::{Console, ConsoleFile, Disk, ErrorKind, Exit, IoThread, Vm};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -150,4 +150,34 @@ fn a_build_that_is_refused_leaves_the_log_of_the_last_one() {
     vm.start().unwrap();
     assert!(matches!(vm.wait_timeout(LIMIT).unwrap(), Exit::Shutdown));
     assert_eq!(fs::read_to_string(&log).unwrap(), "hello");
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_console_s_file_that_is_a_disk_or_what_the_vm_boots_is_refused_and_left_as_it_is() {
+    let kernel = Kernel::new(&TinyGuest::print("hello"));
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("root.img"), [7; 4096]).unwrap();
+    fs::write(at("initrd"), [8; 4096]).unwrap();
+    std::os::unix::fs::symlink(at("root.img"), at("link")).unwrap();
+    let refusal = |path: &std::path::Path| {
+        let disk = Disk::open(at("root.img")).unwrap().read_only(true);
+        let console = Console::file(at("log")).also(Console::file(ConsoleFile::new(path).append(true)));
+        let builder = vmcell::Vm::builder().memory_mib(16).boot(kernel.boot().initrd(at("initrd")));
+        let error = builder.disk(disk).console(console).build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        error.to_string()
+    };
+    for (path, what) in [
+        (at("root.img"), format!("disk 0 ({})", at("root.img").display())),
+        (at("link"), format!("disk 0 ({})", at("root.img").display())),
+        (at("initrd"), "the initrd".to_owned()),
+        (kernel.path.clone(), "the kernel".to_owned()),
+    ] {
+        let expected = format!("the console's file {} is {what}, which the console would overwrite", path.display());
+        assert_eq!(refusal(&path), expected);
+    }
+    assert_eq!((fs::read(at("root.img")).unwrap(), fs::read(at("initrd")).unwrap()), (vec![7; 4096], vec![8; 4096]));
+    assert!(!at("log").exists(), "nothing was opened");
 }

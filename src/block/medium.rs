@@ -20,7 +20,7 @@ pub(crate) enum Identity {
 }
 
 impl Identity {
-    pub(super) fn of(metadata: &Metadata) -> Self {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
         if metadata.file_type().is_block_device() {
             Self::BlockDevice(metadata.rdev())
         } else {

@@ -87,7 +87,7 @@ impl Console {
     /// Output to a file, given by its path or by a [`ConsoleFile`], which says more; no input. Nothing is opened before the VM is
     /// built. That is refused with [`ErrorKind::Console`](crate::ErrorKind::Console) if the file cannot be opened for writing, or is
     /// a FIFO that nobody reads, and with [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if it is
-    /// [limited in size](ConsoleFile::rotate) and another sink has it, too.
+    /// [limited in size](ConsoleFile::rotate) and another sink has it, too, or if it is a disk of the VM, its kernel or its initrd.
     pub fn file(file: impl Into<ConsoleFile>) -> Self {
         Self { outputs: vec![Output::File(file.into())], inputs: Vec::new() }
     }
@@ -151,6 +151,11 @@ impl Console {
         self
     }
 
+    /// Its files that are given by their paths.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &ConsoleFile> {
+        self.outputs.iter().filter_map(Output::file)
+    }
+
     /// Connects the console to its port. The connection lasts as long as what is returned.
     pub(crate) fn connect(
         self,
@@ -159,7 +164,7 @@ impl Console {
         io_thread: &IoThread,
         voice: Voice,
     ) -> Result<Membership> {
-        apart::check(self.outputs.iter().filter_map(Output::file))?;
+        apart::check(self.files())?;
         let mut sinks = Vec::new();
         for output in self.outputs {
             let (name, target) = output.open()?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::devices::{Devices, Handle, Part, Parts};
 use super::lifecycle::Lifecycle;
+use super::spared;
 use super::threads::{OnStart, ThreadRole, ThreadSetup, core_group};
 use super::vm::Vm;
 use crate::arch;
@@ -312,7 +313,9 @@ impl VmBuilder {
             nics.push(Nic::from_config(config).map_err(|error| error.about(&config.label(index)))?);
         }
         nics.extend(self.nics);
-        let (console, io_thread, on_thread_start) = (self.console, self.io_thread, self.on_thread_start);
+        let console = self.console.unwrap_or_else(|| Console::from_config(&self.config.console));
+        spared::check(&console, &disks, self.config.boot()?)?;
+        let (io_thread, on_thread_start) = (self.io_thread, self.on_thread_start);
         Ok(Opened { disks, nics, devices: self.devices, console, io_thread, on_thread_start })
     }
 
@@ -343,7 +346,7 @@ struct Opened {
     disks: Vec<Disk>,
     nics: Vec<Nic>,
     devices: Vec<(Box<dyn VirtioDevice>, Placement)>,
-    console: Option<Console>,
+    console: Console,
     io_thread: Option<IoThread>,
     on_thread_start: Option<OnStart>,
 }
@@ -373,9 +376,15 @@ impl Opened {
             let label = format!("device {index} of your own");
             devices.push(Part { label, device, placement, handle: Handle::Other });
         }
-        let console = self.console.unwrap_or_else(|| Console::from_config(&config.console));
         let has_button = config.boot()?.discovery == Discovery::Acpi;
-        Ok(Parts { devices, console, io_thread: self.io_thread, polling: config.polling()?, setup, has_button })
+        Ok(Parts {
+            devices,
+            console: self.console,
+            io_thread: self.io_thread,
+            polling: config.polling()?,
+            setup,
+            has_button,
+        })
     }
 }
 

@@ -8,6 +8,7 @@ mod failures;
 mod json;
 mod lifecycle;
 mod metrics;
+mod spared;
 mod threads;
 mod vcpu;
 #[allow(clippy::module_inception, reason = "named after the type that it holds, as in `kvm`")]
