@@ -216,6 +216,25 @@ fn keeps_vms_running(program: impl Fn() -> Command, vms: u32, threads: Option<us
     }
 }
 
+/// A VM that cannot be started again for a while is tried again, later each time.
+fn tries_again(program: impl Fn() -> Command) {
+    let mut supervisor = Supervisor::start(program(), 1, &moody());
+    supervisor.until("it crashes", |this| this.starts(0) >= 2);
+    fs::remove_file(supervisor.folder.path().join("guest")).unwrap();
+    let failures = |this: &mut Supervisor| {
+        let failed = |said: &&String| said.starts_with("cannot be started: ") && said.contains("o such file");
+        this.said_of(0).iter().filter(failed).count() >= 2
+    };
+    supervisor.until("it cannot be started", failures);
+    supervisor.replace(&calm());
+    let starts = supervisor.starts(0);
+    supervisor.until("it is started again", |this| this.starts(0) > starts);
+    supervisor.end(Signal::TERM);
+    let delays = supervisor.said_of(0).iter().filter_map(|said| said.strip_prefix("restarts in "));
+    let doubled: Vec<String> = (0..supervisor.said_of(0).len()).map(|count| format!("{} ms", 100 << count)).collect();
+    assert!(delays.zip(&doubled).all(|(delay, doubled)| delay == doubled), "{:#?}", supervisor.said);
+}
+
 /// What all of them keep to.
 fn refuses(program: impl Fn() -> Command) {
     let folder = tempfile::tempdir().unwrap();
@@ -266,6 +285,7 @@ fn the_supervisor_in_rust_restarts_what_crashes_and_ends_when_it_is_told_to() {
     let program = in_rust();
     // tokio's own, and two that build VMs.
     keeps_vms_running(|| Command::new(&program), 20, Some(3));
+    tries_again(|| Command::new(&program));
     refuses(|| Command::new(&program));
 }
 
@@ -284,6 +304,7 @@ fn the_supervisor_in_c_restarts_what_crashes_and_ends_when_it_is_told_to() {
     let folder = in_c(&prefix, "-O2 -Wshadow -Wconversion");
     let program = folder.path().join("supervisor");
     keeps_vms_running(|| prefix.command(&program), 20, Some(1));
+    tries_again(|| prefix.command(&program));
     refuses(|| prefix.command(&program));
 }
 
@@ -309,5 +330,6 @@ fn the_supervisor_in_go_restarts_what_crashes_and_ends_when_it_is_told_to() {
     let program = folder.path().join("supervisor");
     run(go(&prefix, &["build", "-race", "-o"]).arg(&program).arg("./cmd/supervisor"));
     keeps_vms_running(|| prefix.command(&program), 20, None);
+    tries_again(|| prefix.command(&program));
     refuses(|| prefix.command(&program));
 }

@@ -152,8 +152,7 @@ static int describe(const struct vm *vm, vmcell_config *config, int *output, vmc
     int32_t input;
     snprintf(cmdline, sizeof cmdline, "%s hostname=%s", options.cmdline, vm->name);
     if (vmcell_config_set_name(config, vm->name, e) || vmcell_config_set_kernel(config, options.kernel, e) ||
-        vmcell_config_set_memory(config, options.memory, VMCELL_MEMORY_ANONYMOUS, VMCELL_PAGES_DEFAULT, e) ||
-        vmcell_config_set_cmdline(config, cmdline, e) ||
+        vmcell_config_set_memory_mib(config, options.memory, e) || vmcell_config_set_cmdline(config, cmdline, e) ||
         (options.initrd != NULL && vmcell_config_set_initrd(config, options.initrd, e)) ||
         vmcell_console_new_pair(output, &input, &console, e))
         return FAILED;
@@ -165,6 +164,7 @@ static int describe(const struct vm *vm, vmcell_config *config, int *output, vmc
 /* Builds and starts a VM, which takes as long as reading its kernel does. If that fails, nothing is left of it. */
 static int start(struct vm *vm, vmcell_error **e) {
     vmcell_config *config;
+    vm->started_at = now_ms();
     vm->output_fd = -1;
     if (vmcell_config_new(&config, e))
         return FAILED;
@@ -184,7 +184,6 @@ static int start(struct vm *vm, vmcell_error **e) {
     watch(vm->output_fd, OUTPUT, (size_t)(vm - vms));
     watch(vm->ended_fd, ENDED, (size_t)(vm - vms));
     vm->restart_at = 0;
-    vm->started_at = now_ms();
     printf("%s: started\n", vm->name);
     return 0;
 }
