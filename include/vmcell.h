@@ -1706,11 +1706,11 @@ int32_t vmcell_config_set_memory_locked(vmcell_config *config,
 /**
  * Sets what the vCPUs can do: `level` is one of VMCELL_CPU_*, and `features` are names of what is wanted beyond it, separated by
  * commas, or "". They are called as in Linux's /proc/cpuinfo: adx, aes, erms, fsgsbase, fsrm, gfni, invpcid, pcid, pclmulqdq,
- * pdpe1gb, rdrand, rdseed, rdtscp, sha_ni, vaes, vpclmulqdq.
+ * pdpe1gb, rdrand, rdseed, rdtscp, sha_ni, vaes, vpclmulqdq. The last two need a level above V2.
  *
  * With a level the guest finds the same instructions on every host of that level. Vendor, model and caches stay the host's, and
- * so do the means against flaws of the CPU. vmcell_vm_new refuses what the host lacks, by name, and other names of features.
- * Never blocks.
+ * so do the means against flaws of the CPU. What is hidden is not forbidden: most of it works if a guest tries. vmcell_vm_new
+ * refuses what the host lacks, by name, and other names of features. Never blocks.
  *
  * Errors: BAD_VALUE.
  */

@@ -38,6 +38,10 @@ pub enum CpuLevel {
 /// kernel (SMEP, SMAP, UMIP), since a guest that did not know of them would be less safe; and the version of KVM. Performance
 /// counters are hidden.
 ///
+/// To hide is not to forbid: a guest that does not ask CPUID finds that most instructions of the host's CPU work all the same, and
+/// the first four performance counters of an AMD CPU, for which CPUID has no bit. A level is for software that moves, and protects
+/// nobody.
+///
 /// ```
 /// use vmcell::{CpuConfig, CpuLevel};
 ///
