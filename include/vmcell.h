@@ -61,11 +61,11 @@
  *     except the functions given to vmcell_console_new_callback, vmcell_config_set_thread_start and vmcell_config_set_log,
  *     and those in the tables of backends. A vCPU's thread lets one signal through, only while it is in the guest: it makes
  *     the thread leave. It is never delivered; vmcell_config_set_kick_signal chooses it.
- *   - A function of the caller's that an I/O thread calls may call any function of this library, for any object, also for
- *     the VM that it serves. As others wait for that thread, these do not wait in it: vmcell_vm_pause,
- *     vmcell_disk_handle_replace, and vmcell_vm_wait with a time limit other than 0 fail (INVALID_STATE);
- *     vmcell_vm_resume fails so while another thread is in vmcell_vm_pause; vmcell_vm_free does what vmcell_vm_discard
- *     does. vmcell_vm_stop works, and blocks for up to 100 ms.
+ *   - A function of the caller's that an I/O thread or a vCPU's thread calls may call any function of this library, for any
+ *     object, also for the VM that it serves, unless its own documentation forbids that. As others wait for that thread,
+ *     these do not wait in it: vmcell_vm_pause, vmcell_disk_handle_replace, and vmcell_vm_wait with a time limit other than
+ *     0 fail (INVALID_STATE); vmcell_vm_resume fails so while another thread is in vmcell_vm_pause; vmcell_vm_free does what
+ *     vmcell_vm_discard does. vmcell_vm_stop works, and blocks for up to 100 ms.
  *   - The library installs no handler, changes no signal's disposition, and gives errno no meaning.
  *
  * BACKENDS
