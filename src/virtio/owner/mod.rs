@@ -1,14 +1,16 @@
 //! The half of a device that lives on an I/O thread: it alone calls the device, and lends it its queues.
 
+mod failing;
+mod messages;
+
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::device::{Activation, VirtioDevice};
-use super::gate::{Gate, Message, Plan, Saved, Ticket};
+use super::device::VirtioDevice;
+use super::gate::{Gate, Message, Ticket};
 use super::guarded::Guarded;
 use super::interrupt::Interrupt;
-use super::queue::{Queue, QueueConfig, QueueState, Queues, Start};
-use super::spec::feature::RING_EVENT_IDX;
+use super::queue::{Queue, Queues};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Cause, Event, Io, Participant, Token, Waker, Wants};
 use crate::logging::{LogLevel, Throttle, Voice};
@@ -116,132 +118,6 @@ impl Owner {
         self
     }
 
-    fn take_messages(&mut self, io: &mut Io) {
-        let mut messages = std::mem::take(&mut self.messages);
-        self.gate.take_messages(&mut messages);
-        for message in messages.drain(..) {
-            match message {
-                Message::Activate(plan) => self.activate(io, plan),
-                Message::WriteConfig { offset, data, len, done } => {
-                    let data = data.get(..len).unwrap_or_default();
-                    if !self.has_failed() {
-                        self.call(io, |device, io, _| {
-                            device.write_config(io, offset, data);
-                            Ok(())
-                        });
-                    }
-                    done.answer(());
-                }
-                Message::Reset(done) => self.reset(io, done),
-                Message::Quiesce(done) => self.quiesce(io, done),
-                Message::Resume => self.resume(io),
-                Message::Save(done) => {
-                    let saved = self.save(io);
-                    done.answer(saved);
-                }
-            }
-        }
-        self.messages = messages;
-    }
-
-    fn activate(&mut self, io: &mut Io, plan: Plan) {
-        // It failed when its driver was on its way.
-        if self.has_failed() {
-            return;
-        }
-        self.lessor = self.new_lessor();
-        let Plan { features, queues, state } = plan;
-        match self.start_queues(features, &queues) {
-            Ok(queues) => self.queues = queues,
-            // They were checked when they became ready, so this is ours, not the driver's.
-            Err(error) => return self.fail(io, &error),
-        }
-        self.queues.set_halted(!matches!(self.motion, Motion::Running));
-        self.life = Life::Active;
-        let activation = Activation::new(features, self.memory.clone(), state);
-        self.call(io, |device, io, _| device.activate(io, activation));
-        self.ring_all();
-    }
-
-    fn new_lessor(&self) -> Lessor {
-        let lessor = Lessor::new(self.memory.clone());
-        if let Some(waker) = self.waker.clone() {
-            lessor.on_last(move || waker.wake());
-        }
-        lessor
-    }
-
-    fn start_queues(&self, features: u64, queues: &[Option<(QueueConfig, QueueState)>]) -> Result<Queues> {
-        let start = |(index, queue): (u16, &Option<(QueueConfig, QueueState)>)| {
-            let Some((config, state)) = queue else { return Ok(None) };
-            let start = Start {
-                lessor: self.lessor.clone(),
-                index,
-                event_idx: features & 1 << RING_EVENT_IDX != 0,
-                interrupt: Arc::clone(&self.interrupt),
-                waker: self.waker.clone(),
-                state: *state,
-            };
-            Queue::start(config, start).map(Some)
-        };
-        (0u16..).zip(queues).map(start).collect::<Result<_>>().map(Queues::new)
-    }
-
-    /// Back to the state before activation; answered when nobody reaches into the guest's memory any more.
-    fn reset(&mut self, io: &mut Io, done: Arc<Ticket<()>>) {
-        self.count_chains();
-        self.queues = Queues::default();
-        self.let_go(io);
-        self.life = if self.device.is_condemned() { Life::Dead } else { Life::Inactive };
-        self.lessor.await_last(true);
-        self.resets.push(done);
-    }
-
-    fn quiesce(&mut self, io: &mut Io, done: Arc<Ticket<Result<()>>>) {
-        self.queues.set_halted(true);
-        let was_running = matches!(self.motion, Motion::Running);
-        self.motion = Motion::Quiescing;
-        self.pauses.push(done);
-        self.lessor.await_last(true);
-        if was_running && self.life == Life::Active {
-            self.call(io, |device, io, queues| device.quiesce(io, queues));
-        }
-    }
-
-    fn resume(&mut self, io: &mut Io) {
-        self.queues.set_halted(false);
-        self.motion = Motion::Running;
-        for pause in self.pauses.drain(..) {
-            let message = "the device was told to go on before it stood still";
-            pause.answer(Err(Error::new(ErrorKind::InvalidState, message)));
-        }
-        if self.resets.is_empty() {
-            self.lessor.await_last(false);
-        }
-        for event in std::mem::take(&mut self.held) {
-            self.deliver(io, &event);
-        }
-        self.ring_all();
-    }
-
-    fn save(&mut self, io: &mut Io) -> Result<Saved> {
-        let still = matches!(self.motion, Motion::Still) && self.resets.is_empty();
-        if !still || self.has_failed() {
-            let message = "a device that runs, or needs a reset, cannot be saved; pause it first";
-            return Err(Error::new(ErrorKind::InvalidState, message));
-        }
-        let queue = |queue: &Option<Queue>| queue.as_ref().map(Queue::state).transpose();
-        let queues = self.queues.by_index().iter().map(queue).collect::<Result<_>>()?;
-        if self.life != Life::Active {
-            return Ok(Saved { queues, device: None });
-        }
-        let saved = self.device.call(io, |device, _| device.save());
-        if let Err(error) = &saved {
-            self.fail(io, error);
-        }
-        Ok(Saved { queues, device: Some(saved??) })
-    }
-
     fn take_events(&mut self, io: &mut Io, events: &[Event]) {
         if self.again.take()
             && let Some(token) = self.own_token
@@ -298,15 +174,6 @@ impl Owner {
                 return;
             }
         }
-    }
-
-    fn has_failed(&self) -> bool {
-        matches!(self.life, Life::Failed | Life::Broken | Life::Dead)
-    }
-
-    /// Whether the device is told what happens.
-    fn hears(&self) -> bool {
-        !matches!(self.life, Life::Broken | Life::Dead)
     }
 
     fn is_running(&self) -> bool {
@@ -367,14 +234,6 @@ impl Owner {
         }
     }
 
-    fn finish_resets(&mut self) {
-        self.lessor.await_last(false);
-        // Before the answer, so that a failure of the device in its past life does not stand in the next.
-        self.interrupt.reset();
-        self.gate.set_needs_reset(self.has_failed());
-        self.resets.drain(..).for_each(|done| done.answer(()));
-    }
-
     fn publish_config(&mut self, io: &mut Io) -> Result<()> {
         let config = self.device.call(io, |device, _| device.config())?;
         self.gate.config.publish(&config);
@@ -382,57 +241,6 @@ impl Owner {
             self.interrupt.signal_config();
         }
         Ok(())
-    }
-
-    /// Makes one call; an error or a panic makes the device one that needs a reset.
-    fn call(&mut self, io: &mut Io, call: impl FnOnce(&mut dyn VirtioDevice, &mut Io, &mut Queues) -> Result<()>) {
-        let queues = &mut self.queues;
-        let result = self.device.call(io, |device, io| call(device, io, queues));
-        if let Err(error) | Ok(Err(error)) = result {
-            self.fail(io, &error);
-        }
-    }
-
-    /// Sets DEVICE_NEEDS_RESET, and says so to a driver that is there to hear it (2.1.2). The rings are not touched again. The
-    /// device lets go of its chains: a pause must not wait for a driver that never resets it.
-    fn fail(&mut self, io: &mut Io, why: &Error) {
-        self.note(why);
-        let (was_active, had_failed) = (self.life == Life::Active, self.has_failed());
-        self.count_chains();
-        self.queues = Queues::default();
-        self.let_go(io);
-        self.life = match had_failed {
-            _ if self.device.is_condemned() => Life::Dead,
-            true => Life::Broken,
-            false => Life::Failed,
-        };
-        self.gate.set_needs_reset(true);
-        if was_active {
-            self.interrupt.signal_config();
-        }
-    }
-
-    /// Tells the host program.
-    fn note(&mut self, why: &Error) {
-        let (cause, message) = self.gate.failures.note(why);
-        if cause.is_final() {
-            if self.losses.count(1).is_some() {
-                self.voice.say(LogLevel::Error, || format!("failed for good: {message}"));
-            }
-        } else if let Some((_, total)) = self.failures.count(1) {
-            let message = || format!("failed ({total} so far), and needs a reset by its driver: {message}");
-            self.voice.say(LogLevel::Error, message);
-        }
-    }
-
-    /// Has the device drop its chains and cancel what is in flight. One that is never called again has been dropped, or soon is,
-    /// and its chains with it.
-    fn let_go(&mut self, io: &mut Io) {
-        if !self.device.is_condemned()
-            && let Err(error) = self.device.call(io, |device, io| device.reset(io))
-        {
-            self.note(&error);
-        }
     }
 
     /// Has those queues looked at of which `is_due` says so; says whether there are any.
