@@ -1,44 +1,29 @@
-//! The virtio-block device: config space, and each chain from the queue to its status byte.
+//! The virtio-block device: each chain from the queue to its status byte.
+
+mod config;
+mod exchange;
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
+use config::{QUEUE_SIZE, config_space, feature};
+
 use super::backend::{DiskBackend, DiskInfo, Done, Operation};
 use super::changes::{Change, Changes};
 use super::job::{Cutter, Job, Pending, Work, len};
-use super::request::{
-    Limits, MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS, MAX_ZEROES_RANGES, MAX_ZEROES_SECTORS, Refusal, Request, Status,
-    parse,
-};
+use super::request::{Limits, Refusal, Request, Status, parse};
 use super::tag::Slab;
 use crate::error::{Error, Result};
 use crate::event::{Cause, Event, Io, Token, Wants};
 use crate::memory::Buffer;
-use crate::meter::Meter;
 use crate::virtio::spec::device_id;
 use crate::virtio::{Activation, Chain, DeviceInfo, DeviceState, FailureCause, Guarded, Queue, Queues, VirtioDevice};
 
-/// Feature bits (5.2.3).
-pub(super) mod feature {
-    pub(crate) const SEG_MAX: u32 = 2;
-    pub(crate) const RO: u32 = 5;
-    pub(crate) const BLK_SIZE: u32 = 6;
-    pub(crate) const FLUSH: u32 = 9;
-    pub(crate) const MQ: u32 = 12;
-    pub(crate) const DISCARD: u32 = 13;
-    pub(crate) const WRITE_ZEROES: u32 = 14;
-}
-
-const QUEUE_SIZE: u16 = 256;
-/// Data segments of one request: a chain has a header and a status beside them.
-const MAX_SEGMENTS: u32 = QUEUE_SIZE as u32 - 2;
 /// What an operation without data counts in a turn, in bytes.
 const BARE_CHARGE: u64 = 4096;
 /// What a completion counts in a turn, in bytes.
 const DONE_CHARGE: u64 = 512;
-/// The config space as far as we have fields (5.2.4).
-const CONFIG_LEN: usize = 60;
 
 /// There is nothing to save beside features and queues; a number for the day that there is.
 const STATE_VERSION: u32 = 1;
@@ -276,98 +261,6 @@ impl Block {
             Err(_) => answer(queue, chain, Status::IoError, 0),
         }
     }
-
-    /// Takes what the host program has asked for: looks at the size at once, and keeps an exchange for when it can be made.
-    fn take_changes(&mut self, io: &mut Io) -> Result<()> {
-        loop {
-            match self.change.take().or_else(|| self.changes.take()) {
-                Some(Change::Refresh) if self.backend.is_condemned() => {}
-                Some(Change::Refresh) => {
-                    let before = self.cutter.info.capacity;
-                    self.backend.call(io, |backend, io| backend.refresh(io))?;
-                    self.look_at_capacity();
-                    if self.cutter.info.capacity != before {
-                        io.info_changed();
-                    }
-                }
-                Some(Change::Replace(replacement)) if replacement.is_given_up() => {}
-                other => {
-                    self.change = other;
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    /// Exchanges the backend, once the present one has nothing in flight.
-    fn apply_change(&mut self, io: &mut Io) -> Result<()> {
-        while self.jobs.is_empty()
-            && let Some(change) = self.change.take()
-        {
-            if let Change::Replace(replacement) = change
-                && let Some((backend, info, reply)) = replacement.begin()
-            {
-                let (result, unused) = self.exchange(io, backend, info);
-                reply.send(result, unused);
-            }
-            self.take_changes(io)?;
-        }
-        Ok(())
-    }
-
-    /// Puts another backend in the place of the present one; gives back the one that is not used.
-    fn exchange(
-        &mut self,
-        io: &mut Io,
-        mut next: Guarded<dyn DiskBackend>,
-        info: DiskInfo,
-    ) -> (Result<()>, Guarded<dyn DiskBackend>) {
-        // The driver was told of the block size.
-        let info = match info.in_blocks_of(self.cutter.info.block_size) {
-            Ok(info) => info,
-            Err(error) => return (Err(error), next),
-        };
-        // A panic of the one that comes is no reason to fail for the one that is there.
-        if let Err(error) | Ok(Err(error)) = next.call(io, |backend, io| backend.attach(io)) {
-            return (Err(error), next);
-        }
-        self.cutter.info = info;
-        self.cut_anew = true;
-        self.full = false;
-        io.info_changed();
-        let unused = std::mem::replace(&mut self.backend, next);
-        self.tell_status();
-        (Ok(()), unused)
-    }
-
-    fn tell_status(&self) {
-        if let Some(status) = self.backend.look(|backend| backend.status()) {
-            let mut meter = Meter::new();
-            self.backend.look(|backend| backend.metrics(&mut meter));
-            self.changes.set_status(status, meter);
-        }
-    }
-
-    fn look_at_capacity(&mut self) {
-        if let Some(info) = self.backend.look(|backend| backend.info()).filter(|info| info.check().is_ok()) {
-            self.cut_anew |= info.capacity < self.cutter.info.capacity;
-            self.cutter.info.capacity = info.capacity;
-        }
-    }
-
-    /// Cuts what waits for the disk as it is now; what it has no place for any more fails.
-    fn cut_anew(&mut self, queues: &mut Queues) {
-        if !std::mem::take(&mut self.cut_anew) {
-            return;
-        }
-        for Pending { job, operation } in std::mem::take(&mut self.waiting) {
-            self.recycle(operation);
-            if let Some(queue) = queues.get(job.queue()) {
-                let rest = self.go_on(job, queue);
-                self.waiting.extend(rest);
-            }
-        }
-    }
 }
 
 impl VirtioDevice for Block {
@@ -485,30 +378,6 @@ fn answer(queue: &mut Queue, chain: Chain, status: Status, data: u32) {
         Ok(()) | Err(_) => data,
     };
     queue.complete(chain, written);
-}
-
-fn config_space(info: &DiskInfo, read_only: bool, queue_count: u16) -> Vec<u8> {
-    let mut config = vec![0; CONFIG_LEN];
-    let mut put = |at: usize, bytes: &[u8]| {
-        for (to, from) in config.iter_mut().skip(at).zip(bytes) {
-            *to = *from;
-        }
-    };
-    let limits = Limits::new(info, read_only);
-    put(0, &limits.capacity.to_le_bytes());
-    put(12, &MAX_SEGMENTS.to_le_bytes());
-    put(20, &info.block_size.to_le_bytes());
-    put(34, &queue_count.to_le_bytes());
-    if !read_only {
-        put(36, &MAX_DISCARD_SECTORS.to_le_bytes());
-        put(40, &MAX_DISCARD_RANGES.to_le_bytes());
-        // Ranges are aligned to a block, in sectors.
-        put(44, &u32::try_from(limits.block).unwrap_or(1).to_le_bytes());
-        put(48, &MAX_ZEROES_SECTORS.to_le_bytes());
-        put(52, &MAX_ZEROES_RANGES.to_le_bytes());
-        put(56, &[1]);
-    }
-    config
 }
 
 #[cfg(test)]
