@@ -1890,20 +1890,6 @@ int32_t vmcell_vm_request_shutdown(vmcell_vm *vm,
 int32_t vmcell_vm_request_stop(vmcell_vm *vm, vmcell_error **error);
 
 /**
- * Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no
- * limit. Writes how the VM ended, one of VMCELL_EXIT_*, to `exit_kind`, which may be NULL. By then the guest's output
- * has reached its console, unless a reader took too long and missed it. Any number of threads may wait, any number of
- * times, also before the VM is started.
- *
- * Errors: TIMEOUT if it had not ended by then; INVALID_STATE in a function that an I/O thread calls, unless `timeout_ms` is
- * 0; BAD_VALUE below -1.
- */
-int32_t vmcell_vm_wait(const vmcell_vm *vm,
-                       int64_t timeout_ms,
-                       int32_t *exit_kind,
-                       vmcell_error **error);
-
-/**
  * Tells what the VM is doing, one of VMCELL_STATUS_*. It is VMCELL_STATUS_ENDED exactly when vmcell_vm_wait returns at once.
  * Never blocks.
  */
@@ -1932,6 +1918,46 @@ int32_t vmcell_vm_write_console(vmcell_vm *vm, const uint8_t *bytes, size_t len,
  * not take them. Never blocks.
  */
 int32_t vmcell_vm_console_dropped(const vmcell_vm *vm, uint64_t *bytes, vmcell_error **error);
+
+/**
+ * Stops the VM, as vmcell_vm_stop does, and frees it: when this returns, no thread, descriptor or memory of it
+ * remains. May block for as long as a disk, or a function of a console or a backend, holds one of its threads, and until
+ * its backends are destroyed. In a function that an I/O thread calls, it is the same as vmcell_vm_discard. NULL is fine.
+ *
+ * If other threads are in a call with this VM, it is stopped and their calls return (vmcell_vm_wait gives
+ * VMCELL_EXIT_STOPPED); the last of them frees what remains, maybe after this call has returned.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_vm_free(vmcell_vm *vm);
+
+/**
+ * Stops the VM, as vmcell_vm_request_stop does, and frees it on a thread that is made for this and ends then. Never blocks. NULL
+ * is fine. If other threads are in a call with this VM, their calls return, and the last of them has it freed.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_vm_discard(vmcell_vm *vm);
+
+/**
+ * Returns how many VMs of this process were discarded, or freed in a function that an I/O thread calls, and are not freed
+ * entirely yet. Never blocks.
+ */
+uint64_t vmcell_vms_discarded(void);
+
+/**
+ * Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no
+ * limit. Writes how the VM ended, one of VMCELL_EXIT_*, to `exit_kind`, which may be NULL. By then the guest's output
+ * has reached its console, unless a reader took too long and missed it. Any number of threads may wait, any number of
+ * times, also before the VM is started.
+ *
+ * Errors: TIMEOUT if it had not ended by then; INVALID_STATE in a function that an I/O thread calls, unless `timeout_ms` is
+ * 0; BAD_VALUE below -1.
+ */
+int32_t vmcell_vm_wait(const vmcell_vm *vm,
+                       int64_t timeout_ms,
+                       int32_t *exit_kind,
+                       vmcell_error **error);
 
 /**
  * Tells how the guest asked for a restart, one of VMCELL_RESET_*. Never blocks.
@@ -1969,32 +1995,6 @@ int32_t vmcell_vm_exit_text(const vmcell_vm *vm,
  * Errors: INVALID_STATE if the VM has not ended.
  */
 int32_t vmcell_vm_exit_is_crash(const vmcell_vm *vm, int32_t *is_crash, vmcell_error **error);
-
-/**
- * Stops the VM, as vmcell_vm_stop does, and frees it: when this returns, no thread, descriptor or memory of it
- * remains. May block for as long as a disk, or a function of a console or a backend, holds one of its threads, and until
- * its backends are destroyed. In a function that an I/O thread calls, it is the same as vmcell_vm_discard. NULL is fine.
- *
- * If other threads are in a call with this VM, it is stopped and their calls return (vmcell_vm_wait gives
- * VMCELL_EXIT_STOPPED); the last of them frees what remains, maybe after this call has returned.
- *
- * Errors: BAD_HANDLE.
- */
-int32_t vmcell_vm_free(vmcell_vm *vm);
-
-/**
- * Stops the VM, as vmcell_vm_request_stop does, and frees it on a thread that is made for this and ends then. Never blocks. NULL
- * is fine. If other threads are in a call with this VM, their calls return, and the last of them has it freed.
- *
- * Errors: BAD_HANDLE.
- */
-int32_t vmcell_vm_discard(vmcell_vm *vm);
-
-/**
- * Returns how many VMs of this process were discarded, or freed in a function that an I/O thread calls, and are not freed
- * entirely yet. Never blocks.
- */
-uint64_t vmcell_vms_discarded(void);
 
 /**
  * Writes the VM's threads to `threads`, which has room for `capacity`, and how many there are to `count`, which may be more. First come

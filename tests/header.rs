@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 29] = [
+const SOURCES: [&str; 30] = [
     "library",
     "failure",
     "report",
@@ -33,6 +33,7 @@ const SOURCES: [&str; 29] = [
     "config_threads",
     "config_log",
     "vm",
+    "vm_exit",
     "vm_threads",
     "vm_metrics",
     "console_status",

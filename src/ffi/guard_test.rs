@@ -7,7 +7,7 @@ use super::super::{
     config::*, config_cpu::*, config_json::*, config_log::*, config_memory::*, config_threads::*, console::*,
     console_status::*, counter::*, disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*,
     host::*, io_thread::*, library::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*,
-    vm_metrics::*, vm_threads::*,
+    vm_exit::*, vm_metrics::*, vm_threads::*,
 };
 use super::panic_in_next_call;
 

@@ -41,6 +41,7 @@ mod objects;
 mod report;
 mod slot;
 mod vm;
+mod vm_exit;
 mod vm_metrics;
 mod vm_threads;
 mod wake;

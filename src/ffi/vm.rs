@@ -1,20 +1,16 @@
 //! VMs.
 
-use std::ffi::c_char;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::config::ConfigObject;
-use super::convert::{Out, OutText, read_bytes};
-use super::failure::{Failure, FfiResult, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_INVALID_STATE};
+use super::convert::{Out, read_bytes};
 use super::guard::{free, guard, guard_value};
 use super::objects::{self, Object};
 use super::report::{ErrorObject, Report};
 use super::slot::hand_over;
-use crate::board::ResetCause;
 use crate::sys::may_wait;
-use crate::vm::{Exit, Status, Vm};
+use crate::vm::{Status, Vm};
 
 /// Made, but not started.
 pub const VMCELL_STATUS_READY: i32 = 1;
@@ -26,31 +22,6 @@ pub const VMCELL_STATUS_PAUSED: i32 = 3;
 pub const VMCELL_STATUS_ENDED: i32 = 4;
 /// It is about to end: no vCPU enters the guest any more, and not all of its threads have left.
 pub const VMCELL_STATUS_ENDING: i32 = 5;
-
-/// The guest turned itself off.
-pub const VMCELL_EXIT_SHUTDOWN: i32 = 1;
-/// The guest asked for a restart (a reboot, a panic, a crash of its CPU); vmcell_vm_reset_cause tells how. A VM starts
-/// only once; make another one.
-pub const VMCELL_EXIT_RESET: i32 = 2;
-/// vmcell_vm_stop or vmcell_vm_free ended it.
-pub const VMCELL_EXIT_STOPPED: i32 = 3;
-/// The guest did something that cannot be served, or the host failed; vmcell_vm_exit_error tells what happened.
-pub const VMCELL_EXIT_FAILED: i32 = 4;
-/// The guest's kernel said that it panicked, by the register that QEMU calls pvpanic (in Linux the module pvpanic-mmio). The
-/// VM ends at once; if a crash kernel was loaded, when that is done. Other panics are a VMCELL_EXIT_RESET.
-pub const VMCELL_EXIT_PANICKED: i32 = 5;
-
-/// By the reset register that the ACPI tables name.
-pub const VMCELL_RESET_ACPI: i32 = 1;
-/// By the reset line of the keyboard controller.
-pub const VMCELL_RESET_KEYBOARD_CONTROLLER: i32 = 2;
-/// By a triple fault: on purpose, or because the guest lost its way.
-pub const VMCELL_RESET_TRIPLE_FAULT: i32 = 3;
-/// By a request to KVM itself.
-pub const VMCELL_RESET_SYSTEM_EVENT: i32 = 4;
-
-/// For vmcell_vm_wait: no time limit.
-pub const VMCELL_WAIT_FOREVER: i64 = -1;
 
 /// A virtual machine, run by threads of its own: one per vCPU and one for I/O. Made by vmcell_vm_new; freed by
 /// vmcell_vm_free. Any thread may make any call, even while others are in a call with the same VM.
@@ -66,25 +37,6 @@ impl VmObject {
     }
 }
 
-fn exit_number(exit: &Exit) -> i32 {
-    match exit {
-        Exit::Shutdown => VMCELL_EXIT_SHUTDOWN,
-        Exit::Reset(_) => VMCELL_EXIT_RESET,
-        Exit::Stopped => VMCELL_EXIT_STOPPED,
-        Exit::Failed(_) => VMCELL_EXIT_FAILED,
-        Exit::Panicked => VMCELL_EXIT_PANICKED,
-    }
-}
-
-fn reset_number(cause: ResetCause) -> i32 {
-    match cause {
-        ResetCause::Acpi => VMCELL_RESET_ACPI,
-        ResetCause::KeyboardController => VMCELL_RESET_KEYBOARD_CONTROLLER,
-        ResetCause::TripleFault => VMCELL_RESET_TRIPLE_FAULT,
-        ResetCause::SystemEvent => VMCELL_RESET_SYSTEM_EVENT,
-    }
-}
-
 fn status_number(status: Status) -> i32 {
     match status {
         Status::Ready => VMCELL_STATUS_READY,
@@ -93,18 +45,6 @@ fn status_number(status: Status) -> i32 {
         Status::Ending => VMCELL_STATUS_ENDING,
         Status::Ended => VMCELL_STATUS_ENDED,
     }
-}
-
-/// Tells how an ended VM ended.
-fn exit_of(vm: &VmObject) -> FfiResult<Exit> {
-    if vm.0.status() != Status::Ended {
-        return Err(Failure::new(VMCELL_ERROR_INVALID_STATE, "the VM has not ended"));
-    }
-    Ok(vm.0.wait_timeout(Duration::ZERO)?)
-}
-
-fn ended_otherwise(exit: &Exit) -> Failure {
-    Failure::new(VMCELL_ERROR_INVALID_STATE, format!("the VM ended otherwise: {exit:?}"))
 }
 
 /// Makes a VM: everything is checked, the kernel is loaded, every device is there, nothing runs. Takes as long as it
@@ -202,40 +142,6 @@ pub unsafe extern "C" fn vmcell_vm_request_stop(vm: *mut VmObject, error: *mut *
     })
 }
 
-/// Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no
-/// limit. Writes how the VM ended, one of VMCELL_EXIT_*, to `exit_kind`, which may be NULL. By then the guest's output
-/// has reached its console, unless a reader took too long and missed it. Any number of threads may wait, any number of
-/// times, also before the VM is started.
-///
-/// Errors: TIMEOUT if it had not ended by then; INVALID_STATE in a function that an I/O thread calls, unless `timeout_ms` is
-/// 0; BAD_VALUE below -1.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn vmcell_vm_wait(
-    vm: *const VmObject,
-    timeout_ms: i64,
-    exit_kind: *mut i32,
-    error: *mut *mut ErrorObject,
-) -> i32 {
-    // SAFETY: the header demands NULL or a place for a pointer.
-    let report = unsafe { Report::to(error) };
-    guard(report, || {
-        let vm = objects::get(vm)?;
-        let ended = match u64::try_from(timeout_ms) {
-            Ok(limit) => vm.0.wait_timeout(Duration::from_millis(limit))?,
-            Err(_) if timeout_ms == VMCELL_WAIT_FOREVER => vm.0.wait()?,
-            Err(_) => {
-                let message = format!("timeout_ms is {timeout_ms}, allowed are -1 (no limit) and 0 or more");
-                return Err(Failure::new(VMCELL_ERROR_BAD_VALUE, message));
-            }
-        };
-        // SAFETY: the header demands NULL or a place for the result.
-        if let Ok(exit_kind) = unsafe { Out::new(exit_kind, "exit_kind") } {
-            exit_kind.write(exit_number(&ended));
-        }
-        Ok(())
-    })
-}
-
 /// Tells what the VM is doing, one of VMCELL_STATUS_*. It is VMCELL_STATUS_ENDED exactly when vmcell_vm_wait returns at once.
 /// Never blocks.
 #[unsafe(no_mangle)]
@@ -302,94 +208,6 @@ pub unsafe extern "C" fn vmcell_vm_console_dropped(
         // SAFETY: the header demands NULL or a place for the result.
         let bytes = unsafe { Out::new(bytes, "bytes") }?;
         bytes.write(objects::get(vm)?.0.console_dropped());
-        Ok(())
-    })
-}
-
-/// Tells how the guest asked for a restart, one of VMCELL_RESET_*. Never blocks.
-///
-/// Errors: INVALID_STATE if the VM has not ended, or ended otherwise.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn vmcell_vm_reset_cause(
-    vm: *const VmObject,
-    cause: *mut i32,
-    error: *mut *mut ErrorObject,
-) -> i32 {
-    // SAFETY: the header demands NULL or a place for a pointer.
-    let report = unsafe { Report::to(error) };
-    guard(report, || {
-        // SAFETY: the header demands NULL or a place for the result.
-        let cause = unsafe { Out::new(cause, "cause") }?;
-        match exit_of(&*objects::get(vm)?)? {
-            Exit::Reset(reset) => cause.write(reset_number(reset)),
-            other => return Err(ended_otherwise(&other)),
-        }
-        Ok(())
-    })
-}
-
-/// Gives the error that a failed VM ended with: a new object, which the caller frees with vmcell_error_free. (`error`
-/// is for a failure of this very call.) Never blocks.
-///
-/// Errors: INVALID_STATE if the VM has not ended, or ended otherwise.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn vmcell_vm_exit_error(
-    vm: *const VmObject,
-    failure: *mut *mut ErrorObject,
-    error: *mut *mut ErrorObject,
-) -> i32 {
-    // SAFETY: the header demands NULL or a place for a pointer.
-    let report = unsafe { Report::to(error) };
-    guard(report, || {
-        // SAFETY: the header demands NULL or a place for the result.
-        let failure = unsafe { Out::new(failure, "failure") }?;
-        match exit_of(&*objects::get(vm)?)? {
-            Exit::Failed(cause) => failure.insert(ErrorObject::new(cause.into())),
-            other => Err(ended_otherwise(&other)),
-        }
-    })
-}
-
-/// Writes how the VM ended in words, such as "the guest turned itself off", with a NUL at its end, to `buffer`, which has room for
-/// `capacity` bytes, and its length without the NUL to `length`. If there is not room for all of it, only `length` is written. Never
-/// blocks.
-///
-/// Errors: INVALID_STATE if the VM has not ended.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn vmcell_vm_exit_text(
-    vm: *const VmObject,
-    buffer: *mut c_char,
-    capacity: usize,
-    length: *mut usize,
-    error: *mut *mut ErrorObject,
-) -> i32 {
-    // SAFETY: the header demands NULL or a place for a pointer.
-    let report = unsafe { Report::to(error) };
-    guard(report, || {
-        // SAFETY: the header demands NULL or that much room, and a place for the result.
-        let text = unsafe { OutText::new(buffer, capacity, length) }?;
-        text.write(&exit_of(&*objects::get(vm)?)?.to_string());
-        Ok(())
-    })
-}
-
-/// Tells whether the guest crashed, or the host failed under it: writes 1 to `is_crash` for VMCELL_EXIT_FAILED,
-/// VMCELL_EXIT_PANICKED and a reset by VMCELL_RESET_TRIPLE_FAULT, 0 otherwise.
-/// Never blocks.
-///
-/// Errors: INVALID_STATE if the VM has not ended.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn vmcell_vm_exit_is_crash(
-    vm: *const VmObject,
-    is_crash: *mut i32,
-    error: *mut *mut ErrorObject,
-) -> i32 {
-    // SAFETY: the header demands NULL or a place for a pointer.
-    let report = unsafe { Report::to(error) };
-    guard(report, || {
-        // SAFETY: the header demands NULL or a place for the result.
-        let is_crash = unsafe { Out::new(is_crash, "is_crash") }?;
-        is_crash.write(exit_of(&*objects::get(vm)?)?.is_crash().into());
         Ok(())
     })
 }
