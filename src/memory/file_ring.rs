@@ -8,12 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::buffer::Buffer;
 use super::flight::{Flight, MOST_CANCELS, MOST_FLIGHTS, Transfer, Transferred};
 use super::retry::{Pauses, Periods, Verdict};
+use super::ring_entry::push;
 use super::ring_port::{Exits, PATIENCE, Place, Port, Side};
-use super::transfer::MAX_VECTORS;
-use crate::sys::{Move, Uring, file_limit};
+use crate::sys::{Uring, file_limit};
 
 /// How many files a ring serves at the most. Others have to do without.
 const FILES: u32 = 512;
@@ -135,7 +134,8 @@ impl FileRing {
             return Err(transfer);
         }
         let Some(flight) = free_flight(&mut self.flights, &mut self.free) else { return Err(transfer) };
-        if !push(&mut self.uring, port.place, flight, &transfer) {
+        // SAFETY: its flight keeps the transfer until the kernel is done. A ring that ends before that leaks its flights.
+        if !unsafe { push(&mut self.uring, port.place, flight, &transfer) } {
             self.free.push(flight);
             return Err(transfer);
         }
@@ -366,46 +366,6 @@ fn free_flight(flights: &mut Vec<Option<Flight>>, free: &mut Vec<u32>) -> Option
         free.push((flights.len() - 1) as u32);
     }
     free.pop()
-}
-
-/// Hands a transfer to the ring, which must then be kept until it ends.
-fn push(uring: &mut Uring, place: u32, flight: u32, transfer: &Transfer) -> bool {
-    let mut one = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }];
-    let what = match transfer {
-        Transfer::Read { at, into } => {
-            let (vectors, count) = vectors(into, &mut one);
-            Move::Read { vectors, count, at: *at }
-        }
-        Transfer::Write { at, from, stable } => {
-            let (vectors, count) = vectors(from, &mut one);
-            Move::Write { vectors, count, at: *at, stable: *stable }
-        }
-    };
-    // SAFETY: several vectors are those of the transfer, which its flight keeps until the kernel is done; a single one is read
-    // in this call. What they lead to is guest memory that the transfer's lease keeps mapped and that no reference reaches, or
-    // bytes of a buffer that the transfer owns. A ring that ends before that leaks its flights.
-    let mut push = || unsafe { uring.push(place, flight.into(), what) };
-    if push() {
-        return true;
-    }
-    // If it is refused, there is no room.
-    let _ = uring.submit();
-    // SAFETY: as above.
-    unsafe { uring.push(place, flight.into(), what) }
-}
-
-fn vectors(buffer: &Buffer, one: &mut [libc::iovec; 1]) -> (*const libc::iovec, u32) {
-    match buffer {
-        Buffer::Guest(ranges) => {
-            let vectors = ranges.as_iovecs();
-            // What does not fit makes this a transfer of a part.
-            (vectors.as_ptr(), vectors.len().min(MAX_VECTORS) as u32)
-        }
-        Buffer::Host(buffer) => {
-            *one = [libc::iovec { iov_base: buffer.as_ptr().cast_mut().cast(), iov_len: buffer.len() }];
-            (one.as_ptr(), 1)
-        }
-    }
 }
 
 impl Drop for FileRing {

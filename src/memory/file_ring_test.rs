@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use vm_memory::GuestMemoryBackend as _;
 
 use super::*;
+use crate::memory::Buffer;
 use crate::memory::{GuestAddress, GuestMemory, GuestRanges, HostBuffer, Lessor, RangeList};
 use crate::sys::forbid;
 use crate::testing::dead_storage::DeadStorage;

@@ -19,6 +19,7 @@ mod placement;
 mod preallocate;
 mod ranges;
 mod retry;
+mod ring_entry;
 mod ring_port;
 #[cfg(test)]
 #[path = "smaps_test.rs"]
