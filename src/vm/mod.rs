@@ -11,6 +11,7 @@ mod metrics;
 mod spared;
 mod threads;
 mod vcpu;
+mod view;
 #[allow(clippy::module_inception, reason = "named after the type that it holds, as in `kvm`")]
 mod vm;
 

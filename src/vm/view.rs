@@ -1,0 +1,125 @@
+//! What a host program sees of a VM, and reaches in it, while the VM runs or after that.
+
+use super::failures::DeviceFailure;
+use super::metrics::Metrics;
+use super::threads::{ThreadRole, VmThread};
+use super::vm::Vm;
+use crate::block::DiskHandle;
+use crate::console::ConsoleStatus;
+use crate::error::{Error, ErrorKind, Result};
+use crate::net::NicHandle;
+use crate::sys::lock;
+
+impl Vm {
+    /// Returns a handle that changes a disk of the VM, counted from 0 in the order in which the guest finds them. Never blocks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if the VM has no such disk.
+    pub fn disk_handle(&self, index: usize) -> Result<DiskHandle> {
+        handle("disk", &self.devices.disk_handles(), index)
+    }
+
+    /// Returns a handle that changes a network card of the VM, counted from 0 in the order in which the guest finds them. Never
+    /// blocks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if the VM has no such card.
+    pub fn nic_handle(&self, index: usize) -> Result<NicHandle> {
+        handle("nic", &self.devices.nic_handles(), index)
+    }
+
+    /// Types `bytes` into the guest's console and returns how many there was room for. Never blocks.
+    ///
+    /// What has no room is for the caller to send again, once the guest has read. A [`Console::stdio`](crate::Console::stdio)
+    /// sends its own input this way too.
+    pub fn write_console(&self, bytes: &[u8]) -> usize {
+        self.devices.write_console(bytes)
+    }
+
+    /// What became of the guest's console output, for each sink: what was delivered, and what was lost and why. Never blocks.
+    pub fn console_status(&self) -> ConsoleStatus {
+        self.devices.console_status()
+    }
+
+    /// How many bytes of the guest's console output were dropped since a reader did not read. Never blocks.
+    pub fn console_dropped(&self) -> u64 {
+        self.console_status().dropped()
+    }
+
+    /// The name that the VM was given, or an empty one.
+    pub fn name(&self) -> &str {
+        &self.setup.name
+    }
+
+    /// The VM's threads: those of its vCPUs, if it was started, and then the I/O threads that it made for itself. An
+    /// [`IoThread`](crate::IoThread) of yours [tells by itself](crate::IoThread::tid) which thread it is.
+    ///
+    /// A thread of a vCPU that has ended is still listed, but the kernel may give its identifier to another thread. Blocks only for
+    /// the moment that a new thread takes to tell.
+    pub fn threads(&self) -> Vec<VmThread> {
+        let started = lock(&self.threads).len();
+        let vcpus = (0..).zip(self.counters.iter().take(started));
+        let vcpus = vcpus.map(|(index, counters)| VmThread { role: ThreadRole::Vcpu(index), tid: counters.tid() });
+        vcpus.chain(self.devices.threads()).collect()
+    }
+
+    /// Returns what the VM has done so far. Any thread may ask, in any state of the VM, and as often as it likes: it costs one short
+    /// system call for each thread, and waits for none of them.
+    ///
+    /// ```no_run
+    /// # fn main() -> vmcell::Result<()> {
+    /// # let vm = vmcell::Vm::builder().build()?;
+    /// let metrics = vm.metrics();
+    /// println!("vCPU 0 has run for {:?}", metrics.vcpus[0].cpu_time);
+    /// println!("{}", metrics.to_openmetrics());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            vm: self.name().to_owned(),
+            vcpus: self.counters.iter().map(|counters| counters.read()).collect(),
+            io_threads: self.devices.thread_metrics(),
+            devices: self.devices.metrics(),
+            console: self.devices.console_metrics(),
+        }
+    }
+
+    /// Returns the devices that have failed since the VM was built, in the order in which the guest finds them. For each there is
+    /// the last failure and how many there were, so a guest that fails all the time costs no memory. Any thread may ask, in any
+    /// state of the VM; it waits for none.
+    ///
+    /// A device fails if its driver breaks a queue, and if the device or its backend panics, breaks a rule or [gives
+    /// up](crate::event::Io::give_up). Its driver is told that the device needs a reset, and the VM goes on. A request that fails is
+    /// not a failure of its device: [`metrics`](Self::metrics) counts those.
+    ///
+    /// ```no_run
+    /// # fn main() -> vmcell::Result<()> {
+    /// # let vm = vmcell::Vm::builder().build()?;
+    /// for failure in vm.device_failures() {
+    ///     println!("{failure}"); // disk 0 (data.img): the backend panicked: index out of bounds
+    ///     if failure.failure.cause.is_final() {
+    ///         vm.stop()?;
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn device_failures(&self) -> Vec<DeviceFailure> {
+        self.devices.failures()
+    }
+
+    /// Measures each turn of the VM's own I/O threads from now on, for [`metrics`](Self::metrics); see
+    /// [`IoThread::measure_turns`](crate::IoThread::measure_turns) for what that costs.
+    pub fn measure_turns(&self) {
+        self.devices.measure_turns();
+    }
+}
+
+fn handle<H: Clone>(what: &str, handles: &[&H], index: usize) -> Result<H> {
+    handles.get(index).map(|handle| H::clone(handle)).ok_or_else(|| {
+        let count = handles.len();
+        let message = format!("{what} {index} was asked for, counted from 0, and the VM has {count}");
+        Error::new(ErrorKind::InvalidConfig, message)
+    })
+}
