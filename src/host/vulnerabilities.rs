@@ -38,7 +38,10 @@ fn flaw(name: &str, told: Result<&str, &String>) -> Option<Finding> {
     if lower.contains("vulnerable") {
         return Some(Finding::risk(&full, state, UPDATE));
     }
-    (state.is_empty() || lower.contains("unknown")).then(|| Finding::unknown(&full, state))
+    if state.is_empty() {
+        return Some(Finding::unknown(&full, "the kernel says nothing of it"));
+    }
+    lower.contains("unknown").then(|| Finding::unknown(&full, state))
 }
 
 /// Whether the kernel was told to leave guests unguarded.
@@ -141,7 +144,7 @@ mod tests {
         assert_eq!(findings.len(), 1);
         expect(&findings[0], Unknown, "vulnerabilities cannot be read");
         expect(&flaws(flawed(&[("new/state", "")]).root())[1], Unknown, "new cannot be read: it is no file");
-        expect(&flaws(flawed(&[("empty", "")]).root())[1], Unknown, "");
+        expect(&flaws(flawed(&[("empty", "")]).root())[1], Unknown, "says nothing");
     }
 
     #[test]
