@@ -66,7 +66,8 @@
 //! A VM has one thread per vCPU and one I/O thread, which several VMs may share ([`IoThread`]). A disk on a file gets a helper
 //! thread when it first needs something that takes waiting and is not done by its I/O thread's io_uring, for which the kernel keeps
 //! up to eight workers. A console on a terminal or a file gets such threads for as long as it needs them. A backend of your own has an I/O thread of its own unless you vouch that
-//! it never blocks. All of these threads block every signal. A vCPU's thread lets a single one through, and only while it is in
+//! it never blocks. One that has panicked or given up is dropped on a thread made for that. All of these threads block every signal.
+//! A vCPU's thread lets a single one through, and only while it is in
 //! the guest: the signal that makes it leave, which is [`DEFAULT_KICK_SIGNAL`] unless [`VmBuilder::kick_signal`] chooses
 //! another one. There is no handler for it, and it is never delivered. A host program must not send that signal to its own
 //! process as a whole, and may otherwise use signals as it likes. The documentation of a callback says which thread calls it.
