@@ -1,5 +1,6 @@
 //! Work that takes long, and that nobody waits for: a thread of its own does it, and ends.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -30,9 +31,14 @@ fn work() {
     }
 }
 
+thread_local! {
+    /// This thread drops such a value. What that owns may be the owner of the value, or of another one whose thread does the same.
+    static IS_DROPPING: Cell<bool> = const { Cell::new(false) };
+}
+
 /// A value that another thread drops, since its code may block there.
 ///
-/// Dropping this waits until the value is gone, unless the caller is a thread that must not wait.
+/// Dropping this waits until the value is gone, unless the caller is a thread that must not wait, or drops such a value itself.
 pub(crate) struct Parting<T> {
     /// Until somebody begins to drop it.
     value: Arc<Mutex<Option<T>>>,
@@ -46,9 +52,11 @@ impl<T: Send + 'static> Parting<T> {
         let value = Arc::new(Mutex::new(Some(value)));
         let theirs = Arc::clone(&value);
         do_elsewhere(move || {
-            // Whoever waits is released however this ends.
+            // Whoever waits is released when this ends.
             let _tells: SyncSender<()> = drops;
-            drop(take(&theirs));
+            IS_DROPPING.set(true);
+            let _ = catch_panic(|| drop(take(&theirs)));
+            IS_DROPPING.set(false);
         });
         Self { value, gone }
     }
@@ -56,7 +64,7 @@ impl<T: Send + 'static> Parting<T> {
 
 impl<T> Drop for Parting<T> {
     fn drop(&mut self) {
-        if !may_wait() {
+        if !may_wait() || IS_DROPPING.get() {
             return;
         }
         // The host may have given no thread.
@@ -102,6 +110,26 @@ mod tests {
         release.send(()).unwrap();
         waits.join().unwrap();
         dropped.try_recv().unwrap();
+    }
+
+    /// Owns, by a detour, what waits until it is gone.
+    struct Circle(Arc<Mutex<Option<Parting<Circle>>>>, std::sync::mpsc::Sender<()>);
+
+    impl Drop for Circle {
+        fn drop(&mut self) {
+            let parting = lock(&self.0).take();
+            drop(parting);
+            self.1.send(()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_value_that_owns_what_waits_for_it_does_not_wait_for_itself() {
+        let (place, (tells, dropped)) = (Arc::new(Mutex::new(None)), channel());
+        let mut owner = lock(&place);
+        *owner = Some(Parting::begin(Circle(Arc::clone(&place), tells)));
+        drop(owner);
+        dropped.recv_timeout(Duration::from_secs(30)).unwrap();
     }
 
     #[test]
