@@ -421,6 +421,21 @@
 #define VMCELL_CPU_V4 4
 
 /**
+ * Nothing is filtered. The default.
+ */
+#define VMCELL_SECCOMP_OFF 0
+
+/**
+ * The call fails with ENOSYS, as if the kernel did not have it, and the VM goes on.
+ */
+#define VMCELL_SECCOMP_REFUSE 1
+
+/**
+ * The kernel ends the process, and with it all its VMs, by the signal SIGSYS.
+ */
+#define VMCELL_SECCOMP_KILL 2
+
+/**
  * A VM or a device has failed.
  */
 #define VMCELL_LOG_ERROR 1
@@ -1792,6 +1807,16 @@ int32_t vmcell_config_set_core_scheduling(vmcell_config *config,
  */
 int32_t vmcell_config_set_polling(vmcell_config *config,
                                   uint32_t max_us,
+                                  vmcell_error **error);
+
+/**
+ * Sets what becomes of a system call that a thread of the VM has no reason to make (one of VMCELL_SECCOMP_*). vCPUs' threads are filtered
+ * before the guest runs, and the I/O threads that the VM makes for itself, with the helper threads that they start; a vmcell_io_thread is
+ * not. Functions of yours on these threads, such as a backend's or a console's, can make no other calls than those that
+ * docs/confinement.md lists. Never blocks.
+ */
+int32_t vmcell_config_set_seccomp(vmcell_config *config,
+                                  int32_t seccomp,
                                   vmcell_error **error);
 
 /**

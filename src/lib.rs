@@ -47,6 +47,7 @@
 //! | [`meter`] | counters that one thread counts up and any other reads |
 //! | `sys` | what the host offers and the standard library does not: eventfd, epoll, signals, threads, TAP, files |
 //! | `config` | plain data that a user fills in, and its validation |
+//! | `confine` | what the threads of a VM may ask of the kernel |
 //! | `memory` | guest RAM: mappings, checked access, buffers and who still holds them |
 //! | [`event`] | the I/O thread, and the one vocabulary for what is waited for and what happened |
 //! | [`kvm`] | KVM's ioctls: system, VM, vCPU and its exits |
@@ -96,6 +97,7 @@ pub mod block;
 mod board;
 pub mod bus;
 mod config;
+mod confine;
 mod console;
 mod error;
 pub mod event;
@@ -118,7 +120,7 @@ pub use block::{Disk, DiskHandle};
 pub use board::ResetCause;
 pub use config::{
     Affinity, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery, DiskConfig, Engine,
-    MemoryBacking, MemoryConfig, NicConfig, PageSize, VmConfig,
+    MemoryBacking, MemoryConfig, NicConfig, PageSize, Seccomp, VmConfig,
 };
 pub use console::{Console, ConsoleReader, ConsoleStatus, ConsoleWriter, SinkStatus, abandoned_console_threads};
 pub use error::{Error, ErrorKind, Result};

@@ -11,7 +11,7 @@ use support::{Footprint, Kernel, tiny};
 use vmcell::event::{Event, Io, Token, Wants};
 use vmcell::testing::{TinyGuest, memory_disk};
 use vmcell::virtio::{Activation, DeviceInfo, Queues, VirtioDevice};
-use vmcell::{Console, Disk, ErrorKind, Exit, Result, Status, ThreadRole, Vm};
+use vmcell::{Console, Disk, ErrorKind, Exit, Result, Seccomp, Status, ThreadRole, Vm};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -42,7 +42,9 @@ fn with_callback(callback: impl Fn(Vm) -> Option<Vm> + Send + 'static) -> (Vm, S
             *taken.lock().unwrap() = Some(vm);
         }
     });
-    let vm = tiny(&Kernel::new(&TinyGuest::flood(b'x'))).console(console).build().unwrap();
+    // Some callbacks make disks.
+    let kernel = Kernel::new(&TinyGuest::flood(b'x'));
+    let vm = tiny(&kernel).seccomp(Seccomp::Off).console(console).build().unwrap();
     vm.start().unwrap();
     (vm, slot)
 }

@@ -200,7 +200,7 @@ fn named(help: &str) -> BTreeSet<&str> {
 }
 
 /// Each option with a use of it, beside others that it needs.
-const USES: [&[&str]; 22] = [
+const USES: [&[&str]; 23] = [
     &["--config", "vm.json", "--console", "stdio"],
     &["--kernel", "guest", "--config", "vm.json", "--console", "stdio"],
     &["--initrd", "disk.img", "--kernel", "guest"],
@@ -213,6 +213,7 @@ const USES: [&[&str]; 22] = [
     &["--numa-node", "0", "--kernel", "guest"],
     &["--lock-memory", "--kernel", "guest", "--memory", "16"],
     &["--core-scheduling", "--kernel", "guest"],
+    &["--seccomp", "kill", "--kernel", "guest", "--disk", "disk.img", "--vcpus", "2"],
     &["--disk", "disk.img,ro,engine=sync,direct", "--discovery", "cmdline", "--kernel", "guest"],
     &["--tap", "vmcell-none,mac=02:00:00:00:00:01,queues=2", "--kernel", "guest"],
     &["--discovery", "cmdline", "--kernel", "guest", "--disk", "disk.img"],
@@ -226,9 +227,10 @@ const USES: [&[&str]; 22] = [
 ];
 
 /// What all launchers refuse as bad arguments.
-const REFUSED: [&[&str]; 15] = [
+const REFUSED: [&[&str]; 16] = [
     &["--kernel", "guest", "--cpu", "v5"],
     &["--kernel", "guest", "--cpu", "v2,warp"],
+    &["--kernel", "guest", "--seccomp", "on"],
     &["--kernel", "guest", "--pages", "4k"],
     &["--kernel", "guest", "--poll-us", "1001"],
     &["--kernel", "guest", "--numa-node", "many"],

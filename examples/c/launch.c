@@ -42,6 +42,9 @@ static const char OPTIONS_HELP[] =
     "  --numa-node N        the NUMA node that the host takes the memory from, as long as that has some\n"
     "  --lock-memory        locks memory that the guest has used, so that it is never written to swap space\n"
     "  --core-scheduling    runs the VM's threads on the hyperthreads of a core only beside each other\n"
+    "  --seccomp refuse|kill|off\n"
+    "                       what becomes of a system call that a thread of the VM has no reason to make [default: refuse, or what\n"
+    "                       the --config says]\n"
     "  --disk PATH[,ro][,engine=uring|sync][,direct]\n"
     "                       a raw disk image or block device; may be given several times\n"
     "  --tap NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N]\n"
@@ -314,7 +317,8 @@ static const struct option OPTIONS[] = {
     {"tap", required_argument, NULL, 't'},         {"discovery", required_argument, NULL, 'y'},
     {"protocol", required_argument, NULL, 'p'},    {"console", required_argument, NULL, 'o'},
     {"log", required_argument, NULL, 'w'},         {"poll-us", required_argument, NULL, 'z'},
-    {"help", no_argument, NULL, 'h'},              {NULL, 0, NULL, 0},
+    {"seccomp", required_argument, NULL, 'r'},     {"help", no_argument, NULL, 'h'},
+    {NULL, 0, NULL, 0},
 };
 
 /* Sets what one option says. The console and logs come at the end, as a console replaces another one, and a log does not. */
@@ -327,6 +331,8 @@ static void set(vmcell_config *config, int option, char *text) {
                                           {"transparent", VMCELL_PAGES_TRANSPARENT},
                                           {"2mib", VMCELL_PAGES_HUGE_2_MIB},
                                           {NULL, 0}};
+    static const struct choice SECCOMP[] = {
+        {"refuse", VMCELL_SECCOMP_REFUSE}, {"kill", VMCELL_SECCOMP_KILL}, {"off", VMCELL_SECCOMP_OFF}, {NULL, 0}};
     vmcell_error *e = NULL;
     switch (option) {
     case 'k': check(vmcell_config_set_kernel(config, text, &e), &e); break;
@@ -339,6 +345,7 @@ static void set(vmcell_config *config, int option, char *text) {
     case 'n': check(vmcell_config_set_numa_node(config, (int32_t)number_of("--numa-node", text, INT32_MAX), &e), &e); break;
     case 'a': check(vmcell_config_set_memory_locked(config, 1, &e), &e); break;
     case 's': check(vmcell_config_set_core_scheduling(config, 1, &e), &e); break;
+    case 'r': check(vmcell_config_set_seccomp(config, choice_of("--seccomp", text, SECCOMP), &e), &e); break;
     case 'd': add_disk(config, text); break;
     case 't': add_tap(config, text); break;
     case 'y': check(vmcell_config_set_discovery(config, choice_of("--discovery", text, DISCOVERY), &e), &e); break;
@@ -373,6 +380,8 @@ int main(int argc, char **argv) {
     if (kernel == NULL && description == NULL)
         refuse("--kernel is missing\n%s", USAGE);
     vmcell_config *config = config_of(description);
+    if (description == NULL)
+        check(vmcell_config_set_seccomp(config, VMCELL_SECCOMP_REFUSE, &error), &error);
     optind = 1;
     while ((option = getopt_long(argc, argv, "vh", OPTIONS, NULL)) != -1)
         set(config, option, optarg);

@@ -175,6 +175,8 @@ type Config struct {
 	// does, with the syscall.Errno that its error wraps, or else ECANCELED. It must not call a method of this VM. It is not called for
 	// an IOThread.
 	OnThreadStart func(role ThreadRole, index uint32) error
+	// Seccomp says what becomes of a system call that a thread of the VM has no reason to make.
+	Seccomp Seccomp
 	// Log is told what happens to the VM: that it starts and how it ends, a device that fails, output that is lost. It is called on the
 	// VM's threads and in New, Start and Close, one call at a time; it must not block, and must not call a method of this VM. Nobody is told by default.
 	Log func(LogRecord)

@@ -68,6 +68,22 @@ func (vm *VM) Threads() ([]Thread, error) {
 	return threads, nil
 }
 
+// Seccomp is what becomes of a system call that a thread of a VM has no reason to make; docs/confinement.md has the list. Functions of
+// Go's that are called on these threads run under the filter, as do the threads that Go's runtime starts from there, so that a program
+// whose console or backend is a function should leave it off.
+type Seccomp int32
+
+const (
+	// SeccompDefault is what the description says, or else SeccompOff.
+	SeccompDefault Seccomp = iota
+	// SeccompOff filters nothing. The numbers of C's constants follow each other in this order.
+	SeccompOff
+	// SeccompRefuse has the call fail with ENOSYS, as if the kernel did not have it.
+	SeccompRefuse
+	// SeccompKill ends the process by SIGSYS.
+	SeccompKill
+)
+
 func (c Config) threads(d *describer) {
 	if c.Name != "" {
 		d.withText(c.Name, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_name(d.config, t, e) })
@@ -76,6 +92,10 @@ func (c Config) threads(d *describer) {
 		d.do(func(e **C.vmcell_error) C.int32_t {
 			return C.vmcell_config_set_vcpu_affinity(d.config, C.uint32_t(vcpu), numbers(cpus), C.size_t(len(cpus)), e)
 		})
+	}
+	if c.Seccomp != SeccompDefault {
+		number := C.int32_t(c.Seccomp - SeccompOff + C.VMCELL_SECCOMP_OFF)
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_seccomp(d.config, number, e) })
 	}
 	if c.CoreScheduling {
 		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_core_scheduling(d.config, 1, e) })

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use vmcell::{Boot, ConsoleConfig, Error, ErrorKind, VmConfig};
+use vmcell::{Boot, ConsoleConfig, Error, ErrorKind, Seccomp, VmConfig};
 
 use crate::options::Options;
 
@@ -18,6 +18,7 @@ pub fn describe(options: &Options) -> vmcell::Result<VmConfig> {
         None => {
             let mut plain = VmConfig::default();
             plain.console = ConsoleConfig::Stdio;
+            plain.seccomp = Seccomp::Refuse;
             plain
         }
     };
@@ -36,6 +37,7 @@ pub fn describe(options: &Options) -> vmcell::Result<VmConfig> {
         config.console = ConsoleConfig::All(std::iter::once(first).chain(logs).collect());
     }
     set(&mut config.poll_us, options.poll_us.map(Some));
+    set(&mut config.seccomp, options.seccomp.map(Into::into));
     config.disks.extend(options.disks.iter().cloned());
     config.nics.extend(options.taps.iter().cloned());
     Ok(config)

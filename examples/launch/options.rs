@@ -95,6 +95,11 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub poll_us: Option<u32>,
 
+    /// What becomes of a system call that a thread of the VM has no reason to make: it fails as if the kernel did not have it, it ends the
+    /// launcher, or it is made [default: refuse, or what the --config says]
+    #[arg(long, value_name = "refuse|kill|off")]
+    pub seccomp: Option<Seccomp>,
+
     /// Says on standard error how long things took, what happens to the VM, and how the guest ended
     #[arg(short)]
     pub verbose: bool,
@@ -104,6 +109,13 @@ pub struct Options {
 pub enum Discovery {
     Acpi,
     Cmdline,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Seccomp {
+    Refuse,
+    Kill,
+    Off,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -136,6 +148,16 @@ impl From<Pages> for vmcell::PageSize {
             Pages::Default => Self::Default,
             Pages::Transparent => Self::Transparent,
             Pages::Huge2Mib => Self::Huge2Mib,
+        }
+    }
+}
+
+impl From<Seccomp> for vmcell::Seccomp {
+    fn from(seccomp: Seccomp) -> Self {
+        match seccomp {
+            Seccomp::Refuse => Self::Refuse,
+            Seccomp::Kill => Self::Kill,
+            Seccomp::Off => Self::Off,
         }
     }
 }

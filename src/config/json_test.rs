@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::config::{
     Affinity, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery, DiskConfig, Engine,
-    MemoryBacking, MemoryConfig, NicConfig, PageSize,
+    MemoryBacking, MemoryConfig, NicConfig, PageSize, Seccomp,
 };
 
 /// Every setting of every part, and none at its default. Nothing is left to `..`, so that a new setting must be added here.
@@ -53,6 +53,7 @@ fn full() -> VmConfig {
         poll_us: Some(0),
         affinity: Affinity { vcpus: [(0, vec![2]), (1, vec![3])].into(), io: vec![0, 1] },
         core_scheduling: true,
+        seccomp: Seccomp::Kill,
     }
 }
 
@@ -127,7 +128,8 @@ const FULL: &str = r#"{
       1
     ]
   },
-  "core_scheduling": true
+  "core_scheduling": true,
+  "seccomp": "kill"
 }"#;
 
 #[test]
@@ -208,7 +210,8 @@ fn words_for_defaults_may_be_written() {
         "nics": [{ "tap": "t", "mac": null, "mtu": null, "queues": null }],
         "console": {"file": {"path": "c", "append": false, "max_bytes": null, "keep": 0}},
         "kick_signal": null,
-        "core_scheduling": false
+        "core_scheduling": false,
+        "seccomp": "off"
     }"#;
     let mut plain = VmConfig::new(Boot::linux("k"));
     plain.disks.push(DiskConfig::new("d"));

@@ -10,6 +10,7 @@ mod json;
 mod memory;
 mod name;
 mod nic;
+mod seccomp;
 mod vm;
 #[cfg(feature = "serde")]
 mod written;
@@ -24,4 +25,5 @@ pub(crate) use memory::MAX_NUMA_NODE;
 pub use memory::{MemoryBacking, MemoryConfig, PageSize};
 pub use nic::NicConfig;
 pub(crate) use nic::{check_queue_count, check_tap_name};
+pub use seccomp::Seccomp;
 pub use vm::VmConfig;

@@ -10,6 +10,7 @@ use super::disk::DiskConfig;
 use super::memory::MemoryConfig;
 use super::name::check_name;
 use super::nic::NicConfig;
+use super::seccomp::Seccomp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::KickSignal;
 
@@ -87,6 +88,10 @@ pub struct VmConfig {
     /// [`VmBuilder::core_scheduling`](crate::VmBuilder::core_scheduling). The default is not to care.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "super::written::is_default"))]
     pub core_scheduling: bool,
+    /// What becomes of a system call that a thread of the VM has no reason to make; see
+    /// [`VmBuilder::seccomp`](crate::VmBuilder::seccomp). The default is that nothing is filtered.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "super::written::is_default"))]
+    pub seccomp: Seccomp,
 }
 
 impl Default for VmConfig {
@@ -104,6 +109,7 @@ impl Default for VmConfig {
             poll_us: None,
             affinity: Affinity::new(),
             core_scheduling: false,
+            seccomp: Seccomp::Off,
         }
     }
 }

@@ -102,6 +102,11 @@ impl Console {
         }
     }
 
+    /// Whether files are opened while the guest runs.
+    pub(crate) fn rotates(&self) -> bool {
+        self.outputs.iter().any(|output| matches!(output, Output::File(file) if file.max_bytes.is_some()))
+    }
+
     /// Output to a function, in pieces of at most 4 KiB as they come; no input.
     ///
     /// It is called on the VM's I/O thread and must not block: for as long as it does, the devices on that thread wait. It

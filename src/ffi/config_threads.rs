@@ -6,13 +6,27 @@ use std::sync::Mutex;
 
 use super::caller::{ReleaseUser, User};
 use super::config::{ConfigObject, set};
-use super::convert::{read_numbers, read_text};
+use super::convert::{choice, read_numbers, read_text};
 use super::failure::{Failure, VMCELL_ERROR_NULL_ARGUMENT};
 use super::guard::guard;
 use super::report::{ErrorObject, Report};
 use super::vm_threads::number_of;
+use crate::config::Seccomp;
 use crate::sys::lock;
 use crate::vm::ThreadRole;
+
+/// Nothing is filtered. The default.
+pub const VMCELL_SECCOMP_OFF: i32 = 0;
+/// The call fails with ENOSYS, as if the kernel did not have it, and the VM goes on.
+pub const VMCELL_SECCOMP_REFUSE: i32 = 1;
+/// The kernel ends the process, and with it all its VMs, by the signal SIGSYS.
+pub const VMCELL_SECCOMP_KILL: i32 = 2;
+
+const SECCOMP: [(i32, Seccomp); 3] = [
+    (VMCELL_SECCOMP_OFF, Seccomp::Off),
+    (VMCELL_SECCOMP_REFUSE, Seccomp::Refuse),
+    (VMCELL_SECCOMP_KILL, Seccomp::Kill),
+];
 
 /// Is called on a new thread of a VM before that does anything: to set its CPUs, its priority or its cgroup. `role` is one of
 /// VMCELL_THREAD_*, `index` as in vmcell_thread, and `user` as the caller gave it. Returns 0, or an errno (above 0), by which
@@ -104,6 +118,24 @@ pub unsafe extern "C" fn vmcell_config_set_polling(
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
     guard(report, || set(config, |description| description.config.poll_us = Some(max_us)))
+}
+
+/// Sets what becomes of a system call that a thread of the VM has no reason to make (one of VMCELL_SECCOMP_*). vCPUs' threads are filtered
+/// before the guest runs, and the I/O threads that the VM makes for itself, with the helper threads that they start; a vmcell_io_thread is
+/// not. Functions of yours on these threads, such as a backend's or a console's, can make no other calls than those that
+/// docs/confinement.md lists. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_set_seccomp(
+    config: *mut ConfigObject,
+    seccomp: i32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let seccomp = choice("seccomp", seccomp, &SECCOMP)?;
+        set(config, |description| description.config.seccomp = seccomp)
+    })
 }
 
 /// Has a function called on each new thread of the VM: for I/O threads during vmcell_vm_new, for vCPUs during vmcell_vm_start. It is not

@@ -33,6 +33,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_set_cmdline(null_mut(), null()),
         vmcell_config_set_console(null_mut(), null_mut()),
         vmcell_config_set_core_scheduling(null_mut(), 0),
+        vmcell_config_set_seccomp(null_mut(), 1),
         vmcell_config_set_cpu(null_mut(), 0, null()),
         vmcell_config_set_discovery(null_mut(), 0),
         vmcell_config_set_initrd(null_mut(), null()),

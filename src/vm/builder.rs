@@ -12,7 +12,7 @@ use super::vm::Vm;
 use crate::arch;
 use crate::block::{Disk, Identity};
 use crate::board::Board;
-use crate::config::{Affinity, Boot, CpuConfig, Discovery, MemoryConfig, VmConfig};
+use crate::config::{Affinity, Boot, CpuConfig, Discovery, MemoryConfig, Seccomp, VmConfig};
 use crate::console::Console;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
@@ -213,6 +213,26 @@ impl VmBuilder {
         self
     }
 
+    /// What becomes of a system call that a thread of the VM has no reason to make: to open a file or a socket, or to start a process, for
+    /// instance. By default, nothing is filtered.
+    ///
+    /// The threads of vCPUs are filtered before the guest runs, and after [`on_thread_start`](Self::on_thread_start) was called; the I/O
+    /// threads that the VM makes for itself when all devices are attached, and with them the helper threads that they start. An
+    /// [`IoThread`] of yours is not filtered. Filters cannot be undone, and a filtered thread gains no rights by executing programs. No
+    /// privileges are needed.
+    ///
+    /// `docs/confinement.md` lists the calls that each kind of thread may make, with the reason for each. Code of yours on these threads,
+    /// such as a backend or a console's callback, can make no others.
+    ///
+    /// ```
+    /// let builder = vmcell::Vm::builder().seccomp(vmcell::Seccomp::Refuse);
+    /// ```
+    #[must_use]
+    pub fn seccomp(mut self, seccomp: Seccomp) -> Self {
+        self.config.seccomp = seccomp;
+        self
+    }
+
     /// Calls a function on each new thread of the VM, before that thread does anything: to set its CPUs, its priority, or its
     /// cgroup.
     ///
@@ -288,6 +308,7 @@ impl VmBuilder {
             affinity: Arc::new(config.affinity.clone()),
             core,
             on_start: opened.on_thread_start.clone(),
+            seccomp: config.seccomp,
             logger,
         };
         let lifecycle = Arc::new(Lifecycle::new(setup.name.clone(), vcpus.iter().map(Vcpu::kicker).collect())?);

@@ -13,6 +13,7 @@ use crate::arch;
 use crate::block::{DiskHandle, DiskStatus};
 use crate::board::{Board, Buses, PowerEvent, SerialPort};
 use crate::bus::Bus;
+use crate::confine::Kind;
 use crate::console::{Console, ConsoleStatus};
 use crate::error::{Error, Result};
 use crate::event::{IoThread, IoThreadMetrics, Membership, Placement};
@@ -120,8 +121,12 @@ impl Devices {
             handles.push(part.handle);
             labels.push(part.label);
         }
+        let kind = Kind::Io { rotates: parts.console.rotates() };
         let console =
             parts.console.connect(&port.serial, &port.output, &shared, parts.setup.logger.about("console"))?;
+        for (_, thread) in &own_threads {
+            parts.setup.filter(kind)?.map_or(Ok(()), |filter| thread.confine(filter))?;
+        }
         Ok(Self {
             buses: Arc::new(buses),
             transports,

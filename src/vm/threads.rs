@@ -4,7 +4,8 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::config::{Affinity, cpu_list};
+use crate::config::{Affinity, Seccomp, cpu_list};
+use crate::confine::{Kind, ThreadFilter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::CoreScheduling;
 use crate::logging::{LogLevel, Logger};
@@ -44,6 +45,7 @@ pub(super) struct ThreadSetup {
     /// With whom its threads may share a core, unless that is with anybody.
     pub(super) core: Option<Arc<CoreGroup>>,
     pub(super) on_start: Option<OnStart>,
+    pub(super) seccomp: Seccomp,
     /// What is said of the VM.
     pub(super) logger: Logger,
 }
@@ -60,7 +62,12 @@ impl ThreadSetup {
 
     /// Whether a new thread has anything to do, for which its start waits.
     pub(super) fn is_needed(&self) -> bool {
-        self.on_start.is_some() || self.core.is_some() || !self.affinity.is_empty()
+        self.on_start.is_some() || self.core.is_some() || !self.affinity.is_empty() || self.seccomp != Seccomp::Off
+    }
+
+    /// What a kind of thread may ask of the kernel, if that is filtered.
+    pub(super) fn filter(&self, kind: Kind) -> Result<Option<ThreadFilter>> {
+        ThreadFilter::new(kind, self.seccomp)
     }
 
     /// The first thing that a new thread does.
@@ -92,6 +99,15 @@ impl ThreadSetup {
                 Error::new(ErrorKind::Host, message).with_source(e)
             })?;
         }
+        self.call_on_start(role)?;
+        match role {
+            ThreadRole::Vcpu(_) => self.filter(Kind::Vcpu)?.map_or(Ok(()), |filter| filter.apply()),
+            // It is filtered when all that it serves has been attached.
+            ThreadRole::Io | ThreadRole::DeviceIo(_) => Ok(()),
+        }
+    }
+
+    fn call_on_start(&self, role: ThreadRole) -> Result<()> {
         let Some(on_start) = &self.on_start else { return Ok(()) };
         let refused = |what| {
             let message = format!("thread {} was not started, because on_thread_start {what}", self.thread_name(role));

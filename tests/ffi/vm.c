@@ -568,6 +568,10 @@ static void test_names_and_threads(const char *folder) {
     OK(vmcell_config_set_vcpu_affinity(config, 1, &none_such, 1, &e));
     FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "vCPU 1", vmcell_vm_new(config, &vm, &e));
     config = config_of(in(folder, "spin"));
+    OK(vmcell_config_set_seccomp(config, VMCELL_SECCOMP_KILL, &e));
+    check_described(config, "\"seccomp\": \"kill\"");
+    FAILS(VMCELL_ERROR_INVALID_CONFIG, vmcell_config_set_seccomp(config, 3, &e));
+    OK(vmcell_config_set_seccomp(config, VMCELL_SECCOMP_OFF, &e));
     OK(vmcell_config_set_core_scheduling(config, 1, &e));
     check_described(config, "\"core_scheduling\": true");
     OK(vmcell_config_set_core_scheduling(config, 0, &e));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use vmcell::testing::memory_disk;
-use vmcell::{Boot, Console, Discovery, Disk, IoThread, MemoryBacking, MemoryConfig, Vm, VmBuilder};
+use vmcell::{Boot, Console, Discovery, Disk, IoThread, MemoryBacking, MemoryConfig, Seccomp, Vm, VmBuilder};
 
 use super::host::tsc_khz;
 use crate::support::Transcript;
@@ -42,8 +42,12 @@ impl Program {
         let boot = Boot::linux(&self.path).cmdline(cmdline.trim_end()).discovery(Discovery::Cmdline);
         // On a file, so that it is not counted among what the monitor has of its own.
         let memory = MemoryConfig::mib(MEMORY_MIB).backing(MemoryBacking::Memfd);
-        let builder =
-            Vm::builder().memory(memory).boot(boot).console(console(&transcript)).io_thread(io_thread.clone());
+        let builder = Vm::builder()
+            .memory(memory)
+            .boot(boot)
+            .console(console(&transcript))
+            .io_thread(io_thread.clone())
+            .seccomp(Seccomp::Kill);
         (builder, transcript)
     }
 }

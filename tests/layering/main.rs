@@ -27,6 +27,7 @@ const HOUSE: House<'_> = House {
         &["error", "logging", "meter"],
         &["sys"],
         &["config"],
+        &["confine"],
         &["memory"],
         &["event"],
         &["kvm", "bus"],

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::NamedTempFile;
-use vmcell::{Boot, BootProtocol, Discovery, Disk, Exit, Vm, VmBuilder};
+use vmcell::{Boot, BootProtocol, Discovery, Disk, Exit, Seccomp, Vm, VmBuilder};
 
 use super::Transcript;
 
@@ -93,7 +93,8 @@ impl LinuxGuest {
         let cmdline = format!("console=ttyS0 quiet panic=-1 {}", self.cmdline);
         let boot = Boot::linux(&self.kernel).initrd(initrd.path()).cmdline(cmdline);
         let boot = boot.protocol(self.protocol).discovery(self.discovery);
-        let builder = Vm::builder().memory_mib(256).boot(boot).console(transcript.console());
+        let builder = Vm::builder().memory_mib(256).boot(boot).seccomp(Seccomp::Kill);
+        let builder = builder.console(transcript.console());
         let vm = describe(builder).build().unwrap_or_else(|e| panic!("{}", e.chain()));
         vm.start().expect("the VM starts");
         RunningGuest { vm, transcript, limit: self.limit, _initrd: initrd }

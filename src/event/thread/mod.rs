@@ -3,7 +3,7 @@
 #[cfg(any(test, feature = "test-util"))]
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::participant::Participant;
 use super::place::{Bell, Place};
 use super::polling::PollingStats;
 use super::reactor::{Reactor, Refused, Removed, contain};
+use crate::confine::ThreadFilter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{ThreadHandle, current_thread_id, forbid_waiting, lock, lock_if_free, may_wait, spawn};
 
@@ -87,6 +88,10 @@ enum Post {
         place: Arc<Place>,
         reply: SyncSender<Option<Removed>>,
     },
+    Confine {
+        filter: ThreadFilter,
+        reply: SyncSender<Result<()>>,
+    },
 }
 
 impl IoThread {
@@ -159,19 +164,19 @@ impl IoThread {
         let place = Place::new(Arc::clone(&shared.bell));
         let (reply, attached) = sync_channel(1);
         shared.post(Post::Add { participant, place: Arc::clone(&place), reply });
-        match attached.recv_timeout(limit) {
-            Ok(result) => result.map_err(|refused| refused.error)?,
-            // Whatever comes of it later is dropped there.
-            Err(RecvTimeoutError::Timeout) => {
-                shared.bell.stuck.store(true, Ordering::SeqCst);
-                let message = format!("an I/O thread was held by a device, a backend or a callback for {limit:?}");
-                return Err(Error::new(ErrorKind::Timeout, message));
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(Error::new(ErrorKind::Host, "the I/O thread has ended"));
-            }
-        }
+        shared.wait_for(&attached, limit)?.map_err(|refused| refused.error)?;
         Ok(Membership { thread: self.clone(), place })
+    }
+
+    /// Filters what the thread asks of the kernel from now on, and what the threads do that it starts from now on; waits for that, as
+    /// for [adding](Self::add). What its participants have attached stays as it is, so that they are added before.
+    ///
+    /// # Errors
+    /// Those of [`ThreadFilter::apply`]; [`ErrorKind::Timeout`] if the thread does not come to it in time.
+    pub(crate) fn confine(&self, filter: ThreadFilter) -> Result<()> {
+        let (reply, confined) = sync_channel(1);
+        self.joiner.shared.post(Post::Confine { filter, reply });
+        self.joiner.shared.wait_for(&confined, ATTACH_LIMIT)?
     }
 }
 
@@ -258,6 +263,7 @@ impl Shared {
                         self.bell.stuck.store(false, Ordering::SeqCst);
                     }
                 }
+                Post::Confine { filter, reply } => _ = reply.send(filter.apply()),
                 Post::Remove { place, reply } => {
                     // Whoever waits for it drops it, which may take a while; if nobody does, it is dropped here.
                     let _ = reply.send(reactor.remove(&place));
@@ -286,6 +292,19 @@ impl Shared {
         let waiting = std::mem::take(&mut posts.waiting);
         drop(posts);
         waiting.into_iter().for_each(|post| _ = contain(|| drop(post)));
+    }
+
+    /// Waits for the answer to a post. Whatever comes later than that is dropped there.
+    fn wait_for<R>(&self, answer: &Receiver<R>, limit: Duration) -> Result<R> {
+        match answer.recv_timeout(limit) {
+            Ok(result) => Ok(result),
+            Err(RecvTimeoutError::Timeout) => {
+                self.bell.stuck.store(true, Ordering::SeqCst);
+                let message = format!("an I/O thread was held by a device, a backend or a callback for {limit:?}");
+                Err(Error::new(ErrorKind::Timeout, message))
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(Error::new(ErrorKind::Host, "the I/O thread has ended")),
+        }
     }
 
     /// Whether the caller may wait for something that the thread does.

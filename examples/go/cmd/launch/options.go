@@ -51,8 +51,13 @@ func parse() options {
 	}
 	if description != "" {
 		o.config.Description = read(description)
-	} else if !isConsole {
+		return o
+	}
+	if !isConsole {
 		o.console = "stdio"
+	}
+	if o.config.Seccomp == vmcell.SeccompDefault {
+		o.config.Seccomp = vmcell.SeccompRefuse
 	}
 	return o
 }
@@ -137,6 +142,10 @@ func (o *options) machine() {
 	})
 	flag.Func("discovery", "how the guest finds its devices, `acpi|cmdline` [default: acpi]", func(text string) error {
 		return choose(&config.Discovery, text, map[string]vmcell.Discovery{"acpi": vmcell.DiscoveryACPI, "cmdline": vmcell.DiscoveryCmdline})
+	})
+	flag.Func("seccomp", "what becomes of a system call that a thread of the VM has no reason to make, `refuse|kill|off` [default: refuse, or what the --config says]", func(text string) error {
+		return choose(&config.Seccomp, text, map[string]vmcell.Seccomp{
+			"refuse": vmcell.SeccompRefuse, "kill": vmcell.SeccompKill, "off": vmcell.SeccompOff})
 	})
 	flag.Func("protocol", "how the kernel is entered, `auto|linux64|pvh` [default: auto]", func(text string) error {
 		return choose(&config.Protocol, text, map[string]vmcell.Protocol{

@@ -1,0 +1,174 @@
+//! The system calls that each kind of thread makes, and why.
+//!
+//! They are those of this crate, of the standard library, and of the C library under it. Newer C libraries try newer calls first and do
+//! without them if the kernel has none, which a refused one looks like.
+
+/// What a thread is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It runs a vCPU.
+    Vcpu,
+    /// It serves devices and the console, or is a helper that such a thread has started. It may have logs to
+    /// [rotate](crate::ConsoleFile::rotate).
+    Io { rotates: bool },
+}
+
+/// A system call that some threads may make.
+#[cfg_attr(not(test), expect(dead_code, reason = "names and reasons are for docs/confinement.md"))]
+pub(super) struct Call {
+    pub(super) name: &'static str,
+    pub(super) number: i64,
+    pub(super) by: By,
+    pub(super) only: Only,
+    pub(super) why: &'static str,
+}
+
+/// Who may make a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    Both,
+    Vcpu,
+    Io,
+    /// A thread that rotates logs.
+    Rotation,
+}
+
+/// For which arguments a call may be made. Arguments are counted from 0.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(test), expect(dead_code, reason = "names are for docs/confinement.md"))]
+pub(super) enum Only {
+    Any,
+    /// If an argument of four bytes is one of these.
+    OneOf(u8, &'static [(&'static str, u64)]),
+    /// If an argument has all of these bits.
+    With(u8, &'static str, u64),
+    /// If an argument has none of these bits.
+    Without(u8, &'static str, u64),
+    /// If its first argument is this process.
+    Own,
+    /// If its arguments of these numbers are zero.
+    Zero(&'static [u8]),
+}
+
+impl By {
+    pub(super) fn includes(self, kind: Kind) -> bool {
+        match self {
+            Self::Both => true,
+            Self::Vcpu => kind == Kind::Vcpu,
+            Self::Io => kind != Kind::Vcpu,
+            Self::Rotation => kind == Kind::Io { rotates: true },
+        }
+    }
+}
+
+macro_rules! call {
+    ($by:ident, $number:ident, $why:literal) => {
+        call!($by, $number, Only::Any, $why)
+    };
+    ($by:ident, $number:ident, $only:expr, $why:literal) => {
+        Call { name: stringify!($number), number: libc::$number, by: By::$by, only: $only, why: $why }
+    };
+}
+
+/// The requests to KVM that a vCPU's thread makes (`linux/kvm.h`).
+const KVM_REQUESTS: Only =
+    Only::OneOf(1, &[("KVM_RUN", 0xae80), ("KVM_SET_SIGNAL_MASK", 0x4004_ae8b), ("KVM_KVMCLOCK_CTRL", 0xaead)]);
+/// The requests to a TAP device, a block device or a terminal that serving it takes (`linux/if_tun.h`, `linux/fs.h`).
+const DEVICE_REQUESTS: Only = Only::OneOf(
+    1,
+    &[
+        ("TUNSETOFFLOAD", 0x4004_54d0),
+        ("TUNGETIFF", 0x8004_54d2),
+        ("BLKSSZGET", 0x1268),
+        ("BLKGETSIZE64", 0x8008_1272),
+        ("BLKDISCARD", 0x1277),
+        ("BLKZEROOUT", 0x127f),
+        ("TCGETS", 0x5401),
+        ("FIONREAD", 0x541b),
+    ],
+);
+const FCNTL_REQUESTS: Only = Only::OneOf(
+    1,
+    &[
+        ("F_GETFD", libc::F_GETFD as u64),
+        ("F_GETFL", libc::F_GETFL as u64),
+        ("F_OFD_SETLK", libc::F_OFD_SETLK as u64),
+        ("F_DUPFD_CLOEXEC", libc::F_DUPFD_CLOEXEC as u64),
+    ],
+);
+const NOT_EXECUTABLE: Only = Only::Without(2, "PROT_EXEC", libc::PROT_EXEC as u64);
+
+#[rustfmt::skip]
+pub(super) const CALLS: &[Call] = &[
+    // What a guest has a part in.
+    call!(Vcpu, SYS_ioctl, KVM_REQUESTS, "runs the guest"),
+    call!(Io, SYS_ioctl, DEVICE_REQUESTS, "agrees on offloads, discards and zeroes, and asks for sizes"),
+    call!(Both, SYS_read, "takes an eventfd's signal, or the console's input"),
+    call!(Both, SYS_write, "signals an eventfd, or writes the console's output"),
+    call!(Io, SYS_readv, "takes a frame"),
+    call!(Io, SYS_writev, "sends a frame"),
+    call!(Io, SYS_pread64, "reads a disk"),
+    call!(Io, SYS_pwrite64, "writes a disk"),
+    call!(Io, SYS_preadv, "reads a disk"),
+    call!(Io, SYS_pwritev, "writes a disk"),
+    call!(Io, SYS_preadv2, "reads a disk or the console without waiting"),
+    call!(Io, SYS_pwritev2, "writes a disk or the console without waiting"),
+    call!(Io, SYS_recvfrom, "reads a console that is a socket"),
+    call!(Io, SYS_sendto, Only::Zero(&[4, 5]), "writes a console that is a socket"),
+    call!(Io, SYS_splice, "looks whether a pipe's reader is there"),
+    call!(Io, SYS_fdatasync, "makes a disk's data stable"),
+    call!(Io, SYS_fsync, "makes a disk stable"),
+    call!(Io, SYS_fallocate, "discards and zeroes"),
+    call!(Io, SYS_ftruncate, "starts a log anew"),
+    call!(Io, SYS_lseek, "finds the end of a disk, and what of it is data"),
+    call!(Io, SYS_fstat, "asks for a file's size and kind"),
+    call!(Io, SYS_statx, Only::Any, "asks for a file's size, kind and alignment"),
+    call!(Io, SYS_fstatfs, "asks what file system a file is on"),
+    call!(Io, SYS_io_uring_enter, "hands requests to the ring, which was made and restricted before the filter"),
+    call!(Io, SYS_io_uring_register, Only::OneOf(1, &[("IORING_REGISTER_FILES_UPDATE", 6)]), "puts a disk's file into the ring"),
+    call!(Io, SYS_epoll_wait, "waits for what there is to do"),
+    call!(Io, SYS_epoll_pwait, "waits for what there is to do"),
+    call!(Io, SYS_epoll_pwait2, "waits for what there is to do"),
+    call!(Io, SYS_epoll_ctl, "says what to wait for"),
+    call!(Io, SYS_epoll_create1, "looks what kind of descriptor a console has"),
+    call!(Io, SYS_poll, "waits for a console's reader"),
+    call!(Both, SYS_fcntl, FCNTL_REQUESTS, "asks for a descriptor's flags, duplicates it, and lets a disk's lock go"),
+    call!(Both, SYS_close, "lets a descriptor go"),
+    // Threads.
+    call!(Both, SYS_futex, "waits for another thread, and wakes it"),
+    call!(Both, SYS_tgkill, Only::Own, "makes a vCPU leave the guest"),
+    call!(Both, SYS_getpid, "names the process to tgkill"),
+    call!(Both, SYS_gettid, "names the thread"),
+    call!(Both, SYS_sched_yield, "lets another thread run"),
+    call!(Both, SYS_nanosleep, "waits for a moment"),
+    call!(Both, SYS_clock_nanosleep, "waits for a moment"),
+    call!(Both, SYS_clock_gettime, "reads a clock"),
+    call!(Both, SYS_rt_sigprocmask, "blocks signals"),
+    call!(Both, SYS_rt_sigtimedwait, "takes a kick that came too late"),
+    call!(Both, SYS_rt_sigreturn, "comes back from a handler of the host program's"),
+    call!(Both, SYS_restart_syscall, "goes on waiting after the process was stopped"),
+    call!(Both, SYS_sigaltstack, "gives its stack for signals back"),
+    call!(Both, SYS_sched_getaffinity, "is how the C library finds a thread's stack"),
+    call!(Both, SYS_exit, "ends the thread"),
+    call!(Both, SYS_exit_group, "ends the process, if the host program says so"),
+    call!(Both, SYS_clone, Only::With(0, "CLONE_THREAD", libc::CLONE_THREAD as u64), "starts a helper, or a thread that ends a VM; there is no new process"),
+    call!(Both, SYS_set_robust_list, "begins a thread"),
+    call!(Both, SYS_rseq, "begins a thread"),
+    call!(Both, SYS_prctl, Only::OneOf(0, &[("PR_SET_NAME", libc::PR_SET_NAME as u64)]), "names a helper"),
+    // Memory.
+    call!(Both, SYS_mmap, NOT_EXECUTABLE, "allocates"),
+    call!(Both, SYS_mprotect, NOT_EXECUTABLE, "allocates"),
+    call!(Both, SYS_mremap, "allocates"),
+    call!(Both, SYS_munmap, "gives memory back"),
+    call!(Both, SYS_madvise, "gives memory back"),
+    call!(Both, SYS_brk, "allocates"),
+    call!(Both, SYS_getrandom, "seeds a hash table"),
+    // Logs of a limited size, which are opened by their paths.
+    call!(Rotation, SYS_openat, "opens a log of a limited size"),
+    call!(Rotation, SYS_rename, "keeps an old log"),
+    call!(Rotation, SYS_unlink, "removes the oldest log"),
+];
+
+/// The C library tries this first to start a thread. What it is for lies in memory, where no filter can look, so that it has to fail as if
+/// it were not there; then `clone` is tried.
+pub(super) const CLONE3: i64 = libc::SYS_clone3;

@@ -1,0 +1,84 @@
+//! The list as programs for the kernel.
+
+use std::collections::BTreeMap;
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
+
+use super::calls::{CALLS, CLONE3, Call, Kind, Only};
+use crate::config::Seccomp;
+use crate::error::{Error, ErrorKind, Result};
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// What one kind of thread may ask of the kernel.
+pub(crate) struct ThreadFilter {
+    /// The kernel goes by the sternest.
+    programs: Vec<BpfProgram>,
+}
+
+impl ThreadFilter {
+    /// The filter of a kind of thread, or none if nothing is to be filtered.
+    pub(crate) fn new(kind: Kind, seccomp: Seccomp) -> Result<Option<Self>> {
+        let unlisted = match seccomp {
+            Seccomp::Off => return Ok(None),
+            Seccomp::Refuse => refuse(),
+            Seccomp::Kill => SeccompAction::KillProcess,
+        };
+        let mut allowed = Rules::new();
+        for call in CALLS.iter().filter(|call| call.by.includes(kind)) {
+            allowed.entry(call.number).or_default().extend(rules(call)?);
+        }
+        allowed.insert(CLONE3, Vec::new());
+        // The list comes last, because no filter can be added behind it.
+        let programs = vec![
+            compile(Rules::from([(CLONE3, Vec::new())]), SeccompAction::Allow, refuse())?,
+            compile(allowed, unlisted, SeccompAction::Allow)?,
+        ];
+        Ok(Some(Self { programs }))
+    }
+
+    /// Filters what the calling thread does from now on, and the threads that it starts. It cannot be undone, and the thread gains no
+    /// rights by executing programs any more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Host`] if the kernel has no filters of system calls, which it needs `CONFIG_SECCOMP_FILTER` for.
+    pub(crate) fn apply(&self) -> Result<()> {
+        let refused = |e| Error::new(ErrorKind::Host, "the host does not filter system calls").with_source(e);
+        self.programs.iter().try_for_each(|program| seccompiler::apply_filter(program).map_err(refused))
+    }
+}
+
+/// As a kernel does that does not have the call.
+fn refuse() -> SeccompAction {
+    SeccompAction::Errno(libc::ENOSYS.unsigned_abs())
+}
+
+fn compile(rules: Rules, unlisted: SeccompAction, listed: SeccompAction) -> Result<BpfProgram> {
+    let filter = SeccompFilter::new(rules, unlisted, listed, TargetArch::x86_64).map_err(malformed)?;
+    BpfProgram::try_from(filter).map_err(malformed)
+}
+
+/// Any of these lets a call pass; if there is none, it always passes.
+fn rules(call: &Call) -> Result<Vec<SeccompRule>> {
+    use SeccompCmpArgLen::{Dword, Qword};
+    use SeccompCmpOp::{Eq, MaskedEq};
+    let one = |index, len, operator, value| SeccompCondition::new(index, len, operator, value);
+    let conditions: Vec<Vec<_>> = match call.only {
+        Only::Any => Vec::new(),
+        Only::OneOf(index, values) => values.iter().map(|(_, value)| vec![one(index, Dword, Eq, *value)]).collect(),
+        Only::With(index, _, bits) => vec![vec![one(index, Qword, MaskedEq(bits), bits)]],
+        Only::Without(index, _, bits) => vec![vec![one(index, Qword, MaskedEq(bits), 0)]],
+        Only::Own => vec![vec![one(0, Dword, Eq, u64::from(std::process::id()))]],
+        Only::Zero(indices) => vec![indices.iter().map(|index| one(*index, Qword, Eq, 0)).collect()],
+    };
+    let rule = |conditions: Vec<std::result::Result<SeccompCondition, _>>| {
+        conditions.into_iter().collect::<std::result::Result<Vec<_>, _>>().and_then(SeccompRule::new).map_err(malformed)
+    };
+    conditions.into_iter().map(rule).collect()
+}
+
+fn malformed(error: seccompiler::BackendError) -> Error {
+    Error::new(ErrorKind::Host, "the filter of system calls cannot be made").with_source(error)
+}

@@ -1,0 +1,130 @@
+#![allow(unsafe_code, reason = "makes the system calls that must be refused")]
+
+use std::ffi::c_long;
+use std::fs::File;
+use std::io;
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, id};
+use std::thread;
+
+use super::{Kind, ThreadFilter};
+use crate::config::Seccomp;
+use crate::testing::has_uring;
+
+const IO: Kind = Kind::Io { rotates: false };
+const ROTATING: Kind = Kind::Io { rotates: true };
+const SIGSYS: i32 = libc::SIGSYS;
+
+/// Does something on a thread that may do no more than one of this kind.
+fn confined<R: Send + 'static>(kind: Kind, seccomp: Seccomp, work: impl FnOnce() -> R + Send + 'static) -> R {
+    thread::spawn(move || {
+        ThreadFilter::new(kind, seccomp).unwrap().unwrap().apply().unwrap();
+        work()
+    })
+    .join()
+    .unwrap()
+}
+
+fn call(number: c_long, arguments: [c_long; 5]) -> io::Result<c_long> {
+    let [a, b, c, d, e] = arguments;
+    // SAFETY: none of the calls that the tests make is carried out, or it does nothing to memory.
+    let result = unsafe { libc::syscall(number, a, b, c, d, e, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn is_refused<T>(result: io::Result<T>) -> bool {
+    matches!(result, Err(error) if error.raw_os_error() == Some(libc::ENOSYS))
+}
+
+#[test]
+fn no_thread_of_a_vm_starts_a_process_or_opens_a_file_or_a_socket() {
+    for kind in [Kind::Vcpu, IO] {
+        let refused = confined(kind, Seccomp::Refuse, || {
+            [
+                is_refused(Command::new("/bin/true").status()),
+                is_refused(File::open("/etc/passwd")),
+                is_refused(UdpSocket::bind("127.0.0.1:0")),
+                is_refused(TcpListener::bind("127.0.0.1:0")),
+            ]
+        });
+        assert_eq!(refused, [true; 4], "{kind:?}");
+    }
+}
+
+#[test]
+fn no_thread_of_a_vm_reaches_other_processes_or_the_system() {
+    let this = c_long::from(id());
+    let calls = [
+        ("execve", libc::SYS_execve, [0; 5]),
+        ("fork", libc::SYS_fork, [0; 5]),
+        ("vfork", libc::SYS_vfork, [0; 5]),
+        ("clone", libc::SYS_clone, [c_long::from(libc::SIGCHLD), 0, 0, 0, 0]),
+        ("clone3", libc::SYS_clone3, [0; 5]),
+        ("ptrace", libc::SYS_ptrace, [0, this, 0, 0, 0]),
+        ("process_vm_readv", libc::SYS_process_vm_readv, [this, 0, 0, 0, 0]),
+        ("kill", libc::SYS_kill, [this, 0, 0, 0, 0]),
+        ("tgkill of another process", libc::SYS_tgkill, [1, 1, 0, 0, 0]),
+        ("socket", libc::SYS_socket, [1, 1, 0, 0, 0]),
+        ("connect", libc::SYS_connect, [-1, 0, 0, 0, 0]),
+        ("sendmsg", libc::SYS_sendmsg, [-1, 0, 0, 0, 0]),
+        ("mount", libc::SYS_mount, [0; 5]),
+        ("unshare", libc::SYS_unshare, [0; 5]),
+        ("setns", libc::SYS_setns, [-1, 0, 0, 0, 0]),
+        ("bpf", libc::SYS_bpf, [-1, 0, 0, 0, 0]),
+        ("io_uring_setup", libc::SYS_io_uring_setup, [0; 5]),
+        ("open", libc::SYS_open, [0; 5]),
+        ("openat2", libc::SYS_openat2, [-1, 0, 0, 0, 0]),
+        ("memfd_create", libc::SYS_memfd_create, [0; 5]),
+        ("prctl", libc::SYS_prctl, [c_long::from(libc::PR_SET_DUMPABLE), 1, 0, 0, 0]),
+        ("ioctl of a terminal", libc::SYS_ioctl, [-1, 0x5412, 0, 0, 0]),
+        ("mmap of what can be executed", libc::SYS_mmap, [0, 4096, c_long::from(libc::PROT_EXEC), 0, -1]),
+        ("mprotect of what can be executed", libc::SYS_mprotect, [0, 0, c_long::from(libc::PROT_EXEC), 0, 0]),
+    ];
+    for kind in [Kind::Vcpu, IO, ROTATING] {
+        for (name, number, arguments) in calls {
+            let result = confined(kind, Seccomp::Refuse, move || call(number, arguments));
+            assert!(is_refused(result), "{kind:?} may call {name}");
+        }
+    }
+}
+
+#[test]
+fn a_ring_takes_no_more_than_another_file_once_the_filter_is_there() {
+    for operation in (0..32).filter(|operation| *operation != 6) {
+        let result = confined(IO, Seccomp::Refuse, move || call(libc::SYS_io_uring_register, [-1, operation, 0, 0, 0]));
+        assert!(is_refused(result), "operation {operation}");
+    }
+    let updated = confined(IO, Seccomp::Refuse, || call(libc::SYS_io_uring_register, [-1, 6, 0, 0, 0]));
+    assert!(!is_refused(updated) || !has_uring());
+}
+
+#[test]
+fn a_helper_is_started_and_is_as_confined_as_its_thread() {
+    let refused = confined(IO, Seccomp::Refuse, || thread::spawn(|| is_refused(File::open("/"))).join().unwrap());
+    assert!(refused);
+}
+
+#[test]
+fn only_a_thread_that_rotates_logs_opens_files() {
+    let opened = |kind| confined(kind, Seccomp::Refuse, || File::open("/").is_ok());
+    assert_eq!([Kind::Vcpu, IO, ROTATING].map(opened), [false, false, true]);
+}
+
+#[test]
+fn nothing_is_filtered_unless_it_is_asked_for() {
+    assert!(ThreadFilter::new(Kind::Vcpu, Seccomp::Off).unwrap().is_none());
+}
+
+/// The test runs itself once more in a process of its own, which ends.
+#[test]
+fn a_call_that_kills_ends_the_process() {
+    const INNER: &str = "VMCELL_TEST_KILLED";
+    if std::env::var_os(INNER).is_some() {
+        return confined(Kind::Vcpu, Seccomp::Kill, || drop(File::open("/")));
+    }
+    let this = std::env::current_exe().unwrap();
+    let test = "confine::filter_test::a_call_that_kills_ends_the_process";
+    let status = Command::new(this).args(["--exact", test]).env(INNER, "1").output().unwrap().status;
+    assert_eq!(status.signal(), Some(SIGSYS), "{status}");
+}

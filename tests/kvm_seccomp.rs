@@ -1,0 +1,94 @@
+//! What the threads of a VM may ask of the kernel.
+
+mod support;
+
+use std::fs::File;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use support::{Kernel, tiny};
+use vmcell::testing::{TinyGuest, memory_disk};
+use vmcell::{Console, ConsoleFile, Disk, Engine, IoThread, Seccomp, Vm};
+
+const LIMIT: Duration = Duration::from_secs(30);
+/// As `/proc` shows a thread that is filtered.
+const FILTERED: &str = "2";
+
+fn field(tid: i32, name: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/self/task/{tid}/status")).unwrap();
+    let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value.unwrap().trim().to_owned()
+}
+
+fn threads_of(vm: &Vm) -> Vec<i32> {
+    vm.threads().into_iter().map(|thread| thread.tid).collect()
+}
+
+fn wait_until(mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < LIMIT);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn disk(engine: Engine) -> Disk {
+    Disk::from_file(memory_disk(1 << 20)).unwrap().engine(engine)
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn every_thread_of_a_vm_is_filtered_and_no_other_is() {
+    let kernel = Kernel::new(&TinyGuest::flood(b'x'));
+    let log = tempfile::tempdir().unwrap();
+    let console = Console::file(ConsoleFile::new(log.path().join("log")).rotate(4096, 1));
+    let builder = tiny(&kernel).vcpus(2).console(console).disk(disk(Engine::Auto)).disk(disk(Engine::Sync));
+    let vm = builder.build().unwrap();
+    vm.start().unwrap();
+    // So the log's helper thread runs, and has opened files.
+    wait_until(|| log.path().join("log.1").exists());
+    let own: Vec<i32> = threads_of(&vm);
+    assert_eq!(own.len(), 3);
+    for tid in own {
+        assert_eq!((field(tid, "Seccomp").as_str(), field(tid, "NoNewPrivs").as_str()), (FILTERED, "1"));
+    }
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().file_name());
+    let tasks: Vec<i32> = tasks.map(|task| task.to_str().unwrap().parse().unwrap()).collect();
+    let helpers: Vec<i32> = tasks.into_iter().filter(|tid| field(*tid, "Name") == "vmcell-console").collect();
+    assert!(!helpers.is_empty() && helpers.iter().all(|tid| field(*tid, "Seccomp") == FILTERED));
+    let this = rustix::thread::gettid().as_raw_nonzero().get();
+    assert_eq!((field(this, "Seccomp").as_str(), field(this, "NoNewPrivs").as_str()), ("0", "0"));
+    vm.stop().unwrap();
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_callback_on_a_filtered_thread_opens_no_file_and_the_vm_goes_on() {
+    let (sender, results) = channel();
+    let console = Console::callback(move |_| {
+        let _ = sender.send(File::open("/etc/hostname").map(drop).map_err(|e| e.raw_os_error()));
+    });
+    let kernel = Kernel::new(&TinyGuest::flood(b'x'));
+    let vm = tiny(&kernel).console(console).seccomp(Seccomp::Refuse).build().unwrap();
+    vm.start().unwrap();
+    let refused = Err(Some(rustix::io::Errno::NOSYS.raw_os_error()));
+    for _ in 0..10 {
+        assert_eq!(results.recv_timeout(LIMIT).unwrap(), refused);
+    }
+    vm.stop().unwrap();
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn nothing_is_filtered_by_default_nor_on_a_thread_of_the_caller_s() {
+    let kernel = Kernel::new(&TinyGuest::halt());
+    let io_thread = IoThread::new("mine").unwrap();
+    let vm = tiny(&kernel).io_thread(io_thread.clone()).build().unwrap();
+    vm.start().unwrap();
+    assert_eq!(field(io_thread.tid(), "Seccomp"), "0");
+    vm.stop().unwrap();
+    let plain = Vm::builder().memory_mib(16).boot(kernel.boot()).build().unwrap();
+    plain.start().unwrap();
+    assert!(threads_of(&plain).into_iter().all(|tid| field(tid, "Seccomp") == "0"));
+    plain.stop().unwrap();
+}
