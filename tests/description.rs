@@ -5,7 +5,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use vmcell::{Boot, ConsoleConfig, ConsoleFile, DiskConfig, MemoryConfig, NicConfig, VmConfig};
+use vmcell::{Boot, ConsoleConfig, ConsoleFile, DiskConfig, MemoryConfig, NicConfig, Seccomp, VmConfig};
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -56,9 +56,11 @@ fn a_printed_command_line_describes_the_same_vm() {
         ["--log", "vm.log,append,max=65536,keep=2"],
         ["--numa-node", "3"],
         ["--lock-memory", "--core-scheduling"],
+        ["--seccomp", "kill"],
     ];
     let config = printed(&[arguments.as_flattened(), &["--print-config"]].concat());
     assert_eq!((config.memory.numa_node, config.memory.locked, config.core_scheduling), (Some(3), true, true));
+    assert_eq!(config.seccomp, Seccomp::Kill);
     let boot = config.boot.clone().unwrap();
     assert_eq!((boot.cmdline.as_str(), config.memory.mib, config.disks.len()), ("-quiet \"x\"", 64, 2));
     let log = ConsoleConfig::File(ConsoleFile::new("vm.log").append(true).rotate(65536, 2));

@@ -19,6 +19,8 @@ pub struct Tool {
 pub const CARGO_C: Tool = Tool { package: "cargo-c", version: "0.10.24+cargo-0.98.0", program: "cargo-cinstall" };
 /// It reads what rustdoc of the nightly toolchain writes, which changes now and then.
 pub const CARGO_PUBLIC_API: Tool = Tool { package: "cargo-public-api", version: "0.52.0", program: "cargo-public-api" };
+pub const CARGO_SEMVER_CHECKS: Tool =
+    Tool { package: "cargo-semver-checks", version: "0.51.0", program: "cargo-semver-checks" };
 pub const CARGO_DENY: Tool = Tool { package: "cargo-deny", version: "0.20.2", program: "cargo-deny" };
 
 impl Tool {

@@ -7,6 +7,7 @@ mod kvm;
 mod listing;
 mod package;
 mod public_api;
+mod semver;
 mod steps;
 mod summary;
 

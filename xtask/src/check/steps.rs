@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::package;
 use super::public_api;
+use super::semver;
 use super::summary::{Status, Summary};
 use crate::cargo::cargo;
 use crate::exec::{self, Context, Result};
@@ -54,6 +55,9 @@ fn public_interface(summary: &mut Summary) {
     println!("\n== public interface: cargo public-api");
     let began = Instant::now();
     summary.add("public interface", public_api::check(), began.elapsed());
+    println!("\n== version: cargo semver-checks");
+    let began = Instant::now();
+    summary.add("version", semver::check(), began.elapsed());
 }
 
 /// The fuzz targets are a workspace of their own, so that their dependencies are not the library's.
