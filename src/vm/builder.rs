@@ -1,26 +1,16 @@
-//! The description of a VM, and the one function that says in which order it is made.
+//! The description of a VM.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use super::devices::{Devices, Handle, Part, Parts};
-use super::lifecycle::Lifecycle;
-use super::spared;
-use super::threads::{OnStart, ThreadRole, ThreadSetup, core_group};
+use super::threads::{OnStart, ThreadRole};
 use super::vm::Vm;
-use crate::arch;
-use crate::block::{Disk, Identity};
-use crate::board::Board;
-use crate::config::{Affinity, Boot, CpuConfig, Discovery, MemoryConfig, Seccomp, VmConfig};
+use crate::block::Disk;
+use crate::config::{Affinity, Boot, CpuConfig, MemoryConfig, Seccomp, VmConfig};
 use crate::console::Console;
-use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
-use crate::kvm::{Kvm, KvmVm, Vcpu};
-use crate::logging::{LogRecord, Logger};
-use crate::memory::GuestMemory;
+use crate::logging::LogRecord;
 use crate::net::Nic;
-use crate::sys::allowed_cpus;
 use crate::virtio::VirtioDevice;
 
 /// Describes a VM; see [`Vm`] for an example.
@@ -39,24 +29,21 @@ use crate::virtio::VirtioDevice;
 /// # Ok::<(), vmcell::Error>(())
 /// ```
 pub struct VmBuilder {
-    config: VmConfig,
+    pub(super) config: VmConfig,
     /// Behind those of the configuration.
-    disks: Vec<Disk>,
+    pub(super) disks: Vec<Disk>,
     /// Behind those of the configuration.
-    nics: Vec<Nic>,
-    devices: Vec<(Box<dyn VirtioDevice>, Placement)>,
+    pub(super) nics: Vec<Nic>,
+    pub(super) devices: Vec<(Box<dyn VirtioDevice>, Placement)>,
     /// In place of the configuration's.
-    console: Option<Console>,
-    io_thread: Option<IoThread>,
-    on_thread_start: Option<OnStart>,
-    log: Option<Box<Log>>,
+    pub(super) console: Option<Console>,
+    pub(super) io_thread: Option<IoThread>,
+    pub(super) on_thread_start: Option<OnStart>,
+    pub(super) log: Option<Box<Log>>,
 }
 
 /// What a host program does with what is said of a VM.
 type Log = dyn Fn(&LogRecord<'_>) + Send + Sync;
-
-/// The most queues that a disk or a card has if nothing is said about it.
-const MOST_QUEUES: u16 = 4;
 
 impl Vm {
     /// Begins the description of a VM.
@@ -66,14 +53,6 @@ impl Vm {
 }
 
 impl VmConfig {
-    /// Builds the VM that this describes: [`VmBuilder::build`] with nothing added.
-    ///
-    /// # Errors
-    /// Those of [`VmBuilder::build`].
-    pub fn build(&self) -> Result<Vm> {
-        self.builder().build()
-    }
-
     /// Begins with this description, and takes what is not data beside it. Opens nothing.
     pub fn builder(&self) -> VmBuilder {
         VmBuilder {
@@ -276,163 +255,4 @@ impl VmBuilder {
         self.log = Some(Box::new(call));
         self
     }
-
-    /// Checks the description and makes the VM, which is [`Ready`](crate::Status::Ready) then: the kernel is loaded, every
-    /// device is there, nothing runs. Takes as long as reading the kernel and the initrd does, and for as long as backends take to
-    /// [attach](crate::block::DiskBackend::attach) to their threads, one after the other, at most ten seconds each.
-    ///
-    /// # Errors
-    /// Says what was refused, its value, and what is allowed, with the kind of what was wrong; see [`ErrorKind`]. The error of a
-    /// device begins with which one it is, as in `disk 1 (data.img)` and `nic 0 (tap0)`; they are counted from 0.
-    /// [`ErrorKind::Timeout`] if an I/O thread did not come to a device within ten seconds, since a backend or a callback holds
-    /// it. Such a thread is left to itself, and drops the device when it comes back.
-    pub fn build(mut self) -> Result<Vm> {
-        let logger = Logger::new(self.config.name.as_str().into(), self.log.take());
-        self.config.validate()?;
-        self.check_affinity()?;
-        self.check_device_count()?;
-        let core = core_group(self.config.core_scheduling, &logger)?;
-        let config = self.config.clone();
-        let (kick, boot) = (config.kick()?, config.boot()?);
-        let opened = self.open()?;
-
-        let kvm = Kvm::open()?;
-        let board = Board::new(&kvm, config.vcpus, &config.cpu, config.memory.bytes())?;
-        let memory = GuestMemory::configured(&board.memory_layout(), &config.memory)?;
-        let vm = kvm.create_vm()?;
-        check_host_takes(config.vcpus, &vm)?;
-        let mut vcpus = board.populate(&vm, &memory)?;
-        vcpus.iter_mut().for_each(|vcpu| vcpu.kick_by(kick));
-        let setup = ThreadSetup {
-            name: config.name.as_str().into(),
-            affinity: Arc::new(config.affinity.clone()),
-            core,
-            on_start: opened.on_thread_start.clone(),
-            seccomp: config.seccomp,
-            logger,
-        };
-        let lifecycle = Arc::new(Lifecycle::new(setup.name.clone(), vcpus.iter().map(Vcpu::kicker).collect())?);
-        board.load(&memory, boot, opened.device_count(), &vcpus)?;
-        let parts = opened.into_parts(&config, setup.clone())?;
-        let devices = Devices::assemble(&board, vm, &memory, &lifecycle, parts)?;
-        Ok(Vm::new(lifecycle, devices, vcpus, setup))
-    }
-
-    /// Opens what the configuration names.
-    fn open(self) -> Result<Opened> {
-        let mut disks = Vec::new();
-        for (index, config) in self.config.disks.iter().enumerate() {
-            disks.push(Disk::open_as(config.name_as(index), config)?);
-        }
-        for disk in self.disks {
-            let index = disks.len();
-            disks.push(disk.numbered(index));
-        }
-        check_disks_are_apart(&disks)?;
-        let mut nics = Vec::new();
-        for (index, config) in self.config.nics.iter().enumerate() {
-            nics.push(Nic::from_config(config).map_err(|error| error.about(&config.label(index)))?);
-        }
-        nics.extend(self.nics);
-        let console = self.console.unwrap_or_else(|| Console::from_config(&self.config.console));
-        spared::check(&console, &disks, self.config.boot()?)?;
-        let (io_thread, on_thread_start) = (self.io_thread, self.on_thread_start);
-        Ok(Opened { disks, nics, devices: self.devices, console, io_thread, on_thread_start })
-    }
-
-    /// Asks the host for its CPUs only if there is something to check.
-    fn check_affinity(&self) -> Result<()> {
-        if self.config.affinity.is_empty() {
-            return Ok(());
-        }
-        let allowed = allowed_cpus()
-            .map_err(|e| Error::new(ErrorKind::Host, "the host does not tell which CPUs are allowed").with_source(e))?;
-        self.config.affinity.check(self.config.vcpus, &allowed)
-    }
-
-    fn check_device_count(&self) -> Result<()> {
-        let described = self.config.disks.len() + self.config.nics.len();
-        let (count, most) =
-            (described + self.disks.len() + self.nics.len() + self.devices.len(), arch::MAX_MMIO_DEVICES);
-        if count <= most {
-            return Ok(());
-        }
-        let message = format!("{count} disks, network interfaces and other devices were asked for, allowed are {most}");
-        Err(Error::new(ErrorKind::InvalidConfig, message))
-    }
-}
-
-/// What the builder was given, with the disks and network cards that the configuration names opened.
-struct Opened {
-    disks: Vec<Disk>,
-    nics: Vec<Nic>,
-    devices: Vec<(Box<dyn VirtioDevice>, Placement)>,
-    console: Console,
-    io_thread: Option<IoThread>,
-    on_thread_start: Option<OnStart>,
-}
-
-impl Opened {
-    fn device_count(&self) -> usize {
-        self.disks.len() + self.nics.len() + self.devices.len()
-    }
-
-    /// Turns what a user gave into devices, in the order in which the guest finds them.
-    fn into_parts(self, config: &VmConfig, setup: ThreadSetup) -> Result<Parts> {
-        let mut devices = Vec::new();
-        let queues = u16::try_from(config.vcpus).unwrap_or(MOST_QUEUES).min(MOST_QUEUES);
-        for disk in self.disks {
-            let (label, placement) = (format!("disk {}", disk.name()), disk.placement());
-            let handle = Handle::Disk(disk.handle());
-            let device = disk.default_queues(queues).into_device()?;
-            devices.push(Part { label, device, placement, handle });
-        }
-        for (index, nic) in self.nics.into_iter().enumerate() {
-            let (label, placement) = (nic.label(index), nic.placement());
-            let handle = Handle::Nic(nic.handle());
-            let device = nic.default_queues(queues).into_device().map_err(|error| error.about(&label))?;
-            devices.push(Part { label, device, placement, handle });
-        }
-        for (index, (device, placement)) in self.devices.into_iter().enumerate() {
-            let label = format!("device {index} of your own");
-            devices.push(Part { label, device, placement, handle: Handle::Other });
-        }
-        let has_button = config.boot()?.discovery == Discovery::Acpi;
-        Ok(Parts {
-            devices,
-            console: self.console,
-            io_thread: self.io_thread,
-            polling: config.polling()?,
-            setup,
-            has_button,
-        })
-    }
-}
-
-/// The lock on a file keeps other VMs away, but not a second disk of the same VM that only reads.
-fn check_disks_are_apart(disks: &[Disk]) -> Result<()> {
-    let mut seen: HashMap<Identity, &Disk> = HashMap::new();
-    for disk in disks {
-        if let Some(identity) = disk.identity()?
-            && let Some(other) = seen.insert(identity, disk)
-            && !(disk.is_read_only() && other.is_read_only())
-        {
-            let message = format!(
-                "disk {} is the same file as disk {}; a disk that is written to may be given once",
-                disk.name(),
-                other.name()
-            );
-            return Err(Error::new(ErrorKind::InvalidConfig, message));
-        }
-    }
-    Ok(())
-}
-
-fn check_host_takes(vcpus: u32, vm: &KvmVm) -> Result<()> {
-    let most = vm.max_vcpus();
-    if vcpus <= most {
-        return Ok(());
-    }
-    let message = format!("{vcpus} vCPUs were asked for, allowed are {most} by this host's KVM");
-    Err(Error::new(ErrorKind::InvalidConfig, message))
 }

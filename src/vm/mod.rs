@@ -1,6 +1,7 @@
 //! A whole VM: its builder, what a host program keeps of it, the threads of its vCPUs, and the order in which it starts and
 //! ends.
 
+mod build;
 mod builder;
 mod devices;
 mod exit;
