@@ -7,27 +7,32 @@ use std::sync::{Arc, Mutex};
 
 use super::caught::catch_panic;
 use super::lock::lock;
-use super::thread::{may_wait, spawn};
+use super::thread::{is_filtered, may_wait, spawn};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// What no thread has begun with. It holds something for longer only if the host gives no threads.
+/// What the host gave no thread for.
 static WAITING: Mutex<VecDeque<Job>> = Mutex::new(VecDeque::new());
 
 /// Has another thread do something that may block. Never blocks itself.
 ///
-/// Each job gets a thread, so that one that is held up holds up no other. If the host gives none, the job waits until a thread of
-/// a later one has time for it.
+/// Each job gets a thread of its own, so that one that is held up holds up no other. If the host gives none, the job waits until a thread
+/// of a later one has time for it. A thread that a filtered one starts is filtered as well, and does no job but its own.
 pub(crate) fn do_elsewhere(job: impl FnOnce() + Send + 'static) {
-    lock(&WAITING).push_back(Box::new(job));
-    // Refused: see above.
-    let _ = spawn("vmcell-end", work);
+    let job: Job = Box::new(job);
+    let own = Arc::new(Mutex::new(Some(job)));
+    let theirs = Arc::clone(&own);
+    if spawn("vmcell-end", move || work(&theirs)).is_err() {
+        lock(&WAITING).extend(take(&own));
+    }
 }
 
-fn work() {
-    while let Some(job) = next() {
+fn work(own: &Mutex<Option<Job>>) {
+    let mut job = take(own);
+    while let Some(begun) = job {
         // What it drops may be a user's, whose panic is nothing to the next job; what the panic carries may panic as well.
-        let _ = catch_panic(job);
+        let _ = catch_panic(begun);
+        job = if is_filtered() { None } else { next() };
     }
 }
 
@@ -89,6 +94,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::sys::note_filtered;
 
     /// Waits until it may be dropped, and tells when it is.
     struct Slow(Receiver<()>, std::sync::mpsc::Sender<()>);
@@ -139,6 +145,25 @@ mod tests {
         let parting = Parting { value: Arc::new(Mutex::new(Some(Arc::clone(&value)))), gone };
         drop(parting);
         assert_eq!(Arc::strong_count(&value), 1);
+    }
+
+    #[test]
+    fn a_filtered_thread_does_what_it_was_asked_for_and_nothing_that_waits() {
+        let (sender, done) = channel();
+        let told = sender.clone();
+        lock(&WAITING).push_back(Box::new(move || told.send(("waited", is_filtered())).unwrap()));
+        let asks = sender.clone();
+        let asker = std::thread::spawn(move || {
+            note_filtered();
+            do_elsewhere(move || asks.send(("asked", is_filtered())).unwrap());
+        });
+        asker.join().unwrap();
+        let next = || done.recv_timeout(Duration::from_secs(30)).unwrap();
+        let first = next();
+        do_elsewhere(move || sender.send(("later", is_filtered())).unwrap());
+        let mut all = [first, next(), next()];
+        all.sort_unstable();
+        assert_eq!(all, [("asked", true), ("later", false), ("waited", false)]);
     }
 
     #[test]

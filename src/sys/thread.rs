@@ -19,7 +19,11 @@ pub(crate) struct ThreadHandle(JoinHandle<()>);
 pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<ThreadHandle> {
     // The new thread inherits the mask, so there is no moment in which a signal of the host program could reach it.
     let unblocked = Unblocks(SignalSet::all().block());
-    let spawned = Builder::new().name(name.to_owned()).spawn(body);
+    let filtered = is_filtered();
+    let spawned = Builder::new().name(name.to_owned()).spawn(move || {
+        IS_FILTERED.set(filtered);
+        body();
+    });
     drop(unblocked);
     spawned.map(ThreadHandle).map_err(|e| {
         let limit = match e.raw_os_error() {
@@ -75,6 +79,17 @@ impl ThreadHandle {
 
 thread_local! {
     static MAY_WAIT: Cell<bool> = const { Cell::new(true) };
+    static IS_FILTERED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on the system calls of the calling thread are filtered, and those of the threads that it starts.
+pub(crate) fn note_filtered() {
+    IS_FILTERED.set(true);
+}
+
+/// Whether system calls of the calling thread are filtered by us.
+pub(super) fn is_filtered() -> bool {
+    IS_FILTERED.get()
 }
 
 /// From now on the calling thread is one for which others wait: it must not wait for them.
