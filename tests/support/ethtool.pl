@@ -27,6 +27,7 @@ if ($what eq "channels") {
     my @values = unpack("x8Q$n", $values);
     for my $index (0 .. $n - 1) {
         my $name = unpack("Z32", substr($names, 12 + 32 * $index, 32));
-        print "$name=$values[$index];\n" if $name =~ /^[rt]x_queue_\d+_packets$/;
+        # Linux 6.1 calls it rx_queue_0_packets, and 6.12 rx0_packets.
+        print "${1}_queue_${2}_packets=$values[$index];\n" if $name =~ /^([rt]x)(?:_queue_)?(\d+)_packets$/;
     }
 }
