@@ -10,7 +10,7 @@ use support::{Kernel, bring_up, tiny};
 use vmcell::block::{DiskBackend, DiskInfo, Done, Operation, Tag};
 use vmcell::event::Io;
 use vmcell::testing::TinyGuest;
-use vmcell::{Console, Disk, Exit, LogLevel, LogRecord, Seccomp, Vm, VmBuilder};
+use vmcell::{Console, Disk, Exit, LogLevel, LogRecord, Vm, VmBuilder};
 
 /// Keeps what was said, with the name of the thread that said it.
 #[derive(Clone, Default)]
@@ -107,11 +107,8 @@ impl DiskBackend for Broken {
 #[ignore = "needs /dev/kvm: cargo xtask test"]
 fn a_device_that_fails_is_told_once_with_its_name_and_why_and_on_its_thread() {
     let (kernel, log) = (Kernel::new(&bring_up()), Log::default());
-    let vm = {
-        // The standard library reads the program for the trace that a panic may leave.
-        let builder = tiny(&kernel).name("web").seccomp(Seccomp::Refuse);
-        log.of(builder.disk(Disk::backend(Box::new(Broken)).never_blocks())).build().unwrap()
-    };
+    let builder = tiny(&kernel).name("web").disk(Disk::backend(Box::new(Broken)).never_blocks());
+    let vm = log.of(builder).build().unwrap();
     vm.start().unwrap();
     let begun = Instant::now();
     while !log.texts().iter().any(|(level, _)| *level == LogLevel::Error) {

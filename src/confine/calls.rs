@@ -96,6 +96,22 @@ const FCNTL_REQUESTS: Only = Only::OneOf(
         ("F_DUPFD_CLOEXEC", libc::F_DUPFD_CLOEXEC as u64),
     ],
 );
+/// Others take pages of the host out of use, if the process is privileged.
+const ADVICE: Only = Only::OneOf(
+    2,
+    &[
+        ("MADV_DONTNEED", libc::MADV_DONTNEED as u64),
+        ("MADV_FREE", libc::MADV_FREE as u64),
+        ("MADV_HUGEPAGE", libc::MADV_HUGEPAGE as u64),
+        ("MADV_NOHUGEPAGE", libc::MADV_NOHUGEPAGE as u64),
+        ("MADV_DONTDUMP", libc::MADV_DONTDUMP as u64),
+        ("MADV_DODUMP", libc::MADV_DODUMP as u64),
+        ("MADV_GUARD_INSTALL", 102),
+        ("MADV_GUARD_REMOVE", 103),
+    ],
+);
+const TO_WRITE_A_LOG: Only =
+    Only::With(2, "O_WRONLY|O_CREAT|O_APPEND", (libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND) as u64);
 const NOT_EXECUTABLE: Only = Only::Without(2, "PROT_EXEC", libc::PROT_EXEC as u64);
 
 #[rustfmt::skip]
@@ -161,15 +177,25 @@ pub(super) const CALLS: &[Call] = &[
     call!(Both, SYS_mprotect, NOT_EXECUTABLE, "allocates"),
     call!(Both, SYS_mremap, "allocates"),
     call!(Both, SYS_munmap, "gives memory back"),
-    call!(Both, SYS_madvise, "gives memory back"),
+    call!(Both, SYS_madvise, ADVICE, "gives memory back, and guards stacks"),
     call!(Both, SYS_brk, "allocates"),
     call!(Both, SYS_getrandom, "seeds a hash table"),
     // Logs of a limited size, which are opened by their paths.
-    call!(Rotation, SYS_openat, "opens a log of a limited size"),
+    call!(Rotation, SYS_openat, TO_WRITE_A_LOG, "opens a log of a limited size"),
     call!(Rotation, SYS_rename, "keeps an old log"),
     call!(Rotation, SYS_unlink, "removes the oldest log"),
 ];
 
-/// The C library tries this first to start a thread. What it is for lies in memory, where no filter can look, so that it has to fail as if
-/// it were not there; then `clone` is tried.
-pub(super) const CLONE3: i64 = libc::SYS_clone3;
+/// What the C library and the standard library ask for of their own accord, and can do without. Where it is not listed, it fails as if it
+/// were not there, even if other calls kill.
+pub(super) const DONE_WITHOUT: &[i64] = &[
+    // Is tried first to start a thread. What it is for lies in memory, where no filter can look; then `clone` is tried.
+    libc::SYS_clone3,
+    // How the host overcommits memory, before a heap is made smaller, and how many CPUs there are, before there is another heap. The
+    // program's own file, for the trace that a panic may print; the others are for that as well.
+    libc::SYS_openat,
+    libc::SYS_statx,
+    libc::SYS_newfstatat,
+    libc::SYS_readlink,
+    libc::SYS_getcwd,
+];

@@ -6,9 +6,10 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-use super::calls::{CALLS, CLONE3, Call, Kind, Only};
+use super::calls::{CALLS, Call, DONE_WITHOUT, Kind, Only};
 use crate::config::Seccomp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::note_filtered;
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
@@ -26,14 +27,22 @@ impl ThreadFilter {
             Seccomp::Refuse => refuse(),
             Seccomp::Kill => SeccompAction::KillProcess,
         };
-        let mut allowed = Rules::new();
+        let (mut allowed, mut done_without) = (Rules::new(), Rules::new());
         for call in CALLS.iter().filter(|call| call.by.includes(kind)) {
             allowed.entry(call.number).or_default().extend(rules(call)?);
         }
-        allowed.insert(CLONE3, Vec::new());
+        for number in DONE_WITHOUT {
+            let listed = CALLS.iter().find(|call| call.number == *number && call.by.includes(kind));
+            match listed.map(|call| call.only) {
+                None => _ = done_without.insert(*number, Vec::new()),
+                Some(Only::With(index, _, bits)) => _ = done_without.insert(*number, without_one_of(index, bits)?),
+                Some(_) => continue,
+            }
+            allowed.insert(*number, Vec::new());
+        }
         // The list comes last, because no filter can be added behind it.
         let programs = vec![
-            compile(Rules::from([(CLONE3, Vec::new())]), SeccompAction::Allow, refuse())?,
+            compile(done_without, SeccompAction::Allow, refuse())?,
             compile(allowed, unlisted, SeccompAction::Allow)?,
         ];
         Ok(Some(Self { programs }))
@@ -46,7 +55,9 @@ impl ThreadFilter {
     /// [`ErrorKind::Host`] if the kernel has no filters of system calls, which it needs `CONFIG_SECCOMP_FILTER` for.
     pub(crate) fn apply(&self) -> Result<()> {
         let refused = |e| Error::new(ErrorKind::Host, "the host does not filter system calls").with_source(e);
-        self.programs.iter().try_for_each(|program| seccompiler::apply_filter(program).map_err(refused))
+        self.programs.iter().try_for_each(|program| seccompiler::apply_filter(program).map_err(refused))?;
+        note_filtered();
+        Ok(())
     }
 }
 
@@ -77,6 +88,17 @@ fn rules(call: &Call) -> Result<Vec<SeccompRule>> {
         conditions.into_iter().collect::<std::result::Result<Vec<_>, _>>().and_then(SeccompRule::new).map_err(malformed)
     };
     conditions.into_iter().map(rule).collect()
+}
+
+/// Each of these lets a call pass that lacks one of the bits.
+fn without_one_of(index: u8, bits: u64) -> Result<Vec<SeccompRule>> {
+    let single = (0..u64::BITS).map(|bit| 1 << bit).filter(|bit| bits & bit != 0);
+    single
+        .map(|bit| {
+            let lacks = SeccompCondition::new(index, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(bit), 0);
+            lacks.and_then(|lacks| SeccompRule::new(vec![lacks])).map_err(malformed)
+        })
+        .collect()
 }
 
 fn malformed(error: seccompiler::BackendError) -> Error {

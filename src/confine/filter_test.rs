@@ -4,12 +4,17 @@ use std::ffi::c_long;
 use std::fs::File;
 use std::io;
 use std::net::{TcpListener, UdpSocket};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, id};
+use std::panic::catch_unwind;
+use std::process::{Command, ExitStatus, id};
 use std::thread;
+
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
 
 use super::{Kind, ThreadFilter};
 use crate::config::Seccomp;
+use crate::sys::{Attempt, Direction, Stream};
 use crate::testing::has_uring;
 
 const IO: Kind = Kind::Io { rotates: false };
@@ -106,9 +111,26 @@ fn a_helper_is_started_and_is_as_confined_as_its_thread() {
 }
 
 #[test]
-fn only_a_thread_that_rotates_logs_opens_files() {
-    let opened = |kind| confined(kind, Seccomp::Refuse, || File::open("/").is_ok());
-    assert_eq!([Kind::Vcpu, IO, ROTATING].map(opened), [false, false, true]);
+fn only_a_thread_that_rotates_logs_opens_files_and_to_write_logs_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = |kind| {
+        let path = folder.path().join("log");
+        confined(kind, Seccomp::Refuse, move || {
+            let log = File::options().append(true).create(true).open(&path);
+            let others = [File::options().read(true).append(true).create(true).open(&path), File::create(&path)];
+            [log.is_ok(), others.iter().any(Result::is_ok), File::open("/").is_ok()]
+        })
+    };
+    assert_eq!([Kind::Vcpu, IO].map(opened), [[false; 3]; 2]);
+    assert_eq!(opened(ROTATING), [true, false, false]);
+}
+
+#[test]
+fn no_page_of_the_host_is_taken_out_of_use() {
+    for advice in [libc::MADV_HWPOISON, libc::MADV_SOFT_OFFLINE] {
+        let advised = confined(IO, Seccomp::Refuse, move || call(libc::SYS_madvise, [0, 0, advice.into(), 0, 0]));
+        assert!(is_refused(advised), "{advice}");
+    }
 }
 
 #[test]
@@ -116,15 +138,72 @@ fn nothing_is_filtered_unless_it_is_asked_for() {
     assert!(ThreadFilter::new(Kind::Vcpu, Seccomp::Off).unwrap().is_none());
 }
 
-/// The test runs itself once more in a process of its own, which ends.
+/// Runs one of these tests once more, in a process of its own that may end, and says how that ended. There, this does `work`.
+fn alone(test: &str, work: impl FnOnce()) -> Option<ExitStatus> {
+    const INNER: &str = "VMCELL_TEST_ALONE";
+    if std::env::var_os(INNER).is_some() {
+        work();
+        return None;
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("confine::filter_test::{test}")]).env(INNER, "1").env("RUST_BACKTRACE", "full");
+    Some(command.output().unwrap().status)
+}
+
 #[test]
 fn a_call_that_kills_ends_the_process() {
-    const INNER: &str = "VMCELL_TEST_KILLED";
-    if std::env::var_os(INNER).is_some() {
-        return confined(Kind::Vcpu, Seccomp::Kill, || drop(File::open("/")));
+    let work = || confined(Kind::Vcpu, Seccomp::Kill, || drop(UdpSocket::bind("127.0.0.1:0")));
+    if let Some(status) = alone("a_call_that_kills_ends_the_process", work) {
+        assert_eq!(status.signal(), Some(SIGSYS), "{status}");
     }
-    let this = std::env::current_exe().unwrap();
-    let test = "confine::filter_test::a_call_that_kills_ends_the_process";
-    let status = Command::new(this).args(["--exact", test]).env(INNER, "1").output().unwrap().status;
-    assert_eq!(status.signal(), Some(SIGSYS), "{status}");
+}
+
+/// The C library then looks in a file whether the host overcommits memory.
+#[test]
+fn a_thread_that_frees_much_memory_is_not_killed() {
+    let work = || {
+        for kind in [Kind::Vcpu, IO, ROTATING] {
+            confined(kind, Seccomp::Kill, || drop((0..1000).map(|_| vec![1_u8; 60_000]).collect::<Vec<_>>()));
+        }
+    };
+    if let Some(status) = alone("a_thread_that_frees_much_memory_is_not_killed", work) {
+        assert!(status.success(), "{status}");
+    }
+}
+
+/// The standard library then reads the program's own file, and the names of its sources.
+#[test]
+fn a_panic_that_prints_where_it_was_kills_nothing() {
+    let work = || {
+        for kind in [Kind::Vcpu, IO, ROTATING] {
+            let caught = confined(kind, Seccomp::Kill, || catch_unwind(|| panic!("on purpose")).is_err());
+            assert!(caught);
+        }
+    };
+    if let Some(status) = alone("a_panic_that_prints_where_it_was_kills_nothing", work) {
+        assert!(status.success(), "{status}");
+    }
+}
+
+/// As on a host before Linux 6.4.
+#[test]
+fn a_pipe_that_cannot_be_asked_not_to_wait_is_written_and_read() {
+    let work = || {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut output = Stream::new(writer.as_fd(), Direction::FromUs).unwrap();
+        let mut input = Stream::new(reader.as_fd(), Direction::ToUs).unwrap();
+        let moved = thread::spawn(move || {
+            let no_flags = [libc::SYS_preadv2, libc::SYS_pwritev2].map(|number| (number, Vec::new()));
+            let refuse = SeccompAction::Errno(libc::EOPNOTSUPP.unsigned_abs());
+            let old = SeccompFilter::new(no_flags.into(), SeccompAction::Allow, refuse, TargetArch::x86_64).unwrap();
+            apply_filter(&BpfProgram::try_from(old).unwrap()).unwrap();
+            ThreadFilter::new(IO, Seccomp::Kill).unwrap().unwrap().apply().unwrap();
+            let mut bytes = [0; 8];
+            (output.try_write(b"bytes").unwrap(), input.try_read(&mut bytes).unwrap())
+        });
+        assert_eq!(moved.join().unwrap(), (Attempt::Moved(5), Attempt::Moved(5)));
+    };
+    if let Some(status) = alone("a_pipe_that_cannot_be_asked_not_to_wait_is_written_and_read", work) {
+        assert!(status.success(), "{status}");
+    }
 }
