@@ -63,9 +63,9 @@
  *     the thread leave. It is never delivered; vmcell_config_set_kick_signal chooses it.
  *   - A function of the caller's that an I/O thread or a vCPU's thread calls may call any function of this library, for any
  *     object, also for the VM that it serves, unless its own documentation forbids that. As others wait for that thread,
- *     these do not wait in it: vmcell_vm_pause, vmcell_disk_handle_replace, and vmcell_vm_wait with a time limit other than
- *     0 fail (INVALID_STATE); vmcell_vm_resume fails so while another thread is in vmcell_vm_pause; vmcell_vm_free does what
- *     vmcell_vm_discard does. vmcell_vm_stop works, and blocks for up to 100 ms.
+ *     these do not wait in it: vmcell_vm_pause, vmcell_vm_pause_within, vmcell_disk_handle_replace, and vmcell_vm_wait with a
+ *     time limit other than 0 fail (INVALID_STATE); vmcell_vm_resume fails so while another thread is in one of the first two;
+ *     vmcell_vm_free does what vmcell_vm_discard does. vmcell_vm_stop works, and blocks for up to 100 ms.
  *   - The library installs no handler, changes no signal's disposition, and gives errno no meaning.
  *
  * BACKENDS
@@ -1874,6 +1874,16 @@ int32_t vmcell_vm_start(vmcell_vm *vm, vmcell_error **error);
  */
 int32_t vmcell_vm_pause(vmcell_vm *vm,
                         vmcell_error **error);
+
+/**
+ * As vmcell_vm_pause, but blocks for at most `limit_ms` milliseconds.
+ *
+ * Errors: as vmcell_vm_pause; TIMEOUT if a device still had requests in flight, or a vCPU had not left the guest, at the limit, and
+ * then the VM goes on.
+ */
+int32_t vmcell_vm_pause_within(vmcell_vm *vm,
+                               uint32_t limit_ms,
+                               vmcell_error **error);
 
 /**
  * Lets vCPUs and devices go on where they were; does nothing to a running VM. Blocks only while another thread is in

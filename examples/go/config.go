@@ -11,6 +11,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -89,7 +90,11 @@ const (
 
 // Disk is a raw file or block device that the guest gets as a disk.
 type Disk struct {
-	Path     string
+	// Path is a raw file or a block device.
+	Path string
+	// File is one that is open already, in place of Path; open for writing as well unless ReadOnly. It stays the caller's, who may
+	// close it after New.
+	File     *os.File
 	ReadOnly bool
 	// Serial is what the guest is told: at most 20 printable ASCII characters.
 	Serial string
@@ -104,7 +109,12 @@ type Disk struct {
 
 // NIC is a network interface on a TAP device of the host.
 type NIC struct {
+	// Tap is the name of a TAP device.
 	Tap string
+	// Files are descriptors of /dev/net/tun, in place of Tap, that the caller has attached to one TAP device with IFF_TAP, IFF_NO_PI
+	// and IFF_VNET_HDR, and with IFF_MULTI_QUEUE if there are several: each is a pair of queues. They are made non-blocking. They
+	// stay the caller's, who may close them after New.
+	Files []*os.File
 	// MAC is what the guest is told. The default is a random one.
 	MAC net.HardwareAddr
 	// MTU is the largest packet that the guest is told to send. The default is to say nothing.
@@ -336,7 +346,7 @@ func (c Config) placement(d *describer) {
 
 func (disk Disk) add(d *describer) {
 	var h *C.vmcell_disk
-	d.withText(disk.Path, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_disk_new(t, &h, e) })
+	disk.open(d, &h)
 	if disk.ReadOnly {
 		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_disk_set_read_only(h, 1, e) })
 	}
@@ -360,7 +370,7 @@ func (disk Disk) add(d *describer) {
 
 func (nic NIC) add(d *describer) {
 	var h *C.vmcell_nic
-	d.withText(nic.Tap, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_nic_new(t, &h, e) })
+	nic.open(d, &h)
 	if nic.MAC != nil {
 		if len(nic.MAC) != C.VMCELL_MAC_BYTES && d.err == nil {
 			d.err = &Error{Number: ErrInvalidConfig, Message: fmt.Sprintf("MAC address %v has %d bytes, allowed are 6", nic.MAC, len(nic.MAC))}

@@ -7,8 +7,72 @@ import "C"
 
 import (
 	"fmt"
+	"os"
 	"runtime"
+	"syscall"
 )
+
+// withFiles makes a call that takes copies of open files.
+func (d *describer) withFiles(files []*os.File, call func(fds []C.int32_t, e **C.vmcell_error) C.int32_t) {
+	if d.err != nil {
+		return
+	}
+	fds := make([]C.int32_t, len(files))
+	for i, file := range files {
+		// If the file is closed, this error has its name; that of the duplication has none.
+		_, err := file.Stat()
+		fd := -1
+		if err == nil {
+			fd, err = rawDuplicate(file)
+		}
+		if err != nil {
+			closeAll(fds[:i])
+			d.err = err
+			return
+		}
+		fds[i] = C.int32_t(fd)
+	}
+	d.do(func(e **C.vmcell_error) C.int32_t { return call(fds, e) })
+}
+
+func closeAll(fds []C.int32_t) {
+	for _, fd := range fds {
+		syscall.Close(int(fd))
+	}
+}
+
+// refuseBoth refuses a device that is described in two ways.
+func (d *describer) refuseBoth(what, one, other string) {
+	if d.err == nil {
+		d.err = &Error{Number: ErrInvalidConfig, Message: fmt.Sprintf("%s has %s and %s, allowed is one of them", what, one, other)}
+	}
+}
+
+func (disk Disk) open(d *describer, h **C.vmcell_disk) {
+	switch {
+	case disk.File == nil:
+		d.withText(disk.Path, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_disk_new(t, h, e) })
+	case disk.Path != "":
+		d.refuseBoth("a disk", fmt.Sprintf("the path %q", disk.Path), "an open file")
+	default:
+		d.withFiles([]*os.File{disk.File}, func(fds []C.int32_t, e **C.vmcell_error) C.int32_t {
+			return C.vmcell_disk_new_from_fd(fds[0], h, e)
+		})
+	}
+}
+
+func (nic NIC) open(d *describer, h **C.vmcell_nic) {
+	switch {
+	case len(nic.Files) == 0:
+		d.withText(nic.Tap, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_nic_new(t, h, e) })
+	case nic.Tap != "":
+		d.refuseBoth("an interface", fmt.Sprintf("the TAP device %q", nic.Tap), "open files")
+	default:
+		d.withFiles(nic.Files, func(fds []C.int32_t, e **C.vmcell_error) C.int32_t {
+			return C.vmcell_nic_new_from_fds(&fds[0], C.size_t(len(fds)), h, e)
+		})
+	}
+}
 
 // change makes a call with the handle of a device, which is counted from 0.
 func change[H any](vm *VM, what string, index int, get func(vm *C.vmcell_vm, index C.size_t, handle **H, e **C.vmcell_error) C.int32_t,

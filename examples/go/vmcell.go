@@ -28,6 +28,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
 	"sync"
@@ -166,9 +167,24 @@ func (vm *VM) Start(ctx context.Context) error {
 	return nil
 }
 
-// Pause makes vCPUs and devices stand still; it may take as long as a slow disk does.
+// Pause makes vCPUs and devices stand still; it waits for a slow disk for at most ten seconds.
 func (vm *VM) Pause() error {
 	return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return C.vmcell_vm_pause(h, e) })
+}
+
+// PauseWithin does the same as Pause, for at most limit, of which a part of a millisecond counts as a whole one. If a device still has
+// requests in flight then, or a vCPU is in the guest, it fails with ErrTimeout, and the VM goes on.
+func (vm *VM) PauseWithin(limit time.Duration) error {
+	millis := uint64(math.MaxUint32) // seven weeks
+	switch {
+	case limit < 0:
+		return &Error{Number: ErrBadValue, Message: fmt.Sprintf("a pause within %v was asked for, allowed are 0 and above", limit)}
+	case limit < math.MaxUint32*time.Millisecond:
+		millis = (uint64(limit) + uint64(time.Millisecond) - 1) / uint64(time.Millisecond)
+	}
+	return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_vm_pause_within(h, C.uint32_t(millis), e)
+	})
 }
 
 // Resume lets a paused VM go on.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -258,6 +259,23 @@ func TestPauseAndResume(t *testing.T) {
 		}
 		if err := vm.Resume(); err != nil {
 			t.Fatal(err)
+		}
+	}
+	if err := vm.PauseWithin(-time.Millisecond); !errors.Is(err, vmcell.ErrBadValue) {
+		t.Error(err)
+	}
+	for _, limit := range []time.Duration{math.MaxInt64, time.Minute, 1, 0} {
+		// Only the first two have to pause it: the others find it paused.
+		if err := vm.PauseWithin(limit); err != nil {
+			t.Error(limit, err)
+		}
+		if status, _ := vm.Status(); status != vmcell.Paused {
+			t.Error(limit, status)
+		}
+		if limit == math.MaxInt64 {
+			if err := vm.Resume(); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }
@@ -533,6 +551,60 @@ func TestDevicesAreChangedByTheirPositionInTheConfiguration(t *testing.T) {
 	vm.Close()
 	if err := vm.RefreshDisk(0); !errors.Is(err, vmcell.ErrClosed) {
 		t.Error(err)
+	}
+}
+
+func TestADiskAndAnInterfaceMayBeOpenFiles(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "disk.img")
+	if err := os.WriteFile(image, make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open := func(path string, flags int) *os.File {
+		file, err := os.OpenFile(path, flags, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	both, read, closed := open(image, os.O_RDWR), open(image, os.O_RDONLY), open(image, os.O_RDWR)
+	defer both.Close()
+	defer read.Close()
+	closed.Close()
+	kernel := guest(t, "spin")
+	vm := newVM(t, vmcell.Config{Kernel: kernel, Disks: []vmcell.Disk{{File: both}}})
+	metrics, err := vm.Metrics()
+	if err != nil || len(metrics.Devices) != 1 || metrics.Devices[0].Name != "disk0" {
+		t.Error(metrics, err)
+	}
+	// The file is still the caller's.
+	vm.Close()
+	if _, err := both.WriteAt([]byte{1}, 0); err != nil {
+		t.Error(err)
+	}
+	newVM(t, vmcell.Config{Kernel: kernel, Disks: []vmcell.Disk{{File: read, ReadOnly: true}}})
+	for _, test := range []struct {
+		config vmcell.Config
+		want   error
+	}{
+		{vmcell.Config{Disks: []vmcell.Disk{{File: read}}}, vmcell.ErrDisk},
+		{vmcell.Config{Disks: []vmcell.Disk{{File: both, Path: image}}}, vmcell.ErrInvalidConfig},
+		{vmcell.Config{NICs: []vmcell.NIC{{Files: []*os.File{both}}}}, vmcell.ErrNetwork},
+		{vmcell.Config{NICs: []vmcell.NIC{{Files: []*os.File{both}, Tap: "tap0"}}}, vmcell.ErrInvalidConfig},
+		{vmcell.Config{NICs: []vmcell.NIC{{Files: []*os.File{nil}}}}, os.ErrInvalid},
+	} {
+		test.config.Kernel = kernel
+		if vm, err := vmcell.New(test.config); !errors.Is(err, test.want) {
+			t.Errorf("%v, not %v", err, test.want)
+			if err == nil {
+				vm.Close()
+			}
+		}
+	}
+	for _, config := range []vmcell.Config{{Disks: []vmcell.Disk{{File: closed}}}, {NICs: []vmcell.NIC{{Files: []*os.File{both, closed}}}}} {
+		config.Kernel = kernel
+		if _, err := vmcell.New(config); err == nil || !strings.Contains(err.Error(), image+": use of closed file") {
+			t.Error(err)
+		}
 	}
 }
 

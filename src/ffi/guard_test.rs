@@ -122,6 +122,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_vm_metrics_openmetrics(null(), 0, null_mut(), 0, null_mut()),
         vmcell_vm_new(null_mut(), null_mut()),
         vmcell_vm_pause(null_mut()),
+        vmcell_vm_pause_within(null_mut(), 0),
         vmcell_vm_request_shutdown(null_mut()),
         vmcell_vm_request_stop(null_mut()),
         vmcell_vm_reset_cause(null(), null_mut()),

@@ -2,6 +2,7 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::config::ConfigObject;
 use super::convert::{Out, read_bytes};
@@ -89,6 +90,17 @@ pub unsafe extern "C" fn vmcell_vm_pause(vm: *mut VmObject, error: *mut *mut Err
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
     guard(report, || Ok(objects::get(vm)?.0.pause()?))
+}
+
+/// As vmcell_vm_pause, but blocks for at most `limit_ms` milliseconds.
+///
+/// Errors: as vmcell_vm_pause; TIMEOUT if a device still had requests in flight, or a vCPU had not left the guest, at the limit, and
+/// then the VM goes on.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_vm_pause_within(vm: *mut VmObject, limit_ms: u32, error: *mut *mut ErrorObject) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || Ok(objects::get(vm)?.0.pause_within(Duration::from_millis(limit_ms.into()))?))
 }
 
 /// Lets vCPUs and devices go on where they were; does nothing to a running VM. Blocks only while another thread is in

@@ -111,8 +111,11 @@ impl Lifecycle {
             if left.is_some_and(|left| left.is_zero()) {
                 let held = state.active;
                 self.set_goal(&mut state, Goal::Run);
-                let message =
-                    format!("{held} vCPUs were still held by a device when the time limit of the pause passed");
+                // The caller adds which device holds one, if any does.
+                let message = format!(
+                    "{held} vCPUs of {} had not stopped when the time limit of the pause passed",
+                    self.the_vm()
+                );
                 return Err(Error::new(ErrorKind::Timeout, message));
             }
             state = self.wait_for_change(state, left);
@@ -299,6 +302,16 @@ mod tests {
         assert!(error.to_string().starts_with("2 vCPU threads of the VM have not reported back yet"), "{error}");
         assert!(!lifecycle.is_last_vcpu());
         assert!(lifecycle.wait_stopped(Instant::now()).unwrap_err().to_string().starts_with("1 vCPU"));
+    }
+
+    #[test]
+    fn a_pause_that_a_busy_host_does_not_make_in_time_blames_no_device() {
+        let lifecycle = Lifecycle::new(Arc::from("web-1"), Vec::new()).unwrap();
+        lifecycle.start(2).unwrap();
+        let error = lifecycle.pause(Some(Instant::now())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        let told = "2 vCPUs of the VM \"web-1\" had not stopped when the time limit of the pause passed";
+        assert_eq!((error.to_string().as_str(), lifecycle.status()), (told, Status::Running));
     }
 
     #[test]

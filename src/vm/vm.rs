@@ -124,7 +124,8 @@ impl Vm {
     /// # Errors
     /// [`ErrorKind::InvalidState`] if the VM was not started or has ended, also if it ends meanwhile, and on an [I/O
     /// thread](crate::event#what-a-callback-may-do); [`ErrorKind::Timeout`] if a device still had requests in flight, or held a
-    /// vCPU that resets it, when the limit passed: the message names the device, and the VM goes on as if nothing had been asked.
+    /// vCPU that resets it, when the limit passed, and then the message names the device, or if a vCPU had not left the guest yet. The
+    /// VM goes on as if nothing had been asked.
     pub fn pause_within(&self, limit: Duration) -> Result<()> {
         check_may_wait("pause a VM")?;
         let _one_at_a_time = lock(&self.transition);

@@ -122,6 +122,7 @@ static void test_life(const char *folder) {
     FAILS(VMCELL_ERROR_TIMEOUT, vmcell_vm_wait(vm, 0, &ended, &e));
     FAILS(VMCELL_ERROR_TIMEOUT, vmcell_vm_wait(vm, 1, &ended, &e));
     FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vm_pause(vm, &e));
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vm_pause_within(vm, 1000, &e));
     FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vm_resume(vm, &e));
     FAILS_SAYING(VMCELL_ERROR_INVALID_STATE, "not started", vmcell_vm_request_shutdown(vm, &e));
     OK(vmcell_vm_start(vm, &e));
@@ -131,6 +132,10 @@ static void test_life(const char *folder) {
     OK(vmcell_vm_pause(vm, &e));
     OK(vmcell_vm_pause(vm, &e));
     CHECK(status_of(vm) == VMCELL_STATUS_PAUSED);
+    OK(vmcell_vm_resume(vm, &e));
+    OK(vmcell_vm_pause_within(vm, UINT32_MAX, &e));
+    CHECK(status_of(vm) == VMCELL_STATUS_PAUSED);
+    OK(vmcell_vm_pause_within(vm, 0, &e));
     OK(vmcell_vm_resume(vm, &e));
     FAILS(VMCELL_ERROR_TIMEOUT, vmcell_vm_wait(vm, 0, &ended, &e));
     FAILS(VMCELL_ERROR_TIMEOUT, vmcell_vm_wait(vm, 10, &ended, &e));
