@@ -92,3 +92,18 @@ fn nothing_is_filtered_by_default_nor_on_a_thread_of_the_caller_s() {
     assert!(threads_of(&plain).into_iter().all(|tid| field(tid, "Seccomp") == "0"));
     plain.stop().unwrap();
 }
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_disk_that_takes_the_place_of_another_needs_no_ring_that_the_filter_forbids() {
+    let kernel = Kernel::new(&TinyGuest::flood(b'x'));
+    let vm = tiny(&kernel).disk(disk(Engine::Sync)).build().unwrap();
+    vm.start().unwrap();
+    let handle = vm.disk_handle(0).unwrap();
+    handle.replace(disk(Engine::Auto), LIMIT).unwrap();
+    let fallback = handle.status().fallback;
+    assert!(fallback.is_some_and(|why| why.contains("filtered")));
+    let error = handle.replace(disk(Engine::Uring), LIMIT).unwrap_err();
+    assert!(error.chain().contains("filtered"), "{}", error.chain());
+    vm.stop().unwrap();
+}

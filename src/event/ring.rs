@@ -49,6 +49,13 @@ impl RingSlot {
         }
     }
 
+    /// If there is no ring yet, there will be none, for a reason.
+    pub(super) fn make_none(&mut self, reason: &str) {
+        if let State::Unmade = self.state {
+            self.state = State::Refused(reason.to_owned());
+        }
+    }
+
     /// The ring's descriptor, the first time that it is asked for.
     pub(super) fn take_unwatched(&mut self) -> Option<RawFd> {
         let State::Made { ring, is_watched } = &mut self.state else { return None };

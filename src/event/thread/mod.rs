@@ -263,7 +263,10 @@ impl Shared {
                         self.bell.stuck.store(false, Ordering::SeqCst);
                     }
                 }
-                Post::Confine { filter, reply } => _ = reply.send(filter.apply()),
+                Post::Confine { filter, reply } => {
+                    reactor.ring.make_none("the thread's system calls were filtered before it needed a ring");
+                    let _ = reply.send(filter.apply());
+                }
                 Post::Remove { place, reply } => {
                     // Whoever waits for it drops it, which may take a while; if nobody does, it is dropped here.
                     let _ = reply.send(reactor.remove(&place));
