@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use support::{Kernel, tiny};
 use vmcell::testing::{TinyGuest, memory_disk};
-use vmcell::{Console, ConsoleFile, Disk, Engine, IoThread, Seccomp, Vm};
+use vmcell::{Console, ConsoleFile, Disk, Engine, Exit, IoThread, Seccomp, Vm};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// As `/proc` shows a thread that is filtered.
@@ -106,4 +106,16 @@ fn a_disk_that_takes_the_place_of_another_needs_no_ring_that_the_filter_forbids(
     let error = handle.replace(disk(Engine::Uring), LIMIT).unwrap_err();
     assert!(error.chain().contains("filtered"), "{}", error.chain());
     vm.stop().unwrap();
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_guest_that_kvm_cannot_run_ends_its_vm_and_not_the_process() {
+    // mov eax, 0xf0000000; jmp rax: there is no memory that it could execute.
+    let kernel = Kernel::new(&TinyGuest::new(*b"\xb8\x00\x00\x00\xf0\xff\xe0"));
+    let vm = tiny(&kernel).build().unwrap();
+    vm.start().unwrap();
+    let exit = vm.wait_timeout(LIMIT).unwrap();
+    let Exit::Failed(reason) = exit else { panic!("{exit}") };
+    assert!(reason.chain().contains("vCPU 0 was at address 0xf0000000"), "{}", reason.chain());
 }

@@ -71,8 +71,15 @@ macro_rules! call {
 }
 
 /// The requests to KVM that a vCPU's thread makes (`linux/kvm.h`).
-const KVM_REQUESTS: Only =
-    Only::OneOf(1, &[("KVM_RUN", 0xae80), ("KVM_SET_SIGNAL_MASK", 0x4004_ae8b), ("KVM_KVMCLOCK_CTRL", 0xaead)]);
+const KVM_REQUESTS: Only = Only::OneOf(
+    1,
+    &[
+        ("KVM_RUN", 0xae80),
+        ("KVM_GET_REGS", 0x8090_ae81),
+        ("KVM_SET_SIGNAL_MASK", 0x4004_ae8b),
+        ("KVM_KVMCLOCK_CTRL", 0xaead),
+    ],
+);
 /// The requests to a TAP device, a block device or a terminal that serving it takes (`linux/if_tun.h`, `linux/fs.h`).
 const DEVICE_REQUESTS: Only = Only::OneOf(
     1,
@@ -117,7 +124,7 @@ const NOT_EXECUTABLE: Only = Only::Without(2, "PROT_EXEC", libc::PROT_EXEC as u6
 #[rustfmt::skip]
 pub(super) const CALLS: &[Call] = &[
     // What a guest has a part in.
-    call!(Vcpu, SYS_ioctl, KVM_REQUESTS, "runs the guest"),
+    call!(Vcpu, SYS_ioctl, KVM_REQUESTS, "runs the guest, and says where it was if that fails"),
     call!(Io, SYS_ioctl, DEVICE_REQUESTS, "agrees on offloads, discards and zeroes, and asks for sizes"),
     call!(Both, SYS_read, "takes an eventfd's signal, or the console's input"),
     call!(Both, SYS_write, "signals an eventfd, or writes the console's output"),
