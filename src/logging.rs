@@ -24,6 +24,17 @@ pub enum LogLevel {
     Info,
 }
 
+/// One word in lower case.
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+        })
+    }
+}
+
 /// What is said of a VM; see [`VmBuilder::log`](crate::VmBuilder::log). It is shown as a line without its level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -201,6 +212,7 @@ mod tests {
         assert_eq!(*heard.lock().unwrap(), ["web: disk0: it is odd", "web: disk0: cannot open a\\nb\\u{1b}[2J"]);
         let record = LogRecord { level: LogLevel::Info, vm: "", target: "vm", message: "starts" };
         assert_eq!(record.to_string(), "vm: starts");
+        assert_eq!(format!("{:5} {record}", record.level), "info  vm: starts");
     }
 
     #[test]

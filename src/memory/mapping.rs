@@ -101,18 +101,18 @@ fn sealed_memfd(size: usize, pages: PageSize) -> io::Result<File> {
 }
 
 fn refused(total: u64, pages: PageSize, cause: Cause) -> Error {
-    let error = match pages {
+    match pages {
         PageSize::Huge2Mib => {
             let (mib, count) = (total >> 20, total.div_ceil(2 << 20));
             let message = format!(
                 "the host has no {mib} MiB of free 2 MiB pages for the guest ({count} needed; /proc/sys/vm/nr_hugepages \
                  sets how many there are)"
             );
-            Error::new(ErrorKind::HostMemory, message)
+            // As text: the usual hint for this cause is about other limits.
+            Error::new(ErrorKind::HostMemory, message).with_source(cause.to_string())
         }
-        PageSize::Default | PageSize::Transparent => cannot_provide(total),
-    };
-    error.with_source(cause)
+        PageSize::Default | PageSize::Transparent => cannot_provide(total).with_source(cause),
+    }
 }
 
 /// The error for a guest that would get `total` bytes in all.
@@ -125,6 +125,18 @@ pub(super) fn cannot_provide(total: u64) -> Error {
 mod tests {
     use super::super::smaps::flags_at;
     use super::*;
+
+    #[test]
+    fn an_empty_pool_of_huge_pages_is_not_told_as_a_limit_of_the_process() {
+        let refused = |pages| refused(64 << 20, pages, Box::new(io::Error::from_raw_os_error(libc::ENOMEM)));
+        let error = refused(PageSize::Huge2Mib);
+        assert!(
+            error.to_string().ends_with("(32 needed; /proc/sys/vm/nr_hugepages sets how many there are)"),
+            "{error}"
+        );
+        assert!(error.chain().contains("Cannot allocate memory"), "{error:?}");
+        assert!(refused(PageSize::Default).to_string().contains("max_map_count"));
+    }
 
     #[test]
     fn neither_a_child_process_nor_a_core_dump_gets_the_guests_memory() {

@@ -86,10 +86,31 @@ pub enum Status {
     Ended,
 }
 
+/// One word in lower case.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Ending => "ending",
+            Self::Ended => "ended",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
+
+    #[test]
+    fn a_status_is_a_word_that_keeps_to_its_column() {
+        let told =
+            [Status::Ready, Status::Running, Status::Paused, Status::Ending, Status::Ended].map(|s| s.to_string());
+        assert_eq!(told, ["ready", "running", "paused", "ending", "ended"]);
+        assert_eq!(format!("{:8}|", Status::Ready), "ready   |");
+    }
 
     #[test]
     fn each_way_to_end_reads_as_a_clause_and_says_whether_it_was_a_crash() {

@@ -29,7 +29,8 @@ pub(crate) fn limit(supported: Vec<CpuidEntry>, cpu: &CpuConfig) -> Result<Vec<C
         lacking.push("the level's registers in XSAVE");
     }
     if !lacking.is_empty() {
-        let message = format!("a CPU with {} was asked for; this host lacks {}", name_of(cpu), lacking.join(", "));
+        let message =
+            format!("a CPU with {} was asked for; this host's KVM lacks {}", name_of(cpu), lacking.join(", "));
         return Err(Error::new(ErrorKind::InvalidConfig, message));
     }
     if cpu.level == CpuLevel::Host {

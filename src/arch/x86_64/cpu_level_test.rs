@@ -149,11 +149,11 @@ fn what_the_host_lacks_is_named() {
     };
     assert_eq!(
         refusal(&CpuConfig::level(CpuLevel::V4)),
-        "a CPU with x86-64-v4 was asked for; this host lacks avx512f, avx512dq"
+        "a CPU with x86-64-v4 was asked for; this host's KVM lacks avx512f, avx512dq"
     );
     assert!(
         refusal(&CpuConfig::level(CpuLevel::V2).with("rdrand").with("aes"))
-            .ends_with("x86-64-v2, rdrand, aes was asked for; this host lacks aes")
+            .ends_with("x86-64-v2, rdrand, aes was asked for; this host's KVM lacks aes")
     );
     assert!(refusal(&CpuConfig::default().with("aes")).ends_with("lacks aes"));
     limit(host.clone(), &CpuConfig::level(CpuLevel::V3)).unwrap();
@@ -174,7 +174,7 @@ fn a_feature_that_is_named_twice_is_asked_for_once() {
     let mut host = host();
     host.iter_mut().filter(|entry| entry.function == 1).for_each(|entry| entry.ecx &= !(1 << 25));
     let refused = limit(host, &twice).unwrap_err().to_string();
-    assert_eq!(refused, "a CPU with x86-64-v2, aes, rdrand was asked for; this host lacks aes");
+    assert_eq!(refused, "a CPU with x86-64-v2, aes, rdrand was asked for; this host's KVM lacks aes");
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn a_host_that_does_not_save_the_level_s_registers_lacks_the_level() {
     let try_level = |states, level| limit(with_states(states), &CpuConfig::level(level)).map(drop);
     for (states, level) in [(0b11, CpuLevel::V3), (0b110_0111, CpuLevel::V4), (0, CpuLevel::V3)] {
         let error = try_level(states, level).unwrap_err().to_string();
-        assert!(error.ends_with("this host lacks the level's registers in XSAVE"), "{error}");
+        assert!(error.ends_with("this host's KVM lacks the level's registers in XSAVE"), "{error}");
     }
     for (states, level) in [(0, CpuLevel::V2), (0b111, CpuLevel::V3), (0b1110_0111, CpuLevel::V4), (0, CpuLevel::Host)]
     {
