@@ -575,7 +575,7 @@ static void test_names_and_threads(const char *folder) {
     config = config_of(in(folder, "spin"));
     OK(vmcell_config_set_seccomp(config, VMCELL_SECCOMP_KILL, &e));
     check_described(config, "\"seccomp\": \"kill\"");
-    FAILS(VMCELL_ERROR_INVALID_CONFIG, vmcell_config_set_seccomp(config, 3, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_config_set_seccomp(config, 3, &e));
     OK(vmcell_config_set_seccomp(config, VMCELL_SECCOMP_OFF, &e));
     OK(vmcell_config_set_core_scheduling(config, 1, &e));
     check_described(config, "\"core_scheduling\": true");
