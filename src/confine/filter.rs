@@ -22,29 +22,18 @@ pub(crate) struct ThreadFilter {
 impl ThreadFilter {
     /// The filter of a kind of thread, or none if nothing is to be filtered.
     pub(crate) fn new(kind: Kind, seccomp: Seccomp) -> Result<Option<Self>> {
-        let unlisted = match seccomp {
+        let programs = match seccomp {
             Seccomp::Off => return Ok(None),
-            Seccomp::Refuse => refuse(),
-            Seccomp::Kill => SeccompAction::KillProcess,
-        };
-        let (mut allowed, mut done_without) = (Rules::new(), Rules::new());
-        for call in CALLS.iter().filter(|call| call.by.includes(kind)) {
-            allowed.entry(call.number).or_default().extend(rules(call)?);
-        }
-        for number in DONE_WITHOUT {
-            let listed = CALLS.iter().find(|call| call.number == *number && call.by.includes(kind));
-            match listed.map(|call| call.only) {
-                None => _ = done_without.insert(*number, Vec::new()),
-                Some(Only::With(index, _, bits)) => _ = done_without.insert(*number, without_one_of(index, bits)?),
-                Some(_) => continue,
+            Seccomp::Refuse => vec![compile(listed(kind)?, refuse(), SeccompAction::Allow)?],
+            Seccomp::Kill => {
+                let (listed, done_without) = apart(kind)?;
+                // The list comes last, because no filter can be added behind it.
+                vec![
+                    compile(done_without, SeccompAction::Allow, refuse())?,
+                    compile(listed, SeccompAction::KillProcess, SeccompAction::Allow)?,
+                ]
             }
-            allowed.insert(*number, Vec::new());
-        }
-        // The list comes last, because no filter can be added behind it.
-        let programs = vec![
-            compile(done_without, SeccompAction::Allow, refuse())?,
-            compile(allowed, unlisted, SeccompAction::Allow)?,
-        ];
+        };
         Ok(Some(Self { programs }))
     }
 
@@ -61,6 +50,30 @@ impl ThreadFilter {
     }
 }
 
+/// What a kind of thread may do.
+fn listed(kind: Kind) -> Result<Rules> {
+    let mut rules = Rules::new();
+    for call in CALLS.iter().filter(|call| call.by.includes(kind)) {
+        rules.entry(call.number).or_default().extend(rules_of(call)?);
+    }
+    Ok(rules)
+}
+
+/// What a kind of thread may do, and what is to fail rather than to kill; the list lets that pass.
+fn apart(kind: Kind) -> Result<(Rules, Rules)> {
+    let (mut listed, mut done_without) = (listed(kind)?, Rules::new());
+    for number in DONE_WITHOUT {
+        let call = CALLS.iter().find(|call| call.number == *number && call.by.includes(kind));
+        match call.map(|call| call.only) {
+            None => _ = done_without.insert(*number, Vec::new()),
+            Some(Only::With(index, _, bits)) => _ = done_without.insert(*number, without_one_of(index, bits)?),
+            Some(_) => continue,
+        }
+        listed.insert(*number, Vec::new());
+    }
+    Ok((listed, done_without))
+}
+
 /// As a kernel does that does not have the call.
 fn refuse() -> SeccompAction {
     SeccompAction::Errno(libc::ENOSYS.unsigned_abs())
@@ -72,7 +85,7 @@ fn compile(rules: Rules, unlisted: SeccompAction, listed: SeccompAction) -> Resu
 }
 
 /// Any of these lets a call pass; if there is none, it always passes.
-fn rules(call: &Call) -> Result<Vec<SeccompRule>> {
+fn rules_of(call: &Call) -> Result<Vec<SeccompRule>> {
     use SeccompCmpArgLen::{Dword, Qword};
     use SeccompCmpOp::{Eq, MaskedEq};
     let one = |index, len, operator, value| SeccompCondition::new(index, len, operator, value);
