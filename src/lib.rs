@@ -81,6 +81,8 @@
 //! All state belongs to the object that it was made for and is gone when that object is dropped, with these exceptions:
 //! - Each thread that has run a vCPU keeps a list of its vCPUs, so that no signal is sent to a thread that has ended. Such threads are
 //!   numbered by a counter.
+//! - What KVM can give the CPUs of guests is asked once, and kept. A thread whose system calls are filtered is marked, and so are those that
+//!   it starts.
 //! - The objects of C programs are entries of one table, and the files of disks are entries of another, so that no two disks write to
 //!   one.
 //! - A helper thread that waits for dead storage outlives its disk, and is [counted](block::abandoned_threads), as is one that waits for
