@@ -316,10 +316,12 @@ fn one_that_always_has_more_to_do_leaves_the_others_their_turns() {
         .unwrap();
     let measured = || {
         thread.measure_turns();
+        let begun = Instant::now();
         for _ in 0..100 {
             fd.signal();
             receiver.recv_timeout(PATIENCE).unwrap();
         }
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         thread.longest_turn()
     };
     // A host that is a guest itself may count what its own host takes from it.
