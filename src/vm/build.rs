@@ -13,6 +13,7 @@ use crate::arch;
 use crate::block::{Disk, Identity};
 use crate::board::Board;
 use crate::config::{Discovery, VmConfig};
+use crate::confine::{Kind, ThreadFilter};
 use crate::console::Console;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
@@ -68,7 +69,7 @@ impl VmBuilder {
             affinity: Arc::new(config.affinity.clone()),
             core,
             on_start: opened.on_thread_start.clone(),
-            seccomp: config.seccomp,
+            vcpu_filter: ThreadFilter::new(Kind::Vcpu, config.seccomp)?.map(Arc::new),
             logger,
         };
         let lifecycle = Arc::new(Lifecycle::new(setup.name.clone(), vcpus.iter().map(Vcpu::kicker).collect())?);
@@ -165,6 +166,7 @@ impl Opened {
             polling: config.polling()?,
             setup,
             has_button,
+            seccomp: config.seccomp,
         })
     }
 }

@@ -13,7 +13,8 @@ use crate::arch;
 use crate::block::{DiskHandle, DiskStatus};
 use crate::board::{Board, Buses, PowerEvent, SerialPort};
 use crate::bus::Bus;
-use crate::confine::Kind;
+use crate::config::Seccomp;
+use crate::confine::{Kind, ThreadFilter};
 use crate::console::{Console, ConsoleStatus};
 use crate::error::{Error, Result};
 use crate::event::{IoThread, IoThreadMetrics, Membership, Placement};
@@ -33,6 +34,8 @@ pub(super) struct Parts {
     /// For how long the VM's own I/O threads poll, if anything is said about it.
     pub(super) polling: Option<Duration>,
     pub(super) setup: ThreadSetup,
+    /// How the VM's own I/O threads are filtered.
+    pub(super) seccomp: Seccomp,
     /// Whether the guest is told of a power button.
     pub(super) has_button: bool,
 }
@@ -124,8 +127,8 @@ impl Devices {
         let kind = Kind::Io { rotates: parts.console.rotates() };
         let console =
             parts.console.connect(&port.serial, &port.output, &shared, parts.setup.logger.about("console"))?;
-        for (_, thread) in &own_threads {
-            parts.setup.filter(kind)?.map_or(Ok(()), |filter| thread.confine(filter))?;
+        if let Some(filter) = ThreadFilter::new(kind, parts.seccomp)?.map(Arc::new) {
+            own_threads.iter().try_for_each(|(_, thread)| thread.confine(Arc::clone(&filter)))?;
         }
         Ok(Self {
             buses: Arc::new(buses),

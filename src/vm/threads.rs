@@ -4,8 +4,8 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::config::{Affinity, Seccomp, cpu_list};
-use crate::confine::{Kind, ThreadFilter};
+use crate::config::{Affinity, cpu_list};
+use crate::confine::ThreadFilter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::CoreScheduling;
 use crate::logging::{LogLevel, Logger};
@@ -45,7 +45,8 @@ pub(super) struct ThreadSetup {
     /// With whom its threads may share a core, unless that is with anybody.
     pub(super) core: Option<Arc<CoreGroup>>,
     pub(super) on_start: Option<OnStart>,
-    pub(super) seccomp: Seccomp,
+    /// What the threads of its vCPUs may ask of the kernel, if that is filtered.
+    pub(super) vcpu_filter: Option<Arc<ThreadFilter>>,
     /// What is said of the VM.
     pub(super) logger: Logger,
 }
@@ -62,12 +63,7 @@ impl ThreadSetup {
 
     /// Whether a new thread has anything to do, for which its start waits.
     pub(super) fn is_needed(&self) -> bool {
-        self.on_start.is_some() || self.core.is_some() || !self.affinity.is_empty() || self.seccomp != Seccomp::Off
-    }
-
-    /// What a kind of thread may ask of the kernel, if that is filtered.
-    pub(super) fn filter(&self, kind: Kind) -> Result<Option<ThreadFilter>> {
-        ThreadFilter::new(kind, self.seccomp)
+        self.on_start.is_some() || self.core.is_some() || !self.affinity.is_empty() || self.vcpu_filter.is_some()
     }
 
     /// The first thing that a new thread does.
@@ -101,7 +97,7 @@ impl ThreadSetup {
         }
         self.call_on_start(role)?;
         match role {
-            ThreadRole::Vcpu(_) => self.filter(Kind::Vcpu)?.map_or(Ok(()), |filter| filter.apply()),
+            ThreadRole::Vcpu(_) => self.vcpu_filter.as_ref().map_or(Ok(()), |filter| filter.apply()),
             // It is filtered when all that it serves has been attached.
             ThreadRole::Io | ThreadRole::DeviceIo(_) => Ok(()),
         }

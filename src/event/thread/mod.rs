@@ -89,7 +89,7 @@ enum Post {
         reply: SyncSender<Option<Removed>>,
     },
     Confine {
-        filter: ThreadFilter,
+        filter: Arc<ThreadFilter>,
         reply: SyncSender<Result<()>>,
     },
 }
@@ -173,7 +173,7 @@ impl IoThread {
     ///
     /// # Errors
     /// Those of [`ThreadFilter::apply`]; [`ErrorKind::Timeout`] if the thread does not come to it in time.
-    pub(crate) fn confine(&self, filter: ThreadFilter) -> Result<()> {
+    pub(crate) fn confine(&self, filter: Arc<ThreadFilter>) -> Result<()> {
         let (reply, confined) = sync_channel(1);
         self.joiner.shared.post(Post::Confine { filter, reply });
         self.joiner.shared.wait_for(&confined, ATTACH_LIMIT)?
