@@ -65,8 +65,7 @@ fn fuzz_targets(long: bool, summary: &mut Summary) {
     let manifest = ["--manifest-path", crate::fuzz::MANIFEST];
     let began = Instant::now();
     if let Err(error) = exec::capture(cargo().args(["fetch", "--quiet", "--locked"]).args(manifest)) {
-        let why = format!("what the fuzz targets depend on cannot be had: {error}");
-        return summary.add("fuzz (short)", Status::Skipped(why), began.elapsed());
+        return summary.add("fuzz (short)", not_fetched(&error.to_string()), began.elapsed());
     }
     step(summary, "fuzz: format", &[&["fmt"][..], &manifest, &["--check"]].concat(), &[]);
     // Without libFuzzer, which takes a C++ compiler and a minute.
@@ -79,6 +78,17 @@ fn fuzz_targets(long: bool, summary: &mut Summary) {
         &[&["test", "--no-fail-fast"], &plain[..]].concat(),
         minutes,
     );
+}
+
+/// Without a network there is nothing to run. Anything else is a fault of the change, such as a lock file left behind.
+fn not_fetched(error: &str) -> Status {
+    if ["download", "offline mode"].iter().any(|sign| error.contains(sign)) {
+        return Status::Skipped(format!("what the fuzz targets depend on cannot be had: {error}"));
+    }
+    Status::Failed(format!(
+        "{error}\nif fuzz/Cargo.lock is out of date, write it anew and commit it: cargo update --workspace --manifest-path {}",
+        crate::fuzz::MANIFEST
+    ))
 }
 
 fn tests(summary: &mut Summary, name: &str, args: &[&str], env: &[(&str, &str)]) {
@@ -131,6 +141,22 @@ fn licences(summary: &mut Summary) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_file_that_is_out_of_date_fails_and_a_missing_network_skips() {
+        let stale = "cargo fetch --quiet --locked failed: exit status: 101\n\
+                     error: cannot update the lock file fuzz/Cargo.lock because --locked was passed to prevent this\n\
+                     help: to generate the lock file without accessing the network, remove the --locked flag and use \
+                     --offline instead.";
+        let Status::Failed(why) = not_fetched(stale) else { panic!("not a failure") };
+        assert!(why.contains("cargo update --workspace --manifest-path fuzz/Cargo.toml"), "{why}");
+        for unreachable in [
+            "failed to get `arbitrary` as a dependency\n\nCaused by:\n  download of config.json failed",
+            "no matching package named `arbitrary` found\nAs a reminder, you're using offline mode (--offline)",
+        ] {
+            assert!(matches!(not_fetched(unreachable), Status::Skipped(_)), "{unreachable}");
+        }
+    }
 
     #[test]
     fn passed_tests_are_read_from_the_result_line() {
