@@ -91,6 +91,21 @@
 //! - VMs that are [discarded](Vm::discard), or dropped by a [callback](event#what-a-callback-may-do), end soon after, and are
 //!   [counted](Vm::discarded) until then.
 
+// A guest chooses the numbers in most rooms, and an image or the host in the others: none of them may panic, wrap around, or lose bits.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
+
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 compile_error!("vmcell runs on Linux on x86_64 only: the target must be x86_64-unknown-linux-gnu or -musl");
 
@@ -114,6 +129,13 @@ pub mod meter;
 pub mod net;
 mod sys;
 #[cfg(any(test, feature = "test-util"))]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    reason = "part of tests, which fail by a panic"
+)]
 pub mod testing;
 pub mod virtio;
 mod vm;

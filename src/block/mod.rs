@@ -3,17 +3,6 @@
 //! The device turns each descriptor chain into a request, without any I/O, and cuts the request into operations. A
 //! [`DiskBackend`], which knows no queues, carries the operations out. When all of them are done, the device completes the
 //! chain. An image is raw because its owner said so: its content is never interpreted.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::indexing_slicing,
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::arithmetic_side_effects,
-        clippy::cast_possible_truncation
-    )
-)]
 
 mod backend;
 mod changes;

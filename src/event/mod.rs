@@ -49,6 +49,7 @@ mod metrics;
 mod participant;
 mod place;
 mod polling;
+#[allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, reason = "its own change follows")]
 mod reactor;
 mod ring;
 mod thread;

@@ -87,8 +87,8 @@ impl Window {
     /// Learns that something was found after looking for so long.
     pub(super) fn found_after(&mut self, time: Duration, settings: &Settings) {
         let limit = settings.limit();
-        let shorter = self.length / 4 * 3;
-        self.length = shorter.max(time * 2).clamp(limit / FIRST_STEP, limit);
+        let shorter = self.length.saturating_mul(3).checked_div(4).unwrap_or_default();
+        self.length = bounded(shorter.max(time.saturating_mul(2)), limit);
         self.penalty = self.penalty.saturating_sub(1);
     }
 
@@ -107,9 +107,14 @@ impl Window {
         }
         self.sleeps = self.sleeps.saturating_sub(1);
         if self.sleeps == 0 {
-            self.length = (time * 2).clamp(limit / FIRST_STEP, limit);
+            self.length = bounded(time.saturating_mul(2), limit);
         }
     }
+}
+
+/// As long as it makes sense to look, if the limit is this.
+fn bounded(length: Duration, limit: Duration) -> Duration {
+    length.clamp(limit.checked_div(FIRST_STEP).unwrap_or_default(), limit)
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -41,9 +41,9 @@ impl WakeSet {
                 continue;
             }
             for index in ones(summary.swap(0, Ordering::SeqCst)) {
-                let word = group * BITS + index;
+                let word = group.wrapping_mul(BITS) | index;
                 let members = self.words.get(word).map_or(0, |word| word.swap(0, Ordering::SeqCst));
-                ones(members).for_each(|member| each(word * BITS + member));
+                ones(members).for_each(|member| each(word.wrapping_mul(BITS) | member));
             }
         }
     }
@@ -52,7 +52,7 @@ impl WakeSet {
 fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let lowest = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
-        bits &= bits - 1;
+        bits &= bits.wrapping_sub(1);
         Some(lowest)
     })
 }

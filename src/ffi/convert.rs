@@ -215,7 +215,7 @@ pub(super) unsafe fn take_fds(fds: *const i32, count: usize, name: &str) -> FfiR
     if fds.is_null() {
         return Err(null(name));
     }
-    if count > isize::MAX as usize / size_of::<i32>() {
+    if count.checked_mul(size_of::<i32>()).is_none_or(|bytes| isize::try_from(bytes).is_err()) {
         return Err(Failure::new(VMCELL_ERROR_BAD_VALUE, format!("{name} is said to have {count} descriptors")));
     }
     // SAFETY: not NULL, not longer than objects can be, and the caller's promise for the rest.

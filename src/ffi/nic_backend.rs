@@ -104,7 +104,7 @@ impl TableBackend {
         self.parts.0.clear();
         self.parts.0.extend_from_slice(frame.data().as_iovecs());
         let (parts, part_count) = (self.parts.0.as_ptr(), self.parts.0.len());
-        let len = frame.data().len() as usize;
+        let len = usize::try_from(frame.data().len()).unwrap_or(usize::MAX);
         let seen = NicFrame { struct_size: size_of::<NicFrame>(), header: header.as_ptr(), len, parts, part_count };
         // SAFETY: the header demands a function that takes these. All of it lives until the call returns, and the frame keeps
         // the guest's memory.

@@ -82,13 +82,13 @@ impl Wire {
     /// Copies a frame to the end of the queue; one that has no room is lost.
     fn deliver(&self, header: VnetHeader, bytes: &[u8]) {
         let mut queue = self.lock();
-        if queue.frames.len() >= MOST_FRAMES || queue.bytes + bytes.len() > MOST_BYTES {
+        if queue.frames.len() >= MOST_FRAMES || queue.bytes.saturating_add(bytes.len()) > MOST_BYTES {
             drop(queue);
             return self.count_lost_to_guest();
         }
         let mut copy = queue.spare.pop().unwrap_or_default();
         copy.extend_from_slice(bytes);
-        queue.bytes += bytes.len();
+        queue.bytes = queue.bytes.saturating_add(bytes.len());
         queue.frames.push_back(Frame { header, bytes: copy });
         drop(queue);
         self.wake.wake();
@@ -98,14 +98,14 @@ impl Wire {
     pub(super) fn take(&self) -> Option<Frame> {
         let mut queue = self.lock();
         let frame = queue.frames.pop_front()?;
-        queue.bytes -= frame.bytes.len();
+        queue.bytes = queue.bytes.saturating_sub(frame.bytes.len());
         Some(frame)
     }
 
     /// Makes a frame the first one again.
     pub(super) fn put_back(&self, frame: Frame) {
         let mut queue = self.lock();
-        queue.bytes += frame.bytes.len();
+        queue.bytes = queue.bytes.saturating_add(frame.bytes.len());
         queue.frames.push_front(frame);
     }
 

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::failure::{Failure, FfiResult, VMCELL_ERROR_BAD_HANDLE, VMCELL_ERROR_HOST, VMCELL_ERROR_NULL_ARGUMENT};
@@ -24,40 +24,41 @@ struct Entry {
     object: Arc<dyn Any + Send + Sync>,
 }
 
-type Shard = BTreeMap<u64, Entry>;
+type Shard = BTreeMap<usize, Entry>;
 
 /// Handles are odd, as no object's address is, and lie where no processor has addresses.
-const MARK: u64 = 0x5643 << 48;
+const MARK: usize = 0x5643 << 48;
 const SERIAL_BITS: u32 = 47;
-const SERIAL_END: u64 = 1 << SERIAL_BITS;
-const SHARDS: u64 = 16;
+const SERIAL_END: usize = 1 << SERIAL_BITS;
+const SHARDS: usize = 16;
 
-static NEXT: AtomicU64 = AtomicU64::new(1);
-static TABLE: [RwLock<Shard>; SHARDS as usize] = [const { RwLock::new(BTreeMap::new()) }; SHARDS as usize];
+static NEXT: AtomicUsize = AtomicUsize::new(1);
+static TABLE: [RwLock<Shard>; SHARDS] = [const { RwLock::new(BTreeMap::new()) }; SHARDS];
 
 const _: () = assert!(usize::BITS == 64, "a handle has 64 bits");
 
-fn handle_of(serial: u64) -> u64 {
+fn handle_of(serial: usize) -> usize {
     MARK | serial << 1 | 1
 }
 
 /// The serial number, if it was ever given out.
-fn serial_of(handle: u64) -> Option<u64> {
+fn serial_of(handle: usize) -> Option<usize> {
     let serial = (handle ^ MARK) >> 1;
     let given_out = 1..NEXT.load(Ordering::Relaxed).min(SERIAL_END);
-    (handle & 1 == 1 && handle & !(u64::MAX >> 16) == MARK && given_out.contains(&serial)).then_some(serial)
+    (handle & 1 == 1 && handle & !(usize::MAX >> 16) == MARK && given_out.contains(&serial)).then_some(serial)
 }
 
-fn shard(serial: u64) -> &'static RwLock<Shard> {
-    &TABLE[(serial % SHARDS) as usize]
+#[expect(clippy::indexing_slicing, reason = "the remainder is below the number of shards")]
+fn shard(serial: usize) -> &'static RwLock<Shard> {
+    &TABLE[serial % SHARDS]
 }
 
 // A shard is whole after each change, so a panic elsewhere does not matter.
-fn read(serial: u64) -> RwLockReadGuard<'static, Shard> {
+fn read(serial: usize) -> RwLockReadGuard<'static, Shard> {
     shard(serial).read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write(serial: u64) -> RwLockWriteGuard<'static, Shard> {
+fn write(serial: usize) -> RwLockWriteGuard<'static, Shard> {
     shard(serial).write().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -70,7 +71,7 @@ pub(super) fn insert<T: Object>(object: T) -> FfiResult<*mut T> {
     }
     let entry = Entry { name: T::NAME, object: Arc::new(object) };
     write(serial).insert(serial, entry);
-    Ok(ptr::without_provenance_mut(handle_of(serial) as usize))
+    Ok(ptr::without_provenance_mut(handle_of(serial)))
 }
 
 /// The object behind a handle. It lives at least as long as the returned value, even if it is freed meanwhile.
@@ -116,12 +117,12 @@ impl<T: Object> Drop for Registered<T> {
     }
 }
 
-fn serial<T: Object>(handle: *const T) -> FfiResult<u64> {
+fn serial<T: Object>(handle: *const T) -> FfiResult<usize> {
     if handle.is_null() {
         return Err(Failure::new(VMCELL_ERROR_NULL_ARGUMENT, format!("a {} was expected, this is NULL", T::NAME)));
     }
     let message = || format!("a {} was expected, {handle:p} is no object of this library", T::NAME);
-    serial_of(handle.addr() as u64).ok_or_else(|| Failure::new(VMCELL_ERROR_BAD_HANDLE, message()))
+    serial_of(handle.addr()).ok_or_else(|| Failure::new(VMCELL_ERROR_BAD_HANDLE, message()))
 }
 
 /// The object was freed, or handed over to a call that takes it.

@@ -38,7 +38,7 @@ impl MemorySlots {
                 }
                 return Err(refused(&what, e));
             }
-            state.next_slot += 1;
+            state.next_slot = state.next_slot.saturating_add(1);
         }
         Ok(())
     }

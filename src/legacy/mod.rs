@@ -4,17 +4,6 @@
 //!
 //! They know neither KVM nor the host: an interrupt is an eventfd, output is a bounded buffer, and a request to end the VM
 //! is a callback.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::indexing_slicing,
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::arithmetic_side_effects,
-        clippy::cast_possible_truncation
-    )
-)]
 
 mod cmos;
 mod i8042;

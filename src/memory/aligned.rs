@@ -50,7 +50,8 @@ fn free_place(len: usize, gpa: u64) -> *mut libc::c_void {
     // Unmapped again at once: mapping over it (MAP_FIXED) would leave it open, after a failure, whose the place is.
     let Ok(room) = map(ptr::null_mut(), padded, libc::PROT_NONE, flags, -1) else { return ptr::null_mut() };
     let start = room.as_ptr();
-    start.wrapping_add((gpa as usize).wrapping_sub(start as usize) % LARGE_PAGE).cast()
+    let gpa = usize::try_from(gpa).unwrap_or(0);
+    start.wrapping_add(gpa.wrapping_sub(start as usize) % LARGE_PAGE).cast()
 }
 
 fn map(wish: *mut libc::c_void, len: usize, access: libc::c_int, flags: libc::c_int, fd: RawFd) -> io::Result<Mapping> {

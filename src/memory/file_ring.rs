@@ -17,6 +17,9 @@ use crate::sys::{Uring, file_limit};
 /// How many files a ring serves at the most. Others have to do without.
 const FILES: u32 = 512;
 
+/// As many of the kernel's threads wait for storage at the most.
+const WORKERS: usize = Uring::WORKERS as usize;
+
 /// Marks what the ring asks of the kernel for itself; no flight has this number.
 const CANCEL: u64 = 1 << 63;
 
@@ -110,15 +113,16 @@ impl FileRing {
     }
 
     fn free_place(&mut self) -> io::Result<u32> {
-        if let Some(place) = self.ports.iter().position(Option::is_none) {
-            return Ok(place as u32);
+        if let Some((place, _)) = (0..).zip(&self.ports).find(|(_, port)| port.is_none()) {
+            return Ok(place);
         }
-        if self.ports.len() >= self.files as usize {
+        let place = u32::try_from(self.ports.len()).unwrap_or(u32::MAX);
+        if place >= self.files {
             let message = format!("the I/O thread's ring serves {} files already", self.files);
             return Err(io::Error::new(io::ErrorKind::StorageFull, message));
         }
         self.ports.push(None);
-        Ok((self.ports.len() - 1) as u32)
+        Ok(place)
     }
 
     /// Begins a transfer at the next [`submit`](Self::submit).
@@ -139,10 +143,11 @@ impl FileRing {
             self.free.push(flight);
             return Err(transfer);
         }
-        place.in_flight += 1;
-        self.in_flight += 1;
+        // No more than there are flights.
+        place.in_flight = place.in_flight.saturating_add(1);
+        self.in_flight = self.in_flight.saturating_add(1);
         let (number, period) = (self.given, self.periods.present());
-        self.given += 1;
+        self.given = self.given.saturating_add(1);
         if let Some(slot) = self.flights.get_mut(flight as usize) {
             *slot = Some(Flight { port: port.place, tag, transfer, number, period, is_tried: false });
         }
@@ -184,12 +189,12 @@ impl FileRing {
             }
         }
         // Whoever has nothing in flight is to know as well.
-        (0..self.ports.len()).for_each(|port| self.note(port as u32));
+        (0..self.files).for_each(|port| self.note(port));
     }
 
     /// Whether all of the kernel's threads may be held by transfers that have not been looked at yet.
     fn may_jam(&self) -> bool {
-        self.in_flight >= Uring::WORKERS && self.tried < self.in_flight
+        self.in_flight >= WORKERS && self.tried < self.in_flight
     }
 
     /// Takes back what no thread of the kernel has begun for long, if as much is in flight as there are threads.
@@ -197,7 +202,7 @@ impl FileRing {
     /// The kernel knows which that is. What it moves without a thread goes on, and so does what a thread has begun.
     fn take_back_what_waits(&mut self) {
         let is_old = |flight: &Flight| self.periods.is_old(flight.period);
-        if self.flights.iter().flatten().filter(|flight| is_old(flight)).count() < Uring::WORKERS {
+        if self.flights.iter().flatten().filter(|flight| is_old(flight)).count() < WORKERS {
             return;
         }
         for (id, flight) in self.flights.iter_mut().enumerate() {
@@ -205,10 +210,10 @@ impl FileRing {
             if self.cancels >= MOST_CANCELS || !self.uring.push_cancel(CANCEL | id as u64, id as u64) {
                 return;
             }
-            self.given += 1;
-            self.cancels += 1;
+            self.given = self.given.saturating_add(1);
+            self.cancels = self.cancels.saturating_add(1);
             flight.is_tried = true;
-            self.tried += 1;
+            self.tried = self.tried.saturating_add(1);
         }
     }
 
@@ -251,11 +256,11 @@ impl FileRing {
             self.cancels = self.cancels.saturating_sub(1);
             return;
         }
-        let slot = usize::try_from(id).ok().and_then(|id| self.flights.get_mut(id));
-        let Some(flight) = slot.and_then(Option::take) else { return };
-        self.free.push(id as u32);
-        self.in_flight -= 1;
-        self.tried -= usize::from(flight.is_tried);
+        let Ok(id) = u32::try_from(id) else { return };
+        let Some(flight) = self.flights.get_mut(id as usize).and_then(Option::take) else { return };
+        self.free.push(id);
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.tried = self.tried.saturating_sub(flight.is_tried.into());
         let was_waiting = flight.is_tried && result == -libc::ECANCELED;
         if flight.is_tried && !was_waiting {
             // A thread of the kernel may be free again.
@@ -263,7 +268,7 @@ impl FileRing {
         }
         let Flight { port, tag, transfer, .. } = flight;
         let Some(place) = self.ports.get_mut(port as usize).and_then(Option::as_mut) else { return };
-        place.in_flight -= 1;
+        place.in_flight = place.in_flight.saturating_sub(1);
         if was_waiting {
             place.jam = Some(self.jam);
         }
@@ -362,8 +367,8 @@ impl AsRawFd for FileRing {
 
 fn free_flight(flights: &mut Vec<Option<Flight>>, free: &mut Vec<u32>) -> Option<u32> {
     if free.is_empty() && flights.len() < MOST_FLIGHTS {
+        free.push(u32::try_from(flights.len()).ok()?);
         flights.push(None);
-        free.push((flights.len() - 1) as u32);
     }
     free.pop()
 }

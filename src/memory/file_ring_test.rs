@@ -329,10 +329,10 @@ fn what_no_kernel_thread_begins_because_dead_storage_holds_them_all_is_given_bac
     assert_eq!(told.load(Ordering::SeqCst), 2);
     assert!(rig.ring.begin(&healthy, 3, read()).is_err(), "nor would this one be begun");
     let port = rig.port.take().unwrap();
-    for _ in 0..20 - Uring::WORKERS {
+    for _ in 0..20 - WORKERS {
         assert_eq!(next(&mut rig.ring, &port).result.unwrap_err().raw_os_error(), Some(libc::ECANCELED));
     }
-    assert_eq!((rig.ring.in_flight(), rig.ring.next_moment()), (Uring::WORKERS, None), "these are with the storage");
+    assert_eq!((rig.ring.in_flight(), rig.ring.next_moment()), (WORKERS, None), "these are with the storage");
     drop(storage);
     assert!(next(&mut rig.ring, &port).result.is_err());
     rig.ring.begin(&healthy, 4, read()).unwrap();

@@ -9,7 +9,7 @@ use crate::sys::Uring;
 pub(super) const MOST_CANCELS: usize = 64;
 
 /// How many transfers are in flight at the most.
-pub(super) const MOST_FLIGHTS: usize = Uring::IN_FLIGHT - MOST_CANCELS;
+pub(super) const MOST_FLIGHTS: usize = Uring::IN_FLIGHT as usize - MOST_CANCELS;
 
 /// What is done to a file.
 #[derive(Debug)]

@@ -289,8 +289,9 @@ impl Span {
     fn find(&self, gpa: u64, len: u64) -> Option<NonNull<u8>> {
         let offset = gpa.checked_sub(self.start)?;
         let fits = offset.checked_add(len).is_some_and(|end| end <= self.len);
+        let offset = usize::try_from(offset).ok().filter(|_| fits)?;
         // SAFETY: the offset is inside the mapping.
-        fits.then(|| unsafe { self.host.add(offset as usize) })
+        Some(unsafe { self.host.add(offset) })
     }
 }
 

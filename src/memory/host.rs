@@ -156,7 +156,7 @@ impl BufferPool {
             return Some(buffer);
         }
         shelf.make_room(layout.size())?;
-        shelf.bytes += layout.size();
+        shelf.bytes = shelf.bytes.saturating_add(layout.size());
         drop(shelf);
         let mut buffer = HostBuffer::new(len);
         buffer.home = home;
@@ -167,9 +167,9 @@ impl BufferPool {
 impl Shelf {
     /// Frees idle storage until `size` bytes more stay below the limit.
     fn make_room(&mut self, size: usize) -> Option<()> {
-        while self.bytes + size > self.limit {
+        while self.limit.saturating_sub(self.bytes) < size {
             let storage = self.idle.pop()?;
-            self.bytes -= storage.layout.size();
+            self.bytes = self.bytes.saturating_sub(storage.layout.size());
         }
         Some(())
     }

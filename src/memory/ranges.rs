@@ -50,7 +50,7 @@ impl GuestRanges {
             let mut add = |slice: VolatileSlice<'_>| {
                 // `self.lease` keeps the mapping alive for longer than the guard that is dropped here.
                 let start = slice.ptr_guard_mut().as_ptr();
-                self.len += slice.len() as u64;
+                self.len = self.len.saturating_add(slice.len() as u64);
                 self.vectors.push(IoVec(libc::iovec { iov_base: start.cast(), iov_len: slice.len() }));
             };
             let memory = self.lease.memory();
@@ -129,34 +129,33 @@ impl GuestRanges {
     #[must_use]
     pub fn split_off(&mut self, at: u64) -> Self {
         let mut tail = Self::new(RangeList::default(), self.lease.clone());
-        let mut before = 0;
-        let mut kept = self.first;
-        while let Some(IoVec(vector)) = self.vectors.get(kept).copied().filter(|_| before < at) {
-            let len = vector.iov_len as u64;
-            kept += 1;
-            if before + len > at {
-                let inside = (at - before) as usize;
-                self.vectors[kept - 1].0.iov_len = inside;
+        tail.len = self.len.saturating_sub(at);
+        self.len = self.len.min(at);
+        let (mut left, mut kept) = (at, self.first);
+        while left > 0
+            && let Some(IoVec(vector)) = self.vectors.get_mut(kept)
+        {
+            let inside = part_of(left, vector.iov_len);
+            if let Some(behind @ 1..) = vector.iov_len.checked_sub(inside) {
                 let start = vector.iov_base.cast::<u8>().wrapping_add(inside);
-                tail.vectors.push(IoVec(libc::iovec { iov_base: start.cast(), iov_len: vector.iov_len - inside }));
+                tail.vectors.push(IoVec(libc::iovec { iov_base: start.cast(), iov_len: behind }));
+                vector.iov_len = inside;
             }
-            before += len;
+            left = left.saturating_sub(inside as u64);
+            kept = kept.saturating_add(1);
         }
         tail.vectors.extend_from_slice(self.vectors.get(kept..).unwrap_or_default());
         self.vectors.truncate(kept);
-        let len = self.len;
-        self.len = len.min(at);
-        tail.len = len - self.len;
         tail
     }
 
     /// Takes the first `count` parts off.
     pub(crate) fn drop_front(&mut self, count: usize) {
         let count = count.min(self.vectors().len());
-        self.len -= self.len_of(count);
-        self.first += count;
+        self.len = self.len.saturating_sub(self.len_of(count));
+        self.first = self.first.saturating_add(count);
         // Moving the rest now and then keeps the list short; each part is moved once on average.
-        if self.first >= self.vectors.len() - self.first {
+        if self.first >= self.vectors().len() {
             self.vectors.drain(..self.first);
             self.first = 0;
         }
@@ -168,15 +167,15 @@ impl GuestRanges {
             return false;
         }
         let mut left = bytes.len();
-        self.len -= left as u64;
+        self.len = self.len.saturating_sub(left as u64);
         while let Some(IoVec(vector)) = self.vectors.get_mut(self.first) {
-            if vector.iov_len > left {
+            if let Some(behind @ 1..) = vector.iov_len.checked_sub(left) {
                 vector.iov_base = vector.iov_base.cast::<u8>().wrapping_add(left).cast();
-                vector.iov_len -= left;
+                vector.iov_len = behind;
                 break;
             }
-            left -= vector.iov_len;
-            self.first += 1;
+            left = left.saturating_sub(vector.iov_len);
+            self.first = self.first.saturating_add(1);
         }
         true
     }
@@ -206,7 +205,7 @@ impl GuestRanges {
     /// Puts another vector in the place of the one behind the first `parts`, and returns that one. At the end, there is none. It does
     /// not count as one of the ranges, so put back what was there.
     pub(super) fn set_behind(&mut self, parts: usize, vector: Option<IoVec>) -> Option<IoVec> {
-        let place = self.first + parts.min(self.count());
+        let place = self.first.saturating_add(parts.min(self.count()));
         let before = self.vectors.get(place).copied();
         match (self.vectors.get_mut(place), vector) {
             (Some(place), Some(vector)) => *place = vector,
@@ -251,10 +250,10 @@ impl GuestRanges {
             if left == 0 {
                 break;
             }
-            let skipped = skip.min(vector.iov_len as u64) as usize;
-            skip -= skipped as u64;
-            let part = (vector.iov_len - skipped).min(left);
-            left -= part;
+            let skipped = part_of(skip, vector.iov_len);
+            skip = skip.saturating_sub(skipped as u64);
+            let part = vector.iov_len.saturating_sub(skipped).min(left);
+            left = left.saturating_sub(part);
             if part > 0 {
                 let start = vector.iov_base.cast::<u8>().wrapping_add(skipped);
                 // SAFETY: the part lies inside a range of guest memory that `self.lease` keeps mapped, and is only reached by
@@ -263,6 +262,11 @@ impl GuestRanges {
             }
         }
     }
+}
+
+/// As many of `bytes` as lie in a vector of `len`.
+pub(super) fn part_of(bytes: u64, len: usize) -> usize {
+    usize::try_from(bytes).map_or(len, |bytes| bytes.min(len))
 }
 
 pub(super) fn outside(offset: u64, wanted: usize, len: u64) -> Error {

@@ -39,7 +39,7 @@ fn vectors(buffer: &Buffer, one: &mut [libc::iovec; 1]) -> (*const libc::iovec, 
         Buffer::Guest(ranges) => {
             let vectors = ranges.as_iovecs();
             // What does not fit makes this a transfer of a part.
-            (vectors.as_ptr(), vectors.len().min(MAX_VECTORS) as u32)
+            (vectors.as_ptr(), u32::try_from(vectors.len().min(MAX_VECTORS)).unwrap_or(0))
         }
         Buffer::Host(buffer) => {
             *one = [libc::iovec { iov_base: buffer.as_ptr().cast_mut().cast(), iov_len: buffer.len() }];

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use super::buffer::Buffer;
-use super::ranges::{GuestRanges, IoVec};
+use super::ranges::{GuestRanges, IoVec, part_of};
 
 // UIO_MAXIOV: the kernel refuses longer vectors.
 pub(super) const MAX_VECTORS: usize = 1024;
@@ -59,10 +59,10 @@ impl GuestRanges {
         let end = IoVec(libc::iovec { iov_base: (&raw mut spill).cast(), iov_len: 1 });
         let behind = self.set_behind(parts, Some(end));
         let vectors = self.as_iovecs();
-        let count = (parts + 1).min(vectors.len()).min(MAX_VECTORS) as libc::c_int;
+        let count = count(vectors.get(..=parts).unwrap_or(vectors));
         // SAFETY: the vectors lead into guest memory that `self` keeps mapped, and to `spill`, which outlives the call; the
         // kernel's writes race with nothing but the guest, through no Rust reference. Why not by `readv`: see `preadv_now`.
-        let result = retry(|| unsafe { libc::syscall(libc::SYS_readv, fd, vectors.as_ptr(), count) as isize });
+        let result = retry(|| unsafe { libc::syscall(libc::SYS_readv, fd, vectors.as_ptr(), count) });
         self.set_behind(parts, behind);
         let len = result?;
         Ok(Received { len: len.min(room), truncated: len > room })
@@ -89,34 +89,34 @@ impl GuestRanges {
         let mut bytes = [0; HEAD + COPIED];
         let (to_head, rest) = bytes.split_at_mut(head.len());
         to_head.copy_from_slice(head);
-        let to = rest.get_mut(..self.len() as usize).unwrap_or_default();
+        let to = rest.get_mut(..part_of(self.len(), COPIED)).unwrap_or_default();
         self.copy_out(0, to).map_err(io::Error::other)?;
-        let len = head.len() + to.len();
+        let len = head.len().saturating_add(to.len());
+        let packet = bytes.get(..len).unwrap_or_default();
         // SAFETY: the kernel reads so many bytes of ours, which outlive the call.
-        retry(|| unsafe { libc::syscall(libc::SYS_write, fd, bytes.as_ptr(), len) as isize })
+        retry(|| unsafe { libc::syscall(libc::SYS_write, fd, packet.as_ptr(), packet.len()) })
     }
 
     /// A packet in fewer than `MOST` pieces.
     fn send_vectors<const MOST: usize>(&self, fd: RawFd, head: &[u8]) -> io::Result<u64> {
         let mut vectors = [EMPTY; MOST];
         let ranges = self.as_iovecs();
-        vectors[0] = libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() };
-        for (vector, range) in vectors.iter_mut().skip(1).zip(ranges) {
-            *vector = *range;
+        let head = libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() };
+        for (vector, part) in vectors.iter_mut().zip(std::iter::once(&head).chain(ranges)) {
+            *vector = *part;
         }
-        let count = (ranges.len() + 1).min(MOST) as libc::c_int;
+        let count = count(vectors.get(..=ranges.len()).unwrap_or(&vectors));
         // SAFETY: as in `receive_from`; the kernel only reads, and `head` outlives the call.
-        retry(|| unsafe { libc::syscall(libc::SYS_writev, fd, vectors.as_ptr(), count) as isize })
+        retry(|| unsafe { libc::syscall(libc::SYS_writev, fd, vectors.as_ptr(), count) })
     }
 
     /// A packet in more pieces than any driver uses for one.
     fn send_long(&self, fd: RawFd, head: &[u8]) -> io::Result<u64> {
-        let mut vectors = Vec::with_capacity(self.count() + 1);
+        let mut vectors = Vec::with_capacity(self.count().saturating_add(1));
         vectors.push(libc::iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() });
         vectors.extend_from_slice(self.as_iovecs());
-        let count = vectors.len().min(MAX_VECTORS) as libc::c_int;
         // SAFETY: as in `send_vectors`.
-        retry(|| unsafe { libc::writev(fd, vectors.as_ptr(), count) })
+        retry(|| unsafe { libc::writev(fd, vectors.as_ptr(), count(&vectors)) })
     }
 
     fn whole(&self) -> Pieces<'_> {
@@ -180,7 +180,7 @@ impl Pieces<'_> {
         while done < self.len {
             match self.transfer(fd, done, at, call)? {
                 0 => return Err(ended.into()),
-                moved => done += moved,
+                moved => done = done.saturating_add(moved),
             }
         }
         Ok(())
@@ -199,11 +199,10 @@ impl Pieces<'_> {
 
     /// Calls the kernel for some of the vectors.
     fn call(self, fd: RawFd, vectors: &[libc::iovec], position: i64, call: Transfer) -> io::Result<u64> {
-        let count = vectors.len().min(MAX_VECTORS) as libc::c_int;
         // SAFETY: the pieces are those of a buffer that is borrowed for the call: guest memory that it keeps mapped and that is
         // reached by no Rust reference, or bytes that it owns and that are borrowed uniquely. Each `call` takes a descriptor,
         // vectors with their number, and a position.
-        retry(|| unsafe { call(fd, vectors.as_ptr(), count, position) })
+        retry(|| unsafe { call(fd, vectors.as_ptr(), count(vectors), position) })
     }
 }
 
@@ -213,15 +212,16 @@ const EMPTY: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len
 fn cut<'a>(vectors: &[libc::iovec], mut skip: u64, few: &'a mut [libc::iovec; CUT_AT_ONCE]) -> &'a [libc::iovec] {
     let mut used = 0;
     for vector in vectors {
-        let skipped = skip.min(vector.iov_len as u64) as usize;
-        skip -= skipped as u64;
-        if skipped == vector.iov_len {
+        let skipped = part_of(skip, vector.iov_len);
+        skip = skip.saturating_sub(skipped as u64);
+        let left = vector.iov_len.saturating_sub(skipped);
+        if left == 0 {
             continue;
         }
         let Some(place) = few.get_mut(used) else { break };
         let start = vector.iov_base.cast::<u8>().wrapping_add(skipped);
-        *place = libc::iovec { iov_base: start.cast(), iov_len: vector.iov_len - skipped };
-        used += 1;
+        *place = libc::iovec { iov_base: start.cast(), iov_len: left };
+        used = used.saturating_add(1);
     }
     few.get(..used).unwrap_or_default()
 }
@@ -233,7 +233,8 @@ fn cut<'a>(vectors: &[libc::iovec], mut skip: u64, few: &'a mut [libc::iovec; CU
 unsafe extern "C" fn preadv_now(fd: RawFd, vectors: *const libc::iovec, count: libc::c_int, at: i64) -> isize {
     // SAFETY: the caller vouches for the vectors. The C library's own `preadv2` is a point at which a thread may be cancelled,
     // which costs two more calls for each read.
-    unsafe { libc::syscall(libc::SYS_preadv2, fd, vectors, count, at, NO_UPPER_HALF, libc::RWF_NOWAIT) as isize }
+    let result = unsafe { libc::syscall(libc::SYS_preadv2, fd, vectors, count, at, NO_UPPER_HALF, libc::RWF_NOWAIT) };
+    isize::try_from(result).unwrap_or(-1)
 }
 
 /// Writes what can be taken without waiting for a disk.
@@ -242,14 +243,23 @@ unsafe extern "C" fn preadv_now(fd: RawFd, vectors: *const libc::iovec, count: l
 /// As for `pwritev`: `vectors` must lead to `count` vectors, each of memory that may be read.
 unsafe extern "C" fn pwritev_now(fd: RawFd, vectors: *const libc::iovec, count: libc::c_int, at: i64) -> isize {
     // SAFETY: as above.
-    unsafe { libc::syscall(libc::SYS_pwritev2, fd, vectors, count, at, NO_UPPER_HALF, libc::RWF_NOWAIT) as isize }
+    let result = unsafe { libc::syscall(libc::SYS_pwritev2, fd, vectors, count, at, NO_UPPER_HALF, libc::RWF_NOWAIT) };
+    isize::try_from(result).unwrap_or(-1)
 }
 
 /// The kernel takes a position as two words, of which a 64-bit system uses the first.
 const NO_UPPER_HALF: libc::c_long = 0;
 
+/// How many vectors the kernel is given of these.
+fn count(vectors: &[libc::iovec]) -> libc::c_int {
+    libc::c_int::try_from(vectors.len().min(MAX_VECTORS)).unwrap_or(0)
+}
+
 #[inline]
-fn retry(mut call: impl FnMut() -> isize) -> io::Result<u64> {
+fn retry<R>(mut call: impl FnMut() -> R) -> io::Result<u64>
+where
+    u64: TryFrom<R>,
+{
     loop {
         match u64::try_from(call()) {
             Ok(done) => return Ok(done),

@@ -3,17 +3,6 @@
 //! Frames move straight between the TAP device and guest memory. Only the header in front of each frame is copied, and checked
 //! against what was negotiated, because the host's network stack believes it. *Offloads* are the work on a frame, such as
 //! its checksum, that a sender may leave to the receiver.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::indexing_slicing,
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::arithmetic_side_effects,
-        clippy::cast_possible_truncation
-    )
-)]
 
 mod backend;
 mod control;

@@ -127,7 +127,7 @@ impl Epoll {
                 libc::SYS_epoll_pwait2,
                 self.fd.as_raw_fd(),
                 self.events.as_mut_ptr(),
-                Self::AT_ONCE as libc::c_int,
+                libc::c_int::try_from(self.events.len()).unwrap_or(0),
                 &limit,
                 ptr::null::<libc::sigset_t>(),
                 0usize,

@@ -93,6 +93,7 @@ pub(crate) fn unlock(file: &File) {
     let _ = set_lock(file, libc::F_UNLCK);
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "kinds of locks and positions are small constants")]
 fn set_lock(file: &File, kind: libc::c_int) -> io::Result<()> {
     // SAFETY: all-zero bytes are a valid flock; open file description locks demand that `l_pid` stays zero.
     let mut range: libc::flock = unsafe { std::mem::zeroed() };

@@ -8,17 +8,20 @@ use std::os::fd::FromRawFd;
 /// Linux gives an answer of a few KiB.
 const ANSWER_BYTES: usize = 32 << 10;
 /// `struct nlmsghdr` and `struct ifinfomsg`.
-const HEADER_BYTES: usize = 32;
+const HEADER_BYTES: u8 = 32;
 
 /// Of `<linux/if_link.h>`, in Linux since 4.16.
 const IFLA_TUN_NUM_QUEUES: u16 = 8;
 const IFLA_TUN_NUM_DISABLED_QUEUES: u16 = 9;
 
+/// Of `<linux/netlink.h>`, as wide as the header has it.
+const NLM_F_REQUEST: u16 = 1;
+
 /// How many descriptors, of whatever process, are attached to the TAP device with this index, which was made with several
 /// queues. Blocks no longer than the kernel takes to answer.
 pub(super) fn attached_queues(index: c_uint) -> io::Result<u32> {
     let answer = ask(index)?;
-    let attributes = answer.get(HEADER_BYTES..).unwrap_or_default();
+    let attributes = answer.get(HEADER_BYTES.into()..).unwrap_or_default();
     let info = find(attributes, libc::IFLA_LINKINFO).and_then(|info| find(info, libc::IFLA_INFO_DATA));
     let count = |kind| info.and_then(|info| find(info, kind)).and_then(|value| value.first_chunk().copied());
     match (count(IFLA_TUN_NUM_QUEUES), count(IFLA_TUN_NUM_DISABLED_QUEUES)) {
@@ -35,14 +38,14 @@ fn ask(index: c_uint) -> io::Result<Vec<u8>> {
     }
     // SAFETY: the descriptor was just made, and nothing else owns it.
     let mut socket = unsafe { File::from_raw_fd(fd) };
-    let mut request = Vec::with_capacity(HEADER_BYTES);
-    request.extend((HEADER_BYTES as u32).to_ne_bytes());
+    let mut request = Vec::with_capacity(HEADER_BYTES.into());
+    request.extend(u32::from(HEADER_BYTES).to_ne_bytes());
     request.extend(libc::RTM_GETLINK.to_ne_bytes());
-    request.extend((libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    request.extend(NLM_F_REQUEST.to_ne_bytes());
     // Sequence and sender, and the family and type of the interface, all of which may be 0.
     request.extend([0; 12]);
     request.extend(index.to_ne_bytes());
-    request.resize(HEADER_BYTES, 0);
+    request.resize(HEADER_BYTES.into(), 0);
     socket.write_all(&request)?;
     let mut answer = vec![0; ANSWER_BYTES];
     let len = socket.read(&mut answer)?;

@@ -9,7 +9,7 @@ pub(crate) fn random_bytes(bytes: &mut [u8]) -> io::Result<()> {
         // SAFETY: the pointer and the length are those of a slice that we may write to.
         let done = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
         match usize::try_from(done) {
-            Ok(done) => rest = &mut rest[done..],
+            Ok(done) => rest = rest.get_mut(done..).unwrap_or_default(),
             Err(_) => {
                 let error = io::Error::last_os_error();
                 if error.kind() != io::ErrorKind::Interrupted {

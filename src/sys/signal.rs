@@ -37,10 +37,10 @@ impl SignalSet {
 
     /// The set as the kernel's 64-bit mask, bit `n - 1` for signal `n`.
     pub(crate) fn kernel_mask(self) -> u64 {
-        (1..=64).fold(0, |mask, signal| {
+        (0..64).zip(1..).fold(0, |mask, (bit, signal)| {
             // SAFETY: the set is initialised and the number is one that sigismember accepts.
             let member = unsafe { libc::sigismember(&self.0, signal) } == 1;
-            if member { mask | 1 << (signal - 1) } else { mask }
+            if member { mask | 1 << bit } else { mask }
         })
     }
 

@@ -248,17 +248,20 @@ fn write_no_wait(file: &File, bytes: &[u8]) -> io::Result<usize> {
     let vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let (low, high) = WHERE_IT_STANDS;
     // SAFETY: the vector is that of one slice, which the kernel only reads.
-    length(unsafe { libc::syscall(libc::SYS_pwritev2, file.as_raw_fd(), &vector, 1usize, low, high, NO_WAIT) as isize })
+    length(unsafe { libc::syscall(libc::SYS_pwritev2, file.as_raw_fd(), &vector, 1usize, low, high, NO_WAIT) })
 }
 
 fn read_no_wait(file: &File, bytes: &mut [u8]) -> io::Result<usize> {
     let vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     let (low, high) = WHERE_IT_STANDS;
     // SAFETY: the vector is that of one slice, which is ours alone.
-    length(unsafe { libc::syscall(libc::SYS_preadv2, file.as_raw_fd(), &vector, 1usize, low, high, NO_WAIT) as isize })
+    length(unsafe { libc::syscall(libc::SYS_preadv2, file.as_raw_fd(), &vector, 1usize, low, high, NO_WAIT) })
 }
 
-fn length(result: isize) -> io::Result<usize> {
+fn length<R>(result: R) -> io::Result<usize>
+where
+    usize: TryFrom<R>,
+{
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 

@@ -185,7 +185,7 @@ fn request(name: &str) -> libc::ifreq {
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // One byte stays zero to end the name.
     for (to, from) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.bytes()) {
-        *to = from as libc::c_char;
+        *to = from.cast_signed();
     }
     request
 }
@@ -215,7 +215,9 @@ fn attach(name: &str, index: libc::c_uint, flags: libc::c_int) -> std::result::R
     let file = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
     let file = file.map_err(|e| other(Error::new(ErrorKind::Network, "cannot open /dev/net/tun").with_source(e)))?;
     let mut request = request(name);
-    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    #[expect(clippy::cast_possible_truncation, reason = "the flags of a device are 16 bits")]
+    let flags = flags as libc::c_short;
+    request.ifr_ifru.ifru_flags = flags;
     // SAFETY: the descriptor is open, and the pointer leads to the structure that the call reads and writes.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &mut request) }).map_err(|e| {
         match e.raw_os_error() {

@@ -54,7 +54,7 @@ pub(crate) fn thread_name(owner: &str, role: &str) -> String {
     if owner.is_empty() {
         return format!("vmcell-{role}");
     }
-    let room = NAME_LEN.saturating_sub(role.len() + 1);
+    let room = NAME_LEN.saturating_sub(role.len().saturating_add(1));
     let end = (0..=owner.len().min(room)).rev().find(|end| owner.is_char_boundary(*end)).unwrap_or(0);
     format!("{}:{role}", owner.get(..end).unwrap_or_default())
 }

@@ -42,9 +42,9 @@ pub(crate) enum Move {
 
 impl Uring {
     /// Operations that may be in flight: as many as the kernel keeps completions.
-    pub(crate) const IN_FLIGHT: usize = 1024;
+    pub(crate) const IN_FLIGHT: u32 = 1024;
     /// Kernel threads that may carry out operations that have to wait, each ring's own.
-    pub(crate) const WORKERS: usize = 8;
+    pub(crate) const WORKERS: u32 = 8;
 
     /// Makes a ring with room for `files` registered files. The kernel's workers for it run where the calling thread may run now.
     ///
@@ -55,7 +55,7 @@ impl Uring {
         let ring = build()?;
         let submitter = ring.submitter();
         submitter.register_files_sparse(files)?;
-        submitter.register_iowq_max_workers(&mut [Self::WORKERS as u32, 1])?;
+        submitter.register_iowq_max_workers(&mut [Self::WORKERS, 1])?;
         // Older kernels, such as 6.1, do not let its workers inherit where this thread may run. One that does not take this lets them
         // run anywhere.
         if let Ok(cpus) = CpuSet::of_this_thread() {
@@ -152,7 +152,7 @@ impl AsRawFd for Uring {
 
 fn build() -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
-    builder.setup_r_disabled().setup_cqsize(Uring::IN_FLIGHT as u32).setup_submit_all().dontfork();
+    builder.setup_r_disabled().setup_cqsize(Uring::IN_FLIGHT).setup_submit_all().dontfork();
     // Completions without interrupting the thread, which looks for them anyway (Linux 6.0). They end its sleep, whatever it
     // sleeps in; with `setup_defer_taskrun`, only a sleep in the ring would end.
     let mut tuned = builder.clone();

@@ -112,9 +112,9 @@ impl VmBuilder {
     }
 
     fn check_device_count(&self) -> Result<()> {
-        let described = self.config.disks.len() + self.config.nics.len();
-        let (count, most) =
-            (described + self.disks.len() + self.nics.len() + self.devices.len(), arch::MAX_MMIO_DEVICES);
+        let (config, most) = (&self.config, arch::MAX_MMIO_DEVICES);
+        let described = [config.disks.len(), config.nics.len()].into_iter();
+        let count: usize = described.chain([self.disks.len(), self.nics.len(), self.devices.len()]).sum();
         if count <= most {
             return Ok(());
         }
@@ -135,7 +135,7 @@ struct Opened {
 
 impl Opened {
     fn device_count(&self) -> usize {
-        self.disks.len() + self.nics.len() + self.devices.len()
+        [self.disks.len(), self.nics.len(), self.devices.len()].iter().sum()
     }
 
     /// Turns what a user gave into devices, in the order in which the guest finds them.

@@ -305,7 +305,7 @@ fn say_engine(voice: &Voice, handle: &Handle) {
 fn connect(vm: &KvmVm, bus: &mut Bus, slot: arch::MmioSlot, transport: &Arc<MmioTransport>) -> Result<()> {
     bus.insert(slot.gpa.0, arch::MMIO_DEVICE_SIZE, transport.clone())?;
     vm.register_irqfd(transport.interrupt(), slot.gsi)?;
-    let doorbell = GuestAddress(slot.gpa.0 + spec::mmio::QUEUE_NOTIFY);
+    let doorbell = GuestAddress(slot.gpa.0.saturating_add(spec::mmio::QUEUE_NOTIFY));
     (0u32..).zip(transport.doorbells()).try_for_each(|(queue, event)| vm.register_doorbell(event, doorbell, queue))
 }
 

@@ -210,25 +210,25 @@ impl Lifecycle {
     /// Blocks a vCPU thread for as long as the VM is paused.
     pub(super) fn park(&self) {
         let mut state = self.state();
-        state.active -= 1;
+        state.active = state.active.saturating_sub(1);
         self.changed.notify_all();
         while matches!(state.goal, Goal::Ready | Goal::Pause) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.active += 1;
+        state.active = state.active.saturating_add(1);
     }
 
     /// A vCPU thread is about to return. Says whether it is the last one.
     pub(super) fn is_last_vcpu(&self) -> bool {
         let mut state = self.state();
-        state.active -= 1;
+        state.active = state.active.saturating_sub(1);
         state.active == 0
     }
 
     /// A vCPU thread returns.
     pub(super) fn vcpu_finished(&self) {
         let mut state = self.state();
-        state.alive -= 1;
+        state.alive = state.alive.saturating_sub(1);
         if state.alive == 0 {
             self.ended.signal();
         }

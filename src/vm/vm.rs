@@ -174,9 +174,9 @@ impl Vm {
     /// or one whose kernel waits for memory) or [`on_thread_start`](crate::VmBuilder::on_thread_start) holds it. It was told to leave, and enters the guest no more; [`wait`](Self::wait) or
     /// dropping the VM waits for it.
     pub fn stop(&self) -> Result<()> {
-        let deadline = Instant::now() + STOP_LIMIT;
+        let began = Instant::now();
         self.request_stop();
-        self.lifecycle.wait_stopped(deadline)
+        self.lifecycle.wait_stopped(began.checked_add(STOP_LIMIT).unwrap_or(began))
     }
 
     /// Asks the guest to shut down, as the power button of a PC does, and returns at once.

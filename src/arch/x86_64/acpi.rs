@@ -42,7 +42,7 @@ const SDT_HEADER_SIZE: u32 = 36;
 
 /// Writes the tables for a machine into the BIOS area, the RSDP first.
 pub(super) fn write(memory: &GuestMemory, platform: &Platform) -> Result<()> {
-    let mut tables = Tables { memory, next: RSDP.0 + Rsdp::len() as u64 };
+    let mut tables = Tables { memory, next: RSDP.0.saturating_add(Rsdp::len() as u64) };
     let dsdt = tables.add(&dsdt(platform.devices))?;
     let fadt = tables.add(&fadt(dsdt))?;
     let madt = tables.add(&madt(platform.vcpus))?;
@@ -62,7 +62,7 @@ struct Tables<'a> {
 impl Tables<'_> {
     fn add(&mut self, table: &[u8]) -> Result<u64> {
         let start = self.next.next_multiple_of(ALIGNMENT);
-        self.next = start + table.len() as u64;
+        self.next = start.saturating_add(table.len() as u64);
         if self.next > MP_TABLE.0 {
             let message = format!("the ACPI tables end at gpa={:#x}, allowed is {:#x}", self.next, MP_TABLE.0);
             return Err(Error::new(ErrorKind::InvalidConfig, message));
@@ -80,15 +80,15 @@ fn fadt(dsdt: u64) -> Vec<u8> {
         fadt = fadt.flag(flag);
     }
     fadt.iapc_boot_arch = (LEGACY_DEVICES | NO_VGA | NO_CMOS_RTC).into();
-    fadt.sleep_control_reg = power_register(0);
-    fadt.sleep_status_reg = power_register(1);
-    fadt.reset_reg = power_register(2);
+    fadt.sleep_control_reg = power_register(POWER_PORT);
+    fadt.sleep_status_reg = power_register(POWER_PORT + 1);
+    fadt.reset_reg = power_register(POWER_PORT + 2);
     fadt.reset_value = RESET_VALUE;
     bytes(&fadt.finalize())
 }
 
-fn power_register(offset: u16) -> GAS {
-    GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, u64::from(POWER_PORT + offset))
+fn power_register(port: u16) -> GAS {
+    GAS::new(AddressSpace::SystemIo, 8, 0, AccessSize::ByteAccess, port.into())
 }
 
 /// The interrupt controllers. The flag for a PC's pair of 8259s stays clear: KVM has them, but with reduced hardware
@@ -146,7 +146,7 @@ fn soft_off(aml: &mut Vec<u8>) {
 }
 
 fn serial_port(aml: &mut Vec<u8>) {
-    let ports = IO::new(COM1_PORT, COM1_PORT, 1, COM1_PORTS as u8);
+    let ports = IO::new(COM1_PORT, COM1_PORT, 1, COM1_PORTS);
     let interrupt = interrupt(COM1_GSI);
     let resources = ResourceTemplate::new(vec![&ports, &interrupt]);
     let device: [Name; 3] = [
@@ -176,7 +176,7 @@ fn power_button(aml: &mut Vec<u8>) {
 
 /// The register by which a guest says that it panicked, under the name that its driver looks for (QEMU, docs/specs/pvpanic).
 fn panic_register(aml: &mut Vec<u8>) {
-    let ports = IO::new(PANIC_PORT, PANIC_PORT, 1, PANIC_PORTS as u8);
+    let ports = IO::new(PANIC_PORT, PANIC_PORT, 1, PANIC_PORTS);
     let resources = ResourceTemplate::new(vec![&ports]);
     let id = Name::new(Path::new("_HID"), &"QEMU0001");
     let resources = Name::new(Path::new("_CRS"), &resources);
@@ -184,8 +184,8 @@ fn panic_register(aml: &mut Vec<u8>) {
 }
 
 /// A virtio-mmio device, under the name that Linux and FreeBSD look for.
+#[expect(clippy::cast_possible_truncation, reason = "devices lie below 4 GiB")]
 fn virtio_device(index: usize, slot: &MmioSlot, aml: &mut Vec<u8>) {
-    // Devices lie below 4 GiB.
     let registers = Memory32Fixed::new(true, slot.gpa.0 as u32, MMIO_DEVICE_SIZE as u32);
     let interrupt = interrupt(slot.gsi);
     let resources = ResourceTemplate::new(vec![&registers, &interrupt]);

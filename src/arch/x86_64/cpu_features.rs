@@ -118,11 +118,11 @@ pub(super) enum Allowed {
     LeftOut,
 }
 
-const fn bits(list: &[u32]) -> Allowed {
-    let (mut mask, mut next) = (0, 0);
-    while next < list.len() {
-        mask |= 1 << list[next];
-        next += 1;
+const fn bits(mut list: &[u32]) -> Allowed {
+    let mut mask = 0;
+    while let [bit, rest @ ..] = list {
+        mask |= 1 << *bit;
+        list = rest;
     }
     Allowed::Bits(mask)
 }

@@ -101,7 +101,7 @@ fn adapt(entry: &mut CpuidEntry, topology: &Topology, amd: bool, tsc_khz: Option
         FEATURES => features(entry, topology, amd),
         CACHES_INTEL if cache_type(entry) != 0 => {
             // Identifiers reserved for cores and for those that share a cache, each less one.
-            let others = (1 << topology.id_bits()) - 1;
+            let others = (1u32 << topology.id_bits()).saturating_sub(1);
             share_cache(entry, others);
             entry.eax = entry.eax & 0x03ff_ffff | others << 26;
         }
@@ -115,8 +115,8 @@ fn adapt(entry: &mut CpuidEntry, topology: &Topology, amd: bool, tsc_khz: Option
             set(&mut entry.ecx, ECX_CMP_LEGACY, topology.vcpus > 1);
             set(&mut entry.ecx, ECX_SVM, false);
         }
-        ADDRESS_SIZES if amd => entry.ecx = entry.ecx & !0xf0ff | topology.id_bits() << 12 | (topology.vcpus - 1),
-        CACHES_AMD if cache_type(entry) != 0 => share_cache(entry, topology.vcpus - 1),
+        ADDRESS_SIZES if amd => entry.ecx = entry.ecx & !0xf0ff | topology.id_bits() << 12 | topology.others(),
+        CACHES_AMD if cache_type(entry) != 0 => share_cache(entry, topology.others()),
         TOPOLOGY_AMD => {
             entry.eax = topology.index;
             // Core identifier; one thread a core; one node.
@@ -154,8 +154,9 @@ fn crystal(entry: &mut CpuidEntry, tsc_khz: Option<u32>) {
     (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0);
     let Some(tsc_khz) = tsc_khz.filter(|khz| *khz != 0) else { return };
     let divisor = gcd(tsc_khz, LAPIC_KHZ);
-    let (numerator, denominator) = (tsc_khz / divisor, LAPIC_KHZ / divisor);
-    if numerator.checked_mul(LAPIC_KHZ).is_some() {
+    if let (Some(numerator), Some(denominator)) = (tsc_khz.checked_div(divisor), LAPIC_KHZ.checked_div(divisor))
+        && numerator.checked_mul(LAPIC_KHZ).is_some()
+    {
         (entry.eax, entry.ebx, entry.ecx) = (denominator, numerator, LAPIC_KHZ * 1000);
     }
 }
@@ -179,6 +180,11 @@ impl Topology {
     fn id_bits(&self) -> u32 {
         self.vcpus.max(1).next_power_of_two().ilog2()
     }
+
+    /// How many vCPUs there are beside one.
+    fn others(&self) -> u32 {
+        self.vcpus.saturating_sub(1)
+    }
 }
 
 fn set(register: &mut u32, bit: u32, on: bool) {
@@ -186,7 +192,7 @@ fn set(register: &mut u32, bit: u32, on: bool) {
 }
 
 fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
+    a.checked_rem(b).map_or(a, |rest| gcd(b, rest))
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ pub(crate) const KVM_IDENTITY_MAP: GuestAddress = GuestAddress(0xfffb_c000);
 
 /// The first serial port of a PC.
 pub(crate) const COM1_PORT: u16 = 0x3f8;
-pub(crate) const COM1_PORTS: u16 = 8;
+pub(crate) const COM1_PORTS: u8 = 8;
 pub(crate) const COM1_GSI: u32 = 4;
 /// The keyboard controller, data at +0 and command at +4.
 pub(crate) const I8042_PORT: u16 = 0x60;
@@ -70,7 +70,7 @@ pub(crate) const RESET_VALUE: u8 = 1;
 
 /// The register by which a guest says that it panicked; the port that QEMU has for it (docs/specs/pvpanic).
 pub(crate) const PANIC_PORT: u16 = 0x505;
-pub(crate) const PANIC_PORTS: u16 = 1;
+pub(crate) const PANIC_PORTS: u8 = 1;
 /// The interrupt of the power button: the line of a PC's second serial port, which there is none of.
 pub(crate) const POWER_BUTTON_GSI: u32 = 3;
 
@@ -78,8 +78,8 @@ const FIRST_MMIO_DEVICE: u64 = 0xd000_0000;
 /// Guest addresses that an MMIO device takes.
 pub(crate) const MMIO_DEVICE_SIZE: u64 = 0x1000;
 // Below are the lines of a PC's own devices.
-const FIRST_MMIO_GSI: u32 = 5;
-pub(super) const IOAPIC_PINS: u32 = 24;
+const FIRST_MMIO_GSI: u8 = 5;
+pub(super) const IOAPIC_PINS: u8 = 24;
 /// One interrupt line per device, on the IOAPIC's pins 5 to 23.
 pub(crate) const MAX_MMIO_DEVICES: usize = (IOAPIC_PINS - FIRST_MMIO_GSI) as usize;
 
@@ -95,18 +95,17 @@ pub(crate) struct MmioSlot {
 /// The place of MMIO device number `index`, which must be below [`MAX_MMIO_DEVICES`].
 pub(crate) fn mmio_device(index: usize) -> MmioSlot {
     debug_assert!(index < MAX_MMIO_DEVICES);
-    MmioSlot {
-        gpa: GuestAddress(FIRST_MMIO_DEVICE + index as u64 * MMIO_DEVICE_SIZE),
-        gsi: FIRST_MMIO_GSI + index as u32,
-    }
+    let gpa = (index as u64).saturating_mul(MMIO_DEVICE_SIZE).saturating_add(FIRST_MMIO_DEVICE);
+    let gsi = u32::try_from(index).unwrap_or(u32::MAX).saturating_add(FIRST_MMIO_GSI.into());
+    MmioSlot { gpa: GuestAddress(gpa), gsi }
 }
 
 /// The regions of a guest's RAM: the part that does not fit below the MMIO gap goes above it.
 pub(crate) fn memory_layout(bytes: u64) -> Vec<(GuestAddress, u64)> {
     let low = bytes.min(MMIO_GAP_START);
     let mut regions = vec![(GuestAddress(0), low)];
-    if bytes > low {
-        regions.push((GuestAddress(MMIO_GAP_END), bytes - low));
+    if let Some(high @ 1..) = bytes.checked_sub(low) {
+        regions.push((GuestAddress(MMIO_GAP_END), high));
     }
     regions
 }
@@ -131,10 +130,10 @@ pub(super) enum MapKind {
 pub(super) fn memory_map(memory: &GuestMemory) -> Vec<MapEntry> {
     let mut map = Vec::new();
     for region in memory.regions() {
-        let (start, end) = (region.start.0, region.start.0 + region.len);
+        let (start, end) = (region.start.0, region.start.0.saturating_add(region.len));
         let mut add = |start: u64, end: u64, kind| {
-            if start < end {
-                map.push(MapEntry { start, len: end - start, kind });
+            if let Some(len @ 1..) = end.checked_sub(start) {
+                map.push(MapEntry { start, len, kind });
             }
         };
         add(start, end.min(LOW_RAM_END), MapKind::Ram);

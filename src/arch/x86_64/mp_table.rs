@@ -37,6 +37,11 @@ struct Pointer {
     features: [u8; 5],
 }
 
+/// The table follows the pointer.
+#[expect(clippy::cast_possible_truncation, reason = "the BIOS area lies below 1 MiB")]
+const TABLE: u32 = (MP_TABLE.0 + size_of::<Pointer>() as u64) as u32;
+const _: () = assert!(size_of::<Pointer>() == 16, "its length is told as one unit");
+
 /// MP Configuration Table Header (section 4.2).
 #[derive(Clone, Copy, IntoBytes, Immutable)]
 #[repr(C)]
@@ -114,39 +119,36 @@ enum Delivery {
 
 /// Writes the pointer, and behind it the table, into the BIOS area.
 pub(super) fn write(memory: &GuestMemory, platform: &Platform) -> Result<()> {
-    let table = GuestAddress(MP_TABLE.0 + size_of::<Pointer>() as u64);
     let mut pointer = Pointer {
         signature: *b"_MP_",
-        table: U32::new(table.0 as u32),
-        length: (size_of::<Pointer>() / 16) as u8,
+        table: U32::new(TABLE),
+        length: 1,
         revision: REVISION,
         checksum: 0,
         features: [0; 5],
     };
     pointer.checksum = checksum(pointer.as_bytes());
     memory.write(MP_TABLE, pointer.as_bytes())?;
-    memory.write(table, &configuration(platform))
+    memory.write(GuestAddress(TABLE.into()), &configuration(platform))
 }
 
 /// The header and, in the order that section 4.3 demands, its entries.
 fn configuration(platform: &Platform) -> Vec<u8> {
     // There are at most 64 vCPUs, so every identifier has room in a byte.
-    let vcpus = platform.vcpus as u8;
+    let vcpus = u8::try_from(platform.vcpus).unwrap_or(u8::MAX);
     let ioapic = IoApic { kind: 2, id: vcpus, version: IOAPIC_VERSION, usable: 1, address: U32::new(IOAPIC) };
     let bus = Bus { kind: 1, id: ISA, name: *b"ISA   " };
     let interrupts = interrupts(vcpus);
 
-    let mut table = vec![0; size_of::<Header>()];
-    (0..vcpus).for_each(|id| table.extend(processor(id, platform.cpu).as_bytes()));
-    table.extend(bus.as_bytes());
-    table.extend(ioapic.as_bytes());
-    interrupts.iter().for_each(|interrupt| table.extend(interrupt.as_bytes()));
-    let header = header(usize::from(vcpus) + 2 + interrupts.len(), table.len());
-    table[..size_of::<Header>()].copy_from_slice(header.as_bytes());
-    table[std::mem::offset_of!(Header, checksum)] = checksum(&table);
-    table
+    let processors: Vec<_> = (0..vcpus).map(|id| processor(id, platform.cpu)).collect();
+    let entries = [processors.as_bytes(), bus.as_bytes(), ioapic.as_bytes(), interrupts.as_bytes()].concat();
+    let count = [processors.len(), 2, interrupts.len()].iter().sum();
+    let mut header = header(count, size_of::<Header>().saturating_add(entries.len()));
+    header.checksum = checksum(header.as_bytes()).wrapping_add(checksum(&entries));
+    [header.as_bytes(), &entries].concat()
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "64 vCPUs and 24 interrupt lines have 2 KiB in 93 entries")]
 fn header(entries: usize, length: usize) -> Header {
     Header {
         signature: *b"PCMP",
@@ -189,7 +191,7 @@ fn interrupts(ioapic: u8) -> Vec<Interrupt> {
     };
     let local =
         |delivery, pin| Interrupt { kind: 4, delivery, flags: [0; 2], bus: ISA, line: 0, apic: EVERY_LAPIC, pin };
-    let mut interrupts: Vec<_> = (0..IOAPIC_PINS as u8).map(vectored).collect();
+    let mut interrupts: Vec<_> = (0..IOAPIC_PINS).map(vectored).collect();
     interrupts.extend([local(Delivery::ExtInt, 0), local(Delivery::Nmi, 1)]);
     interrupts
 }

@@ -20,6 +20,7 @@ const EFER_LMA: u64 = 1 << 10;
 const BOOT_CS: u16 = 0x10;
 const BOOT_DS: u16 = 0x18;
 const BOOT_TSS: u16 = 0x20;
+const GDT_ENTRIES: u16 = 6;
 
 /// Segment types (Intel SDM, volume 3, tables 3-1 and 3-2).
 const CODE_EXECUTE_READ_ACCESSED: u8 = 0xb;
@@ -68,7 +69,7 @@ fn fill_special(special: &mut SpecialRegisters, handover: Handover) {
         *segment = segments.data;
     }
     special.tr = segments.tss;
-    special.gdt = DescriptorTable { base: GDT.0, limit: (size_of_val(&gdt(handover)) - 1) as u16 };
+    special.gdt = DescriptorTable { base: GDT.0, limit: GDT_ENTRIES * 8 - 1 };
     special.idt = DescriptorTable::default();
     match handover {
         Handover::Linux64 => {
@@ -105,7 +106,7 @@ impl Segments {
 }
 
 /// The table behind the selectors, for a kernel that loads them again. A TSS takes two entries in long mode.
-fn gdt(handover: Handover) -> [u64; 6] {
+fn gdt(handover: Handover) -> [u64; GDT_ENTRIES as usize] {
     let segments = Segments::new(handover);
     [0, 0, descriptor(&segments.code), descriptor(&segments.data), descriptor(&segments.tss), 0]
 }
@@ -128,6 +129,7 @@ fn descriptor(segment: &Segment) -> u64 {
 }
 
 /// Maps the first 4 GiB to themselves with 2 MiB pages, which every processor has: root, pointers, then directories.
+#[expect(clippy::arithmetic_side_effects, reason = "four directories' addresses and entries are far from any end")]
 fn write_page_tables(memory: &GuestMemory) -> Result<()> {
     let table = |index: u64| GuestAddress(PAGE_TABLES.0 + index * PAGE_SIZE);
     memory.write_value(table(0), &(table(1).0 | PAGE_PRESENT_WRITABLE))?;

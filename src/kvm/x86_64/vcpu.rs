@@ -120,8 +120,8 @@ impl Vcpu {
             };
             // Delivery mode is bits 8 to 10 of the entry; the mask bit 16 is cleared.
             let entry = u32::from(delivery_mode & 7) << 8;
-            for (register, byte) in lapic.regs[offset..offset + 4].iter_mut().zip(entry.to_le_bytes()) {
-                *register = byte as std::ffi::c_char;
+            for (register, byte) in lapic.regs.iter_mut().skip(offset).zip(entry.to_le_bytes()) {
+                *register = byte.cast_signed();
             }
         }
         self.fd().set_lapic(&lapic).map_err(|e| refused("set a vCPU's LAPIC", e))

@@ -32,7 +32,8 @@ impl KvmVm {
     /// [`ErrorKind::Kvm`] where KVM refuses.
     pub fn set_kvm_pages(&self, tss: GuestAddress, identity_map: GuestAddress) -> Result<()> {
         self.fd().set_identity_map_address(identity_map.0).map_err(|e| refused("place its identity map", e))?;
-        self.fd().set_tss_address(tss.0 as usize).map_err(|e| refused("place its TSS", e))
+        let address = usize::try_from(tss.0).unwrap_or(usize::MAX);
+        self.fd().set_tss_address(address).map_err(|e| refused("place its TSS", e))
     }
 
     /// Makes the in-kernel PIC, IOAPIC and, for each vCPU made afterwards, LAPIC.

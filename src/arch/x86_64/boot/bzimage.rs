@@ -37,7 +37,7 @@ pub(super) fn load(memory: &GuestMemory, image: &mut Image, room: &Room) -> Resu
     let (start, end) = place(image, &header, payload, room)?;
     let loaded = BzImage::load(memory.mmap(), Some(vm_memory::GuestAddress(start)), image.file(), None);
     loaded.map_err(|cause| image.refuse("cannot be loaded").with_source(cause))?;
-    let entry = Entry { address: GuestAddress(start + ENTRY_64), handover: Handover::Linux64 };
+    let entry = Entry { address: GuestAddress(start.saturating_add(ENTRY_64)), handover: Handover::Linux64 };
     Ok(Kernel { entry, end, header })
 }
 
@@ -51,8 +51,10 @@ fn read_header(image: &Image) -> Result<setup_header> {
         let len = image.len();
         return Err(image.refuse(format!("is truncated: its setup header ends at {end:#x}, the file at {len:#x}")));
     }
-    let len = (end - HEADER_OFFSET).min(size_of::<setup_header>() as u64) as usize;
-    image.read(HEADER_OFFSET, &mut header.as_mut_slice()[..len])?;
+    let len = usize::try_from(end.saturating_sub(HEADER_OFFSET)).unwrap_or(usize::MAX);
+    let known = header.as_mut_slice();
+    let len = len.min(known.len());
+    image.read(HEADER_OFFSET, known.get_mut(..len).unwrap_or_default())?;
     Ok(header)
 }
 
@@ -78,7 +80,7 @@ fn check_protocol(image: &Image, header: &setup_header) -> Result<()> {
 /// The length of the protected-mode kernel: all that follows the setup sectors.
 fn payload_len(image: &Image, header: &setup_header) -> Result<u64> {
     let sectors = if header.setup_sects == 0 { DEFAULT_SETUP_SECTORS } else { header.setup_sects };
-    let setup = (u64::from(sectors) + 1) * SECTOR;
+    let setup = u64::from(sectors).saturating_add(1).saturating_mul(SECTOR);
     let promised = u64::from(header.syssize) * PARAGRAPH;
     match image.len().checked_sub(setup) {
         Some(present) if present >= promised.max(ENTRY_64) => Ok(present),

@@ -17,7 +17,7 @@ pub(super) fn write(memory: &GuestMemory, boot: &Boot, devices: &[MmioSlot], lim
         return Err(refuse(format!("the command line has a NUL at byte {position}, allowed is none")));
     }
     if text.len() > limit {
-        let appended = match text.len() - boot.cmdline.len() {
+        let appended = match text.len().saturating_sub(boot.cmdline.len()) {
             0 => String::new(),
             appended => format!(", {appended} of them for devices"),
         };
@@ -61,7 +61,7 @@ fn init_arguments(cmdline: &str) -> usize {
                 if cmdline.get(word..at) == Some("--") {
                     return word;
                 }
-                word = at + 1;
+                word = at.saturating_add(1);
             }
             _ => {}
         }

@@ -23,7 +23,7 @@ const MACHINE_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
 const PT_NOTE: u32 = 4;
 /// The size of all note segments of an image together; a kernel's have some hundred bytes.
-const MAX_NOTES: u64 = 1 << 20;
+const MAX_NOTES: usize = 1 << 20;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
@@ -97,12 +97,13 @@ pub(super) fn load(memory: &GuestMemory, image: &mut Image, room: &Room, wanted:
 /// Copies what a segment has in the file, but for the file's holes: the memory is new, so it is zeros already. In Debian's kernel,
 /// of 45 MiB, 15 are zeros, most of them memory that the guest may never use; a file with holes there saves reading and keeping them.
 fn copy(memory: &GuestMemory, image: &mut Image, program: &ProgramHeader) -> Result<()> {
-    let end = program.offset + program.file_size;
+    let end = program.offset.saturating_add(program.file_size);
     let mut next = program.offset;
     while let Some((start, stop)) = image.next_data(next, end)? {
-        let gpa = vm_memory::GuestAddress(program.physical_address + (start - program.offset));
         // Inside of the segment, which lies inside of the memory, so it fits.
-        let read = memory.mmap().read_exact_volatile_from(gpa, image.file(), (stop - start) as usize);
+        let gpa = program.physical_address.saturating_add(start.saturating_sub(program.offset));
+        let len = usize::try_from(stop.saturating_sub(start)).unwrap_or(usize::MAX);
+        let read = memory.mmap().read_exact_volatile_from(vm_memory::GuestAddress(gpa), image.file(), len);
         read.map_err(|cause| image.refuse("cannot be loaded").with_source(cause))?;
         next = stop;
     }
@@ -139,7 +140,7 @@ fn read_program_headers(image: &Image, header: &FileHeader) -> Result<Vec<Progra
         return Err(image.refuse(format!("has program headers of {found} bytes, needed are {size}")));
     }
     // At most 65535 of them, so 3.6 MB, and those are in the file.
-    let len = size as u64 * u64::from(header.program_header_count);
+    let len = u64::from(header.program_header_count).saturating_mul(size as u64);
     let start = header.program_headers;
     if start.checked_add(len).is_none_or(|end| end > image.len()) || start < size_of::<FileHeader>() as u64 {
         return Err(image.refuse(format!(
@@ -211,10 +212,11 @@ fn find_pvh_entry(image: &Image, programs: &[ProgramHeader]) -> Result<Option<u3
                 image.len()
             )));
         }
-        budget = budget.checked_sub(file_size).ok_or_else(|| {
+        let len = usize::try_from(file_size).unwrap_or(usize::MAX);
+        budget = budget.checked_sub(len).ok_or_else(|| {
             image.refuse(format!("has note segments of more than {MAX_NOTES} bytes, which is the most allowed"))
         })?;
-        let mut notes = vec![0; file_size as usize];
+        let mut notes = vec![0; len];
         image.read(offset, &mut notes)?;
         let alignment = if alignment == 8 { 8 } else { 4 };
         if let Some(entry) = note::pvh_entry(&notes, alignment).map_err(|why| image.refuse(why))? {

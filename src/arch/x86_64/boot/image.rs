@@ -93,7 +93,7 @@ impl Image {
         if first.starts_with(ELF_MAGIC) {
             return Ok(Format::Elf);
         }
-        let magic_end = HEADER_MAGIC_OFFSET + HEADER_MAGIC.len() as u64;
+        let magic_end = HEADER_MAGIC_OFFSET.saturating_add(HEADER_MAGIC.len() as u64);
         if self.len >= magic_end {
             let mut magic = [0; HEADER_MAGIC.len()];
             self.read(HEADER_MAGIC_OFFSET, &mut magic)?;

@@ -16,17 +16,16 @@ pub(super) fn pvh_entry(segment: &[u8], alignment: usize) -> Result<Option<u32>,
     let mut at = 0;
     // Padding after the last note may be left out, or be longer than a note is.
     while segment.len().saturating_sub(at) >= NOTE_HEADER {
-        let field = |index: usize| {
-            let start = at + index * 4;
-            segment.get(start..start + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
+        let field = |offset: usize| {
+            let bytes = segment.get(at.saturating_add(offset)..).and_then(<[u8]>::first_chunk);
+            bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes))
         };
-        let (name_len, desc_len, kind) = (field(0) as usize, field(1) as usize, field(2));
-        let name_start = at + NOTE_HEADER;
-        let desc_start = name_start + name_len.next_multiple_of(alignment);
-        let desc_end = desc_start + desc_len;
-        let (Some(name), Some(desc)) =
-            (segment.get(name_start..name_start + name_len), segment.get(desc_start..desc_end))
-        else {
+        let (name_len, desc_len, kind) = (field(0) as usize, field(4) as usize, field(8));
+        let name_start = at.saturating_add(NOTE_HEADER);
+        let desc_start = name_start.saturating_add(name_len.next_multiple_of(alignment));
+        let desc_end = desc_start.saturating_add(desc_len);
+        let name = segment.get(name_start..name_start.saturating_add(name_len));
+        let (Some(name), Some(desc)) = (name, segment.get(desc_start..desc_end)) else {
             return Err(format!(
                 "has a note at offset {at:#x} of its note segment that runs past the segment's end at {:#x}: \
                  name_len={name_len:#x} desc_len={desc_len:#x}",

@@ -12,6 +12,10 @@ const MAGIC: u32 = 0x336e_c578;
 /// The first version with a memory map.
 const VERSION: u32 = 1;
 
+/// Where the list of modules and the memory map lie, behind the start info.
+const MODULES: u64 = START_INFO.0 + size_of::<hvm_start_info>() as u64;
+const MAP: u64 = MODULES + size_of::<hvm_modlist_entry>() as u64;
+
 /// The start info, its list of modules (the initrd is the only one), and the memory map, one after the other.
 pub(super) fn write(
     memory: &GuestMemory,
@@ -19,18 +23,17 @@ pub(super) fn write(
     cmdline: Placed,
     rsdp: Option<GuestAddress>,
 ) -> Result<()> {
-    let modules = START_INFO.0 + size_of::<hvm_start_info>() as u64;
-    let map = modules + size_of::<hvm_modlist_entry>() as u64;
     let entries = memory_map(memory);
     let info = hvm_start_info {
         magic: MAGIC,
         version: VERSION,
-        nr_modules: initrd.iter().len() as u32,
-        modlist_paddr: if initrd.is_some() { modules } else { 0 },
+        nr_modules: initrd.is_some().into(),
+        modlist_paddr: if initrd.is_some() { MODULES } else { 0 },
         cmdline_paddr: cmdline.start.0,
         rsdp_paddr: rsdp.map_or(0, |rsdp| rsdp.0),
-        memmap_paddr: map,
-        memmap_entries: entries.len() as u32,
+        memmap_paddr: MAP,
+        // No more than six.
+        memmap_entries: u32::try_from(entries.len()).unwrap_or(0),
         ..hvm_start_info::default()
     };
     let module = initrd.map_or_else(hvm_modlist_entry::default, |initrd| hvm_modlist_entry {

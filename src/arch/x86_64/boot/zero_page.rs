@@ -48,7 +48,7 @@ pub(super) fn write(
     params.acpi_rsdp_addr = rsdp.map_or(0, |rsdp| rsdp.0);
     for (slot, entry) in params.e820_table.iter_mut().zip(memory_map(memory)) {
         *slot = boot_e820_entry { addr: entry.start, size: entry.len, r#type: entry.kind as u32 };
-        params.e820_entries += 1;
+        params.e820_entries = params.e820_entries.saturating_add(1);
     }
     memory.write(ZERO_PAGE, params.as_slice())
 }
