@@ -10,6 +10,8 @@ mod support;
 
 #[path = "hostile/cases/block.rs"]
 mod block;
+#[path = "hostile/cases/card.rs"]
+mod card;
 #[path = "hostile/cases/chains.rs"]
 mod chains;
 #[path = "hostile/cases/control.rs"]
@@ -18,6 +20,8 @@ mod control;
 mod machine;
 #[path = "hostile/cases/net.rs"]
 mod net;
+#[path = "hostile/cases/odd.rs"]
+mod odd;
 #[path = "hostile/cases/race.rs"]
 mod race;
 #[path = "hostile/cases/receive.rs"]
@@ -26,6 +30,10 @@ mod receive;
 mod registers;
 #[path = "hostile/cases/rings.rs"]
 mod rings;
+#[path = "hostile/cases/several.rs"]
+mod several;
+#[path = "hostile/cases/steps.rs"]
+mod steps;
 #[path = "hostile/cases/work.rs"]
 mod work;
 
@@ -35,13 +43,17 @@ use hostile::verdict::Oracle;
 const GROUPS: &[(&str, &[Case])] = &[
     ("Queues", rings::CASES),
     ("Chains", chains::CASES),
+    ("Chains that are odd", odd::CASES),
     ("Registers", registers::CASES),
+    ("Steps", steps::CASES),
     ("Disk", block::CASES),
     ("Work", work::CASES),
     ("Memory that changes meanwhile", race::CASES),
+    ("Several processors", several::CASES),
     ("Frames that it sends", net::CASES),
     ("Frames that it receives", receive::CASES),
     ("Commands to its network card", control::CASES),
+    ("Queues of its network card", card::CASES),
     ("The rest of the machine", machine::CASES),
 ];
 

@@ -64,7 +64,11 @@ pub struct Setup {
     pub nic: bool,
     /// Pairs of queues of the network card.
     pub pairs: u16,
+    /// Queues of the disk.
+    pub queues: u16,
     pub vcpus: u32,
+    /// All of the process's threads together get the time of one processor.
+    pub scarce: bool,
     /// Its first 8 MiB are noise.
     pub noise: bool,
     /// After this long the test goes on, whether or not the guest is done.
@@ -93,7 +97,9 @@ impl Setup {
         read_only: false,
         nic: false,
         pairs: 1,
+        queues: 1,
         vcpus: 1,
+        scarce: false,
         noise: false,
         limit: Duration::from_secs(10),
         may_take_longer: false,

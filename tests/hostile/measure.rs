@@ -77,6 +77,13 @@ pub fn time_in_line() -> Duration {
     Duration::from_nanos(text.split(' ').nth(1).and_then(|field| field.parse().ok()).unwrap_or(0))
 }
 
+/// Does KVM have hardware to build on?
+pub fn has_hardware() -> bool {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = text.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    flags.split(' ').any(|flag| matches!(flag, "vmx" | "svm"))
+}
+
 /// Does the host run on an emulated processor, so that everything takes ten times as long?
 pub fn is_emulated() -> bool {
     fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU TCG"))

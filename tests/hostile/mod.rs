@@ -8,5 +8,6 @@ mod measure;
 pub mod page;
 mod probe;
 mod run;
+mod scarce;
 mod storage;
 pub mod verdict;

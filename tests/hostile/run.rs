@@ -10,8 +10,9 @@ use vmcell::{Exit, IoThread, Status, Vm};
 use super::case::{Case, Ends};
 use super::guests::{Neighbour, Pace, Program};
 use super::host::cpu_time;
-use super::measure::{crowd, is_emulated, own_memory_kib, thread, threads_of_ours, time_in_line};
+use super::measure::{crowd, has_hardware, is_emulated, own_memory_kib, thread, threads_of_ours, time_in_line};
 use super::probe::{Probe, Seen};
+use super::scarce::Scarce;
 use super::storage::Bench;
 use super::verdict::{Findings, Oracle};
 use crate::FALLS_SHORT;
@@ -61,7 +62,7 @@ fn slack() -> u32 {
 
 /// Limits by the clock on the wall are for hosts that let our threads run.
 fn wall_slack() -> u32 {
-    slack() * if crowd() > 1 { 10 } else { 1 }
+    slack() * if crowd() > 1 || Scarce::is_now() { 10 } else { 1 }
 }
 
 pub fn run(case: &Case) {
@@ -73,6 +74,7 @@ pub fn run(case: &Case) {
         Err(why) => return println!("{}: skipped: {why}", case.name),
     };
     println!("{}:", case.name);
+    let scarce = case.setup.scarce.then(Scarce::begin);
     let mut findings = Findings::default();
     let panics = count_panics();
     let before = threads_of_ours().len();
@@ -81,6 +83,7 @@ pub fn run(case: &Case) {
     while threads_of_ours().len() > before && begin.elapsed() < LINGER {
         std::thread::sleep(Duration::from_millis(1));
     }
+    drop(scarce);
     let left = threads_of_ours();
     findings.check(Oracle::Threads, left.len() <= before, format_args!("threads are left over: {left:?}"));
     let panicked = count_panics() - panics;
@@ -191,7 +194,10 @@ impl Stage {
 
 /// Beside its name, what a case is told: which run it is, and how long it should go on if it could do so for ever.
 fn parameters(run: u32) -> String {
-    if is_long() { format!("run={run} ms=10000 long=1") } else { format!("run={run} ms=300") }
+    // What no guest could do where KVM runs ring 0 itself, instruction by instruction, it need not try there.
+    let writes = if has_hardware() { " writes=1" } else { "" };
+    let load = if is_long() { "ms=10000 long=1" } else { "ms=300" };
+    format!("run={run} {load}{writes}")
 }
 
 fn type_into(vm: &Vm, byte: u8) {

@@ -77,7 +77,8 @@ impl Bench {
     /// Gives a VM its devices.
     pub fn furnish(&self, builder: VmBuilder, setup: &Setup) -> VmBuilder {
         let disk = self.disk.try_clone().expect("the host gives descriptors");
-        let builder = builder.disk(Disk::from_file(disk).expect("a disk").read_only(setup.read_only));
+        let disk = Disk::from_file(disk).expect("a disk").read_only(setup.read_only).queues(setup.queues);
+        let builder = builder.disk(disk);
         match &self.tap {
             None => builder,
             Some(tap) => {

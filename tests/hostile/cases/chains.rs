@@ -4,7 +4,7 @@ use crate::hostile::case::cases;
 
 cases! {
     a_chain_that_is_a_circle_is_given_back {
-        did: "offers chains of one, two and all descriptors that lead back to their beginning",
+        did: "offers chains of one, two and all descriptors that lead back to their beginning, also in a table",
         must_not: "have the device follow them for ever",
         ends: Served,
     }

@@ -18,6 +18,12 @@ cases! {
         must_not: "have the monitor grow, or the I/O thread to itself",
         ends: GoesOn,
     }
+    a_sweep_of_privileged_registers_hurts_nobody {
+        did: "reads model specific registers by the thousand, also those of hypervisors (and writes them where KVM has hardware below it), asks for leaves of CPUID, executes instructions that there are not, and halts with interrupts off",
+        must_not: "have a vCPU or the monitor fail, or not be stopped",
+        ends: GoesOn,
+        needs: { vcpus: 2, limit: std::time::Duration::from_secs(60) },
+    }
     a_triple_fault_ends_the_guest_alone {
         did: "faults with nothing to handle that",
         must_not: "end anything else",

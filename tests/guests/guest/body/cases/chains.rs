@@ -65,7 +65,13 @@ fn circles(block: &mut Block) -> After {
         describe(block, index, (memory::DATA, 512, NEXT | WRITE, (index + 1) % MAX_SIZE));
     }
     refuse(block, 7, format_args!("a circle of the whole queue"));
-    report::line(format_args!("case: circles of one, two and all descriptors"));
+    for next in [0, 1] {
+        write_descriptor(memory::TABLES, memory::HEADERS, 16, NEXT, 1);
+        write_descriptor(memory::TABLES + DESCRIPTOR, memory::DATA, 512, NEXT | WRITE, next);
+        describe(block, 0, (memory::TABLES, 2 * DESCRIPTOR as u32, INDIRECT, 0));
+        refuse(block, 0, format_args!("a circle in a table, back to {next}"));
+    }
+    report::line(format_args!("case: circles of one, two and all descriptors, and in a table"));
     After::Serves
 }
 

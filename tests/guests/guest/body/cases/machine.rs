@@ -1,7 +1,8 @@
 //! What is not virtio: ports, holes in memory, the console, and the processor itself.
 
 use super::{Case, again_and_again, duration_us};
-use crate::body::machine::{clock, memory, port, wide};
+use crate::body::machine::cmdline::Cmdline;
+use crate::body::machine::{clock, memory, port, privileged, second, wide};
 use crate::body::report;
 
 pub const CASES: &[Case] = &[
@@ -17,6 +18,7 @@ pub const CASES: &[Case] = &[
         report::ready();
         console(duration_us(cmdline));
     }),
+    ("a_sweep_of_privileged_registers_hurts_nobody", sweep),
     ("a_triple_fault_ends_the_guest_alone", |_| {
         report::ready();
         report::line(format_args!("case: an instruction that there is not, and nothing to handle that"));
@@ -124,6 +126,28 @@ fn console(us: u64) {
     // By single instructions: a string of them keeps the vCPU's thread away from everything else for its whole length.
     let rounds = again_and_again(us, || port::write8(0x3f8, 0x1b));
     report::line(format_args!("\nfigure {rounds} bytes"));
+}
+
+/// By the second processor, which halts with interrupts off when it is done, for the test to stop it so.
+fn sweep(cmdline: &Cmdline) {
+    report::ready();
+    let span = if cmdline.text("long").is_some() { 0x2000 } else { 0x400 };
+    let writes = cmdline.text("writes").is_some();
+    privileged::prepare(span, writes);
+    let run: extern "C" fn() -> ! = {
+        extern "C" fn run() -> ! {
+            // SAFETY: the symbol is code that does not come back, and this processor is in ring 0.
+            unsafe { privileged::sweep() }
+        }
+        run
+    };
+    report::check(second::start_in_ring_0(run), format_args!("the second processor does not start"));
+    let halts = clock::wait_us(60_000_000, || privileged::progress().halts);
+    let privileged::Progress { registers, faults, .. } = privileged::progress();
+    report::check(halts, format_args!("the sweep ends at {registers} registers and {faults} faults"));
+    report::line(format_args!(
+        "case: {registers} registers and leaves, writes: {writes}; {faults} instructions faulted"
+    ));
 }
 
 fn fault() -> ! {

@@ -1,14 +1,18 @@
 //! What the guest does that it must not, one function a case, under the name that the test has.
 
 mod block;
+mod card;
 mod chains;
 mod control;
 mod machine;
 mod net;
+mod odd;
 mod race;
 mod receive;
 mod registers;
 mod rings;
+mod several;
+mod steps;
 mod work;
 
 use super::machine::clock;
@@ -19,16 +23,20 @@ use super::virtio::block::{Answer, Block};
 /// The name of a case, and what it does.
 type Case = (&'static str, fn(&Cmdline));
 
-const GROUPS: [&[Case]; 10] = [
+const GROUPS: [&[Case]; 14] = [
     rings::CASES,
     chains::CASES,
+    odd::CASES,
     registers::CASES,
+    steps::CASES,
     block::CASES,
     work::CASES,
     race::CASES,
+    several::CASES,
     net::CASES,
     receive::CASES,
     control::CASES,
+    card::CASES,
     machine::CASES,
 ];
 

@@ -6,6 +6,7 @@ mod entry;
 pub mod memory;
 pub mod port;
 pub mod power;
+pub mod privileged;
 pub mod second;
 pub mod serial;
 pub mod wide;

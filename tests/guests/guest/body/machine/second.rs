@@ -1,7 +1,7 @@
-//! The second processor: started through the first one's local APIC, brought to user mode by the same way.
+//! The other processors: started through the first one's local APIC, brought to user mode by the same way.
 //!
-//! It wakes in real mode below 1 MiB, so a few instructions are copied there; they go straight to long mode with the page
-//! tables of the first processor, and from there to ring 3.
+//! Each wakes in real mode below 1 MiB, so a few instructions are copied there; they go straight to long mode with the page
+//! tables of the first processor, and from there to ring 3, or stay in ring 0.
 
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -17,20 +17,48 @@ const COMMAND_LOW: u64 = LOCAL_APIC + 0x300;
 const COMMAND_HIGH: u64 = LOCAL_APIC + 0x310;
 const INIT: u32 = 0x4500;
 const START_UP: u32 = 0x4600;
-/// Its number, since there are two.
-const SECOND: u32 = 1 << 24;
+/// Where the command has the number of the processor that it is for.
+const NUMBER_SHIFT: u32 = 24;
+/// The processors beside the first one have a stack each.
+const OTHERS: u64 = 3;
+const STACK: u64 = 16384;
 
 unsafe extern "C" {
     static second_begin: u8;
     static second_end: u8;
+    static second_stacks: u8;
 }
 
 /// What it runs, and by being taken back that it does.
 #[unsafe(no_mangle)]
 static SECOND_MAIN: AtomicU64 = AtomicU64::new(0);
+/// Where its stack ends.
+#[unsafe(no_mangle)]
+static SECOND_STACK: AtomicU64 = AtomicU64::new(0);
+/// Not 0 if it stays in ring 0.
+#[unsafe(no_mangle)]
+static SECOND_STAYS: AtomicU64 = AtomicU64::new(0);
 
-/// Starts the second processor on `main`; says whether it came that far.
+/// Starts the second processor on `main`, in ring 3; says whether it came that far.
 pub fn start(main: extern "C" fn() -> !) -> bool {
+    start_one(1, false, main)
+}
+
+/// Does the same with the processor of this number, from 1 to 3.
+pub fn start_number(number: u32, main: extern "C" fn() -> !) -> bool {
+    start_one(number, false, main)
+}
+
+/// Starts the second processor in ring 0.
+pub fn start_in_ring_0(main: extern "C" fn() -> !) -> bool {
+    start_one(1, true, main)
+}
+
+fn start_one(number: u32, stays: bool, main: extern "C" fn() -> !) -> bool {
+    // The symbol is an address alone.
+    let stacks = (&raw const second_stacks).addr() as u64;
+    SECOND_STACK.store(stacks + STACK * u64::from(number).min(OTHERS), Ordering::SeqCst);
+    SECOND_STAYS.store(stays.into(), Ordering::SeqCst);
     SECOND_MAIN.store(main as usize as u64, Ordering::SeqCst);
     // SAFETY: the symbols are the ends of the code below, which is only read.
     let code = unsafe {
@@ -39,7 +67,7 @@ pub fn start(main: extern "C" fn() -> !) -> bool {
     };
     memory::copy_in(TRAMPOLINE, code);
     for command in [INIT, START_UP | VECTOR, START_UP | VECTOR] {
-        memory::write(COMMAND_HIGH, SECOND);
+        memory::write(COMMAND_HIGH, number << NUMBER_SHIFT);
         memory::write(COMMAND_LOW, command);
         clock::sleep_us(1000);
     }
@@ -77,19 +105,28 @@ global_asm!(
     ".word 0x20",
     ".code64",
     "second_long:",
-    "mov rsp, offset second_stack_end",
+    "mov rbx, offset SECOND_STACK",
+    "mov rbx, [rbx]",
+    "mov rsp, rbx",
+    "mov rax, offset SECOND_STAYS",
+    "mov rdi, offset second_main",
+    "cmp dword ptr [rax], 0",
+    "jne 2f",
     "push 0x08 | 3",
-    "push offset second_stack_end",
+    "push rbx",
     "push 0x3002",
     "push 0x10 | 3",
     "push offset second_user",
     "iretq",
+    "2:",
+    "jmp rdi",
     "second_end:",
     // In ring 3, and no longer copied.
     "second_user:",
     "mov eax, 0x08 | 3",
     "mov ds, eax",
     "mov es, eax",
+    "second_main:",
     "xor ebp, ebp",
     "xor eax, eax",
     "xchg rax, [rip + SECOND_MAIN]",
@@ -102,8 +139,10 @@ global_asm!(
     ".quad 0, 0x00cff3000000ffff, 0x00affb000000ffff, 0, 0x00af9b000000ffff",
     ".section .bss",
     ".balign 16",
-    ".skip 16384",
-    "second_stack_end:",
+    "second_stacks:",
+    ".skip {OTHERS} * {STACK}",
     ".text",
     AT = const TRAMPOLINE,
+    OTHERS = const OTHERS,
+    STACK = const STACK,
 );

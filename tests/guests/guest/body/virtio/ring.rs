@@ -49,8 +49,14 @@ pub struct Ring {
 impl Ring {
     /// An empty queue in the place that belongs to it.
     pub fn new(queue: u32, size: u16) -> Self {
+        let ring = Self::attach(queue, size);
+        memory::fill(ring.table, 0x4000, 0);
+        ring
+    }
+
+    /// The queue in the place that belongs to it, as it stands there, and nothing offered yet.
+    pub fn attach(queue: u32, size: u16) -> Self {
         let table = memory::RINGS + u64::from(queue) * 0x1_0000;
-        memory::fill(table, 0x4000, 0);
         let (avail, used) = (table + 0x2000, table + 0x3000);
         Self { queue, size, table, avail, used, next_avail: 0, next_used: 0 }
     }
