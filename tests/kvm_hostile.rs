@@ -67,6 +67,16 @@ fn the_page_of_cases_is_up_to_date() {
 }
 
 #[test]
+fn the_page_of_the_public_list_is_up_to_date() {
+    hostile::villain::check_page(GROUPS);
+}
+
+#[test]
+fn each_number_of_the_public_list_stands_there_once() {
+    hostile::villain::check_numbers();
+}
+
+#[test]
 fn what_falls_short_is_a_case() {
     for (name, ..) in FALLS_SHORT {
         assert!(GROUPS.iter().any(|(_, cases)| cases.iter().any(|case| case.name == *name)), "there is no case {name}");

@@ -11,3 +11,4 @@ mod run;
 mod scarce;
 mod storage;
 pub mod verdict;
+pub mod villain;

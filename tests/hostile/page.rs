@@ -40,11 +40,15 @@ pub fn text(groups: &[(&str, &[Case])]) -> String {
 }
 
 pub fn check(groups: &[(&str, &[Case])]) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/hostile-guests.md");
-    let text = text(groups);
+    compare("docs/hostile-guests.md", &text(groups));
+}
+
+/// Holds a page against what it should be, or writes it.
+pub fn compare(page: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
     if std::env::var_os("VMCELL_UPDATE").is_some() {
-        std::fs::write(&path, &text).expect("the page is written");
+        std::fs::write(&path, text).expect("the page is written");
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == text, "{} is not what the list of cases makes of it; see there how to write it", path.display());
+    assert!(found == text, "{} is not what the tests make of it; see there how to write it", path.display());
 }
