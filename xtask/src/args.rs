@@ -48,6 +48,7 @@ Environment:
     VMCELL_KERNEL  a guest kernel (bzImage or ELF) instead of the distribution's; its modules are taken from beside it
                    (lib/modules/VERSION or ../lib/modules/VERSION, as unpacked from a package)
     VMCELL_ROOTFS  a root file system (raw ext4 image) instead of the one made here; it is not modified
+    VMCELL_VILLAIN an initramfs of virtio-villain, each of whose cases `test linux_villain` runs against our devices
     VMCELL_CACHE   where prepared guests are kept (default $XDG_CACHE_HOME/vmcell or ~/.cache/vmcell)
 ";
 

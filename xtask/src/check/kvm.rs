@@ -15,7 +15,7 @@ use crate::args::TestOptions;
 use crate::cache::Cache;
 use crate::cargo;
 use crate::distro::Distro;
-use crate::exec::{self, Error, Result};
+use crate::exec::{self, Context, Error, Result};
 use crate::guest::{Assets, Guest};
 use crate::host::Kvm;
 use crate::nested::image::{self, Item};
@@ -28,6 +28,8 @@ use crate::tools::CARGO_C;
 const LIMIT: Duration = Duration::from_secs(180);
 /// The same for one under more load.
 const LONG_LIMIT: Duration = Duration::from_secs(1800);
+/// Names the initramfs of virtio-villain, for `tests/linux_villain.rs`.
+const VILLAIN: &str = "VMCELL_VILLAIN";
 const AGENT: &str = include_str!("../nested/agent.sh");
 
 /// Which tests run on this host; the others run in the nested one.
@@ -85,7 +87,12 @@ fn try_run(place: &Place, distro: &Distro, options: &TestOptions, summary: &mut 
     let assets = Assets::prepare(&cache, distro)?;
     let scratch = Scratch::new(&cargo::target_dir().join("xtask"), "test")?;
     let guest = Guest::choose(&assets, scratch.path())?;
-    let programs = Programs { launcher: cargo::build_launcher(cargo::RELEASE)?, c_face, long: options.long };
+    let villain = std::env::var_os(VILLAIN).map(PathBuf::from);
+    if let Some(path) = villain.as_ref().filter(|path| !path.is_file()) {
+        return Err(Error::new(format!("{VILLAIN} names {}, which is no file", path.display())));
+    }
+    let launcher = cargo::build_launcher(cargo::RELEASE)?;
+    let programs = Programs { launcher, c_face, villain, long: options.long };
     run_here(&here, &guest, &programs, &scratch, summary)?;
     if nested.is_empty() { Ok(()) } else { run_nested(&nested, &assets, &guest, &programs, &scratch, summary) }
 }
@@ -94,6 +101,8 @@ fn try_run(place: &Place, distro: &Distro, options: &TestOptions, summary: &mut 
 struct Programs {
     launcher: PathBuf,
     c_face: Option<CFace>,
+    /// The initramfs of virtio-villain, if the user has named one.
+    villain: Option<PathBuf>,
     /// Put the tests under more load.
     long: bool,
 }
@@ -150,6 +159,10 @@ fn run_here(
         let named = named.into_iter().chain([("VMCELL_PREFIX", &c_face.prefix)]);
         environment.extend(named.map(|(name, path)| (name.into(), path.to_string_lossy().into_owned())));
     }
+    if let Some(villain) = &programs.villain {
+        let path = std::path::absolute(villain).context(villain.display())?;
+        environment.push((VILLAIN.into(), path.to_string_lossy().into_owned()));
+    }
     environment.extend(programs.load());
     for test in tests {
         let tmp = Scratch::new(scratch.path(), "tmp")?;
@@ -178,6 +191,10 @@ fn run_nested(
             environment.push((variable.into(), on_disk(name)));
             items.push(Item { name: name.into(), from: from.clone() });
         }
+    }
+    if let Some(villain) = &programs.villain {
+        environment.push((VILLAIN.into(), on_disk("villain")));
+        items.push(Item { name: "villain".into(), from: villain.clone() });
     }
     environment.extend(programs.load());
     let exports: String =
