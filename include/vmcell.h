@@ -1079,9 +1079,11 @@ int32_t vmcell_io_thread_free(vmcell_io_thread *io_thread);
  * when the VM is made. Its content is never looked at: the library never guesses an image format. Does not wait,
  * whatever the path leads to.
  *
- * Errors: DISK if the file is missing, may not be read, is empty, or is neither a regular file nor a block device.
+ * Errors, which name the path, as the disk has no number before it is added: DISK if the file is missing, may not be read, is empty, or is neither a regular file nor a block device.
  */
-int32_t vmcell_disk_new(const char *path, vmcell_disk **disk, vmcell_error **error);
+int32_t vmcell_disk_new(const char *path,
+                        vmcell_disk **disk,
+                        vmcell_error **error);
 
 /**
  * As vmcell_disk_new, for a file that the caller has open, for reading and writing unless the disk will be read-only.
@@ -1761,7 +1763,7 @@ int32_t vmcell_config_to_json(const vmcell_config *config,
                               vmcell_error **error);
 
 /**
- * Names the VM: 1 to 64 printable ASCII characters, copied. The name stands in messages, and in the names of the VM's threads, as
+ * Names the VM: 0 to 64 printable ASCII characters, copied. The name stands in messages, and in the names of the VM's threads, as
  * NAME:vcpu0, NAME:io and NAME:disk, of which Linux keeps 15 bytes: a longer name is cut there. An empty name, the default, is none.
  * Names need not differ. Never blocks.
  */
@@ -1794,7 +1796,8 @@ int32_t vmcell_config_set_io_affinity(vmcell_config *config,
  * the guest does: 0 for no, the default, anything else for yes. That is true of the threads of vCPUs, of I/O threads that the VM makes
  * for itself, and of what these start; a vmcell_io_thread stays as it is. It takes Linux 5.14 with CONFIG_SCHED_CORE. If no two
  * hyperthreads share a core, there is nothing to do, which the log says; otherwise vmcell_vm_new fails without it (HOST).
- * vmcell_host_check tells beforehand, as "core-scheduling". Never blocks.
+ * vmcell_host_check tells beforehand, as "core-scheduling". What is started on a thread of such a VM, in a callback, counts as that VM's: a
+ * thread, a process, a vmcell_io_thread, and another VM, unless that one has core scheduling itself. Never blocks.
  */
 int32_t vmcell_config_set_core_scheduling(vmcell_config *config,
                                           int32_t core_scheduling,

@@ -5,6 +5,7 @@ mod support;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use vmcell::{Boot, Disk, Error, ErrorKind, MemoryConfig, Nic, PageSize, Vm, VmBuilder};
@@ -101,6 +102,28 @@ fn tap_names_that_no_device_has_are_refused() {
     assert_says(&refused(""), ErrorKind::InvalidConfig, &["15"]);
     assert_says(&refused("a/b"), ErrorKind::InvalidConfig, &["a/b"]);
     assert_says(&refused("no-such-tap"), ErrorKind::Network, &["no-such-tap", "ip tuntap add"]);
+}
+
+#[test]
+fn polling_for_longer_than_a_millisecond_is_refused() {
+    let polling = |limit| refusal(builder().polling(limit));
+    let long = polling(Duration::from_micros(1001));
+    assert_says(&long, ErrorKind::InvalidConfig, &["polling for 1001 us", "allowed are 0 to 1000"]);
+    assert_says(&polling(Duration::MAX), ErrorKind::InvalidConfig, &["allowed are 0 to 1000"]);
+    // It is the kernel that is missing now.
+    for limit in [Duration::ZERO, Duration::from_millis(1)] {
+        assert_eq!(polling(limit).kind(), ErrorKind::BootImage);
+    }
+}
+
+#[test]
+fn the_help_of_the_launcher_says_what_its_status_means() {
+    let output = support::launcher().arg("--help").output().expect("the launcher starts");
+    let help = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        help.contains("\nExit status: 0 the guest shut down or reset itself; 1 it failed; 2 bad arguments.\n"),
+        "{help}"
+    );
 }
 
 #[test]

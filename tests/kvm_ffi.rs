@@ -284,12 +284,22 @@ fn the_launchers_have_the_same_options_and_each_works_that_the_help_names() {
         let (_, printed, said, _) = used(launcher, &["--help"]);
         let help = printed + &said;
         assert_eq!(named(&help), options, "{language}");
-        for form in
-            ["PATH[,ro][,engine=uring|sync][,direct]", "[,queues=N]", "[,append][,max=BYTES][,keep=N]", "2mib", "pvh"]
-        {
+        let status = "Exit status: 0 the guest shut down or reset itself; 1 it failed; 2 bad arguments.";
+        for form in [
+            status,
+            "PATH[,ro][,engine=uring|sync][,direct]",
+            "[,queues=N]",
+            "[,append][,max=BYTES][,keep=N]",
+            "2mib",
+            "pvh",
+        ] {
             assert!(help.contains(form), "{language}: no {form} in {help}");
         }
     }
+    assert!(
+        help.contains("\nExit status: 0 the guest shut down or reset itself; 1 it failed; 2 bad arguments.\n"),
+        "{help}"
+    );
     assert!(help.contains("2mib") && help.contains("pvh"), "{help}");
 
     for arguments in USES.iter().filter(|arguments| arguments[0] != "--help") {
@@ -306,8 +316,8 @@ fn the_launchers_have_the_same_options_and_each_works_that_the_help_names() {
                 other.2
             );
             assert_eq!(
-                other.2.contains("vm: starts with 1 vCPUs"),
-                said.contains("vm: starts with 1 vCPUs"),
+                other.2.contains("vm: starts with 1 vCPU"),
+                said.contains("vm: starts with 1 vCPU"),
                 "{language}"
             );
         }

@@ -55,7 +55,7 @@ fn the_start_and_each_end_are_told_and_all_of_it_when_wait_returns() {
         let vm = log.of(tiny(&kernel).name("web")).build().unwrap();
         assert_eq!(log.texts(), []);
         run(&vm);
-        let start = (LogLevel::Info, "web: vm: starts with 1 vCPUs".to_owned());
+        let start = (LogLevel::Info, "web: vm: starts with 1 vCPU".to_owned());
         assert_eq!(log.texts(), [start, (level, how.to_owned())]);
         assert_eq!(log.lines()[1].2, "web:vcpu0");
     }

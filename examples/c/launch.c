@@ -60,7 +60,9 @@ static const char OPTIONS_HELP[] =
     "  --poll-us N          for how many microseconds at most the I/O thread looks for more to do before it sleeps, 0 to 1000;\n"
     "                       0 turns that off [default: 50]\n"
     "  -v                   says on standard error how long things took, what happens to the VM, and how the guest ended\n"
-    "  -h, --help           prints this\n";
+    "  -h, --help           prints this\n"
+    "\n"
+    "Exit status: 0 the guest shut down or reset itself; 1 it failed; 2 bad arguments.\n";
 
 static _Noreturn void refuse(const char *format, ...) {
     va_list values;

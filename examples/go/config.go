@@ -175,7 +175,8 @@ type Config struct {
 	VCPUAffinity map[uint32][]uint32
 	IOAffinity   []uint32
 	// CoreScheduling makes the VM's threads run on the hyperthreads of a core only beside each other, so that no other tenant is there
-	// to watch what the guest does. The host needs Linux 5.14 with CONFIG_SCHED_CORE, or no hyperthreads that share a core.
+	// to watch what the guest does. The host needs Linux 5.14 with CONFIG_SCHED_CORE, or no hyperthreads that share a core. What a
+	// callback on such a thread starts, another VM for instance, counts as this VM's, unless it has core scheduling itself.
 	CoreScheduling bool
 	// Polling is for how long at most the VM's own I/O threads look for more to do before they sleep, 0 to a millisecond. Nil means the
 	// default, which is 50 µs.
@@ -218,6 +219,19 @@ func (d *describer) do(call func(e **C.vmcell_error) C.int32_t) {
 	}
 }
 
+// about adds which element of the configuration it is to the error of what is added.
+func (d *describer) about(element string, add func(d *describer)) {
+	if d.err != nil {
+		return
+	}
+	add(d)
+	if e, ok := d.err.(*Error); ok {
+		d.err = &Error{Number: e.Number, Message: element + ": " + e.Message, Cause: e.Cause}
+	} else if d.err != nil {
+		d.err = fmt.Errorf("%s: %w", element, d.err)
+	}
+}
+
 func (d *describer) withText(value string, call func(text *C.char, e **C.vmcell_error) C.int32_t) {
 	if d.err != nil {
 		return
@@ -240,11 +254,11 @@ func (c Config) describe(console *streams) (*C.vmcell_config, error) {
 	d := &describer{}
 	c.begin(d)
 	c.machine(d)
-	for _, disk := range c.Disks {
-		disk.add(d)
+	for index, disk := range c.Disks {
+		d.about(fmt.Sprintf("Disks[%d]", index), disk.add)
 	}
-	for _, nic := range c.NICs {
-		nic.add(d)
+	for index, nic := range c.NICs {
+		d.about(fmt.Sprintf("NICs[%d]", index), nic.add)
 	}
 	d.withThread(c.IOThread, func(h *C.vmcell_io_thread, e **C.vmcell_error) C.int32_t {
 		return C.vmcell_config_set_io_thread(d.config, h, e)

@@ -311,6 +311,22 @@ func TestErrorsUnwrap(t *testing.T) {
 	}
 }
 
+func TestTheErrorOfADeviceSaysWhichElementItIs(t *testing.T) {
+	good := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(good, make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	disks := []vmcell.Disk{{Path: good}, {Path: "/does/not/exist"}}
+	_, err := vmcell.New(vmcell.Config{Kernel: "k", Disks: disks})
+	if err == nil || !strings.HasPrefix(err.Error(), "Disks[1]: disk /does/not/exist cannot be opened: No such file") {
+		t.Error(err)
+	}
+	_, err = vmcell.New(vmcell.Config{Kernel: "k", NICs: []vmcell.NIC{{Files: []*os.File{nil}}}})
+	if err == nil || !strings.HasPrefix(err.Error(), "NICs[0]: ") || !errors.Is(err, os.ErrInvalid) {
+		t.Error(err)
+	}
+}
+
 func TestCallsAfterCloseAreRefused(t *testing.T) {
 	vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin")})
 	waited := make(chan error)

@@ -9,7 +9,8 @@ use vmcell::{ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, DiskConfig, Engine
 #[derive(Parser)]
 #[command(
     name = "launch",
-    override_usage = "launch --kernel PATH [OPTIONS]\n       launch --config FILE [OPTIONS]\n       launch --doctor"
+    override_usage = "launch --kernel PATH [OPTIONS]\n       launch --config FILE [OPTIONS]\n       launch --doctor",
+    after_help = "Exit status: 0 the guest shut down or reset itself; 1 it failed; 2 bad arguments."
 )]
 pub struct Options {
     /// A description of the VM as JSON, of at most 1 MiB. Options beside it replace what it says, and disks and TAP devices are added behind its own.

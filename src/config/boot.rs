@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::text::refuse_nul;
+use crate::error::Result;
+
 /// How the kernel is entered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
@@ -100,5 +103,14 @@ impl Boot {
     pub fn discovery(mut self, discovery: Discovery) -> Self {
         self.discovery = discovery;
         self
+    }
+
+    /// Refuses what can be no path, and no command line.
+    pub(crate) fn validate(&self) -> Result<()> {
+        refuse_nul("the kernel's path", self.kernel.as_os_str())?;
+        if let Some(initrd) = &self.initrd {
+            refuse_nul("the initrd's path", initrd.as_os_str())?;
+        }
+        refuse_nul("the command line", self.cmdline.as_ref())
     }
 }

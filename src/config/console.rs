@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::text::refuse_nul;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The smallest limit of a file's size: a screen of text.
@@ -36,9 +37,30 @@ impl ConsoleConfig {
         match self {
             Self::None | Self::Stdio => Ok(()),
             Self::File(file) => file.validate(),
-            Self::All(consoles) => consoles.iter().try_for_each(Self::validate),
+            Self::All(consoles) => {
+                check_stdio(self.stdio())?;
+                consoles.iter().try_for_each(Self::validate)
+            }
         }
     }
+
+    /// How often it is the standard output and input.
+    fn stdio(&self) -> usize {
+        match self {
+            Self::None | Self::File(_) => 0,
+            Self::Stdio => 1,
+            Self::All(consoles) => consoles.iter().map(Self::stdio).sum(),
+        }
+    }
+}
+
+/// Refuses a console that would print everything twice, and whose sources would take each other's input.
+pub(crate) fn check_stdio(times: usize) -> Result<()> {
+    if times <= 1 {
+        return Ok(());
+    }
+    let message = format!("the console is connected to stdio {times} times, allowed is once");
+    Err(Error::new(ErrorKind::InvalidConfig, message))
 }
 
 /// A file for the output of a console: where it is, whether it is appended to, and how large it may grow.
@@ -107,6 +129,7 @@ impl ConsoleFile {
         if self.path.as_os_str().is_empty() {
             return refused("the path of the console's file is empty".to_owned());
         }
+        refuse_nul("the path of the console's file", self.path.as_os_str())?;
         let path = self.path.display();
         match (self.max_bytes, self.keep) {
             (Some(max_bytes @ ..LEAST_BYTES), _) => refused(format!(

@@ -1,5 +1,7 @@
 //! The number of vCPUs, and what their CPUs can do.
 
+use std::fmt;
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// More would need x2APIC identifiers and a larger topology than we describe to the guest.
@@ -11,6 +13,12 @@ pub(crate) fn check_vcpus(vcpus: u32) -> Result<()> {
     }
     let message = format!("{vcpus} vCPUs were asked for, allowed are 1 to {MAX_VCPUS}");
     Err(Error::new(ErrorKind::InvalidConfig, message))
+}
+
+/// So many vCPUs, for a message.
+pub(crate) fn vcpus(count: impl fmt::Display) -> String {
+    let count = count.to_string();
+    if count == "1" { "1 vCPU".to_owned() } else { format!("{count} vCPUs") }
 }
 
 /// Which instructions a guest finds, by the levels of the x86-64 psABI (section 3.1.1).
@@ -63,6 +71,41 @@ pub struct CpuConfig {
     pub with: Vec<String>,
 }
 
+impl CpuLevel {
+    /// What the psABI calls it, except for the host's.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Host => "all features of the host",
+            Self::V2 => "x86-64-v2",
+            Self::V3 => "x86-64-v3",
+            Self::V4 => "x86-64-v4",
+        }
+    }
+}
+
+/// What may be asked for beside a level. [`CpuConfig::with`] lists them.
+pub(crate) const CPU_FEATURES: [&str; 16] = [
+    "adx",
+    "aes",
+    "erms",
+    "fsgsbase",
+    "fsrm",
+    "gfni",
+    "invpcid",
+    "pcid",
+    "pclmulqdq",
+    "pdpe1gb",
+    "rdrand",
+    "rdseed",
+    "rdtscp",
+    "sha_ni",
+    "vaes",
+    "vpclmulqdq",
+];
+
+/// Those of [`CPU_FEATURES`] whose instructions have no form without AVX.
+pub(crate) const CPU_FEATURES_ON_AVX: [&str; 2] = ["vaes", "vpclmulqdq"];
+
 impl CpuConfig {
     /// The features of a level.
     pub fn level(level: CpuLevel) -> Self {
@@ -71,12 +114,30 @@ impl CpuConfig {
 
     /// Adds a feature that is beyond the level, by its name in Linux's `/proc/cpuinfo`: `adx`, `aes`, `erms`, `fsgsbase`, `fsrm`,
     /// `gfni`, `invpcid`, `pcid`, `pclmulqdq`, `pdpe1gb`, `rdrand`, `rdseed`, `rdtscp`, `sha_ni`, `vaes` or `vpclmulqdq`.
-    /// [`build`](crate::VmBuilder::build) refuses other names, and what the host does not have. The last two need AVX, which
+    /// Other names are refused, and when the VM is built also what the host does not have. The last two need AVX, which
     /// [`CpuLevel::V2`] has not. To ask for one twice is to ask for it once.
     #[must_use]
     pub fn with(mut self, feature: impl Into<String>) -> Self {
         self.with.push(feature.into());
         self
+    }
+
+    /// Refuses names that are not known, and what does not go with the level.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let refused = |message| Err(Error::new(ErrorKind::InvalidConfig, message));
+        for name in &self.with {
+            if !CPU_FEATURES.contains(&name.as_str()) {
+                let allowed = CPU_FEATURES.join(", ");
+                return refused(format!("the CPU feature {name:?} was asked for, allowed are {allowed}"));
+            }
+            if CPU_FEATURES_ON_AVX.contains(&name.as_str()) && self.level == CpuLevel::V2 {
+                return refused(format!(
+                    "the CPU feature {name:?} was asked for, which works on the registers of AVX; x86-64-v2 has none, \
+                     x86-64-v3 and x86-64-v4 do"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

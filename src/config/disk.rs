@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::text::refuse_nul;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The longest serial number that the guest can be told, in bytes (5.2.6).
@@ -114,11 +115,13 @@ impl DiskConfig {
     }
 
     /// Refuses what no disk can be that is described as data, which needs a path.
-    pub(crate) fn validate_described(&self, name: &str) -> Result<()> {
+    pub(crate) fn validate_described(&self, index: usize) -> Result<()> {
+        refuse_nul("its path", self.path.as_os_str()).map_err(|error| error.about(&format!("disk {index}")))?;
+        let name = self.name_as(index);
         if self.path.as_os_str().is_empty() {
             return Err(Error::new(ErrorKind::InvalidConfig, format!("disk {name} has an empty path")));
         }
-        self.validate(name)
+        self.validate(&name)
     }
 
     /// Refuses what no disk can be; `name` is what the message calls it.

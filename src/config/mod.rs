@@ -11,6 +11,7 @@ mod memory;
 mod name;
 mod nic;
 mod seccomp;
+mod text;
 mod vm;
 #[cfg(feature = "serde")]
 mod written;
@@ -18,7 +19,11 @@ mod written;
 pub use affinity::Affinity;
 pub(crate) use affinity::cpu_list;
 pub use boot::{Boot, BootProtocol, Discovery};
+pub(crate) use console::check_stdio;
 pub use console::{ConsoleConfig, ConsoleFile};
+#[cfg(test)]
+pub(crate) use cpu::CPU_FEATURES_ON_AVX;
+pub(crate) use cpu::{CPU_FEATURES, vcpus};
 pub use cpu::{CpuConfig, CpuLevel};
 pub use disk::{DiskConfig, Engine};
 pub(crate) use memory::MAX_NUMA_NODE;

@@ -5,14 +5,14 @@ use crate::error::{Error, ErrorKind, Result};
 /// As much as tells VMs apart in a log, and no more than fits on a line with a message.
 const MAX_NAME: usize = 64;
 
-/// No name is allowed, too.
+/// An empty name is none, which is allowed, too.
 pub(crate) fn check_name(name: &str) -> Result<()> {
     let printable = name.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     if printable && name.len() <= MAX_NAME {
         return Ok(());
     }
     let message = format!(
-        "the VM's name {name:?} of {} bytes was asked for, allowed are 1 to {MAX_NAME} printable ASCII characters",
+        "the VM's name {name:?} of {} bytes was asked for, allowed are 0 to {MAX_NAME} printable ASCII characters",
         name.len()
     );
     Err(Error::new(ErrorKind::InvalidConfig, message))
@@ -33,7 +33,7 @@ mod tests {
         let text = check_name("a\n").unwrap_err().to_string();
         assert_eq!(
             text,
-            r#"the VM's name "a\n" of 2 bytes was asked for, allowed are 1 to 64 printable ASCII characters"#
+            r#"the VM's name "a\n" of 2 bytes was asked for, allowed are 0 to 64 printable ASCII characters"#
         );
     }
 }

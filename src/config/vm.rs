@@ -50,7 +50,7 @@ const MAX_POLL_US: u32 = 1000;
 )]
 #[non_exhaustive]
 pub struct VmConfig {
-    /// The VM's name; see [`VmBuilder::name`](crate::VmBuilder::name). The default is an empty one, which is none.
+    /// The VM's name, 0 to 64 printable ASCII characters; see [`VmBuilder::name`](crate::VmBuilder::name). The default is an empty one, which is none.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "String::is_empty"))]
     pub name: String,
     /// How many vCPUs, 1 to 64. The default is 1.
@@ -121,20 +121,21 @@ impl VmConfig {
     }
 
     /// Checks the values without a look at the host, and opens nothing. [`build`](Self::build) does this first. How many devices there
-    /// are, how long the command line is and the names of CPU features are checked when the VM is built.
+    /// are and how long the command line is are checked when the VM is built, and so is what only the host can tell.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] for a kernel that is missing, a value that is out of range, or values that contradict each
     /// other. The error of a device says which one it is, counted from 0.
     pub fn validate(&self) -> Result<()> {
-        self.boot()?;
+        self.boot()?.validate()?;
         check_name(&self.name)?;
         check_vcpus(self.vcpus)?;
+        self.cpu.validate()?;
         self.affinity.check_vcpus(self.vcpus)?;
         self.kick()?;
         self.polling()?;
         self.memory.validate()?;
-        self.disks.iter().enumerate().try_for_each(|(index, disk)| disk.validate_described(&disk.name_as(index)))?;
+        self.disks.iter().enumerate().try_for_each(|(index, disk)| disk.validate_described(index))?;
         for (index, nic) in self.nics.iter().enumerate() {
             nic.validate_described().map_err(|error| error.about(&nic.label(index)))?;
         }

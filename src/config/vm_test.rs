@@ -1,7 +1,7 @@
 //! Descriptions that are refused before anything is opened.
 
 use super::*;
-use crate::config::PageSize;
+use crate::config::{CpuLevel, PageSize};
 
 fn refusal(change: impl FnOnce(&mut VmConfig)) -> String {
     let mut config = VmConfig::new(Boot::linux("vmlinuz"));
@@ -30,6 +30,41 @@ fn each_bad_value_is_refused_without_opening_anything() {
         "polling for 1001 us was asked for, allowed are 0 to 1000"
     );
     assert!(refusal(|config| config.console = ConsoleConfig::file("")).contains("console's file is empty"));
+}
+
+#[test]
+fn names_of_cpu_features_are_checked_without_a_host() {
+    let with = |level, name: &str| refusal(|config| config.cpu = CpuConfig::level(level).with("aes").with(name));
+    let unknown = with(CpuLevel::Host, "a\0es");
+    let beginning = r#"the CPU feature "a\0es" was asked for, allowed are adx, aes, "#;
+    assert!(unknown.starts_with(beginning) && unknown.ends_with("vaes, vpclmulqdq"), "{unknown}");
+    assert!(with(CpuLevel::V2, "vaes").contains("x86-64-v2 has none"));
+}
+
+#[test]
+fn a_nul_in_any_text_is_refused_with_its_place() {
+    let nul = |what, text| format!("{what} {text:?} has a NUL at byte 1, allowed is none");
+    assert_eq!(refusal(|config| config.boot = Some(Boot::linux("k\0"))), nul("the kernel's path", "k\0"));
+    let boot = || Boot::linux("vmlinuz");
+    assert_eq!(refusal(|config| config.boot = Some(boot().initrd("i\0"))), nul("the initrd's path", "i\0"));
+    assert_eq!(refusal(|config| config.boot = Some(boot().cmdline("q\0"))), nul("the command line", "q\0"));
+    let disk = refusal(|config| config.disks[1].path = "d\0".into());
+    assert_eq!(disk, format!("disk 1: {}", nul("its path", "d\0")));
+    let log = refusal(|config| config.console = ConsoleConfig::All(vec![ConsoleConfig::file("l\0")]));
+    assert_eq!(log, nul("the path of the console's file", "l\0"));
+    assert!(refusal(|config| config.name = "n\0".into()).contains(r#""n\0" of 2 bytes"#));
+    assert!(refusal(|config| config.nics[0].tap = "t\0".into()).contains("NUL"));
+    assert!(refusal(|config| config.disks[0].serial = "s\0".into()).contains("allowed are 0 to 20 printable"));
+}
+
+#[test]
+fn a_console_that_would_print_everything_twice_is_refused() {
+    let twice = ConsoleConfig::All(vec![ConsoleConfig::Stdio, ConsoleConfig::Stdio]);
+    let nested = ConsoleConfig::All(vec![ConsoleConfig::Stdio, ConsoleConfig::All(vec![twice.clone()])]);
+    for (console, times) in [(twice, 2), (nested, 3)] {
+        let refused = refusal(|config| config.console = console);
+        assert_eq!(refused, format!("the console is connected to stdio {times} times, allowed is once"));
+    }
 }
 
 #[test]

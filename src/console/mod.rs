@@ -18,7 +18,7 @@ mod target;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::config::{ConsoleConfig, ConsoleFile};
+use crate::config::{ConsoleConfig, ConsoleFile, check_stdio};
 use crate::error::Result;
 use crate::event::{IoThread, Membership};
 use crate::legacy::{OutputBuffer, Serial};
@@ -79,7 +79,8 @@ impl Console {
     }
 
     /// Output to the process's standard output, input from its standard input. Neither's flags are changed, and a
-    /// terminal's mode is left as it is; a program that wants each key to reach the guest makes it raw itself.
+    /// terminal's mode is left as it is; a program that wants each key to reach the guest makes it raw itself. A VM has it
+    /// once: building it is refused otherwise.
     pub fn stdio() -> Self {
         Self { outputs: vec![Output::Stdout], inputs: vec![Input::Stdin] }
     }
@@ -169,6 +170,7 @@ impl Console {
         io_thread: &IoThread,
         voice: Voice,
     ) -> Result<Membership> {
+        check_stdio(self.outputs.iter().filter(|output| matches!(output, Output::Stdout)).count())?;
         apart::check(self.files())?;
         let mut sinks = Vec::new();
         for output in self.outputs {

@@ -331,6 +331,16 @@ fn a_pair_ends_when_the_vm_is_dropped_and_a_vm_does_without_either_half() {
 }
 
 #[test]
+fn standard_output_twice_is_refused_when_it_is_connected() {
+    let output = OutputBuffer::new().unwrap();
+    let serial = Arc::new(Serial::new(output.clone()).unwrap());
+    let io_thread = IoThread::new("console-test").unwrap();
+    let twice = Console::stdio().also(Console::stdio());
+    let error = twice.connect(&serial, &output, &io_thread, Voice::default()).err().unwrap();
+    assert_eq!(error.to_string(), "the console is connected to stdio 2 times, allowed is once");
+}
+
+#[test]
 fn a_file_that_cannot_be_opened_is_refused_when_it_is_connected() {
     let output = OutputBuffer::new().unwrap();
     let serial = Arc::new(Serial::new(output.clone()).unwrap());

@@ -34,7 +34,7 @@ const SECCOMP: [(i32, Seccomp); 3] = [
 /// once call it. Signals are blocked on the thread. It must not unwind: no C++ exception, no longjmp.
 pub type ThreadStart = Option<unsafe extern "C" fn(role: i32, index: u32, user: *mut c_void) -> i32>;
 
-/// Names the VM: 1 to 64 printable ASCII characters, copied. The name stands in messages, and in the names of the VM's threads, as
+/// Names the VM: 0 to 64 printable ASCII characters, copied. The name stands in messages, and in the names of the VM's threads, as
 /// NAME:vcpu0, NAME:io and NAME:disk, of which Linux keeps 15 bytes: a longer name is cut there. An empty name, the default, is none.
 /// Names need not differ. Never blocks.
 #[unsafe(no_mangle)]
@@ -94,7 +94,8 @@ pub unsafe extern "C" fn vmcell_config_set_io_affinity(
 /// the guest does: 0 for no, the default, anything else for yes. That is true of the threads of vCPUs, of I/O threads that the VM makes
 /// for itself, and of what these start; a vmcell_io_thread stays as it is. It takes Linux 5.14 with CONFIG_SCHED_CORE. If no two
 /// hyperthreads share a core, there is nothing to do, which the log says; otherwise vmcell_vm_new fails without it (HOST).
-/// vmcell_host_check tells beforehand, as "core-scheduling". Never blocks.
+/// vmcell_host_check tells beforehand, as "core-scheduling". What is started on a thread of such a VM, in a callback, counts as that VM's: a
+/// thread, a process, a vmcell_io_thread, and another VM, unless that one has core scheduling itself. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_config_set_core_scheduling(
     config: *mut ConfigObject,

@@ -52,7 +52,7 @@ impl Described for DiskObject {
 /// when the VM is made. Its content is never looked at: the library never guesses an image format. Does not wait,
 /// whatever the path leads to.
 ///
-/// Errors: DISK if the file is missing, may not be read, is empty, or is neither a regular file nor a block device.
+/// Errors, which name the path, as the disk has no number before it is added: DISK if the file is missing, may not be read, is empty, or is neither a regular file nor a block device.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_disk_new(
     path: *const c_char,

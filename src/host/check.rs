@@ -7,7 +7,7 @@ use super::finding::{Finding, FindingLevel};
 use super::root::Root;
 use super::{cpu, kvm, limits, memory, neighbours, vulnerabilities};
 use crate::error::Result;
-use crate::kvm::Kvm;
+use crate::kvm::{CpuidEntry, Kvm};
 use crate::sys::{Uring, file_limit, merges_memory};
 
 /// What a host offers for the isolation and the speed of VMs. It is plain data, to look at, to keep and to compare.
@@ -18,6 +18,7 @@ use crate::sys::{Uring, file_limit, merges_memory};
 /// | `kvm-vcpus` | how many vCPUs KVM allows a VM |
 /// | `virtualization` | whether guests run by the CPU's own virtualization |
 /// | `nested-paging` | whether the CPU translates addresses of guests (`ept`, `npt`) |
+/// | `cpu-level` | which of the levels x86-64-v2, v3 and v4 guests can have ([`CpuLevel`](crate::CpuLevel)) |
 /// | `smt` | whether hyperthreads share cores |
 /// | `core-scheduling` | whether tenants can be kept from sharing one |
 /// | `vulnerabilities` | how many known flaws of CPUs are mitigated, or do not affect this one |
@@ -59,6 +60,7 @@ impl HostCheck {
         let kvm = Kvm::open();
         let asked = Asked {
             vcpus: kvm.as_ref().ok().map(Kvm::max_vcpus),
+            cpuid: kvm.as_ref().ok().map(Kvm::supported_cpuid),
             kvm,
             scheduling: CoreScheduling::of_this_host(),
             merges_memory: merges_memory(),
@@ -104,6 +106,8 @@ struct Asked {
     kvm: Result<Kvm>,
     /// `None` without KVM.
     vcpus: Option<u32>,
+    /// What CPUID can tell guests; `None` without KVM.
+    cpuid: Option<Result<Vec<CpuidEntry>>>,
     scheduling: CoreScheduling,
     merges_memory: Option<bool>,
     uring: std::io::Result<()>,
@@ -116,6 +120,7 @@ fn look(root: &Root, asked: &Asked) -> Vec<Finding> {
         kvm::vcpus(asked.vcpus),
         kvm::virtualization(root),
         kvm::nested_paging(root),
+        kvm::cpu_level(asked.cpuid.as_ref()),
         cpu::smt(root, &asked.scheduling),
         cpu::core_scheduling(&asked.scheduling),
     ];
@@ -156,6 +161,7 @@ mod tests {
         let asked = Asked {
             kvm: Kvm::open_at(Path::new("/nonexistent/kvm")),
             vcpus: None,
+            cpuid: None,
             scheduling: CoreScheduling::Unknown(unsupported()),
             merges_memory: None,
             uring: Err(unsupported()),

@@ -2,8 +2,10 @@
 
 use super::finding::Finding;
 use super::root::Root;
+use crate::arch::lacks_of_levels;
+use crate::config::{CpuLevel, vcpus as so_many};
 use crate::error::Result;
-use crate::kvm::Kvm;
+use crate::kvm::{CpuidEntry, Kvm};
 
 /// As many as a VM can have.
 const WANTED_VCPUS: u32 = 64;
@@ -25,10 +27,10 @@ pub(super) fn access(kvm: &Result<Kvm>) -> Finding {
 pub(super) fn vcpus(most: Option<u32>) -> Finding {
     match most {
         None => Finding::unknown("kvm-vcpus", "there is no KVM to ask"),
-        Some(most) if most >= WANTED_VCPUS => Finding::fine("kvm-vcpus", format!("KVM allows {most} vCPUs a VM")),
+        Some(most) if most >= WANTED_VCPUS => Finding::fine("kvm-vcpus", format!("KVM allows {} a VM", so_many(most))),
         Some(most) => Finding::advice(
             "kvm-vcpus",
-            format!("KVM allows {most} vCPUs a VM, of {WANTED_VCPUS} that a VM can have"),
+            format!("KVM allows {} a VM, of {WANTED_VCPUS} that a VM can have", so_many(most)),
             "VMs with more vCPUs need another kernel",
         ),
     }
@@ -79,6 +81,26 @@ pub(super) fn nested_paging(root: &Root) -> Finding {
     }
 }
 
+/// Which levels of x86-64 the vCPUs of a VM can have; `None` without KVM.
+pub(super) fn cpu_level(cpuid: Option<&Result<Vec<CpuidEntry>>>) -> Finding {
+    const NAME: &str = "cpu-level";
+    let supported = match cpuid {
+        None => return Finding::unknown(NAME, "there is no KVM to ask"),
+        Some(Err(error)) => return Finding::unknown(NAME, error.chain()),
+        Some(Ok(supported)) => supported,
+    };
+    let (had, lacked): (Vec<_>, Vec<_>) =
+        lacks_of_levels(supported).into_iter().partition(|(_, lacks)| lacks.is_empty());
+    let had: Vec<_> = had.iter().map(|(level, _)| level.name()).collect();
+    let lacked = lacked.first().map(|(level, lacks)| format!("; KVM lacks {} of {}", lacks.join(", "), level.name()));
+    let lacked = lacked.unwrap_or_default();
+    if had.is_empty() {
+        let advice = format!("leave the CPU at its default, CpuLevel::{:?}", CpuLevel::Host);
+        return Finding::advice(NAME, format!("guests can have no level above x86-64{lacked}"), advice);
+    }
+    Finding::fine(NAME, format!("guests can have {}{lacked}", had.join(", ")))
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -99,7 +121,27 @@ mod tests {
     fn few_vcpus_are_told() {
         expect(&vcpus(Some(64)), Fine, "KVM allows 64 vCPUs a VM");
         expect(&vcpus(Some(63)), Advice, "KVM allows 63 vCPUs a VM, of 64");
+        expect(&vcpus(Some(1)), Advice, "KVM allows 1 vCPU a VM, of 64");
         expect(&vcpus(None), Unknown, "no KVM");
+    }
+
+    #[test]
+    fn levels_that_guests_can_have_are_told_and_what_the_next_one_lacks() {
+        let entry =
+            |function, [ebx, ecx]: [u32; 2]| CpuidEntry { function, index: 0, flags: 0, eax: 0, ebx, ecx, edx: 0 };
+        let all = u32::MAX;
+        let of = |features: u32| {
+            let xsave = CpuidEntry { eax: 0b1110_0111, ..entry(0xd, [0, 0]) };
+            Ok(vec![entry(1, [0, all]), entry(7, [features, 0]), entry(0x8000_0001, [0, all]), xsave])
+        };
+        expect(&cpu_level(Some(&of(all))), Fine, "guests can have x86-64-v2, x86-64-v3, x86-64-v4");
+        let haswell = cpu_level(Some(&of(1 << 5 | 1 << 3 | 1 << 8)));
+        expect(&haswell, Fine, "guests can have x86-64-v2, x86-64-v3; KVM lacks avx512f, avx512bw, avx512cd");
+        expect(&cpu_level(Some(&of(0))), Fine, "guests can have x86-64-v2; KVM lacks avx2, bmi1, bmi2 of x86-64-v3");
+        expect(&cpu_level(Some(&Ok(Vec::new()))), Advice, "no level above x86-64; KVM lacks cx16");
+        expect(&cpu_level(None), Unknown, "no KVM");
+        let refused = crate::error::Error::new(crate::error::ErrorKind::Kvm, "KVM did not tell");
+        expect(&cpu_level(Some(&Err(refused))), Unknown, "KVM did not tell");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::threads::{OnStart, ThreadRole};
 use super::vm::Vm;
@@ -146,6 +147,19 @@ impl VmBuilder {
         self
     }
 
+    /// For how long at most the I/O threads that the VM makes for itself look for more to do before they sleep, 0 to 1000 us; see
+    /// [`IoThread::set_polling`], which sets it for an [`IoThread`] of yours. Longer times are refused when the VM is built. Zero turns it
+    /// off. What is below a microsecond is left out. The default is 50 us.
+    ///
+    /// ```
+    /// let builder = vmcell::Vm::builder().polling(std::time::Duration::from_micros(200));
+    /// ```
+    #[must_use]
+    pub fn polling(mut self, limit: Duration) -> Self {
+        self.config.poll_us = Some(u32::try_from(limit.as_micros()).unwrap_or(u32::MAX));
+        self
+    }
+
     /// The signal by which vCPU threads are made to leave the guest: a standard one, 1 to 31, but for those that tell of a
     /// fault, stop or continue the process, or cannot be blocked. The default is
     /// [`DEFAULT_KICK_SIGNAL`](crate::DEFAULT_KICK_SIGNAL).
@@ -159,7 +173,7 @@ impl VmBuilder {
         self
     }
 
-    /// The VM's name, 1 to 64 printable ASCII characters. The default is an empty one, which is none.
+    /// The VM's name, 0 to 64 printable ASCII characters. The default is an empty one, which is none.
     ///
     /// It stands in messages, and in the names of the VM's threads, as `NAME:vcpu0`, `NAME:io` and `NAME:disk`. Linux keeps 15
     /// bytes of those, so a longer name is cut there. Names need not differ.
@@ -186,6 +200,10 @@ impl VmBuilder {
     /// It takes Linux 5.14 with `CONFIG_SCHED_CORE`. If no two hyperthreads share a core when the VM is built, there is nothing to do: the VM
     /// is built, and the [log](Self::log) says so. Otherwise [`build`](Self::build) fails. [`HostCheck`](crate::HostCheck) tells
     /// beforehand, as `core-scheduling`. SMT that is turned on later is not noticed.
+    ///
+    /// Linux lets a new thread begin beside those that the thread that starts it may share a core with. So what is started on a thread of such a VM, in
+    /// [`on_thread_start`](Self::on_thread_start) or another callback, counts as that VM's: a thread, a process, an [`IoThread`], and
+    /// another VM, unless that one has core scheduling itself. Build other tenants' VMs with it, or on threads of your own.
     #[must_use]
     pub fn core_scheduling(mut self, core_scheduling: bool) -> Self {
         self.config.core_scheduling = core_scheduling;

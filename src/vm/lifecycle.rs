@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::exit::{Exit, Status};
+use crate::config::vcpus;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::VcpuKicker;
 use crate::sys::{EventFd, lock};
@@ -113,7 +114,8 @@ impl Lifecycle {
                 self.set_goal(&mut state, Goal::Run);
                 // The caller adds which device holds one, if any does.
                 let message = format!(
-                    "{held} vCPUs of {} had not stopped when the time limit of the pause passed",
+                    "{} of {} had not stopped when the time limit of the pause passed",
+                    vcpus(held),
                     self.the_vm()
                 );
                 return Err(Error::new(ErrorKind::Timeout, message));
@@ -312,6 +314,14 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Timeout);
         let told = "2 vCPUs of the VM \"web-1\" had not stopped when the time limit of the pause passed";
         assert_eq!((error.to_string().as_str(), lifecycle.status()), (told, Status::Running));
+    }
+
+    #[test]
+    fn one_vcpu_that_has_not_stopped_is_told_as_one() {
+        let lifecycle = Lifecycle::new(Arc::from(""), Vec::new()).unwrap();
+        lifecycle.start(1).unwrap();
+        let error = lifecycle.pause(Some(Instant::now())).unwrap_err().to_string();
+        assert!(error.starts_with("1 vCPU of the VM had not stopped"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The threads of a VM: what they are called, what they do before anything else, and how a host program finds them.
 
+use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -21,6 +22,17 @@ pub enum ThreadRole {
     Io,
     /// It serves one device alone: the one at this place, from 0 on, in the order in which the guest finds them.
     DeviceIo(u32),
+}
+
+/// As at the end of the thread's name: `vcpu0`, `io`, `io0`.
+impl fmt::Display for ThreadRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vcpu(index) => f.pad(&format!("vcpu{index}")),
+            Self::Io => f.pad("io"),
+            Self::DeviceIo(index) => f.pad(&format!("io{index}")),
+        }
+    }
 }
 
 /// One thread of a VM; see [`Vm::threads`](crate::Vm::threads).
@@ -53,12 +65,7 @@ pub(super) struct ThreadSetup {
 
 impl ThreadSetup {
     pub(super) fn thread_name(&self, role: ThreadRole) -> String {
-        let role = match role {
-            ThreadRole::Vcpu(index) => format!("vcpu{index}"),
-            ThreadRole::Io => "io".to_owned(),
-            ThreadRole::DeviceIo(index) => format!("io{index}"),
-        };
-        thread_name(&self.name, &role)
+        thread_name(&self.name, &role.to_string())
     }
 
     /// Whether a new thread has anything to do, for which its start waits.
@@ -170,6 +177,14 @@ mod tests {
             unknown.chain().contains("does not say whether it has it")
                 && unknown.chain().ends_with("permission denied")
         );
+    }
+
+    #[test]
+    fn a_role_is_written_as_in_the_name_of_its_thread() {
+        let roles = [ThreadRole::Vcpu(3), ThreadRole::Io, ThreadRole::DeviceIo(1)];
+        assert_eq!(roles.map(|role| role.to_string()), ["vcpu3", "io", "io1"]);
+        assert_eq!(format!("[{:<5}]", ThreadRole::Io), "[io   ]");
+        assert_eq!(ThreadSetup { name: "web".into(), ..ThreadSetup::default() }.thread_name(roles[0]), "web:vcpu3");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::lifecycle::Lifecycle;
 use super::metrics::VcpuCounters;
 use super::threads::ThreadSetup;
 use super::vcpu::{self, Duty};
+use crate::config::vcpus as so_many;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::Vcpu;
 use crate::logging::{LogLevel, Logger};
@@ -90,7 +91,7 @@ impl Vm {
             std::mem::take(&mut *vcpus)
         };
         let count = vcpus.len();
-        self.setup.logger.say(LogLevel::Info, "vm", || format!("starts with {count} vCPUs"));
+        self.setup.logger.say(LogLevel::Info, "vm", || format!("starts with {}", so_many(count)));
         // Threads wait at their gates until all are there, so that no guest runs that has not got all of its CPUs.
         let mut gates = Vec::new();
         let begun = vcpus.into_iter().try_for_each(|vcpu| {

@@ -1,7 +1,7 @@
 //! Features of CPUs by their places in CPUID: those that a level has, those that may be asked for beside, and those that every
 //! guest may know of.
 
-use crate::config::CpuLevel;
+use crate::config::{CPU_FEATURES, CpuLevel};
 use crate::kvm::CpuidEntry;
 
 /// A register that CPUID answers in.
@@ -86,8 +86,8 @@ pub(super) const LEVELS: [(CpuLevel, &[Feature]); 3] = [
     ),
 ];
 
-/// What may be asked for beside a level. `CpuConfig::with` lists them.
-pub(super) const MORE: [Feature; 16] = [
+/// What may be asked for beside a level.
+pub(super) const MORE: [Feature; CPU_FEATURES.len()] = [
     feature("adx", 7, Register::Ebx, 19),
     feature("aes", 1, Register::Ecx, 25),
     feature("erms", 7, Register::Ebx, 9),
@@ -105,9 +105,6 @@ pub(super) const MORE: [Feature; 16] = [
     feature("vaes", 7, Register::Ecx, 9),
     feature("vpclmulqdq", 7, Register::Ecx, 10),
 ];
-
-/// Those of [`MORE`] whose instructions have no form without AVX.
-pub(super) const NEED_AVX: [&str; 2] = ["vaes", "vpclmulqdq"];
 
 /// What a guest of any level may know of a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! It is a list of what is allowed, never of what is forbidden: what a future CPU brings stays hidden. Leaves are described in
 //! the Intel SDM, volume 2, "CPUID", and in AMD's APM, volume 3, appendix E; the levels in the x86-64 psABI, section 3.1.1.
 
-use super::cpu_features::{Allowed, Feature, LEVELS, MORE, NEED_AVX, Register, always};
+use super::cpu_features::{Allowed, Feature, LEVELS, MORE, Register, always};
 use crate::config::{CpuConfig, CpuLevel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::CpuidEntry;
@@ -21,13 +21,7 @@ const AVX512_STATE: u32 = 0b111 << 5;
 /// `ErrorKind::InvalidConfig` naming what the host lacks, or a feature that cannot be asked for.
 pub(crate) fn limit(supported: Vec<CpuidEntry>, cpu: &CpuConfig) -> Result<Vec<CpuidEntry>> {
     let asked = asked_for(cpu)?;
-    let states = states(cpu.level);
-    let mut lacking: Vec<_> =
-        asked.iter().filter(|feature| !has(&supported, feature)).map(|feature| feature.name).collect();
-    if states & !host_states(&supported) != 0 {
-        // Its operating system does not save all registers, and so KVM does not either.
-        lacking.push("the level's registers in XSAVE");
-    }
+    let lacking = lacking(&supported, cpu.level, &asked);
     if !lacking.is_empty() {
         let message =
             format!("a CPU with {} was asked for; this host's KVM lacks {}", name_of(cpu), lacking.join(", "));
@@ -36,6 +30,7 @@ pub(crate) fn limit(supported: Vec<CpuidEntry>, cpu: &CpuConfig) -> Result<Vec<C
     if cpu.level == CpuLevel::Host {
         return Ok(supported);
     }
+    let states = states(cpu.level);
     let sizes = area_size(&supported, states);
     let limited = supported.into_iter().filter_map(|mut entry| {
         if entry.function == XSAVE {
@@ -57,27 +52,33 @@ pub(crate) fn limit(supported: Vec<CpuidEntry>, cpu: &CpuConfig) -> Result<Vec<C
     Ok(limited.collect())
 }
 
+/// What `supported` lacks of each level, beginning with the lowest; nothing if guests can have that level.
+pub(crate) fn lacks_of_levels(supported: &[CpuidEntry]) -> Vec<(CpuLevel, Vec<&'static str>)> {
+    let levels = LEVELS.iter().map(|(level, _)| *level);
+    levels.map(|level| (level, lacking(supported, level, &of_level(level)))).collect()
+}
+
+fn lacking(supported: &[CpuidEntry], level: CpuLevel, asked: &[&'static Feature]) -> Vec<&'static str> {
+    let mut lacking: Vec<_> =
+        asked.iter().filter(|feature| !has(supported, feature)).map(|feature| feature.name).collect();
+    if states(level) & !host_states(supported) != 0 {
+        // Its operating system does not save all registers, and so KVM does not either.
+        lacking.push("the level's registers in XSAVE");
+    }
+    lacking
+}
+
+/// The features of a level, with those of the levels below.
+fn of_level(level: CpuLevel) -> Vec<&'static Feature> {
+    let levels = LEVELS.iter().filter(|(other, _)| level != CpuLevel::Host && *other <= level);
+    levels.flat_map(|(_, features)| features.iter()).collect()
+}
+
 /// The features that the guest must have.
 fn asked_for(cpu: &CpuConfig) -> Result<Vec<&'static Feature>> {
-    let of_level = LEVELS.iter().filter(|(level, _)| cpu.level != CpuLevel::Host && *level <= cpu.level);
-    let mut asked: Vec<_> = of_level.flat_map(|(_, features)| features.iter()).collect();
-    for name in &cpu.with {
-        let known = MORE.iter().find(|feature| feature.name == name).ok_or_else(|| {
-            let names: Vec<_> = MORE.iter().map(|feature| feature.name).collect();
-            let message = format!("the CPU feature {name:?} was asked for, allowed are {}", names.join(", "));
-            Error::new(ErrorKind::InvalidConfig, message)
-        })?;
-        if NEED_AVX.contains(&known.name) && cpu.level == CpuLevel::V2 {
-            let message = format!(
-                "the CPU feature {name:?} was asked for, which works on the registers of AVX; x86-64-v2 has none, \
-                 x86-64-v3 and x86-64-v4 do"
-            );
-            return Err(Error::new(ErrorKind::InvalidConfig, message));
-        }
-        if !asked.iter().any(|other| other.name == known.name) {
-            asked.push(known);
-        }
-    }
+    cpu.validate()?;
+    let mut asked = of_level(cpu.level);
+    asked.extend(MORE.iter().filter(|feature| cpu.with.iter().any(|name| name == feature.name)));
     Ok(asked)
 }
 
@@ -88,13 +89,7 @@ fn has(supported: &[CpuidEntry], feature: &Feature) -> bool {
 }
 
 fn name_of(cpu: &CpuConfig) -> String {
-    let level = match cpu.level {
-        CpuLevel::Host => "all features of the host",
-        CpuLevel::V2 => "x86-64-v2",
-        CpuLevel::V3 => "x86-64-v3",
-        CpuLevel::V4 => "x86-64-v4",
-    };
-    let mut names = vec![level];
+    let mut names = vec![cpu.level.name()];
     for name in &cpu.with {
         if !names.contains(&name.as_str()) {
             names.push(name);

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::{CPU_FEATURES, CPU_FEATURES_ON_AVX as NEED_AVX};
 
 fn entry(function: u32, index: u32, [eax, ebx, ecx, edx]: [u32; 4]) -> CpuidEntry {
     CpuidEntry { function, index, flags: 0, eax, ebx, ecx, edx }
@@ -164,6 +165,24 @@ fn what_the_host_lacks_is_named() {
 fn an_unknown_feature_is_refused_and_the_allowed_ones_are_listed() {
     let error = limit(host(), &CpuConfig::level(CpuLevel::V3).with("avx512f")).unwrap_err().to_string();
     assert!(error.starts_with("the CPU feature \"avx512f\" was asked for, allowed are adx, aes,"), "{error}");
+}
+
+#[test]
+fn every_feature_that_may_be_asked_for_is_known_here() {
+    assert_eq!(MORE.map(|feature| feature.name), CPU_FEATURES);
+}
+
+#[test]
+fn what_a_host_lacks_of_each_level_is_told() {
+    assert!(lacks_of_levels(&host()).iter().all(|(_, lacks)| lacks.is_empty()));
+    let mut host = host();
+    host.iter_mut()
+        .filter(|entry| entry.function == 7 && entry.index == 0)
+        .for_each(|entry| entry.ebx = 1 << 5 | 1 << 3 | 1 << 8);
+    let lacks = lacks_of_levels(&host);
+    let levels: Vec<_> = lacks.iter().map(|(level, lacks)| (*level, lacks.first().copied())).collect();
+    assert_eq!(levels, [(CpuLevel::V2, None), (CpuLevel::V3, None), (CpuLevel::V4, Some("avx512f"))]);
+    assert!(lacks_of_levels(&[]).iter().all(|(_, lacks)| !lacks.is_empty()));
 }
 
 #[test]

@@ -23,7 +23,7 @@ mod regs;
 mod reset_vector;
 
 pub(crate) use boot::load;
-pub(crate) use cpu_level::limit as limit_cpu;
+pub(crate) use cpu_level::{lacks_of_levels, limit as limit_cpu};
 pub(crate) use cpuid::cpu_identity;
 pub(crate) use entry::Entry;
 pub(crate) use layout::{

@@ -11,7 +11,8 @@ use crate::virtio::TransportMetrics;
 /// What a VM has done since it was built; see [`Vm::metrics`](crate::Vm::metrics).
 ///
 /// Counters begin at 0 and only go up, also when a guest resets its devices. They have 64 bits. Each of them is right by itself; two of
-/// them may be read at moments that differ a little. See [`meter`](crate::meter).
+/// them may be read at moments that differ a little. See [`meter`](crate::meter). With the feature `serde` it can be serialized, as the object that
+/// [`to_json`](Self::to_json) writes.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Metrics {

@@ -18,6 +18,15 @@ impl Metrics {
     }
 }
 
+/// As the object that [`to_json`](Metrics::to_json) writes.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Metrics {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let value: serde_json::Value = serde_json::from_str(&self.to_json()).map_err(serde::ser::Error::custom)?;
+        value.serialize(serializer)
+    }
+}
+
 fn write(metrics: &Metrics) -> String {
     let mut json = Json::default();
     json.object(|json| {

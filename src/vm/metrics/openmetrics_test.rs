@@ -106,6 +106,15 @@ fn json_has_every_field_and_escapes_what_it_must() {
     }
 }
 
+#[cfg(feature = "serde")]
+#[test]
+fn serde_writes_the_object_that_to_json_writes() {
+    let metrics = full("a \"\\\u{1}");
+    let value = serde_json::to_value(&metrics).unwrap();
+    assert_eq!(value, serde_json::from_str::<serde_json::Value>(&metrics.to_json()).unwrap());
+    assert_eq!((&value["vm"], &value["io_threads"][0]["turns"]), (&"a \"\\\u{1}".into(), &7.into()));
+}
+
 /// By the parser of Prometheus's own client library, where that is installed.
 #[test]
 fn prometheus_reads_the_text() {

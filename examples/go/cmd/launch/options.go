@@ -71,6 +71,7 @@ func usage() {
 		fmt.Fprintf(out, "  %s%s %s\n    \t%s\n", "--"[:min(len(f.Name), 2)], f.Name, value, about)
 	})
 	fmt.Fprint(out, "  -h, --help\n    \tprints this\n")
+	fmt.Fprint(out, "\nExit status: 0 the guest shut down or reset itself; 1 it failed; 2 bad arguments.\n")
 }
 
 func min(a, b int) int {
