@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use support::{Footprint, Kernel, Transcript, tiny};
+use support::{Footprint, Kernel, Transcript, is_long, tiny};
 use vmcell::testing::TinyGuest;
 use vmcell::{Discovery, ErrorKind, Exit, ResetCause, Status, Vm};
 
@@ -390,16 +390,28 @@ fn drop_in_any_state_leaves_nothing() {
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
 fn a_thousand_vms_leave_no_thread_descriptor_or_mapping() {
-    let kernel = Kernel::new(&TinyGuest::power_off());
-    drop(tiny(&kernel).build().unwrap());
+    // Each way to end, and two guests that come to no end.
+    let kernels = [
+        TinyGuest::power_off(),
+        TinyGuest::triple_fault(),
+        TinyGuest::keyboard_reset(),
+        TinyGuest::panic(1),
+        TinyGuest::spin(),
+        TinyGuest::halt(),
+    ]
+    .map(|guest| Kernel::new(&guest));
+    let [first, ..] = &kernels;
+    drop(tiny(first).build().unwrap());
     let before = Footprint::now();
     let memory_before = resident_kib();
-    for number in 0..1000 {
-        let vm = tiny(&kernel).build().unwrap();
+    let many = if is_long() { 10_000 } else { 1000 };
+    for number in 0..many {
+        let kind = number / 4 % kernels.len();
+        let vm = tiny(&kernels[kind]).build().unwrap();
         if number % 2 == 0 {
             vm.start().unwrap();
         }
-        if number % 4 == 0 {
+        if number % 4 == 0 && kind < 4 {
             vm.wait_timeout(LONG).unwrap();
         }
     }

@@ -77,6 +77,8 @@ pub struct Setup {
     pub may_take_longer: bool,
     /// How many VMs run the case, one after the other on the same disk. Each is told its number.
     pub runs: u32,
+    /// What the host program must be told of a device that fails, if the case has one fail that is not the guest's fault.
+    pub told: Option<&'static str>,
     /// What the test does on the host when the guest asks for it.
     pub help: fn(&Host<'_>, &str),
 }
@@ -87,6 +89,8 @@ pub struct Host<'a> {
     pub disk: &'a File,
     /// Its size in bytes when the guest was started.
     pub len: u64,
+    /// The name of its network card's device, if it has one.
+    pub tap: Option<&'a str>,
 }
 
 impl Setup {
@@ -104,6 +108,7 @@ impl Setup {
         limit: Duration::from_secs(10),
         may_take_longer: false,
         runs: 1,
+        told: None,
         help: |_, what| panic!("the guest asks for {what:?}"),
     };
 }

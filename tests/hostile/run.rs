@@ -285,10 +285,14 @@ fn judge_pace(pace: &Pace, findings: &mut Findings) {
 
 fn judge_failures(case: &Case, vm: &Vm, findings: &mut Findings) {
     let may_fail = matches!(case.ends, Ends::AfterReset | Ends::Either);
+    let mut told = case.setup.told.is_none();
     for failure in vm.device_failures() {
-        let is_expected = may_fail && failure.failure.cause == FailureCause::BrokenQueue;
+        let is_told = case.setup.told.is_some_and(|what| failure.to_string().contains(what));
+        let is_expected = is_told || may_fail && failure.failure.cause == FailureCause::BrokenQueue;
         findings.check(Oracle::Failures, is_expected, format_args!("{failure}"));
+        told |= is_told;
     }
+    findings.check(Oracle::Failures, told, format_args!("the host program is not told {:?}", case.setup.told));
 }
 
 /// What the guest found itself.

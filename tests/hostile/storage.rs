@@ -71,7 +71,7 @@ impl Bench {
     }
 
     pub fn host(&self) -> Host<'_> {
-        Host { disk: &self.disk, len: self.len }
+        Host { disk: &self.disk, len: self.len, tap: self.tap.as_ref().map(|tap| tap.name.as_str()) }
     }
 
     /// Gives a VM its devices.
@@ -98,6 +98,11 @@ impl Host<'_> {
             self.disk.read_exact_at(&mut bytes, 0).expect("the disk is read");
             assert!(bytes == [0; 4096], "the disk was written to");
         }
+    }
+
+    /// Deletes the card's device.
+    pub fn take_card_away(&self) {
+        host("ip", &["link", "delete", "dev", self.tap.expect("the case has a card")]);
     }
 
     /// Sends datagrams: `send COUNT LENGTH`.

@@ -54,8 +54,8 @@ cases! {
         needs: { help: |host, _| host.disk.set_len(host.len / 2).expect("the file can be cut") },
     }
     a_full_host_fails_writes_and_serves_reads {
-        did: "writes more than the host has room for",
-        must_not: "lose the disk",
+        did: "writes and flushes, then writes more than the host has room for",
+        must_not: "lose the disk, or what was flushed",
         ends: Served,
         needs: { storage: Storage::Small, mib: 4 },
     }

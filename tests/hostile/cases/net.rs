@@ -39,4 +39,10 @@ cases! {
         ends: Served,
         needs: { nic: true },
     }
+    a_card_whose_device_is_gone_leaves_the_rest_alone {
+        did: "sends as fast as it goes while the host deletes the TAP device, and behind that, also after a reset",
+        must_not: "have frames kept, the I/O thread to itself, or its disk disturbed",
+        ends: Served,
+        needs: { nic: true, told: Some("the TAP device refuses"), help: |host, _| host.take_card_away() },
+    }
 }

@@ -227,7 +227,11 @@ fn cut_short(block: &mut Block) -> After {
 fn no_space(block: &mut Block) -> After {
     const LEN: u32 = 0x1_0000;
     let mut failed = 0;
-    for piece in 0..block.sectors / (u64::from(LEN) / SECTOR) {
+    memory::fill(DATA, LEN.into(), 0x42);
+    expect("the first write", block.request(OUT, 0, &[readable(DATA, LEN)]), OK, 1);
+    expect("a flush", block.request(FLUSH, 0, &[]), OK, 1);
+    memory::fill(DATA, LEN.into(), 0x43);
+    for piece in 1..block.sectors / (u64::from(LEN) / SECTOR) {
         let answer = block.request(OUT, piece * u64::from(LEN) / SECTOR, &[readable(DATA, LEN)]);
         match answer {
             Some(Answer { status: OK, written: 1 }) => {}
@@ -239,6 +243,7 @@ fn no_space(block: &mut Block) -> After {
     }
     report::check(failed > 0, format_args!("the host had room for everything"));
     expect("a read of a full host", block.request(IN, 0, &[writable(DATA, LEN)]), OK, LEN + 1);
+    report::check(memory::all_are(DATA, LEN.into(), 0x42), format_args!("what was flushed is not there"));
     report::line(format_args!("case: {failed} writes failed"));
     After::Serves
 }

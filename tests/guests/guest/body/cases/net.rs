@@ -1,9 +1,10 @@
 //! Frames that a guest must not send, and its headers' lies.
 
-use super::{Case, again_and_again, duration_us};
+use super::{After, Case, again_and_again, duration_us, served};
 use crate::body::machine::cmdline::Cmdline;
-use crate::body::machine::memory;
+use crate::body::machine::{clock, memory};
 use crate::body::report;
+use crate::body::virtio::block::{self, Block};
 use crate::body::virtio::net::{FEATURE_CSUM, FEATURE_HOST_TSO, HEADER, MODERN, Net, OUTGOING};
 use crate::body::virtio::ring::{DESCRIPTOR, INDIRECT, MAX_SIZE, readable, writable, write_chain};
 
@@ -24,6 +25,7 @@ pub const CASES: &[Case] = &[
         let us = duration_us(cmdline);
         on_net(cmdline, MODERN, |net| storm(net, us, 200, 200));
     }),
+    ("a_card_whose_device_is_gone_leaves_the_rest_alone", gone),
 ];
 
 /// A case of a network card, brought up with `features` before the test lets it begin; it must work afterwards, and without
@@ -45,6 +47,42 @@ pub fn on_net(cmdline: &Cmdline, features: u64, case: impl FnOnce(&mut Net)) {
         return report::line(format_args!("served after a reset"));
     }
     report::fail(format_args!("the network card does not work afterwards, not even after a reset"));
+}
+
+/// The host takes the card's device away while both queues are full.
+fn gone(cmdline: &Cmdline) {
+    let us = duration_us(cmdline);
+    let Some(mut net) = Net::start(cmdline, MODERN) else {
+        report::ready();
+        return report::fail(format_args!("the network card does not start"));
+    };
+    let warm = net.serves() && net.restart();
+    report::ready();
+    report::check(warm, format_args!("the network card did not work before the case"));
+    let frame = net.frame(1000);
+    for slot in 0..MAX_SIZE {
+        net.offer(slot, 2048);
+        net.transmit.chain(slot, &[frame]);
+        net.transmit.offer(slot);
+    }
+    net.device.kick(&net.receive);
+    net.device.kick(&net.transmit);
+    report::ask("take the card away");
+    clock::wait_us(5_000_000, || {
+        while net.transmit.take_used().is_some() {}
+        net.transmit.in_flight() == 0
+    });
+    report::check(net.transmit.in_flight() == 0, format_args!("{} frames were kept", net.transmit.in_flight()));
+    storm(&mut net, us, 1000, 4);
+    // Another driver's offloads cannot be agreed on with a device that is gone, so it hears that there is none.
+    net.restart();
+    let told = clock::wait_us(1_000_000, || net.device.needs_reset());
+    report::check(told, format_args!("a card that cannot work does not say so after a reset"));
+    report::check(net.device.reset(), format_args!("the network card is not reset"));
+    let Some(mut block) = Block::start(cmdline, block::MODERN) else {
+        return report::fail(format_args!("the disk does not start"));
+    };
+    served(After::Serves, &mut block);
 }
 
 fn lost(net: &mut Net, segments: &[super::super::virtio::ring::Segment], what: core::fmt::Arguments<'_>) {
