@@ -77,6 +77,13 @@ fn each_number_of_the_public_list_stands_there_once() {
 }
 
 #[test]
+fn each_test_that_a_page_names_is_there() {
+    let tests = hostile::villain::functions();
+    hostile::faults::check("docs/hostile-guests.md", &hostile::page::text(GROUPS), GROUPS, &tests);
+    hostile::faults::check("SECURITY.md", include_str!("../SECURITY.md"), GROUPS, &tests);
+}
+
+#[test]
 fn what_falls_short_is_a_case() {
     for (name, ..) in FALLS_SHORT {
         assert!(GROUPS.iter().any(|(_, cases)| cases.iter().any(|case| case.name == *name)), "there is no case {name}");

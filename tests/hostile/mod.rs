@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "what a case showed; a test that passes keeps it to itself")]
 
 pub mod case;
+pub mod faults;
 mod guests;
 mod host;
 mod measure;

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::case::Case;
+use super::faults;
 
 const HEAD: &str = "\
 # Hostile guests
@@ -17,7 +18,8 @@ without an operating system does one bad thing, while a good guest works on the 
   sleep in a call on a backend;
 - the good guest's requests are served, and rightly, and none of them waits for a second;
 - the I/O thread rests when its guests do;
-- `Vm::device_failures` tells of a device only if the guest has broken a queue of it, in one entry however often that was;
+- `Vm::device_failures` tells of a device only if the guest has broken a queue of it, in one entry however often that was, or if the
+  host took away what it works on;
 - `stop()` takes less than 100 ms, and dropping the VM less than a second.
 
 Limits of time are ten times as long on an emulated processor. Those by the clock on the wall are so, too, on a host that does not have
@@ -36,7 +38,7 @@ pub fn text(groups: &[(&str, &[Case])]) -> String {
             let _ = writeln!(text, "| `{name}` | {did} | {must_not} | {} |", ends.words());
         }
     }
-    text
+    text + &faults::text()
 }
 
 pub fn check(groups: &[(&str, &[Case])]) {

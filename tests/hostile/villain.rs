@@ -116,7 +116,7 @@ impl Row {
 }
 
 /// Where each function of the sources and tests is.
-fn functions() -> BTreeMap<String, String> {
+pub fn functions() -> BTreeMap<String, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let (mut found, mut folders) = (BTreeMap::new(), vec![root.join("src"), root.join("tests")]);
     while let Some(folder) = folders.pop() {
