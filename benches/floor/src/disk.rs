@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use io_uring::{IoUring, opcode, squeue, types};
 
 use crate::args::Args;
+use crate::buffers::Buffers;
 use crate::clock;
 
 /// Direct transfers need it, and pages are this large.
 const BLOCK: usize = 4096;
-const LARGE_PAGE: usize = 2 << 20;
 
 struct Load {
     file: File,
@@ -23,19 +23,9 @@ struct Load {
     places: u64,
     random: Option<u64>,
     next: u64,
+    /// One a request.
     buffers: Buffers,
 }
-
-/// One buffer a request, in large pages as a guest's memory is.
-struct Buffers {
-    memory: Vec<LargePage>,
-    size: usize,
-    write: bool,
-}
-
-#[repr(align(0x20_0000))]
-#[derive(Clone)]
-struct LargePage(#[allow(dead_code, reason = "reached as a slice of bytes")] [u8; LARGE_PAGE]);
 
 pub fn run(args: &Args<'_>) -> io::Result<String> {
     let mut load = Load::open(args)?;
@@ -60,7 +50,7 @@ impl Load {
             return Err(io::Error::other("this size or depth is not possible"));
         }
         let random = (args.text("order") != Some("next")).then_some(1);
-        let buffers = Buffers::new(size, depth, write);
+        let buffers = Buffers::new(size, depth);
         Ok(Self { file, write, size, depth, places, random, next: 0, buffers })
     }
 
@@ -74,8 +64,9 @@ impl Load {
         while begin.elapsed() < time {
             let place = self.next_place();
             let at = place * self.size as u64;
-            let buffer = self.buffers.of(0, place);
+            let buffer = self.buffers.of(0);
             if self.write {
+                mark(buffer, place);
                 self.file.write_all_at(buffer, at)?;
             } else {
                 self.file.read_exact_at(buffer, at)?;
@@ -117,12 +108,13 @@ impl Load {
 
     fn entry(&mut self, slot: usize) -> squeue::Entry {
         let place = self.next_place();
-        let (at, size) = (place * self.size as u64, self.size as u32);
-        let (buffer, fd) = (self.buffers.of(slot, place).as_mut_ptr(), types::Fd(self.file.as_raw_fd()));
+        let (at, size, fd) = (place * self.size as u64, self.size as u32, types::Fd(self.file.as_raw_fd()));
+        let buffer = self.buffers.of(slot);
         let entry = if self.write {
-            opcode::Write::new(fd, buffer, size).offset(at).build()
+            mark(buffer, place);
+            opcode::Write::new(fd, buffer.as_mut_ptr(), size).offset(at).build()
         } else {
-            opcode::Read::new(fd, buffer, size).offset(at).build()
+            opcode::Read::new(fd, buffer.as_mut_ptr(), size).offset(at).build()
         };
         entry.user_data(slot as u64)
     }
@@ -137,26 +129,11 @@ impl Load {
     }
 }
 
-impl Buffers {
-    fn new(size: usize, depth: usize, write: bool) -> Self {
-        let mut memory: Vec<LargePage> = Vec::with_capacity((size * depth).div_ceil(LARGE_PAGE));
-        // SAFETY: the range is this vector's own. It is a wish: if the kernel refuses, the pages are small.
-        unsafe { libc::madvise(memory.as_mut_ptr().cast(), memory.capacity() * LARGE_PAGE, libc::MADV_HUGEPAGE) };
-        memory.resize(memory.capacity(), LargePage([0; LARGE_PAGE]));
-        Self { memory, size, write }
-    }
-
-    /// A slot's buffer; for writes with the numbers of the first and the last block, as the guest puts them.
-    fn of(&mut self, slot: usize, place: u64) -> &mut [u8] {
-        let begin: *mut u8 = self.memory.as_mut_ptr().cast();
-        // SAFETY: the large pages are in one piece, made of bytes alone, and as many as all slots take.
-        let buffer = unsafe { core::slice::from_raw_parts_mut(begin.add(slot * self.size), self.size) };
-        if self.write {
-            let blocks = (self.size / BLOCK) as u64;
-            let (first, last) = (place * blocks, place * blocks + blocks - 1);
-            buffer[..8].copy_from_slice(&first.to_le_bytes());
-            buffer[self.size - 8..].copy_from_slice(&last.to_le_bytes());
-        }
-        buffer
-    }
+/// Puts the numbers of the first and the last block into what is written there, as the guest does.
+fn mark(buffer: &mut [u8], place: u64) {
+    let blocks = (buffer.len() / BLOCK) as u64;
+    let (first, last) = (place * blocks, place * blocks + blocks - 1);
+    buffer[..8].copy_from_slice(&first.to_le_bytes());
+    let end = buffer.len() - 8;
+    buffer[end..].copy_from_slice(&last.to_le_bytes());
 }

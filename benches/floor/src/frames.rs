@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use crate::args::Args;
+use crate::buffers::Buffers;
 use crate::{clock, tap};
 
 const HEADER: usize = 12;
@@ -14,14 +15,21 @@ const ETHERNET: usize = 14;
 const ETHERNET_HEADER: [u8; ETHERNET] = [2, 0, 0, 0, 0xbe, 1, 2, 0, 0, 0, 0xbe, 2, 0x88, 0xb5];
 /// How many frames go between two looks at the clock.
 const BATCH: u64 = 64;
+/// As many places as the guest's queue has, so that no more of them are in a cache than with a guest, and as large.
+const PLACES: usize = 256;
+const ROOM: usize = 2048;
 
 pub fn send(args: &Args<'_>) -> io::Result<String> {
     let mut tap = tap::open(args.word(1)?)?;
     let (frame, time) = (frame(args)?, Duration::from_millis(args.number("run_ms")?));
+    let mut places = Buffers::new(ROOM, PLACES);
+    (0..PLACES).for_each(|place| places.of(place)[..frame.len()].copy_from_slice(&frame));
+    let mut next = (0..PLACES).cycle();
     let (begin, cpu, mut done) = (Instant::now(), clock::cpu_us(), 0);
     while begin.elapsed() < time {
-        for _ in 0..BATCH {
-            let len = tap.write_vectored(&[IoSlice::new(&[0; HEADER]), IoSlice::new(&frame)])?;
+        for place in next.by_ref().take(BATCH as usize) {
+            let frame = &places.of(place)[..frame.len()];
+            let len = tap.write_vectored(&[IoSlice::new(&[0; HEADER]), IoSlice::new(frame)])?;
             assert_eq!(len, HEADER + frame.len(), "a frame is written as a whole");
         }
         done += BATCH;
@@ -39,10 +47,11 @@ fn drain(tap: &mut File, frames: u64) -> io::Result<String> {
     println!("ready");
     let mut typed = [0];
     io::stdin().read_exact(&mut typed)?;
+    let (mut header, mut places) = ([0; HEADER], Buffers::new(ROOM, PLACES));
     let (begin, cpu) = (Instant::now(), clock::cpu_us());
-    let (mut header, mut room) = ([0; HEADER], [0; 2048]);
-    for _ in 0..frames {
-        let len = tap.read_vectored(&mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut room)])?;
+    for number in 0..frames {
+        let place = places.of(number as usize % PLACES);
+        let len = tap.read_vectored(&mut [IoSliceMut::new(&mut header), IoSliceMut::new(place)])?;
         assert!(len > HEADER, "a frame is read as a whole");
     }
     Ok(answer(frames, begin, cpu))
@@ -64,7 +73,7 @@ pub fn fill(args: &Args<'_>) -> io::Result<String> {
 
 fn frame(args: &Args<'_>) -> io::Result<Vec<u8>> {
     let size = args.number("size")? as usize;
-    if size < ETHERNET + 4 {
+    if !(ETHERNET + 4..=ROOM).contains(&size) {
         return Err(io::Error::other("this size is not possible"));
     }
     let mut frame = vec![0; size];
