@@ -377,7 +377,7 @@ fn answer(queue: &mut Queue, chain: Chain, status: Status, data: u32) {
         Ok(()) if data == last => data.saturating_add(1),
         Ok(()) | Err(_) => data,
     };
-    queue.complete(chain, written);
+    queue.complete_later(chain, written);
 }
 
 #[cfg(test)]

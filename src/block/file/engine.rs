@@ -6,6 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::abandoned;
+use super::batches::Batches;
 use super::direct::Bounces;
 use super::helper::{Answer, Helper, Task};
 use super::medium_file::DiskFile;
@@ -26,10 +27,11 @@ const ROOM: usize = 256;
 /// | Operation | How it is carried out |
 /// |---|---|
 /// | a read or write that the page cache can serve without waiting | at once, by a system call |
-/// | another read, a write to a file system that can write without waiting, any of a file with direct I/O | by the I/O thread's io_uring |
+/// | another read, reads of up to 16 KiB that come by the batch, a write to a file system that can write without waiting, any of a file with direct I/O | by the I/O thread's io_uring |
 /// | all others, all of these on a thread without io_uring, and data on FUSE, which waits even if it is told not to | by a helper thread of the disk, one after the other; flushes that wait are made one |
 ///
-/// A read from the page cache costs less as a system call of its own than as an entry of a ring. Linux moves a flush, and a buffered
+/// A read from the page cache is done soonest by a system call of its own. Of many small ones, each costs less as an entry of a ring,
+/// since they share the way into the kernel. Linux moves a flush, and a buffered
 /// write that may wait, to a kernel thread, which costs more than a thread of ours. A ring has only a few of these, for all disks: if
 /// storage that does not answer holds them all, what waits for one goes to the helper thread of its disk after a moment.
 pub struct FileBackend {
@@ -52,6 +54,7 @@ pub struct FileBackend {
     bounces: Option<Bounces>,
     reads: Way,
     writes: Way,
+    batches: Batches,
     /// The helper was given something since the last batch.
     begun: bool,
 }
@@ -113,6 +116,7 @@ impl FileBackend {
             bounces,
             reads: way,
             writes: way,
+            batches: Batches::default(),
             begun: false,
         })
     }
@@ -153,16 +157,22 @@ impl FileBackend {
 
     /// Gives it to the ring, or to the helper.
     fn begin(&mut self, io: &mut Io, tag: Tag, mut operation: Operation) {
-        if self.suits_ring(&operation)
-            && let Some(ring) = &mut self.ring
-        {
-            match ring.begin(io, tag, operation) {
+        if self.suits_ring(&operation) {
+            match self.give_to_ring(io, tag, operation) {
                 Ok(()) => return,
-                // The ring is full with what others have in flight, is jammed, or was given up.
                 Err(refused) => operation = refused,
             }
         }
         self.leave_to_helper(io, tag, operation);
+    }
+
+    /// # Errors
+    /// The operation, if there is no ring, or it is full with what others have in flight, is jammed, or was given up.
+    fn give_to_ring(&mut self, io: &mut Io, tag: Tag, operation: Operation) -> std::result::Result<(), Operation> {
+        match &mut self.ring {
+            Some(ring) => ring.begin(io, tag, operation),
+            None => Err(operation),
+        }
     }
 
     fn leave_to_helper(&mut self, io: &mut Io, tag: Tag, operation: Operation) {
@@ -306,6 +316,12 @@ impl DiskBackend for FileBackend {
         if let Some(bounces) = &mut self.bounces {
             operation = bounces.enter(io, tag, operation)?;
         }
+        if self.batches.is_one_of_many(&operation) && self.reads == Way::Try {
+            match self.give_to_ring(io, tag, operation) {
+                Ok(()) => return Ok(()),
+                Err(refused) => operation = refused,
+            }
+        }
         match self.try_at_once(&mut operation) {
             Some(result) => self.done.push_back(Done::new(tag, operation, result)),
             None => self.begin(io, tag, operation),
@@ -314,6 +330,7 @@ impl DiskBackend for FileBackend {
     }
 
     fn commit(&mut self, _io: &mut Io) {
+        self.batches.end_one();
         self.rouse_helper();
     }
 

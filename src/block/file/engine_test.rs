@@ -52,6 +52,10 @@ impl Rig {
 
     fn wait(&mut self) -> Done {
         self.engine.commit(&mut self.io.turn());
+        self.next()
+    }
+
+    fn next(&mut self) -> Done {
         let begun = Instant::now();
         loop {
             if let Some(done) = self.engine.completed(&mut self.io.turn()) {
@@ -185,6 +189,30 @@ fn what_is_not_in_the_page_cache_is_read_by_the_ring() {
         let Operation::Read { into: Buffer::Host(bytes), .. } = done.operation else { panic!("it was a read") };
         assert!(bytes.iter().all(|byte| *byte == 0xaa));
     }
+}
+
+#[test]
+fn small_reads_that_come_by_the_batch_are_read_by_the_ring() {
+    if !has_uring() {
+        return;
+    }
+    let mut rig = rig();
+    let batch = |rig: &mut Rig| {
+        (0..16).for_each(|number| _ = rig.submit(Operation::Read { at: number * 4096, into: host(4096, 0) }));
+        let by_ring = rig.engine.ring.as_ref().unwrap().in_flight();
+        rig.engine.commit(&mut rig.io.turn());
+        for _ in 0..16 {
+            let done = rig.next();
+            done.result.unwrap();
+            let Operation::Read { into: Buffer::Host(bytes), .. } = done.operation else { panic!("it was a read") };
+            assert!(bytes.iter().all(|byte| *byte == 0xaa));
+        }
+        by_ring
+    };
+    assert_eq!((batch(&mut rig), batch(&mut rig)), (0, 16));
+    rig.engine.ring = None;
+    (0..16).for_each(|_| _ = rig.submit(Operation::Read { at: 0, into: host(4096, 0) }));
+    assert_eq!((rig.engine.done.len(), rig.engine.with_helper), (16, 0), "without a ring, they are read at once");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! the I/O thread.
 
 mod abandoned;
+mod batches;
 mod direct;
 mod engine;
 mod helper;
