@@ -6,6 +6,7 @@ use std::fs::File;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
 use support::{Kernel, tiny};
 use vmcell::testing::{TinyGuest, memory_disk};
 use vmcell::{Console, ConsoleFile, Disk, Engine, Exit, IoThread, Seccomp, Vm};
@@ -49,6 +50,8 @@ fn every_thread_of_a_vm_is_filtered_and_no_other_is() {
     wait_until(|| log.path().join("log.1").exists());
     let own: Vec<i32> = threads_of(&vm);
     assert_eq!(own.len(), 3);
+    // The second vCPU is not in the guest yet, and its thread may be as slow as it likes.
+    wait_until(|| own.iter().all(|tid| field(*tid, "Seccomp") == FILTERED));
     for tid in own {
         assert_eq!((field(tid, "Seccomp").as_str(), field(tid, "NoNewPrivs").as_str()), (FILTERED, "1"));
     }
@@ -76,6 +79,28 @@ fn a_callback_on_a_filtered_thread_opens_no_file_and_the_vm_goes_on() {
         assert_eq!(results.recv_timeout(LIMIT).unwrap(), refused);
     }
     vm.stop().unwrap();
+}
+
+/// Where another filter refuses to have one more, for instance.
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_vm_whose_filter_the_host_refuses_ends_before_its_guest_runs() {
+    let kernel = Kernel::new(&TinyGuest::flood(b'x'));
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let console = Console::file(ConsoleFile::new(log.path()));
+    let builder = tiny(&kernel).io_thread(IoThread::new("mine").unwrap()).console(console);
+    let work = move || {
+        let refuse = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+        let rules = [(libc::SYS_seccomp, Vec::new())].into();
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, TargetArch::x86_64).unwrap();
+        apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+        let vm = builder.build().unwrap();
+        vm.start().unwrap();
+        vm.wait_timeout(LIMIT).unwrap()
+    };
+    let Exit::Failed(reason) = std::thread::spawn(work).join().unwrap() else { panic!("it ran") };
+    assert_eq!(reason.to_string(), "the host does not filter system calls");
+    assert_eq!(std::fs::read(log.path()).unwrap(), b"");
 }
 
 #[test]

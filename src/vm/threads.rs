@@ -68,9 +68,10 @@ impl ThreadSetup {
         thread_name(&self.name, &role.to_string())
     }
 
-    /// Whether a new thread has anything to do, for which its start waits.
-    pub(super) fn is_needed(&self) -> bool {
-        self.on_start.is_some() || self.core.is_some() || !self.affinity.is_empty() || self.vcpu_filter.is_some()
+    /// Whether the start of a VM waits for what its threads do first: those things that the host may well refuse. A filter is not
+    /// worth the two wake-ups that waiting takes.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.on_start.is_some() || self.core.is_some() || !self.affinity.is_empty()
     }
 
     /// The first thing that a new thread does.

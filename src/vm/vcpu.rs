@@ -23,20 +23,23 @@ pub(super) struct Duty {
     pub(super) counters: Arc<VcpuCounters>,
 }
 
-/// Starts the thread, and waits until it is prepared, if there is anything to prepare. Then it enters the guest once `gate` is
-/// dropped or gives something.
+/// Starts the thread. If its preparation is awaited, this waits for it, and the thread enters the guest once `gate` is dropped or
+/// gives something; otherwise a preparation that fails ends the VM.
 pub(super) fn spawn(vcpu: Vcpu, duty: Duty, gate: Receiver<()>) -> Result<(ThreadHandle, Result<()>)> {
     let Duty { buses, lifecycle, on_last, setup, counters } = duty;
-    let (index, is_needed) = (vcpu.index(), setup.is_needed());
+    let (index, is_awaited) = (vcpu.index(), setup.is_awaited());
     let (reply, prepared) = sync_channel(1);
     let handle = sys::spawn(&setup.thread_name(ThreadRole::Vcpu(index)), move || {
         // What a user's code does here must not wait for this very thread.
         sys::forbid_waiting();
         let mut vcpu = vcpu;
         counters.begin();
-        if is_needed {
-            let _ = reply.send(setup.prepare(ThreadRole::Vcpu(index)));
+        let prepared = setup.prepare(ThreadRole::Vcpu(index));
+        if is_awaited {
+            let _ = reply.send(prepared);
             let _ = gate.recv();
+        } else if let Err(error) = prepared {
+            lifecycle.end(Exit::Failed(error));
         }
         drop((setup, gate));
         let body = AssertUnwindSafe(|| run(&mut vcpu, &buses, &lifecycle, &counters));
@@ -52,7 +55,7 @@ pub(super) fn spawn(vcpu: Vcpu, duty: Duty, gate: Receiver<()>) -> Result<(Threa
         counters.end();
         lifecycle.vcpu_finished();
     })?;
-    let prepared = if is_needed { prepared.recv().unwrap_or_else(|_| Err(panicked(index))) } else { Ok(()) };
+    let prepared = if is_awaited { prepared.recv().unwrap_or_else(|_| Err(panicked(index))) } else { Ok(()) };
     Ok((handle, prepared))
 }
 
