@@ -47,7 +47,7 @@
 //! | [`meter`] | counters that one thread counts up and any other reads |
 //! | `sys` | what the host offers and the standard library does not: eventfd, epoll, signals, threads, TAP, files |
 //! | `config` | plain data that a user fills in, and its validation |
-//! | `confine` | what the threads of a VM may ask of the kernel |
+//! | `confine` | what the process and the threads of its VMs may ask of the kernel |
 //! | `memory` | guest RAM: mappings, checked access, buffers and who still holds them |
 //! | [`event`] | the I/O thread, and the one vocabulary for what is waited for and what happened |
 //! | [`kvm`] | KVM's ioctls: system, VM, vCPU and its exits |
@@ -146,6 +146,7 @@ pub use config::{
     Affinity, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery, DiskConfig, Engine,
     MemoryBacking, MemoryConfig, NicConfig, PageSize, Seccomp, VmConfig,
 };
+pub use confine::{Jail, JailCgroup, JailLayer, JailLimit, JailReport};
 pub use console::{Console, ConsoleReader, ConsoleStatus, ConsoleWriter, SinkStatus, abandoned_console_threads};
 pub use error::{Error, ErrorKind, Result};
 pub use event::IoThread;
@@ -153,8 +154,8 @@ pub use host::{Finding, FindingLevel, HostCheck};
 pub use logging::{LogLevel, LogRecord};
 pub use memory::{Buffer, GuestAddress, GuestMemory, GuestRanges, HostBuffer, MemoryRegion};
 pub use net::{Nic, NicHandle};
-pub use sys::{DEFAULT_KICK_SIGNAL, EventFd};
+pub use sys::{DEFAULT_KICK_SIGNAL, EventFd, InheritedDescriptors};
 pub use vm::{
-    ConsoleMetrics, DeviceFailure, DeviceKindMetrics, DeviceMetrics, Exit, ExitCounts, Metrics, Status, ThreadRole,
-    VcpuMetrics, Vm, VmBuilder, VmThread, openmetrics,
+    ConsoleMetrics, DeviceFailure, DeviceKindMetrics, DeviceMetrics, Exit, ExitCounts, Metrics, OpenVm, Status,
+    ThreadRole, VcpuMetrics, Vm, VmBuilder, VmThread, openmetrics,
 };

@@ -3,6 +3,7 @@
 //! Exit status: 0 the guest shut down or reset itself; 1 it failed; 2 bad arguments. With --doctor: 0 VMs can start; 1 none can.
 #![allow(clippy::print_stderr, reason = "a program talks to the person who runs it")]
 
+mod confine;
 mod describe;
 mod options;
 mod terminal;
@@ -14,6 +15,7 @@ use std::time::Instant;
 use clap::Parser;
 use vmcell::{Error, ErrorKind, Exit, FindingLevel, HostCheck};
 
+use crate::confine::enter_jail;
 use crate::describe::{describe, is_on_stdio};
 use crate::options::Options;
 use crate::terminal::RawTerminal;
@@ -65,8 +67,13 @@ fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
     if options.verbose {
         builder = builder.log(|record| eprintln!("launch: {record}\r"));
     }
-    let vm = builder.build()?;
+    let opened = builder.open()?;
+    // It takes programs, of which there are none in the jail.
     let terminal = RawTerminal::enter(is_on_stdio(&config.console));
+    if !options.no_jail {
+        enter_jail(&opened, &config, options)?;
+    }
+    let vm = opened.build()?;
     vm.start()?;
     if options.verbose {
         eprintln!("launch: built and started in {} us\r", begin.elapsed().as_micros());

@@ -101,6 +101,15 @@ pub struct Options {
     #[arg(long, value_name = "refuse|kill|off")]
     pub seccomp: Option<Seccomp>,
 
+    /// Gives up what the VM does not need, and refuses to go on if the host does not take all of it [default: gives up what it can, and
+    /// says on standard error what is missing]
+    #[arg(long, conflicts_with = "no_jail")]
+    pub jail: bool,
+
+    /// Gives up nothing, for debuggers and the like
+    #[arg(long)]
+    pub no_jail: bool,
+
     /// Says on standard error how long things took, what happens to the VM, and how the guest ended
     #[arg(short)]
     pub verbose: bool,

@@ -254,6 +254,27 @@ impl Disk {
         }
     }
 
+    /// Opens the file for writing, if the guest may, so that its path is not needed any more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Disk`] if it cannot be written to, or is no longer the one that was opened.
+    pub(crate) fn opened(mut self) -> Result<Self> {
+        self.config.validate(&self.name)?;
+        let wanted = self.wanted();
+        self.medium = match self.medium {
+            Medium::File { file, by_path: true } => {
+                let file = medium::ready(&self.name, file, Some(&self.config.path), wanted)?;
+                Medium::File { file, by_path: false }
+            }
+            other => other,
+        };
+        Ok(self)
+    }
+
+    fn wanted(&self) -> Access {
+        Access { write: !self.config.read_only, direct: self.config.direct }
+    }
+
     /// Opens the file for writing, if the guest may, and locks it.
     pub(super) fn build(self) -> Result<Block> {
         let (serial, read_only, changes) =
@@ -265,10 +286,10 @@ impl Disk {
 
     fn into_backend(self) -> Result<(Guarded<dyn DiskBackend>, DiskInfo)> {
         self.config.validate(&self.name)?;
+        let wanted = self.wanted();
         let backend: Box<dyn DiskBackend> = match self.medium {
             Medium::Backend { backend, .. } => backend,
             Medium::File { file, by_path } => {
-                let wanted = Access { write: !self.config.read_only, direct: self.config.direct };
                 let path = by_path.then_some(&*self.config.path);
                 let file = medium::ready(&self.name, file, path, wanted)?;
                 let identity = Identity::of(&medium::metadata(&self.name, &file)?);

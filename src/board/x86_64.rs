@@ -60,11 +60,18 @@ impl Board {
 
     /// Loads the kernel, tells it of `devices` virtio devices, and brings the vCPUs into the state in which it is entered.
     /// Takes as long as reading the images does.
-    pub(crate) fn load(&self, memory: &GuestMemory, boot: &Boot, devices: usize, vcpus: &[Vcpu]) -> Result<()> {
+    pub(crate) fn load(
+        &self,
+        memory: &GuestMemory,
+        images: arch::Images,
+        boot: &Boot,
+        devices: usize,
+        vcpus: &[Vcpu],
+    ) -> Result<()> {
         let places: Vec<_> = (0..devices).map(arch::mmio_device).collect();
         let cpu = arch::cpu_identity(&self.supported);
         let platform = arch::Platform { vcpus: self.vcpus, cpu, devices: &places };
-        let entry = arch::load(memory, boot, &platform)?;
+        let entry = arch::load(memory, images, boot, &platform)?;
         vcpus.iter().try_for_each(|vcpu| arch::setup_vcpu(vcpu, &self.supported, self.vcpus, &entry))
     }
 

@@ -1,15 +1,23 @@
-//! What the threads of a VM may ask of the kernel, once a guest that breaks out of KVM or of a device would be the one that asks.
+//! What the process and the threads of its VMs may ask of the kernel, once a guest that breaks out of KVM or of a device would be the
+//! one that asks.
 //!
-//! `calls` is the list, with a reason for each; `filter` hands it to the kernel. `docs/confinement.md` is made from the list.
+//! For threads, `calls` is the list, with a reason for each, and `filter` hands it to the kernel. `docs/confinement.md` is made from the
+//! list. For the process there is `jail`, with what `layer` names.
 
 mod calls;
+mod cgroup;
 mod filter;
 #[cfg(test)]
 #[path = "filter_test.rs"]
 mod filter_test;
+mod jail;
+mod layer;
 #[cfg(test)]
 #[path = "page_test.rs"]
 mod page;
 
 pub(crate) use calls::Kind;
+pub use cgroup::JailCgroup;
 pub(crate) use filter::ThreadFilter;
+pub use jail::{Jail, JailLimit};
+pub use layer::{JailLayer, JailReport};

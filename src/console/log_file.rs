@@ -11,6 +11,14 @@ use crate::config::ConsoleFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{Attempt, Stream};
 
+/// A file that was opened, and has not been touched.
+pub(super) struct OpenedFile {
+    /// As it was given.
+    name: String,
+    settings: ConsoleFile,
+    file: File,
+}
+
 pub(super) struct LogFile {
     settings: ConsoleFile,
     stream: Stream,
@@ -29,25 +37,61 @@ enum Fit {
     Next,
 }
 
-impl LogFile {
+impl OpenedFile {
     pub(super) fn open(mut settings: ConsoleFile) -> Result<Self> {
         settings.validate()?;
-        let given = settings.path.clone();
-        let failed = |e: io::Error| {
-            let message = format!("cannot open {} for the console's output", given.display());
-            Error::new(ErrorKind::Console, message).with_source(e)
-        };
-        // The next ones are to lie beside it, wherever the process works by then.
-        settings.path = std::path::absolute(&given).map_err(failed)?;
-        let path = &settings.path;
-        let file = open(path, settings.append).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
+        let given = settings.path;
+        // The next ones are to lie beside it, wherever the process works by then, and whichever links lead there.
+        settings.path =
+            std::path::absolute(&given).and_then(|path| without_links(&path)).map_err(|e| failed(&given, e))?;
+        let file = open(&settings.path, true).map_err(|e| failed(&given, e))?;
+        let metadata = file.metadata().map_err(|e| failed(&given, e))?;
         if settings.max_bytes.is_some() && !metadata.is_file() {
             let message = format!("{} is to be limited in size, which only a regular file can be", given.display());
             return Err(Error::new(ErrorKind::Console, message));
         }
-        let stream = Stream::over(file).map_err(|e| failed(io::Error::other(e)))?;
-        Ok(Self { stream, size: metadata.len(), settings, trouble: None })
+        Ok(Self { name: given.display().to_string(), settings, file })
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    pub(super) fn settings(&self) -> &ConsoleFile {
+        &self.settings
+    }
+}
+
+/// The same path by the folder that it leads to.
+fn without_links(path: &Path) -> io::Result<PathBuf> {
+    match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) => Ok(folder.canonicalize()?.join(name)),
+        _ => Ok(path.to_owned()),
+    }
+}
+
+fn failed(path: &Path, cause: io::Error) -> Error {
+    let message = format!("cannot open {} for the console's output", path.display());
+    Error::new(ErrorKind::Console, message).with_source(cause)
+}
+
+impl LogFile {
+    #[cfg(test)]
+    pub(super) fn open(settings: ConsoleFile) -> Result<Self> {
+        Self::new(OpenedFile::open(settings)?)
+    }
+
+    /// Begins to write, with an empty file unless it is to be added to.
+    pub(super) fn new(OpenedFile { settings, file, .. }: OpenedFile) -> Result<Self> {
+        let refused = |e: io::Error| failed(&settings.path, e);
+        let metadata = file.metadata().map_err(refused)?;
+        let mut size = metadata.len();
+        if metadata.is_file() && !settings.append {
+            file.set_len(0).map_err(refused)?;
+            size = 0;
+        }
+        let stream = Stream::over(file).map_err(|e| refused(io::Error::other(e)))?;
+        Ok(Self { stream, size, settings, trouble: None })
     }
 
     fn fit(&self, bytes: &[u8]) -> Fit {

@@ -16,6 +16,7 @@ mod status;
 mod target;
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{ConsoleConfig, ConsoleFile, check_stdio};
@@ -26,7 +27,7 @@ use crate::logging::Voice;
 use crate::sys::{Direction, Stream};
 
 use self::input::Input as Source;
-use self::log_file::LogFile;
+use self::log_file::{LogFile, OpenedFile};
 use self::losses::Losses;
 use self::output::Output as Sinks;
 use self::pump::Pump;
@@ -64,6 +65,7 @@ enum Output {
     Stdout,
     Descriptor(OwnedFd),
     File(ConsoleFile),
+    Opened(OpenedFile),
     Callback(Callback),
 }
 
@@ -105,7 +107,7 @@ impl Console {
 
     /// Whether files are opened while the guest runs.
     pub(crate) fn rotates(&self) -> bool {
-        self.outputs.iter().any(|output| matches!(output, Output::File(file) if file.max_bytes.is_some()))
+        self.files().any(|file| file.max_bytes.is_some())
     }
 
     /// Output to a function, in pieces of at most 4 KiB as they come; no input.
@@ -162,6 +164,23 @@ impl Console {
         self.outputs.iter().filter_map(Output::file)
     }
 
+    /// Opens its files, so that their paths are not needed any more, but for those of a limited size. Nothing in them changes yet.
+    pub(crate) fn opened(mut self) -> Result<Self> {
+        check_stdio(self.outputs.iter().filter(|output| matches!(output, Output::Stdout)).count())?;
+        apart::check(self.files())?;
+        let open = |output| match output {
+            Output::File(file) => OpenedFile::open(file).map(Output::Opened),
+            other => Ok(other),
+        };
+        self.outputs = self.outputs.into_iter().map(open).collect::<Result<_>>()?;
+        Ok(self)
+    }
+
+    /// The folders of files that are opened while the guest runs. Their paths are absolute once the files are [open](Self::opened).
+    pub(crate) fn folders(&self) -> impl Iterator<Item = &Path> {
+        self.files().filter(|file| file.max_bytes.is_some()).filter_map(|file| file.path.parent())
+    }
+
     /// Connects the console to its port. The connection lasts as long as what is returned.
     pub(crate) fn connect(
         self,
@@ -170,15 +189,14 @@ impl Console {
         io_thread: &IoThread,
         voice: Voice,
     ) -> Result<Membership> {
-        check_stdio(self.outputs.iter().filter(|output| matches!(output, Output::Stdout)).count())?;
-        apart::check(self.files())?;
+        let Self { outputs, inputs } = self.opened()?;
         let mut sinks = Vec::new();
-        for output in self.outputs {
+        for output in outputs {
             let (name, target) = output.open()?;
             sinks.push(Sink::new(target, buffer.reader(&name), name, voice.clone()));
         }
         let mut sources = Vec::new();
-        for input in self.inputs {
+        for input in inputs {
             let (name, stream) = input.open()?;
             sources.push(Source::new(stream, name, serial, voice.clone()));
         }
@@ -189,7 +207,11 @@ impl Console {
 
 impl Output {
     fn file(&self) -> Option<&ConsoleFile> {
-        if let Self::File(file) = self { Some(file) } else { None }
+        match self {
+            Self::File(file) => Some(file),
+            Self::Opened(file) => Some(file.settings()),
+            _ => None,
+        }
     }
 
     /// What is to be written to, and its name.
@@ -203,7 +225,8 @@ impl Output {
                 let stream = Stream::new(fd.as_fd(), Direction::FromUs)?;
                 (format!("descriptor {}", fd.as_raw_fd()), Box::new(stream))
             }
-            Self::File(file) => (file.path.display().to_string(), Box::new(LogFile::open(file)?)),
+            Self::File(file) => return Self::Opened(OpenedFile::open(file)?).open(),
+            Self::Opened(file) => (file.name(), Box::new(LogFile::new(file)?)),
             Self::Callback(callback) => ("the callback".to_owned(), Box::new(Function::new(callback))),
         })
     }
@@ -227,6 +250,7 @@ impl std::fmt::Debug for Output {
             Self::Stdout => f.write_str("stdout"),
             Self::Descriptor(fd) => write!(f, "descriptor {}", fd.as_raw_fd()),
             Self::File(file) => file.fmt(f),
+            Self::Opened(file) => file.settings().fmt(f),
             Self::Callback(_) => f.write_str("callback"),
         }
     }

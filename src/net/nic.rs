@@ -190,6 +190,17 @@ impl Nic {
         Ok(Box::new(self.build()?))
     }
 
+    /// Attaches all queues, so that the name of the TAP device is not needed any more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Network`] if the TAP device has fewer queues than were asked for, or is in use.
+    pub(crate) fn opened(mut self) -> Result<Self> {
+        self.config.validate()?;
+        let backends = self.wire.into_backends(self.config.queues, self.default_queues)?;
+        self.wire = Wire::Backends(backends);
+        Ok(self)
+    }
+
     /// The thread that is to serve it.
     pub(crate) fn placement(&self) -> Placement {
         match &self.io_thread {

@@ -18,8 +18,11 @@ mod file;
 #[cfg(test)]
 #[path = "forbid_test.rs"]
 mod forbid;
+mod landlock;
 mod link;
 mod lock;
+mod namespace;
+mod process;
 mod random;
 mod signal;
 mod stage;
@@ -44,7 +47,16 @@ pub(crate) use file::{
 };
 #[cfg(test)]
 pub(crate) use forbid::forbid;
+pub(crate) use landlock::{Beneath, Forbids, landlock_version, restrict_this_thread};
 pub(crate) use lock::{lock, lock_if_free};
+pub(crate) use namespace::{
+    Kept, Namespace, NoUserNamespace, enter_empty_root, forbid_user_namespaces, leave_namespace, leave_user_namespace,
+    open_path,
+};
+pub use process::InheritedDescriptors;
+pub(crate) use process::{
+    Resource, drop_capabilities, forbid_looking_in, forbid_new_privileges, is_single_threaded, limit_resource,
+};
 pub(crate) use random::random_bytes;
 pub use signal::DEFAULT_KICK_SIGNAL;
 pub(crate) use signal::{KickSignal, SignalSet};

@@ -1,6 +1,7 @@
 //! The one function that says in which order a VM is made.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::builder::VmBuilder;
@@ -21,7 +22,7 @@ use crate::kvm::{Kvm, KvmVm, Vcpu};
 use crate::logging::Logger;
 use crate::memory::GuestMemory;
 use crate::net::Nic;
-use crate::sys::allowed_cpus;
+use crate::sys::{CoreGroup, allowed_cpus};
 use crate::virtio::VirtioDevice;
 
 /// The most queues that a disk or a card has if nothing is said about it.
@@ -47,40 +48,34 @@ impl VmBuilder {
     /// device begins with which one it is, as in `disk 1 (data.img)` and `nic 0 (tap0)`; they are counted from 0.
     /// [`ErrorKind::Timeout`] if an I/O thread did not come to a device within ten seconds, since a backend or a callback holds
     /// it. Such a thread is left to itself, and drops the device when it comes back.
-    pub fn build(mut self) -> Result<Vm> {
+    pub fn build(self) -> Result<Vm> {
+        self.open()?.build()
+    }
+
+    /// Checks the description and opens what it names: KVM, the kernel and the initrd, disks, TAP devices with all their queues, and the
+    /// console's files. Building the VM opens nothing more, and needs no privileges. So a process may give up paths and rights in
+    /// between, by a [`Jail`](crate::Jail) for instance. Nothing runs on another thread when this returns. Never waits for what a path
+    /// leads to.
+    ///
+    /// While a guest runs, only a console's file of a [limited size](crate::ConsoleFile::rotate) is opened by its path again, in the
+    /// folder in which it lies.
+    ///
+    /// # Errors
+    /// Those of [`build`](Self::build) that are about the description and what it names.
+    pub fn open(mut self) -> Result<OpenVm> {
         let logger = Logger::new(self.config.name.as_str().into(), self.log.take());
         self.config.validate()?;
         self.check_affinity()?;
         self.check_device_count()?;
         let core = core_group(self.config.core_scheduling, &logger)?;
         let config = self.config.clone();
-        let (kick, boot) = (config.kick()?, config.boot()?);
-        let opened = self.open()?;
-
-        let kvm = Kvm::open()?;
-        let board = Board::new(&kvm, config.vcpus, &config.cpu, config.memory.bytes())?;
-        let memory = GuestMemory::configured(&board.memory_layout(), &config.memory)?;
-        let vm = kvm.create_vm()?;
-        check_host_takes(config.vcpus, &vm)?;
-        let mut vcpus = board.populate(&vm, &memory)?;
-        vcpus.iter_mut().for_each(|vcpu| vcpu.kick_by(kick));
-        let setup = ThreadSetup {
-            name: config.name.as_str().into(),
-            affinity: Arc::new(config.affinity.clone()),
-            core,
-            on_start: opened.on_thread_start.clone(),
-            vcpu_filter: ThreadFilter::new(Kind::Vcpu, config.seccomp)?.map(Arc::new),
-            logger,
-        };
-        let lifecycle = Arc::new(Lifecycle::new(setup.name.clone(), vcpus.iter().map(Vcpu::kicker).collect())?);
-        board.load(&memory, boot, opened.device_count(), &vcpus)?;
-        let parts = opened.into_parts(&config, setup.clone())?;
-        let devices = Devices::assemble(&board, vm, &memory, &lifecycle, parts)?;
-        Ok(Vm::new(lifecycle, devices, vcpus, setup))
+        let (opened, kvm) = (self.open_devices()?, Kvm::open()?);
+        let images = arch::Images::open(config.boot()?)?;
+        Ok(OpenVm { kvm, images, config, core, logger, opened })
     }
 
-    /// Opens what the configuration names.
-    fn open(self) -> Result<Opened> {
+    /// Opens the devices that the configuration names.
+    fn open_devices(self) -> Result<Opened> {
         let mut disks = Vec::new();
         for (index, config) in self.config.disks.iter().enumerate() {
             disks.push(Disk::open_as(config.name_as(index), config)?);
@@ -90,13 +85,21 @@ impl VmBuilder {
             disks.push(disk.numbered(index));
         }
         check_disks_are_apart(&disks)?;
+        let disks = disks.into_iter().map(Disk::opened).collect::<Result<Vec<_>>>()?;
         let mut nics = Vec::new();
         for (index, config) in self.config.nics.iter().enumerate() {
             nics.push(Nic::from_config(config).map_err(|error| error.about(&config.label(index)))?);
         }
         nics.extend(self.nics);
+        let queues = default_queues(&self.config);
+        let attach = |(index, nic): (usize, Nic)| {
+            let label = nic.label(index);
+            nic.default_queues(queues).opened().map_err(|error| error.about(&label))
+        };
+        let nics = nics.into_iter().enumerate().map(attach).collect::<Result<Vec<_>>>()?;
         let console = self.console.unwrap_or_else(|| Console::from_config(&self.config.console));
         spared::check(&console, &disks, self.config.boot()?)?;
+        let console = console.opened()?;
         let (io_thread, on_thread_start) = (self.io_thread, self.on_thread_start);
         Ok(Opened { disks, nics, devices: self.devices, console, io_thread, on_thread_start })
     }
@@ -123,6 +126,59 @@ impl VmBuilder {
     }
 }
 
+/// What a VM is made of, checked and opened by [`VmBuilder::open`].
+#[must_use = "build() makes the VM"]
+pub struct OpenVm {
+    kvm: Kvm,
+    images: arch::Images,
+    config: VmConfig,
+    core: Option<Arc<CoreGroup>>,
+    logger: Logger,
+    opened: Opened,
+}
+
+impl OpenVm {
+    /// Returns the folders in which files are made and renamed while the guest runs: those of the console's files of a limited size. A
+    /// process that gives up its paths [keeps](crate::Jail::keep_writable) them.
+    pub fn folders(&self) -> Vec<&Path> {
+        self.opened.console.folders().collect()
+    }
+
+    /// Makes the VM, as [`VmBuilder::build`] says. Opens nothing.
+    ///
+    /// # Errors
+    /// Those of [`VmBuilder::build`].
+    pub fn build(self) -> Result<Vm> {
+        let Self { kvm, images, config, core, logger, opened } = self;
+        let (kick, boot) = (config.kick()?, config.boot()?);
+        let board = Board::new(&kvm, config.vcpus, &config.cpu, config.memory.bytes())?;
+        let memory = GuestMemory::configured(&board.memory_layout(), &config.memory)?;
+        let vm = kvm.create_vm()?;
+        check_host_takes(config.vcpus, &vm)?;
+        let mut vcpus = board.populate(&vm, &memory)?;
+        vcpus.iter_mut().for_each(|vcpu| vcpu.kick_by(kick));
+        let setup = ThreadSetup {
+            name: config.name.as_str().into(),
+            affinity: Arc::new(config.affinity.clone()),
+            core,
+            on_start: opened.on_thread_start.clone(),
+            vcpu_filter: ThreadFilter::new(Kind::Vcpu, config.seccomp)?.map(Arc::new),
+            logger,
+        };
+        let lifecycle = Arc::new(Lifecycle::new(setup.name.clone(), vcpus.iter().map(Vcpu::kicker).collect())?);
+        board.load(&memory, images, boot, opened.device_count(), &vcpus)?;
+        let parts = opened.into_parts(&config, setup.clone())?;
+        let devices = Devices::assemble(&board, vm, &memory, &lifecycle, parts)?;
+        Ok(Vm::new(lifecycle, devices, vcpus, setup))
+    }
+}
+
+impl std::fmt::Debug for OpenVm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenVm").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
 /// What the builder was given, with the disks and network cards that the configuration names opened.
 struct Opened {
     disks: Vec<Disk>,
@@ -141,7 +197,7 @@ impl Opened {
     /// Turns what a user gave into devices, in the order in which the guest finds them.
     fn into_parts(self, config: &VmConfig, setup: ThreadSetup) -> Result<Parts> {
         let mut devices = Vec::new();
-        let queues = u16::try_from(config.vcpus).unwrap_or(MOST_QUEUES).min(MOST_QUEUES);
+        let queues = default_queues(config);
         for disk in self.disks {
             let (label, placement) = (format!("disk {}", disk.name()), disk.placement());
             let handle = Handle::Disk(disk.handle());
@@ -151,7 +207,7 @@ impl Opened {
         for (index, nic) in self.nics.into_iter().enumerate() {
             let (label, placement) = (nic.label(index), nic.placement());
             let handle = Handle::Nic(nic.handle());
-            let device = nic.default_queues(queues).into_device().map_err(|error| error.about(&label))?;
+            let device = nic.into_device().map_err(|error| error.about(&label))?;
             devices.push(Part { label, device, placement, handle });
         }
         for (index, (device, placement)) in self.devices.into_iter().enumerate() {
@@ -169,6 +225,10 @@ impl Opened {
             seccomp: config.seccomp,
         })
     }
+}
+
+fn default_queues(config: &VmConfig) -> u16 {
+    u16::try_from(config.vcpus).unwrap_or(MOST_QUEUES).min(MOST_QUEUES)
 }
 
 /// The lock on a file keeps other VMs away, but not a second disk of the same VM that only reads.

@@ -16,6 +16,7 @@ mod view;
 #[allow(clippy::module_inception, reason = "named after the type that it holds, as in `kvm`")]
 mod vm;
 
+pub use build::OpenVm;
 pub use builder::VmBuilder;
 pub use exit::{Exit, Status};
 pub use failures::DeviceFailure;

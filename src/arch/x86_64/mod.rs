@@ -22,7 +22,7 @@ mod platform;
 mod regs;
 mod reset_vector;
 
-pub(crate) use boot::load;
+pub(crate) use boot::{Images, load};
 pub(crate) use cpu_level::{lacks_of_levels, limit as limit_cpu};
 pub(crate) use cpuid::cpu_identity;
 pub(crate) use entry::Entry;

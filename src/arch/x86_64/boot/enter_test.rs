@@ -19,7 +19,7 @@ fn written_by(program: &[u8], notes: &[u8], vcpus: u32) -> Option<u8> {
     let image = elf(START, &[Part::load(START, &program), Part::notes(notes)]);
     let memory = GuestMemory::anonymous(&memory_layout(16 << 20)).unwrap();
     let platform = Platform { vcpus, ..Platform::default() };
-    let entry = load(&memory, &Boot::linux(files.write("guest", &image)), &platform).unwrap();
+    let entry = load_files(&memory, &Boot::linux(files.write("guest", &image)), &platform).unwrap();
 
     let vm = kvm.create_vm().unwrap();
     vm.add_memory(&memory).unwrap();

@@ -21,7 +21,7 @@ fn an_elf_image_is_loaded_byte_by_byte_and_entered_in_long_mode() {
     let files = Files::new();
     let memory = memory(16);
     let boot = Boot::linux(files.write("vmlinux", &small_elf(&[]))).cmdline("quiet");
-    let entry = load(&memory, &boot, &platform()).unwrap();
+    let entry = load_files(&memory, &boot, &platform()).unwrap();
     assert_eq!(entry, Entry { address: GuestAddress(0x10_0004), handover: Handover::Linux64 });
     assert_eq!(bytes(&memory, 0x10_0000, 9), [b"the text".as_slice(), &[PATTERN]].concat());
     assert_eq!(bytes(&memory, 0x1f_ffff, 10), [&[PATTERN], b"the data".as_slice(), &[PATTERN]].concat());
@@ -46,7 +46,7 @@ fn holes_of_an_image_are_not_written_and_all_else_is() {
     let path = files.write("vmlinux", &image[..headers + 6]);
     let file = std::fs::File::options().write(true).open(&path).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, &[2], image.len() as u64 - 1).unwrap();
-    load(&memory, &Boot::linux(path), &platform()).unwrap();
+    load_files(&memory, &Boot::linux(path), &platform()).unwrap();
     let found = bytes(&memory, 0x10_0000, LEN);
     // A file system without holes gives zeros.
     let middle = found[LEN / 2];
@@ -61,7 +61,7 @@ fn holes_of_an_image_are_not_written_and_all_else_is() {
 fn the_zero_page_has_the_memory_map() {
     let files = Files::new();
     let memory = memory(16);
-    load(&memory, &Boot::linux(files.write("vmlinux", &small_elf(&[]))), &platform()).unwrap();
+    load_files(&memory, &Boot::linux(files.write("vmlinux", &small_elf(&[]))), &platform()).unwrap();
     assert_eq!(bytes(&memory, 0x71e8, 1), [3]);
     let entry = |index: u64| {
         let at = 0x72d0 + index * 20;
@@ -77,7 +77,7 @@ fn an_elf_image_with_the_note_is_entered_by_pvh_unless_the_caller_says_otherwise
     let files = Files::new();
     let notes = [note(1, b"GNU\0", b"abc"), note(ENTRY_NOTE, b"Xen\0", &0x20_0000u64.to_le_bytes())].concat();
     let path = files.write("vmlinux", &small_elf(&notes));
-    let enter = |protocol| load(&memory(16), &Boot::linux(&path).protocol(protocol), &platform()).unwrap();
+    let enter = |protocol| load_files(&memory(16), &Boot::linux(&path).protocol(protocol), &platform()).unwrap();
     let pvh = Entry { address: GuestAddress(0x20_0000), handover: Handover::Pvh };
     assert_eq!(enter(BootProtocol::Auto), pvh);
     assert_eq!(enter(BootProtocol::Pvh), pvh);
@@ -90,7 +90,7 @@ fn the_start_info_points_to_command_line_initrd_tables_and_memory() {
     let memory = memory(16);
     let notes = note(ENTRY_NOTE, b"Xen\0", &0x10_0000u32.to_le_bytes());
     let boot = Boot::linux(files.write("vmlinux", &small_elf(&notes))).initrd(files.write("initrd", b"an initrd"));
-    load(&memory, &boot.cmdline("quiet"), &platform()).unwrap();
+    load_files(&memory, &boot.cmdline("quiet"), &platform()).unwrap();
     assert_eq!((u32_at(&memory, 0x6000), u32_at(&memory, 0x6004)), (0x336e_c578, 1));
     assert_eq!(u32_at(&memory, 0x600c), 1);
     let (modules, map) = (u64_at(&memory, 0x6010), u64_at(&memory, 0x6028));
@@ -110,7 +110,7 @@ fn a_bzimage_is_loaded_at_its_preferred_address() {
     let memory = memory(16);
     let image = bzimage(&BzHeader::default());
     let boot = Boot::linux(files.write("vmlinuz", &image)).initrd(files.write("initrd", &[1; 0x1001]));
-    let entry = load(&memory, &boot, &platform()).unwrap();
+    let entry = load_files(&memory, &boot, &platform()).unwrap();
     assert_eq!(entry, Entry { address: GuestAddress(0x20_0200), handover: Handover::Linux64 });
     assert_eq!(bytes(&memory, 0x20_0000, PAYLOAD), image[1024..]);
     assert_eq!(bytes(&memory, 0x20_0000 + PAYLOAD as u64, 1), [PATTERN]);
@@ -125,7 +125,7 @@ fn an_initrd_stays_below_the_kernels_limit() {
     let memory = memory(16);
     let header = BzHeader { initrd_addr_max: 0x7f_ffff, ..BzHeader::default() };
     let boot = Boot::linux(files.write("vmlinuz", &bzimage(&header))).initrd(files.write("initrd", &[1; 0x1000]));
-    load(&memory, &boot, &platform()).unwrap();
+    load_files(&memory, &boot, &platform()).unwrap();
     assert_eq!(u32_at(&memory, 0x7218), 0x7f_f000);
 }
 
@@ -135,9 +135,9 @@ fn kernel_and_initrd_may_fill_memory_to_the_last_page() {
     let header = BzHeader { init_size: 0xa0_0000, ..BzHeader::default() };
     let kernel = files.write("vmlinuz", &bzimage(&header));
     let fits = files.write("fits", &vec![1; 0x40_0000]);
-    assert!(load(&memory(16), &Boot::linux(&kernel).initrd(fits), &platform()).is_ok());
+    assert!(load_files(&memory(16), &Boot::linux(&kernel).initrd(fits), &platform()).is_ok());
     let too_large = files.write("too-large", &vec![1; 0x40_0001]);
-    let error = load(&memory(16), &Boot::linux(&kernel).initrd(too_large), &platform()).unwrap_err();
+    let error = load_files(&memory(16), &Boot::linux(&kernel).initrd(too_large), &platform()).unwrap_err();
     assert!(error.to_string().ends_with("needs 17 MiB of memory with the initrd; the guest has 16 MiB"), "{error}");
 }
 
@@ -145,10 +145,10 @@ fn kernel_and_initrd_may_fill_memory_to_the_last_page() {
 fn a_kernel_that_is_moved_by_its_alignment_has_room_there() {
     let files = Files::new();
     let header = BzHeader { pref_address: 0x10_0000, ..BzHeader::default() };
-    let entry = load(&memory(16), &Boot::linux(files.write("vmlinuz", &bzimage(&header))), &platform()).unwrap();
+    let entry = load_files(&memory(16), &Boot::linux(files.write("vmlinuz", &bzimage(&header))), &platform()).unwrap();
     assert_eq!(entry.address, GuestAddress(0x20_0200));
     let header = BzHeader { relocatable: 0, ..header };
-    let entry = load(&memory(16), &Boot::linux(files.write("vmlinuz", &bzimage(&header))), &platform()).unwrap();
+    let entry = load_files(&memory(16), &Boot::linux(files.write("vmlinuz", &bzimage(&header))), &platform()).unwrap();
     assert_eq!(entry.address, GuestAddress(0x10_0200));
 }
 
@@ -159,7 +159,7 @@ fn with_discovery_by_command_line_there_are_no_acpi_tables() {
     let devices = [mmio_device(0), mmio_device(1)];
     let boot = Boot::linux(files.write("vmlinux", &small_elf(&[]))).cmdline("quiet -- single");
     let boot = boot.discovery(Discovery::Cmdline);
-    load(&memory, &boot, &Platform { vcpus: 1, devices: &devices, ..Platform::default() }).unwrap();
+    load_files(&memory, &boot, &Platform { vcpus: 1, devices: &devices, ..Platform::default() }).unwrap();
     let text = b"quiet virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6 -- single\0\xa5";
     assert_eq!(bytes(&memory, 0x2_0000, text.len()), text);
     assert_eq!(u64_at(&memory, 0x7070), 0);
@@ -173,7 +173,7 @@ fn with_discovery_by_command_line_there_are_no_acpi_tables() {
 fn memory_above_the_gap_is_in_the_map_too() {
     let files = Files::new();
     let memory = GuestMemory::anonymous(&[(GuestAddress(0), 16 << 20), (GuestAddress(1 << 32), 1 << 20)]).unwrap();
-    load(&memory, &Boot::linux(files.write("vmlinux", &small_elf(&[]))), &platform()).unwrap();
+    load_files(&memory, &Boot::linux(files.write("vmlinux", &small_elf(&[]))), &platform()).unwrap();
     assert_eq!(bytes(&memory, 0x71e8, 1), [4]);
     assert_eq!((u64_at(&memory, 0x72d0 + 60), u64_at(&memory, 0x72d0 + 68)), (1 << 32, 1 << 20));
 }

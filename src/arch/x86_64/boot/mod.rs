@@ -25,14 +25,31 @@ use crate::memory::GuestMemory;
 use image::{Format, Image};
 use room::Room;
 
+/// The files that a guest starts with.
+pub(crate) struct Images {
+    kernel: Image,
+    initrd: Option<Image>,
+}
+
+impl Images {
+    /// Opens them, and reads nothing yet.
+    ///
+    /// # Errors
+    /// `ErrorKind::BootImage` naming the file that was refused and why.
+    pub(crate) fn open(boot: &Boot) -> Result<Self> {
+        let kernel = Image::open("kernel", &boot.kernel)?;
+        let initrd = boot.initrd.as_ref().map(|path| Image::open("initrd", path)).transpose()?;
+        Ok(Self { kernel, initrd })
+    }
+}
+
 /// Puts everything that the guest starts with into its memory.
 ///
 /// # Errors
 /// `ErrorKind::BootImage` naming the file that was refused and why; `ErrorKind::InvalidConfig` if guest memory has no
 /// region from 0 up to 1 MiB at least.
-pub(crate) fn load(memory: &GuestMemory, boot: &Boot, platform: &Platform) -> Result<Entry> {
-    let mut image = Image::open("kernel", &boot.kernel)?;
-    let mut initrd = boot.initrd.as_ref().map(|path| Image::open("initrd", path)).transpose()?;
+pub(crate) fn load(memory: &GuestMemory, images: Images, boot: &Boot, platform: &Platform) -> Result<Entry> {
+    let Images { kernel: mut image, mut initrd } = images;
     let room = Room::new(memory, initrd.as_ref().map_or(0, Image::len))?;
     let kernel = match image.format()? {
         Format::Elf => elf::load(memory, &mut image, &room, boot.protocol)?,
@@ -55,6 +72,12 @@ pub(crate) fn load(memory: &GuestMemory, boot: &Boot, platform: &Platform) -> Re
     regs::write_tables(memory, kernel.entry.handover)?;
     reset_vector::write(memory)?;
     Ok(kernel.entry)
+}
+
+/// As [`load`], from the files that `boot` names.
+#[cfg(test)]
+fn load_files(memory: &GuestMemory, boot: &Boot, platform: &Platform) -> Result<Entry> {
+    load(memory, Images::open(boot)?, boot, platform)
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ fn mutate(image: &[u8], head: usize, rounds: usize) {
         damage(&mut image, head, &mut random);
         files.write("image", &image);
         let start = Instant::now();
-        match load(&memory, &boot, &platform) {
+        match load_files(&memory, &boot, &platform) {
             Ok(entry) => {
                 assert!(memory.contains(entry.address, 1));
                 loaded += 1;
@@ -102,7 +102,7 @@ fn a_hostile_elf_image_of_100_mib_takes_linear_time() {
     let memory = GuestMemory::anonymous(&[(GuestAddress(0), 16 << 20)]).unwrap();
     let start = Instant::now();
     for protocol in [BootProtocol::Auto, BootProtocol::Linux64] {
-        let _ = load(&memory, &boot.clone().protocol(protocol), &Platform { vcpus: 1, ..Platform::default() });
+        let _ = load_files(&memory, &boot.clone().protocol(protocol), &Platform { vcpus: 1, ..Platform::default() });
     }
     // Note by note it would take hours.
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());

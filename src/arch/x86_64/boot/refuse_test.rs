@@ -15,7 +15,7 @@ fn memory(mib: u64) -> GuestMemory {
 }
 
 fn refusal(boot: &Boot) -> String {
-    let error = load(&memory(16), boot, &Platform { vcpus: 1, ..Platform::default() }).unwrap_err();
+    let error = load_files(&memory(16), boot, &Platform { vcpus: 1, ..Platform::default() }).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BootImage);
     error.chain()
 }
@@ -66,7 +66,8 @@ fn a_symbolic_link_is_followed() {
     let files = Files::new();
     files.write("vmlinuz-1", &elf(MIB, &[text_at_1_mib()]));
     symlink("vmlinuz-1", files.path("vmlinuz")).unwrap();
-    load(&memory(16), &Boot::linux(files.path("vmlinuz")), &Platform { vcpus: 1, ..Platform::default() }).unwrap();
+    load_files(&memory(16), &Boot::linux(files.path("vmlinuz")), &Platform { vcpus: 1, ..Platform::default() })
+        .unwrap();
 }
 
 #[test]
@@ -218,7 +219,7 @@ fn bad_notes_do_not_matter_if_the_caller_asks_for_another_protocol() {
     let files = Files::new();
     let path = files.write("vmlinux", &elf(MIB, &[text_at_1_mib(), Part::notes(&[0xff; 64])]));
     let boot = Boot::linux(path).protocol(BootProtocol::Linux64);
-    load(&memory(16), &boot, &Platform { vcpus: 1, ..Platform::default() }).unwrap();
+    load_files(&memory(16), &boot, &Platform { vcpus: 1, ..Platform::default() }).unwrap();
 }
 
 #[test]
@@ -260,7 +261,7 @@ fn command_lines() {
     assert_eq!(with(&short, "a".repeat(10)), "the command line has 10 bytes; allowed are 9");
     assert_eq!(with(&kernel, "quiet\0".into()), "the command line has a NUL at byte 5, allowed is none");
     let fits = kernel.clone().cmdline("a".repeat(2047));
-    load(&memory(16), &fits, &Platform { vcpus: 1, ..Platform::default() }).unwrap();
+    load_files(&memory(16), &fits, &Platform { vcpus: 1, ..Platform::default() }).unwrap();
 }
 
 #[test]
@@ -269,7 +270,8 @@ fn devices_that_make_the_command_line_too_long_are_named() {
     let kernel = Boot::linux(files.write("kernel", &elf(MIB, &[text_at_1_mib()])));
     let boot = kernel.cmdline("a".repeat(2040)).discovery(Discovery::Cmdline);
     let devices = [crate::arch::x86_64::mmio_device(0)];
-    let error = load(&memory(16), &boot, &Platform { vcpus: 1, devices: &devices, ..Platform::default() }).unwrap_err();
+    let error =
+        load_files(&memory(16), &boot, &Platform { vcpus: 1, devices: &devices, ..Platform::default() }).unwrap_err();
     assert_eq!(error.to_string(), "the command line has 2075 bytes, 35 of them for devices; allowed are 2047");
 }
 
@@ -279,7 +281,7 @@ fn memory_that_does_not_start_at_0_is_refused() {
     let boot = Boot::linux(files.write("kernel", &elf(MIB, &[text_at_1_mib()])));
     for region in [(GuestAddress(0), 0xf_f000), (GuestAddress(MIB), MIB)] {
         let memory = GuestMemory::anonymous(&[region]).unwrap();
-        let error = load(&memory, &boot, &Platform { vcpus: 1, ..Platform::default() }).unwrap_err();
+        let error = load_files(&memory, &boot, &Platform { vcpus: 1, ..Platform::default() }).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     }
 }
