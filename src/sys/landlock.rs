@@ -87,14 +87,13 @@ fn rights(beneath: Beneath, version: i64) -> u64 {
 }
 
 fn all_of_files(version: i64) -> u64 {
-    // How many rights each version knows; they are numbered in the order in which they came.
-    let count = match version {
-        ..=1 => 13,
-        2 => 14,
-        3 | 4 => 15,
-        5.. => 16,
-    };
-    (1 << count) - 1
+    // They are numbered in the order in which they came.
+    match version {
+        ..=1 => 0x1fff,
+        2 => 0x3fff,
+        3 | 4 => 0x7fff,
+        5.. => 0xffff,
+    }
 }
 
 fn check(result: libc::c_long) -> io::Result<()> {

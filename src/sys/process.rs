@@ -21,7 +21,7 @@ pub(crate) fn is_single_threaded() -> io::Result<bool> {
             return Ok(false);
         }
         sleep(LOOK_AGAIN);
-        waited += LOOK_AGAIN;
+        waited = waited.saturating_add(LOOK_AGAIN);
     }
     Ok(true)
 }
