@@ -6,7 +6,8 @@ const OWNER: &[u8] = b"Xen\0";
 const NOTE_HEADER: usize = 12;
 const ENTRY_SIZE: usize = 4;
 
-/// Looks for the entry point in the bytes of a note segment, whose notes are padded to `alignment` (4 or 8) bytes.
+/// Looks for the entry point in the bytes of a note segment, whose descriptors and notes begin at a multiple of `alignment` (4 or 8).
+/// What is padded is a note so far, with its header: the name of a note in a segment of 8 ends at 16, and no padding follows.
 ///
 /// Every step goes on by a whole note header at least, so the time is linear in the number of bytes.
 ///
@@ -22,7 +23,7 @@ pub(super) fn pvh_entry(segment: &[u8], alignment: usize) -> Result<Option<u32>,
         };
         let (name_len, desc_len, kind) = (field(0) as usize, field(4) as usize, field(8));
         let name_start = at.saturating_add(NOTE_HEADER);
-        let desc_start = name_start.saturating_add(name_len.next_multiple_of(alignment));
+        let desc_start = name_start.saturating_add(name_len).next_multiple_of(alignment);
         let desc_end = desc_start.saturating_add(desc_len);
         let name = segment.get(name_start..name_start.saturating_add(name_len));
         let (Some(name), Some(desc)) = (name, segment.get(desc_start..desc_end)) else {
@@ -46,5 +47,35 @@ fn entry(desc: &[u8]) -> Result<u32, String> {
         Some((low, high)) if high.iter().all(|byte| *byte == 0) => Ok(u32::from_le_bytes(*low)),
         Some(_) => Err(format!("has a PVH note with an entry point past 4 GiB: {desc:02x?}")),
         None => Err(format!("has a PVH note of {} bytes, needed are {ENTRY_SIZE}", desc.len())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a linker makes of `.note.gnu.property`, a segment aligned to 8 bytes.
+    const PROPERTY: [u8; 32] = *b"\x04\0\0\0\x10\0\0\0\x05\0\0\0GNU\0\x02\x80\0\xc0\x04\0\0\0\x01\0\0\0\0\0\0\0";
+
+    #[test]
+    fn notes_of_a_segment_aligned_to_8_bytes_are_read_as_linkers_write_them() {
+        assert_eq!(pvh_entry(&PROPERTY, 8), Ok(None));
+        let xen = b"\x04\0\0\0\x04\0\0\0\x12\0\0\0Xen\0\x10\0\x10\0\0\0\0\0";
+        assert_eq!(pvh_entry(&[&PROPERTY[..], xen].concat(), 8), Ok(Some(0x10_0010)));
+        assert_eq!(pvh_entry(&[&xen[..16], &[0xee; 4]].concat(), 8), Ok(Some(0xeeee_eeee)));
+    }
+
+    #[test]
+    fn names_are_padded_to_the_alignment() {
+        let long = |alignment: usize| {
+            let mut note = b"\x05\0\0\0\x04\0\0\0\x01\0\0\0ABCD\0".to_vec();
+            note.resize(note.len().next_multiple_of(alignment), 0);
+            note.extend([0xee; 4]);
+            note.resize(note.len().next_multiple_of(alignment), 0);
+            [&note[..], b"\x04\0\0\0\x04\0\0\0\x12\0\0\0Xen\0\x10\0\x10\0"].concat()
+        };
+        for alignment in [4, 8] {
+            assert_eq!(pvh_entry(&long(alignment), alignment), Ok(Some(0x10_0010)), "{alignment}");
+        }
     }
 }
