@@ -15,6 +15,7 @@ use crate::sys::{EventFd, lock};
 /// Register offsets (PC16550D data sheet, table II).
 const INTERRUPT_ENABLE: u8 = 1;
 const LINE_CONTROL: u8 = 3;
+const MODEM_CONTROL: u8 = 4;
 const LINE_STATUS: u8 = 5;
 /// Line control: offsets 0 and 1 are the divisor.
 const DIVISOR_ACCESS: u8 = 1 << 7;
@@ -148,8 +149,13 @@ impl BusDevice for Serial {
 
     fn write(&self, offset: u64, data: &[u8]) {
         if let (Ok(register), [value]) = (u8::try_from(offset), data) {
+            let mut state = self.state();
             // Neither the buffer nor the interrupt line can fail.
-            let _ = self.state().uart.write(register, *value);
+            let _ = state.uart.write(register, *value);
+            if register == MODEM_CONTROL {
+                // In loopback mode nothing was taken, and a guest without input never asks for more.
+                state.feed();
+            }
         }
     }
 }
@@ -193,6 +199,18 @@ mod tests {
             }
         }
         assert_eq!(seen, input);
+    }
+
+    #[test]
+    fn input_that_came_in_loopback_mode_comes_after_it() {
+        let (serial, _output) = serial();
+        serial.write(1, &[1]);
+        serial.write(4, &[0x10]);
+        assert_eq!(serial.queue_input(b"ls"), 2);
+        assert_eq!(read(&serial, 5) & 1, 0);
+        serial.write(4, &[0]);
+        assert!(serial.interrupt().take());
+        assert_eq!([read(&serial, 0), read(&serial, 0)], *b"ls");
     }
 
     #[test]
