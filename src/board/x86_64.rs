@@ -82,10 +82,8 @@ impl Board {
         buses: &mut Buses,
         on_power: impl Fn(PowerEvent) + Clone + Send + Sync + 'static,
     ) -> Result<SerialPort> {
-        let port = connect_serial(vm, &mut buses.pio)?;
-        buses.pio.insert(arch::CMOS_PORT.into(), arch::CMOS_PORTS.into(), Arc::new(Cmos))?;
-        connect_panic(&mut buses.pio, on_power.clone())?;
-        connect_power(&mut buses.pio, on_power)?;
+        let port = connect_ports(&mut buses.pio, on_power)?;
+        vm.register_irqfd(port.serial.interrupt(), arch::COM1_GSI)?;
         Ok(port)
     }
 
@@ -97,10 +95,21 @@ impl Board {
     }
 }
 
-fn connect_serial(vm: &KvmVm, ports: &mut Bus) -> Result<SerialPort> {
+/// What there is without KVM: the chips that are reached by ports.
+pub(crate) fn connect_ports(
+    ports: &mut Bus,
+    on_power: impl Fn(PowerEvent) + Clone + Send + Sync + 'static,
+) -> Result<SerialPort> {
+    let port = connect_serial(ports)?;
+    ports.insert(arch::CMOS_PORT.into(), arch::CMOS_PORTS.into(), Arc::new(Cmos))?;
+    connect_panic(ports, on_power.clone())?;
+    connect_power(ports, on_power)?;
+    Ok(port)
+}
+
+fn connect_serial(ports: &mut Bus) -> Result<SerialPort> {
     let output = OutputBuffer::new()?;
     let serial = Arc::new(Serial::new(output.clone())?);
-    vm.register_irqfd(serial.interrupt(), arch::COM1_GSI)?;
     ports.insert(arch::COM1_PORT.into(), arch::COM1_PORTS.into(), serial.clone())?;
     Ok(SerialPort { serial, output })
 }

@@ -45,6 +45,8 @@ mod io;
 mod mmio;
 mod nic;
 mod ranges;
+#[doc(hidden)]
+pub mod rooms;
 
 pub use conformance::Conformance;
 pub use disk::{DiskConformance, SimulatedDisk, SimulatedDiskHandle, memory_disk};

@@ -1,0 +1,140 @@
+//! Doors into private rooms, for the fuzz targets of this repository: they drive the code that ships, and see what a guest sees.
+//!
+//! Not part of the interface: any version may change it.
+
+use std::sync::{Arc, Mutex};
+
+use crate::arch::{self, Platform};
+use crate::board::{PowerEvent, ResetCause, SerialPort, connect_ports};
+use crate::bus::Bus;
+use crate::config::Boot;
+use crate::error::Result;
+use crate::legacy::OutputReader;
+use crate::memory::{GuestAddress, GuestMemory};
+use crate::sys::lock;
+
+/// Returns where the RAM of a guest with so many bytes lies: for each region its first guest address and its length.
+pub fn memory_layout(bytes: u64) -> Vec<(GuestAddress, u64)> {
+    arch::memory_layout(bytes)
+}
+
+/// Returns the first guest address and the interrupt line of the virtio device of this number, which is below 19.
+pub fn device_place(index: usize) -> (GuestAddress, u32) {
+    let place = arch::mmio_device(index);
+    (place.gpa, place.gsi)
+}
+
+/// Puts into memory what a guest with so many vCPUs and virtio devices starts with, and returns its entry point.
+///
+/// # Errors
+/// As building a VM.
+pub fn load(memory: &GuestMemory, boot: &Boot, vcpus: u32, devices: usize) -> Result<GuestAddress> {
+    let places: Vec<_> = (0..devices).map(arch::mmio_device).collect();
+    let platform = Platform { vcpus, devices: &places, ..Platform::default() };
+    Ok(arch::load(memory, arch::Images::open(boot)?, boot, &platform)?.address)
+}
+
+/// What the guest asked a chip for, or told it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// To be turned off.
+    Off,
+    /// To start anew.
+    Reset(ResetCause),
+    /// It panicked.
+    Panicked,
+    /// It panicked, and goes on in a crash kernel.
+    CrashKernel,
+}
+
+/// What became of the guest's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Bytes that the guest has written.
+    pub written: u64,
+    /// Bytes that the reader has got.
+    pub delivered: u64,
+    /// Bytes that it has missed.
+    pub missed: u64,
+    /// Bytes that wait for it.
+    pub waiting: u64,
+}
+
+/// The chips that a guest reaches by ports, with the host's side of each.
+pub struct Ports {
+    bus: Bus,
+    port: SerialPort,
+    reader: OutputReader,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+impl Ports {
+    /// Makes the chips of a machine.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Host`](crate::ErrorKind::Host) if the host gives no descriptor.
+    pub fn new() -> Result<Self> {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let mut bus = Bus::new();
+        let asks = Arc::clone(&asked);
+        let port = connect_ports(&mut bus, move |event| {
+            lock(&asks).push(match event {
+                PowerEvent::Off => Asked::Off,
+                PowerEvent::Reset(cause) => Asked::Reset(cause),
+                PowerEvent::Panicked => Asked::Panicked,
+                PowerEvent::CrashKernel => Asked::CrashKernel,
+            });
+        })?;
+        let reader = port.output.reader("a test");
+        Ok(Self { bus, port, reader, asked })
+    }
+
+    /// Returns the bus that they are on.
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// Takes what the guest has asked for since the last call.
+    pub fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut *lock(&self.asked))
+    }
+
+    /// Types into the serial port, and returns how many bytes there was room for.
+    pub fn type_in(&self, bytes: &[u8]) -> usize {
+        self.port.serial.queue_input(bytes)
+    }
+
+    /// Does what the I/O thread does when the guest has taken what the port held.
+    pub fn feed(&self) {
+        if self.port.serial.input_wanted().take() {
+            self.port.serial.feed();
+        }
+    }
+
+    /// Takes at most so many bytes of the guest's output, as the I/O thread does, and lets the guest go on if it waits.
+    pub fn take_output(&self, most: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let count = self.reader.take(&mut bytes, most);
+        self.reader.delivered(count);
+        if self.port.output.releases() {
+            self.port.serial.release_transmitter();
+        }
+        bytes
+    }
+
+    /// Returns what became of the guest's output.
+    pub fn output(&self) -> Output {
+        let counts = self.port.output.counts().into_iter().next().unwrap_or_default();
+        Output {
+            written: self.port.output.written(),
+            delivered: counts.delivered,
+            missed: counts.dropped.saturating_add(counts.lost),
+            waiting: counts.waiting,
+        }
+    }
+
+    /// Whether the serial port has raised its interrupt since the last call.
+    pub fn interrupted(&self) -> bool {
+        self.port.serial.interrupt().take()
+    }
+}
