@@ -8,10 +8,20 @@
 
 pub mod alloc;
 pub mod block;
+pub mod boot;
+pub mod clock;
+#[path = "../../examples/launch/describe.rs"]
+pub mod describe;
+pub mod description;
 pub mod disk;
+pub mod ffi;
 pub mod guest;
 pub mod input;
+pub mod launcher;
 pub mod net;
+#[path = "../../examples/launch/options.rs"]
+pub mod options;
+pub mod ports;
 pub mod queue;
 pub mod registers;
 pub mod ring;
@@ -34,4 +44,15 @@ pub const TARGETS: &[Target] = &[
     Target { name: "block", run: block::run, seeds: block::seeds },
     Target { name: "net", run: net::run, seeds: net::seeds },
     Target { name: "registers", run: registers::run, seeds: registers::seeds },
+    Target { name: "elf", run: boot::elf::run, seeds: boot::elf::seeds },
+    Target { name: "pvh", run: boot::pvh::run, seeds: boot::pvh::seeds },
+    Target { name: "bzimage", run: boot::bzimage::run, seeds: boot::bzimage::seeds },
+    Target { name: "initrd", run: boot::initrd::run, seeds: boot::initrd::seeds },
+    Target { name: "cmdline", run: boot::cmdline::run, seeds: boot::cmdline::seeds },
+    Target { name: "ports", run: ports::run, seeds: ports::seeds },
+    Target { name: "serial", run: ports::serial::run, seeds: ports::serial::seeds },
+    Target { name: "windows", run: ports::windows::run, seeds: ports::windows::seeds },
+    Target { name: "description", run: description::run, seeds: description::seeds },
+    Target { name: "launcher", run: launcher::run, seeds: launcher::seeds },
+    Target { name: "ffi", run: ffi::run, seeds: ffi::seeds },
 ];

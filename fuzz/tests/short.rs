@@ -38,6 +38,61 @@ fn registers_read_as_their_model() {
     run("registers");
 }
 
+#[test]
+fn an_elf_kernel_is_loaded_as_its_model() {
+    run("elf");
+}
+
+#[test]
+fn a_pvh_entry_point_is_found_as_its_model() {
+    run("pvh");
+}
+
+#[test]
+fn a_bzimage_is_loaded_as_its_model() {
+    run("bzimage");
+}
+
+#[test]
+fn an_initrd_goes_where_its_model_has_it() {
+    run("initrd");
+}
+
+#[test]
+fn a_command_line_is_read_as_it_was_written() {
+    run("cmdline");
+}
+
+#[test]
+fn ports_answer_as_their_model() {
+    run("ports");
+}
+
+#[test]
+fn a_serial_port_loses_nothing_that_its_model_has() {
+    run("serial");
+}
+
+#[test]
+fn an_access_of_a_window_reaches_one_device_or_nobody() {
+    run("windows");
+}
+
+#[test]
+fn a_description_is_read_as_it_was_written() {
+    run("description");
+}
+
+#[test]
+fn the_launcher_takes_what_its_grammar_has() {
+    run("launcher");
+}
+
+#[test]
+fn calls_from_c_return_as_their_model() {
+    run("ffi");
+}
+
 /// `VMCELL_UPDATE=1 cargo test seeds` writes them.
 #[test]
 fn the_committed_seeds_are_those_that_the_targets_make() {
