@@ -132,6 +132,10 @@ impl<T> Slab<T> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
 
     #[test]
@@ -147,5 +151,46 @@ mod tests {
         assert_eq!(Tag::from_bits(second.to_bits()), second);
         assert_eq!(slab.remove(Tag::from_bits(u64::MAX)), None);
         assert_eq!(slab.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn each_value_is_found_by_its_own_tag_alone_and_until_it_is_taken(
+            capacity in 0..6usize,
+            steps in vec((0..8u8, any::<Index>()), 0..80),
+        ) {
+            let mut slab = Slab::new(capacity);
+            // All tags that were ever given, with their values as long as those are there.
+            let mut given: Vec<(Tag, Option<usize>)> = Vec::new();
+            for (number, (step, which)) in steps.into_iter().enumerate() {
+                let kept = given.iter().filter(|(_, value)| value.is_some()).count();
+                match step {
+                    0..=3 => match slab.insert(number) {
+                        Ok(tag) => {
+                            prop_assert!(kept < capacity && given.iter().all(|(other, _)| *other != tag));
+                            prop_assert_eq!(Tag::from_bits(tag.to_bits()), tag);
+                            given.push((tag, Some(number)));
+                        }
+                        Err(value) => prop_assert!(kept == capacity && value == number),
+                    },
+                    4..=6 if !given.is_empty() => {
+                        let (tag, value) = which.get(&given);
+                        prop_assert_eq!(slab.remove(*tag), *value);
+                        let tag = *tag;
+                        given.iter_mut().filter(|(other, _)| *other == tag).for_each(|(_, value)| *value = None);
+                    }
+                    7 if which.index(4) == 0 => {
+                        slab.clear();
+                        given.iter_mut().for_each(|(_, value)| *value = None);
+                    }
+                    _ => {}
+                }
+                for (tag, value) in &mut given {
+                    prop_assert_eq!(slab.get_mut(*tag), value.as_mut());
+                }
+                let kept = given.iter().filter(|(_, value)| value.is_some()).count();
+                prop_assert_eq!((slab.len(), slab.is_empty(), slab.is_full()), (kept, kept == 0, kept == capacity));
+            }
+        }
     }
 }

@@ -77,6 +77,9 @@ impl Bus {
 }
 
 #[cfg(test)]
+#[path = "properties_test.rs"]
+mod properties;
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -123,6 +123,9 @@ fn nanos(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     const SOON: Duration = Duration::from_micros(10);
@@ -170,5 +173,46 @@ mod tests {
         assert_eq!(window.length(&settings), Duration::ZERO);
         window.slept_for(Duration::ZERO, &settings);
         assert_eq!(window.length(&settings), Duration::ZERO);
+    }
+
+    proptest! {
+        #[test]
+        fn a_thread_looks_for_no_longer_than_the_limit_whatever_happened(
+            limit in 0..1500u64,
+            steps in vec((0..3u8, 0..3000u64), 0..60),
+        ) {
+            let settings = Settings::new();
+            settings.set_limit(Duration::from_micros(limit));
+            let limit = Duration::from_micros(limit).min(MOST);
+            let mut window = Window::default();
+            for (step, time) in steps {
+                let time = Duration::from_micros(time);
+                match step {
+                    0 => window.found_after(time, &settings),
+                    1 => window.found_nothing(),
+                    _ => window.slept_for(time, &settings),
+                }
+                let length = window.length(&settings);
+                prop_assert!(length <= limit);
+                prop_assert!(length.is_zero() || length >= limit / FIRST_STEP);
+            }
+        }
+
+        #[test]
+        fn looking_in_vain_costs_ever_less(naps in vec(0..200u64, 1..3000)) {
+            let settings = Settings::new();
+            let mut window = Window::default();
+            let (mut looks, mut sleeps) = (0u32, 0u32);
+            for nap in naps {
+                if !window.length(&settings).is_zero() {
+                    looks += 1;
+                    window.found_nothing();
+                }
+                window.slept_for(Duration::from_micros(nap), &settings);
+                sleeps += 1;
+            }
+            // 1, 3, 7, 15 and so on sleeps lie between two looks, and MOST_SLEEPS at last.
+            prop_assert!(looks <= sleeps.ilog2() + 1 + sleeps / MOST_SLEEPS, "{} looks in {} sleeps", looks, sleeps);
+        }
     }
 }

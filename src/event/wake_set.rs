@@ -59,6 +59,11 @@ fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -71,5 +76,21 @@ mod tests {
         set.drain(|member| taken.push(member));
         assert_eq!(taken, added);
         assert!(set.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_is_what_was_added_since(rounds in vec(vec(0..WakeSet::CAPACITY + 70, 0..40), 1..5)) {
+            let set = WakeSet::new();
+            for added in rounds {
+                added.iter().for_each(|member| set.add(*member));
+                let expected: BTreeSet<usize> = added.into_iter().filter(|member| *member < WakeSet::CAPACITY).collect();
+                prop_assert_eq!(set.is_empty(), expected.is_empty());
+                let mut taken = Vec::new();
+                set.drain(|member| taken.push(member));
+                prop_assert_eq!(taken, expected.into_iter().collect::<Vec<_>>());
+                prop_assert!(set.is_empty());
+            }
+        }
     }
 }

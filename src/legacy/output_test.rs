@@ -1,3 +1,6 @@
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use super::super::output_reader::PATIENCE;
 use super::*;
 use crate::error::ErrorKind;
@@ -237,4 +240,56 @@ fn nothing_is_forgotten_that_one_of_several_readers_has_yet_to_take() {
         assert_eq!(taken.len(), 4000);
     }
     assert!(buffer.state().bytes.is_empty());
+}
+
+/// The byte at a position of all output.
+fn byte_at(position: u64) -> u8 {
+    (position % 251) as u8
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever the others do, a reader gets each byte in order or misses it, and the counts say so.
+    #[test]
+    fn each_byte_reaches_a_reader_or_is_counted_as_missed(
+        count in 1..4usize,
+        steps in vec((0..8u8, 0..4usize, prop_oneof![4 => 0..300usize, 1 => 0..2 * CAPACITY]), 0..40),
+    ) {
+        let mut buffer = OutputBuffer::new().unwrap();
+        let readers: Vec<_> = (0..count).map(|_| buffer.reader("a reader")).collect();
+        let mut gone = vec![false; count];
+        for (step, which, len) in steps {
+            let which = which % count;
+            match step {
+                0..=2 => {
+                    let from = buffer.written();
+                    let bytes: Vec<u8> = (from..from + len as u64).map(byte_at).collect();
+                    buffer.write_all(&bytes).unwrap();
+                }
+                3..=5 => {
+                    let before = buffer.counts()[which].clone();
+                    let bytes = take(&readers[which], len);
+                    let from = before.delivered + before.dropped + before.lost;
+                    let expected: Vec<u8> = (from..from + bytes.len() as u64).map(byte_at).collect();
+                    prop_assert!(bytes == expected, "bytes that are not the next ones");
+                    prop_assert_eq!(bytes.len() as u64, before.waiting.min(len as u64));
+                }
+                6 => {
+                    readers[which].listen(Listening::Fails);
+                    gone[which] = false;
+                }
+                _ => {
+                    readers[which].listen(if len % 2 == 0 { Listening::Gone } else { Listening::Reads });
+                    gone[which] = len % 2 == 0;
+                }
+            }
+            for (counts, gone) in buffer.counts().into_iter().zip(&gone) {
+                let all = counts.delivered + counts.dropped + counts.lost + counts.waiting;
+                prop_assert_eq!(all, buffer.written(), "{:?}", counts);
+                prop_assert!(counts.waiting <= CAPACITY as u64 && (!gone || counts.waiting == 0), "{:?}", counts);
+            }
+            prop_assert!(buffer.state().bytes.len() <= CAPACITY);
+        }
+    }
 }

@@ -38,3 +38,7 @@ pub(crate) use lease::{Lease, Lessor};
 pub use ranges::GuestRanges;
 pub(crate) use ranges::RangeList;
 pub(crate) use ring_port::Port;
+
+#[cfg(test)]
+#[path = "properties_test.rs"]
+mod properties;

@@ -145,6 +145,9 @@ pub(super) fn memory_map(memory: &GuestMemory) -> Vec<MapEntry> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -173,5 +176,28 @@ mod tests {
     fn the_last_device_has_the_last_pin() {
         assert_eq!(mmio_device(0), MmioSlot { gpa: GuestAddress(0xd000_0000), gsi: 5 });
         assert_eq!(mmio_device(MAX_MMIO_DEVICES - 1), MmioSlot { gpa: GuestAddress(0xd001_2000), gsi: 23 });
+    }
+
+    proptest! {
+        #[test]
+        fn the_map_has_each_byte_of_ram_once_and_no_other(pages in vec((0..700u64, 1..700u64), 1..5)) {
+            let mut end = 0;
+            let regions: Vec<_> = pages.into_iter().map(|(hole, len)| {
+                let start = end + hole * 0x1000;
+                end = start + len * 0x1000;
+                (GuestAddress(start), len * 0x1000)
+            }).collect();
+            let memory = GuestMemory::anonymous(&regions).unwrap();
+            let map = memory_map(&memory);
+            prop_assert!(map.windows(2).all(|pair| pair[0].start + pair[0].len <= pair[1].start), "{:x?}", map);
+            prop_assert_eq!(map.iter().map(|entry| entry.len).sum::<u64>(), memory.size());
+            for entry in map {
+                prop_assert!(entry.len > 0 && memory.contains(GuestAddress(entry.start), entry.len));
+                let reserved = (LOW_RAM_END..HIGH_RAM_START).contains(&entry.start);
+                prop_assert_eq!(entry.kind, if reserved { MapKind::Reserved } else { MapKind::Ram });
+                prop_assert!(!reserved || entry.start + entry.len <= HIGH_RAM_START);
+                prop_assert!(reserved || entry.start >= HIGH_RAM_START || entry.start + entry.len <= LOW_RAM_END);
+            }
+        }
     }
 }

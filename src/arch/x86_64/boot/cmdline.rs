@@ -123,7 +123,10 @@ mod tests {
         for (cmdline, at) in [("a=\"b", 2), ("\"a\" \"-- x", 4), ("\"--", 0)] {
             let refused = with_devices(cmdline, &[mmio_device(0)]).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::BootImage);
-            assert!(refused.to_string().contains(&format!("a double quote at byte {at} that is not closed")), "{refused}");
+            assert!(
+                refused.to_string().contains(&format!("a double quote at byte {at} that is not closed")),
+                "{refused}"
+            );
             assert_eq!(with_devices(cmdline, &[]).unwrap(), cmdline);
         }
     }
