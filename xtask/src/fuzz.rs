@@ -1,11 +1,15 @@
-//! `cargo xtask fuzz`: one fuzz target for as long as wanted.
+//! `cargo xtask fuzz`: one fuzz target for as long as wanted; and all of them for some seconds each, for `cargo xtask test`.
 //!
 //! libFuzzer comes as source in a crate, and the compiler's coverage is asked for by flags that any toolchain knows, so that
 //! all it takes is a C++ compiler. Without one, the target gets inputs by chance.
 
 use std::fs;
+use std::num::NonZero;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::args::FuzzOptions;
 use crate::cargo::{cargo, workspace};
@@ -53,32 +57,98 @@ fn targets() -> Result<Vec<String>> {
 
 /// Runs the target guided by coverage; if that cannot be, says why not.
 fn guided(options: &FuzzOptions) -> Result<Option<String>> {
-    if !["c++", "g++", "clang++"].iter().any(|compiler| exec::exists(compiler)) {
-        return Ok(Some("libFuzzer takes a C++ compiler, and there is none".into()));
+    if let Some(why) = why_not_guided() {
+        return Ok(Some(why));
     }
-    let triple = host_triple()?;
-    let mut build = cargo();
-    build.args(["build", "--release", "--manifest-path", MANIFEST, "--target-dir", "fuzz/target"]);
-    build.args(["--target", &triple, "--bin", &options.target]);
-    // With --target, the flags are not for what runs while building.
-    build.env("RUSTFLAGS", COVERAGE.join(" "));
-    if let Err(error) = exec::run(&mut build) {
+    if let Err(error) = build(&["--bin", &options.target]) {
         return Ok(Some(error.to_string()));
     }
     println!("guided by coverage, for {} s", options.seconds);
+    exec::run(&mut fuzzer(&options.target, options.seconds)?)?;
+    Ok(None)
+}
+
+/// Why coverage cannot guide a target on this machine, if so.
+pub fn why_not_guided() -> Option<String> {
+    let compilers = ["c++", "g++", "clang++"];
+    let found = compilers.iter().any(|compiler| exec::exists(compiler));
+    (!found).then(|| "libFuzzer takes a C++ compiler, and there is none".into())
+}
+
+/// Builds targets with coverage; cargo's arguments say which ones.
+fn build(which: &[&str]) -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--release", "--locked", "--manifest-path", MANIFEST, "--target-dir", "fuzz/target"]);
+    build.args(["--target", &host_triple()?]).args(which);
+    // With --target, the flags are not for what runs while building.
+    build.env("RUSTFLAGS", COVERAGE.join(" "));
+    exec::run(&mut build)
+}
+
+/// A target that was built, to be run for so long.
+fn fuzzer(target: &str, seconds: u32) -> Result<Command> {
     let fuzz = workspace().join("fuzz");
     let folder = |name: &str| -> Result<PathBuf> {
-        let folder = fuzz.join(name).join(&options.target);
+        let folder = fuzz.join(name).join(target);
         fs::create_dir_all(&folder).context(folder.display())?;
         Ok(folder)
     };
     let (corpus, seeds, artifacts) = (folder("corpus")?, folder("seeds")?, folder("artifacts")?);
-    let mut target = Command::new(fuzz.join("target").join(triple).join("release").join(&options.target));
-    target.arg(format!("-max_total_time={}", options.seconds)).arg(format!("-max_len={MOST_BYTES}"));
-    target.arg(format!("-timeout={PATIENCE}")).arg(format!("-artifact_prefix={}/", artifacts.display()));
-    target.arg("-print_final_stats=1").arg(corpus).arg(seeds);
-    exec::run(&mut target)?;
-    Ok(None)
+    let mut command = Command::new(fuzz.join("target").join(host_triple()?).join("release").join(target));
+    command.arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={MOST_BYTES}"));
+    command.arg(format!("-timeout={PATIENCE}")).arg(format!("-artifact_prefix={}/", artifacts.display()));
+    command.arg("-print_final_stats=1").arg(corpus).arg(seeds);
+    Ok(command)
+}
+
+/// How a target did in a run of all of them.
+pub struct Outcome {
+    pub target: String,
+    pub result: Result<()>,
+    pub took: Duration,
+}
+
+/// Runs all targets guided by coverage, each for so many seconds, as many at once as this machine has CPUs.
+///
+/// # Errors
+/// If they cannot be built.
+pub fn each(seconds: u32) -> Result<Vec<Outcome>> {
+    let targets = targets()?;
+    build(&["--bins"])?;
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut outcomes = Vec::new();
+        while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let began = Instant::now();
+            let result = attempt(target, seconds);
+            outcomes.push(Outcome { target: target.clone(), result, took: began.elapsed() });
+        }
+        outcomes
+    };
+    let count = thread::available_parallelism().map_or(1, NonZero::get).min(targets.len());
+    Ok(thread::scope(|scope| {
+        let workers: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
+        // A worker that panics ends the program, as it would on this thread.
+        workers.into_iter().flat_map(|worker| worker.join().expect("it does not panic")).collect()
+    }))
+}
+
+/// Runs one target; what it says is shown if it fails.
+fn attempt(target: &str, seconds: u32) -> Result<()> {
+    let output = fuzzer(target, seconds)?.stdin(Stdio::null()).output().context(target)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let inputs = inputs(&said);
+    if output.status.success() && inputs > 0 {
+        println!("{target}: {inputs} inputs");
+        return Ok(());
+    }
+    Err(Error::new(format!("{}; it is to be repeated with what is in fuzz/artifacts\n{said}", output.status)))
+}
+
+/// How many inputs a target ran, as libFuzzer says at the end.
+fn inputs(said: &str) -> u64 {
+    let count = said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
 fn by_chance(options: &FuzzOptions) -> Result<()> {
@@ -92,4 +162,15 @@ fn host_triple() -> Result<String> {
     let version = exec::capture_text(Command::new(rustc).current_dir(workspace()).arg("-vV"))?;
     let triple = version.lines().find_map(|line| line.strip_prefix("host: "));
     triple.map(String::from).ok_or_else(|| Error::new("rustc does not say which host it is for"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_are_counted_as_libfuzzer_says() {
+        let said = "Done 41 runs in 1 second(s)\nstat::number_of_executed_units: 41\nstat::average_exec_per_sec: 20\n";
+        assert_eq!((inputs(said), inputs("INFO: nothing\n")), (41, 0));
+    }
 }

@@ -65,19 +65,33 @@ fn fuzz_targets(long: bool, summary: &mut Summary) {
     let manifest = ["--manifest-path", crate::fuzz::MANIFEST];
     let began = Instant::now();
     if let Err(error) = exec::capture(cargo().args(["fetch", "--quiet", "--locked"]).args(manifest)) {
-        return summary.add("fuzz (short)", not_fetched(&error.to_string()), began.elapsed());
+        return summary.add("fuzz", not_fetched(&error.to_string()), began.elapsed());
     }
     step(summary, "fuzz: format", &[&["fmt"][..], &manifest, &["--check"]].concat(), &[]);
     // Without libFuzzer, which takes a C++ compiler and a minute.
     let plain = [&manifest[..], &["--no-default-features", "--locked"]].concat();
     step(summary, "fuzz: clippy", &[&["clippy", "--all-targets"], &plain[..], &["--", "-D", "warnings"]].concat(), &[]);
-    let minutes: &[_] = if long { &[("VMCELL_FUZZ_SECONDS", "300")] } else { &[] };
-    tests(
-        summary,
-        if long { "fuzz" } else { "fuzz (short)" },
-        &[&["test", "--no-fail-fast"], &plain[..]].concat(),
-        minutes,
-    );
+    let seconds = if long { 300 } else { 20 };
+    let unguided = crate::fuzz::why_not_guided();
+    // If coverage guides the targets, the tests only try the seeds, and some inputs by chance.
+    let by_chance = if unguided.is_some() { seconds } else { 1 };
+    let args = [&["test", "--no-fail-fast"], &plain[..]].concat();
+    tests(summary, "fuzz: seeds and chance", &args, &[("VMCELL_FUZZ_SECONDS", &by_chance.to_string())]);
+    match unguided {
+        Some(why) => summary.note(format!("the fuzz targets ran by chance, without coverage: {why}")),
+        None => fuzz_by_coverage(seconds, summary),
+    }
+}
+
+fn fuzz_by_coverage(seconds: u32, summary: &mut Summary) {
+    println!("\n== fuzz: each target for {seconds} s, guided by coverage");
+    let began = Instant::now();
+    match crate::fuzz::each(seconds) {
+        Ok(outcomes) => outcomes.into_iter().for_each(|outcome| {
+            summary.add(&format!("fuzz: {}", outcome.target), status_of(outcome.result), outcome.took);
+        }),
+        Err(error) => summary.add("fuzz: build", Status::Failed(error.to_string()), began.elapsed()),
+    }
 }
 
 /// Without a network there is nothing to run. Anything else is a fault of the change, such as a lock file left behind.
