@@ -146,7 +146,7 @@ pub use config::{
     Affinity, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery, DiskConfig, Engine,
     MemoryBacking, MemoryConfig, NicConfig, PageSize, Seccomp, VmConfig,
 };
-pub use confine::{Jail, JailCgroup, JailLayer, JailLimit, JailReport};
+pub use confine::{Jail, JailCgroup, JailLayer, JailLimit, JailReport, confine_this_thread};
 pub use console::{Console, ConsoleReader, ConsoleStatus, ConsoleWriter, SinkStatus, abandoned_console_threads};
 pub use error::{Error, ErrorKind, Result};
 pub use event::IoThread;

@@ -71,7 +71,7 @@ fn a_launched_vm_has_neither_rights_nor_files_nor_a_network_beyond_its_own() {
     for none in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(launched.status(none), "0000000000000000", "{none}");
     }
-    assert_eq!(launched.status("NoNewPrivs"), "1");
+    assert_eq!((launched.status("NoNewPrivs").as_str(), launched.status("Seccomp").as_str()), ("1", "2"));
     let limits = fs::read_to_string(launched.path("limits")).unwrap();
     let core: Vec<_> = limits.lines().find(|line| line.starts_with("Max core")).unwrap().split_whitespace().collect();
     assert_eq!(core[4..6], ["0", "0"]);
@@ -91,7 +91,7 @@ fn a_launched_vm_has_neither_rights_nor_files_nor_a_network_beyond_its_own() {
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
 fn without_a_jail_the_launcher_is_where_it_was() {
-    let (launched, _kernel) = Launched::new(&["--no-jail"]);
+    let (launched, _kernel) = Launched::new(&["--no-jail", "--seccomp", "off"]);
     let link = |of: &str| fs::read_link(format!("/proc/{of}/ns/user")).unwrap();
     assert_eq!(link(&launched.0.id().to_string()), link("self"));
     assert_eq!(launched.status("NoNewPrivs"), "0");

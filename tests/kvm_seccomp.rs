@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
 use support::{Kernel, tiny};
 use vmcell::testing::{TinyGuest, memory_disk};
-use vmcell::{Console, ConsoleFile, Disk, Engine, Exit, IoThread, Seccomp, Vm};
+use vmcell::{Console, ConsoleFile, Disk, Engine, ErrorKind, Exit, IoThread, Seccomp, Vm, confine_this_thread};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// As `/proc` shows a thread that is filtered.
@@ -143,4 +143,66 @@ fn a_guest_that_kvm_cannot_run_ends_its_vm_and_not_the_process() {
     let exit = vm.wait_timeout(LIMIT).unwrap();
     let Exit::Failed(reason) = exit else { panic!("{exit}") };
     assert!(reason.chain().contains("vCPU 0 was at address 0xf0000000"), "{}", reason.chain());
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_thread_that_may_only_keep_vms_starts_pauses_changes_ends_and_frees_them() {
+    let kernel = Kernel::new(&TinyGuest::flood(b'x'));
+    let builder = |name: &str| tiny(&kernel).vcpus(2).name(name).disk(disk(Engine::Auto)).console(Console::none());
+    let vms = ["one", "two"].map(|name| builder(name).build().unwrap());
+    let other = disk(Engine::Auto);
+    let keeper = std::thread::spawn(move || {
+        // A call that is not listed ends the test.
+        confine_this_thread(Seccomp::Kill).unwrap();
+        let [one, two] = vms;
+        one.start().unwrap();
+        assert!(threads_of(&one).len() == 3 && one.metrics().vm == "one");
+        one.pause().unwrap();
+        one.resume().unwrap();
+        one.disk_handle(0).unwrap().replace(other, LIMIT).unwrap();
+        two.start().unwrap();
+        assert!(two.wait_timeout(Duration::from_millis(10)).is_err());
+        one.stop().unwrap();
+        two.request_stop();
+        two.wait().unwrap();
+        drop(one);
+        two.discard();
+    });
+    keeper.join().unwrap();
+    wait_until(|| Vm::discarded() == 0);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn an_io_thread_of_the_caller_s_is_filtered_once_and_serves_as_before() {
+    let io_thread = IoThread::new("mine").unwrap();
+    io_thread.seccomp(Seccomp::Off).unwrap();
+    assert_eq!(field(io_thread.tid(), "Seccomp"), "0");
+    io_thread.seccomp(Seccomp::Kill).unwrap();
+    assert_eq!(
+        (field(io_thread.tid(), "Seccomp").as_str(), field(io_thread.tid(), "NoNewPrivs").as_str()),
+        (FILTERED, "1")
+    );
+    let error = io_thread.seccomp(Seccomp::Refuse).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (ErrorKind::InvalidState, "the thread's system calls are filtered already")
+    );
+    let kernel = Kernel::new(&TinyGuest::flood(b'x'));
+    let (sender, output) = channel();
+    let console = Console::callback(move |bytes| _ = sender.send(bytes.len()));
+    let vm = tiny(&kernel).io_thread(io_thread.clone()).disk(disk(Engine::Auto)).console(console).build().unwrap();
+    vm.start().unwrap();
+    output.recv_timeout(LIMIT).unwrap();
+    // The ring was made before.
+    let alone = tiny(&kernel).disk(disk(Engine::Auto)).build().unwrap();
+    let engine = |vm: &Vm| vm.disk_handle(0).unwrap().status().engine;
+    assert_eq!(engine(&vm), engine(&alone));
+    vm.stop().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let log = Console::file(ConsoleFile::new(folder.path().join("log")).rotate(4096, 1));
+    let error = tiny(&kernel).io_thread(io_thread).console(log).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert!(error.to_string().starts_with("a console's file is limited in size"), "{error}");
 }

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use vmcell::{Error, ErrorKind, Exit, FindingLevel, HostCheck};
+use vmcell::{Error, ErrorKind, Exit, FindingLevel, HostCheck, confine_this_thread};
 
 use crate::confine::enter_jail;
 use crate::describe::{describe, is_on_stdio};
@@ -75,6 +75,7 @@ fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
     }
     let vm = opened.build()?;
     vm.start()?;
+    confine_this_thread(config.seccomp)?;
     if options.verbose {
         eprintln!("launch: built and started in {} us\r", begin.elapsed().as_micros());
     }

@@ -11,6 +11,8 @@ pub(crate) enum Kind {
     /// It serves devices and the console, or is a helper that such a thread has started. It may have logs to
     /// [rotate](crate::ConsoleFile::rotate).
     Io { rotates: bool },
+    /// It is one of the host program's, which starts, pauses, resumes, ends and frees VMs that were built before.
+    Control,
 }
 
 /// A system call that some threads may make.
@@ -31,6 +33,7 @@ pub(super) enum By {
     Io,
     /// A thread that rotates logs.
     Rotation,
+    Control,
 }
 
 /// For which arguments a call may be made. Arguments are counted from 0.
@@ -54,8 +57,10 @@ impl By {
     pub(super) fn includes(self, kind: Kind) -> bool {
         match self {
             Self::Both => true,
-            Self::Vcpu => kind == Kind::Vcpu,
-            Self::Io => kind != Kind::Vcpu,
+            // A thread has no more than the one that starts it.
+            Self::Vcpu => matches!(kind, Kind::Vcpu | Kind::Control),
+            Self::Io => matches!(kind, Kind::Io { .. } | Kind::Control),
+            Self::Control => kind == Kind::Control,
             Self::Rotation => kind == Kind::Io { rotates: true },
         }
     }
@@ -94,6 +99,11 @@ const DEVICE_REQUESTS: Only = Only::OneOf(
         ("FIONREAD", 0x541b),
     ],
 );
+/// The requests to a terminal by which its mode is put back.
+const TERMINAL_REQUESTS: Only = Only::OneOf(1, &[("TCSETS", 0x5402), ("TCSETSW", 0x5403), ("TCSETSF", 0x5404)]);
+/// What a thread is given before it is filtered itself (`linux/prctl.h`).
+const THREAD_SETTINGS: Only =
+    Only::OneOf(0, &[("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS as u64), ("PR_SCHED_CORE", 62)]);
 const FCNTL_REQUESTS: Only = Only::OneOf(
     1,
     &[
@@ -187,6 +197,15 @@ pub(super) const CALLS: &[Call] = &[
     call!(Both, SYS_madvise, ADVICE, "gives memory back, and guards stacks"),
     call!(Both, SYS_brk, "allocates"),
     call!(Both, SYS_getrandom, "seeds a hash table"),
+    // What a thread that keeps VMs does beside.
+    call!(Control, SYS_seccomp, Only::OneOf(0, &[("SECCOMP_SET_MODE_FILTER", 1)]), "filters a thread of a VM further"),
+    call!(Control, SYS_prctl, THREAD_SETTINGS, "filters a thread of a VM further, and chooses what it shares a core with"),
+    call!(Control, SYS_sched_setaffinity, Only::Any, "binds a thread of a VM to CPUs"),
+    call!(Control, SYS_eventfd2, Only::Any, "makes a doorbell"),
+    call!(Control, SYS_rt_sigaction, Only::Any, "prepares the C library for threads, and changes handlers"),
+    call!(Control, SYS_ioctl, TERMINAL_REQUESTS, "puts a terminal's mode back"),
+    call!(Control, SYS_wait4, Only::Any, "waits for a program that was started before"),
+    call!(Control, SYS_waitid, Only::Any, "waits for a program that was started before"),
     // Logs of a limited size, which are opened by their paths.
     call!(Rotation, SYS_openat, TO_WRITE_A_LOG, "opens a log of a limited size"),
     call!(Rotation, SYS_rename, "keeps an old log"),

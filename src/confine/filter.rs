@@ -9,7 +9,7 @@ use seccompiler::{
 use super::calls::{CALLS, Call, DONE_WITHOUT, Kind, Only};
 use crate::config::Seccomp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::note_filtered;
+use crate::sys::{Filtered, filtered, note_filtered};
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
@@ -17,6 +17,7 @@ type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 pub(crate) struct ThreadFilter {
     /// The kernel goes by the sternest.
     programs: Vec<BpfProgram>,
+    kind: Kind,
 }
 
 impl ThreadFilter {
@@ -34,20 +35,50 @@ impl ThreadFilter {
                 ]
             }
         };
-        Ok(Some(Self { programs }))
+        Ok(Some(Self { programs, kind }))
     }
 
     /// Filters what the calling thread does from now on, and the threads that it starts. It cannot be undone, and the thread gains no
     /// rights by executing programs any more.
     ///
     /// # Errors
+    /// [`ErrorKind::InvalidState`] if the thread is filtered by us already, other than as one that keeps VMs;
     /// [`ErrorKind::Host`] if the kernel has no filters of system calls, which it needs `CONFIG_SECCOMP_FILTER` for.
     pub(crate) fn apply(&self) -> Result<()> {
+        // Its filter may well kill whoever asks for another one.
+        if filtered() == Filtered::AsVm {
+            return Err(Error::new(ErrorKind::InvalidState, "the thread's system calls are filtered already"));
+        }
         let refused = |e| Error::new(ErrorKind::Host, "the host does not filter system calls").with_source(e);
         self.programs.iter().try_for_each(|program| seccompiler::apply_filter(program).map_err(refused))?;
-        note_filtered();
+        note_filtered(if self.kind == Kind::Control { Filtered::AsControl } else { Filtered::AsVm });
         Ok(())
     }
+}
+
+/// Filters what the calling thread asks of the kernel from now on, and the threads that it starts: it may do what it takes to start, pause,
+/// resume, watch, end and free VMs that were built before, and to change their disks for others that are open. It builds none, and opens
+/// neither files nor sockets. `docs/confinement.md` lists the calls, and says what becomes of others. With [`Seccomp::Off`], this does
+/// nothing. It cannot be undone.
+///
+/// For a thread of the host program's own, such as a `main` that has started its VM and waits for it. Other threads that exist are not
+/// affected.
+///
+/// ```no_run
+/// use vmcell::{Boot, Seccomp, Vm, confine_this_thread};
+///
+/// let vm = Vm::builder().boot(Boot::linux("vmlinuz")).seccomp(Seccomp::Refuse).build()?;
+/// confine_this_thread(Seccomp::Refuse)?;
+/// vm.start()?;
+/// vm.wait()?;
+/// # Ok::<(), vmcell::Error>(())
+/// ```
+///
+/// # Errors
+/// [`ErrorKind::InvalidState`] on a thread of a VM, which is filtered already; [`ErrorKind::Host`] if the kernel has no filters of system
+/// calls (`CONFIG_SECCOMP_FILTER`).
+pub fn confine_this_thread(seccomp: Seccomp) -> Result<()> {
+    ThreadFilter::new(Kind::Control, seccomp)?.map_or(Ok(()), |filter| filter.apply())
 }
 
 /// What a kind of thread may do.

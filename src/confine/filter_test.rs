@@ -12,8 +12,9 @@ use std::thread;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
 
-use super::{Kind, ThreadFilter};
+use super::{Kind, ThreadFilter, confine_this_thread};
 use crate::config::Seccomp;
+use crate::error::ErrorKind;
 use crate::sys::{Attempt, Direction, Stream};
 use crate::testing::has_uring;
 
@@ -44,7 +45,7 @@ fn is_refused<T>(result: io::Result<T>) -> bool {
 
 #[test]
 fn no_thread_of_a_vm_starts_a_process_or_opens_a_file_or_a_socket() {
-    for kind in [Kind::Vcpu, IO] {
+    for kind in [Kind::Vcpu, IO, Kind::Control] {
         let refused = confined(kind, Seccomp::Refuse, || {
             [
                 is_refused(Command::new("/bin/true").status()),
@@ -86,7 +87,7 @@ fn no_thread_of_a_vm_reaches_other_processes_or_the_system() {
         ("mmap of what can be executed", libc::SYS_mmap, [0, 4096, c_long::from(libc::PROT_EXEC), 0, -1]),
         ("mprotect of what can be executed", libc::SYS_mprotect, [0, 0, c_long::from(libc::PROT_EXEC), 0, 0]),
     ];
-    for kind in [Kind::Vcpu, IO, ROTATING] {
+    for kind in [Kind::Vcpu, IO, ROTATING, Kind::Control] {
         for (name, number, arguments) in calls {
             let result = confined(kind, Seccomp::Refuse, move || call(number, arguments));
             assert!(is_refused(result), "{kind:?} may call {name}");
@@ -151,6 +152,29 @@ fn alone(test: &str, work: impl FnOnce()) -> Option<ExitStatus> {
 }
 
 #[test]
+fn a_thread_that_keeps_vms_starts_threads_that_are_filtered_further_and_no_thread_of_a_vm_is_filtered_twice() {
+    let work = || {
+        confined(Kind::Control, Seccomp::Kill, || {
+            let filters = |kind| ThreadFilter::new(kind, Seccomp::Kill).unwrap().unwrap();
+            let started = crate::sys::spawn("vcpu", move || {
+                filters(Kind::Vcpu).apply().unwrap();
+                assert_eq!(filters(Kind::Vcpu).apply().unwrap_err().kind(), ErrorKind::InvalidState);
+                assert_eq!(confine_this_thread(Seccomp::Kill).unwrap_err().kind(), ErrorKind::InvalidState);
+                assert_eq!(crate::sys::filtered(), crate::sys::Filtered::AsVm);
+            });
+            started.unwrap().join();
+            assert_eq!(crate::sys::filtered(), crate::sys::Filtered::AsControl);
+            confine_this_thread(Seccomp::Off).unwrap();
+        });
+    };
+    let name =
+        "a_thread_that_keeps_vms_starts_threads_that_are_filtered_further_and_no_thread_of_a_vm_is_filtered_twice";
+    if let Some(status) = alone(name, work) {
+        assert!(status.success(), "{status}");
+    }
+}
+
+#[test]
 fn a_call_that_kills_ends_the_process() {
     let work = || confined(Kind::Vcpu, Seccomp::Kill, || drop(UdpSocket::bind("127.0.0.1:0")));
     if let Some(status) = alone("a_call_that_kills_ends_the_process", work) {
@@ -162,7 +186,7 @@ fn a_call_that_kills_ends_the_process() {
 #[test]
 fn a_thread_that_frees_much_memory_is_not_killed() {
     let work = || {
-        for kind in [Kind::Vcpu, IO, ROTATING] {
+        for kind in [Kind::Vcpu, IO, ROTATING, Kind::Control] {
             confined(kind, Seccomp::Kill, || drop((0..1000).map(|_| vec![1_u8; 60_000]).collect::<Vec<_>>()));
         }
     };
@@ -175,7 +199,7 @@ fn a_thread_that_frees_much_memory_is_not_killed() {
 #[test]
 fn a_panic_that_prints_where_it_was_kills_nothing() {
     let work = || {
-        for kind in [Kind::Vcpu, IO, ROTATING] {
+        for kind in [Kind::Vcpu, IO, ROTATING, Kind::Control] {
             let caught = confined(kind, Seccomp::Kill, || catch_unwind(|| panic!("on purpose")).is_err());
             assert!(caught);
         }

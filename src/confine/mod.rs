@@ -19,5 +19,6 @@ mod page;
 pub(crate) use calls::Kind;
 pub use cgroup::JailCgroup;
 pub(crate) use filter::ThreadFilter;
+pub use filter::confine_this_thread;
 pub use jail::{Jail, JailLimit};
 pub use layer::{JailLayer, JailReport};

@@ -167,6 +167,9 @@ impl Console {
     /// Opens its files, so that their paths are not needed any more, but for those of a limited size. Nothing in them changes yet.
     pub(crate) fn opened(mut self) -> Result<Self> {
         check_stdio(self.outputs.iter().filter(|output| matches!(output, Output::Stdout)).count())?;
+        if !self.outputs.iter().any(|output| matches!(output, Output::File(_))) {
+            return Ok(self);
+        }
         apart::check(self.files())?;
         let open = |output| match output {
             Output::File(file) => OpenedFile::open(file).map(Output::Opened),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::place::Bell;
 use crate::memory::FileRing;
+use crate::sys::is_filtered;
 
 /// A thread's ring, or why there is none.
 pub(super) struct RingSlot {
@@ -35,6 +36,9 @@ impl RingSlot {
     /// # Errors
     /// Why there is none.
     pub(super) fn get(&mut self) -> Result<&mut FileRing, &str> {
+        if is_filtered() {
+            self.make_none("the thread that started this one may make none, since its system calls are filtered");
+        }
         if let State::Unmade = self.state {
             let bell = Arc::clone(&self.bell);
             self.state = match FileRing::new(move || bell.call()) {

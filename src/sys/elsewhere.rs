@@ -94,7 +94,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sys::note_filtered;
+    use crate::sys::{Filtered, note_filtered};
 
     /// Waits until it may be dropped, and tells when it is.
     struct Slow(Receiver<()>, std::sync::mpsc::Sender<()>);
@@ -154,7 +154,7 @@ mod tests {
         lock(&WAITING).push_back(Box::new(move || told.send(("waited", is_filtered())).unwrap()));
         let asks = sender.clone();
         let asker = std::thread::spawn(move || {
-            note_filtered();
+            note_filtered(Filtered::AsVm);
             do_elsewhere(move || asks.send(("asked", is_filtered())).unwrap());
         });
         asker.join().unwrap();

@@ -64,7 +64,7 @@ pub(crate) use stream::{Attempt, Direction, Stream, set_nonblocking};
 pub use tap::Offloads;
 pub(crate) use tap::{Tap, TapDevice};
 pub(crate) use thread::{
-    ThreadHandle, block_all_signals, current_thread_id, forbid_waiting, kick_thread, may_wait, name_of_helper,
-    note_filtered, spawn, thread_cpu_time, thread_cpu_time_of, thread_name,
+    Filtered, ThreadHandle, block_all_signals, current_thread_id, filtered, forbid_waiting, is_filtered, kick_thread,
+    may_wait, name_of_helper, note_filtered, spawn, thread_cpu_time, thread_cpu_time_of, thread_name,
 };
 pub(crate) use uring::{Move, Uring};

@@ -19,9 +19,9 @@ pub(crate) struct ThreadHandle(JoinHandle<()>);
 pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<ThreadHandle> {
     // The new thread inherits the mask, so there is no moment in which a signal of the host program could reach it.
     let unblocked = Unblocks(SignalSet::all().block());
-    let filtered = is_filtered();
+    let filtered = filtered();
     let spawned = Builder::new().name(name.to_owned()).spawn(move || {
-        IS_FILTERED.set(filtered);
+        FILTERED.set(filtered);
         body();
     });
     drop(unblocked);
@@ -79,17 +79,32 @@ impl ThreadHandle {
 
 thread_local! {
     static MAY_WAIT: Cell<bool> = const { Cell::new(true) };
-    static IS_FILTERED: Cell<bool> = const { Cell::new(false) };
+    static FILTERED: Cell<Filtered> = const { Cell::new(Filtered::Not) };
+}
+
+/// How we filter the system calls of a thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filtered {
+    Not,
+    /// As those of a thread that keeps VMs; there may be another filter.
+    AsControl,
+    /// As those of a thread of a VM; there cannot be another filter.
+    AsVm,
 }
 
 /// From now on the system calls of the calling thread are filtered, and those of the threads that it starts.
-pub(crate) fn note_filtered() {
-    IS_FILTERED.set(true);
+pub(crate) fn note_filtered(how: Filtered) {
+    FILTERED.set(how);
+}
+
+/// How we filter the system calls of the calling thread.
+pub(crate) fn filtered() -> Filtered {
+    FILTERED.get()
 }
 
 /// Whether system calls of the calling thread are filtered by us.
-pub(super) fn is_filtered() -> bool {
-    IS_FILTERED.get()
+pub(crate) fn is_filtered() -> bool {
+    filtered() != Filtered::Not
 }
 
 /// From now on the calling thread is one for which others wait: it must not wait for them.

@@ -22,7 +22,7 @@ use crate::kvm::{Kvm, KvmVm, Vcpu};
 use crate::logging::Logger;
 use crate::memory::GuestMemory;
 use crate::net::Nic;
-use crate::sys::{CoreGroup, allowed_cpus};
+use crate::sys::{CoreGroup, allowed_cpus, is_filtered};
 use crate::virtio::VirtioDevice;
 
 /// The most queues that a disk or a card has if nothing is said about it.
@@ -99,6 +99,7 @@ impl VmBuilder {
         let nics = nics.into_iter().enumerate().map(attach).collect::<Result<Vec<_>>>()?;
         let console = self.console.unwrap_or_else(|| Console::from_config(&self.config.console));
         spared::check(&console, &disks, self.config.boot()?)?;
+        check_logs_can_rotate(&console, self.io_thread.as_ref())?;
         let console = console.opened()?;
         let (io_thread, on_thread_start) = (self.io_thread, self.on_thread_start);
         Ok(Opened { disks, nics, devices: self.devices, console, io_thread, on_thread_start })
@@ -225,6 +226,16 @@ impl Opened {
             seccomp: config.seccomp,
         })
     }
+}
+
+/// A thread that is filtered opens no files.
+fn check_logs_can_rotate(console: &Console, io_thread: Option<&IoThread>) -> Result<()> {
+    if console.rotates() && (is_filtered() || io_thread.is_some_and(IoThread::is_filtered)) {
+        let message = "a console's file is limited in size, which takes opening others, and the system calls of the thread that serves the \
+                       console, or of the one that builds the VM, are filtered";
+        return Err(Error::new(ErrorKind::InvalidConfig, message));
+    }
+    Ok(())
 }
 
 fn default_queues(config: &VmConfig) -> u16 {

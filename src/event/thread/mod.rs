@@ -12,7 +12,8 @@ use super::participant::Participant;
 use super::place::{Bell, Place};
 use super::polling::PollingStats;
 use super::reactor::{Reactor, Refused, Removed, contain};
-use crate::confine::ThreadFilter;
+use crate::config::Seccomp;
+use crate::confine::{Kind, ThreadFilter};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{ThreadHandle, current_thread_id, forbid_waiting, lock, lock_if_free, may_wait, spawn};
 
@@ -60,6 +61,7 @@ pub(super) struct Shared {
     pub(super) bell: Arc<Bell>,
     posts: Mutex<Posts>,
     stop: AtomicBool,
+    is_filtered: AtomicBool,
     pub(super) name: String,
     /// The kernel's identifier of the thread.
     pub(super) tid: OnceLock<i32>,
@@ -90,6 +92,8 @@ enum Post {
     },
     Confine {
         filter: Arc<ThreadFilter>,
+        /// Whether there is to be a ring for those that come later.
+        makes_ring: bool,
         reply: SyncSender<Result<()>>,
     },
 }
@@ -126,6 +130,31 @@ impl IoThread {
     /// in vain, because the driver needs the same CPU for instance, does so less and less often. Never blocks.
     pub fn set_polling(&self, limit: Duration) {
         self.joiner.shared.bell.polling.set_limit(limit);
+    }
+
+    /// Filters what the thread asks of the kernel from now on, as [`VmBuilder::seccomp`](crate::VmBuilder::seccomp) does for the I/O
+    /// threads that a VM makes for itself, and what the threads do that it starts from now on. The thread makes its io_uring before, so
+    /// that disks can be added later. Backends and devices of your own, and a console's callback, may do no more than
+    /// `docs/confinement.md` lists either. A VM with a console's file of a [limited size](crate::ConsoleFile::rotate) needs another I/O
+    /// thread, since this one opens no files. With [`Seccomp::Off`], this does nothing. It cannot be undone.
+    ///
+    /// ```
+    /// use vmcell::{IoThread, Seccomp};
+    ///
+    /// let shared = IoThread::new("vm-io")?;
+    /// shared.seccomp(Seccomp::Refuse)?;
+    /// # Ok::<(), vmcell::Error>(())
+    /// ```
+    ///
+    /// Waits until it is done, at most for ten seconds.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidState`] if it is filtered already, or if the caller runs on this very thread;
+    /// [`ErrorKind::Timeout`] if the thread does not come to it in that time; [`ErrorKind::Host`] if the kernel has no filters of system
+    /// calls.
+    pub fn seccomp(&self, seccomp: Seccomp) -> Result<()> {
+        let filter = ThreadFilter::new(Kind::Io { rotates: false }, seccomp)?;
+        filter.map_or(Ok(()), |filter| self.confine_with(Arc::new(filter), true))
     }
 
     /// Returns what polling has cost and brought since the thread began. Never blocks.
@@ -174,9 +203,25 @@ impl IoThread {
     /// # Errors
     /// Those of [`ThreadFilter::apply`]; [`ErrorKind::Timeout`] if the thread does not come to it in time.
     pub(crate) fn confine(&self, filter: Arc<ThreadFilter>) -> Result<()> {
+        self.confine_with(filter, false)
+    }
+
+    fn confine_with(&self, filter: Arc<ThreadFilter>, makes_ring: bool) -> Result<()> {
+        let shared = &self.joiner.shared;
+        if shared.bell.is_current() {
+            let message = "an I/O thread cannot be filtered by a function that it calls itself";
+            return Err(Error::new(ErrorKind::InvalidState, message));
+        }
         let (reply, confined) = sync_channel(1);
-        self.joiner.shared.post(Post::Confine { filter, reply });
-        self.joiner.shared.wait_for(&confined, ATTACH_LIMIT)?
+        shared.post(Post::Confine { filter, makes_ring, reply });
+        shared.wait_for(&confined, ATTACH_LIMIT)??;
+        shared.is_filtered.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether the thread's system calls are filtered by us.
+    pub(crate) fn is_filtered(&self) -> bool {
+        self.joiner.shared.is_filtered.load(Ordering::SeqCst)
     }
 }
 
@@ -212,6 +257,7 @@ impl Shared {
             bell,
             posts: Mutex::default(),
             stop: AtomicBool::new(false),
+            is_filtered: AtomicBool::new(false),
             ending: Ending::default(),
             #[cfg(any(test, feature = "test-util"))]
             inline: OnceLock::new(),
@@ -263,7 +309,10 @@ impl Shared {
                         self.bell.stuck.store(false, Ordering::SeqCst);
                     }
                 }
-                Post::Confine { filter, reply } => {
+                Post::Confine { filter, makes_ring, reply } => {
+                    if makes_ring {
+                        let _ = reactor.ring.get();
+                    }
                     reactor.ring.make_none("the thread's system calls were filtered before it needed a ring");
                     let _ = reply.send(filter.apply());
                 }
