@@ -215,7 +215,8 @@ impl VmBuilder {
     ///
     /// The threads of vCPUs are filtered before the guest runs, and after [`on_thread_start`](Self::on_thread_start) was called; the I/O
     /// threads that the VM makes for itself when all devices are attached, and with them the helper threads that they start. An
-    /// [`IoThread`] of yours is not filtered by this, but by [`IoThread::seccomp`]. Filters cannot be undone, and a filtered thread gains no rights by executing programs. No
+    /// [`IoThread`] of yours is not filtered by this, but by [`IoThread::seccomp`]. Filters cannot be undone, and a filtered thread gains no
+    /// rights by executing programs. No
     /// privileges are needed.
     ///
     /// `docs/confinement.md` lists the calls that each kind of thread may make, with the reason for each. Code of yours on these threads,
