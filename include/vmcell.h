@@ -1984,6 +1984,15 @@ int32_t vmcell_vm_discard(vmcell_vm *vm);
 uint64_t vmcell_vms_discarded(void);
 
 /**
+ * Gives an eventfd that is readable while vmcell_vms_discarded gives 0, for an event loop that ends when all VMs are freed. It is the same
+ * one each time, borrowed, and stays open as long as the process lives. Do not close it, and do not read from it. Never blocks.
+ *
+ * Errors: HOST if the process may open no more descriptors, for the first call.
+ */
+int32_t vmcell_vms_discards_done_fd(int32_t *fd,
+                                    vmcell_error **error);
+
+/**
  * Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no
  * limit. Writes how the VM ended, one of VMCELL_EXIT_*, to `exit_kind`, which may be NULL. By then the guest's output
  * has reached its console, unless a reader took too long and missed it. Any number of threads may wait, any number of

@@ -3,10 +3,12 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::os::fd::BorrowedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use support::{Footprint, Kernel, tiny};
 use vmcell::event::{Event, Io, Token, Wants};
 use vmcell::testing::{TinyGuest, memory_disk};
@@ -22,6 +24,11 @@ type Slot = Arc<Mutex<Option<Vm>>>;
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_readable(fd: BorrowedFd<'_>, limit: Duration) -> bool {
+    let limit = Timespec { tv_sec: limit.as_secs().try_into().unwrap(), tv_nsec: 0 };
+    poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&limit)).unwrap() == 1
 }
 
 fn eventually(what: &str, mut done: impl FnMut() -> bool) {
@@ -250,6 +257,28 @@ fn a_stop_that_only_asks_and_a_discard_do_not_wait_for_a_callback_that_is_held()
     assert!(begin.elapsed() < LONG);
     drop(releases);
     eventually("all VMs to be freed", || Vm::discarded() == 0 && Footprint::now() == before);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn dropping_a_vm_that_discards_on_drop_does_not_wait_and_a_descriptor_tells_when_it_is_freed() {
+    let _alone = alone();
+    let done = Vm::discards_done_fd().unwrap();
+    let before = Footprint::now();
+    let (held, release) = held_by_its_console();
+    held.set_discard_on_drop(true);
+    let (discarded, other_release) = held_by_its_console();
+    discarded.set_discard_on_drop(true);
+    let begin = Instant::now();
+    drop(held);
+    discarded.discard();
+    assert!(begin.elapsed() < LONG && Vm::discarded() == 2);
+    drop(release);
+    eventually("the first to be freed", || Vm::discarded() == 1);
+    assert!(!is_readable(done, Duration::ZERO));
+    drop(other_release);
+    assert!(is_readable(done, LONG) && Vm::discarded() == 0);
+    eventually("both VMs to be gone", || Footprint::now() == before);
 }
 
 #[test]

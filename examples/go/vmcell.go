@@ -253,6 +253,21 @@ func Discarded() uint64 {
 	return uint64(C.vmcell_vms_discarded())
 }
 
+// WaitDiscarded waits until no such VM is left, or ctx is done.
+func WaitDiscarded(ctx context.Context) error {
+	var fd C.int32_t
+	var e *C.vmcell_error
+	if err := failure(C.vmcell_vms_discards_done_fd(&fd, &e), e); err != nil {
+		return err
+	}
+	done, err := duplicate(uintptr(fd), "vmcell-discards-done")
+	if err != nil {
+		return err
+	}
+	defer done.Close()
+	return awaitReadable(ctx, done)
+}
+
 // Abandoned counts what waits for a host that does not answer, although its VM was closed: threads of consoles, threads of disks, and
 // transfers of disks by io_uring. Each ends when the host answers, or with the process.
 func Abandoned() (consoleThreads, diskThreads, diskTransfers uint64) {

@@ -404,10 +404,10 @@ func TestADiscardedVMIsFreedLater(t *testing.T) {
 	if _, err := vm.Status(); !errors.Is(err, vmcell.ErrClosed) {
 		t.Error(err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); vmcell.Discarded() != 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal(vmcell.Discarded())
-		}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := vmcell.WaitDiscarded(ctx); err != nil || vmcell.Discarded() != 0 {
+		t.Fatal(err, vmcell.Discarded())
 	}
 }
 

@@ -17,7 +17,7 @@
 //!
 //! | Call | In a callback |
 //! |---|---|
-//! | `status`, `name`, `ended_fd`, `threads`, `metrics`, `device_failures`, `measure_turns`, `write_console`, `console_status`, `console_dropped`, `disk_handle`, `nic_handle`, `wait_timeout(0)`, `request_shutdown`, `request_stop`, `discard`, `discarded` | as anywhere: they never block for long |
+//! | `status`, `name`, `ended_fd`, `threads`, `metrics`, `device_failures`, `measure_turns`, `write_console`, `console_status`, `console_dropped`, `disk_handle`, `nic_handle`, `wait_timeout(0)`, `request_shutdown`, `request_stop`, `discard`, `discarded`, `set_discard_on_drop` | as anywhere: they never block for long |
 //! | `start` | as anywhere |
 //! | `stop` | works, and may block for up to 100 ms |
 //! | dropping a VM | the same as `discard` |

@@ -132,6 +132,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_vm_stop(null_mut()),
         vmcell_vm_threads(null(), null_mut(), 0, null_mut()),
         vmcell_vm_wait(null(), 0, null_mut()),
+        vmcell_vms_discards_done_fd(null_mut()),
         vmcell_vm_write_console(null_mut(), null(), 0, null_mut()),
     ]
 }

@@ -264,3 +264,19 @@ pub extern "C" fn vmcell_vm_discard(vm: *mut VmObject) -> i32 {
 pub extern "C" fn vmcell_vms_discarded() -> u64 {
     guard_value(0, || Vm::discarded() as u64)
 }
+
+/// Gives an eventfd that is readable while vmcell_vms_discarded gives 0, for an event loop that ends when all VMs are freed. It is the same
+/// one each time, borrowed, and stays open as long as the process lives. Do not close it, and do not read from it. Never blocks.
+///
+/// Errors: HOST if the process may open no more descriptors, for the first call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_vms_discards_done_fd(fd: *mut i32, error: *mut *mut ErrorObject) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a place for the result.
+        let fd = unsafe { Out::new(fd, "fd") }?;
+        fd.write(Vm::discards_done_fd()?.as_raw_fd());
+        Ok(())
+    })
+}

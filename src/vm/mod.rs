@@ -4,6 +4,7 @@
 mod build;
 mod builder;
 mod devices;
+mod discard;
 mod exit;
 mod failures;
 mod json;

@@ -2,12 +2,13 @@
 
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::devices::Devices;
+use super::discard::{self, Discarded};
 use super::exit::{Exit, Status};
 use super::lifecycle::Lifecycle;
 use super::metrics::VcpuCounters;
@@ -30,7 +31,7 @@ const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// Dropping it stops the VM and waits for its threads. Nothing of it remains then: no thread, descriptor or mapping, except what
 /// you gave it (an [`IoThread`](crate::IoThread) of yours goes on), and what dead storage holds: a disk's helper thread that the
 /// kernel does not let go of stays until it does. On an [I/O thread](crate::event#what-a-callback-may-do), which must not wait,
-/// dropping it is the same as [`discard`](Vm::discard).
+/// dropping it is the same as [`discard`](Vm::discard), and so it is everywhere if [asked for](Vm::set_discard_on_drop).
 ///
 /// ```no_run
 /// use vmcell::{Boot, Console, Disk, Exit, Vm};
@@ -60,6 +61,8 @@ pub struct Vm {
     pub(super) setup: ThreadSetup,
     /// Held while devices follow the vCPUs into or out of a pause.
     transition: Mutex<()>,
+    /// Dropping must not block.
+    discards: AtomicBool,
 }
 
 impl Vm {
@@ -73,6 +76,7 @@ impl Vm {
             threads: Mutex::default(),
             setup,
             transition: Mutex::default(),
+            discards: AtomicBool::new(false),
         }
     }
 
@@ -218,6 +222,7 @@ impl Vm {
     ///
     /// If the host gives no thread, the VM is stopped all the same, and freed by the thread of a later call.
     pub fn discard(self) {
+        self.set_discard_on_drop(false);
         self.request_stop();
         let counted = Discarded::count();
         do_elsewhere(move || {
@@ -228,7 +233,35 @@ impl Vm {
 
     /// Returns how many VMs in this process were [discarded](Self::discard), or dropped on an I/O thread, and are not freed yet.
     pub fn discarded() -> usize {
-        DISCARDED.load(Ordering::SeqCst)
+        discard::discarded()
+    }
+
+    /// A descriptor that is readable while no [discarded](Self::discard) VM is left in this process, for an event loop that ends when all
+    /// has been freed. Do not read from it. It is made by the first call, and stays open.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Host`] if the process may open no more descriptors.
+    pub fn discards_done_fd() -> Result<BorrowedFd<'static>> {
+        discard::none_left()
+    }
+
+    /// Sets whether dropping the VM never blocks, because it is the same as [`discard`](Self::discard) then. The default is no: dropping
+    /// waits for the VM's threads.
+    ///
+    /// It is for programs in which a VM may be dropped on a thread that others need: by a future that is cancelled, for instance. The guest
+    /// is told to stop before the drop returns. The rest, up to the backends' own `drop`, happens on the thread that `discard` makes.
+    ///
+    /// ```no_run
+    /// # fn main() -> vmcell::Result<()> {
+    /// let vm = vmcell::Vm::builder().boot(vmcell::Boot::linux("vmlinuz")).build()?;
+    /// vm.set_discard_on_drop(true);
+    /// vm.start()?;
+    /// drop(vm); // returns at once
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_discard_on_drop(&self, discards: bool) {
+        self.discards.store(discards, Ordering::Relaxed);
     }
 
     /// Blocks until the VM has ended, and returns how it ended. Several threads may call this, and it may be called again, and
@@ -308,7 +341,7 @@ fn guest_has_ended(logger: &Logger, lifecycle: &Lifecycle, devices: &Devices) {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        if !may_wait() {
+        if !may_wait() || self.discards.load(Ordering::Relaxed) {
             let (vcpus, threads) = (mem::take(&mut *lock(&self.vcpus)), mem::take(&mut *lock(&self.threads)));
             let (lifecycle, devices) = (Arc::clone(&self.lifecycle), Arc::clone(&self.devices));
             let (setup, counters) = (self.setup.clone(), self.counters.clone());
@@ -320,6 +353,7 @@ impl Drop for Vm {
                 counters,
                 setup,
                 transition: Mutex::default(),
+                discards: AtomicBool::new(false),
             };
             return rest.discard();
         }
@@ -328,25 +362,6 @@ impl Drop for Vm {
         lock(&self.vcpus).clear();
         lock(&self.threads).drain(..).for_each(ThreadHandle::join);
         self.devices.detach();
-    }
-}
-
-/// VMs that were discarded, and are not freed yet.
-static DISCARDED: AtomicUsize = AtomicUsize::new(0);
-
-/// One such VM, for as long as this lives.
-struct Discarded(());
-
-impl Discarded {
-    fn count() -> Self {
-        DISCARDED.fetch_add(1, Ordering::SeqCst);
-        Self(())
-    }
-}
-
-impl Drop for Discarded {
-    fn drop(&mut self) {
-        DISCARDED.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

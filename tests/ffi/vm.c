@@ -199,8 +199,10 @@ static void test_exit_text(const char *folder) {
 }
 
 static void wait_until_freed(void) {
-    while (vmcell_vms_discarded() > 0)
-        usleep(1000);
+    struct pollfd poller = {.events = POLLIN};
+    OK(vmcell_vms_discards_done_fd(&poller.fd, &e));
+    CHECK(poll(&poller, 1, LONG_MS) == 1 && vmcell_vms_discarded() == 0);
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vms_discards_done_fd(NULL, &e));
 }
 
 static void test_ending_without_waiting(const char *folder) {
