@@ -913,7 +913,7 @@ func TestALogTellsThatAVMStartsAndHowItEnds(t *testing.T) {
 	for record := range records {
 		lines = append(lines, record.Level.String()+" "+record.String())
 	}
-	want := []string{"info told: vm: starts with 1 vCPUs", "info told: vm: ended: the guest turned itself off"}
+	want := []string{"info told: vm: starts with 1 vCPU", "info told: vm: ended: the guest turned itself off"}
 	if strings.Join(lines, "\n") != strings.Join(want, "\n") {
 		t.Errorf("%q", lines)
 	}

@@ -670,7 +670,7 @@ static void hear(int32_t level, const char *vm, const char *target, const char *
     if (level != VMCELL_LOG_INFO) /* such as an engine that this host does not have */
         return;
     CHECK(strcmp(vm, "told") == 0 && strcmp(target, "vm") == 0);
-    told->starts += strstr(message, "starts with 1 vCPUs") != NULL;
+    told->starts += strstr(message, "starts with 1 vCPU") != NULL;
     told->ends += strstr(message, "turned itself off") != NULL;
 }
 
