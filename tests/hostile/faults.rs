@@ -95,6 +95,7 @@ const FAULTS: [(&str, &str, &[&str]); 17] = [
         &[
             "output_that_nobody_takes_holds_up_neither_others_nor_the_end",
             "output_whose_reader_is_gone_is_lost_and_counted",
+            "a_flood_into_every_kind_of_descriptor_at_once_holds_up_nobody",
             "a_flood_into_a_limited_log_and_into_a_pipe_that_nobody_reads_stays_within_bounds",
         ],
     ),
