@@ -90,7 +90,9 @@ fn failed(block: &mut Block) -> After {
         device.write(reg::STATUS, before);
         device.write(reg::STATUS, before | bit::FAILED);
         let stays = device.status();
-        for value in [before | bit::FAILED | bit::NEEDS_RESET, 15, 0xff, bit::DRIVER_OK, before.max(1)] {
+        // Back to where it was, and further on with and without the bit that stands for the failure.
+        let all = WAYS.into_iter().flat_map(|way| [way, way | bit::FAILED, way | bit::FAILED | bit::NEEDS_RESET]);
+        for value in all.filter(|value| *value != 0).chain([0xff]) {
             device.write(reg::STATUS, value);
             report::check(device.status() == stays, format_args!("step {step}: {value:#x} moves a driver that failed"));
         }
