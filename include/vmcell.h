@@ -1721,6 +1721,18 @@ int32_t vmcell_config_set_memory_locked(vmcell_config *config,
                                         vmcell_error **error);
 
 /**
+ * Gives the guest a source of random bytes of the host's kernel (virtio 1.2, section 5.4), which Linux shows as /dev/hwrng and mixes
+ * into its own. The guest gets burst bytes at once and per_second bytes a second from then on, each 1 to 2^40, or as many as the I/O thread
+ * makes if both are 0. The VM's I/O thread serves it. Without this call there is none. Never blocks.
+ *
+ * Errors: BAD_VALUE if one of the two is 0.
+ */
+int32_t vmcell_config_set_rng(vmcell_config *config,
+                              uint64_t per_second,
+                              uint64_t burst,
+                              vmcell_error **error);
+
+/**
  * Sets what the vCPUs can do: `level` is one of VMCELL_CPU_*, and `features` are names of what is wanted beyond it, separated by
  * commas, or "". They are called as in Linux's /proc/cpuinfo: adx, aes, erms, fsgsbase, fsrm, gfni, invpcid, pcid, pclmulqdq,
  * pdpe1gb, rdrand, rdseed, rdtscp, sha_ni, vaes, vpclmulqdq. The last two need a level above V2.

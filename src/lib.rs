@@ -51,12 +51,13 @@
 //! | `memory` | guest RAM: mappings, checked access, buffers and who still holds them |
 //! | [`event`] | the I/O thread, and the one vocabulary for what is waited for and what happened |
 //! | [`kvm`] | KVM's ioctls: system, VM, vCPU and its exits |
+//! | `limit` | limits on what a device does |
 //! | [`bus`] | address range to device, for MMIO and port I/O |
 //! | `arch` | per CPU family: memory layout, CPUID, MSRs, registers, ACPI tables, boot protocols |
 //! | `legacy` | serial port, reset and power registers: only what a kernel cannot do without |
 //! | [`virtio`] | queues, the device trait, the gate between vCPUs and a device's owner, the transport |
 //! | `host` | what the host offers for isolation and speed, and lacks |
-//! | [`block`], [`net`], `console` | one folder a device; none knows another |
+//! | [`block`], [`net`], `rng`, `console` | one folder a device; none knows another |
 //! | `board` | which chips and ports a machine of this CPU family has, and where |
 //! | `vm` | builder, handle, vCPU threads, order of start and stop |
 //! | `ffi` | the C face of all this: `include/vmcell.h`, for C, Go and whatever calls C |
@@ -123,10 +124,12 @@ mod ffi;
 mod host;
 pub mod kvm;
 mod legacy;
+mod limit;
 mod logging;
 mod memory;
 pub mod meter;
 pub mod net;
+mod rng;
 mod sys;
 #[cfg(any(test, feature = "test-util"))]
 #[allow(
@@ -144,7 +147,7 @@ pub use block::{Disk, DiskHandle};
 pub use board::ResetCause;
 pub use config::{
     Affinity, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery, DiskConfig, Engine,
-    MemoryBacking, MemoryConfig, NicConfig, PageSize, Seccomp, VmConfig,
+    MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit, RngConfig, Seccomp, VmConfig,
 };
 pub use confine::{Jail, JailCgroup, JailLayer, JailLimit, JailReport, confine_this_thread};
 pub use console::{Console, ConsoleReader, ConsoleStatus, ConsoleWriter, SinkStatus, abandoned_console_threads};

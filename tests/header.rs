@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 30] = [
+const SOURCES: [&str; 31] = [
     "library",
     "failure",
     "report",
@@ -28,6 +28,7 @@ const SOURCES: [&str; 30] = [
     "console",
     "config",
     "config_memory",
+    "config_rng",
     "config_cpu",
     "config_json",
     "config_threads",

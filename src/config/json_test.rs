@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::config::{
     Affinity, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery, DiskConfig, Engine,
-    MemoryBacking, MemoryConfig, NicConfig, PageSize, Seccomp,
+    MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit, RngConfig, Seccomp,
 };
 
 /// Every setting of every part, and none at its default. Nothing is left to `..`, so that a new setting must be added here.
@@ -45,6 +45,7 @@ fn full() -> VmConfig {
             mtu: Some(9000),
             queues: Some(4),
         }],
+        rng: Some(RngConfig { rate: Some(RateLimit { per_second: 1024, burst: 4096 }) }),
         console: ConsoleConfig::All(vec![
             ConsoleConfig::Stdio,
             ConsoleConfig::File(ConsoleFile::new("guest.log").append(true).rotate(1 << 20, 3)),
@@ -99,6 +100,12 @@ const FULL: &str = r#"{
       "queues": 4
     }
   ],
+  "rng": {
+    "rate": {
+      "per_second": 1024,
+      "burst": 4096
+    }
+  },
   "console": {
     "all": [
       "stdio",
@@ -209,6 +216,7 @@ fn words_for_defaults_may_be_written() {
         "disks": [{ "path": "d", "read_only": false, "serial": "", "engine": "auto", "direct": false, "queues": null }],
         "nics": [{ "tap": "t", "mac": null, "mtu": null, "queues": null }],
         "console": {"file": {"path": "c", "append": false, "max_bytes": null, "keep": 0}},
+        "rng": null,
         "kick_signal": null,
         "core_scheduling": false,
         "seccomp": "off"

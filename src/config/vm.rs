@@ -10,6 +10,7 @@ use super::disk::DiskConfig;
 use super::memory::MemoryConfig;
 use super::name::check_name;
 use super::nic::NicConfig;
+use super::rng::RngConfig;
 use super::seccomp::Seccomp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::KickSignal;
@@ -69,6 +70,9 @@ pub struct VmConfig {
     /// The network cards, in the order in which the guest finds them. There is none by default.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Vec::is_empty"))]
     pub nics: Vec<NicConfig>,
+    /// A source of random bytes, which the guest finds behind its disks and network cards. There is none by default.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub rng: Option<RngConfig>,
     /// What the serial port is connected to. The default is nothing.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "super::written::is_default"))]
     pub console: ConsoleConfig,
@@ -104,6 +108,7 @@ impl Default for VmConfig {
             boot: None,
             disks: Vec::new(),
             nics: Vec::new(),
+            rng: None,
             console: ConsoleConfig::default(),
             kick_signal: None,
             poll_us: None,
@@ -139,6 +144,7 @@ impl VmConfig {
         for (index, nic) in self.nics.iter().enumerate() {
             nic.validate_described().map_err(|error| error.about(&nic.label(index)))?;
         }
+        self.rng.as_ref().map_or(Ok(()), RngConfig::validate).map_err(|error| error.about("rng"))?;
         self.console.validate()
     }
 

@@ -4,10 +4,10 @@ use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 
 use super::super::{
-    config::*, config_cpu::*, config_json::*, config_log::*, config_memory::*, config_threads::*, console::*,
-    console_status::*, counter::*, disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*,
-    host::*, io_thread::*, library::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*,
-    vm_exit::*, vm_metrics::*, vm_threads::*,
+    config::*, config_cpu::*, config_json::*, config_log::*, config_memory::*, config_rng::*, config_threads::*,
+    console::*, console_status::*, counter::*, disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*,
+    failure::*, host::*, io_thread::*, library::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*,
+    vm::*, vm_exit::*, vm_metrics::*, vm_threads::*,
 };
 use super::panic_in_next_call;
 
@@ -52,6 +52,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_set_polling(null_mut(), 0),
         vmcell_config_set_prealloc(null_mut(), 0),
         vmcell_config_set_protocol(null_mut(), 0),
+        vmcell_config_set_rng(null_mut(), 0, 0),
         vmcell_config_set_thread_start(null_mut(), None, null_mut(), None),
         vmcell_config_set_vcpu_affinity(null_mut(), 0, null(), 0),
         vmcell_config_set_vcpus(null_mut(), 0),

@@ -16,6 +16,7 @@ mod config_cpu;
 mod config_json;
 mod config_log;
 mod config_memory;
+mod config_rng;
 mod config_threads;
 mod console;
 mod console_status;

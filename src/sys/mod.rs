@@ -57,7 +57,7 @@ pub use process::InheritedDescriptors;
 pub(crate) use process::{
     Resource, drop_capabilities, forbid_looking_in, forbid_new_privileges, is_single_threaded, limit_resource,
 };
-pub(crate) use random::random_bytes;
+pub(crate) use random::{random_bytes, random_bytes_now};
 pub use signal::DEFAULT_KICK_SIGNAL;
 pub(crate) use signal::{KickSignal, SignalSet};
 pub(crate) use stream::{Attempt, Direction, Stream, set_nonblocking};

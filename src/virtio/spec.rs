@@ -22,6 +22,8 @@ pub mod device_id {
     pub const NET: u32 = 1;
     /// Block device (5.2).
     pub const BLOCK: u32 = 2;
+    /// Source of random bytes (5.4).
+    pub const RNG: u32 = 4;
 }
 
 /// Feature bits that belong to the transport and the queues (6), as bit numbers.

@@ -22,6 +22,7 @@ use crate::kvm::{Kvm, KvmVm, Vcpu};
 use crate::logging::Logger;
 use crate::memory::GuestMemory;
 use crate::net::Nic;
+use crate::rng::Rng;
 use crate::sys::{CoreGroup, allowed_cpus, is_filtered};
 use crate::virtio::VirtioDevice;
 
@@ -102,7 +103,8 @@ impl VmBuilder {
         check_logs_can_rotate(&console, self.io_thread.as_ref())?;
         let console = console.opened()?;
         let (io_thread, on_thread_start) = (self.io_thread, self.on_thread_start);
-        Ok(Opened { disks, nics, devices: self.devices, console, io_thread, on_thread_start })
+        let rng = self.config.rng.is_some();
+        Ok(Opened { disks, nics, devices: self.devices, rng, console, io_thread, on_thread_start })
     }
 
     /// Asks the host for its CPUs only if there is something to check.
@@ -117,7 +119,7 @@ impl VmBuilder {
 
     fn check_device_count(&self) -> Result<()> {
         let (config, most) = (&self.config, arch::MAX_MMIO_DEVICES);
-        let described = [config.disks.len(), config.nics.len()].into_iter();
+        let described = [config.disks.len(), config.nics.len(), usize::from(config.rng.is_some())].into_iter();
         let count: usize = described.chain([self.disks.len(), self.nics.len(), self.devices.len()]).sum();
         if count <= most {
             return Ok(());
@@ -185,6 +187,8 @@ struct Opened {
     disks: Vec<Disk>,
     nics: Vec<Nic>,
     devices: Vec<(Box<dyn VirtioDevice>, Placement)>,
+    /// Whether there is a source of random bytes.
+    rng: bool,
     console: Console,
     io_thread: Option<IoThread>,
     on_thread_start: Option<OnStart>,
@@ -192,7 +196,7 @@ struct Opened {
 
 impl Opened {
     fn device_count(&self) -> usize {
-        [self.disks.len(), self.nics.len(), self.devices.len()].iter().sum()
+        [self.disks.len(), self.nics.len(), self.devices.len(), usize::from(self.rng)].iter().sum()
     }
 
     /// Turns what a user gave into devices, in the order in which the guest finds them.
@@ -210,6 +214,10 @@ impl Opened {
             let handle = Handle::Nic(nic.handle());
             let device = nic.into_device().map_err(|error| error.about(&label))?;
             devices.push(Part { label, device, placement, handle });
+        }
+        if let Some(rng) = &config.rng {
+            let (label, device) = ("rng".to_owned(), Box::new(Rng::new(rng)));
+            devices.push(Part { label, device, placement: Placement::Shared, handle: Handle::Rng });
         }
         for (index, (device, placement)) in self.devices.into_iter().enumerate() {
             let label = format!("device {index} of your own");

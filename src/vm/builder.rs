@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::threads::{OnStart, ThreadRole};
 use super::vm::Vm;
 use crate::block::Disk;
-use crate::config::{Affinity, Boot, CpuConfig, MemoryConfig, Seccomp, VmConfig};
+use crate::config::{Affinity, Boot, CpuConfig, MemoryConfig, RngConfig, Seccomp, VmConfig};
 use crate::console::Console;
 use crate::event::{IoThread, Placement};
 use crate::logging::LogRecord;
@@ -109,6 +109,14 @@ impl VmBuilder {
     #[must_use]
     pub fn disk(mut self, disk: Disk) -> Self {
         self.disks.push(disk);
+        self
+    }
+
+    /// Adds a source of random bytes of the host's kernel (virtio 1.2, section 5.4), which Linux shows as `/dev/hwrng` and mixes into its
+    /// own. The VM's I/O thread serves it. There is none by default.
+    #[must_use]
+    pub fn rng(mut self, rng: RngConfig) -> Self {
+        self.config.rng = Some(rng);
         self
     }
 

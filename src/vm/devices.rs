@@ -53,6 +53,7 @@ pub(super) struct Part {
 pub(super) enum Handle {
     Disk(DiskHandle),
     Nic(NicHandle),
+    Rng,
     Other,
 }
 
@@ -186,7 +187,7 @@ impl Devices {
             let (kind, mut counters) = match handle {
                 Handle::Disk(disk) => (DeviceKindMetrics::Disk(disk.metrics()), disk.backend_counters()),
                 Handle::Nic(nic) => (DeviceKindMetrics::Nic(nic.metrics()), nic.backend_counters()),
-                Handle::Other => (DeviceKindMetrics::Other, BTreeMap::new()),
+                Handle::Rng | Handle::Other => (DeviceKindMetrics::Other, BTreeMap::new()),
             };
             counters.append(&mut transport.own_counters());
             DeviceMetrics { name: name.clone(), transport: transport.metrics(), kind, counters }
@@ -280,11 +281,12 @@ impl Devices {
 
 /// `disk0`, `disk1`, `nic0`, `device0`, and so on: each kind is counted by itself.
 fn device_names<'a>(handles: impl Iterator<Item = &'a Handle>) -> Vec<String> {
-    let (mut disks, mut nics, mut others) = (0.., 0.., 0..);
+    let (mut disks, mut nics, mut rngs, mut others) = (0.., 0.., 0.., 0..);
     let name = |handle: &Handle| {
         let (kind, numbers): (&str, &mut std::ops::RangeFrom<u32>) = match handle {
             Handle::Disk(_) => ("disk", &mut disks),
             Handle::Nic(_) => ("nic", &mut nics),
+            Handle::Rng => ("rng", &mut rngs),
             Handle::Other => ("device", &mut others),
         };
         format!("{kind}{}", numbers.next().unwrap_or_default())

@@ -1,0 +1,5 @@
+//! Limits on what a device does.
+
+mod bucket;
+
+pub(crate) use bucket::TokenBucket;

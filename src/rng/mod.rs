@@ -1,0 +1,5 @@
+//! virtio-rng (5.4): random bytes of the host's kernel for the guest.
+
+mod device;
+
+pub(crate) use device::Rng;
