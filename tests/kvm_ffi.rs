@@ -200,7 +200,7 @@ fn named(help: &str) -> BTreeSet<&str> {
 }
 
 /// Each option with a use of it, beside others that it needs.
-const USES: [&[&str]; 23] = [
+const USES: [&[&str]; 24] = [
     &["--config", "vm.json", "--console", "stdio"],
     &["--kernel", "guest", "--config", "vm.json", "--console", "stdio"],
     &["--initrd", "disk.img", "--kernel", "guest"],
@@ -219,6 +219,7 @@ const USES: [&[&str]; 23] = [
     &["--discovery", "cmdline", "--kernel", "guest", "--disk", "disk.img"],
     &["--protocol", "linux64", "--kernel", "guest"],
     &["--console", "log", "--cmdline", "quiet", "--kernel", "guest"],
+    &["--rng", "1024,burst=64", "--kernel", "guest", "--cmdline", "quiet"],
     &["--log", "log,append,max=4096,keep=1", "--cmdline", "quiet", "--kernel", "guest"],
     &["--log", "log", "--console", "none", "--cmdline", "quiet", "--kernel", "guest"],
     &["--poll-us", "0", "--kernel", "guest"],
@@ -227,7 +228,7 @@ const USES: [&[&str]; 23] = [
 ];
 
 /// What all launchers refuse as bad arguments.
-const REFUSED: [&[&str]; 16] = [
+const REFUSED: [&[&str]; 19] = [
     &["--kernel", "guest", "--cpu", "v5"],
     &["--kernel", "guest", "--cpu", "v2,warp"],
     &["--kernel", "guest", "--seccomp", "on"],
@@ -240,6 +241,9 @@ const REFUSED: [&[&str]; 16] = [
     &["--kernel", "guest", "--log", "log,max=0"],
     &["--kernel", "guest", "--log", "log,max=1"],
     &["--kernel", "guest", "--log", "log,keep=2"],
+    &["--kernel", "guest", "--rng", "all"],
+    &["--kernel", "guest", "--rng", "0"],
+    &["--kernel", "guest", "--rng", "1,peak=2"],
     &["--kernel", "guest", "--console", ""],
     &["--config", "missing.json"],
     &["--config", "/dev/zero"],

@@ -49,6 +49,9 @@ static const char OPTIONS_HELP[] =
     "                       a raw disk image or block device; may be given several times\n"
     "  --tap NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N]\n"
     "                       a TAP device; may be given several times\n"
+    "  --rng unlimited|BYTES[,burst=BYTES]\n"
+    "                       a source of random bytes: as many as the guest asks for, or so many a second and so many at once\n"
+    "                       [default: none]\n"
     "  --discovery acpi|cmdline\n"
     "                       how the guest finds its devices [default: acpi]\n"
     "  --protocol auto|linux64|pvh\n"
@@ -204,6 +207,21 @@ static void set_cpu(vmcell_config *config, char *text) {
     check(vmcell_config_set_cpu(config, level, features == NULL ? "" : features, &error), &error);
 }
 
+static void set_rng(vmcell_config *config, char *text) {
+    vmcell_error *error = NULL;
+    unsigned long long per_second = 0, burst = 0;
+    if (strcmp(text, "unlimited") != 0) {
+        char *first = strsep(&text, ",");
+        if (text != NULL && strncmp(text, "burst=", 6) != 0)
+            refuse("unknown rng option '%s', allowed is burst=BYTES", text);
+        per_second = number_of("--rng", first, UINT64_MAX);
+        burst = text == NULL ? per_second : number_of("burst", text + 6, UINT64_MAX);
+        if (per_second == 0 || burst == 0)
+            refuse("--rng gives no byte, allowed are unlimited, and 1 or more");
+    }
+    check(vmcell_config_set_rng(config, per_second, burst, &error), &error);
+}
+
 static void add_log(vmcell_config *config, char *text) {
     vmcell_console *console;
     vmcell_error *error = NULL;
@@ -319,7 +337,8 @@ static const struct option OPTIONS[] = {
     {"tap", required_argument, NULL, 't'},         {"discovery", required_argument, NULL, 'y'},
     {"protocol", required_argument, NULL, 'p'},    {"console", required_argument, NULL, 'o'},
     {"log", required_argument, NULL, 'w'},         {"poll-us", required_argument, NULL, 'z'},
-    {"seccomp", required_argument, NULL, 'r'},     {"help", no_argument, NULL, 'h'},
+    {"seccomp", required_argument, NULL, 'r'},     {"rng", required_argument, NULL, 'e'},
+    {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
 
@@ -349,6 +368,7 @@ static void set(vmcell_config *config, int option, char *text) {
     case 's': check(vmcell_config_set_core_scheduling(config, 1, &e), &e); break;
     case 'r': check(vmcell_config_set_seccomp(config, choice_of("--seccomp", text, SECCOMP), &e), &e); break;
     case 'd': add_disk(config, text); break;
+    case 'e': set_rng(config, text); break;
     case 't': add_tap(config, text); break;
     case 'y': check(vmcell_config_set_discovery(config, choice_of("--discovery", text, DISCOVERY), &e), &e); break;
     case 'p': check(vmcell_config_set_protocol(config, choice_of("--protocol", text, PROTOCOL), &e), &e); break;

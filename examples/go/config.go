@@ -126,6 +126,12 @@ type NIC struct {
 	IOThread *IOThread
 }
 
+// RNG is a source of random bytes of the host's kernel (virtio 1.2, section 5.4).
+type RNG struct {
+	// PerSecond and Burst are how many bytes the guest gets a second, and at once; both 0 for as many as it asks for.
+	PerSecond, Burst uint64
+}
+
 // Config says what a VM is to be. The zero value of each field is its default; only Kernel has none.
 type Config struct {
 	// Description is a VM as JSON, as docs/description.md lists its settings. Other fields that are not zero replace what it says,
@@ -157,6 +163,8 @@ type Config struct {
 	// Disks are /dev/vda, /dev/vdb and so on in Linux.
 	Disks []Disk
 	NICs  []NIC
+	// RNG is a source of random bytes, or nil for none.
+	RNG *RNG
 	// Stdout gets what the guest prints on its serial console, and Stdin types into it, as with exec.Cmd. If both are nil, the console
 	// is what Description says, or nothing.
 	Stdout io.Writer
@@ -296,6 +304,11 @@ func (c Config) machine(d *describer) {
 		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_prealloc(d.config, 1, e) })
 	}
 	c.placement(d)
+	if c.RNG != nil {
+		d.do(func(e **C.vmcell_error) C.int32_t {
+			return C.vmcell_config_set_rng(d.config, C.uint64_t(c.RNG.PerSecond), C.uint64_t(c.RNG.Burst), e)
+		})
+	}
 	if c.Kernel != "" {
 		d.withText(c.Kernel, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_kernel(d.config, t, e) })
 	}

@@ -830,6 +830,21 @@ func TestWhatAVMDoesIsCounted(t *testing.T) {
 	}
 }
 
+func TestASourceOfRandomBytesIsADeviceAndALimitOfNothingIsRefused(t *testing.T) {
+	for _, rng := range []vmcell.RNG{{}, {PerSecond: 1024, Burst: 64}} {
+		vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin"), RNG: &rng})
+		metrics, err := vm.Metrics()
+		if err != nil || len(metrics.Devices) != 1 || metrics.Devices[0].Name != "rng0" {
+			t.Error(metrics.Devices, err)
+		}
+		vm.Close()
+	}
+	config := vmcell.Config{Kernel: guest(t, "spin"), RNG: &vmcell.RNG{PerSecond: 1}}
+	if _, err := vmcell.New(config); !errors.Is(err, vmcell.ErrBadValue) || !strings.Contains(err.Error(), "burst is 0") {
+		t.Error(err)
+	}
+}
+
 func TestMemoryLiesWhereItIsAskedToAndANodeThatIsMissingIsRefused(t *testing.T) {
 	var node uint32
 	config := vmcell.Config{Kernel: guest(t, "hello"), NUMANode: &node, LockMemory: os.Geteuid() == 0}

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use vmcell::{ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, DiskConfig, Engine, NicConfig};
+use vmcell::{ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, DiskConfig, Engine, NicConfig, RateLimit, RngConfig};
 
 /// Boots one guest in a micro-VM.
 #[derive(Parser)]
@@ -75,6 +75,10 @@ pub struct Options {
     /// A TAP device; may be given several times
     #[arg(long = "tap", value_name = "NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N]", value_parser = parse_tap)]
     pub taps: Vec<NicConfig>,
+
+    /// A source of random bytes: as many as the guest asks for, or so many a second and so many at once [default: none]
+    #[arg(long, value_name = "unlimited|BYTES[,burst=BYTES]", value_parser = parse_rng)]
+    pub rng: Option<RngConfig>,
 
     /// How the guest finds its devices [default: acpi]
     #[arg(long)]
@@ -219,6 +223,18 @@ fn parse_log(text: &str) -> Result<ConsoleFile, String> {
         }
     }
     Ok(file)
+}
+
+fn parse_rng(text: &str) -> Result<RngConfig, String> {
+    if text == "unlimited" {
+        return Ok(RngConfig::new());
+    }
+    let number = |text: &str| text.parse().map_err(|e| format!("'{text}': {e}"));
+    let rate = match text.split_once(",burst=") {
+        None => RateLimit::per_second(number(text)?),
+        Some((per_second, burst)) => RateLimit::per_second(number(per_second)?).burst(number(burst)?),
+    };
+    Ok(RngConfig::new().rate(rate))
 }
 
 fn parse_disk(text: &str) -> Result<DiskConfig, String> {

@@ -585,6 +585,11 @@ static void test_names_and_threads(const char *folder) {
     OK(vmcell_config_set_memory_locked(config, 1, &e));
     check_described(config, "\"locked\": true");
     OK(vmcell_config_set_memory_locked(config, 0, &e));
+    OK(vmcell_config_set_rng(config, 0, 0, &e));
+    check_described(config, "\"rng\": {}");
+    OK(vmcell_config_set_rng(config, 1024, 64, &e));
+    check_described(config, "\"burst\": 64");
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "per_second is 0 and burst is 1", vmcell_config_set_rng(config, 0, 1, &e));
     FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "node is -2", vmcell_config_set_numa_node(config, -2, &e));
     OK(vmcell_config_set_numa_node(config, 1024, &e));
     check_described(config, "\"numa_node\": 1024");

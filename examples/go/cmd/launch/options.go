@@ -166,6 +166,12 @@ func (o *options) devices() {
 		config.NICs = append(config.NICs, nic)
 		return err
 	})
+	flag.Func("rng", "a source of random bytes: as many as the guest asks for, or so many a second and so many at once, "+
+		"`unlimited|BYTES[,burst=BYTES]` [default: none]", func(text string) error {
+		rng, err := parseRNG(text)
+		config.RNG = rng
+		return err
+	})
 	flag.Func("log", "a file that gets what the guest prints as well, `PATH[,append][,max=BYTES][,keep=N]`; may be given several times", func(text string) error {
 		log, err := parseLog(text)
 		config.LogFiles = append(config.LogFiles, log)
@@ -228,6 +234,28 @@ func parseTap(text string) (vmcell.NIC, error) {
 		nic.MAC = address
 	}
 	return nic, nil
+}
+
+func parseRNG(text string) (*vmcell.RNG, error) {
+	if text == "unlimited" {
+		return &vmcell.RNG{}, nil
+	}
+	perSecond, burst, found := strings.Cut(text, ",burst=")
+	if !found {
+		burst = perSecond
+	}
+	var rng vmcell.RNG
+	for _, one := range []struct {
+		text string
+		to   *uint64
+	}{{perSecond, &rng.PerSecond}, {burst, &rng.Burst}} {
+		number, err := strconv.ParseUint(one.text, 10, 64)
+		if err != nil || number == 0 {
+			return nil, fmt.Errorf("'%s' is no number of bytes, allowed are unlimited, and 1 or more", one.text)
+		}
+		*one.to = number
+	}
+	return &rng, nil
 }
 
 func parseLog(text string) (vmcell.LogFile, error) {
