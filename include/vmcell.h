@@ -451,6 +451,111 @@
 #define VMCELL_LOG_INFO 3
 
 /**
+ * A user namespace of its own.
+ */
+#define VMCELL_JAIL_USER_NAMESPACE 0
+
+/**
+ * A network namespace of its own, without any network.
+ */
+#define VMCELL_JAIL_NETWORK_NAMESPACE 1
+
+/**
+ * An IPC namespace of its own.
+ */
+#define VMCELL_JAIL_IPC_NAMESPACE 2
+
+/**
+ * A UTS namespace of its own.
+ */
+#define VMCELL_JAIL_UTS_NAMESPACE 3
+
+/**
+ * A cgroup namespace of its own.
+ */
+#define VMCELL_JAIL_CGROUP_NAMESPACE 4
+
+/**
+ * An empty root, but for what is kept.
+ */
+#define VMCELL_JAIL_EMPTY_ROOT 5
+
+/**
+ * No further user namespaces.
+ */
+#define VMCELL_JAIL_NESTED_NAMESPACES 6
+
+/**
+ * No rights from programs that are executed.
+ */
+#define VMCELL_JAIL_NEW_PRIVILEGES 7
+
+/**
+ * Landlock: no files, but for what is kept.
+ */
+#define VMCELL_JAIL_FILES 8
+
+/**
+ * Landlock: no TCP.
+ */
+#define VMCELL_JAIL_TCP 9
+
+/**
+ * Landlock: no signals and abstract sockets of other processes.
+ */
+#define VMCELL_JAIL_OUTSIDE 10
+
+/**
+ * No capabilities.
+ */
+#define VMCELL_JAIL_CAPABILITIES 11
+
+/**
+ * No core dump, and no debugger without privileges.
+ */
+#define VMCELL_JAIL_LOOKING_IN 12
+
+/**
+ * The cgroup, if one was given.
+ */
+#define VMCELL_JAIL_CGROUP 13
+
+/**
+ * The limits, if some were given.
+ */
+#define VMCELL_JAIL_LIMITS 14
+
+/**
+ * Inherited descriptors, if they were to be closed.
+ */
+#define VMCELL_JAIL_DESCRIPTORS 15
+
+/**
+ * One more than the highest descriptor that can be opened.
+ */
+#define VMCELL_LIMIT_OPEN_FILES 0
+
+/**
+ * How many processes and threads the user may have.
+ */
+#define VMCELL_LIMIT_PROCESSES 1
+
+/**
+ * The size in bytes to which files may grow.
+ */
+#define VMCELL_LIMIT_FILE_BYTES 2
+
+/**
+ * The size in bytes of a core dump.
+ */
+#define VMCELL_LIMIT_CORE_BYTES 3
+
+/**
+ * How many bytes may be locked in memory.
+ */
+#define VMCELL_LIMIT_LOCKED_BYTES 4
+
+/**
  * Made, but not started.
  */
 #define VMCELL_STATUS_READY 1
@@ -599,6 +704,12 @@ typedef struct vmcell_error vmcell_error;
  * vmcell_io_thread_free.
  */
 typedef struct vmcell_io_thread vmcell_io_thread;
+
+/**
+ * What a process gives up for good, before it has threads. Made by vmcell_jail_new; taken by vmcell_jail_enter; freed by
+ * vmcell_jail_free.
+ */
+typedef struct vmcell_jail vmcell_jail;
 
 /**
  * Changes a network interface while its VM runs. Made by vmcell_nic_handle_new or vmcell_nic_handle_new_from_vm; freed
@@ -1563,6 +1674,16 @@ int32_t vmcell_console_new_callback(vmcell_console_output output,
 int32_t vmcell_console_free(vmcell_console *console);
 
 /**
+ * Checks a configuration and opens what it names: KVM, the kernel and the initrd, disks, TAP devices with all their queues, and the
+ * console's files. No thread is started. vmcell_vm_new opens nothing more then, and needs no privileges, so that a process may enter a
+ * vmcell_jail in between. The configuration cannot be changed any more. If this fails, it can only be freed.
+ *
+ * Errors: those of vmcell_vm_new that are about the configuration and what it names.
+ */
+int32_t vmcell_config_open(vmcell_config *config,
+                           vmcell_error **error);
+
+/**
  * Makes a configuration with 1 vCPU, 128 MiB, no kernel, no device and no console. Never blocks.
  */
 int32_t vmcell_config_new(vmcell_config **config, vmcell_error **error);
@@ -1860,6 +1981,113 @@ int32_t vmcell_config_set_log(vmcell_config *config,
                               void *user,
                               vmcell_release release,
                               vmcell_error **error);
+
+/**
+ * Makes a jail with every layer that can be had without saying more about it: VMCELL_JAIL_USER_NAMESPACE to VMCELL_JAIL_LOOKING_IN. Nothing
+ * happens before vmcell_jail_enter. docs/confinement.md says what each layer refuses. Never blocks.
+ */
+int32_t vmcell_jail_new(vmcell_jail **jail,
+                        vmcell_error **error);
+
+/**
+ * Leaves a layer out (one of VMCELL_JAIL_*). Never blocks.
+ */
+int32_t vmcell_jail_leave_out(vmcell_jail *jail, int32_t layer, vmcell_error **error);
+
+/**
+ * Keeps a file or a folder, with everything beneath it, at its path, which must be absolute and free of `..`: to be read, or to be written
+ * as well if `writable` is not 0, and then files can be made, renamed and removed in a folder. Never blocks.
+ */
+int32_t vmcell_jail_keep(vmcell_jail *jail,
+                         const char *path,
+                         int32_t writable,
+                         vmcell_error **error);
+
+/**
+ * Keeps the folders in which files are made and renamed while a guest of this configuration runs: those of a console's files of a limited
+ * size. `config` is borrowed, and was opened by vmcell_config_open. Never blocks.
+ *
+ * Errors: INVALID_STATE if it was not opened.
+ */
+int32_t vmcell_jail_keep_folders(vmcell_jail *jail,
+                                 const vmcell_config *config,
+                                 vmcell_error **error);
+
+/**
+ * Limits a resource (one of VMCELL_LIMIT_*) for good. If the process may not have that much, the layer VMCELL_JAIL_LIMITS is missing.
+ * Never blocks.
+ */
+int32_t vmcell_jail_limit(vmcell_jail *jail,
+                          int32_t limit,
+                          uint64_t most,
+                          vmcell_error **error);
+
+/**
+ * Joins a cgroup of version 2, given by its folder, which exists, and sets its limits before: memory in bytes, how many processes and
+ * threads, and for how many of each 100000 microseconds its threads may run together. UINT64_MAX leaves a limit as it is. Never blocks.
+ */
+int32_t vmcell_jail_set_cgroup(vmcell_jail *jail,
+                               const char *path,
+                               uint64_t memory_max,
+                               uint64_t pids_max,
+                               uint64_t cpu_max_us,
+                               vmcell_error **error);
+
+/**
+ * Closes the descriptors that the process got from the one that started it: those above 2 that are not marked as close-on-exec, but for
+ * the `count` in `keep`, which may be NULL if `count` is 0. Everything that the library has opened is marked. No other code of the program may
+ * use a descriptor that is closed. Never blocks.
+ */
+int32_t vmcell_jail_close_inherited(vmcell_jail *jail,
+                                    const int32_t *keep,
+                                    size_t count,
+                                    vmcell_error **error);
+
+/**
+ * Enters the jail, for good. `jail` is taken. The process must have no thread but the calling one, so this comes before vmcell_vm_new,
+ * and after vmcell_config_open. `missing` gets a number in which bit N is set for each layer that was wanted and that the host does not
+ * give, where N is its VMCELL_JAIL_*; 0 if none is missing. One line that says which and why is written to `buffer`, with a NUL behind
+ * it, if it fits in `capacity` bytes; 4 KiB suffice. `length` gets its length without the NUL. `buffer` may be NULL if `capacity` is 0.
+ * Takes less than a millisecond on most hosts.
+ *
+ * Errors: INVALID_STATE if the process has another thread; INVALID_CONFIG if what is to be kept is not there, or the cgroup is none:
+ * nothing has changed then. HOST if the process is in a user namespace in which its user has no number: it had better end.
+ */
+int32_t vmcell_jail_enter(vmcell_jail *jail,
+                          uint32_t *missing,
+                          char *buffer,
+                          size_t capacity,
+                          size_t *length,
+                          vmcell_error **error);
+
+/**
+ * Frees a jail that was not entered. NULL is fine.
+ *
+ * Errors: BAD_HANDLE, also if it was handed over to vmcell_jail_enter.
+ */
+int32_t vmcell_jail_free(vmcell_jail *jail);
+
+/**
+ * Filters what the calling thread asks of the kernel from now on (one of VMCELL_SECCOMP_*), and the threads that it starts: it may do
+ * what it takes to start, pause, resume, watch, end and free VMs that were made before. docs/confinement.md lists the calls. It
+ * cannot be undone.
+ *
+ * Errors: INVALID_STATE on a thread of a VM, which is filtered already.
+ */
+int32_t vmcell_thread_confine(int32_t seccomp,
+                              vmcell_error **error);
+
+/**
+ * Filters what the thread asks of the kernel from now on (one of VMCELL_SECCOMP_*), as vmcell_config_set_seccomp does for the I/O threads
+ * that a VM makes for itself. Devices can be added later. A VM whose console has a file of a limited size needs another thread. It
+ * cannot be undone. Waits until it is done, at most for ten seconds.
+ *
+ * Errors: INVALID_STATE if it is filtered already, or if the caller runs on this very thread; TIMEOUT if the thread does not come to it
+ * in that time.
+ */
+int32_t vmcell_io_thread_confine(vmcell_io_thread *io_thread,
+                                 int32_t seccomp,
+                                 vmcell_error **error);
 
 /**
  * Makes a VM: everything is checked, the kernel is loaded, every device is there, nothing runs. Takes as long as it

@@ -33,6 +33,7 @@ const SOURCES: [&str; 31] = [
     "config_json",
     "config_threads",
     "config_log",
+    "jail",
     "vm",
     "vm_exit",
     "vm_threads",

@@ -200,7 +200,7 @@ fn named(help: &str) -> BTreeSet<&str> {
 }
 
 /// Each option with a use of it, beside others that it needs.
-const USES: [&[&str]; 24] = [
+const USES: [&[&str]; 26] = [
     &["--config", "vm.json", "--console", "stdio"],
     &["--kernel", "guest", "--config", "vm.json", "--console", "stdio"],
     &["--initrd", "disk.img", "--kernel", "guest"],
@@ -214,6 +214,8 @@ const USES: [&[&str]; 24] = [
     &["--lock-memory", "--kernel", "guest", "--memory", "16"],
     &["--core-scheduling", "--kernel", "guest"],
     &["--seccomp", "kill", "--kernel", "guest", "--disk", "disk.img", "--vcpus", "2"],
+    &["--jail", "--kernel", "guest", "--disk", "disk.img"],
+    &["--no-jail", "--kernel", "guest"],
     &["--disk", "disk.img,ro,engine=sync,direct", "--discovery", "cmdline", "--kernel", "guest"],
     &["--tap", "vmcell-none,mac=02:00:00:00:00:01,queues=2", "--kernel", "guest"],
     &["--discovery", "cmdline", "--kernel", "guest", "--disk", "disk.img"],
@@ -228,7 +230,8 @@ const USES: [&[&str]; 24] = [
 ];
 
 /// What all launchers refuse as bad arguments.
-const REFUSED: [&[&str]; 19] = [
+const REFUSED: [&[&str]; 20] = [
+    &["--kernel", "guest", "--jail", "--no-jail"],
     &["--kernel", "guest", "--cpu", "v5"],
     &["--kernel", "guest", "--cpu", "v2,warp"],
     &["--kernel", "guest", "--seccomp", "on"],
@@ -309,10 +312,14 @@ fn the_launchers_have_the_same_options_and_each_works_that_the_help_names() {
     for arguments in USES.iter().filter(|arguments| arguments[0] != "--help") {
         let (status, printed, said, log) = used(support::launcher(), arguments);
         // A TAP device that is not there is the host's affair, as is a scheduler that cannot do it.
-        let may_fail = ["--tap", "--core-scheduling", "--numa-node", "--lock-memory"].contains(&arguments[0]);
+        let may_fail = ["--tap", "--core-scheduling", "--numa-node", "--lock-memory", "--jail"].contains(&arguments[0]);
         assert!(status == Some(0) || may_fail && status == Some(1), "{arguments:?}: {status:?} {said}");
         for (language, launcher) in others() {
             let other = used(launcher, arguments);
+            if arguments[0] == "--jail" && language == "Go" {
+                assert!(other.0 == Some(1) && other.2.contains("a Go program has several threads"), "{}", other.2);
+                continue;
+            }
             assert_eq!(
                 (other.0, &other.1, &other.3),
                 (status, &printed, &log),

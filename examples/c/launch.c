@@ -45,6 +45,9 @@ static const char OPTIONS_HELP[] =
     "  --seccomp refuse|kill|off\n"
     "                       what becomes of a system call that a thread of the VM has no reason to make [default: refuse, or what\n"
     "                       the --config says]\n"
+    "  --jail               gives up what the VM does not need, and refuses to go on if the host does not take all of it [default:\n"
+    "                       gives up what it can, and says what is missing]\n"
+    "  --no-jail            gives up nothing, for debuggers and the like\n"
     "  --disk PATH[,ro][,engine=uring|sync][,direct]\n"
     "                       a raw disk image or block device; may be given several times\n"
     "  --tap NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N]\n"
@@ -302,7 +305,37 @@ static long long now_us(void) {
     return now.tv_sec * 1000000LL + now.tv_nsec / 1000;
 }
 
-static int run(vmcell_config *config, int wants_terminal, int verbose) {
+/* Whether the process gives up what the VM does not need, and must. */
+enum jailed { NOT_AT_ALL, AS_FAR_AS_POSSIBLE, WHOLLY };
+
+/* What the launcher may lock beside the guest's memory, in bytes. */
+#define LOCKED_BESIDE (64ULL << 20)
+
+/* Gives up what the VM does not need, and says in one line which layers the host does not give. */
+static void enter_jail(vmcell_config *config, enum jailed jailed, unsigned long long locked_bytes) {
+    vmcell_jail *jail;
+    vmcell_error *error = NULL;
+    uint32_t missing;
+    size_t length;
+    char which[4096] = "without layers too many to name";
+    check(vmcell_config_open(config, &error), &error);
+    check(vmcell_jail_new(&jail, &error), &error);
+    /* The launcher uses no descriptor above 2 that the library has not opened. */
+    check(vmcell_jail_close_inherited(jail, NULL, 0, &error), &error);
+    check(vmcell_jail_limit(jail, VMCELL_LIMIT_CORE_BYTES, 0, &error), &error);
+    if (locked_bytes != 0)
+        check(vmcell_jail_limit(jail, VMCELL_LIMIT_LOCKED_BYTES, locked_bytes + LOCKED_BESIDE, &error), &error);
+    check(vmcell_jail_keep_folders(jail, config, &error), &error);
+    check(vmcell_jail_enter(jail, &missing, which, sizeof which, &length, &error), &error);
+    if (missing != 0 && jailed == WHOLLY) {
+        fprintf(stderr, "launch: the launcher is jailed %s\n", which);
+        exit(FAILED);
+    }
+    if (missing != 0)
+        fprintf(stderr, "launch: jailed %s\n", which);
+}
+
+static int run(vmcell_config *config, int wants_terminal, int verbose, int seccomp) {
     vmcell_vm *vm;
     vmcell_error *error = NULL;
     int32_t ended;
@@ -313,6 +346,7 @@ static int run(vmcell_config *config, int wants_terminal, int verbose) {
     if (wants_terminal)
         enter_raw();
     check(vmcell_vm_start(vm, &error), &error);
+    check(vmcell_thread_confine(seccomp, &error), &error);
     if (verbose)
         fprintf(stderr, "launch: built and started in %lld us\r\n", now_us() - begin);
     check(vmcell_vm_wait(vm, VMCELL_WAIT_FOREVER, &ended, &error), &error);
@@ -338,9 +372,13 @@ static const struct option OPTIONS[] = {
     {"protocol", required_argument, NULL, 'p'},    {"console", required_argument, NULL, 'o'},
     {"log", required_argument, NULL, 'w'},         {"poll-us", required_argument, NULL, 'z'},
     {"seccomp", required_argument, NULL, 'r'},     {"rng", required_argument, NULL, 'e'},
+    {"jail", no_argument, NULL, 'j'},              {"no-jail", no_argument, NULL, 'J'},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
+
+static const struct choice SECCOMP[] = {
+    {"refuse", VMCELL_SECCOMP_REFUSE}, {"kill", VMCELL_SECCOMP_KILL}, {"off", VMCELL_SECCOMP_OFF}, {NULL, 0}};
 
 /* Sets what one option says. The console and logs come at the end, as a console replaces another one, and a log does not. */
 static void set(vmcell_config *config, int option, char *text) {
@@ -352,8 +390,6 @@ static void set(vmcell_config *config, int option, char *text) {
                                           {"transparent", VMCELL_PAGES_TRANSPARENT},
                                           {"2mib", VMCELL_PAGES_HUGE_2_MIB},
                                           {NULL, 0}};
-    static const struct choice SECCOMP[] = {
-        {"refuse", VMCELL_SECCOMP_REFUSE}, {"kill", VMCELL_SECCOMP_KILL}, {"off", VMCELL_SECCOMP_OFF}, {NULL, 0}};
     vmcell_error *e = NULL;
     switch (option) {
     case 'k': check(vmcell_config_set_kernel(config, text, &e), &e); break;
@@ -380,7 +416,11 @@ int main(int argc, char **argv) {
     const char *console = NULL, *description = NULL, *kernel = NULL;
     char **logs = calloc((size_t)argc, sizeof *logs);
     size_t log_count = 0;
-    int option, verbose = 0;
+    int option, verbose = 0, locks = 0, is_filtered = 0;
+    /* The description may say another one, which the launcher does not read: then its own thread is not filtered. */
+    int seccomp = VMCELL_SECCOMP_OFF;
+    unsigned long long memory_mib = 128;
+    enum jailed jailed = AS_FAR_AS_POSSIBLE;
     vmcell_error *error = NULL;
 
     if (logs == NULL)
@@ -392,6 +432,14 @@ int main(int argc, char **argv) {
         case 'k': kernel = optarg; break;
         case 'o': console = optarg; break;
         case 'w': logs[log_count++] = optarg; break;
+        case 'a': locks = 1; break;
+        case 'j': case 'J':
+            if (jailed != AS_FAR_AS_POSSIBLE && jailed != (option == 'j' ? WHOLLY : NOT_AT_ALL))
+                refuse("--jail and --no-jail cannot both be asked for");
+            jailed = option == 'j' ? WHOLLY : NOT_AT_ALL;
+            break;
+        case 'm': memory_mib = number_of("--memory", optarg, UINT64_MAX); break;
+        case 'r': seccomp = choice_of("--seccomp", optarg, SECCOMP), is_filtered = 1; break;
         case 'v': verbose = 1; break;
         case 'h': printf("%s%s", USAGE, OPTIONS_HELP); return EXIT_SUCCESS;
         case '?': fputs(USAGE, stderr); return BAD_ARGUMENTS;
@@ -402,8 +450,10 @@ int main(int argc, char **argv) {
     if (kernel == NULL && description == NULL)
         refuse("--kernel is missing\n%s", USAGE);
     vmcell_config *config = config_of(description);
+    if (description == NULL && !is_filtered)
+        seccomp = VMCELL_SECCOMP_REFUSE;
     if (description == NULL)
-        check(vmcell_config_set_seccomp(config, VMCELL_SECCOMP_REFUSE, &error), &error);
+        check(vmcell_config_set_seccomp(config, seccomp, &error), &error);
     optind = 1;
     while ((option = getopt_long(argc, argv, "vh", OPTIONS, NULL)) != -1)
         set(config, option, optarg);
@@ -416,5 +466,7 @@ int main(int argc, char **argv) {
     free(logs);
     if (verbose)
         check(vmcell_config_set_log(config, say, NULL, NULL, &error), &error);
-    return run(config, console != NULL && strcmp(console, "stdio") == 0, verbose);
+    if (jailed != NOT_AT_ALL)
+        enter_jail(config, jailed, locks ? memory_mib << 20 : 0);
+    return run(config, console != NULL && strcmp(console, "stdio") == 0, verbose, seccomp);
 }

@@ -10,7 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{
     Beneath, Forbids, InheritedDescriptors, Kept, Namespace, NoUserNamespace, Resource, drop_capabilities,
     enter_empty_root, forbid_looking_in, forbid_new_privileges, forbid_user_namespaces, is_single_threaded,
-    landlock_version, leave_namespace, leave_user_namespace, limit_resource, open_path, restrict_this_thread,
+    landlock_version, leave_namespace, leave_user_namespace, limit_resource, locks_without_limit, open_path,
+    restrict_this_thread,
 };
 
 /// Takes from the calling process, for good, what its VMs do not need: one call, before the process has threads, in layers each of
@@ -44,6 +45,8 @@ pub struct Jail {
     limits: Vec<(JailLimit, u64)>,
     cgroup: Option<JailCgroup>,
     inherited: Option<InheritedDescriptors>,
+    /// Memory is to be locked beyond what the process may limit itself to, which takes a capability over the host.
+    keeps_locking: bool,
 }
 
 /// A resource that a jail can limit (getrlimit(2)).
@@ -101,7 +104,8 @@ impl Jail {
         self
     }
 
-    /// Limits a resource, for good. If the process may not have that much, the layer is missing.
+    /// Limits a resource, for good. If the process may not have that much, the layer is missing. If it is memory to be locked, and the
+    /// process has the capability for that (`CAP_IPC_LOCK`), it keeps this one, and is missing a user namespace instead.
     pub fn limit(mut self, limit: JailLimit, most: u64) -> Self {
         self.limits.push((limit, most));
         self
@@ -134,12 +138,12 @@ impl Jail {
     /// [`ErrorKind::InvalidState`] if the process has another thread; [`ErrorKind::InvalidConfig`] if a path to be kept is not there, is
     /// not absolute or has `..` in it, or if the cgroup is none: nothing has changed then. [`ErrorKind::Host`] if the process is in a new user namespace
     /// in which its user has no number: it had better end.
-    pub fn enter(self) -> Result<JailReport> {
+    pub fn enter(mut self) -> Result<JailReport> {
         check_single()?;
         let kept = self.open_kept()?;
         self.cgroup.as_ref().map_or(Ok(()), JailCgroup::check)?;
         let mut report = JailReport::default();
-        self.limit_all(&mut report);
+        self.keeps_locking = self.limit_all(&mut report);
         self.leave_namespaces(&kept, &mut report)?;
         self.give_up_rights(&kept, &mut report);
         Ok(report)
@@ -161,24 +165,33 @@ impl Jail {
         self.kept.iter().map(|(path, beneath)| KeptPath::open(path, *beneath)).collect()
     }
 
-    /// What may need the host's files, or privileges that are about to go.
-    fn limit_all(&self, report: &mut JailReport) {
+    /// What may need the host's files, or privileges that are about to go. Says whether memory can be locked only by such a privilege.
+    fn limit_all(&self, report: &mut JailReport) -> bool {
         if let Some(cgroup) = self.cgroup.as_ref().filter(|_| self.wants(JailLayer::Cgroup)) {
             report.add(JailLayer::Cgroup, cgroup.join());
         }
         if let Some(inherited) = &self.inherited {
             self.layer(report, JailLayer::Descriptors, || inherited.close());
         }
-        if !self.limits.is_empty() && self.wants(JailLayer::Limits) {
-            let set = self.limits.iter().try_for_each(|(limit, most)| {
-                limit_resource(limit.resource(), *most).map_err(|e| format!("{limit:?} cannot be {most}: {e}"))
-            });
-            report.add(JailLayer::Limits, set);
+        if self.limits.is_empty() || !self.wants(JailLayer::Limits) {
+            return false;
         }
+        let (mut became, mut keeps_locking) = (Ok(()), false);
+        for (limit, most) in &self.limits {
+            match limit_resource(limit.resource(), *most) {
+                Err(_) if *limit == JailLimit::LockedBytes && locks_without_limit() => keeps_locking = true,
+                Err(e) => became = Err(format!("{limit:?} cannot be {most}: {e}")),
+                Ok(()) => {}
+            }
+        }
+        report.add(JailLayer::Limits, became);
+        keeps_locking
     }
 
     fn leave_namespaces(&self, kept: &[KeptPath], report: &mut JailReport) -> Result<()> {
-        if self.wants(JailLayer::UserNamespace) {
+        if self.wants(JailLayer::UserNamespace) && self.keeps_locking {
+            report.add(JailLayer::UserNamespace, Err(KEEPS_LOCKING.to_owned()));
+        } else if self.wants(JailLayer::UserNamespace) {
             match leave_user_namespace() {
                 Err(NoUserNamespace::Halfway(e)) => {
                     let message = "the process is in a user namespace in which its user has no number";
@@ -212,7 +225,11 @@ impl Jail {
     fn give_up_rights(&self, kept: &[KeptPath], report: &mut JailReport) {
         self.layer(report, JailLayer::NewPrivileges, forbid_new_privileges);
         self.restrict(kept, report);
-        self.layer(report, JailLayer::Capabilities, drop_capabilities);
+        let keeps_locking = self.keeps_locking;
+        self.layer(report, JailLayer::Capabilities, || {
+            drop_capabilities(keeps_locking)?;
+            if keeps_locking { Err(io::Error::other(KEEPS_LOCKING)) } else { Ok(()) }
+        });
         self.layer(report, JailLayer::LookingIn, forbid_looking_in);
     }
 
@@ -243,6 +260,9 @@ impl Jail {
         }
     }
 }
+
+/// Why a layer is missing.
+const KEEPS_LOCKING: &str = "CAP_IPC_LOCK is needed to lock so much memory, since RLIMIT_MEMLOCK cannot be raised";
 
 /// A path that is kept.
 struct KeptPath {

@@ -398,6 +398,34 @@ fn limits_hold_and_one_that_cannot_be_had_is_reported() {
     assert_eq!(said, ["", refused]);
 }
 
+/// As in a container whose root may lock memory, and may not raise limits.
+#[test]
+fn memory_is_locked_by_the_capability_for_that_if_the_limit_cannot_be_raised() {
+    let said = alone(|| {
+        let limit = libc::rlimit { rlim_cur: 65536, rlim_max: 65536 };
+        // SAFETY: the pointer is valid for the call.
+        let _ = check(unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) });
+        // What is left of root here can lock, and change namespaces, and nothing else.
+        let header = [0x2008_0522_u32, 0];
+        let (lock, admin) = (1_u32 << 14, 1_u32 << 21);
+        let sets = [lock | admin, lock | admin, 0, 0, 0, 0];
+        // SAFETY: the pointers are valid for the call, which reads a header and two sets.
+        let limited = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
+        let report = Jail::new().limit(JailLimit::LockedBytes, 1 << 20).enter().unwrap();
+        let area = vec![1_u8; 1 << 20];
+        // SAFETY: the range is the vector's.
+        let locked = check(unsafe { libc::mlock(area.as_ptr().cast(), area.len()) });
+        let missing = report.missing().map(|(layer, _)| layer).collect::<Vec<_>>();
+        vec![limited.to_string(), said(locked), format!("{missing:?}")]
+    });
+    if said[0] != "0" {
+        return skip("only root has capabilities to keep");
+    }
+    assert_eq!(said[1], "done", "{said:?}");
+    assert!(said[2].contains("UserNamespace") && said[2].contains("Capabilities"), "{said:?}");
+    assert!(!said[2].contains("Limits"), "{said:?}");
+}
+
 /// As in a container whose runtime forbids namespaces, and to ask how many threads there are.
 #[test]
 fn a_host_without_namespaces_is_reported_and_the_other_layers_hold() {

@@ -2,17 +2,18 @@
 
 use std::ffi::c_char;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use super::console::ConsoleObject;
 use super::convert::{Out, choice, read_path, read_text};
 use super::disk::DiskObject;
-use super::failure::FfiResult;
+use super::failure::{Failure, FfiResult, VMCELL_ERROR_INVALID_STATE};
 use super::guard::{free, guard};
 use super::io_thread::IoThreadObject;
 use super::nic::NicObject;
 use super::objects::{self, Object};
 use super::report::{ErrorObject, Report};
-use super::slot::{Described, Slot, hand_over, update};
+use super::slot::{Described, Slot, hand_over, look, replace, update};
 use crate::block::Disk;
 use crate::config::{Boot, BootProtocol, Discovery, MemoryBacking, PageSize, VmConfig};
 use crate::console::Console;
@@ -21,7 +22,7 @@ use crate::event::IoThread;
 use crate::logging::LogRecord;
 use crate::net::Nic;
 use crate::sys::DEFAULT_KICK_SIGNAL;
-use crate::vm::{ThreadRole, Vm};
+use crate::vm::{OpenVm, ThreadRole, Vm};
 
 /// Private anonymous memory. The default.
 pub const VMCELL_MEMORY_ANONYMOUS: i32 = 0;
@@ -101,6 +102,8 @@ pub(super) struct Description {
     io_thread: Option<IoThread>,
     pub(super) on_thread_start: Option<Box<OnThreadStart>>,
     pub(super) log: Option<Box<Log>>,
+    /// In place of all but `config`, once it was opened.
+    opened: Option<OpenVm>,
 }
 
 /// What a caller does with what is said of a VM.
@@ -120,6 +123,13 @@ impl Description {
     }
 
     pub(super) fn build(self) -> Result<Vm> {
+        self.open()?.build()
+    }
+
+    fn open(self) -> Result<OpenVm> {
+        if let Some(opened) = self.opened {
+            return Ok(opened);
+        }
         let mut builder = self.config.builder();
         builder = self.disks.into_iter().fold(builder, |builder, disk| builder.disk(disk));
         builder = self.nics.into_iter().fold(builder, |builder, nic| builder.nic(nic));
@@ -135,15 +145,43 @@ impl Description {
         if let Some(call) = self.log {
             builder = builder.log(call);
         }
-        builder.build()
+        builder.open()
+    }
+
+    /// Where files are made while a guest runs.
+    pub(super) fn folders(&self) -> FfiResult<Vec<PathBuf>> {
+        let not_open = || Failure::new(VMCELL_ERROR_INVALID_STATE, "the configuration was not opened");
+        let opened = self.opened.as_ref().ok_or_else(not_open)?;
+        Ok(opened.folders().into_iter().map(Path::to_owned).collect())
     }
 }
 
 /// Changes the values of a configuration.
 pub(super) fn set(config: *mut ConfigObject, change: impl FnOnce(&mut Description)) -> FfiResult<()> {
+    if look(config, |description| description.opened.is_some())? {
+        let message = "the configuration was opened, and cannot be changed any more";
+        return Err(Failure::new(VMCELL_ERROR_INVALID_STATE, message));
+    }
     update(config, |mut description| {
         change(&mut description);
         description
+    })
+}
+
+/// Checks a configuration and opens what it names: KVM, the kernel and the initrd, disks, TAP devices with all their queues, and the
+/// console's files. No thread is started. vmcell_vm_new opens nothing more then, and needs no privileges, so that a process may enter a
+/// vmcell_jail in between. The configuration cannot be changed any more. If this fails, it can only be freed.
+///
+/// Errors: those of vmcell_vm_new that are about the configuration and what it names.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_config_open(config: *mut ConfigObject, error: *mut *mut ErrorObject) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        replace(config, |description| {
+            let config = description.config.clone();
+            Ok(Description { opened: Some(description.open()?), ..Description::new(config) })
+        })
     })
 }
 

@@ -22,7 +22,7 @@ pub const VMCELL_SECCOMP_REFUSE: i32 = 1;
 /// The kernel ends the process, and with it all its VMs, by the signal SIGSYS.
 pub const VMCELL_SECCOMP_KILL: i32 = 2;
 
-const SECCOMP: [(i32, Seccomp); 3] = [
+pub(super) const SECCOMP: [(i32, Seccomp); 3] = [
     (VMCELL_SECCOMP_OFF, Seccomp::Off),
     (VMCELL_SECCOMP_REFUSE, Seccomp::Refuse),
     (VMCELL_SECCOMP_KILL, Seccomp::Kill),

@@ -152,6 +152,14 @@ pub(super) unsafe fn read_numbers(numbers: *const u32, count: usize, name: &str)
 }
 
 /// # Safety
+/// As for [`read_numbers`].
+pub(super) unsafe fn read_fds(fds: *const i32, count: usize, name: &str) -> FfiResult<Vec<i32>> {
+    // SAFETY: a number of one kind has the size and the alignment of the other, and any bits are one.
+    let numbers = unsafe { read_numbers(fds.cast(), count, name) }?;
+    Ok(numbers.into_iter().map(u32::cast_signed).collect())
+}
+
+/// # Safety
 /// `handles` is NULL, which is refused unless `count` is 0, or points to `count` handles that stay as they are until the call returns.
 pub(super) unsafe fn read_handles<T>(handles: *const *const T, count: usize, name: &str) -> FfiResult<Vec<*const T>> {
     let len = count.saturating_mul(size_of::<*const T>());

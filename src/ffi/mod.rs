@@ -32,6 +32,7 @@ mod failure;
 mod guard;
 mod host;
 mod io_thread;
+mod jail;
 mod library;
 mod nic;
 mod nic_backend;

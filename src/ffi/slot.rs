@@ -40,6 +40,18 @@ pub(super) fn update<O: Described>(object: *mut O, change: impl FnOnce(O::Value)
     Ok(())
 }
 
+/// Replaces the value that an object describes by what becomes of it, or by nothing if that fails.
+pub(super) fn replace<O: Described>(
+    object: *mut O,
+    change: impl FnOnce(O::Value) -> FfiResult<O::Value>,
+) -> FfiResult<()> {
+    let object = objects::get(object)?;
+    let mut slot = object.slot().lock();
+    let value = slot.take().ok_or_else(objects::gone::<O>)?;
+    *slot = Some(change(value)?);
+    Ok(())
+}
+
 /// Looks at the value that an object describes.
 pub(super) fn look<O: Described, R>(object: *const O, look: impl FnOnce(&O::Value) -> R) -> FfiResult<R> {
     let object = objects::get(object)?;

@@ -113,8 +113,18 @@ impl InheritedDescriptors {
     }
 }
 
-/// Gives all capabilities up (capabilities(7)): those that it has, and those that programs could give it.
-pub(crate) fn drop_capabilities() -> io::Result<()> {
+/// Whether the process may lock memory beyond its limit (`CAP_IPC_LOCK`).
+pub(crate) fn locks_without_limit() -> bool {
+    let header = CapabilityHeader { version: LINUX_CAPABILITY_VERSION_3, pid: 0 };
+    let mut sets = [Capabilities { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    // SAFETY: both pointers are valid for the call, which reads a header and writes two sets for this version.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &header, sets.as_mut_ptr()) };
+    result == 0 && sets[0].effective & IPC_LOCK != 0
+}
+
+/// Gives all capabilities up (capabilities(7)): those that it has, and those that programs could give it. It may still lock memory beyond
+/// its limit if `keeps_locking`.
+pub(crate) fn drop_capabilities(keeps_locking: bool) -> io::Result<()> {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong)?;
     for capability in 0..MOST_CAPABILITIES {
         match prctl(libc::PR_CAPBSET_DROP, capability) {
@@ -126,9 +136,11 @@ pub(crate) fn drop_capabilities() -> io::Result<()> {
         }
     }
     let header = CapabilityHeader { version: LINUX_CAPABILITY_VERSION_3, pid: 0 };
-    let none = [Capabilities { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    let left = if keeps_locking { IPC_LOCK } else { 0 };
+    let none = Capabilities { effective: 0, permitted: 0, inheritable: 0 };
+    let left = [Capabilities { effective: left, permitted: left, inheritable: 0 }, none];
     // SAFETY: both pointers are valid for the call, which reads a header and two sets for this version.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &header, none.as_ptr()) };
+    let result = unsafe { libc::syscall(libc::SYS_capset, &header, left.as_ptr()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -136,6 +148,7 @@ const MOST_CAPABILITIES: libc::c_ulong = 64;
 
 // `include/uapi/linux/capability.h`.
 const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+const IPC_LOCK: u32 = 1 << 14;
 
 #[repr(C)]
 struct CapabilityHeader {

@@ -601,6 +601,47 @@ static void test_names_and_threads(const char *folder) {
     CHECK(vmcell_vm_free(vm) == VMCELL_OK);
 }
 
+/* What a process gives up, and what is opened before. The launcher enters a jail: here there are other threads. */
+static void test_jail(const char *folder) {
+    vmcell_config *config = config_of(in(folder, "print"));
+    vmcell_jail *jail;
+    vmcell_io_thread *io_thread;
+    vmcell_vm *vm;
+    uint32_t missing = 77;
+    size_t length;
+    const int32_t keep[2] = {0, 1};
+    OK(vmcell_jail_new(&jail, &e));
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_jail_keep_folders(jail, config, &e));
+    OK(vmcell_config_open(config, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_STATE, "was opened", vmcell_config_set_vcpus(config, 2, &e));
+    OK(vmcell_config_open(config, &e));
+    OK(vmcell_jail_keep_folders(jail, config, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_jail_leave_out(jail, 16, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_jail_limit(jail, -1, 0, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_jail_keep(jail, NULL, 0, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_jail_close_inherited(jail, NULL, 1, &e));
+    OK(vmcell_jail_leave_out(jail, VMCELL_JAIL_NETWORK_NAMESPACE, &e));
+    OK(vmcell_jail_limit(jail, VMCELL_LIMIT_CORE_BYTES, 0, &e));
+    OK(vmcell_jail_keep(jail, folder, 1, &e));
+    OK(vmcell_jail_close_inherited(jail, keep, 2, &e));
+    OK(vmcell_jail_set_cgroup(jail, folder, 1 << 20, UINT64_MAX, 50000, &e));
+    OK(vmcell_io_thread_new("filtered", &io_thread, &e));
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_jail_enter(jail, &missing, NULL, 0, &length, &e));
+    CHECK(missing == 77);
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_jail_enter(jail, &missing, NULL, 0, &length, &e));
+    OK(vmcell_jail_new(&jail, &e));
+    CHECK(vmcell_jail_free(jail) == VMCELL_OK && vmcell_jail_free(jail) == VMCELL_ERROR_BAD_HANDLE);
+    OK(vmcell_io_thread_confine(io_thread, VMCELL_SECCOMP_REFUSE, &e));
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_io_thread_confine(io_thread, VMCELL_SECCOMP_REFUSE, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_thread_confine(3, &e));
+    OK(vmcell_thread_confine(VMCELL_SECCOMP_OFF, &e));
+    OK(vmcell_vm_new(config, &vm, &e));
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK && vmcell_io_thread_free(io_thread) == VMCELL_OK);
+    config = config_of(in(folder, "missing"));
+    FAILS(VMCELL_ERROR_BOOT_IMAGE, vmcell_config_open(config, &e));
+    CHECK(vmcell_config_free(config) == VMCELL_OK);
+}
+
 static int holds_hello(const char *path) {
     char text[8] = "";
     FILE *file = fopen(path, "r");
@@ -742,6 +783,7 @@ void test_console(const char *folder) {
     test_metrics(folder);
     test_description(folder);
     test_names_and_threads(folder);
+    test_jail(folder);
     test_callback(folder);
     test_echo(folder);
     test_pipes(folder);

@@ -38,12 +38,21 @@ func main() {
 	os.Exit(failed)
 }
 
+// A process can be jailed by the library as long as it has one thread. Start this program in a jail of another's instead.
+var errNoJail = errors.New("not jailed, since a Go program has several threads before it can ask for that")
+
 func refuse(err error) {
 	fmt.Fprintln(os.Stderr, "launch:", err)
 	os.Exit(badArguments)
 }
 
 func launch(options options) (vmcell.Exit, error) {
+	if options.jail {
+		return vmcell.Exit{}, errNoJail
+	}
+	if !options.noJail {
+		fmt.Fprintf(os.Stderr, "launch: %v\r\n", errNoJail)
+	}
 	begin := time.Now()
 	config, console := options.config, options.console
 	switch console {

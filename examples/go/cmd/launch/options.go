@@ -24,6 +24,8 @@ type options struct {
 	// console is empty if the description says what it is.
 	console string
 	verbose bool
+	// jail demands what a Go program cannot have, noJail is content without.
+	jail, noJail bool
 }
 
 // parse ends the program with status 2 if the command line is refused.
@@ -34,6 +36,8 @@ func parse() options {
 		"TAP devices are added behind its own")
 	flag.StringVar(&o.console, "console", "", "what the serial port is connected to, `stdio|none|PATH` [default: stdio, or what the --config says]")
 	flag.BoolVar(&o.verbose, "v", false, "says on standard error how long things took, what happens to the VM, and how the guest ended")
+	flag.BoolVar(&o.jail, "jail", false, "gives up what the VM does not need, which a Go program cannot: refuses to go on [default: says so]")
+	flag.BoolVar(&o.noJail, "no-jail", false, "gives up nothing, and does not say so")
 	o.machine()
 	o.devices()
 	flag.Usage = usage
@@ -43,6 +47,9 @@ func parse() options {
 	}
 	if o.config.Kernel == "" && description == "" {
 		refuse(errors.New("--kernel is missing"))
+	}
+	if o.jail && o.noJail {
+		refuse(errors.New("--jail and --no-jail cannot both be asked for"))
 	}
 	isConsole := false
 	flag.Visit(func(f *flag.Flag) { isConsole = isConsole || f.Name == "console" })
