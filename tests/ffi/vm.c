@@ -603,7 +603,7 @@ static void test_names_and_threads(const char *folder) {
 
 /* What a process gives up, and what is opened before. The launcher enters a jail: here there are other threads. */
 static void test_jail(const char *folder) {
-    vmcell_config *config = config_of(in(folder, "print"));
+    vmcell_config *config = config_of(in(folder, "hello"));
     vmcell_jail *jail;
     vmcell_io_thread *io_thread;
     vmcell_vm *vm;
