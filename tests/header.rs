@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 31] = [
+const SOURCES: [&str; 32] = [
     "library",
     "failure",
     "report",
