@@ -5,11 +5,11 @@
 mod c;
 mod calls;
 mod model;
+mod settings;
 
 use std::ffi::{CStr, CString};
 use std::ptr::null_mut;
 
-use vmcell::VmConfig;
 
 use crate::input::{Input, Script};
 use c::Handle;
@@ -113,13 +113,6 @@ fn text(input: &mut Input) -> CString {
 /// What a text is in Rust, if it is one.
 fn utf8(text: Option<&CString>) -> Result<String, i32> {
     text.ok_or(NULL_ARGUMENT)?.to_str().map(str::to_owned).map_err(|_| NOT_UTF8)
-}
-
-/// What a configuration should be.
-fn set(config: &mut Option<VmConfig>, change: impl FnOnce(&mut VmConfig)) {
-    if let Some(config) = config {
-        change(config);
-    }
 }
 
 /// Inputs that reach far.

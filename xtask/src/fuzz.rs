@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::num::NonZero;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -128,8 +129,8 @@ pub fn each(seconds: u32) -> Result<Vec<Outcome>> {
     let count = thread::available_parallelism().map_or(1, NonZero::get).min(targets.len());
     Ok(thread::scope(|scope| {
         let workers: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
-        // A worker that panics ends the program, as it would on this thread.
-        workers.into_iter().flat_map(|worker| worker.join().expect("it does not panic")).collect()
+        let joined = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        joined.flatten().collect()
     }))
 }
 

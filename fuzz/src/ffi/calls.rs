@@ -5,43 +5,35 @@ use std::os::fd::IntoRawFd;
 use std::ptr::{null, null_mut};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use vmcell::{Boot, BootProtocol, Discovery, Engine, MemoryBacking, PageSize, VmConfig};
+use vmcell::{Engine, VmConfig};
 
 use super::c::{self, Handle};
-use super::model::{Kind, Pick};
-use super::{BAD_DESCRIPTOR, BAD_VALUE, DISK, INVALID_CONFIG, NULL_ARGUMENT, OK, Test, free, set, text, utf8};
+use super::model::Kind;
+use super::{BAD_DESCRIPTOR, BAD_VALUE, DISK, INVALID_CONFIG, NULL_ARGUMENT, OK, Test, free, text, utf8};
 use crate::input::Input;
 
 /// Paths that a VM is to open lead nowhere.
-const NOWHERE: &str = "/nonexistent/";
+pub(super) const NOWHERE: &str = "/nonexistent/";
 
-const BACKINGS: &[MemoryBacking] = &[MemoryBacking::Anonymous, MemoryBacking::Memfd];
-const PAGES: &[PageSize] = &[PageSize::Default, PageSize::Transparent, PageSize::Huge2Mib];
-const PROTOCOLS: &[BootProtocol] = &[BootProtocol::Auto, BootProtocol::Linux64, BootProtocol::Pvh];
-const DISCOVERIES: &[Discovery] = &[Discovery::Acpi, Discovery::Cmdline];
 const ENGINES: &[Engine] = &[Engine::Auto, Engine::Sync, Engine::Uring];
 
 /// A number that means one of some choices, or nothing.
-fn choice<T: Copy>(input: &mut Input, choices: &[T]) -> (i32, Result<T, i32>) {
+pub(super) fn choice<T: Copy>(input: &mut Input, choices: &[T]) -> (i32, Result<T, i32>) {
     let number = if input.one_in(4) { input.word() as i32 } else { i32::from(input.byte() % 4) };
     let found = usize::try_from(number).ok().and_then(|number| choices.get(number));
     (number, found.copied().ok_or(BAD_VALUE))
 }
 
-fn boot(config: &mut VmConfig) -> &mut Boot {
-    config.boot.get_or_insert_with(|| Boot::linux(""))
-}
-
-fn pointer(text: Option<&CString>) -> *const c_char {
+pub(super) fn pointer(text: Option<&CString>) -> *const c_char {
     text.map_or(null(), |text| text.as_ptr())
 }
 
-fn perhaps_text(input: &mut Input) -> Option<CString> {
+pub(super) fn perhaps_text(input: &mut Input) -> Option<CString> {
     let text = text(input);
     (!input.one_in(16)).then_some(text)
 }
 
-fn result(result: Result<(), i32>) -> i32 {
+pub(super) fn result(result: Result<(), i32>) -> i32 {
     result.err().unwrap_or(OK)
 }
 
@@ -56,8 +48,7 @@ impl Test {
             }),
             1 => self.new_from_json(input),
             2 => self.write_json(input),
-            3..=12 => self.set_config(input),
-            13 => self.boot_choices(input),
+            3..=13 => self.set_config(input),
             14 => self.new_disk(input),
             15 => self.set_disk(input),
             16 => self.hand_over(input, Kind::Disk, |config, disk, error| unsafe {
@@ -147,177 +138,6 @@ impl Test {
             assert!(!fits || bytes[..touched] == [said.as_bytes(), &[0]].concat(), "what a configuration says");
         } else if !written {
             assert_eq!(length, usize::MAX, "a result of a call that failed");
-        }
-    }
-
-    /// A setting of a configuration that takes a number or a text.
-    fn set_config(&mut self, input: &mut Input) {
-        let pick = self.model.pick(input, Kind::Config);
-        let config = pick.handle;
-        match input.below(10) {
-            0 => {
-                let vcpus = input.word();
-                self.change(
-                    input,
-                    pick,
-                    Ok(()),
-                    |c| c.vcpus = vcpus,
-                    |error| unsafe { c::vmcell_config_set_vcpus(config, vcpus, error) },
-                );
-            }
-            1 => {
-                let mib = input.long();
-                let ((backing, known), (pages, size)) = (choice(input, BACKINGS), choice(input, PAGES));
-                let given = known.and_then(|backing| size.map(|pages| (backing, pages)));
-                let change = |c: &mut VmConfig| {
-                    if let Ok((backing, pages)) = given {
-                        (c.memory.mib, c.memory.backing, c.memory.pages) = (mib, backing, pages);
-                    }
-                };
-                self.change(input, pick, given.map(|_| ()), change, |error| unsafe {
-                    c::vmcell_config_set_memory(config, mib, backing, pages, error)
-                });
-            }
-            2 | 3 => self.set_path(input, pick),
-            4 => {
-                let text = perhaps_text(input);
-                let given = utf8(text.as_ref());
-                let cmdline = given.clone().unwrap_or_default();
-                self.change(
-                    input,
-                    pick,
-                    given.map(|_| ()),
-                    |c| boot(c).cmdline = cmdline,
-                    |error| unsafe { c::vmcell_config_set_cmdline(config, pointer(text.as_ref()), error) },
-                );
-            }
-            5 => {
-                let text = perhaps_text(input);
-                let given = utf8(text.as_ref());
-                let name = given.clone().unwrap_or_default();
-                self.change(
-                    input,
-                    pick,
-                    given.map(|_| ()),
-                    |c| c.name = name,
-                    |error| unsafe { c::vmcell_config_set_name(config, pointer(text.as_ref()), error) },
-                );
-            }
-            6 => {
-                let signal = input.word() as i32;
-                self.change(
-                    input,
-                    pick,
-                    Ok(()),
-                    |c| c.kick_signal = Some(signal),
-                    |error| unsafe { c::vmcell_config_set_kick_signal(config, signal, error) },
-                );
-            }
-            7 => {
-                let micros = input.word();
-                self.change(
-                    input,
-                    pick,
-                    Ok(()),
-                    |c| c.poll_us = Some(micros),
-                    |error| unsafe { c::vmcell_config_set_polling(config, micros, error) },
-                );
-            }
-            8 => {
-                let cpus: Vec<u32> = (0..input.byte() % 8).map(|_| input.word()).collect();
-                let absent = input.one_in(8);
-                let given = if absent && !cpus.is_empty() { Err(NULL_ARGUMENT) } else { Ok(()) };
-                let numbers = if absent { null() } else { cpus.as_ptr() };
-                self.change(
-                    input,
-                    pick,
-                    given,
-                    |c| c.affinity.io.clone_from(&cpus),
-                    |error| unsafe { c::vmcell_config_set_io_affinity(config, numbers, cpus.len(), error) },
-                );
-            }
-            _ => {
-                let on = input.word() as i32;
-                self.change(
-                    input,
-                    pick,
-                    Ok(()),
-                    |c| c.core_scheduling = on != 0,
-                    |error| unsafe { c::vmcell_config_set_core_scheduling(config, on, error) },
-                );
-            }
-        }
-    }
-
-    /// What is given is looked at before the handle is.
-    fn change(
-        &mut self,
-        input: &mut Input,
-        pick: Pick,
-        given: Result<(), i32>,
-        change: impl FnOnce(&mut VmConfig),
-        call: impl FnOnce(*mut Handle) -> i32,
-    ) {
-        let index = given.and_then(|()| self.model.check(pick, Kind::Config));
-        if self.call(input, result(index.map(|_| ())), call)
-            && let Ok(index) = index
-        {
-            set(self.model.config(index), change);
-        }
-    }
-
-    fn set_path(&mut self, input: &mut Input, pick: Pick) {
-        let mut bytes = NOWHERE.as_bytes().to_vec();
-        bytes.extend(text(input).as_bytes());
-        let path = (!input.one_in(8)).then(|| CString::new(bytes).expect("it has no NUL"));
-        let said = path.as_ref().map(|path| {
-            std::path::PathBuf::from(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(path.as_bytes()))
-        });
-        let (config, place) = (pick.handle, pointer(path.as_ref()));
-        if input.one_in(2) {
-            self.change(
-                input,
-                pick,
-                Ok(()),
-                |c| boot(c).initrd = said,
-                |error| unsafe { c::vmcell_config_set_initrd(config, place, error) },
-            );
-        } else {
-            let given = said.is_some().then_some(()).ok_or(NULL_ARGUMENT);
-            let kernel = said.unwrap_or_default();
-            self.change(
-                input,
-                pick,
-                given,
-                |c| boot(c).kernel = kernel,
-                |error| unsafe { c::vmcell_config_set_kernel(config, place, error) },
-            );
-        }
-    }
-
-    fn boot_choices(&mut self, input: &mut Input) {
-        let pick = self.model.pick(input, Kind::Config);
-        let config = pick.handle;
-        if input.one_in(2) {
-            let (number, given) = choice(input, PROTOCOLS);
-            let protocol = given.unwrap_or_default();
-            self.change(
-                input,
-                pick,
-                given.map(|_| ()),
-                |c| boot(c).protocol = protocol,
-                |error| unsafe { c::vmcell_config_set_protocol(config, number, error) },
-            );
-        } else {
-            let (number, given) = choice(input, DISCOVERIES);
-            let discovery = given.unwrap_or_default();
-            self.change(
-                input,
-                pick,
-                given.map(|_| ()),
-                |c| boot(c).discovery = discovery,
-                |error| unsafe { c::vmcell_config_set_discovery(config, number, error) },
-            );
         }
     }
 
