@@ -10,7 +10,6 @@ mod settings;
 use std::ffi::{CStr, CString};
 use std::ptr::null_mut;
 
-
 use crate::input::{Input, Script};
 use c::Handle;
 use model::{Kind, Model};

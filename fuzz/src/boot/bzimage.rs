@@ -146,6 +146,8 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("small", whole(&image(0x200, &[]))),
         ("unpacks-to-the-end", whole(&image(0x200, &[(INIT_SIZE, RAM - HIGH)]))),
+        ("unpacks-past-the-end", whole(&image(0x200, &[(INIT_SIZE, RAM - HIGH + 1)]))),
+        ("below-1-mib", whole(&image(0x200, &[(PREFERRED, HIGH - 1)]))),
         ("moved", whole(&image(0x200, &moved))),
         ("short-header", whole(&image(0x200, &[((LENGTH, 1), 0x20)]))),
         ("truncated", whole(&image(0x200, &[])[..0x300])),

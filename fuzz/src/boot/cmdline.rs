@@ -71,7 +71,7 @@ impl Guest {
                 assert!(!refused, "a command line of {len} bytes was taken, and should be refused");
                 let written = self.written(limit);
                 let (found, found_init, _) = parse(&written);
-                let expected: Vec<&[u8]> = kernel.into_iter().chain(words.iter().map(|word| word.as_bytes())).collect();
+                let expected: Vec<_> = kernel.into_iter().chain(words).collect();
                 assert_eq!((found, found_init), (expected, init), "what a kernel makes of {written:?}");
                 assert!(acpi || devices > 0 || written == text, "{text:?} became {written:?}");
             }
@@ -100,8 +100,8 @@ fn device(index: usize) -> String {
 }
 
 /// What Linux makes of a command line (`parse_args` and `next_arg` in its sources): the words for the kernel, what is left to init,
-/// and whether a quote is open at the end of the kernel's.
-fn parse(text: &str) -> (Vec<&[u8]>, Option<Vec<u8>>, bool) {
+/// each written in ASCII, and whether a quote is open at the end of the kernel's.
+fn parse(text: &str) -> (Vec<String>, Option<String>, bool) {
     // As Linux's table of characters has it, where 0xa0 is a space.
     let is_space = |byte: &u8| matches!(byte, 9..=13 | 32 | 0xa0);
     let skip = |bytes: &[u8]| bytes.iter().take_while(|byte| is_space(byte)).count();
@@ -124,13 +124,13 @@ fn parse(text: &str) -> (Vec<&[u8]>, Option<Vec<u8>>, bool) {
             None => word,
         };
         if quoted {
-            words.push(word);
+            words.push(word.escape_ascii().to_string());
             return (words, None, true);
         }
         if bare == b"--" {
-            return (words, Some(rest[skip(rest)..].to_vec()), false);
+            return (words, Some(rest[skip(rest)..].escape_ascii().to_string()), false);
         }
-        words.push(word);
+        words.push(word.escape_ascii().to_string());
         bytes = rest;
     }
 }
