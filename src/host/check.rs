@@ -5,10 +5,10 @@ use std::fmt;
 use super::cpu::CoreScheduling;
 use super::finding::{Finding, FindingLevel};
 use super::root::Root;
-use super::{cpu, kvm, limits, memory, neighbours, vulnerabilities};
+use super::{confinement, cpu, kvm, limits, memory, neighbours, vulnerabilities};
 use crate::error::Result;
 use crate::kvm::{CpuidEntry, Kvm};
-use crate::sys::{Uring, file_limit, merges_memory};
+use crate::sys::{Uring, file_limit, landlock_version, merges_memory};
 
 /// What a host offers for the isolation and the speed of VMs. It is plain data, to look at, to keep and to compare.
 ///
@@ -32,6 +32,8 @@ use crate::sys::{Uring, file_limit, merges_memory};
 /// | `open-files`, `mappings` | for how many VMs the limits are enough |
 /// | `ptrace` | whether any program of the same user can read this process |
 /// | `cgroup` | which version of cgroups the host has |
+/// | `seccomp` | whether system calls can be filtered |
+/// | `user-namespaces`, `landlock` | what there is for a [`Jail`](crate::Jail) |
 ///
 /// ```
 /// use vmcell::{FindingLevel, HostCheck};
@@ -66,6 +68,7 @@ impl HostCheck {
             merges_memory: merges_memory(),
             uring: Uring::new(1).map(drop),
             file_limit: file_limit(),
+            landlock: landlock_version(),
         };
         Self { findings: look(&Root::new("/"), &asked) }
     }
@@ -112,6 +115,7 @@ struct Asked {
     merges_memory: Option<bool>,
     uring: std::io::Result<()>,
     file_limit: u32,
+    landlock: std::io::Result<i64>,
 }
 
 fn look(root: &Root, asked: &Asked) -> Vec<Finding> {
@@ -136,6 +140,9 @@ fn look(root: &Root, asked: &Asked) -> Vec<Finding> {
         limits::mappings(root),
         neighbours::ptrace(root),
         neighbours::cgroup(root),
+        confinement::seccomp(root),
+        confinement::user_namespaces(root),
+        confinement::landlock(&asked.landlock),
     ]);
     findings
 }
@@ -166,6 +173,7 @@ mod tests {
             merges_memory: None,
             uring: Err(unsupported()),
             file_limit: 1024,
+            landlock: Err(unsupported()),
         };
         let check = HostCheck { findings: look(nothing().root(), &asked) };
         let names: Vec<&str> = check.findings.iter().map(|finding| finding.name.as_str()).collect();
@@ -174,7 +182,10 @@ mod tests {
         let known: Vec<&Finding> =
             check.findings.iter().filter(|finding| finding.level != FindingLevel::Unknown).collect();
         let known: Vec<_> = known.iter().map(|finding| (finding.name.as_str(), finding.level)).collect();
-        assert_eq!(known, [("kvm", FindingLevel::Problem), ("io-uring", FindingLevel::Advice)]);
+        assert_eq!(
+            known,
+            [("kvm", FindingLevel::Problem), ("io-uring", FindingLevel::Advice), ("landlock", FindingLevel::Advice)]
+        );
         assert_eq!(check.level(), FindingLevel::Problem);
     }
 

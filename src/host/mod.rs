@@ -4,6 +4,7 @@
 //! something else. Nothing here changes the host, and no file is read further than is needed.
 
 mod check;
+mod confinement;
 mod cpu;
 mod finding;
 mod kvm;
