@@ -120,7 +120,7 @@ const FAULTS: [(&str, &str, &[&str]); 17] = [
 ];
 
 pub fn text() -> String {
-    let mut text = "\n# Faults of the host\n\nWhat the host does to a VM, and what comes of it. The tests are in `src/` and `tests/`.\n\n".to_owned();
+    let mut text = "\n## Faults of the host\n\nWhat the host does to a VM, and what comes of it. The tests are in `src/` and `tests/`.\n\n".to_owned();
     text.push_str("| The host has | What comes of it | Tests |\n|---|---|---|\n");
     for (fault, comes, tests) in FAULTS {
         let tests: Vec<_> = tests.iter().map(|name| format!("`{name}`")).collect();

@@ -44,7 +44,10 @@ impl Drop for Scarce {
         match &mut self.0 {
             How::Quota { group, home } => {
                 let moved = fs::write(home.join("cgroup.procs"), std::process::id().to_string());
-                moved.and_then(|()| fs::remove_dir(group)).expect("the process leaves its control group");
+                // A test that has failed is told of already, so this is no reason to panic on top of that.
+                if let Err(error) = moved.and_then(|()| fs::remove_dir(&*group)) {
+                    println!("  {} is left over: {error}", group.display());
+                }
             }
             How::Shared { before, over, busy } => {
                 over.store(true, Ordering::Release);
