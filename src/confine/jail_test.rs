@@ -143,9 +143,10 @@ fn a_thread_that_was_joined_does_not_count() {
 fn in_an_empty_root_there_is_nothing_and_nothing_can_be_made() {
     let layers = [JailLayer::UserNamespace, JailLayer::EmptyRoot];
     let probe = |_: &JailReport| {
-        let names = fs::read_dir("/").map(|entries| entries.count());
+        // A root that was put on another one, which is still there, has it behind `..`.
+        let names = ["/", "/..", "."].map(|path| fs::read_dir(path).map(|entries| entries.count()).ok());
         let ring = ring_opens(c"/etc/passwd");
-        vec![format!("{:?}", names.ok()), said(File::open("/etc/passwd")), said(File::create("/new")), ring]
+        vec![format!("{names:?}"), said(File::open("/etc/passwd")), said(File::create("/new")), ring]
     };
     for is_plain in [false, true] {
         let enter = || {
@@ -164,7 +165,10 @@ fn in_an_empty_root_there_is_nothing_and_nothing_can_be_made() {
             continue;
         }
         let no_ring = ["no ring".to_owned(), is(Io::NotFound)];
-        assert_eq!(found[..3], ["Some(0)".to_owned(), is(Io::NotFound), is(Io::ReadOnlyFilesystem)]);
+        assert_eq!(
+            found[..3],
+            ["[Some(0), Some(0), Some(0)]".to_owned(), is(Io::NotFound), is(Io::ReadOnlyFilesystem)]
+        );
         assert!(no_ring.contains(&found[3]), "{found:?}");
     }
 }
