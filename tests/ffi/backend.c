@@ -291,8 +291,10 @@ static void test_failures(const char *folder) {
     wait_failed(vm, "gave_up",
                 "{\"failures\":[{\"device\":\"disk0\",\"label\":\"disk 0 (on a backend)\",\"cause\":\"gave_up\",\"is_final\":true,"
                 "\"message\":\"the backend gave up: the storage is gone\",\"at_ns\":");
-    while (first.destroyed == 0)
+    /* The port is gone when `destroy` has returned, a moment after it has said that it was called. */
+    while (vmcell_disk_port_retry(port, NULL) != VMCELL_ERROR_BAD_HANDLE)
         usleep(1000);
+    CHECK(first.destroyed == 1);
     disk_port_is_refused(VMCELL_ERROR_BAD_HANDLE, port);
     FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_disk_port_give_up(port, "again", &e));
     OK(vmcell_nic_port_give_up(nic_port, "the network is gone", &e));
