@@ -30,6 +30,8 @@ mod receive;
 mod registers;
 #[path = "hostile/cases/rings.rs"]
 mod rings;
+#[path = "hostile/cases/rng.rs"]
+mod rng;
 #[path = "hostile/cases/several.rs"]
 mod several;
 #[path = "hostile/cases/steps.rs"]
@@ -54,6 +56,7 @@ const GROUPS: &[(&str, &[Case])] = &[
     ("Frames that it receives", receive::CASES),
     ("Commands to its network card", control::CASES),
     ("Queues of its network card", card::CASES),
+    ("Random bytes", rng::CASES),
     ("The rest of the machine", machine::CASES),
 ];
 

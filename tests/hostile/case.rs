@@ -67,6 +67,8 @@ pub struct Setup {
     /// Queues of the disk.
     pub queues: u16,
     pub vcpus: u32,
+    /// A source of random bytes.
+    pub rng: bool,
     /// All of the process's threads together get the time of one processor.
     pub scarce: bool,
     /// Its first 8 MiB are noise.
@@ -103,6 +105,7 @@ impl Setup {
         pairs: 1,
         queues: 1,
         vcpus: 1,
+        rng: false,
         scarce: false,
         noise: false,
         limit: Duration::from_secs(10),

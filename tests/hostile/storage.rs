@@ -8,7 +8,7 @@ use std::process::Command;
 
 use tempfile::{NamedTempFile, TempDir};
 use vmcell::testing::memory_disk;
-use vmcell::{Disk, Nic, VmBuilder};
+use vmcell::{Disk, Nic, RngConfig, VmBuilder};
 
 use super::case::{Host, Setup, Storage};
 use crate::support::linux::{HostTap, host};
@@ -79,6 +79,7 @@ impl Bench {
         let disk = self.disk.try_clone().expect("the host gives descriptors");
         let disk = Disk::from_file(disk).expect("a disk").read_only(setup.read_only).queues(setup.queues);
         let builder = builder.disk(disk);
+        let builder = if setup.rng { builder.rng(RngConfig::new()) } else { builder };
         match &self.tap {
             None => builder,
             Some(tap) => {

@@ -12,12 +12,13 @@ use super::page;
 const LIST: &str = include_str!("villain.tsv");
 
 /// The sets that apply to what we have: prefix, title, and the last number of each.
-const SETS: [(&str, &str, u32); 5] = [
+const SETS: [(&str, &str, u32); 6] = [
     ("T", "Split queues", 130),
     ("M", "The MMIO transport", 35),
     ("S", "Steps and states", 95),
     ("B", "Disks", 231),
     ("N", "Network cards", 201),
+    ("RNG", "Random bytes", 33),
 ];
 
 const HEAD: &str = "\
@@ -48,7 +49,8 @@ const TAIL: &str = "
 | A | administration of groups of devices | belongs to PCI |
 | C | virtio console | the console is a serial port; floods of it are in hostile-guests.md |
 | Z | zoned disks | disks offer no zones; their commands are types that there are not (`a_request_of_an_unknown_type_is_unsupported`) |
-| RNG, V, L, E, R, D, I, RTC, F | entropy, sockets, balloon, persistent memory, memory, watchdog, IOMMU, clock, file system | there are no such devices |
+| RNG200 | a snapshot during a request | there are no snapshots of a VM yet |
+| V, L, E, R, D, I, RTC, F | sockets, balloon, persistent memory, memory, watchdog, IOMMU, clock, file system | there are no such devices |
 ";
 
 struct Row {

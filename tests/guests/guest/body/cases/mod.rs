@@ -11,6 +11,7 @@ mod race;
 mod receive;
 mod registers;
 mod rings;
+mod rng;
 mod several;
 mod steps;
 mod work;
@@ -23,7 +24,7 @@ use super::virtio::block::{Answer, Block};
 /// The name of a case, and what it does.
 type Case = (&'static str, fn(&Cmdline));
 
-const GROUPS: [&[Case]; 14] = [
+const GROUPS: [&[Case]; 15] = [
     rings::CASES,
     chains::CASES,
     odd::CASES,
@@ -37,6 +38,7 @@ const GROUPS: [&[Case]; 14] = [
     receive::CASES,
     control::CASES,
     card::CASES,
+    rng::CASES,
     machine::CASES,
 ];
 
