@@ -1728,10 +1728,12 @@ int32_t vmcell_config_set_kernel(vmcell_config *config, const char *path, vmcell
 int32_t vmcell_config_set_initrd(vmcell_config *config, const char *path, vmcell_error **error);
 
 /**
- * Sets the kernel's command line, UTF-8, copied: at most 2047 bytes including what discovery appends. The default is
- * empty. Never blocks.
+ * Sets the kernel's command line, UTF-8, copied: at most 2047 bytes including what discovery appends. If it appends something, double
+ * quotes must come in pairs, up to a lone `--`. The default is empty. Never blocks.
  */
-int32_t vmcell_config_set_cmdline(vmcell_config *config, const char *cmdline, vmcell_error **error);
+int32_t vmcell_config_set_cmdline(vmcell_config *config,
+                                  const char *cmdline,
+                                  vmcell_error **error);
 
 /**
  * Sets how the kernel is entered, one of VMCELL_PROTOCOL_*. Never blocks.

@@ -84,7 +84,8 @@ impl Boot {
         self
     }
 
-    /// The kernel's command line: at most 2047 bytes including what discovery appends to it, and no NUL.
+    /// The kernel's command line: at most 2047 bytes including what discovery appends to it, and no NUL. If discovery appends something,
+    /// double quotes must come in pairs, as far as the kernel reads: up to a lone `--`.
     #[must_use]
     pub fn cmdline(mut self, cmdline: impl Into<String>) -> Self {
         self.cmdline = cmdline.into();

@@ -281,8 +281,8 @@ pub unsafe extern "C" fn vmcell_config_set_initrd(
     })
 }
 
-/// Sets the kernel's command line, UTF-8, copied: at most 2047 bytes including what discovery appends. The default is
-/// empty. Never blocks.
+/// Sets the kernel's command line, UTF-8, copied: at most 2047 bytes including what discovery appends. If it appends something, double
+/// quotes must come in pairs, up to a lone `--`. The default is empty. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_config_set_cmdline(
     config: *mut ConfigObject,

@@ -127,11 +127,13 @@ pub fn each(seconds: u32) -> Result<Vec<Outcome>> {
         outcomes
     };
     let count = thread::available_parallelism().map_or(1, NonZero::get).min(targets.len());
-    Ok(thread::scope(|scope| {
+    let mut outcomes: Vec<_> = thread::scope(|scope| {
         let workers: Vec<_> = (0..count).map(|_| scope.spawn(work)).collect();
         let joined = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
         joined.flatten().collect()
-    }))
+    });
+    outcomes.sort_by(|one, other| one.target.cmp(&other.target));
+    Ok(outcomes)
 }
 
 /// Runs one target; what it says is shown if it fails.
