@@ -1,8 +1,9 @@
 //! How a thread ends, for whoever wants to join it.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use crate::sys::lock;
+use crate::sys::sync::{Condvar, Mutex};
 
 /// Says whether a thread that ends can be joined. One that cannot waits for the host's storage, however long that takes: Linux does
 /// not let a thread end before the io_uring work that it has begun.

@@ -1,10 +1,9 @@
 //! Which thread of the host an I/O thread is, and what it does before anything else.
 
-use std::sync::mpsc::sync_channel;
-
 use super::reactor::contain;
 use super::thread::IoThread;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::sync::mpsc::sync_channel;
 
 impl IoThread {
     /// Its name, as it was given. Linux shows the first 15 bytes.

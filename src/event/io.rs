@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::place::Place;
@@ -10,6 +9,7 @@ use super::ring::RingSlot;
 use super::token::{Cause, Event, Token};
 use super::waker::Waker;
 use crate::memory::{BufferPool, FileRing, HostBuffer};
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
 
 /// The longest that a turn lasts, as far as it is up to the participant to end it.
 pub const TURN_TIME: Duration = Duration::from_micros(500);

@@ -49,7 +49,6 @@ mod metrics;
 mod participant;
 mod place;
 mod polling;
-#[allow(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, reason = "its own change follows")]
 mod reactor;
 mod ring;
 mod thread;

@@ -1,14 +1,14 @@
 //! Where a participant lives, and how its thread is woken.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use super::polling::Settings;
 use super::wake_set::WakeSet;
 use crate::error::Result;
 use crate::meter::Tally;
+use crate::sys::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sys::sync::thread::{self, ThreadId};
 use crate::sys::{EventFd, thread_cpu_time};
 
 /// By what other threads wake the I/O thread.

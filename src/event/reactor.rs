@@ -136,8 +136,9 @@ impl Reactor {
             return Err(Box::new(Refused { error, _participant: Removed(Some(member)) }));
         }
         let slot = self.free.pop().unwrap_or_else(|| {
+            let slot = self.members.len();
             self.members.push(None);
-            self.members.len() - 1
+            slot
         });
         member.place.settle(slot);
         if let Some(place) = self.members.get_mut(slot) {
@@ -216,6 +217,7 @@ impl Reactor {
             RING => return,
             _ => {}
         }
+        #[expect(clippy::cast_possible_truncation, reason = "these are the two halves")]
         let (slot, key) = ((ready.key >> 32) as usize, ready.key as u32);
         let Some(member) = self.members.get_mut(slot).and_then(Option::as_mut) else { return };
         // An event may be older than the removal of its descriptor; keys are not used again soon.

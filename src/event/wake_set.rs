@@ -1,6 +1,6 @@
 //! Which participants were woken, without a lock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::sys::sync::atomic::{AtomicU64, Ordering};
 
 /// A set of small numbers that any thread may add to and one thread takes from.
 pub(super) struct WakeSet {

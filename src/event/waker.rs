@@ -1,9 +1,9 @@
 //! Wakers: any thread reaches a participant by one, without a lock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::place::Place;
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
 
 /// Makes the thread that owns a participant call it. Any thread may use a waker or clone it. Never blocks.
 ///

@@ -7,15 +7,16 @@
 use std::cell::RefCell;
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 
 use kvm_bindings::{KVMIO, kvm_signal_mask};
-use kvm_ioctls::VcpuFd;
 use vmm_sys_util::ioctl::ioctl_with_ptr;
 use vmm_sys_util::ioctl_iow_nr;
 
+use super::fd::VcpuFd;
 use super::immediate_exit::{ImmediateExit, KICKED};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::sync::{Mutex, MutexGuard, thread_local};
 use crate::sys::{KickSignal, current_thread_id, kick_thread, lock};
 
 ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, kvm_signal_mask);
@@ -125,6 +126,10 @@ pub(super) fn install_signal_mask(fd: &VcpuFd, signal: KickSignal) -> Result<()>
     }
     const { assert!(offset_of!(Mask, sigset) == offset_of!(kvm_signal_mask, sigset)) }
     let sigset = signal.mask_while_running().to_ne_bytes();
+    #[cfg(shuttle)]
+    if matches!(fd, VcpuFd::Model { .. }) {
+        return Ok(());
+    }
     let mask = Mask { header: kvm_signal_mask { len: 8, ..Default::default() }, sigset };
     // SAFETY: the kernel reads the header and as many bytes behind it as its `len` says. The pointer is to all of `mask`,
     // which has them, and which lives until the call is over; the kernel keeps a copy.

@@ -7,6 +7,7 @@
 
 mod capabilities;
 mod exit;
+mod fd;
 mod immediate_exit;
 mod kick;
 mod refused;
@@ -22,3 +23,7 @@ pub use system::Kvm;
 pub use vcpu::Vcpu;
 pub use vm::KvmVm;
 pub use x86_64::{CpuidEntry, DescriptorTable, LocalApicLine, Registers, Segment, SpecialRegisters};
+
+#[cfg(all(test, shuttle))]
+#[path = "model_test.rs"]
+mod models;

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use kvm_ioctls::VcpuFd;
-
 use super::exit::{Answer, VcpuExit};
+use super::fd::VcpuFd;
 use super::immediate_exit::{FINISHING, ImmediateExit, KICKED};
 use super::kick::{Runner, VcpuKicker, install_signal_mask, reach_this_thread, thread_number};
 use super::refused::refused;
@@ -30,7 +29,15 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    pub(super) fn new(fd: VcpuFd, index: u32, slots: Arc<MemorySlots>) -> Result<Self> {
+    /// One whose guest does nothing until it is kicked. `in_guest` is told when it enters the guest, and when it leaves.
+    #[cfg(shuttle)]
+    pub(crate) fn model(index: u32, in_guest: impl Fn(bool) + Send + 'static) -> Self {
+        let fd = VcpuFd::Model { immediate_exit: Arc::default(), in_guest: Box::new(in_guest) };
+        Self::new(fd, index, Arc::default()).unwrap()
+    }
+
+    pub(super) fn new(fd: impl Into<VcpuFd>, index: u32, slots: Arc<MemorySlots>) -> Result<Self> {
+        let fd = fd.into();
         let (kick, immediate_exit) = (KickSignal::default(), Arc::new(ImmediateExit::map(&fd)?));
         let runner = Arc::new(Runner::new(immediate_exit.clone(), kick));
         Ok(Self { fd, index, kick, immediate_exit, runner, bound_to: None, _slots: slots })

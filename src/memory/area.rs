@@ -53,6 +53,9 @@ impl GuestArea {
     }
 
     fn atomic_u16(&self, offset: u64) -> Option<&AtomicU16> {
+        // In a model, the driver may do something before each look at the rings.
+        #[cfg(shuttle)]
+        crate::sys::sync::atomic::fence(Ordering::SeqCst);
         let place = self.place::<AtomicU16>(offset)?;
         // SAFETY: as in `read_u64`; an atomic may be shared with the guest, which is no more than another thread to it.
         Some(unsafe { place.as_ref() })

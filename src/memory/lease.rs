@@ -3,10 +3,10 @@
 //! A chain and a buffer each hold a [`Lease`]. Pausing, resetting, and freezing a device wait until none is out: then
 //! nobody, on whatever thread, touches the guest's memory for it.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::guest::GuestMemory;
+use crate::sys::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Gives out leases, and knows how many are out. A clone counts the same ones.
 #[derive(Clone)]

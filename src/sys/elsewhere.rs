@@ -2,11 +2,12 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::caught::catch_panic;
 use super::lock::lock;
+use super::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use super::sync::{Mutex, thread_local};
 use super::thread::{is_filtered, may_wait, spawn};
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -59,9 +60,9 @@ impl<T: Send + 'static> Parting<T> {
         do_elsewhere(move || {
             // Whoever waits is released when this ends.
             let _tells: SyncSender<()> = drops;
-            IS_DROPPING.set(true);
+            IS_DROPPING.with(|is_dropping| is_dropping.set(true));
             let _ = catch_panic(|| drop(take(&theirs)));
-            IS_DROPPING.set(false);
+            IS_DROPPING.with(|is_dropping| is_dropping.set(false));
         });
         Self { value, gone }
     }
@@ -69,7 +70,7 @@ impl<T: Send + 'static> Parting<T> {
 
 impl<T> Drop for Parting<T> {
     fn drop(&mut self) {
-        if !may_wait() || IS_DROPPING.get() {
+        if !may_wait() || IS_DROPPING.with(Cell::get) {
             return;
         }
         // The host may have given no thread.
@@ -90,7 +91,7 @@ fn next() -> Option<Job> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{Receiver, channel};
     use std::time::Duration;
 
     use super::*;

@@ -12,7 +12,9 @@ mod affinity;
 mod caught;
 mod core_scheduling;
 mod elsewhere;
+#[cfg(not(shuttle))]
 mod epoll;
+#[cfg(not(shuttle))]
 mod eventfd;
 mod file;
 #[cfg(test)]
@@ -21,12 +23,15 @@ mod forbid;
 mod landlock;
 mod link;
 mod lock;
+#[cfg(shuttle)]
+pub(crate) mod model;
 mod namespace;
 mod process;
 mod random;
 mod signal;
 mod stage;
 mod stream;
+pub(crate) mod sync;
 mod tap;
 mod thread;
 mod uring;
@@ -35,7 +40,9 @@ pub(crate) use affinity::{CpuSet, allowed_cpus};
 pub(crate) use caught::catch_panic;
 pub(crate) use core_scheduling::{CoreGroup, core_cookie};
 pub(crate) use elsewhere::{Parting, do_elsewhere};
+#[cfg(not(shuttle))]
 pub(crate) use epoll::{Epoll, Ready, Watch};
+#[cfg(not(shuttle))]
 pub use eventfd::EventFd;
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) use file::anonymous_file;
@@ -49,6 +56,10 @@ pub(crate) use file::{
 pub(crate) use forbid::forbid;
 pub(crate) use landlock::{Beneath, Forbids, landlock_version, restrict_this_thread};
 pub(crate) use lock::{lock, lock_if_free};
+#[cfg(shuttle)]
+pub use model::EventFd;
+#[cfg(shuttle)]
+pub(crate) use model::{Epoll, Ready, Watch};
 pub(crate) use namespace::{
     Kept, Namespace, NoUserNamespace, enter_empty_root, forbid_user_namespaces, leave_namespace, leave_user_namespace,
     open_path,

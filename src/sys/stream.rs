@@ -10,8 +10,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 
+#[cfg(not(shuttle))]
 use super::epoll::{Epoll, Watch};
 use super::file::waits_always;
+#[cfg(shuttle)]
+use super::model::{Epoll, Watch};
 use super::stage::Stage;
 use crate::error::{Error, ErrorKind, Result};
 

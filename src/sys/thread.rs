@@ -1,10 +1,11 @@
 //! Threads that no signal of the host program can land on.
 
 use std::cell::Cell;
-use std::thread::{self, Builder, JoinHandle};
 use std::time::Duration;
 
 use super::signal::{KickSignal, SignalSet};
+use super::sync::thread::{self, Builder, JoinHandle};
+use super::sync::thread_local;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What Linux keeps of a thread's name, in bytes.
@@ -21,7 +22,7 @@ pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<
     let unblocked = Unblocks(SignalSet::all().block());
     let filtered = filtered();
     let spawned = Builder::new().name(name.to_owned()).spawn(move || {
-        FILTERED.set(filtered);
+        FILTERED.with(|known| known.set(filtered));
         body();
     });
     drop(unblocked);
@@ -62,7 +63,7 @@ pub(crate) fn thread_name(owner: &str, role: &str) -> String {
 /// What a thread is called that the calling thread starts for itself: after the owner in its own name, so that `NAME:io` has
 /// `NAME:disk`.
 pub(crate) fn name_of_helper(role: &str) -> String {
-    let this = std::thread::current();
+    let this = thread::current();
     let owner = this.name().and_then(|name| name.rsplit_once(':')).map_or("", |(owner, _)| owner);
     thread_name(owner, role)
 }
@@ -94,12 +95,12 @@ pub(crate) enum Filtered {
 
 /// From now on the system calls of the calling thread are filtered, and those of the threads that it starts.
 pub(crate) fn note_filtered(how: Filtered) {
-    FILTERED.set(how);
+    FILTERED.with(|known| known.set(how));
 }
 
 /// How we filter the system calls of the calling thread.
 pub(crate) fn filtered() -> Filtered {
-    FILTERED.get()
+    FILTERED.with(Cell::get)
 }
 
 /// Whether system calls of the calling thread are filtered by us.
@@ -109,13 +110,13 @@ pub(crate) fn is_filtered() -> bool {
 
 /// From now on the calling thread is one for which others wait: it must not wait for them.
 pub(crate) fn forbid_waiting() {
-    MAY_WAIT.set(false);
+    MAY_WAIT.with(|may_wait| may_wait.set(false));
 }
 
 /// Whether the calling thread may wait for threads of VMs. An I/O thread or a vCPU's thread must not: two of them that wait for
 /// each other would wait for ever.
 pub(crate) fn may_wait() -> bool {
-    MAY_WAIT.get()
+    MAY_WAIT.with(Cell::get)
 }
 
 /// How long the calling thread has run on a CPU. Costs a system call.
@@ -137,6 +138,13 @@ pub(crate) fn thread_cpu_time_of(tid: i32) -> Option<Duration> {
 }
 
 /// The kernel's identifier of the calling thread. Never 0.
+#[cfg(shuttle)]
+pub(crate) fn current_thread_id() -> i32 {
+    super::model::this_thread()
+}
+
+/// The kernel's identifier of the calling thread. Never 0.
+#[cfg(not(shuttle))]
 pub(crate) fn current_thread_id() -> i32 {
     // SAFETY: takes nothing and cannot fail.
     unsafe { libc::gettid() }
@@ -145,9 +153,15 @@ pub(crate) fn current_thread_id() -> i32 {
 /// Sends the kick to a thread of this process. Harmless if it has ended.
 ///
 /// The caller makes sure that the thread blocks the signal, so that nothing but `KVM_RUN` sees it.
+#[cfg(not(shuttle))]
 pub(crate) fn kick_thread(thread: i32, signal: KickSignal) {
     // SAFETY: plain integers; a thread that is gone, or that is not of this process, gives an error.
     unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal.number()) };
+}
+
+#[cfg(shuttle)]
+pub(crate) fn kick_thread(thread: i32, _: KickSignal) {
+    super::model::kick(thread);
 }
 
 #[cfg(test)]

@@ -4,9 +4,7 @@
 //! message, and if it has to wait for the answer it waits alone. The owner never waits for the lock on the messages: it
 //! comes back when whoever holds it has rung.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::thread::{self, Thread};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::config_space::ConfigSpace;
@@ -16,6 +14,9 @@ use super::metrics::DeviceCounters;
 use super::queue::{QueueConfig, QueueState};
 use crate::error::Result;
 use crate::event::Waker;
+use crate::sys::sync::Mutex;
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
+use crate::sys::sync::thread::{self, Thread};
 use crate::sys::{lock, lock_if_free};
 
 /// How often one who waits for an answer looks whether the gate was closed.

@@ -29,3 +29,7 @@ pub use transport::{MmioTransport, QueueRegisters, TransportState};
 
 #[cfg(test)]
 mod rig_test;
+
+#[cfg(all(test, shuttle))]
+#[path = "model_test.rs"]
+mod models;

@@ -9,14 +9,15 @@
 //!   └───────────────┴──── end ────────────┴────▶ Stop
 //! ```
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::exit::{Exit, Status};
 use crate::config::vcpus;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::VcpuKicker;
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
+use crate::sys::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::{EventFd, lock};
 
 pub(super) struct Lifecycle {
@@ -35,6 +36,8 @@ struct State {
     goal: Goal,
     /// vCPU threads that may be in the guest.
     active: usize,
+    /// vCPU threads that may enter the guest again.
+    running: usize,
     /// vCPU threads that have not returned.
     alive: usize,
     /// Whether the guest said that it goes on in a crash kernel.
@@ -61,7 +64,7 @@ pub(super) enum NextMove {
 
 impl Lifecycle {
     pub(super) fn new(name: Arc<str>, kickers: Vec<VcpuKicker>) -> Result<Self> {
-        let state = State { goal: Goal::Ready, active: 0, alive: 0, panicked: false, exit: None };
+        let state = State { goal: Goal::Ready, active: 0, running: 0, alive: 0, panicked: false, exit: None };
         Ok(Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -96,8 +99,7 @@ impl Lifecycle {
     pub(super) fn start(&self, vcpus: usize) -> Result<()> {
         let mut state = self.state();
         self.expect(&state, "start", &[Goal::Ready])?;
-        state.active = vcpus;
-        state.alive = vcpus;
+        (state.active, state.running, state.alive) = (vcpus, vcpus, vcpus);
         self.set_goal(&mut state, Goal::Run);
         Ok(())
     }
@@ -224,7 +226,9 @@ impl Lifecycle {
     pub(super) fn is_last_vcpu(&self) -> bool {
         let mut state = self.state();
         state.active = state.active.saturating_sub(1);
-        state.active == 0
+        // Not by those in the guest: others may be parked, and are not woken yet.
+        state.running = state.running.saturating_sub(1);
+        state.running == 0
     }
 
     /// A vCPU thread returns.
@@ -334,5 +338,23 @@ mod tests {
         lifecycle.vcpu_finished();
         lifecycle.vcpu_finished();
         assert_eq!((lifecycle.status(), lifecycle.wait(None).unwrap()), (Status::Ended, Exit::Stopped));
+    }
+
+    #[test]
+    fn a_vcpu_that_leaves_while_another_is_parked_is_not_the_last() {
+        let lifecycle = Arc::new(Lifecycle::new(Arc::from(""), Vec::new()).unwrap());
+        lifecycle.start(2).unwrap();
+        lifecycle.set_goal(&mut lifecycle.state(), Goal::Pause);
+        let parks = Arc::clone(&lifecycle);
+        let parks = std::thread::spawn(move || {
+            parks.park();
+            parks.is_last_vcpu()
+        });
+        while lifecycle.state().active == 2 {
+            std::thread::yield_now();
+        }
+        assert!(!lifecycle.is_last_vcpu());
+        lifecycle.end(Exit::Stopped);
+        assert!(parks.join().unwrap());
     }
 }

@@ -26,3 +26,7 @@ pub(crate) use failures::failures_json;
 pub use metrics::{ConsoleMetrics, DeviceKindMetrics, DeviceMetrics, ExitCounts, Metrics, VcpuMetrics, openmetrics};
 pub use threads::{ThreadRole, VmThread};
 pub use vm::Vm;
+
+#[cfg(all(test, shuttle))]
+#[path = "model_test.rs"]
+mod models;

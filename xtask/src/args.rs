@@ -9,10 +9,11 @@ cargo xtask run [--nested] [--vcpus N] [--memory MIB]
       --vcpus N     vCPUs of the guest (1 to 64, default 1)
       --memory MIB  memory of the guest (128 to 65536, default 512)
 
-cargo xtask test [FILTER] [--skip-checks] [--nested] [--long]
+cargo xtask test [FILTER] [--skip-checks] [--models] [--nested] [--long]
     Run every check and test, and end with a summary.
       FILTER         only the KVM tests whose file or name contains it, and no other check
       --skip-checks  only the KVM tests
+      --models       only the models of the handovers between threads
       --nested       run all KVM tests in the nested host
       --long         put each test under more load, and fuzz each target for minutes: some hours in all
 
@@ -77,6 +78,7 @@ pub struct RunOptions {
 pub struct TestOptions {
     pub filter: Option<String>,
     pub skip_checks: bool,
+    pub models: bool,
     pub nested: bool,
     pub long: bool,
 }
@@ -180,11 +182,12 @@ fn parse_test(args: &[String]) -> Result<TestOptions, String> {
     for arg in args {
         match arg.as_str() {
             "--skip-checks" => options.skip_checks = true,
+            "--models" => options.models = true,
             "--nested" => options.nested = true,
             "--long" => options.long = true,
             flag if flag.starts_with('-') => {
                 return Err(format!(
-                    "test: unknown flag `{flag}`; allowed: --skip-checks, --nested, --long, and one FILTER"
+                    "test: unknown flag `{flag}`; allowed: --skip-checks, --models, --nested, --long, and one FILTER"
                 ));
             }
             filter if options.filter.is_none() => options.filter = Some(filter.into()),
@@ -331,7 +334,8 @@ mod tests {
 
     #[test]
     fn test_takes_one_filter() {
-        let options = TestOptions { filter: Some("linux_disk".into()), skip_checks: true, nested: false, long: true };
+        let filter = Some("linux_disk".into());
+        let options = TestOptions { filter, skip_checks: true, long: true, ..TestOptions::default() };
         assert_eq!(parse_line("test linux_disk --skip-checks --long"), Ok(Command::Test(options)));
         assert!(parse_line("test a b").unwrap_err().contains("second filter `b`"));
     }

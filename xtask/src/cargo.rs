@@ -39,8 +39,16 @@ pub fn cargo() -> Command {
 
 /// Builds with `args`, shows cargo's progress and diagnostics, and returns the programs that were built.
 pub fn build(args: &[&str]) -> Result<Vec<Program>> {
+    build_with(args, &[])
+}
+
+/// The same, with flags for the compiler, which only `cargo rustc` takes.
+pub fn build_with(args: &[&str], flags: &[&str]) -> Result<Vec<Program>> {
     let mut cargo = cargo();
     cargo.args(args).arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+    if !flags.is_empty() {
+        cargo.arg("--").args(flags);
+    }
     let output = cargo.output().context("cannot start cargo")?;
     if !output.status.success() {
         return Err(Error::new(format!("{} failed: {}", exec::show(&cargo), output.status)));

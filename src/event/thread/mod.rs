@@ -2,9 +2,8 @@
 
 #[cfg(any(test, feature = "test-util"))]
 use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::ending::Ending;
@@ -15,6 +14,9 @@ use super::reactor::{Reactor, Refused, Removed, contain};
 use crate::config::Seccomp;
 use crate::confine::{Kind, ThreadFilter};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::sync::Mutex;
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
+use crate::sys::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use crate::sys::{ThreadHandle, current_thread_id, forbid_waiting, lock, lock_if_free, may_wait, spawn};
 
 /// How long a thread may take to take a participant in.
@@ -407,3 +409,7 @@ mod inline;
 #[cfg(test)]
 #[path = "thread_test.rs"]
 mod tests;
+
+#[cfg(all(test, shuttle))]
+#[path = "model_test.rs"]
+mod models;

@@ -3,14 +3,13 @@
 //! `virtio-queue` is not used: it looks each of its accesses up in the table of memory regions. Walking a chain of three took
 //! 1,650 instructions with it, and takes 510 (`cargo xtask bench --instructions --rows walk-direct --against 9408e79`).
 
-use std::sync::atomic::{Ordering, fence};
-
 use super::chain::Buffers;
 use super::config::QueueConfig;
 use super::state::QueueState;
 use super::walk::Walker;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{GuestAddress, GuestArea, GuestMemory};
+use crate::sys::sync::atomic::{Ordering, fence};
 use crate::virtio::spec::ring;
 
 pub(super) struct Ring {

@@ -1,10 +1,10 @@
 //! What a queue shares with its chains, which may be on any thread: without a lock.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use crate::event::Waker;
 use crate::memory::Lessor;
+use crate::sys::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 pub(super) struct Shared {
     pub(super) lessor: Lessor,

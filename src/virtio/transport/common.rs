@@ -1,8 +1,8 @@
 //! What every transport does with a device, however its registers are laid out: status, features, activation, reset, pause.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::registers::{Registers, refused};
@@ -13,6 +13,7 @@ use crate::event::{IoThread, Membership};
 use crate::logging::Voice;
 use crate::memory::GuestMemory;
 use crate::meter::Meter;
+use crate::sys::sync::{Mutex, MutexGuard};
 use crate::sys::{EventFd, lock};
 use crate::virtio::device::{DeviceInfo, DeviceState, VirtioDevice};
 use crate::virtio::failure::Failure;

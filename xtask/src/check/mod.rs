@@ -2,9 +2,11 @@
 
 mod bench;
 mod capi;
+mod count;
 mod direct;
 mod kvm;
 mod listing;
+mod models;
 mod package;
 mod public_api;
 mod semver;
@@ -28,6 +30,10 @@ pub fn run(options: &TestOptions) -> Result<u8> {
     let distro = Distro::detect()?;
     packages::ensure(&distro, &[Purpose::Build, Purpose::Guest, Purpose::Nested, Purpose::Network, Purpose::CFace])?;
     let mut summary = Summary::default();
+    if options.models {
+        models::run(options.long, &mut summary);
+        return Ok(summary.print(began.elapsed()));
+    }
     if options.skip_checks || options.filter.is_some() {
         println!("checks: left out, as asked");
     } else {

@@ -1,15 +1,16 @@
 //! The checks that need no guest: format, lints, documentation, unit tests, licences.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
+use super::count::count_tests;
+use super::models;
 use super::package;
 use super::public_api;
 use super::semver;
 use super::summary::{Status, Summary};
 use crate::cargo::cargo;
-use crate::exec::{self, Context, Result};
+use crate::exec::{self, Result};
 use crate::tools::CARGO_DENY;
 
 /// Runs all of them, each regardless of the others' results.
@@ -19,6 +20,7 @@ pub fn run(long: bool, summary: &mut Summary) {
     step(summary, "clippy", &clippy, &[]);
     step(summary, "docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]);
     unit_tests(summary);
+    models::run(long, summary);
     packaged(summary);
     public_interface(summary);
     fuzz_targets(long, summary);
@@ -117,26 +119,6 @@ fn tests(summary: &mut Summary, name: &str, args: &[&str], env: &[(&str, &str)])
     summary.add_all(name, status, began.elapsed(), passed);
 }
 
-/// Runs cargo's tests and shows their output; returns how they ended and how many passed.
-fn count_tests(command: &mut Command) -> Result<(Status, u64)> {
-    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
-    let mut passed = 0;
-    for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines) {
-        let line = line.context("what the tests say")?;
-        writeln!(io::stdout(), "{line}").context("standard output")?;
-        passed += passed_in(&line).unwrap_or(0);
-    }
-    let status = child.wait().context("cargo test")?;
-    let status = if status.success() { Status::Passed } else { Status::Failed(format!("cargo test: {status}")) };
-    Ok((status, passed))
-}
-
-/// `test result: ok. 12 passed; 0 failed; ...`; the ignored ones need a KVM and come later.
-fn passed_in(line: &str) -> Option<u64> {
-    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
-    counts.split_once(" passed")?.0.parse().ok()
-}
-
 fn licences(summary: &mut Summary) {
     println!("\n== licences, bans, sources: cargo deny");
     let began = Instant::now();
@@ -170,13 +152,5 @@ mod tests {
         ] {
             assert!(matches!(not_fetched(unreachable), Status::Skipped(_)), "{unreachable}");
         }
-    }
-
-    #[test]
-    fn passed_tests_are_read_from_the_result_line() {
-        let line = "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.01s";
-        assert_eq!(passed_in(line), Some(12));
-        assert_eq!(passed_in(&line.replace("ok", "FAILED")), Some(12));
-        assert_eq!(passed_in("test result: looks good"), None);
     }
 }
