@@ -98,7 +98,7 @@ fn command_lines_that_no_kernel_takes_are_refused() {
     let long = refusal(kernel.boot().cmdline("x".repeat(2048)));
     assert_says(&long, ErrorKind::BootImage, &["2048", "2047"]);
     let nul = refusal(kernel.boot().cmdline("quiet\0splash"));
-    assert_says(&nul, ErrorKind::BootImage, &["NUL", "5"]);
+    assert_says(&nul, ErrorKind::InvalidConfig, &["NUL", "5"]);
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub mod net;
 pub mod options;
 pub mod ports;
 pub mod queue;
+pub mod random;
 pub mod registers;
 pub mod ring;
 pub mod sweep;
@@ -44,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "block", run: block::run, seeds: block::seeds },
     Target { name: "net", run: net::run, seeds: net::seeds },
     Target { name: "registers", run: registers::run, seeds: registers::seeds },
+    Target { name: "random", run: random::run, seeds: random::seeds },
     Target { name: "elf", run: boot::elf::run, seeds: boot::elf::seeds },
     Target { name: "pvh", run: boot::pvh::run, seeds: boot::pvh::seeds },
     Target { name: "bzimage", run: boot::bzimage::run, seeds: boot::bzimage::seeds },

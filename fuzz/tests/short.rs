@@ -39,6 +39,11 @@ fn registers_read_as_their_model() {
 }
 
 #[test]
+fn a_source_of_random_bytes_gives_as_its_model() {
+    run("random");
+}
+
+#[test]
 fn an_elf_kernel_is_loaded_as_its_model() {
     run("elf");
 }

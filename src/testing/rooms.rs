@@ -7,11 +7,18 @@ use std::sync::{Arc, Mutex};
 use crate::arch::{self, Platform};
 use crate::board::{PowerEvent, ResetCause, SerialPort, connect_ports};
 use crate::bus::Bus;
-use crate::config::Boot;
+use crate::config::{Boot, RngConfig};
 use crate::error::Result;
 use crate::legacy::OutputReader;
 use crate::memory::{GuestAddress, GuestMemory};
+use crate::rng::Rng;
 use crate::sys::lock;
+use crate::virtio::VirtioDevice;
+
+/// Returns a source of random bytes.
+pub fn rng(config: &RngConfig) -> Box<dyn VirtioDevice> {
+    Box::new(Rng::new(config))
+}
 
 /// Returns where the RAM of a guest with so many bytes lies: for each region its first guest address and its length.
 pub fn memory_layout(bytes: u64) -> Vec<(GuestAddress, u64)> {
