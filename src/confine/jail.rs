@@ -11,7 +11,7 @@ use crate::sys::{
     Beneath, Forbids, InheritedDescriptors, Kept, Namespace, NoUserNamespace, Resource, drop_capabilities,
     enter_empty_root, forbid_looking_in, forbid_new_privileges, forbid_user_namespaces, is_single_threaded,
     landlock_version, leave_namespace, leave_user_namespace, limit_resource, locks_without_limit, open_path,
-    restrict_this_thread,
+    restrict_this_thread, try_user_namespace,
 };
 
 /// Takes from the calling process, for good, what its VMs do not need: one call, before the process has threads, in layers each of
@@ -58,7 +58,8 @@ pub enum JailLimit {
     /// How many threads and processes the user may have, over all programs. In a user namespace of its own (Linux 5.14), the process's
     /// own threads count. The kernel does not hold root on the host to it.
     Processes,
-    /// The size in bytes to which files may grow by this process, disks and logs among them. Writing beyond it fails.
+    /// The size in bytes to which files may grow by this process, disks and logs among them. Writing beyond it fails. A thread of the host
+    /// program gets `SIGXFSZ`, which ends the process unless that is caught or ignored; those of a VM block it.
     FileBytes,
     /// The size in bytes of a core dump.
     CoreBytes,
@@ -91,7 +92,7 @@ impl Jail {
     }
 
     /// Keeps a file or a folder, with everything beneath it, where it is, to be read. Links on the way to it are followed, and what is
-    /// kept is at the path that was given, which must be absolute and free of `..`.
+    /// kept is at the path that was given, which must be absolute and free of `..`. If it is `/`, the root is not an empty one.
     pub fn keep(mut self, path: impl AsRef<Path>) -> Self {
         self.kept.push((path.as_ref().to_owned(), Beneath::Read));
         self
@@ -142,9 +143,12 @@ impl Jail {
         check_single()?;
         let kept = self.open_kept()?;
         self.cgroup.as_ref().map_or(Ok(()), JailCgroup::check)?;
+        // While nothing limits how many processes there may be.
+        let user_namespace = if self.wants(JailLayer::UserNamespace) { try_user_namespace() } else { Ok(()) };
         let mut report = JailReport::default();
         self.keeps_locking = self.limit_all(&mut report);
-        self.leave_namespaces(&kept, &mut report)?;
+        self.leave_user_namespace(user_namespace, &mut report)?;
+        self.leave_namespaces(&kept, &mut report);
         self.give_up_rights(&kept, &mut report);
         Ok(report)
     }
@@ -176,31 +180,40 @@ impl Jail {
         if self.limits.is_empty() || !self.wants(JailLayer::Limits) {
             return false;
         }
-        let (mut became, mut keeps_locking) = (Ok(()), false);
+        let (mut refused, mut keeps_locking) = (Vec::new(), false);
         for (limit, most) in &self.limits {
             match limit_resource(limit.resource(), *most) {
                 Err(_) if *limit == JailLimit::LockedBytes && locks_without_limit() => keeps_locking = true,
-                Err(e) => became = Err(format!("{limit:?} cannot be {most}: {e}")),
+                Err(e) => refused.push(format!("{limit:?} cannot be {most}: {e}")),
                 Ok(()) => {}
             }
         }
-        report.add(JailLayer::Limits, became);
+        report.add(JailLayer::Limits, if refused.is_empty() { Ok(()) } else { Err(refused.join(", ")) });
         keeps_locking
     }
 
-    fn leave_namespaces(&self, kept: &[KeptPath], report: &mut JailReport) -> Result<()> {
-        if self.wants(JailLayer::UserNamespace) && self.keeps_locking {
-            report.add(JailLayer::UserNamespace, Err(KEEPS_LOCKING.to_owned()));
-        } else if self.wants(JailLayer::UserNamespace) {
-            match leave_user_namespace() {
-                Err(NoUserNamespace::Halfway(e)) => {
-                    let message = "the process is in a user namespace in which its user has no number";
-                    return Err(Error::new(ErrorKind::Host, message).with_source(e));
-                }
-                Err(NoUserNamespace::Refused(e)) => report.add(JailLayer::UserNamespace, Err(e.to_string())),
-                Ok(()) => report.add(JailLayer::UserNamespace, Ok(())),
-            }
+    /// Leaves it if it was `tried` that this works.
+    fn leave_user_namespace(&self, tried: io::Result<()>, report: &mut JailReport) -> Result<()> {
+        const LAYER: JailLayer = JailLayer::UserNamespace;
+        if !self.wants(LAYER) {
+            return Ok(());
         }
+        if self.keeps_locking {
+            report.add(LAYER, Err(KEEPS_LOCKING.to_owned()));
+            return Ok(());
+        }
+        match tried.map_err(NoUserNamespace::Refused).and_then(|()| leave_user_namespace()) {
+            Err(NoUserNamespace::Halfway(e)) => {
+                let message = "the process is in a user namespace in which its user has no number";
+                return Err(Error::new(ErrorKind::Host, message).with_source(e));
+            }
+            Err(NoUserNamespace::Refused(e)) => report.add(LAYER, Err(e.to_string())),
+            Ok(()) => report.add(LAYER, Ok(())),
+        }
+        Ok(())
+    }
+
+    fn leave_namespaces(&self, kept: &[KeptPath], report: &mut JailReport) {
         let own = [
             (JailLayer::NetworkNamespace, Namespace::Network),
             (JailLayer::IpcNamespace, Namespace::Ipc),
@@ -219,7 +232,6 @@ impl Jail {
             leave_namespace(Namespace::Mount)?;
             enter_empty_root(&kept.iter().map(KeptPath::for_root).collect::<Vec<_>>())
         });
-        Ok(())
     }
 
     fn give_up_rights(&self, kept: &[KeptPath], report: &mut JailReport) {

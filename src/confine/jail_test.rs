@@ -238,6 +238,53 @@ fn what_is_kept_is_where_it_was_and_may_be_used_as_far_as_it_was_kept() {
     assert!(used.as_ref().is_none_or(|used| *used == ["done"; 4]), "{used:?}");
 }
 
+/// A folder with a file in it, each of which is kept, in either order.
+#[test]
+fn a_file_that_is_kept_with_its_folder_keeps_what_is_in_it_and_its_own_rights() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("log");
+    let layers = [JailLayer::UserNamespace, JailLayer::EmptyRoot];
+    let uses = |_: &JailReport| {
+        let append = OpenOptions::new().append(true).open(&file);
+        vec![said(append), fs::read_to_string(&file).unwrap_or_default(), said(File::create(folder.path().join("new")))]
+    };
+    let jails = [
+        (true, false, only(&layers).keep_writable(folder.path()).keep(&file)),
+        (true, false, only(&layers).keep(&file).keep_writable(folder.path())),
+        (false, true, only(&layers).keep(folder.path()).keep_writable(&file)),
+        (false, true, only(&layers).keep_writable(&file).keep(&file).keep(folder.path())),
+    ];
+    for (writes_folder, writes_file, jail) in jails {
+        fs::write(&file, "text").unwrap();
+        let may = |may| if may { "done".to_owned() } else { is(Io::ReadOnlyFilesystem) };
+        let expected = [may(writes_file), "text".to_owned(), may(writes_folder)];
+        let used = jailed(jail, &layers, uses);
+        assert!(used.as_ref().is_none_or(|used| *used == expected), "{used:?}, not {expected:?}");
+    }
+    assert_eq!(fs::read_to_string(&file).unwrap(), "text");
+}
+
+#[test]
+fn an_empty_root_that_cannot_be_had_leaves_all_paths_where_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let [inside, link] = ["inside", "inside/link"].map(|name| folder.path().join(name));
+    fs::create_dir(&inside).unwrap();
+    fs::write(folder.path().join("file"), "text").unwrap();
+    std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+    let layers = [JailLayer::UserNamespace, JailLayer::EmptyRoot];
+    for kept in [link.clone(), link.join("file"), "/".into()] {
+        let left = jailed(only(&layers).keep(&inside).keep(kept), &layers[..1], |report| {
+            // Tests run in a folder that has this file.
+            let paths = ["/proc/self/status".into(), "Cargo.toml".into(), folder.path().join("file")];
+            let reads = paths.map(|path: std::path::PathBuf| said(fs::read(path)));
+            [report.to_string()].into_iter().chain(reads).collect()
+        });
+        let Some(left) = left else { return };
+        assert!(left[0].starts_with("without an empty root (the") && left[0].contains("kept"), "{left:?}");
+        assert_eq!(left[1..], ["done"; 3]);
+    }
+}
+
 #[test]
 fn a_path_that_cannot_be_kept_is_refused_before_anything_changes() {
     for (path, why) in [("relative", "absolute"), ("/etc/../etc", "without .."), ("/not/there", "cannot be found")] {
@@ -395,10 +442,12 @@ fn limits_hold_and_one_that_cannot_be_had_is_reported() {
     let said = alone(|| {
         become_nobody();
         let first = only(&[]).limit(JailLimit::OpenFiles, 32).enter();
-        let second = only(&[]).limit(JailLimit::OpenFiles, 64).enter();
+        let second = only(&[]).limit(JailLimit::OpenFiles, 64).limit(JailLimit::CoreBytes, 0);
+        let second = second.limit(JailLimit::FileBytes, 4096).limit(JailLimit::FileBytes, 8192).enter();
         [first, second].map(|report| report.map_or_else(|e| e.chain(), |report| report.to_string())).to_vec()
     });
-    let refused = "without the limits of resources (OpenFiles cannot be 64: Operation not permitted (os error 1))";
+    let refused = "without the limits of resources (OpenFiles cannot be 64: Operation not permitted (os error 1), \
+                   FileBytes cannot be 8192: Operation not permitted (os error 1))";
     assert_eq!(said, ["", refused]);
 }
 
@@ -428,6 +477,46 @@ fn memory_is_locked_by_the_capability_for_that_if_the_limit_cannot_be_raised() {
     assert_eq!(said[1], "done", "{said:?}");
     assert!(said[2].contains("UserNamespace") && said[2].contains("Capabilities"), "{said:?}");
     assert!(!said[2].contains("Limits"), "{said:?}");
+}
+
+/// As in a container whose root has no capabilities, and as AppArmor does to programs without a profile.
+#[test]
+fn a_user_namespace_in_which_the_user_would_get_no_number_is_missing_and_the_process_stays_out_of_it() {
+    let said = alone(|| {
+        let header = [0x2008_0522_u32, 0];
+        let (mut sets, setfcap) = ([0_u32; 6], 1 << 31);
+        // SAFETY: the pointers are valid for the calls, which read a header, and write and read two sets.
+        let limited = unsafe {
+            libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr());
+            sets[0] &= !setfcap;
+            sets[1] &= !setfcap;
+            libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr())
+        };
+        let namespace = || fs::read_link("/proc/self/ns/user").ok();
+        let before = namespace();
+        let entered = only(&[JailLayer::UserNamespace]).enter().map(|report| report.to_string());
+        // SAFETY: takes nothing and cannot fail.
+        let user = unsafe { libc::geteuid() };
+        let is_same = before == namespace();
+        vec![limited.to_string(), entered.unwrap_or_else(|e| e.chain()), user.to_string(), is_same.to_string()]
+    });
+    // SAFETY: takes nothing and cannot fail.
+    if unsafe { libc::geteuid() } != 0 {
+        return skip("only root has capabilities to lack one");
+    }
+    assert_eq!(said[0], "0");
+    assert_eq!(said[1..], ["without a user namespace (Operation not permitted (os error 1))", "0", "true"]);
+}
+
+#[test]
+fn capabilities_that_programs_may_give_are_not_said_to_be_gone() {
+    let said = alone(|| {
+        become_nobody();
+        let entered = only(&[JailLayer::Capabilities]).enter().map(|report| report.to_string());
+        vec![entered.unwrap_or_else(|e| e.chain())]
+    });
+    let reason = "without dropped capabilities (programs may give some, without a ban on new privileges)";
+    assert_eq!(said, [reason]);
 }
 
 /// As in a container whose runtime forbids namespaces, and to ask how many threads there are.

@@ -62,7 +62,7 @@ pub use model::EventFd;
 pub(crate) use model::{Epoll, Ready, Watch};
 pub(crate) use namespace::{
     Kept, Namespace, NoUserNamespace, enter_empty_root, forbid_user_namespaces, leave_namespace, leave_user_namespace,
-    open_path,
+    open_path, try_user_namespace,
 };
 pub use process::InheritedDescriptors;
 pub(crate) use process::{

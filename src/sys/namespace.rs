@@ -4,9 +4,10 @@ use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use super::landlock::Beneath;
+use super::process::rules_its_namespaces;
 
 /// What a process may have of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,22 +38,72 @@ pub(crate) enum NoUserNamespace {
     Halfway(io::Error),
 }
 
+/// Has a short-lived child find out whether [`leave_user_namespace`] works, unless the process has privileges that make it. There is no way
+/// back for the process itself, and hosts give a namespace and then refuse a number in it: AppArmor to programs without a profile, and the
+/// kernel to root without `CAP_SETFCAP`. The process must have a single thread.
+pub(crate) fn try_user_namespace() -> io::Result<()> {
+    // Without it, there is no way to say who the user is. It is not there without `/proc`, and not the process's own if that has changed
+    // its user since it was executed.
+    std::fs::File::options().write(true).open(UID_MAP)?;
+    if rules_its_namespaces() {
+        return Ok(());
+    }
+    let who = Who::now();
+    let none = 0_usize;
+    // No signal tells of the child's end, so that nobody else learns of it.
+    // SAFETY: takes plain numbers alone. The child has its own copy of the only thread, so that no lock is held by another one.
+    let child = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_NEWUSER, none, none, none, none) };
+    if child == 0 {
+        let refused = who.map().err().map_or(0, |e| e.raw_os_error().unwrap_or(libc::EIO));
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(refused) };
+    }
+    let Ok(child @ 0..) = libc::pid_t::try_from(child) else { return Err(io::Error::last_os_error()) };
+    match end_of(child)? {
+        0 => Ok(()),
+        refused => Err(io::Error::from_raw_os_error(refused)),
+    }
+}
+
+/// Waits for a child, and says its code.
+fn end_of(child: libc::pid_t) -> io::Result<libc::c_int> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the pointer is valid for the call.
+        match check(unsafe { libc::waitpid(child, &mut status, libc::__WALL) }.into()) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+            Ok(()) if libc::WIFEXITED(status) => return Ok(libc::WEXITSTATUS(status)),
+            Ok(()) => return Ok(libc::ECHILD),
+        }
+    }
+}
+
 /// Gives the process, which has a single thread, a user namespace of its own, in which its user and its group keep their numbers, no
 /// other has one, and it has all capabilities over what belongs to the namespace. Those that it had before are gone.
 pub(crate) fn leave_user_namespace() -> Result<(), NoUserNamespace> {
-    // Without it, there is no way to say who the user is. It is not there without `/proc`, and not the process's own if that has changed
-    // its user since it was executed.
-    std::fs::File::options().write(true).open(UID_MAP).map_err(NoUserNamespace::Refused)?;
-    // SAFETY: takes nothing and cannot fail.
-    let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
+    let who = Who::now();
     unshare(libc::CLONE_NEWUSER).map_err(NoUserNamespace::Refused)?;
-    let map = || {
+    who.map().map_err(NoUserNamespace::Halfway)
+}
+
+/// A user and a group.
+struct Who(libc::uid_t, libc::gid_t);
+
+impl Who {
+    fn now() -> Self {
+        // SAFETY: takes nothing and cannot fail.
+        unsafe { Self(libc::geteuid(), libc::getegid()) }
+    }
+
+    /// Gives them their numbers in the present user namespace.
+    fn map(&self) -> io::Result<()> {
+        let Self(user, group) = self;
         // A group may be mapped without privileges if none can be given up (user_namespaces(7)).
         std::fs::write("/proc/self/setgroups", "deny")?;
         std::fs::write(UID_MAP, format!("{user} {user} 1"))?;
         std::fs::write("/proc/self/gid_map", format!("{group} {group} 1"))
-    };
-    map().map_err(NoUserNamespace::Halfway)
+    }
 }
 
 const UID_MAP: &str = "/proc/self/uid_map";
@@ -76,31 +127,51 @@ pub(crate) struct Kept<'a> {
     pub(crate) is_folder: bool,
 }
 
+impl Kept<'_> {
+    /// Its path below the root.
+    fn below(&self) -> PathBuf {
+        self.path.components().filter(|part| matches!(part, Component::Normal(_))).collect()
+    }
+}
+
 /// Replaces the root by one in memory which is read-only, and has nothing but what is kept. The process must have a mount namespace of
-/// its own, and all capabilities over it.
+/// its own, and all capabilities over it. If it fails, all paths lead where they did.
 pub(crate) fn enter_empty_root(kept: &[Kept<'_>]) -> io::Result<()> {
+    if kept.iter().any(|keeps| keeps.below().as_os_str().is_empty()) {
+        return Err(io::Error::other("the whole root is kept"));
+    }
     // What is done here does not reach other namespaces.
     mount(None, c"/", None, libc::MS_REC | libc::MS_PRIVATE, None)?;
     let mut trees = Vec::new();
     for keeps in kept {
-        trees.push(tree(keeps)?);
+        trees.push((keeps, tree(keeps)?));
     }
+    // What lies in another path goes on top of it, and of two with the same path the one that can be written.
+    trees.sort_by_key(|(keeps, _)| (keeps.path.components().count(), keeps.beneath == Beneath::Write));
     let at = PLACES.into_iter().find(|place| Path::new(OsStr::from_bytes(place.to_bytes())).is_dir());
-    let at = at.ok_or(io::ErrorKind::NotFound)?;
+    let (at, before) = (at.ok_or(io::ErrorKind::NotFound)?, open_path(Path::new("."))?);
     mount(Some(c"vmcell"), at, Some(c"tmpfs"), RESTRICTED, Some(c"mode=755,size=64k"))?;
-    // SAFETY: the path is a text with a NUL behind it.
-    check(unsafe { libc::chdir(at.as_ptr()) }.into())?;
-    for (keeps, tree) in kept.iter().zip(&trees) {
-        put(keeps, tree)?;
-    }
-    // The new root on top of the old one, which is then taken away below it (pivot_root(2)).
-    // SAFETY: both paths are texts with a NUL behind them.
-    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) })?;
+    fill_and_enter(at, &trees).inspect_err(|_| {
+        // SAFETY: the path is a text with a NUL behind it, and the descriptor is open.
+        unsafe {
+            libc::umount2(at.as_ptr(), libc::MNT_DETACH);
+            libc::fchdir(before.as_raw_fd());
+        }
+    })?;
     // SAFETY: the path is a text with a NUL behind it.
     check(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }.into())?;
     // SAFETY: the path is a text with a NUL behind it.
     check(unsafe { libc::chdir(c"/".as_ptr()) }.into())?;
     mount(None, c"/", None, RESTRICTED | libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY, None)
+}
+
+/// Puts the trees into the new root, and the new root on top of the old one, which is then to be taken away below it (pivot_root(2)).
+fn fill_and_enter(at: &CStr, trees: &[(&Kept<'_>, OwnedFd)]) -> io::Result<()> {
+    // SAFETY: the path is a text with a NUL behind it.
+    check(unsafe { libc::chdir(at.as_ptr()) }.into())?;
+    trees.iter().try_for_each(|(keeps, tree)| put(keeps, tree))?;
+    // SAFETY: both paths are texts with a NUL behind them.
+    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) })
 }
 
 /// Where the new root is put until it is the root. What lies there is not needed any more.
@@ -127,13 +198,23 @@ fn tree(kept: &Kept<'_>) -> io::Result<OwnedFd> {
 
 /// Puts a tree at its path below the present folder, with the folders that lead there.
 fn put(kept: &Kept<'_>, tree: &OwnedFd) -> io::Result<()> {
-    let below: std::path::PathBuf =
-        kept.path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
+    let below = kept.below();
+    // It would be put where the link leads, which is not in the new root.
+    if below.ancestors().any(Path::is_symlink) {
+        let path = kept.path.display();
+        return Err(io::Error::other(format!(
+            "there is a link on the way to {path}, in a folder that is kept as well"
+        )));
+    }
     if kept.is_folder {
         std::fs::create_dir_all(&below)?;
     } else {
         below.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-        std::fs::File::create(&below)?;
+        // In a folder that is kept as well, it is the file itself.
+        match std::fs::File::create_new(&below) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            other => drop(other?),
+        }
     }
     let at = CString::new(below.as_os_str().as_bytes())?;
     let (from, here) = (tree.as_raw_fd(), libc::AT_FDCWD);

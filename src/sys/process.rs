@@ -115,23 +115,36 @@ impl InheritedDescriptors {
 
 /// Whether the process may lock memory beyond its limit (`CAP_IPC_LOCK`).
 pub(crate) fn locks_without_limit() -> bool {
+    has_capabilities(IPC_LOCK)
+}
+
+/// Whether the process may administer its namespaces, and give programs capabilities over what belongs to them.
+pub(crate) fn rules_its_namespaces() -> bool {
+    has_capabilities(SYS_ADMIN | SETFCAP)
+}
+
+fn has_capabilities(all: u32) -> bool {
     let header = CapabilityHeader { version: LINUX_CAPABILITY_VERSION_3, pid: 0 };
     let mut sets = [Capabilities { effective: 0, permitted: 0, inheritable: 0 }; 2];
     // SAFETY: both pointers are valid for the call, which reads a header and writes two sets for this version.
     let result = unsafe { libc::syscall(libc::SYS_capget, &header, sets.as_mut_ptr()) };
-    result == 0 && sets[0].effective & IPC_LOCK != 0
+    result == 0 && sets[0].effective & all == all
 }
 
 /// Gives all capabilities up (capabilities(7)): those that it has, and those that programs could give it. It may still lock memory beyond
 /// its limit if `keeps_locking`.
 pub(crate) fn drop_capabilities(keeps_locking: bool) -> io::Result<()> {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong)?;
+    let mut programs_give = false;
     for capability in 0..MOST_CAPABILITIES {
         match prctl(libc::PR_CAPBSET_DROP, capability) {
             // The kernel has no more of them.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => break,
             // Without CAP_SETPCAP the bounding set stays, and no program gives anything from it after `forbid_new_privileges`.
-            Err(e) if e.raw_os_error() == Some(libc::EPERM) => break,
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
+                programs_give = !may_gain_nothing();
+                break;
+            }
             other => other?,
         }
     }
@@ -141,7 +154,21 @@ pub(crate) fn drop_capabilities(keeps_locking: bool) -> io::Result<()> {
     let left = [Capabilities { effective: left, permitted: left, inheritable: 0 }, none];
     // SAFETY: both pointers are valid for the call, which reads a header and two sets for this version.
     let result = unsafe { libc::syscall(libc::SYS_capset, &header, left.as_ptr()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if programs_give {
+        Err(io::Error::other("programs may give some, without a ban on new privileges"))
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether [`forbid_new_privileges`] was called.
+fn may_gain_nothing() -> bool {
+    let none: libc::c_ulong = 0;
+    // SAFETY: takes plain numbers alone.
+    unsafe { libc::prctl(libc::PR_GET_NO_NEW_PRIVS, none, none, none, none) == 1 }
 }
 
 const MOST_CAPABILITIES: libc::c_ulong = 64;
@@ -149,6 +176,8 @@ const MOST_CAPABILITIES: libc::c_ulong = 64;
 // `include/uapi/linux/capability.h`.
 const LINUX_CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 const IPC_LOCK: u32 = 1 << 14;
+const SYS_ADMIN: u32 = 1 << 21;
+const SETFCAP: u32 = 1 << 31;
 
 #[repr(C)]
 struct CapabilityHeader {

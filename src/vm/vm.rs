@@ -96,7 +96,7 @@ impl Vm {
         };
         let count = vcpus.len();
         self.setup.logger.say(LogLevel::Info, "vm", || format!("starts with {}", so_many(count)));
-        // Threads wait at their gates until all are there, so that no guest runs that has not got all of its CPUs.
+        // Threads whose preparation may well be refused wait at their gates until all are there.
         let mut gates = Vec::new();
         let begun = vcpus.into_iter().try_for_each(|vcpu| {
             let (gate, opened) = channel();
