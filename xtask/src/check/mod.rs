@@ -7,6 +7,7 @@ mod direct;
 mod kvm;
 mod listing;
 mod models;
+mod nightly;
 mod package;
 mod public_api;
 mod semver;

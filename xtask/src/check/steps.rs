@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::count::count_tests;
 use super::models;
+use super::nightly;
 use super::package;
 use super::public_api;
 use super::semver;
@@ -21,6 +22,9 @@ pub fn run(long: bool, summary: &mut Summary) {
     step(summary, "docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]);
     unit_tests(summary);
     models::run(long, summary);
+    if long {
+        nightly::run(summary);
+    }
     packaged(summary);
     public_interface(summary);
     fuzz_targets(long, summary);
