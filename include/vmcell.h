@@ -1998,7 +1998,8 @@ int32_t vmcell_jail_leave_out(vmcell_jail *jail, int32_t layer, vmcell_error **e
 
 /**
  * Keeps a file or a folder, with everything beneath it, at its path, which must be absolute and free of `..`: to be read, or to be written
- * as well if `writable` is not 0, and then files can be made, renamed and removed in a folder. Never blocks.
+ * as well if `writable` is not 0, and then files can be made, renamed and removed in a folder.
+ * A path that is kept twice can be written if one of the two says so, and a path may lie in a folder that is kept. Never blocks.
  */
 int32_t vmcell_jail_keep(vmcell_jail *jail,
                          const char *path,
@@ -2026,7 +2027,9 @@ int32_t vmcell_jail_limit(vmcell_jail *jail,
 
 /**
  * Joins a cgroup of version 2, given by its folder, which exists, and sets its limits before: memory in bytes, how many processes and
- * threads, and for how many of each 100000 microseconds its threads may run together. UINT64_MAX leaves a limit as it is. Never blocks.
+ * threads, and for how many of each 100000 microseconds its threads may run together, 1000 or more. UINT64_MAX leaves a limit as it is.
+ * A limit needs its controller (memory, pids, cpu), which the cgroup above names in cgroup.subtree_control. If one cannot be set, the
+ * process does not join. Never blocks.
  */
 int32_t vmcell_jail_set_cgroup(vmcell_jail *jail,
                                const char *path,

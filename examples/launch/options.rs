@@ -1,6 +1,8 @@
 //! The command line, which programs outside this project rely on.
 
+use std::fmt::Display;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
 use vmcell::{ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, DiskConfig, Engine, NicConfig, RateLimit, RngConfig};
@@ -76,7 +78,8 @@ pub struct Options {
     #[arg(long = "tap", value_name = "NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N]", value_parser = parse_tap)]
     pub taps: Vec<NicConfig>,
 
-    /// A source of random bytes: as many as the guest asks for, or so many a second and so many at once [default: none]
+    /// A source of random bytes: as many as the guest asks for, or so many a second and so many at once, which are as many as in a second
+    /// unless a burst is given [default: none]
     #[arg(long, value_name = "unlimited|BYTES[,burst=BYTES]", value_parser = parse_rng)]
     pub rng: Option<RngConfig>,
 
@@ -212,13 +215,10 @@ fn parse_log(text: &str) -> Result<ConsoleFile, String> {
     let (path, options) = split(text)?;
     let mut file = ConsoleFile::new(path);
     for option in options {
-        let number = |text: &str| text.parse().map_err(|e| format!("'{option}': {e}"));
         match option.split_once('=') {
             None if option == "append" => file.append = true,
-            Some(("max", bytes)) => file.max_bytes = Some(number(bytes)?),
-            Some(("keep", count)) => {
-                file.keep = u32::try_from(number(count)?).map_err(|e| format!("'{option}': {e}"))?;
-            }
+            Some(("max", bytes)) => file.max_bytes = Some(parse_number(bytes, option, u64::MAX)?),
+            Some(("keep", count)) => file.keep = parse_number(count, option, u32::MAX)?,
             _ => return Err(format!("unknown log option '{option}', allowed are append, max=BYTES and keep=N")),
         }
     }
@@ -229,12 +229,21 @@ fn parse_rng(text: &str) -> Result<RngConfig, String> {
     if text == "unlimited" {
         return Ok(RngConfig::new());
     }
-    let number = |text: &str| text.parse().map_err(|e| format!("'{text}': {e}"));
-    let rate = match text.split_once(",burst=") {
-        None => RateLimit::per_second(number(text)?),
-        Some((per_second, burst)) => RateLimit::per_second(number(per_second)?).burst(number(burst)?),
-    };
+    let (per_second, options) = text.split_once(',').map_or((text, None), |(first, rest)| (first, Some(rest)));
+    let rate = per_second.parse().map_err(|_| {
+        format!("'{per_second}' is no number of bytes a second, allowed are unlimited and BYTES[,burst=BYTES]")
+    });
+    let mut rate = RateLimit::per_second(rate?);
+    if let Some(option) = options {
+        let burst = option.strip_prefix("burst=");
+        let burst = burst.ok_or_else(|| format!("unknown rng option '{option}', allowed is burst=BYTES"))?;
+        rate = rate.burst(parse_number(burst, option, u64::MAX)?);
+    }
     Ok(RngConfig::new().rate(rate))
+}
+
+fn parse_number<T: FromStr + Display>(digits: &str, option: &str, most: T) -> Result<T, String> {
+    digits.parse().map_err(|_| format!("'{option}' has no number, allowed are 0 to {most}, without a unit"))
 }
 
 fn parse_disk(text: &str) -> Result<DiskConfig, String> {

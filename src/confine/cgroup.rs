@@ -1,13 +1,25 @@
 //! A cgroup that a process joins, with limits.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fs, io};
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// A cgroup of version 2 that a process is to be in (`Documentation/admin-guide/cgroup-v2.rst`), for
 /// [`Jail::cgroup`](crate::Jail::cgroup). What is not said here stays as the cgroup has it.
+///
+/// The host makes the cgroup. A limit needs its controller (`memory`, `pids`, `cpu`), which the cgroup above names in
+/// `cgroup.subtree_control`, and the process needs the right to write the files of the cgroup. If one limit cannot be set, the process does not join,
+/// and the layer is missing. All VMs of a process are in one cgroup:
+///
+/// ```sh
+/// mkdir -p /sys/fs/cgroup/vms
+/// for folder in /sys/fs/cgroup /sys/fs/cgroup/vms; do
+///     echo "+memory +pids +cpu" > $folder/cgroup.subtree_control
+/// done
+/// mkdir /sys/fs/cgroup/vms/web-1
+/// ```
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,7 +52,8 @@ impl JailCgroup {
         self.with("pids.max", count.to_string())
     }
 
-    /// Limits the CPU time that its threads have together in each period (`cpu.max`), of 1 ms to 1 s.
+    /// Limits the CPU time that its threads have together in each period (`cpu.max`). The quota is 1 ms or
+    /// more, the period 1 ms to 1 s.
     #[must_use]
     pub fn cpu_max(self, quota: Duration, period: Duration) -> Self {
         self.with("cpu.max", format!("{} {}", quota.as_micros(), period.as_micros()))
@@ -67,11 +80,24 @@ impl JailCgroup {
             // Files of a cgroup are there or not; none is made.
             let opened = fs::File::options().write(true).open(&path);
             let written = opened.and_then(|mut file| std::io::Write::write_all(&mut file, value.as_bytes()));
-            written.map_err(|e| format!("cannot write {value} to {}: {e}", path.display()))
+            written.map_err(|e| format!("cannot write {value} to {}: {e}{}", path.display(), remedy(file, e.kind())))
         };
         self.limits.iter().try_for_each(|(file, value)| write(file, value))?;
         // The calling process, whatever its number is there.
         write("cgroup.procs", "0")
+    }
+}
+
+/// What to do about a file that the kernel does not have, or a value that it refuses.
+fn remedy(file: &str, kind: io::ErrorKind) -> String {
+    match (file.split_once('.'), kind) {
+        (Some((controller @ ("memory" | "pids" | "cpu"), _)), io::ErrorKind::NotFound) => {
+            format!("; the cgroup above it must have {controller} in cgroup.subtree_control")
+        }
+        (Some(("cpu", _)), io::ErrorKind::InvalidInput) => {
+            "; allowed are a quota of 1 ms or more, and a period of 1 ms to 1 s".to_owned()
+        }
+        _ => String::new(),
     }
 }
 
@@ -93,11 +119,20 @@ mod tests {
         cgroup.check().unwrap();
         let error = cgroup.join().unwrap_err();
         assert!(error.starts_with("cannot write 5000 10000 to ") && error.contains("cpu.max: No such file"), "{error}");
+        assert!(error.ends_with("; the cgroup above it must have cpu in cgroup.subtree_control"), "{error}");
         assert_eq!(fs::read_to_string(of("cgroup.procs")).unwrap(), "");
         fs::write(of("cpu.max"), "").unwrap();
         cgroup.join().unwrap();
         let all =
             ["memory.max", "pids.max", "cpu.max", "cgroup.procs"].map(|name| fs::read_to_string(of(name)).unwrap());
         assert_eq!(all, ["1073741824", "7", "5000 10000", "0"]);
+    }
+
+    #[test]
+    fn a_quota_that_the_kernel_refuses_is_answered_with_what_is_allowed() {
+        let refused = remedy("cpu.max", io::ErrorKind::InvalidInput);
+        assert_eq!(refused, "; allowed are a quota of 1 ms or more, and a period of 1 ms to 1 s");
+        assert_eq!(remedy("memory.max", io::ErrorKind::InvalidInput), "");
+        assert_eq!(remedy("cgroup.procs", io::ErrorKind::NotFound), "");
     }
 }

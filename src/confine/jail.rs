@@ -9,7 +9,7 @@ use super::layer::{JailLayer, JailReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{
     Beneath, Forbids, InheritedDescriptors, Kept, Namespace, NoUserNamespace, Resource, drop_capabilities,
-    enter_empty_root, forbid_looking_in, forbid_new_privileges, forbid_user_namespaces, is_single_threaded,
+    enter_empty_root, forbid_looking_in, forbid_new_privileges, forbid_user_namespaces, hard_limit, is_single_threaded,
     landlock_version, leave_namespace, leave_user_namespace, limit_resource, locks_without_limit, open_path,
     restrict_this_thread, try_user_namespace,
 };
@@ -184,7 +184,10 @@ impl Jail {
         for (limit, most) in &self.limits {
             match limit_resource(limit.resource(), *most) {
                 Err(_) if *limit == JailLimit::LockedBytes && locks_without_limit() => keeps_locking = true,
-                Err(e) => refused.push(format!("{limit:?} cannot be {most}: {e}")),
+                Err(e) => {
+                    let hard = hard_limit(limit.resource()).map_or(String::new(), |hard| format!("; it is {hard} now"));
+                    refused.push(format!("{limit:?} cannot be {most}: {e}{hard}"));
+                }
                 Ok(()) => {}
             }
         }

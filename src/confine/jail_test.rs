@@ -446,8 +446,8 @@ fn limits_hold_and_one_that_cannot_be_had_is_reported() {
         let second = second.limit(JailLimit::FileBytes, 4096).limit(JailLimit::FileBytes, 8192).enter();
         [first, second].map(|report| report.map_or_else(|e| e.chain(), |report| report.to_string())).to_vec()
     });
-    let refused = "without the limits of resources (OpenFiles cannot be 64: Operation not permitted (os error 1), \
-                   FileBytes cannot be 8192: Operation not permitted (os error 1))";
+    let refused = "without the limits of resources (OpenFiles cannot be 64: Operation not permitted (os error 1); it is 32 now, \
+                   FileBytes cannot be 8192: Operation not permitted (os error 1); it is 4096 now)";
     assert_eq!(said, ["", refused]);
 }
 

@@ -126,7 +126,8 @@ pub unsafe extern "C" fn vmcell_jail_leave_out(jail: *mut JailObject, layer: i32
 }
 
 /// Keeps a file or a folder, with everything beneath it, at its path, which must be absolute and free of `..`: to be read, or to be written
-/// as well if `writable` is not 0, and then files can be made, renamed and removed in a folder. Never blocks.
+/// as well if `writable` is not 0, and then files can be made, renamed and removed in a folder.
+/// A path that is kept twice can be written if one of the two says so, and a path may lie in a folder that is kept. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_jail_keep(
     jail: *mut JailObject,
@@ -179,7 +180,9 @@ pub unsafe extern "C" fn vmcell_jail_limit(
 }
 
 /// Joins a cgroup of version 2, given by its folder, which exists, and sets its limits before: memory in bytes, how many processes and
-/// threads, and for how many of each 100000 microseconds its threads may run together. UINT64_MAX leaves a limit as it is. Never blocks.
+/// threads, and for how many of each 100000 microseconds its threads may run together, 1000 or more. UINT64_MAX leaves a limit as it is.
+/// A limit needs its controller (memory, pids, cpu), which the cgroup above names in cgroup.subtree_control. If one cannot be set, the
+/// process does not join. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_jail_set_cgroup(
     jail: *mut JailObject,

@@ -66,8 +66,8 @@ pub(crate) use namespace::{
 };
 pub use process::InheritedDescriptors;
 pub(crate) use process::{
-    Resource, drop_capabilities, forbid_looking_in, forbid_new_privileges, is_single_threaded, limit_resource,
-    locks_without_limit,
+    Resource, drop_capabilities, forbid_looking_in, forbid_new_privileges, hard_limit, is_single_threaded,
+    limit_resource, locks_without_limit,
 };
 pub(crate) use random::{random_bytes, random_bytes_now};
 pub use signal::DEFAULT_KICK_SIGNAL;

@@ -65,16 +65,27 @@ pub(crate) enum Resource {
 /// # Errors
 /// `EPERM` if the hard limit was lower and the process may not raise it.
 pub(crate) fn limit_resource(resource: Resource, most: u64) -> io::Result<()> {
-    let number = match resource {
+    let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+    // SAFETY: the pointer is valid for the call, which reads it.
+    check(unsafe { libc::setrlimit(number_of(resource), &limit) })
+}
+
+/// The hard limit of a resource, beyond which the process needs a privilege to go; `None` if there is none, or the host does not tell.
+pub(crate) fn hard_limit(resource: Resource) -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the pointer is valid for the call. If it fails, the limit stays as it is.
+    unsafe { libc::getrlimit(number_of(resource), &mut limit) };
+    (limit.rlim_max != libc::RLIM_INFINITY).then_some(limit.rlim_max)
+}
+
+fn number_of(resource: Resource) -> libc::__rlimit_resource_t {
+    match resource {
         Resource::OpenFiles => libc::RLIMIT_NOFILE,
         Resource::Processes => libc::RLIMIT_NPROC,
         Resource::FileBytes => libc::RLIMIT_FSIZE,
         Resource::CoreBytes => libc::RLIMIT_CORE,
         Resource::LockedBytes => libc::RLIMIT_MEMLOCK,
-    };
-    let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
-    // SAFETY: the pointer is valid for the call, which reads it.
-    check(unsafe { libc::setrlimit(number, &limit) })
+    }
 }
 
 /// The descriptors that the process got from the one that started it, for [`Jail::close`](crate::Jail::close): those above 2 that are not
