@@ -29,11 +29,23 @@ const LEAST: u64 = 64;
 const MOST_HELD: i64 = 64 << 10;
 const MOST_STEPS: usize = 200;
 
+/// A request without an answer.
+struct Asked {
+    head: u16,
+    /// What is to be filled; none if the chain breaks a rule.
+    buffers: Option<Vec<(u64, u32)>>,
+}
+
+impl Asked {
+    fn wanted(&self) -> u64 {
+        self.buffers.as_ref().map_or(0, |buffers| total(buffers))
+    }
+}
+
 struct Test {
     guest: Guest,
     ring: Ring,
-    /// Requests without an answer, with what each wants; none for a chain that breaks a rule.
-    asked: VecDeque<(u16, Option<Vec<(u64, u32)>>)>,
+    asked: VecDeque<Asked>,
     limit: Option<RateLimit>,
     begun: Instant,
     given: u64,
@@ -93,26 +105,26 @@ impl Test {
     fn offer(&mut self, input: &mut Input) {
         let head = input.below(SIZE) % self.ring.size;
         let shape = self.ring.walk(&self.guest.world, head, SIZE.into());
-        self.asked.push_back((head, shape.map(|shape| shape.writable)));
+        self.asked.push_back(Asked { head, buffers: shape.map(|shape| shape.writable) });
         self.ring.offer(&mut self.guest.world, head);
     }
 
     /// Gives the device its turns, and looks at the answers.
     fn serve(&mut self) {
         let mut allowed = vec![self.ring.used_range()];
-        for buffers in self.asked.iter().filter_map(|(_, buffers)| buffers.as_ref()) {
+        for buffers in self.asked.iter().filter_map(|asked| asked.buffers.as_ref()) {
             allowed.extend(cut(buffers, 0, MOST).into_iter().map(|(gpa, len)| gpa..gpa + len));
         }
         self.guest.kick(0);
         self.guest.settle(&allowed);
         while let Some((head, written)) = self.ring.take_used(&self.guest.world) {
-            let (asked, buffers) = self.asked.pop_front().expect("no more is answered than was asked");
-            assert_eq!(head, u32::from(asked), "requests are answered in their order");
-            self.check(buffers.map_or(0, |buffers| total(&buffers)).min(MOST), u64::from(written));
+            let asked = self.asked.pop_front().expect("no more is answered than was asked");
+            assert_eq!(head, u32::from(asked.head), "requests are answered in their order");
+            self.check(asked.wanted().min(MOST), written.into());
         }
-        if let Some((_, buffers)) = self.asked.front() {
+        if let Some(asked) = self.asked.front() {
             let limit = self.limit.expect("without a limit, all requests are answered");
-            let wanted = buffers.as_ref().map_or(0, |buffers| total(buffers)).min(LEAST).min(limit.burst);
+            let wanted = asked.wanted().min(LEAST).min(limit.burst);
             assert!(wanted > 0, "what gets nothing waits for nothing");
             assert!(self.given + wanted > limit.burst, "a request waits of which the limit has no need");
         }
