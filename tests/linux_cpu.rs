@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::linux::{LinuxGuest, between};
+use support::linux::{LinuxGuest, between, path_of};
 use vmcell::{Boot, CpuConfig, CpuLevel, ErrorKind, Vm};
 
 /// Reads leaves by the driver `cpuid`, whose position is the leaf and, above that, the subleaf.
@@ -94,7 +94,7 @@ fn a_level_that_the_host_does_not_have_is_refused_by_what_it_lacks() {
 }
 
 fn is_refused(cpu: CpuConfig) {
-    let error = Vm::builder().cpu(cpu).boot(Boot::linux("vmlinuz")).build().unwrap_err();
+    let error = Vm::builder().cpu(cpu).boot(Boot::linux(path_of("VMCELL_KERNEL_ELF"))).build().unwrap_err();
     let said = error.to_string();
     assert!(error.kind() == ErrorKind::InvalidConfig && said.contains("was asked for"), "{error:?}");
     assert!(said.contains("lacks avx512f") || said.contains("lacks a") || said.contains("allowed are"), "{error:?}");

@@ -631,8 +631,14 @@ static void test_jail(const char *folder) {
     FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_jail_enter(jail, &missing, NULL, 0, &length, &e));
     OK(vmcell_jail_new(&jail, &e));
     CHECK(vmcell_jail_free(jail) == VMCELL_OK && vmcell_jail_free(jail) == VMCELL_ERROR_BAD_HANDLE);
-    OK(vmcell_io_thread_confine(io_thread, VMCELL_SECCOMP_REFUSE, &e));
-    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_io_thread_confine(io_thread, VMCELL_SECCOMP_REFUSE, &e));
+    if (vmcell_io_thread_confine(io_thread, VMCELL_SECCOMP_REFUSE, &e) == VMCELL_OK) {
+        FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_io_thread_confine(io_thread, VMCELL_SECCOMP_REFUSE, &e));
+    } else {
+        /* Under valgrind, which has no filters. */
+        CHECK(strstr(vmcell_error_chain(e), "Function not implemented") != NULL);
+        vmcell_error_free(e);
+        e = NULL;
+    }
     FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_thread_confine(3, &e));
     OK(vmcell_thread_confine(VMCELL_SECCOMP_OFF, &e));
     OK(vmcell_vm_new(config, &vm, &e));
