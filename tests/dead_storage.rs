@@ -2,44 +2,25 @@
 
 #[path = "../src/testing/dead_storage_test.rs"]
 mod dead_storage;
+#[path = "support/disk_rig.rs"]
+mod disk_rig;
 
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use dead_storage::DeadStorage;
+use disk_rig::{DATA, DiskRig};
 use vmcell::block::{abandoned_threads, abandoned_transfers};
-use vmcell::testing::{Buffer, DriverQueue, MmioDriver, memory_disk, patterned_memory};
-use vmcell::virtio::MmioTransport;
-use vmcell::{Disk, GuestAddress, GuestMemory, IoThread};
+use vmcell::testing::{Buffer, memory_disk};
+use vmcell::{Disk, IoThread};
 
 const PATIENCE: Duration = Duration::from_secs(5);
-const READ: u8 = 0;
-const FLUSH: u8 = 4;
+const READ: u32 = 0;
+const FLUSH: u32 = 4;
 
-struct Rig {
-    memory: GuestMemory,
-    driver: MmioDriver,
-    queue: DriverQueue,
-}
-
-fn rig(disk: Disk, io_thread: &IoThread) -> Rig {
-    let memory = patterned_memory(1 << 20);
-    let driver = MmioDriver::new(MmioTransport::new(disk.into_device().unwrap(), memory.clone(), io_thread).unwrap());
-    let queue = DriverQueue::new(&memory, GuestAddress(0x1_0000), 256);
-    driver.bring_up(driver.offered(), &[&queue]);
-    Rig { memory, driver, queue }
-}
-
-impl Rig {
-    fn offer(&mut self, kind: u8) {
-        self.memory.write(GuestAddress(0x8000), &[kind, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
-        let (header, status) = (Buffer::readable(0x8000, 16), Buffer::writable(0x9000, 1));
-        match kind {
-            FLUSH => self.queue.offer(&[header, status]),
-            _ => self.queue.offer(&[header, Buffer::writable(0x2_0000, 4096), status]),
-        };
-        self.driver.kick(0);
-    }
+fn offer(disk: &mut DiskRig, kind: u32) {
+    let data = Buffer::writable(DATA, 4096);
+    disk.offer(kind, 0, if kind == FLUSH { &[] } else { std::slice::from_ref(&data) });
 }
 
 #[allow(clippy::print_stderr, reason = "says why it was skipped")]
@@ -66,8 +47,8 @@ fn an_io_thread_can_be_dropped_although_its_storage_does_not_answer() {
     for (kind, direct) in [(FLUSH, false), (READ, false), (READ, true)] {
         let Some(storage) = mount() else { return };
         let io_thread = IoThread::new("dead").unwrap();
-        let mut dead = rig(Disk::open(storage.path()).unwrap().direct(direct), &io_thread);
-        (0..3).for_each(|_| dead.offer(kind));
+        let mut dead = DiskRig::new(Disk::open(storage.path()).unwrap().direct(direct), &io_thread);
+        (0..3).for_each(|_| offer(&mut dead, kind));
         std::thread::sleep(Duration::from_millis(50));
         let memory = dead.memory.clone();
         let dropped = in_time(move || drop((dead, io_thread)));
@@ -89,14 +70,14 @@ fn an_io_thread_can_be_dropped_although_its_storage_does_not_answer() {
 fn two_disks_whose_storage_does_not_answer_do_not_hold_up_a_third() {
     let (Some(first), Some(second)) = (mount(), mount()) else { return };
     let io_thread = IoThread::new("shared").unwrap();
-    let mut dead = [&first, &second].map(|storage| rig(Disk::open(storage.path()).unwrap(), &io_thread));
+    let mut dead = [&first, &second].map(|storage| DiskRig::new(Disk::open(storage.path()).unwrap(), &io_thread));
     for dead in &mut dead {
-        (0..64).for_each(|_| dead.offer(FLUSH));
+        (0..64).for_each(|_| offer(dead, FLUSH));
     }
     std::thread::sleep(Duration::from_millis(50));
-    let mut good = rig(Disk::from_file(memory_disk(1 << 20)).unwrap(), &io_thread);
+    let mut good = DiskRig::new(Disk::from_file(memory_disk(1 << 20)).unwrap(), &io_thread);
     for kind in [FLUSH, READ, FLUSH] {
-        good.offer(kind);
+        offer(&mut good, kind);
     }
     let served = in_time(move || (0..3).for_each(|_| _ = good.driver.wait_used(&mut good.queue)));
     drop((first, second));
@@ -112,12 +93,12 @@ fn a_disk_whose_storage_does_not_say_its_size_does_not_hold_up_another_one() {
     let io_thread = IoThread::new("shared").unwrap();
     let disk = Disk::open(storage.path()).unwrap();
     let handle = disk.handle();
-    let dead = rig(disk, &io_thread);
+    let dead = DiskRig::new(disk, &io_thread);
     storage.fall_silent();
     handle.refresh();
     std::thread::sleep(Duration::from_millis(50));
-    let mut good = rig(Disk::from_file(memory_disk(1 << 20)).unwrap(), &io_thread);
-    good.offer(READ);
+    let mut good = DiskRig::new(Disk::from_file(memory_disk(1 << 20)).unwrap(), &io_thread);
+    offer(&mut good, READ);
     let served = in_time(move || _ = good.driver.wait_used(&mut good.queue));
     drop((storage, dead));
     assert!(served);
@@ -128,11 +109,11 @@ fn a_disk_whose_storage_does_not_answer_does_not_hold_up_another_one() {
     for (kind, direct) in [(FLUSH, false), (READ, false), (READ, true)] {
         let Some(storage) = mount() else { return };
         let io_thread = IoThread::new("shared").unwrap();
-        let mut dead = rig(Disk::open(storage.path()).unwrap().direct(direct), &io_thread);
-        let mut good = rig(Disk::from_file(memory_disk(1 << 20)).unwrap(), &io_thread);
-        (0..64).for_each(|_| dead.offer(kind));
+        let mut dead = DiskRig::new(Disk::open(storage.path()).unwrap().direct(direct), &io_thread);
+        let mut good = DiskRig::new(Disk::from_file(memory_disk(1 << 20)).unwrap(), &io_thread);
+        (0..64).for_each(|_| offer(&mut dead, kind));
         std::thread::sleep(Duration::from_millis(50));
-        good.offer(FLUSH);
+        offer(&mut good, FLUSH);
         let flushed = in_time(move || _ = good.driver.wait_used(&mut good.queue));
         drop(storage);
         assert!(flushed, "kind {kind}, direct {direct}");

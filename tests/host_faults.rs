@@ -8,6 +8,8 @@
 mod cable;
 #[path = "../src/testing/dead_storage_test.rs"]
 mod dead_storage;
+#[path = "support/disk_rig.rs"]
+mod disk_rig;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -18,12 +20,12 @@ use std::time::{Duration, Instant};
 
 use cable::cable;
 use dead_storage::DeadStorage;
+use disk_rig::{DATA, DiskRig, STATUS};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmcell::block::{DiskBackend, DiskInfo, Done, FileBackend, Operation, Tag};
 use vmcell::event::{Event, Io, Wants};
-use vmcell::testing::{Buffer, DriverQueue, MmioDriver, NicDriver, memory_disk, patterned_memory};
-use vmcell::virtio::MmioTransport;
-use vmcell::{Disk, Engine, GuestAddress, GuestMemory, IoThread, Nic};
+use vmcell::testing::{Buffer, NicDriver, memory_disk};
+use vmcell::{Disk, Engine, GuestAddress, IoThread, Nic};
 
 const IN: u32 = 0;
 const OUT: u32 = 1;
@@ -32,43 +34,19 @@ const OK: u8 = 0;
 const IO_ERROR: u8 = 1;
 
 const DISK: u64 = 1 << 20;
-const DATA: u64 = 0x2_0000;
 
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A disk with its driver.
-struct Rig {
-    memory: GuestMemory,
-    driver: MmioDriver,
-    queue: DriverQueue,
-}
-
-fn rig(disk: Disk, io_thread: &IoThread) -> Rig {
-    let memory = patterned_memory(1 << 20);
-    let driver = MmioDriver::new(MmioTransport::new(disk.into_device().unwrap(), memory.clone(), io_thread).unwrap());
-    let queue = DriverQueue::new(&memory, GuestAddress(0x1_0000), 64);
-    driver.bring_up(driver.offered(), &[&queue]);
-    Rig { memory, driver, queue }
-}
-
-impl Rig {
-    fn offer(&mut self, kind: u32, sector: u64, data: &[Buffer]) {
-        let header = [&kind.to_le_bytes()[..], &[0; 4], &sector.to_le_bytes()].concat();
-        self.memory.write(GuestAddress(0x8000), &header).unwrap();
-        let chain = [&[Buffer::readable(0x8000, 16)], data, &[Buffer::writable(0x9000, 1)]].concat();
-        self.queue.offer(&chain);
-        self.driver.kick(0);
-    }
-
+impl DiskRig {
     /// One request; its status.
     fn run(&mut self, kind: u32, sector: u64, data: &[Buffer]) -> u8 {
         self.offer(kind, sector, data);
         self.driver.wait_used(&mut self.queue);
         let mut status = [0xff];
-        self.memory.read(GuestAddress(0x9000), &mut status).unwrap();
+        self.memory.read(GuestAddress(STATUS), &mut status).unwrap();
         status[0]
     }
 
@@ -125,7 +103,7 @@ fn a_disk_whose_storage_does_not_answer_does_not_hold_up_the_network_beside_it()
             );
         };
         let io_thread = IoThread::new("shared").unwrap();
-        let mut slow = rig(Disk::open(storage.path()).unwrap().engine(engine).direct(direct), &io_thread);
+        let mut slow = DiskRig::new(Disk::open(storage.path()).unwrap().engine(engine).direct(direct), &io_thread);
         let data = [Buffer::writable(DATA, 4096)];
         (0..20).for_each(|_| slow.offer(kind, 0, if kind == IN { &data } else { &[] }));
         let trips = round_trips(&io_thread, 200);
@@ -163,7 +141,7 @@ fn writes_past_a_limit_on_the_size_of_files_fail_and_what_was_flushed_stays() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(DISK).unwrap();
         let io_thread = IoThread::new("limited").unwrap();
-        let mut disk = rig(Disk::from_file(file.try_clone().unwrap()).unwrap().engine(engine), &io_thread);
+        let mut disk = DiskRig::new(Disk::from_file(file.try_clone().unwrap()).unwrap().engine(engine), &io_thread);
         assert_eq!((disk.write(0, 1, 4096), disk.write(LIMIT / 512 - 8, 1, 4096), disk.flush()), (OK, OK, OK));
         let limit = FileSize::limit(LIMIT);
         // Its default is to end the process; threads of ours let nothing come through.
@@ -236,7 +214,7 @@ fn storage_that_fails_for_a_while_loses_nothing_that_was_flushed() {
     let error = Arc::new(AtomicI32::new(0));
     let below = FileBackend::new(file.try_clone().unwrap()).unwrap();
     let failing = Failing { below, error: Arc::clone(&error), failed: VecDeque::new() };
-    let mut disk = rig(Disk::backend(failing), &IoThread::new("failing").unwrap());
+    let mut disk = DiskRig::new(Disk::backend(failing), &IoThread::new("failing").unwrap());
     for (round, number) in (1u8..).zip([libc::EIO, libc::ENOSPC, libc::ENOMEM, libc::EDQUOT, libc::EROFS]) {
         let sector = u64::from(round) * 8;
         assert_eq!((disk.write(sector, round, 4096), disk.flush()), (OK, OK));

@@ -103,8 +103,7 @@ impl VmBuilder {
         check_logs_can_rotate(&console, self.io_thread.as_ref())?;
         let console = console.opened()?;
         let (io_thread, on_thread_start) = (self.io_thread, self.on_thread_start);
-        let rng = self.config.rng.is_some();
-        Ok(Opened { disks, nics, devices: self.devices, rng, console, io_thread, on_thread_start })
+        Ok(Opened { disks, nics, devices: self.devices, console, io_thread, on_thread_start })
     }
 
     /// Asks the host for its CPUs only if there is something to check.
@@ -169,7 +168,7 @@ impl OpenVm {
             logger,
         };
         let lifecycle = Arc::new(Lifecycle::new(setup.name.clone(), vcpus.iter().map(Vcpu::kicker).collect())?);
-        board.load(&memory, images, boot, opened.device_count(), &vcpus)?;
+        board.load(&memory, images, boot, opened.device_count(&config), &vcpus)?;
         let parts = opened.into_parts(&config, setup.clone())?;
         let devices = Devices::assemble(&board, vm, &memory, &lifecycle, parts)?;
         Ok(Vm::new(lifecycle, devices, vcpus, setup))
@@ -187,16 +186,14 @@ struct Opened {
     disks: Vec<Disk>,
     nics: Vec<Nic>,
     devices: Vec<(Box<dyn VirtioDevice>, Placement)>,
-    /// Whether there is a source of random bytes.
-    rng: bool,
     console: Console,
     io_thread: Option<IoThread>,
     on_thread_start: Option<OnStart>,
 }
 
 impl Opened {
-    fn device_count(&self) -> usize {
-        [self.disks.len(), self.nics.len(), self.devices.len(), usize::from(self.rng)].iter().sum()
+    fn device_count(&self, config: &VmConfig) -> usize {
+        [self.disks.len(), self.nics.len(), self.devices.len(), usize::from(config.rng.is_some())].iter().sum()
     }
 
     /// Turns what a user gave into devices, in the order in which the guest finds them.
