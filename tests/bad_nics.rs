@@ -54,6 +54,8 @@ impl NicBackend for Echo {
             frames.done();
             self.waiting += 1;
         }
+        // The test's own wake may have come before the frame.
+        self.waker.lock().unwrap().iter().for_each(Waker::wake);
     }
 
     fn wants(&self, _need: Need, _wants: &mut Wants) {
