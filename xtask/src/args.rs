@@ -9,11 +9,12 @@ cargo xtask run [--nested] [--vcpus N] [--memory MIB]
       --vcpus N     vCPUs of the guest (1 to 64, default 1)
       --memory MIB  memory of the guest (128 to 65536, default 512)
 
-cargo xtask test [FILTER] [--skip-checks] [--models] [--nested] [--long]
+cargo xtask test [FILTER] [--skip-checks] [--check NAME] [--nested] [--long]
     Run every check and test, and end with a summary.
       FILTER         only the KVM tests whose file or name contains it, and no other check
       --skip-checks  only the KVM tests
-      --models       only the models of the handovers between threads
+      --check NAME   only this one of the checks that need no guest: format, clippy, docs, unit, models, nightly (Miri
+                     and sanitizers), package, interface, version, fuzz, licences
       --nested       run all KVM tests in the nested host
       --long         put each test under more load, and fuzz each target for minutes: some hours in all
 
@@ -78,7 +79,7 @@ pub struct RunOptions {
 pub struct TestOptions {
     pub filter: Option<String>,
     pub skip_checks: bool,
-    pub models: bool,
+    pub check: Option<String>,
     pub nested: bool,
     pub long: bool,
 }
@@ -179,15 +180,16 @@ fn parse_run(args: &[String]) -> Result<RunOptions, String> {
 
 fn parse_test(args: &[String]) -> Result<TestOptions, String> {
     let mut options = TestOptions::default();
-    for arg in args {
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
         match arg.as_str() {
             "--skip-checks" => options.skip_checks = true,
-            "--models" => options.models = true,
+            "--check" => options.check = Some(text(arg, args.next())?),
             "--nested" => options.nested = true,
             "--long" => options.long = true,
             flag if flag.starts_with('-') => {
                 return Err(format!(
-                    "test: unknown flag `{flag}`; allowed: --skip-checks, --models, --nested, --long, and one FILTER"
+                    "test: unknown flag `{flag}`; allowed: --skip-checks, --check NAME, --nested, --long, and one FILTER"
                 ));
             }
             filter if options.filter.is_none() => options.filter = Some(filter.into()),

@@ -31,14 +31,14 @@ pub fn run(options: &TestOptions) -> Result<u8> {
     let distro = Distro::detect()?;
     packages::ensure(&distro, &[Purpose::Build, Purpose::Guest, Purpose::Nested, Purpose::Network, Purpose::CFace])?;
     let mut summary = Summary::default();
-    if options.models {
-        models::run(options.long, &mut summary);
+    if let Some(check) = &options.check {
+        steps::run(Some(check), options.long, &mut summary)?;
         return Ok(summary.print(began.elapsed()));
     }
     if options.skip_checks || options.filter.is_some() {
         println!("checks: left out, as asked");
     } else {
-        steps::run(options.long, &mut summary);
+        steps::run(None, options.long, &mut summary)?;
     }
     kvm::run(&place, &distro, options, &mut summary);
     if options.filter.is_none() {

@@ -14,21 +14,44 @@ use crate::cargo::cargo;
 use crate::exec::{self, Result};
 use crate::tools::CARGO_DENY;
 
-/// Runs all of them, each regardless of the others' results.
-pub fn run(long: bool, summary: &mut Summary) {
-    step(summary, "format", &["fmt", "--all", "--check"], &[]);
-    let clippy = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
-    step(summary, "clippy", &clippy, &[]);
-    step(summary, "docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")]);
-    unit_tests(summary);
-    models::run(long, summary);
-    if long {
-        nightly::run(summary);
+/// A check by its name, which runs with more load if it is told to.
+type Check = (&'static str, fn(bool, &mut Summary));
+
+const CHECKS: [Check; 11] = [
+    ("format", |_, summary| step(summary, "format", &["fmt", "--all", "--check"], &[])),
+    ("clippy", |_, summary| step(summary, "clippy", CLIPPY, &[])),
+    ("docs", |_, summary| {
+        step(summary, "docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
+    }),
+    ("unit", |_, summary| unit_tests(summary)),
+    ("models", models::run),
+    (NIGHTLY, |_, summary| nightly::run(summary)),
+    ("package", |_, summary| packaged(summary)),
+    ("interface", |_, summary| public_interface(summary)),
+    ("version", |_, summary| version(summary)),
+    ("fuzz", fuzz_targets),
+    ("licences", |_, summary| licences(summary)),
+];
+
+/// Takes a quarter of an hour, so it runs by its name or with `--long`.
+const NIGHTLY: &str = "nightly";
+
+const CLIPPY: &[&str] = &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+
+/// Runs all of them, or the `only` one, each regardless of the others' results.
+///
+/// # Errors
+/// If there is none of that name.
+pub fn run(only: Option<&str>, long: bool, summary: &mut Summary) -> Result<()> {
+    let is_wanted = |name| only.map_or(long || name != NIGHTLY, |only| name == only);
+    let wanted: Vec<_> = CHECKS.iter().filter(|(name, _)| is_wanted(*name)).collect();
+    if wanted.is_empty() {
+        let names: Vec<_> = CHECKS.iter().map(|(name, _)| *name).collect();
+        let only = only.unwrap_or_default();
+        return Err(exec::Error::new(format!("there is no check `{only}`; allowed: {}", names.join(", "))));
     }
-    packaged(summary);
-    public_interface(summary);
-    fuzz_targets(long, summary);
-    licences(summary);
+    wanted.iter().for_each(|(_, check)| check(long, summary));
+    Ok(())
 }
 
 fn step(summary: &mut Summary, name: &str, args: &[&str], env: &[(&str, &str)]) {
@@ -61,6 +84,9 @@ fn public_interface(summary: &mut Summary) {
     println!("\n== public interface: cargo public-api");
     let began = Instant::now();
     summary.add("public interface", public_api::check(), began.elapsed());
+}
+
+fn version(summary: &mut Summary) {
     println!("\n== version: cargo semver-checks");
     let began = Instant::now();
     summary.add("version", semver::check(), began.elapsed());
@@ -141,6 +167,12 @@ fn licences(summary: &mut Summary) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_check_that_there_is_not_is_refused_with_those_that_there_are() {
+        let error = run(Some("unt"), false, &mut Summary::default()).unwrap_err().to_string();
+        assert!(error.starts_with("there is no check `unt`; allowed: format, clippy, docs, unit, models,"), "{error}");
+    }
 
     #[test]
     fn a_lock_file_that_is_out_of_date_fails_and_a_missing_network_skips() {
