@@ -68,6 +68,11 @@ pub enum JailLimit {
 }
 
 impl JailLimit {
+    /// The other layers open descriptors themselves. More than is allowed now takes rights that are gone then.
+    fn comes_last(self, most: u64) -> bool {
+        self == Self::OpenFiles && hard_limit(self.resource()).is_none_or(|hard| most <= hard)
+    }
+
     fn resource(self) -> Resource {
         match self {
             Self::OpenFiles => Resource::OpenFiles,
@@ -146,10 +151,17 @@ impl Jail {
         // While nothing limits how many processes there may be.
         let user_namespace = if self.wants(JailLayer::UserNamespace) { try_user_namespace() } else { Ok(()) };
         let mut report = JailReport::default();
-        self.keeps_locking = self.limit_all(&mut report);
+        self.use_privileges(&mut report);
+        let (last, first): (Vec<_>, Vec<_>) = self.limits.iter().partition(|(limit, most)| limit.comes_last(*most));
+        let mut refused = Vec::new();
+        self.keeps_locking = self.limit_resources(&first, &mut refused);
         self.leave_user_namespace(user_namespace, &mut report)?;
         self.leave_namespaces(&kept, &mut report);
         self.give_up_rights(&kept, &mut report);
+        self.limit_resources(&last, &mut refused);
+        if !self.limits.is_empty() && self.wants(JailLayer::Limits) {
+            report.add(JailLayer::Limits, if refused.is_empty() { Ok(()) } else { Err(refused.join(", ")) });
+        }
         Ok(report)
     }
 
@@ -169,19 +181,20 @@ impl Jail {
         self.kept.iter().map(|(path, beneath)| KeptPath::open(path, *beneath)).collect()
     }
 
-    /// What may need the host's files, or privileges that are about to go. Says whether memory can be locked only by such a privilege.
-    fn limit_all(&self, report: &mut JailReport) -> bool {
+    /// What needs the host's files, or rights that are about to go.
+    fn use_privileges(&self, report: &mut JailReport) {
         if let Some(cgroup) = self.cgroup.as_ref().filter(|_| self.wants(JailLayer::Cgroup)) {
             report.add(JailLayer::Cgroup, cgroup.join());
         }
         if let Some(inherited) = &self.inherited {
             self.layer(report, JailLayer::Descriptors, || inherited.close());
         }
-        if self.limits.is_empty() || !self.wants(JailLayer::Limits) {
-            return false;
-        }
-        let (mut refused, mut keeps_locking) = (Vec::new(), false);
-        for (limit, most) in &self.limits {
+    }
+
+    /// Says whether memory can be locked only by a privilege, and what was refused.
+    fn limit_resources(&self, limits: &[&(JailLimit, u64)], refused: &mut Vec<String>) -> bool {
+        let mut keeps_locking = false;
+        for (limit, most) in limits.iter().filter(|_| self.wants(JailLayer::Limits)) {
             match limit_resource(limit.resource(), *most) {
                 Err(_) if *limit == JailLimit::LockedBytes && locks_without_limit() => keeps_locking = true,
                 Err(e) => {
@@ -191,7 +204,6 @@ impl Jail {
                 Ok(()) => {}
             }
         }
-        report.add(JailLayer::Limits, if refused.is_empty() { Ok(()) } else { Err(refused.join(", ")) });
         keeps_locking
     }
 

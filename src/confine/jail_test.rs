@@ -451,6 +451,13 @@ fn limits_hold_and_one_that_cannot_be_had_is_reported() {
     assert_eq!(said, ["", refused]);
 }
 
+#[test]
+fn a_limit_of_open_files_costs_no_other_layer() {
+    let reports = [Jail::new(), Jail::new().limit(JailLimit::OpenFiles, 3)]
+        .map(|jail| alone(|| vec![jail.enter().map_or_else(|e| e.chain(), |report| report.to_string())]));
+    assert_eq!(reports[0], reports[1]);
+}
+
 /// As in a container whose root may lock memory, and may not raise limits.
 #[test]
 fn memory_is_locked_by_the_capability_for_that_if_the_limit_cannot_be_raised() {

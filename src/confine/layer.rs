@@ -90,6 +90,11 @@ impl JailReport {
         self.layers.iter().filter_map(|(layer, missing)| Some((*layer, missing.as_deref()?)))
     }
 
+    /// The layers that are in place.
+    pub fn in_place(&self) -> impl Iterator<Item = JailLayer> {
+        self.layers.iter().filter(|(_, missing)| missing.is_none()).map(|(layer, _)| *layer)
+    }
+
     /// Whether every layer that was wanted is in place.
     pub fn is_complete(&self) -> bool {
         self.missing().next().is_none()
@@ -129,6 +134,7 @@ mod tests {
         report.add(JailLayer::EmptyRoot, refused());
         let line = "without a user namespace, an empty root (not permitted); without Landlock for files (no Landlock)";
         assert_eq!(report.to_string(), line);
+        assert_eq!(report.in_place().collect::<Vec<_>>(), [JailLayer::NewPrivileges]);
         assert!(report.has(JailLayer::NewPrivileges) && !report.has(JailLayer::Files) && !report.is_complete());
         assert!(!report.has(JailLayer::Cgroup), "nobody asked for it");
     }
