@@ -369,12 +369,21 @@ fn the_documented_program_in_c_runs() {
     check_documented(prefix.command(program));
 }
 
+/// Compiles a block of the page with a `main` around it, and runs it with a guest that powers off.
+fn check_block(language: &str, main: &str) {
+    let (prefix, folder, guests) = (Prefix::new(), tempfile::tempdir().unwrap(), guests());
+    let (source, program) = (folder.path().join("block.c"), folder.path().join("block"));
+    fs::write(&source, documented(language) + main).unwrap();
+    let mut compile = Command::new("gcc");
+    compile.arg("-std=c11").args(STRICT).arg("-fsanitize=address,undefined").arg(&source).arg("-o").arg(&program);
+    run(compile.args(prefix.pkg_config(&["--cflags", "--libs"])));
+    run(prefix.command(program).arg(guests.path().join("power_off")));
+}
+
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
 fn the_documented_backend_in_c_makes_a_disk_that_a_vm_takes() {
-    let (prefix, folder, guests) = (Prefix::new(), tempfile::tempdir().unwrap(), guests());
-    let (source, program) = (folder.path().join("backend.c"), folder.path().join("backend"));
-    let used = r#"
+    let main = r#"
         int main(int argc, char **argv) {
             vmcell_config *config;
             vmcell_vm *vm;
@@ -384,11 +393,26 @@ fn the_documented_backend_in_c_makes_a_disk_that_a_vm_takes() {
                    vmcell_vm_start(vm, NULL) || vmcell_vm_wait(vm, VMCELL_WAIT_FOREVER, &ended, NULL) ||
                    vmcell_vm_free(vm) || ended != VMCELL_EXIT_SHUTDOWN || vmcell_handle_count() != 0;
         }"#;
-    fs::write(&source, documented("c backend") + used).unwrap();
-    let mut compile = Command::new("gcc");
-    compile.arg("-std=c11").args(STRICT).arg("-fsanitize=address,undefined").arg(&source).arg("-o").arg(&program);
-    run(compile.args(prefix.pkg_config(&["--cflags", "--libs"])));
-    run(prefix.command(program).arg(guests.path().join("power_off")));
+    check_block("c backend", main);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn the_documented_jail_in_c_runs_a_vm_in_a_process_that_opens_no_file_any_more() {
+    let main = r#"
+        int main(int argc, char **argv) {
+            vmcell_config *config;
+            vmcell_vm *vm;
+            int32_t ended = 0;
+            if (argc != 2 || vmcell_config_new(&config, NULL) || vmcell_config_set_kernel(config, argv[1], NULL) ||
+                jailed_vm(config, &vm, NULL))
+                return 1;
+            if (fopen("/etc/passwd", "r") != NULL)
+                return 2;
+            return vmcell_vm_start(vm, NULL) || vmcell_vm_wait(vm, VMCELL_WAIT_FOREVER, &ended, NULL) ||
+                   vmcell_vm_free(vm) || ended != VMCELL_EXIT_SHUTDOWN || vmcell_handle_count() != 0;
+        }"#;
+    check_block("c jail", main);
 }
 
 #[test]

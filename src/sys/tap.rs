@@ -209,11 +209,22 @@ fn refused(name: &str, why: &str) -> Error {
     Error::new(ErrorKind::Network, format!("TAP device {name} {why}"))
 }
 
+fn cannot_open(e: io::Error) -> Error {
+    let remedy = match e.kind() {
+        io::ErrorKind::PermissionDenied => {
+            ": this user may not, or a jail does not keep it; a descriptor that was attached elsewhere can be given instead"
+        }
+        io::ErrorKind::NotFound => ": the kernel's module tun makes it, and a container must be given it",
+        _ => "",
+    };
+    Error::new(ErrorKind::Network, format!("cannot open /dev/net/tun{remedy}")).with_source(e)
+}
+
 /// Attaches a queue to the device that has this name and index.
 fn attach(name: &str, index: libc::c_uint, flags: libc::c_int) -> std::result::Result<Tap, AttachError> {
     let other = |error| AttachError::Other(error);
     let file = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
-    let file = file.map_err(|e| other(Error::new(ErrorKind::Network, "cannot open /dev/net/tun").with_source(e)))?;
+    let file = file.map_err(|e| other(cannot_open(e)))?;
     let mut request = request(name);
     #[expect(clippy::cast_possible_truncation, reason = "the flags of a device are 16 bits")]
     let flags = flags as libc::c_short;
@@ -274,4 +285,20 @@ fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_node_that_cannot_be_opened_is_answered_with_what_to_do() {
+        for (number, remedy) in
+            [(libc::EACCES, "a descriptor that was attached elsewhere"), (libc::ENOENT, "module tun")]
+        {
+            let error = cannot_open(io::Error::from_raw_os_error(number)).to_string();
+            assert!(error.starts_with("cannot open /dev/net/tun: ") && error.contains(remedy), "{error}");
+        }
+        assert_eq!(cannot_open(io::Error::from_raw_os_error(libc::EIO)).to_string(), "cannot open /dev/net/tun");
+    }
 }

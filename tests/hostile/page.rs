@@ -14,8 +14,8 @@ without an operating system does one bad thing, while a good guest works on the 
 
 - no thread panics, and none is lost;
 - the monitor's own memory grows by less than 1 MiB;
-- a turn of a device takes less than 2 ms of the I/O thread's CPU time, the thread comes to its other sources within 5 ms, and does not
-  sleep in a call on a backend;
+- a turn of a device takes less than 2 ms of the I/O thread's CPU time (it ends at the first look at the clock after 500 µs, and the rest is
+  for the request in hand and for a shared host), the thread comes to its other sources within 5 ms, and does not sleep in a call on a backend;
 - the good guest's requests are served, and rightly, and none of them waits for a second;
 - the I/O thread rests when its guests do;
 - `Vm::device_failures` tells of a device only if the guest has broken a queue of it, in one entry however often that was, or if the

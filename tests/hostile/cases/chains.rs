@@ -28,7 +28,7 @@ cases! {
         must_not: "have the device read half a descriptor",
         ends: Served,
     }
-    a_table_that_is_no_ram_is_given_back {
+    a_table_outside_ram_is_given_back {
         did: "offers indirect tables behind and across the end of RAM, on the device, and at the end of 64 bits",
         must_not: "have the device read there",
         ends: Served,
@@ -38,7 +38,7 @@ cases! {
         must_not: "stop the queue",
         ends: Served,
     }
-    a_buffer_that_is_no_ram_is_given_back {
+    a_buffer_outside_ram_is_given_back {
         did: "offers buffers behind and across the end of RAM, on devices, of 4 GiB, and such that wrap",
         must_not: "have the device read or write there",
         ends: Served,

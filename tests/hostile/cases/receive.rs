@@ -15,7 +15,7 @@ cases! {
         ends: Either,
         needs: { nic: true },
     }
-    receive_buffers_that_are_no_ram_are_given_back {
+    receive_buffers_outside_ram_are_given_back {
         did: "offers receive buffers behind and across the end of RAM, on the device, and at the end of 64 bits",
         must_not: "have the device write there",
         ends: Served,

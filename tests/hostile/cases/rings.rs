@@ -3,7 +3,7 @@
 use crate::hostile::case::cases;
 
 cases! {
-    rings_that_are_no_ram_never_become_ready {
+    rings_outside_ram_never_become_ready {
         did: "puts each part of a queue behind the end of RAM, across it, into the hole, onto the device itself, onto the local APIC, past 4 GiB and to the end of 64 bits, and misaligns it; then rings",
         must_not: "have the device read or write there",
         ends: AfterReset,
@@ -19,7 +19,7 @@ cases! {
         ends: AfterReset,
     }
     a_running_queue_cannot_be_changed {
-        did: "sets size, places and readiness of a queue behind DRIVER_OK",
+        did: "sets size, places and readiness of a queue after DRIVER_OK",
         must_not: "change what the device works with",
         ends: Served,
     }

@@ -14,7 +14,7 @@ cases! {
         ends: Served,
     }
     features_that_are_settled_stay_as_they_are {
-        did: "writes other features, and FEATURES_OK again, behind FEATURES_OK and behind DRIVER_OK",
+        did: "writes other features, and FEATURES_OK again, after FEATURES_OK and after DRIVER_OK",
         must_not: "change what was agreed on",
         ends: Served,
     }

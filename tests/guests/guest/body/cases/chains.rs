@@ -14,9 +14,9 @@ pub const CASES: &[Case] = &[
     ("a_chain_that_leaves_its_table_is_given_back", |cmdline| on_disk(cmdline, MODERN, out_of_range)),
     ("a_table_inside_a_table_is_given_back", |cmdline| on_disk(cmdline, MODERN, nested)),
     ("a_table_of_an_odd_length_is_given_back", |cmdline| on_disk(cmdline, MODERN, odd_tables)),
-    ("a_table_that_is_no_ram_is_given_back", |cmdline| on_disk(cmdline, MODERN, unmapped_tables)),
+    ("a_table_outside_ram_is_given_back", |cmdline| on_disk(cmdline, MODERN, unmapped_tables)),
     ("a_buffer_without_a_length_is_given_back", |cmdline| on_disk(cmdline, MODERN, no_length)),
-    ("a_buffer_that_is_no_ram_is_given_back", |cmdline| on_disk(cmdline, MODERN, unmapped_buffers)),
+    ("a_buffer_outside_ram_is_given_back", |cmdline| on_disk(cmdline, MODERN, unmapped_buffers)),
     ("a_chain_of_a_terabyte_is_given_back", |cmdline| on_disk(cmdline, MODERN, a_terabyte)),
     ("a_request_in_the_wrong_order_is_given_back", |cmdline| on_disk(cmdline, MODERN, wrong_order)),
     ("a_stream_of_bad_chains_holds_up_nobody", |cmdline| {

@@ -16,7 +16,7 @@ pub const CASES: &[Case] = &[
         let us = duration_us(cmdline);
         on_net(cmdline, MODERN, |net| all_refused(net, us));
     }),
-    ("receive_buffers_that_are_no_ram_are_given_back", |cmdline| on_net(cmdline, MERGING, no_ram)),
+    ("receive_buffers_outside_ram_are_given_back", |cmdline| on_net(cmdline, MERGING, outside_ram)),
     ("receive_buffers_of_65_536_single_bytes_hold_up_nobody", |cmdline| on_net(cmdline, MERGING, single_bytes)),
     ("a_frame_too_long_for_its_buffer_is_not_delivered_cut", |cmdline| on_net(cmdline, MODERN, cut)),
     ("a_frame_that_fits_its_buffers_exactly_is_delivered", |cmdline| on_net(cmdline, MERGING, fits_exactly)),
@@ -77,7 +77,7 @@ fn all_refused(net: &mut Net, us: u64) {
     report::line(format_args!("case: {refused} buffers that no frame fits into"));
 }
 
-fn no_ram(net: &mut Net) {
+fn outside_ram(net: &mut Net) {
     let mut given_back = 0;
     for at in [memory::END, memory::END - 100, memory::HOLE, net.device.base, 1 << 40, u64::MAX - 100, u64::MAX] {
         net.receive.chain(0, &[writable(at, 2048)]);

@@ -8,7 +8,7 @@ use crate::body::virtio::device::{Device, feature, reg};
 use crate::body::virtio::ring::{MAX_SIZE, Ring};
 
 pub const CASES: &[Case] = &[
-    ("rings_that_are_no_ram_never_become_ready", |cmdline| on_disk(cmdline, MODERN, no_ram)),
+    ("rings_outside_ram_never_become_ready", |cmdline| on_disk(cmdline, MODERN, outside_ram)),
     ("rings_that_overlap_hurt_nobody", |cmdline| on_disk(cmdline, MODERN, overlapping)),
     ("sizes_that_no_queue_has_never_become_ready", |cmdline| on_disk(cmdline, MODERN, sizes)),
     ("a_running_queue_cannot_be_changed", |cmdline| on_disk(cmdline, MODERN, changed_while_running)),
@@ -27,7 +27,7 @@ fn fresh(block: &Block) -> (Device, Ring) {
     (block.device, Ring::new(0, MAX_SIZE))
 }
 
-fn no_ram(block: &mut Block) -> After {
+fn outside_ram(block: &mut Block) -> After {
     let own = block.device.base;
     let end = memory::END;
     let places = [1, end - 2, end - 16, end, memory::HOLE, own, 0xfee0_0000, 1 << 32, 1 << 52, u64::MAX - 15, u64::MAX];
@@ -102,7 +102,7 @@ fn changed_while_running(block: &mut Block) -> After {
         device.place_queue(1, 0x1_0000, [u64::MAX; 3]);
     }
     device.write(reg::QUEUE_SEL, 0);
-    report::line(format_args!("case: another size, other places and not ready, all behind DRIVER_OK"));
+    report::line(format_args!("case: another size, other places and not ready, all after DRIVER_OK"));
     After::Serves
 }
 
