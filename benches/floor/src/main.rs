@@ -3,9 +3,9 @@
 //! ```text
 //! floor disk read|write size=BYTES depth=N order=random|next warm_ms=MS run_ms=MS direct=0|1 PATH
 //!       at depth 1 pread or pwrite in a loop; deeper, io_uring: one call that submits what is due and waits for one completion
-//! floor send size=BYTES run_ms=MS TAP        one writev a frame, in a loop, from as many places as a guest's queue has
+//! floor send size=BYTES run_ms=MS TAP        one write a frame, in a loop, from as many places as a guest's queue has
 //! floor receive size=BYTES frames=N warm_frames=N TAP
-//!       says `ready`, waits for a `g`, and reads so many frames, one readv each, to as many places as a guest's
+//!       says `ready`, waits for a `g`, and reads so many frames, one read each, to as many places as a guest's
 //!       queue has; warm-up first, then once more
 //! floor first-byte     a VM of one instruction that writes to a port, and no device
 //! floor fill size=BYTES frames=N TAP         puts frames into the queue of a TAP that a monitor holds
