@@ -22,7 +22,10 @@ pub use kick::VcpuKicker;
 pub use system::Kvm;
 pub use vcpu::Vcpu;
 pub use vm::KvmVm;
-pub use x86_64::{CpuidEntry, DescriptorTable, LocalApicLine, Registers, Segment, SpecialRegisters};
+pub use x86_64::{
+    ChipsState, CpuidEntry, DebugRegisters, DescriptorTable, LocalApicLine, Registers, Segment, SpecialRegisters,
+    TimerChannel, VcpuEvents, VcpuState,
+};
 
 #[cfg(all(test, shuttle))]
 #[path = "model_test.rs"]

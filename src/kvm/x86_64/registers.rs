@@ -237,5 +237,7 @@ macro_rules! same_fields {
     };
 }
 
+pub(super) use same_fields;
+
 same_fields!(Registers, kvm_regs:
     rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, rflags);
