@@ -58,6 +58,7 @@
 //! | [`virtio`] | queues, the device trait, the gate between vCPUs and a device's owner, the transport |
 //! | `host` | what the host offers for isolation and speed, and lacks |
 //! | [`block`], [`net`], `rng`, `console` | one folder a device; none knows another |
+//! | `metadata` | a metadata service on a network card, with the feature of that name |
 //! | `board` | which chips and ports a machine of this CPU family has, and where |
 //! | `vm` | builder, handle, vCPU threads, order of start and stop |
 //! | `ffi` | the C face of all this: `include/vmcell.h`, for C, Go and whatever calls C |
@@ -127,6 +128,8 @@ mod legacy;
 mod limit;
 mod logging;
 mod memory;
+#[cfg(feature = "metadata")]
+mod metadata;
 pub mod meter;
 pub mod net;
 mod rng;
@@ -156,6 +159,8 @@ pub use event::IoThread;
 pub use host::{Finding, FindingLevel, HostCheck};
 pub use logging::{LogLevel, LogRecord};
 pub use memory::{Buffer, GuestAddress, GuestMemory, GuestRanges, HostBuffer, MemoryRegion};
+#[cfg(feature = "metadata")]
+pub use metadata::Metadata;
 pub use net::{Nic, NicHandle};
 pub use sys::{DEFAULT_KICK_SIGNAL, EventFd, InheritedDescriptors};
 pub use vm::{

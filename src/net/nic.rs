@@ -30,7 +30,11 @@ pub struct Nic {
     default_queues: u16,
     io_thread: Option<IoThread>,
     handle: NicHandle,
+    layers: Vec<Layer>,
 }
+
+/// Puts something on the backend of each pair of queues.
+type Layer = Box<dyn FnMut(Box<dyn NicBackend>) -> Box<dyn NicBackend> + Send>;
 
 /// What frames come from and go to.
 enum Wire {
@@ -121,11 +125,43 @@ impl Nic {
 
     fn new(wire: Wire, blocks: bool, name: &str) -> Self {
         let (config, handle) = (NicConfig::tap(""), NicHandle::new());
-        Self { wire, blocks, name: name.to_owned(), config, default_queues: 1, io_thread: None, handle }
+        let name = name.to_owned();
+        Self { wire, blocks, name, config, default_queues: 1, io_thread: None, handle, layers: Vec::new() }
+    }
+
+    /// Puts a layer of your own between the card and what it is on: a TAP device, or your backend. `make` is given the backend of each
+    /// pair of queues in turn, and returns one that passes on to it what it does not change. It is called while the VM is built. A
+    /// layer that is put on later lies above.
+    ///
+    /// As a [backend](Self::backend) does, a layer gives the card an I/O thread of its own, unless you vouch by
+    /// [`never_blocks`](Self::never_blocks), called behind this, that it never blocks.
+    ///
+    /// ```
+    /// use vmcell::Nic;
+    /// use vmcell::net::NicBackend;
+    ///
+    /// # fn capture(below: Box<dyn NicBackend>) -> Box<dyn NicBackend> { below }
+    /// fn watched(nic: Nic) -> Nic {
+    ///     nic.layer(capture).never_blocks()
+    /// }
+    /// ```
+    #[must_use]
+    pub fn layer(self, make: impl FnMut(Box<dyn NicBackend>) -> Box<dyn NicBackend> + Send + 'static) -> Self {
+        Self { blocks: true, ..self.quick_layer(make) }
+    }
+
+    /// As [`layer`](Self::layer), for one that never blocks.
+    #[cfg_attr(not(feature = "metadata"), allow(dead_code, reason = "the layers that need it are features"))]
+    pub(crate) fn quick_layer(
+        mut self,
+        make: impl FnMut(Box<dyn NicBackend>) -> Box<dyn NicBackend> + Send + 'static,
+    ) -> Self {
+        self.layers.push(Box::new(make));
+        self
     }
 
     /// Vouches that the [backend](Self::backend) never blocks, so that it may share the VM's own I/O thread. A card on a TAP
-    /// device never blocks, so this has no effect on one.
+    /// device never blocks, so this has no effect on one without [layers](Self::layer).
     #[must_use]
     pub fn never_blocks(mut self) -> Self {
         self.blocks = false;
@@ -216,7 +252,10 @@ impl Nic {
             Some(mac) => mac,
             None => random_mac()?,
         };
-        let backends = self.wire.into_backends(self.config.queues, self.default_queues)?;
+        let mut backends = self.wire.into_backends(self.config.queues, self.default_queues)?;
+        for mut layer in self.layers {
+            backends = backends.into_iter().map(&mut layer).collect();
+        }
         Net::new(backends, mac, self.config.mtu, self.handle)
     }
 }

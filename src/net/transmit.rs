@@ -19,6 +19,8 @@ pub(super) struct Transmitter {
     /// lease for the next frame.
     frame: Option<TxFrame>,
     counts: FrameCounts,
+    /// Why the queue cannot be trusted any more, until that is told.
+    failed: Option<crate::Error>,
 }
 
 /// A frame that the guest sends.
@@ -69,22 +71,66 @@ impl std::fmt::Debug for TxFrame {
 pub struct TxBatch<'a> {
     transmitter: &'a mut Transmitter,
     queue: &'a mut Queue,
-    failed: Option<crate::Error>,
+    /// Takes frames out.
+    sieve: Option<&'a mut dyn Sieve>,
+}
+
+/// Says of each frame whether it is taken out.
+trait Sieve {
+    fn takes(&mut self, io: &mut Io, frame: &TxFrame) -> bool;
+}
+
+/// A layer's way to take frames out, behind those of the layers above.
+struct Nested<'a, F> {
+    above: Option<&'a mut dyn Sieve>,
+    takes: F,
+}
+
+impl<F: FnMut(&mut Io, &TxFrame) -> bool> Sieve for Nested<'_, F> {
+    fn takes(&mut self, io: &mut Io, frame: &TxFrame) -> bool {
+        self.above.as_mut().is_some_and(|above| above.takes(io, frame)) || (self.takes)(io, frame)
+    }
 }
 
 impl<'a> TxBatch<'a> {
     pub(super) fn new(transmitter: &'a mut Transmitter, queue: &'a mut Queue) -> Self {
-        Self { transmitter, queue, failed: None }
+        Self { transmitter, queue, sieve: None }
     }
 
     /// Returns the next frame, which stays the same one until it is [done](Self::done); `None` if there is none, or if the turn
     /// is over.
     pub fn next(&mut self, io: &mut Io) -> Option<&TxFrame> {
-        if let Err(error) = self.transmitter.take(io, self.queue) {
-            self.failed = Some(error);
-            return None;
+        loop {
+            if let Err(error) = self.transmitter.take(io, self.queue) {
+                self.transmitter.failed = Some(error);
+                return None;
+            }
+            let frame = self.transmitter.waiting()?;
+            if !self.sieve.as_mut().is_some_and(|sieve| sieve.takes(io, frame)) {
+                break;
+            }
+            self.done();
         }
-        self.transmitter.frame.as_ref().filter(|frame| frame.chain.is_some())
+        self.transmitter.waiting()
+    }
+
+    /// Lends the batch on without the frames that `takes` wants: a layer takes those for itself, and gives the others to the
+    /// backend below as they come, in order. `takes` says whether a frame is taken, which is then [done](Self::done). It may be asked
+    /// more than once about a frame that it has not taken.
+    ///
+    /// ```
+    /// use vmcell::event::Io;
+    /// use vmcell::net::{NicBackend, TxBatch};
+    ///
+    /// /// Drops frames that are longer than a packet of the network may be.
+    /// fn send_short_ones(below: &mut dyn NicBackend, io: &mut Io, frames: &mut TxBatch) {
+    ///     frames.without(|_, frame| frame.len() > 1514, |frames| below.send(io, frames));
+    /// }
+    /// ```
+    pub fn without(&mut self, takes: impl FnMut(&mut Io, &TxFrame) -> bool, rest: impl FnOnce(&mut TxBatch<'_>)) {
+        let above = self.sieve.as_mut().map(|sieve| &mut **sieve as &mut dyn Sieve);
+        let mut sieve = Nested { above, takes };
+        rest(&mut TxBatch { transmitter: self.transmitter, queue: self.queue, sieve: Some(&mut sieve) });
     }
 
     /// Says that the next frame was sent, or is to be dropped: the guest gets its buffer back.
@@ -95,18 +141,23 @@ impl<'a> TxBatch<'a> {
     /// Counts what was sent; says why the queue cannot be trusted any more, if so.
     pub(super) fn finish(self, counters: &NicCounters) -> Result<()> {
         self.transmitter.counts.publish(&counters.sent);
-        self.failed.map_or(Ok(()), Err)
+        self.transmitter.failed.take().map_or(Ok(()), Err)
     }
 }
 
 impl Transmitter {
     pub(super) fn new(offloads: Offloads) -> Self {
-        Self { offloads, frame: None, counts: FrameCounts::default() }
+        Self { offloads, frame: None, counts: FrameCounts::default(), failed: None }
+    }
+
+    /// The frame that was taken and waits.
+    fn waiting(&self) -> Option<&TxFrame> {
+        self.frame.as_ref().filter(|frame| frame.chain.is_some())
     }
 
     /// Whether a frame was taken and waits.
     pub(super) fn has_backlog(&self) -> bool {
-        self.frame.as_ref().is_some_and(|frame| frame.chain.is_some())
+        self.waiting().is_some()
     }
 
     /// Takes the next frame that may be sent.

@@ -33,7 +33,7 @@ const HOUSE: House<'_> = House {
         &["kvm", "bus", "limit"],
         &["arch", "legacy", "virtio"],
         &["host", "block", "net", "rng", "console"],
-        &["board"],
+        &["board", "metadata"],
         &["vm"],
         &["ffi"],
     ],

@@ -17,7 +17,7 @@ pub fn check() -> Result<()> {
         "test",
         "--quiet",
         "--features",
-        "log,serde,test-util",
+        "log,metadata,serde,test-util",
         "--lib",
         "--examples",
     ]))?;
