@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 
-fn text<'a>(document: &'a Document, path: &str) -> Result<String, Missing> {
+fn text(document: &Document, path: &str) -> Result<String, Missing> {
     document.find(path, Form::Text).map(|piece| piece.as_str().to_owned())
 }
 
@@ -23,7 +23,8 @@ fn each_part_is_found_in_either_form() {
     }));
     let whole = document.json.to_string();
     let latest = whole.split_once("\"latest\":").and_then(|(_, rest)| rest.rsplit_once(",\"none\"")).unwrap().0;
-    let cases: &[(&str, Result<&str, Missing>, Result<&str, Missing>)] = &[
+    type Found<'a> = Result<&'a str, Missing>;
+    let cases: &[(&str, Found<'_>, Found<'_>)] = &[
         ("/", Ok("a/b~c/\nlatest/\nnone"), Ok(&whole)),
         ("", Ok("a/b~c/\nlatest/\nnone"), Ok(&whole)),
         ("/none", Err(Missing::Text), Ok("null")),

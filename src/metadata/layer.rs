@@ -73,10 +73,10 @@ impl NicBackend for Layer {
     }
 
     fn receive(&mut self, io: &mut Io, frames: &mut RxBatch) {
-        if self.leads {
-            if let Some(stack) = &mut *lock(&self.stack) {
-                answer(stack, io, frames);
-            }
+        if self.leads
+            && let Some(stack) = &mut *lock(&self.stack)
+        {
+            answer(stack, io, frames);
         }
         self.below.receive(io, frames);
     }

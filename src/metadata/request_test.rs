@@ -40,7 +40,8 @@ fn each_request_has_its_answer() {
     let ec2 = ("x-AWS-ec2-metadata-token", token.as_str());
     let json = ("Accept", "application/json");
     let ttl = ("X-metadata-token-ttl-seconds", "60");
-    let cases: &[(&str, &[(&str, &str)], u16, &str)] = &[
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let cases: &[(&str, Headers<'_>, u16, &str)] = &[
         ("GET /latest/user-data", &[good], 200, "hello\n"),
         ("GET /latest/user-data", &[ec2], 200, "hello\n"),
         ("GET /latest/user-data?x=1", &[good], 200, "hello\n"),
