@@ -648,6 +648,91 @@
 #define VMCELL_THREAD_DEVICE_IO 3
 
 /**
+ * How long ago the statistics came, in nanoseconds: the first of the numbers that vmcell_vm_balloon_statistics writes.
+ */
+#define VMCELL_BALLOON_AGE_NS 0
+
+/**
+ * Bytes that the guest has swapped in.
+ */
+#define VMCELL_BALLOON_SWAP_IN 1
+
+/**
+ * Bytes that it has swapped out.
+ */
+#define VMCELL_BALLOON_SWAP_OUT 2
+
+/**
+ * Page faults for which it read a disk.
+ */
+#define VMCELL_BALLOON_MAJOR_FAULTS 3
+
+/**
+ * Its other page faults.
+ */
+#define VMCELL_BALLOON_MINOR_FAULTS 4
+
+/**
+ * Bytes that it uses for nothing.
+ */
+#define VMCELL_BALLOON_FREE 5
+
+/**
+ * Bytes of all its memory.
+ */
+#define VMCELL_BALLOON_TOTAL 6
+
+/**
+ * Bytes that could be had without swapping.
+ */
+#define VMCELL_BALLOON_AVAILABLE 7
+
+/**
+ * Bytes of caches that could be given up without swapping.
+ */
+#define VMCELL_BALLOON_CACHES 8
+
+/**
+ * Huge pages that were allocated.
+ */
+#define VMCELL_BALLOON_HUGE_PAGE_ALLOCATIONS 9
+
+/**
+ * Huge pages that were asked for, and not there.
+ */
+#define VMCELL_BALLOON_HUGE_PAGE_FAILURES 10
+
+/**
+ * Processes that the guest has ended because memory ran out (Linux 6.12, as is what follows).
+ */
+#define VMCELL_BALLOON_OOM_KILLS 11
+
+/**
+ * How often an allocation had to wait.
+ */
+#define VMCELL_BALLOON_ALLOCATION_STALLS 12
+
+/**
+ * Pages that were looked at, to reclaim them, in the background.
+ */
+#define VMCELL_BALLOON_ASYNC_SCANS 13
+
+/**
+ * Pages that were looked at, to reclaim them, while an allocation waited.
+ */
+#define VMCELL_BALLOON_DIRECT_SCANS 14
+
+/**
+ * Pages that were reclaimed in the background.
+ */
+#define VMCELL_BALLOON_ASYNC_RECLAIMS 15
+
+/**
+ * Pages that were reclaimed while an allocation waited.
+ */
+#define VMCELL_BALLOON_DIRECT_RECLAIMS 16
+
+/**
  * The configuration of a VM. Made by vmcell_config_new or vmcell_config_new_from_json; taken by vmcell_vm_new; freed by
  * vmcell_config_free.
  *
@@ -2354,6 +2439,70 @@ int32_t vmcell_vm_device_failures_json(const vmcell_vm *vm,
  */
 int32_t vmcell_vm_measure_turns(vmcell_vm *vm,
                                 vmcell_error **error);
+
+/**
+ * Gives the guest a balloon (virtio 1.2, section 5.5), by which it gives memory back to the host. It is asked for `mib` MiB from the
+ * beginning, at most its RAM. If `deflate_on_oom` is not 0, it may take memory back by itself rather than end a process when memory runs
+ * out. If `reporting` is not 0, it reports pages that it has freed, which go back to the host at once and are taken again when it uses
+ * them. It is asked for statistics every `statistics_s` seconds, at most 86400, or only by vmcell_vm_balloon_statistics if that is 0. The
+ * VM's I/O thread serves it. Without this call there is none. Never blocks.
+ *
+ * vmcell_vm_new refuses it with INVALID_CONFIG if one of these is out of range, and if the memory cannot be given back: on
+ * VMCELL_PAGES_HUGE_2_MIB, locked, or on a memfd of a host that overcommits no memory.
+ */
+int32_t vmcell_config_set_balloon(vmcell_config *config,
+                                  uint64_t mib,
+                                  int32_t deflate_on_oom,
+                                  int32_t reporting,
+                                  uint32_t statistics_s,
+                                  vmcell_error **error);
+
+/**
+ * Asks the guest to have given back `bytes` bytes in all, in whole pages of 4096: a remainder is left out. It gives more, or takes some
+ * back, as fast as it can; vmcell_vm_balloon_state tells how far it is. A guest without a driver does nothing. Never blocks.
+ *
+ * Errors: INVALID_CONFIG if that is more than the guest's RAM, or if the VM has no balloon.
+ */
+int32_t vmcell_vm_balloon_set_target(vmcell_vm *vm,
+                                     uint64_t bytes,
+                                     vmcell_error **error);
+
+/**
+ * Has the guest asked for statistics every `seconds` seconds, at most 86400, or never by itself if that is 0. Never blocks.
+ *
+ * Errors: INVALID_CONFIG if it is more, or if the VM has no balloon.
+ */
+int32_t vmcell_vm_balloon_set_statistics_interval(vmcell_vm *vm,
+                                                  uint32_t seconds,
+                                                  vmcell_error **error);
+
+/**
+ * Writes how many bytes the guest was asked to give back to `target`, how many its driver says that it has given back to `actual`, and
+ * how many bytes of free pages it has reported, and the host got back, since the VM was made to `reported`. Never blocks.
+ *
+ * Errors: INVALID_CONFIG if the VM has no balloon.
+ */
+int32_t vmcell_vm_balloon_state(const vmcell_vm *vm,
+                                uint64_t *target,
+                                uint64_t *actual,
+                                uint64_t *reported,
+                                vmcell_error **error);
+
+/**
+ * Asks the guest what it says of its memory now, and waits for the answer for at most `limit_ms` milliseconds; with 0, it takes what
+ * the guest said last. Writes the numbers to `values`, which has room for `capacity`, each at the index VMCELL_BALLOON_*, and how many
+ * numbers there are to `count`, which may be more, and grows with later versions. What the guest does not say is UINT64_MAX. Nothing of it
+ * is checked: a guest says what it likes.
+ *
+ * Errors: TIMEOUT if it has not answered, or with 0, if it has said nothing yet; INVALID_CONFIG if the VM has no balloon; INVALID_STATE
+ * in a function that an I/O thread calls unless `limit_ms` is 0.
+ */
+int32_t vmcell_vm_balloon_statistics(const vmcell_vm *vm,
+                                     uint32_t limit_ms,
+                                     uint64_t *values,
+                                     size_t capacity,
+                                     size_t *count,
+                                     vmcell_error **error);
 
 /**
  * Writes what became of the guest's output to `sinks`, which has room for `capacity`, and how many sinks the console has to `count`,

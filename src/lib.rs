@@ -57,7 +57,7 @@
 //! | `legacy` | serial port, reset and power registers: only what a kernel cannot do without |
 //! | [`virtio`] | queues, the device trait, the gate between vCPUs and a device's owner, the transport |
 //! | `host` | what the host offers for isolation and speed, and lacks |
-//! | [`block`], [`net`], `rng`, `console` | one folder a device; none knows another |
+//! | [`block`], [`net`], `rng`, `balloon`, `console` | one folder a device; none knows another |
 //! | `metadata` | a metadata service on a network card, with the feature of that name |
 //! | `board` | which chips and ports a machine of this CPU family has, and where |
 //! | `vm` | builder, handle, vCPU threads, order of start and stop |
@@ -112,6 +112,7 @@
 compile_error!("vmcell runs on Linux on x86_64 only: the target must be x86_64-unknown-linux-gnu or -musl");
 
 mod arch;
+mod balloon;
 pub mod block;
 mod board;
 pub mod bus;
@@ -146,11 +147,12 @@ pub mod testing;
 pub mod virtio;
 mod vm;
 
+pub use balloon::{BalloonHandle, BalloonStatistics};
 pub use block::{Disk, DiskHandle};
 pub use board::ResetCause;
 pub use config::{
-    Affinity, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery, DiskConfig, Engine,
-    MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit, RngConfig, Seccomp, VmConfig,
+    Affinity, BalloonConfig, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery,
+    DiskConfig, Engine, MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit, RngConfig, Seccomp, VmConfig,
 };
 pub use confine::{Jail, JailCgroup, JailLayer, JailLimit, JailReport, confine_this_thread};
 pub use console::{Console, ConsoleReader, ConsoleStatus, ConsoleWriter, SinkStatus, abandoned_console_threads};

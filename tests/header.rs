@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 32] = [
+const SOURCES: [&str; 33] = [
     "library",
     "failure",
     "report",
@@ -38,6 +38,7 @@ const SOURCES: [&str; 32] = [
     "vm_exit",
     "vm_threads",
     "vm_metrics",
+    "balloon",
     "console_status",
 ];
 

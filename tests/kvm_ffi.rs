@@ -203,7 +203,7 @@ fn named(help: &str) -> BTreeSet<&str> {
 }
 
 /// Each option with a use of it, beside others that it needs.
-const USES: [&[&str]; 26] = [
+const USES: [&[&str]; 27] = [
     &["--config", "vm.json", "--console", "stdio"],
     &["--kernel", "guest", "--config", "vm.json", "--console", "stdio"],
     &["--initrd", "disk.img", "--kernel", "guest"],
@@ -225,6 +225,7 @@ const USES: [&[&str]; 26] = [
     &["--protocol", "linux64", "--kernel", "guest"],
     &["--console", "log", "--cmdline", "quiet", "--kernel", "guest"],
     &["--rng", "1024,burst=64", "--kernel", "guest", "--cmdline", "quiet"],
+    &["--balloon", "1,deflate-on-oom=off,reporting=on,statistics=5", "--kernel", "guest", "--cmdline", "quiet"],
     &["--log", "log,append,max=4096,keep=1", "--cmdline", "quiet", "--kernel", "guest"],
     &["--log", "log", "--console", "none", "--cmdline", "quiet", "--kernel", "guest"],
     &["--poll-us", "0", "--kernel", "guest"],
@@ -233,7 +234,7 @@ const USES: [&[&str]; 26] = [
 ];
 
 /// What all launchers refuse as bad arguments.
-const REFUSED: [&[&str]; 20] = [
+const REFUSED: [&[&str]; 24] = [
     &["--kernel", "guest", "--jail", "--no-jail"],
     &["--kernel", "guest", "--cpu", "v5"],
     &["--kernel", "guest", "--cpu", "v2,warp"],
@@ -250,6 +251,10 @@ const REFUSED: [&[&str]; 20] = [
     &["--kernel", "guest", "--rng", "all"],
     &["--kernel", "guest", "--rng", "0"],
     &["--kernel", "guest", "--rng", "1,peak=2"],
+    &["--kernel", "guest", "--balloon", "most"],
+    &["--kernel", "guest", "--balloon", "1,reporting=yes"],
+    &["--kernel", "guest", "--balloon", "1,statistics=86401"],
+    &["--kernel", "guest", "--balloon", "1000000"],
     &["--kernel", "guest", "--console", ""],
     &["--config", "missing.json"],
     &["--config", "/dev/zero"],

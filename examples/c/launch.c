@@ -55,6 +55,10 @@ static const char OPTIONS_HELP[] =
     "  --rng unlimited|BYTES[,burst=BYTES]\n"
     "                       a source of random bytes: as many as the guest asks for, or so many a second and so many at once\n"
     "                       [default: none]\n"
+    "  --balloon MIB[,deflate-on-oom=on|off][,reporting=on|off][,statistics=SECONDS]\n"
+    "                       a balloon: how much memory the guest is asked to give back, whether it may take some back when it\n"
+    "                       runs out, whether it reports free pages (both: on), and how often it is asked for statistics\n"
+    "                       [default: none]\n"
     "  --discovery acpi|cmdline\n"
     "                       how the guest finds its devices [default: acpi]\n"
     "  --protocol auto|linux64|pvh\n"
@@ -225,6 +229,25 @@ static void set_rng(vmcell_config *config, char *text) {
     check(vmcell_config_set_rng(config, per_second, burst, &error), &error);
 }
 
+static void set_balloon(vmcell_config *config, char *text) {
+    static const struct choice SWITCH[] = {{"on", 1}, {"off", 0}, {NULL, 0}};
+    vmcell_error *error = NULL;
+    int32_t deflates = 1, reports = 1;
+    unsigned long long seconds = 0, mib = number_of("--balloon", strsep(&text, ","), UINT64_MAX);
+    char *option;
+    while ((option = strsep(&text, ",")) != NULL) {
+        if (strncmp(option, "deflate-on-oom=", 15) == 0)
+            deflates = choice_of("deflate-on-oom", option + 15, SWITCH);
+        else if (strncmp(option, "reporting=", 10) == 0)
+            reports = choice_of("reporting", option + 10, SWITCH);
+        else if (strncmp(option, "statistics=", 11) == 0)
+            seconds = number_of("statistics", option + 11, 86400);
+        else
+            refuse("unknown balloon option '%s', allowed are deflate-on-oom=on|off, reporting=on|off and statistics=SECONDS", option);
+    }
+    check(vmcell_config_set_balloon(config, mib, deflates, reports, (uint32_t)seconds, &error), &error);
+}
+
 static void add_log(vmcell_config *config, char *text) {
     vmcell_console *console;
     vmcell_error *error = NULL;
@@ -373,7 +396,7 @@ static const struct option OPTIONS[] = {
     {"log", required_argument, NULL, 'w'},         {"poll-us", required_argument, NULL, 'z'},
     {"seccomp", required_argument, NULL, 'r'},     {"rng", required_argument, NULL, 'e'},
     {"jail", no_argument, NULL, 'j'},              {"no-jail", no_argument, NULL, 'J'},
-    {"help", no_argument, NULL, 'h'},
+    {"balloon", required_argument, NULL, 'b'},     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
 
@@ -405,6 +428,7 @@ static void set(vmcell_config *config, int option, char *text) {
     case 'r': check(vmcell_config_set_seccomp(config, choice_of("--seccomp", text, SECCOMP), &e), &e); break;
     case 'd': add_disk(config, text); break;
     case 'e': set_rng(config, text); break;
+    case 'b': set_balloon(config, text); break;
     case 't': add_tap(config, text); break;
     case 'y': check(vmcell_config_set_discovery(config, choice_of("--discovery", text, DISCOVERY), &e), &e); break;
     case 'p': check(vmcell_config_set_protocol(config, choice_of("--protocol", text, PROTOCOL), &e), &e); break;

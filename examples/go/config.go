@@ -132,6 +132,19 @@ type RNG struct {
 	PerSecond, Burst uint64
 }
 
+// Balloon is a balloon, by which the guest gives memory back to the host (virtio 1.2, section 5.5). VM.SetBalloon asks for more or less
+// while the VM runs.
+type Balloon struct {
+	// MiB is how much the guest is asked to give back from the beginning, at most its RAM.
+	MiB uint64
+	// KeepOnOOM keeps the guest from taking memory back by itself when it runs out.
+	KeepOnOOM bool
+	// NoReporting keeps the guest from reporting pages that it has freed, which go back to the host at once.
+	NoReporting bool
+	// StatisticsEvery is how often the guest is asked for statistics by itself, in whole seconds, at most a day; 0 for never.
+	StatisticsEvery time.Duration
+}
+
 // Config says what a VM is to be. The zero value of each field is its default; only Kernel has none.
 type Config struct {
 	// Description is a VM as JSON, as docs/description.md lists its settings. Other fields that are not zero replace what it says,
@@ -165,6 +178,8 @@ type Config struct {
 	NICs  []NIC
 	// RNG is a source of random bytes, or nil for none.
 	RNG *RNG
+	// Balloon is a balloon, or nil for none.
+	Balloon *Balloon
 	// Stdout gets what the guest prints on its serial console, and Stdin types into it, as with exec.Cmd. If both are nil, the console
 	// is what Description says, or nothing.
 	Stdout io.Writer
@@ -308,6 +323,9 @@ func (c Config) machine(d *describer) {
 		d.do(func(e **C.vmcell_error) C.int32_t {
 			return C.vmcell_config_set_rng(d.config, C.uint64_t(c.RNG.PerSecond), C.uint64_t(c.RNG.Burst), e)
 		})
+	}
+	if c.Balloon != nil {
+		d.do(func(e **C.vmcell_error) C.int32_t { return setBalloon(d.config, c.Balloon, e) })
 	}
 	if c.Kernel != "" {
 		d.withText(c.Kernel, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_kernel(d.config, t, e) })

@@ -845,6 +845,44 @@ func TestASourceOfRandomBytesIsADeviceAndALimitOfNothingIsRefused(t *testing.T) 
 	}
 }
 
+func TestABalloonHasATargetOfAtMostTheRAM(t *testing.T) {
+	balloon := vmcell.Balloon{MiB: 1, KeepOnOOM: true, StatisticsEvery: time.Second}
+	config := vmcell.Config{Kernel: guest(t, "spin"), MemoryMiB: 32, Balloon: &balloon}
+	vm := started(t, context.Background(), config)
+	state, err := vm.Balloon()
+	if err != nil || state != (vmcell.BalloonState{Target: 1 << 20}) {
+		t.Error(state, err)
+	}
+	if err := vm.SetBalloon(3*4096 + 1); err != nil {
+		t.Error(err)
+	}
+	if state, err := vm.Balloon(); err != nil || state.Target != 3*4096 {
+		t.Error(state, err)
+	}
+	if err := vm.SetBalloon(32<<20 + 1); !errors.Is(err, vmcell.ErrInvalidConfig) {
+		t.Error(err)
+	}
+	if err := vm.SetBalloonStatistics(25 * time.Hour); !errors.Is(err, vmcell.ErrInvalidConfig) {
+		t.Error(err)
+	}
+	// There is no driver in this guest.
+	for _, limit := range []time.Duration{0, time.Microsecond, 20 * time.Millisecond} {
+		if said, err := vm.BalloonStatistics(limit); !errors.Is(err, vmcell.ErrTimeout) {
+			t.Error(said, err)
+		}
+	}
+	vm.Close()
+	balloon.MiB = 33
+	if _, err := vmcell.New(config); !errors.Is(err, vmcell.ErrInvalidConfig) || !strings.Contains(err.Error(), "0 to 32 MiB") {
+		t.Error(err)
+	}
+	none := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin")})
+	defer none.Close()
+	if _, err := none.Balloon(); !errors.Is(err, vmcell.ErrInvalidConfig) {
+		t.Error(err)
+	}
+}
+
 func TestMemoryLiesWhereItIsAskedToAndANodeThatIsMissingIsRefused(t *testing.T) {
 	var node uint32
 	config := vmcell.Config{Kernel: guest(t, "hello"), NUMANode: &node, LockMemory: os.Geteuid() == 0}

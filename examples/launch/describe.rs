@@ -37,6 +37,7 @@ pub fn describe(options: &Options) -> vmcell::Result<VmConfig> {
         config.console = ConsoleConfig::All(std::iter::once(first).chain(logs).collect());
     }
     set(&mut config.rng, options.rng.clone().map(Some));
+    set(&mut config.balloon, options.balloon.clone().map(Some));
     set(&mut config.poll_us, options.poll_us.map(Some));
     set(&mut config.seccomp, options.seccomp.map(Into::into));
     config.disks.extend(options.disks.iter().cloned());

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
-use vmcell::{ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, DiskConfig, Engine, NicConfig, RateLimit, RngConfig};
+use vmcell::{
+    BalloonConfig, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, DiskConfig, Engine, NicConfig, RateLimit, RngConfig,
+};
 
 /// Boots one guest in a micro-VM.
 #[derive(Parser)]
@@ -82,6 +84,15 @@ pub struct Options {
     /// unless a burst is given [default: none]
     #[arg(long, value_name = "unlimited|BYTES[,burst=BYTES]", value_parser = parse_rng)]
     pub rng: Option<RngConfig>,
+
+    /// A balloon: how much memory the guest is asked to give back, whether it may take some back when it runs out, whether it reports
+    /// free pages (both: on), and how often it is asked for statistics [default: none]
+    #[arg(
+        long,
+        value_name = "MIB[,deflate-on-oom=on|off][,reporting=on|off][,statistics=SECONDS]",
+        value_parser = parse_balloon
+    )]
+    pub balloon: Option<BalloonConfig>,
 
     /// How the guest finds its devices [default: acpi]
     #[arg(long)]
@@ -240,6 +251,24 @@ fn parse_rng(text: &str) -> Result<RngConfig, String> {
         rate = rate.burst(parse_number(burst, option, u64::MAX)?);
     }
     Ok(RngConfig::new().rate(rate))
+}
+
+fn parse_balloon(text: &str) -> Result<BalloonConfig, String> {
+    let mut parts = text.split(',');
+    let mib = parts.next().unwrap_or_default();
+    let mut balloon = BalloonConfig::new().mib(mib.parse().map_err(|_| format!("'{mib}' is no number of MiB"))?);
+    for option in parts {
+        match option.split_once('=') {
+            Some(("deflate-on-oom", word @ ("on" | "off"))) => balloon.deflate_on_oom = word == "on",
+            Some(("reporting", word @ ("on" | "off"))) => balloon.reporting = word == "on",
+            Some(("statistics", seconds)) => balloon.statistics_s = parse_number(seconds, option, 86_400)?,
+            _ => {
+                let allowed = "deflate-on-oom=on|off, reporting=on|off and statistics=SECONDS";
+                return Err(format!("unknown balloon option '{option}', allowed are {allowed}"));
+            }
+        }
+    }
+    Ok(balloon)
 }
 
 fn parse_number<T: FromStr + Display>(digits: &str, option: &str, most: T) -> Result<T, String> {

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::config::{
-    Affinity, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery, DiskConfig, Engine,
-    MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit, RngConfig, Seccomp,
+    Affinity, BalloonConfig, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery,
+    DiskConfig, Engine, MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit, RngConfig, Seccomp,
 };
 
 /// Every setting of every part, and none at its default. Nothing is left to `..`, so that a new setting must be added here.
@@ -46,6 +46,7 @@ fn full() -> VmConfig {
             queues: Some(4),
         }],
         rng: Some(RngConfig { rate: Some(RateLimit { per_second: 1024, burst: 4096 }) }),
+        balloon: Some(BalloonConfig { mib: 64, deflate_on_oom: false, reporting: false, statistics_s: 10 }),
         console: ConsoleConfig::All(vec![
             ConsoleConfig::Stdio,
             ConsoleConfig::File(ConsoleFile::new("guest.log").append(true).rotate(1 << 20, 3)),
@@ -105,6 +106,12 @@ const FULL: &str = r#"{
       "per_second": 1024,
       "burst": 4096
     }
+  },
+  "balloon": {
+    "mib": 64,
+    "deflate_on_oom": false,
+    "reporting": false,
+    "statistics_s": 10
   },
   "console": {
     "all": [
@@ -217,6 +224,7 @@ fn words_for_defaults_may_be_written() {
         "nics": [{ "tap": "t", "mac": null, "mtu": null, "queues": null }],
         "console": {"file": {"path": "c", "append": false, "max_bytes": null, "keep": 0}},
         "rng": null,
+        "balloon": null,
         "kick_signal": null,
         "core_scheduling": false,
         "seccomp": "off"

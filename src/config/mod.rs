@@ -1,6 +1,7 @@
 //! Plain data that a user fills in, and its validation. Nothing is opened or read here.
 
 mod affinity;
+mod balloon;
 mod boot;
 mod console;
 mod cpu;
@@ -20,6 +21,8 @@ mod written;
 
 pub use affinity::Affinity;
 pub(crate) use affinity::cpu_list;
+pub use balloon::BalloonConfig;
+pub(crate) use balloon::check_statistics_interval;
 pub use boot::{Boot, BootProtocol, Discovery};
 pub(crate) use console::check_stdio;
 pub use console::{ConsoleConfig, ConsoleFile};

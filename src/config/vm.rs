@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::affinity::Affinity;
+use super::balloon::BalloonConfig;
 use super::boot::Boot;
 use super::console::ConsoleConfig;
 use super::cpu::{CpuConfig, check_vcpus};
@@ -73,6 +74,9 @@ pub struct VmConfig {
     /// A source of random bytes, which the guest finds behind its disks and network cards. There is none by default.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub rng: Option<RngConfig>,
+    /// A balloon, by which the guest gives memory back. The guest finds it behind its source of random bytes. There is none by default.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub balloon: Option<BalloonConfig>,
     /// What the serial port is connected to. The default is nothing.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "super::written::is_default"))]
     pub console: ConsoleConfig,
@@ -109,6 +113,7 @@ impl Default for VmConfig {
             disks: Vec::new(),
             nics: Vec::new(),
             rng: None,
+            balloon: None,
             console: ConsoleConfig::default(),
             kick_signal: None,
             poll_us: None,
@@ -145,6 +150,8 @@ impl VmConfig {
             nic.validate_described().map_err(|error| error.about(&nic.label(index)))?;
         }
         self.rng.as_ref().map_or(Ok(()), RngConfig::validate).map_err(|error| error.about("rng"))?;
+        let balloon = self.balloon.as_ref().map_or(Ok(()), |balloon| balloon.validate(&self.memory));
+        balloon.map_err(|error| error.about("balloon"))?;
         self.console.validate()
     }
 

@@ -11,6 +11,12 @@ pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+/// Settings that are true by default are left out.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+pub(super) fn is_true(value: &bool) -> bool {
+    *value
+}
+
 /// A map in which no key is given twice: serde would silently take the last one.
 pub(super) fn each_once<'de, K, V, D>(from: D) -> Result<BTreeMap<K, V>, D::Error>
 where

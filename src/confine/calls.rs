@@ -152,7 +152,7 @@ pub(super) const CALLS: &[Call] = &[
     call!(Io, SYS_splice, "moves bytes from pipe to pipe"),
     call!(Io, SYS_fdatasync, "makes a disk's data stable"),
     call!(Io, SYS_fsync, "makes a disk stable"),
-    call!(Io, SYS_fallocate, "discards and zeroes"),
+    call!(Io, SYS_fallocate, "discards and zeroes, and gives the guest's memory back if it is on memfd"),
     call!(Io, SYS_ftruncate, "starts a log anew"),
     call!(Io, SYS_lseek, "finds the end of a disk, and what of it is data"),
     call!(Io, SYS_fstat, "asks for a file's size and kind"),
@@ -194,7 +194,7 @@ pub(super) const CALLS: &[Call] = &[
     call!(Both, SYS_mprotect, NOT_EXECUTABLE, "allocates"),
     call!(Both, SYS_mremap, "allocates"),
     call!(Both, SYS_munmap, "gives memory back"),
-    call!(Both, SYS_madvise, ADVICE, "gives memory back, and guards stacks"),
+    call!(Both, SYS_madvise, ADVICE, "gives memory back, the guest's as well, and guards stacks"),
     call!(Both, SYS_brk, "allocates"),
     call!(Both, SYS_getrandom, "seeds a hash table"),
     // What a thread that keeps VMs does beside.

@@ -4,10 +4,10 @@ use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 
 use super::super::{
-    config::*, config_cpu::*, config_json::*, config_log::*, config_memory::*, config_rng::*, config_threads::*,
-    console::*, console_status::*, counter::*, disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*,
-    failure::*, host::*, io_thread::*, jail::*, library::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*,
-    report::*, vm::*, vm_exit::*, vm_metrics::*, vm_threads::*,
+    balloon::*, config::*, config_cpu::*, config_json::*, config_log::*, config_memory::*, config_rng::*,
+    config_threads::*, console::*, console_status::*, counter::*, disk::*, disk_backend::*, disk_handle::*,
+    disk_port::*, error::*, failure::*, host::*, io_thread::*, jail::*, library::*, nic::*, nic_backend::*,
+    nic_handle::*, nic_port::*, report::*, vm::*, vm_exit::*, vm_metrics::*, vm_threads::*,
 };
 use super::panic_in_next_call;
 
@@ -64,6 +64,11 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_set_prealloc(null_mut(), 0),
         vmcell_config_set_protocol(null_mut(), 0),
         vmcell_config_set_rng(null_mut(), 0, 0),
+        vmcell_config_set_balloon(null_mut(), 0, 1, 1, 0),
+        vmcell_vm_balloon_set_statistics_interval(null_mut(), 0),
+        vmcell_vm_balloon_set_target(null_mut(), 0),
+        vmcell_vm_balloon_state(null(), null_mut(), null_mut(), null_mut()),
+        vmcell_vm_balloon_statistics(null(), 0, null_mut(), 0, null_mut()),
         vmcell_config_set_thread_start(null_mut(), None, null_mut(), None),
         vmcell_config_set_vcpu_affinity(null_mut(), 0, null(), 0),
         vmcell_config_set_vcpus(null_mut(), 0),

@@ -10,6 +10,7 @@
 #![allow(unsafe_code, reason = "reads and writes what C callers point to")]
 #![allow(clippy::missing_safety_doc, reason = "the header states once, for all functions, what callers must respect")]
 
+mod balloon;
 mod caller;
 mod config;
 mod config_cpu;

@@ -105,7 +105,8 @@ pub trait VirtioDevice: Send {
     }
 
     /// The driver is ready. [`process_queue`](Self::process_queue) follows for each queue. If the device is restored, the
-    /// activation holds what [`save`](Self::save) returned, which the device must check.
+    /// activation holds what [`save`](Self::save) returned, which the device must check. If it then says that
+    /// [something changed](Io::info_changed), its config space is read anew, and the driver, which knows it, is not told.
     ///
     /// # Errors
     /// If the device cannot work, or cannot go on from that state. The driver is told that the device needs a reset.

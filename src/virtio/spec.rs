@@ -24,6 +24,8 @@ pub mod device_id {
     pub const BLOCK: u32 = 2;
     /// Source of random bytes (5.4).
     pub const RNG: u32 = 4;
+    /// Memory balloon (5.5).
+    pub const BALLOON: u32 = 5;
 }
 
 /// Feature bits that belong to the transport and the queues (6), as bit numbers.

@@ -11,6 +11,7 @@ use super::spared;
 use super::threads::{OnStart, ThreadSetup, core_group};
 use super::vm::Vm;
 use crate::arch;
+use crate::balloon::Balloon;
 use crate::block::{Disk, Identity};
 use crate::board::Board;
 use crate::config::{Discovery, VmConfig};
@@ -20,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
 use crate::kvm::{Kvm, KvmVm, Vcpu};
 use crate::logging::Logger;
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, check_gives_back};
 use crate::net::Nic;
 use crate::rng::Rng;
 use crate::sys::{CoreGroup, allowed_cpus, is_filtered};
@@ -68,6 +69,9 @@ impl VmBuilder {
         self.config.validate()?;
         self.check_affinity()?;
         self.check_device_count()?;
+        if self.config.balloon.is_some() {
+            check_gives_back(&self.config.memory).map_err(|error| error.about("balloon"))?;
+        }
         let core = core_group(self.config.core_scheduling, &logger)?;
         let config = self.config.clone();
         let (opened, kvm) = (self.open_devices()?, Kvm::open()?);
@@ -118,7 +122,7 @@ impl VmBuilder {
 
     fn check_device_count(&self) -> Result<()> {
         let (config, most) = (&self.config, arch::MAX_MMIO_DEVICES);
-        let described = [config.disks.len(), config.nics.len(), usize::from(config.rng.is_some())].into_iter();
+        let described = [config.disks.len(), config.nics.len(), single_devices(config)].into_iter();
         let count: usize = described.chain([self.disks.len(), self.nics.len(), self.devices.len()]).sum();
         if count <= most {
             return Ok(());
@@ -193,7 +197,7 @@ struct Opened {
 
 impl Opened {
     fn device_count(&self, config: &VmConfig) -> usize {
-        [self.disks.len(), self.nics.len(), self.devices.len(), usize::from(config.rng.is_some())].iter().sum()
+        [self.disks.len(), self.nics.len(), self.devices.len(), single_devices(config)].iter().sum()
     }
 
     /// Turns what a user gave into devices, in the order in which the guest finds them.
@@ -215,6 +219,11 @@ impl Opened {
         if let Some(rng) = &config.rng {
             let (label, device) = ("rng".to_owned(), Box::new(Rng::new(rng)));
             devices.push(Part { label, device, placement: Placement::Shared, handle: Handle::Rng });
+        }
+        if let Some(balloon) = &config.balloon {
+            let (label, device) = ("balloon".to_owned(), Box::new(Balloon::new(balloon, config.memory.bytes())));
+            let handle = Handle::Balloon(device.handle());
+            devices.push(Part { label, device, placement: Placement::Shared, handle });
         }
         for (index, (device, placement)) in self.devices.into_iter().enumerate() {
             let label = format!("device {index} of your own");
@@ -241,6 +250,11 @@ fn check_logs_can_rotate(console: &Console, io_thread: Option<&IoThread>) -> Res
         return Err(Error::new(ErrorKind::InvalidConfig, message));
     }
     Ok(())
+}
+
+/// How many devices there are of which a VM has one or none.
+fn single_devices(config: &VmConfig) -> usize {
+    usize::from(config.rng.is_some()).saturating_add(config.balloon.is_some().into())
 }
 
 fn default_queues(config: &VmConfig) -> u16 {

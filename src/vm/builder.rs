@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::threads::{OnStart, ThreadRole};
 use super::vm::Vm;
 use crate::block::Disk;
-use crate::config::{Affinity, Boot, CpuConfig, MemoryConfig, RngConfig, Seccomp, VmConfig};
+use crate::config::{Affinity, BalloonConfig, Boot, CpuConfig, MemoryConfig, RngConfig, Seccomp, VmConfig};
 use crate::console::Console;
 use crate::event::{IoThread, Placement};
 use crate::logging::LogRecord;
@@ -117,6 +117,19 @@ impl VmBuilder {
     #[must_use]
     pub fn rng(mut self, rng: RngConfig) -> Self {
         self.config.rng = Some(rng);
+        self
+    }
+
+    /// Adds a balloon (virtio 1.2, section 5.5), by which the guest gives memory back to the host: what it is asked for through
+    /// [`Vm::balloon`], and by itself what it does not use. The VM's I/O thread serves it. There is none by default.
+    ///
+    /// The process's memory (RSS) falls by what is given back. Memory that was [preallocated](MemoryConfig::prealloc()) is given back like
+    /// other, and so is not there for certain when the guest wants it again. A [transparent huge page](crate::PageSize::Transparent) comes back as a
+    /// whole: once all of it is given back, which reported pages are from the beginning. Memory on pages from the host's pool of huge ones,
+    /// memory that is locked, and memory on memfd on a host that overcommits none are refused with a balloon.
+    #[must_use]
+    pub fn balloon(mut self, balloon: BalloonConfig) -> Self {
+        self.config.balloon = Some(balloon);
         self
     }
 

@@ -10,6 +10,7 @@ use super::lifecycle::Lifecycle;
 use super::metrics::{ConsoleMetrics, DeviceKindMetrics, DeviceMetrics};
 use super::threads::{ThreadRole, ThreadSetup, VmThread};
 use crate::arch;
+use crate::balloon::BalloonHandle;
 use crate::block::{DiskHandle, DiskStatus};
 use crate::board::{Board, Buses, PowerEvent, SerialPort};
 use crate::bus::Bus;
@@ -54,6 +55,7 @@ pub(super) enum Handle {
     Disk(DiskHandle),
     Nic(NicHandle),
     Rng,
+    Balloon(BalloonHandle),
     Other,
 }
 
@@ -157,6 +159,10 @@ impl Devices {
         self.handles.iter().filter_map(|handle| if let Handle::Nic(nic) = handle { Some(nic) } else { None }).collect()
     }
 
+    pub(super) fn balloon_handle(&self) -> Option<&BalloonHandle> {
+        self.handles.iter().find_map(|handle| if let Handle::Balloon(balloon) = handle { Some(balloon) } else { None })
+    }
+
     pub(super) fn buses(&self) -> &Arc<Buses> {
         &self.buses
     }
@@ -187,7 +193,7 @@ impl Devices {
             let (kind, mut counters) = match handle {
                 Handle::Disk(disk) => (DeviceKindMetrics::Disk(disk.metrics()), disk.backend_counters()),
                 Handle::Nic(nic) => (DeviceKindMetrics::Nic(nic.metrics()), nic.backend_counters()),
-                Handle::Rng | Handle::Other => (DeviceKindMetrics::Other, BTreeMap::new()),
+                Handle::Rng | Handle::Balloon(_) | Handle::Other => (DeviceKindMetrics::Other, BTreeMap::new()),
             };
             counters.append(&mut transport.own_counters());
             DeviceMetrics { name: name.clone(), transport: transport.metrics(), kind, counters }
@@ -281,12 +287,13 @@ impl Devices {
 
 /// `disk0`, `disk1`, `nic0`, `device0`, and so on: each kind is counted by itself.
 fn device_names<'a>(handles: impl Iterator<Item = &'a Handle>) -> Vec<String> {
-    let (mut disks, mut nics, mut rngs, mut others) = (0.., 0.., 0.., 0..);
+    let (mut disks, mut nics, mut rngs, mut balloons, mut others) = (0.., 0.., 0.., 0.., 0..);
     let name = |handle: &Handle| {
         let (kind, numbers): (&str, &mut std::ops::RangeFrom<u32>) = match handle {
             Handle::Disk(_) => ("disk", &mut disks),
             Handle::Nic(_) => ("nic", &mut nics),
             Handle::Rng => ("rng", &mut rngs),
+            Handle::Balloon(_) => ("balloon", &mut balloons),
             Handle::Other => ("device", &mut others),
         };
         format!("{kind}{}", numbers.next().unwrap_or_default())

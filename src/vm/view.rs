@@ -4,6 +4,7 @@ use super::failures::DeviceFailure;
 use super::metrics::Metrics;
 use super::threads::{ThreadRole, VmThread};
 use super::vm::Vm;
+use crate::balloon::BalloonHandle;
 use crate::block::DiskHandle;
 use crate::console::ConsoleStatus;
 use crate::error::{Error, ErrorKind, Result};
@@ -26,6 +27,15 @@ impl Vm {
     /// [`ErrorKind::InvalidConfig`] if the VM has no such card.
     pub fn nic_handle(&self, index: usize) -> Result<NicHandle> {
         handle("nic", &self.devices.nic_handles(), index)
+    }
+
+    /// Returns a handle to the VM's balloon. Never blocks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if the VM has no [balloon](crate::VmBuilder::balloon).
+    pub fn balloon(&self) -> Result<BalloonHandle> {
+        let none = || Error::new(ErrorKind::InvalidConfig, "the VM has no balloon; VmBuilder::balloon gives it one");
+        self.devices.balloon_handle().cloned().ok_or_else(none)
     }
 
     /// Types `bytes` into the guest's console and returns how many there was room for. Never blocks.

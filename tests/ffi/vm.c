@@ -590,6 +590,10 @@ static void test_names_and_threads(const char *folder) {
     OK(vmcell_config_set_rng(config, 1024, 64, &e));
     check_described(config, "\"burst\": 64");
     FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "per_second is 0 and burst is 1", vmcell_config_set_rng(config, 0, 1, &e));
+    OK(vmcell_config_set_balloon(config, 0, 1, 1, 0, &e));
+    check_described(config, "\"balloon\": {}");
+    OK(vmcell_config_set_balloon(config, 1, 0, 0, 5, &e));
+    check_described(config, "\"deflate_on_oom\": false");
     FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "node is -2", vmcell_config_set_numa_node(config, -2, &e));
     OK(vmcell_config_set_numa_node(config, 1024, &e));
     check_described(config, "\"numa_node\": 1024");
@@ -598,6 +602,38 @@ static void test_names_and_threads(const char *folder) {
     OK(vmcell_config_set_numa_node(config, 0, &e));
     OK(vmcell_config_set_numa_node(config, VMCELL_NUMA_NODE_ANY, &e));
     OK(vmcell_vm_new(config, &vm, &e));
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK);
+}
+
+/* What can be seen of a balloon in a guest without a driver. */
+static void test_balloon(const char *folder) {
+    vmcell_config *config = config_of(in(folder, "spin"));
+    vmcell_vm *vm;
+    uint64_t target, actual, reported, values[32];
+    size_t count;
+    OK(vmcell_config_set_memory_mib(config, 32, &e));
+    OK(vmcell_config_set_balloon(config, 33, 1, 1, 0, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "allowed are 0 to 32 MiB", vmcell_vm_new(config, &vm, &e));
+    config = config_of(in(folder, "spin"));
+    OK(vmcell_vm_new(config, &vm, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "no balloon", vmcell_vm_balloon_set_target(vm, 0, &e));
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK);
+    config = config_of(in(folder, "spin"));
+    OK(vmcell_config_set_memory_mib(config, 32, &e));
+    OK(vmcell_config_set_balloon(config, 1, 1, 1, 0, &e));
+    OK(vmcell_vm_new(config, &vm, &e));
+    OK(vmcell_vm_balloon_state(vm, &target, &actual, &reported, &e));
+    CHECK(target == 1 << 20 && actual == 0 && reported == 0);
+    OK(vmcell_vm_balloon_set_target(vm, 5 * 4096 + 1, &e));
+    OK(vmcell_vm_balloon_state(vm, &target, &actual, &reported, &e));
+    CHECK(target == 5 * 4096);
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "33554433 bytes", vmcell_vm_balloon_set_target(vm, (32 << 20) + 1, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_balloon_state(vm, &target, NULL, &reported, &e));
+    OK(vmcell_vm_balloon_set_statistics_interval(vm, 86400, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "86401 s", vmcell_vm_balloon_set_statistics_interval(vm, 86401, &e));
+    for (uint32_t limit = 0; limit < 20; limit += 10)
+        FAILS(VMCELL_ERROR_TIMEOUT, vmcell_vm_balloon_statistics(vm, limit, values, 32, &count, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_balloon_statistics(vm, 0, NULL, 32, &count, &e));
     CHECK(vmcell_vm_free(vm) == VMCELL_OK);
 }
 
@@ -789,6 +825,7 @@ void test_console(const char *folder) {
     test_metrics(folder);
     test_description(folder);
     test_names_and_threads(folder);
+    test_balloon(folder);
     test_jail(folder);
     test_callback(folder);
     test_echo(folder);

@@ -32,7 +32,7 @@ const HOUSE: House<'_> = House {
         &["event"],
         &["kvm", "bus", "limit"],
         &["arch", "legacy", "virtio"],
-        &["host", "block", "net", "rng", "console"],
+        &["host", "block", "net", "rng", "balloon", "console"],
         &["board", "metadata"],
         &["vm"],
         &["ffi"],

@@ -54,8 +54,17 @@ impl Owner {
         }
         self.queues.set_halted(!matches!(self.motion, Motion::Running));
         self.life = Life::Active;
+        let is_restored = state.is_some();
         let activation = Activation::new(features, self.memory.clone(), state);
         self.call(io, |device, io, _| device.activate(io, activation));
+        // What comes from a state is no news to the driver.
+        if is_restored
+            && !self.device.is_condemned()
+            && io.take_info_changed()
+            && let Err(error) = self.publish_config(io)
+        {
+            self.fail(io, &error);
+        }
         self.ring_all();
     }
 

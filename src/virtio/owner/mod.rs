@@ -195,7 +195,7 @@ impl Owner {
         // What changed last of a device that is gone is not known.
         if io.take_info_changed()
             && !self.device.is_condemned()
-            && let Err(error) = self.publish_config(io)
+            && let Err(error) = self.tell_config(io)
         {
             self.fail(io, &error);
         }
@@ -237,6 +237,11 @@ impl Owner {
     fn publish_config(&mut self, io: &mut Io) -> Result<()> {
         let config = self.device.call(io, |device, _| device.config())?;
         self.gate.config.publish(&config);
+        Ok(())
+    }
+
+    fn tell_config(&mut self, io: &mut Io) -> Result<()> {
+        self.publish_config(io)?;
         if self.life == Life::Active {
             self.interrupt.signal_config();
         }

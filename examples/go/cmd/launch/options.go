@@ -179,6 +179,13 @@ func (o *options) devices() {
 		config.RNG = rng
 		return err
 	})
+	flag.Func("balloon", "a balloon: how much memory the guest is asked to give back, whether it may take some back when it runs out, "+
+		"whether it reports free pages (both: on), and how often it is asked for statistics, "+
+		"`MIB[,deflate-on-oom=on|off][,reporting=on|off][,statistics=SECONDS]` [default: none]", func(text string) error {
+		balloon, err := parseBalloon(text)
+		config.Balloon = balloon
+		return err
+	})
 	flag.Func("log", "a file that gets what the guest prints as well, `PATH[,append][,max=BYTES][,keep=N]`; may be given several times", func(text string) error {
 		log, err := parseLog(text)
 		config.LogFiles = append(config.LogFiles, log)
@@ -263,6 +270,32 @@ func parseRNG(text string) (*vmcell.RNG, error) {
 		*one.to = number
 	}
 	return &rng, nil
+}
+
+func parseBalloon(text string) (*vmcell.Balloon, error) {
+	parts := strings.Split(text, ",")
+	mib, err := strconv.ParseUint(parts[0], 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("'%s' is no number of MiB", parts[0])
+	}
+	balloon := vmcell.Balloon{MiB: mib}
+	for _, option := range parts[1:] {
+		name, value, _ := strings.Cut(option, "=")
+		isSwitch := value == "on" || value == "off"
+		seconds, err := strconv.ParseUint(value, 10, 32)
+		switch {
+		case name == "deflate-on-oom" && isSwitch:
+			balloon.KeepOnOOM = value == "off"
+		case name == "reporting" && isSwitch:
+			balloon.NoReporting = value == "off"
+		case name == "statistics" && err == nil && seconds <= 86400:
+			balloon.StatisticsEvery = time.Duration(seconds) * time.Second
+		default:
+			return nil, fmt.Errorf("unknown balloon option '%s', allowed are deflate-on-oom=on|off, reporting=on|off and "+
+				"statistics=SECONDS, at most 86400", option)
+		}
+	}
+	return &balloon, nil
 }
 
 func parseLog(text string) (vmcell.LogFile, error) {
