@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 
 use vmcell::testing::{Buffer, InlineIo, MmioDriver, memory_disk, patterned_memory};
 use vmcell::virtio::MmioTransport;
-use vmcell::{Disk, GuestAddress, GuestMemory};
+use vmcell::{Disk, GuestAddress, GuestMemory, Limits, RateLimit};
 
 use crate::offer::Offers;
 use crate::piece::Piece;
@@ -29,6 +29,8 @@ const UNSUPPORTED: u8 = 2;
 pub const PIECES: &[Piece] = &[
     Piece { room: ROOM, name: "read-4k", operations: 1, make: || requests(1, READ, OK) },
     Piece { room: ROOM, name: "read-4k-of-32", operations: BATCH as u64, make: || requests(BATCH, READ, OK) },
+    Piece { room: ROOM, name: "read-4k-limited", operations: 1, make: || requests_limited(1) },
+    Piece { room: ROOM, name: "read-4k-of-32-limited", operations: BATCH as u64, make: || requests_limited(BATCH) },
     Piece { room: ROOM, name: "write-4k", operations: 1, make: || requests(1, WRITE, OK) },
     Piece { room: ROOM, name: "write-4k-of-32", operations: BATCH as u64, make: || requests(BATCH, WRITE, OK) },
     Piece { room: ROOM, name: "parse", operations: BATCH as u64, make: || requests(BATCH, UNKNOWN, UNSUPPORTED) },
@@ -36,12 +38,23 @@ pub const PIECES: &[Piece] = &[
 
 /// So many requests of a kind at once, each of which is answered by `status`.
 fn requests(count: u16, kind: u32, status: u8) -> Box<dyn FnMut()> {
+    requests_of(count, kind, status, Limits::new())
+}
+
+/// Reads that count, and never wait.
+fn requests_limited(count: u16) -> Box<dyn FnMut()> {
+    let most = RateLimit::per_second(1 << 40);
+    requests_of(count, READ, OK, Limits::new().operations(most).bytes(most))
+}
+
+fn requests_of(count: u16, kind: u32, status: u8, limits: Limits) -> Box<dyn FnMut()> {
     let memory = patterned_memory(MEMORY);
     let inline = InlineIo::new();
     let file = memory_disk(0);
     // With all of its pages, so that nothing has to wait for one.
     file.write_all_at(&vec![0; LEN as usize * usize::from(count)], 0).expect("the host provides the memory");
-    let device = Disk::from_file(file).expect("the file is a disk").into_device().expect("the disk is well-formed");
+    let disk = Disk::from_file(file).expect("the file is a disk").limits(limits);
+    let device = disk.into_device().expect("the disk is well-formed");
     let transport = MmioTransport::new(device, memory.clone(), inline.io_thread()).expect("the device is well-formed");
     let driver = MmioDriver::new(transport);
     let mut offers = Offers::direct(&memory, RINGS, count, |number| request(&memory, kind, number));

@@ -4,7 +4,7 @@ use vmcell::event::Io;
 use vmcell::net::{Delivery, NicBackend, NicInfo, RxBatch, TxBatch, VnetHeader};
 use vmcell::testing::{Buffer, DriverQueue, InlineIo, MmioDriver, patterned_memory};
 use vmcell::virtio::MmioTransport;
-use vmcell::{GuestAddress, Nic};
+use vmcell::{GuestAddress, Limits, Nic, RateLimit};
 
 use crate::offer::Offers;
 use crate::piece::Piece;
@@ -25,9 +25,16 @@ const LARGE_PARTS: u64 = 16;
 const FEATURES: u64 = 1 << 15 | 1 << 29 | 1 << 32;
 
 pub const PIECES: &[Piece] = &[
-    Piece { room: ROOM, name: "send", operations: BATCH as u64, make: send },
-    Piece { room: ROOM, name: "receive-64", operations: BATCH as u64, make: || receive(64) },
-    Piece { room: ROOM, name: "receive-65000", operations: BATCH as u64 / LARGE_PARTS, make: || receive(LARGE) },
+    Piece { room: ROOM, name: "send", operations: BATCH as u64, make: || send(Limits::new()) },
+    Piece { room: ROOM, name: "send-limited", operations: BATCH as u64, make: || send(most()) },
+    Piece { room: ROOM, name: "receive-64", operations: BATCH as u64, make: || receive(64, Limits::new()) },
+    Piece { room: ROOM, name: "receive-64-limited", operations: BATCH as u64, make: || receive(64, most()) },
+    Piece {
+        room: ROOM,
+        name: "receive-65000",
+        operations: BATCH as u64 / LARGE_PARTS,
+        make: || receive(LARGE, Limits::new()),
+    },
 ];
 
 /// Drops what is sent, and has frames as long as there is room.
@@ -52,24 +59,31 @@ impl NicBackend for Nothing {
 }
 
 /// Frames of 64 bytes, each with its header in a descriptor of its own.
-fn send() -> Box<dyn FnMut()> {
+fn send(limits: Limits) -> Box<dyn FnMut()> {
     let buffers = |number: u64| {
         let at = DATA + number * u64::from(BUFFER);
         vec![Buffer::readable(at, 12), Buffer::readable(at + 12, 64)]
     };
-    calls(1, 64, buffers)
+    calls(1, 64, limits, buffers)
 }
 
-fn receive(len: usize) -> Box<dyn FnMut()> {
-    calls(0, len, |number| vec![Buffer::writable(DATA + number * u64::from(BUFFER), BUFFER)])
+/// Limits that count, and are never reached.
+fn most() -> Limits {
+    let most = RateLimit::per_second(1 << 40);
+    Limits::new().operations(most).bytes(most)
+}
+
+fn receive(len: usize, limits: Limits) -> Box<dyn FnMut()> {
+    calls(0, len, limits, |number| vec![Buffer::writable(DATA + number * u64::from(BUFFER), BUFFER)])
 }
 
 /// Offers a batch of chains on one queue, again and again.
-fn calls(queue: u32, len: usize, buffers: impl Fn(u64) -> Vec<Buffer>) -> Box<dyn FnMut()> {
+fn calls(queue: u32, len: usize, limits: Limits, buffers: impl Fn(u64) -> Vec<Buffer>) -> Box<dyn FnMut()> {
     let memory = patterned_memory(MEMORY);
     memory.write(GuestAddress(DATA), &vec![0; (BUFFER * u32::from(BATCH)) as usize]).expect("it lies in the memory");
     let inline = InlineIo::new();
-    let device = Nic::backend(Nothing { frame: vec![0; len] }).into_device().expect("the NIC is well-formed");
+    let nic = Nic::backend(Nothing { frame: vec![0; len] }).receive_limits(limits).send_limits(limits);
+    let device = nic.into_device().expect("the NIC is well-formed");
     let transport = MmioTransport::new(device, memory.clone(), inline.io_thread()).expect("the device is well-formed");
     let driver = MmioDriver::new(transport);
     let idle = |base| DriverQueue::new(&memory, GuestAddress(base), 16);

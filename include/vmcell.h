@@ -797,6 +797,13 @@ typedef struct vmcell_io_thread vmcell_io_thread;
 typedef struct vmcell_jail vmcell_jail;
 
 /**
+ * Limits that several disks and interfaces keep to together, of one VM or of several, on whatever I/O threads. A device that waits is
+ * kept what it needs next, so none starves, and those that want more than there is get the same in the long run. Made by
+ * vmcell_limit_group_new; freed by vmcell_limit_group_free, before or after the devices and their VMs.
+ */
+typedef struct vmcell_limit_group vmcell_limit_group;
+
+/**
  * Changes a network interface while its VM runs. Made by vmcell_nic_handle_new or vmcell_nic_handle_new_from_vm; freed
  * by vmcell_nic_handle_free, before or after the interface or its VM.
  */
@@ -1270,6 +1277,38 @@ int32_t vmcell_io_thread_set_polling(vmcell_io_thread *io_thread,
 int32_t vmcell_io_thread_free(vmcell_io_thread *io_thread);
 
 /**
+ * Makes a group, with limits as for vmcell_disk_set_limits. Never blocks.
+ *
+ * Errors: BAD_VALUE; INVALID_CONFIG for a number above 2^40.
+ */
+int32_t vmcell_limit_group_new(uint64_t operations_per_second,
+                               uint64_t operations_burst,
+                               uint64_t bytes_per_second,
+                               uint64_t bytes_burst,
+                               vmcell_limit_group **group,
+                               vmcell_error **error);
+
+/**
+ * Sets other limits, or none if all are 0, at once and also for requests that wait. What has not been used of a limit stays, up to its
+ * new burst. Never blocks, on any thread.
+ *
+ * Errors: BAD_VALUE, INVALID_CONFIG as from vmcell_limit_group_new. Then the limits stay as they are.
+ */
+int32_t vmcell_limit_group_set_limits(vmcell_limit_group *group,
+                                      uint64_t operations_per_second,
+                                      uint64_t operations_burst,
+                                      uint64_t bytes_per_second,
+                                      uint64_t bytes_burst,
+                                      vmcell_error **error);
+
+/**
+ * Lets go of a group. Devices that are in it keep to its limits. NULL is fine. Never blocks.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_limit_group_free(vmcell_limit_group *group);
+
+/**
  * Opens a raw file or block device by its path, which may hold any bytes. The file is opened for reading now, and for
  * writing when the VM is made, unless the disk is read-only by then. Its size, in whole sectors of 512 bytes, is taken
  * when the VM is made. Its content is never looked at: the library never guesses an image format. Does not wait,
@@ -1331,6 +1370,29 @@ int32_t vmcell_disk_set_queues(vmcell_disk *disk,
  * freed at any time, and the thread lives for as long as something uses it. Never blocks.
  */
 int32_t vmcell_disk_set_io_thread(vmcell_disk *disk, const vmcell_io_thread *io_thread, vmcell_error **error);
+
+/**
+ * Limits what the guest may do with the disk: so many operations a second and so many at once, and the same of bytes, each 1 to 2^40, or
+ * no limit if both numbers of a pair are 0, which is the default. A read, a write, a flush, and each range of a discard is an operation;
+ * bytes are those of reads, writes and zeroes. A request that exceeds a limit waits, and those behind it; other devices do not. Numbers
+ * above 2^40 are refused when the VM is made. Never blocks.
+ *
+ * Errors: BAD_VALUE if one number of a pair is 0.
+ */
+int32_t vmcell_disk_set_limits(vmcell_disk *disk,
+                               uint64_t operations_per_second,
+                               uint64_t operations_burst,
+                               uint64_t bytes_per_second,
+                               uint64_t bytes_burst,
+                               vmcell_error **error);
+
+/**
+ * Has the disk keep to the limits of a group, besides its own. `group` is borrowed for the call: it may be freed at any time. Never
+ * blocks.
+ */
+int32_t vmcell_disk_set_limit_group(vmcell_disk *disk,
+                                    const vmcell_limit_group *group,
+                                    vmcell_error **error);
 
 /**
  * Vouches that the functions of the disk's backend never block, so that the VM's own I/O thread may call them, rather than a
@@ -1441,6 +1503,19 @@ int32_t vmcell_disk_handle_refresh(vmcell_disk_handle *handle,
                                    vmcell_error **error);
 
 /**
+ * Sets other limits for the disk, as vmcell_disk_set_limits does, at once and also for a request that waits. What has not been used of a
+ * limit stays, up to its new burst. Does nothing once the VM has ended. Never blocks.
+ *
+ * Errors: BAD_VALUE; INVALID_CONFIG for a number above 2^40. Then the limits stay as they are.
+ */
+int32_t vmcell_disk_handle_set_limits(vmcell_disk_handle *handle,
+                                      uint64_t operations_per_second,
+                                      uint64_t operations_burst,
+                                      uint64_t bytes_per_second,
+                                      uint64_t bytes_burst,
+                                      vmcell_error **error);
+
+/**
  * Tells how the disk's requests reach its file: VMCELL_ENGINE_URING or VMCELL_ENGINE_SYNC; VMCELL_ENGINE_AUTO if the disk is not
  * part of a VM yet, or lies on a backend of the caller's. Never blocks.
  */
@@ -1530,6 +1605,48 @@ int32_t vmcell_nic_set_queues(vmcell_nic *nic,
  * Never blocks.
  */
 int32_t vmcell_nic_set_io_thread(vmcell_nic *nic, const vmcell_io_thread *io_thread, vmcell_error **error);
+
+/**
+ * Limits the frames that the guest gets, on all queues of the interface together, as vmcell_disk_set_limits does for a disk: each frame is an
+ * operation, and its bytes are those without virtio's header. What exceeds a limit may be dropped on the host meanwhile, as on a real link. Never blocks.
+ *
+ * Errors: BAD_VALUE if one number of a pair is 0.
+ */
+int32_t vmcell_nic_set_receive_limits(vmcell_nic *nic,
+                                      uint64_t operations_per_second,
+                                      uint64_t operations_burst,
+                                      uint64_t bytes_per_second,
+                                      uint64_t bytes_burst,
+                                      vmcell_error **error);
+
+/**
+ * Limits the frames that the guest sends, on all queues of the interface together, as vmcell_disk_set_limits does for a disk: each frame is an
+ * operation, and its bytes are those without virtio's header. What exceeds a limit waits, and those behind it. Never blocks.
+ *
+ * Errors: BAD_VALUE if one number of a pair is 0.
+ */
+int32_t vmcell_nic_set_send_limits(vmcell_nic *nic,
+                                   uint64_t operations_per_second,
+                                   uint64_t operations_burst,
+                                   uint64_t bytes_per_second,
+                                   uint64_t bytes_burst,
+                                   vmcell_error **error);
+
+/**
+ * Has the frames that the guest gets keep to the limits of a group, besides the interface's own. `group` is borrowed, as by
+ * vmcell_disk_set_limit_group. Never blocks.
+ */
+int32_t vmcell_nic_set_receive_group(vmcell_nic *nic,
+                                     const vmcell_limit_group *group,
+                                     vmcell_error **error);
+
+/**
+ * Has the frames that the guest sends keep to the limits of a group, besides the interface's own. `group` is borrowed, as by
+ * vmcell_disk_set_limit_group. Never blocks.
+ */
+int32_t vmcell_nic_set_send_group(vmcell_nic *nic,
+                                  const vmcell_limit_group *group,
+                                  vmcell_error **error);
 
 /**
  * Vouches that the functions of the interface's backend never block, as vmcell_disk_set_never_blocks does for a disk's. Never
@@ -1649,6 +1766,30 @@ int32_t vmcell_nic_handle_set_link(vmcell_nic_handle *handle,
  * announcements does nothing. Never blocks.
  */
 int32_t vmcell_nic_handle_announce(vmcell_nic_handle *handle, vmcell_error **error);
+
+/**
+ * Sets other limits for the frames that the guest gets, as vmcell_disk_handle_set_limits does for a disk. Never blocks.
+ *
+ * Errors: BAD_VALUE; INVALID_CONFIG for a number above 2^40. Then the limits stay as they are.
+ */
+int32_t vmcell_nic_handle_set_receive_limits(vmcell_nic_handle *handle,
+                                             uint64_t operations_per_second,
+                                             uint64_t operations_burst,
+                                             uint64_t bytes_per_second,
+                                             uint64_t bytes_burst,
+                                             vmcell_error **error);
+
+/**
+ * Sets other limits for the frames that the guest sends, as vmcell_disk_handle_set_limits does for a disk. Never blocks.
+ *
+ * Errors: BAD_VALUE; INVALID_CONFIG for a number above 2^40. Then the limits stay as they are.
+ */
+int32_t vmcell_nic_handle_set_send_limits(vmcell_nic_handle *handle,
+                                          uint64_t operations_per_second,
+                                          uint64_t operations_burst,
+                                          uint64_t bytes_per_second,
+                                          uint64_t bytes_burst,
+                                          vmcell_error **error);
 
 /**
  * Frees a handle. The interface stays as it is. NULL is fine. Never blocks.
@@ -1888,6 +2029,18 @@ int32_t vmcell_config_set_kick_signal(vmcell_config *config,
  * Errors: BAD_HANDLE, also if it was handed over to vmcell_vm_new.
  */
 int32_t vmcell_config_free(vmcell_config *config);
+
+/**
+ * Limits how many bytes of the guest's output the console's sinks get: burst bytes at once and per_second bytes a second from then on, each 1
+ * to 2^40, or no limit if both are 0, which is the default. What they may not have yet is kept, up to 64 KiB; if that is full, the guest
+ * is asked to wait, for a quarter of a second, and what it writes from then on is missed. Never blocks.
+ *
+ * Errors: BAD_VALUE if one of the two is 0.
+ */
+int32_t vmcell_config_set_console_rate(vmcell_config *config,
+                                       uint64_t per_second,
+                                       uint64_t burst,
+                                       vmcell_error **error);
 
 /**
  * Sets the guest's RAM in MiB, 16 or more, and leaves the rest of what vmcell_config_set_memory sets, or a description, as it is.

@@ -152,13 +152,15 @@ pub use block::{Disk, DiskHandle};
 pub use board::ResetCause;
 pub use config::{
     Affinity, BalloonConfig, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery,
-    DiskConfig, Engine, MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit, RngConfig, Seccomp, VmConfig,
+    DiskConfig, Engine, Limits, MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit, RngConfig, Seccomp,
+    VmConfig,
 };
 pub use confine::{Jail, JailCgroup, JailLayer, JailLimit, JailReport, confine_this_thread};
 pub use console::{Console, ConsoleReader, ConsoleStatus, ConsoleWriter, SinkStatus, abandoned_console_threads};
 pub use error::{Error, ErrorKind, Result};
 pub use event::IoThread;
 pub use host::{Finding, FindingLevel, HostCheck};
+pub use limit::LimitGroup;
 pub use logging::{LogLevel, LogRecord};
 pub use memory::{Buffer, GuestAddress, GuestMemory, GuestRanges, HostBuffer, MemoryRegion};
 #[cfg(feature = "metadata")]

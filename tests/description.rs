@@ -5,7 +5,9 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use vmcell::{Boot, ConsoleConfig, ConsoleFile, DiskConfig, MemoryConfig, NicConfig, Seccomp, VmConfig};
+use vmcell::{
+    Boot, ConsoleConfig, ConsoleFile, DiskConfig, Limits, MemoryConfig, NicConfig, RateLimit, Seccomp, VmConfig,
+};
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -47,12 +49,13 @@ fn a_printed_command_line_describes_the_same_vm() {
         ["--vcpus", "3"],
         ["--memory", "64"],
         ["--pages", "2mib"],
-        ["--disk", "a.img,ro,engine=sync"],
+        ["--disk", "a.img,ro,engine=sync,iops=2000:100,bandwidth=8388608"],
         ["--disk", "b.img,direct"],
-        ["--tap", "tap0,mac=02:00:00:00:00:0a"],
+        ["--tap", "tap0,mac=02:00:00:00:00:0a,rx-frames=3,rx-bandwidth=4:5,tx-frames=6:7,tx-bandwidth=8"],
         ["--discovery", "cmdline"],
         ["--protocol", "pvh"],
         ["--poll-us", "0"],
+        ["--console-rate", "65536:1048576"],
         ["--log", "vm.log,append,max=65536,keep=2"],
         ["--numa-node", "3"],
         ["--lock-memory", "--core-scheduling"],
@@ -63,6 +66,11 @@ fn a_printed_command_line_describes_the_same_vm() {
     assert_eq!(config.seccomp, Seccomp::Kill);
     let boot = config.boot.clone().unwrap();
     assert_eq!((boot.cmdline.as_str(), config.memory.mib, config.disks.len()), ("-quiet \"x\"", 64, 2));
+    let rate = |per_second, burst| RateLimit::per_second(per_second).burst(burst);
+    assert_eq!(config.disks[0].limits, Limits::new().operations(rate(2000, 100)).bytes(rate(8 << 20, 8 << 20)));
+    assert_eq!(config.nics[0].receive_limits, Limits::new().operations(rate(3, 3)).bytes(rate(4, 5)));
+    assert_eq!(config.nics[0].send_limits, Limits::new().operations(rate(6, 7)).bytes(rate(8, 8)));
+    assert_eq!(config.console_rate, Some(rate(65536, 1 << 20)));
     let log = ConsoleConfig::File(ConsoleFile::new("vm.log").append(true).rotate(65536, 2));
     assert_eq!(
         (config.console.clone(), config.poll_us),

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 33] = [
+const SOURCES: [&str; 35] = [
     "library",
     "failure",
     "report",
@@ -15,6 +15,7 @@ const SOURCES: [&str; 33] = [
     "caller",
     "counter",
     "io_thread",
+    "limit_group",
     "disk",
     "disk_operation",
     "disk_port",
@@ -27,6 +28,7 @@ const SOURCES: [&str; 33] = [
     "nic_handle",
     "console",
     "config",
+    "config_console",
     "config_memory",
     "config_rng",
     "config_cpu",

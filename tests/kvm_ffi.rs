@@ -203,7 +203,7 @@ fn named(help: &str) -> BTreeSet<&str> {
 }
 
 /// Each option with a use of it, beside others that it needs.
-const USES: [&[&str]; 27] = [
+const USES: [&[&str]; 30] = [
     &["--config", "vm.json", "--console", "stdio"],
     &["--kernel", "guest", "--config", "vm.json", "--console", "stdio"],
     &["--initrd", "disk.img", "--kernel", "guest"],
@@ -226,6 +226,9 @@ const USES: [&[&str]; 27] = [
     &["--console", "log", "--cmdline", "quiet", "--kernel", "guest"],
     &["--rng", "1024,burst=64", "--kernel", "guest", "--cmdline", "quiet"],
     &["--balloon", "1,deflate-on-oom=off,reporting=on,statistics=5", "--kernel", "guest", "--cmdline", "quiet"],
+    &["--console-rate", "4096:1024", "--kernel", "guest", "--cmdline", "quiet"],
+    &["--disk", "disk.img,iops=2000:100,bandwidth=8388608", "--kernel", "guest"],
+    &["--disk", "disk.img,bandwidth=1:65536,ro,iops=1", "--kernel", "guest"],
     &["--log", "log,append,max=4096,keep=1", "--cmdline", "quiet", "--kernel", "guest"],
     &["--log", "log", "--console", "none", "--cmdline", "quiet", "--kernel", "guest"],
     &["--poll-us", "0", "--kernel", "guest"],
@@ -234,7 +237,7 @@ const USES: [&[&str]; 27] = [
 ];
 
 /// What all launchers refuse as bad arguments.
-const REFUSED: [&[&str]; 24] = [
+const REFUSED: [&[&str]; 29] = [
     &["--kernel", "guest", "--jail", "--no-jail"],
     &["--kernel", "guest", "--cpu", "v5"],
     &["--kernel", "guest", "--cpu", "v2,warp"],
@@ -255,6 +258,11 @@ const REFUSED: [&[&str]; 24] = [
     &["--kernel", "guest", "--balloon", "1,reporting=yes"],
     &["--kernel", "guest", "--balloon", "1,statistics=86401"],
     &["--kernel", "guest", "--balloon", "1000000"],
+    &["--kernel", "guest", "--console-rate", "0"],
+    &["--kernel", "guest", "--disk", "disk.img,iops=0"],
+    &["--kernel", "guest", "--disk", "disk.img,iops=1:"],
+    &["--kernel", "guest", "--disk", "disk.img,bandwidth=1K"],
+    &["--kernel", "guest", "--tap", "tap0,rx-frames=x"],
     &["--kernel", "guest", "--console", ""],
     &["--config", "missing.json"],
     &["--config", "/dev/zero"],

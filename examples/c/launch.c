@@ -48,10 +48,12 @@ static const char OPTIONS_HELP[] =
     "  --jail               gives up what the VM does not need, and refuses to go on if the host does not take all of it [default:\n"
     "                       gives up what it can, and says what is missing]\n"
     "  --no-jail            gives up nothing, for debuggers and the like\n"
-    "  --disk PATH[,ro][,engine=uring|sync][,direct]\n"
-    "                       a raw disk image or block device; may be given several times\n"
-    "  --tap NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N]\n"
-    "                       a TAP device; may be given several times\n"
+    "  --disk PATH[,ro][,engine=uring|sync][,direct][,iops=N[:BURST]][,bandwidth=BYTES[:BURST]]\n"
+    "                       a raw disk image or block device; may be given several times. Limits are so many requests a second\n"
+    "                       and so many at once, which are as many as in a second unless a burst is given, and the same of bytes\n"
+    "  --tap NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N][,{rx|tx}-{frames|bandwidth}=N[:BURST]]...\n"
+    "                       a TAP device; may be given several times. Limits are those of a disk, for the frames that the guest\n"
+    "                       gets (rx) and for those that it sends (tx)\n"
     "  --rng unlimited|BYTES[,burst=BYTES]\n"
     "                       a source of random bytes: as many as the guest asks for, or so many a second and so many at once\n"
     "                       [default: none]\n"
@@ -65,6 +67,9 @@ static const char OPTIONS_HELP[] =
     "                       how the kernel is entered [default: auto]\n"
     "  --console stdio|none|PATH\n"
     "                       what the serial port is connected to [default: stdio, or what the --config says]\n"
+    "  --console-rate BYTES[:BURST]\n"
+    "                       how many bytes a second of what the guest prints are passed on, and how many at once, which are as\n"
+    "                       many as in a second unless a burst is given [default: no limit]\n"
     "  --log PATH[,append][,max=BYTES][,keep=N]\n"
     "                       a file that gets what the guest prints as well; may be given several times\n"
     "  --poll-us N          for how many microseconds at most the I/O thread looks for more to do before it sleeps, 0 to 1000;\n"
@@ -151,11 +156,30 @@ static char *name_of(char *text, char **rest) {
     return name;
 }
 
+/* So many a second, and so many at once. */
+struct rate {
+    uint64_t per_second, burst;
+};
+
+/* Takes "NAME=N[:BURST]"; says whether the option has this name. */
+static int takes_rate(char *option, const char *name, struct rate *rate) {
+    size_t length = strlen(name);
+    if (strncmp(option, name, length) != 0 || option[length] != '=')
+        return 0;
+    char *burst = option + length + 1, *per_second = strsep(&burst, ":");
+    rate->per_second = number_of(name, per_second, UINT64_MAX);
+    rate->burst = burst == NULL ? rate->per_second : number_of(name, burst, UINT64_MAX);
+    if (rate->per_second == 0 || rate->burst == 0)
+        refuse("%s is 0, allowed are 1 or more", name);
+    return 1;
+}
+
 static void add_disk(vmcell_config *config, char *text) {
     vmcell_disk *disk;
     vmcell_error *error = NULL;
     char *rest, *option, *path = name_of(text, &rest);
     int32_t read_only = 0, direct = 0, engine = VMCELL_ENGINE_AUTO;
+    struct rate iops = {0, 0}, bandwidth = {0, 0};
     while ((option = strsep(&rest, ",")) != NULL) {
         if (strcmp(option, "ro") == 0)
             read_only = 1;
@@ -165,13 +189,16 @@ static void add_disk(vmcell_config *config, char *text) {
             engine = VMCELL_ENGINE_URING;
         else if (strcmp(option, "direct") == 0)
             direct = 1;
-        else
-            refuse("unknown disk option '%s', allowed are ro, engine=uring, engine=sync and direct", option);
+        else if (!takes_rate(option, "iops", &iops) && !takes_rate(option, "bandwidth", &bandwidth))
+            refuse("unknown disk option '%s', allowed are ro, engine=uring, engine=sync, direct, iops=N[:BURST] and "
+                   "bandwidth=BYTES[:BURST]",
+                   option);
     }
     check(vmcell_disk_new(path, &disk, &error), &error);
     check(vmcell_disk_set_read_only(disk, read_only, &error), &error);
     check(vmcell_disk_set_engine(disk, engine, &error), &error);
     check(vmcell_disk_set_direct(disk, direct, &error), &error);
+    check(vmcell_disk_set_limits(disk, iops.per_second, iops.burst, bandwidth.per_second, bandwidth.burst, &error), &error);
     check(vmcell_config_add_disk(config, disk, &error), &error);
 }
 
@@ -182,8 +209,13 @@ static void add_tap(vmcell_config *config, char *text) {
     uint8_t mac[VMCELL_MAC_BYTES];
     uint16_t queues = 0;
     int has_mac = 0;
+    /* Frames and bytes that the guest gets, and the same that it sends. */
+    struct rate rx[2] = {{0, 0}, {0, 0}}, tx[2] = {{0, 0}, {0, 0}};
     while ((option = strsep(&rest, ",")) != NULL) {
         int end = 0;
+        if (takes_rate(option, "rx-frames", &rx[0]) || takes_rate(option, "rx-bandwidth", &rx[1]) ||
+            takes_rate(option, "tx-frames", &tx[0]) || takes_rate(option, "tx-bandwidth", &tx[1]))
+            continue;
         if (strncmp(option, "queues=", 7) == 0) {
             unsigned number = 0;
             if (sscanf(option, "queues=%2u%n", &number, &end) != 1 || option[end] != '\0' || number < 1 || number > 16)
@@ -194,7 +226,9 @@ static void add_tap(vmcell_config *config, char *text) {
         int found = sscanf(option, "mac=%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &mac[0], &mac[1], &mac[2], &mac[3], &mac[4],
                            &mac[5], &end);
         if (found != VMCELL_MAC_BYTES || end != 21 || option[end] != '\0')
-            refuse("unknown tap option '%s', allowed are mac=XX:XX:XX:XX:XX:XX and queues=N", option);
+            refuse("unknown tap option '%s', allowed are mac=XX:XX:XX:XX:XX:XX, queues=N, and rx-frames, rx-bandwidth, tx-frames and "
+                   "tx-bandwidth with =N[:BURST]",
+                   option);
         has_mac = 1;
     }
     check(vmcell_nic_new(name, &nic, &error), &error);
@@ -202,6 +236,8 @@ static void add_tap(vmcell_config *config, char *text) {
         check(vmcell_nic_set_mac(nic, mac, &error), &error);
     if (queues != 0)
         check(vmcell_nic_set_queues(nic, queues, &error), &error);
+    check(vmcell_nic_set_receive_limits(nic, rx[0].per_second, rx[0].burst, rx[1].per_second, rx[1].burst, &error), &error);
+    check(vmcell_nic_set_send_limits(nic, tx[0].per_second, tx[0].burst, tx[1].per_second, tx[1].burst, &error), &error);
     check(vmcell_config_add_nic(config, nic, &error), &error);
 }
 
@@ -246,6 +282,16 @@ static void set_balloon(vmcell_config *config, char *text) {
             refuse("unknown balloon option '%s', allowed are deflate-on-oom=on|off, reporting=on|off and statistics=SECONDS", option);
     }
     check(vmcell_config_set_balloon(config, mib, deflates, reports, (uint32_t)seconds, &error), &error);
+}
+
+static void set_console_rate(vmcell_config *config, char *text) {
+    vmcell_error *error = NULL;
+    char *per_second = strsep(&text, ":");
+    unsigned long long rate = number_of("--console-rate", per_second, UINT64_MAX);
+    unsigned long long burst = text == NULL ? rate : number_of("--console-rate", text, UINT64_MAX);
+    if (rate == 0 || burst == 0)
+        refuse("--console-rate is 0, allowed are 1 or more");
+    check(vmcell_config_set_console_rate(config, rate, burst, &error), &error);
 }
 
 static void add_log(vmcell_config *config, char *text) {
@@ -395,6 +441,7 @@ static const struct option OPTIONS[] = {
     {"protocol", required_argument, NULL, 'p'},    {"console", required_argument, NULL, 'o'},
     {"log", required_argument, NULL, 'w'},         {"poll-us", required_argument, NULL, 'z'},
     {"seccomp", required_argument, NULL, 'r'},     {"rng", required_argument, NULL, 'e'},
+    {"console-rate", required_argument, NULL, 'R'},
     {"jail", no_argument, NULL, 'j'},              {"no-jail", no_argument, NULL, 'J'},
     {"balloon", required_argument, NULL, 'b'},     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
@@ -429,6 +476,7 @@ static void set(vmcell_config *config, int option, char *text) {
     case 'd': add_disk(config, text); break;
     case 'e': set_rng(config, text); break;
     case 'b': set_balloon(config, text); break;
+    case 'R': set_console_rate(config, text); break;
     case 't': add_tap(config, text); break;
     case 'y': check(vmcell_config_set_discovery(config, choice_of("--discovery", text, DISCOVERY), &e), &e); break;
     case 'p': check(vmcell_config_set_protocol(config, choice_of("--protocol", text, PROTOCOL), &e), &e); break;

@@ -103,6 +103,9 @@ type Disk struct {
 	Direct bool
 	// Queues is how many queues the guest's driver may use, 1 to 16; 0 means one for each vCPU, but no more than four.
 	Queues uint16
+	// Limits is what the guest may do with the disk; VM.SetDiskLimits changes them. LimitGroup has limits that others share.
+	Limits     Limits
+	LimitGroup *LimitGroup
 	// IOThread serves the disk, rather than the VM's own thread.
 	IOThread *IOThread
 }
@@ -122,6 +125,10 @@ type NIC struct {
 	// Queues is how many pairs of queues the guest's driver may use, 1 to 16; 0 means one for each vCPU, but no more than four, if
 	// the TAP device was made with several queues, and otherwise one.
 	Queues uint16
+	// ReceiveLimits are for the frames that the guest gets, SendLimits for those that it sends; VM.SetReceiveLimits and VM.SetSendLimits
+	// change them. The groups have limits that others share; it may be the same one.
+	ReceiveLimits, SendLimits Limits
+	ReceiveGroup, SendGroup   *LimitGroup
 	// IOThread serves the interface, rather than the VM's own thread.
 	IOThread *IOThread
 }
@@ -176,6 +183,8 @@ type Config struct {
 	// Disks are /dev/vda, /dev/vdb and so on in Linux.
 	Disks []Disk
 	NICs  []NIC
+	// ConsoleRate is how many bytes of the guest's output the console's readers get at most. The zero value is no limit.
+	ConsoleRate Rate
 	// RNG is a source of random bytes, or nil for none.
 	RNG *RNG
 	// Balloon is a balloon, or nil for none.
@@ -319,6 +328,11 @@ func (c Config) machine(d *describer) {
 		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_prealloc(d.config, 1, e) })
 	}
 	c.placement(d)
+	if c.ConsoleRate != (Rate{}) {
+		d.do(func(e **C.vmcell_error) C.int32_t {
+			return C.vmcell_config_set_console_rate(d.config, C.uint64_t(c.ConsoleRate.PerSecond), C.uint64_t(c.ConsoleRate.Burst), e)
+		})
+	}
 	if c.RNG != nil {
 		d.do(func(e **C.vmcell_error) C.int32_t {
 			return C.vmcell_config_set_rng(d.config, C.uint64_t(c.RNG.PerSecond), C.uint64_t(c.RNG.Burst), e)
@@ -403,6 +417,7 @@ func (disk Disk) add(d *describer) {
 	if disk.Direct {
 		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_disk_set_direct(h, 1, e) })
 	}
+	disk.limit(d, h)
 	d.withThread(disk.IOThread, func(thread *C.vmcell_io_thread, e **C.vmcell_error) C.int32_t {
 		return C.vmcell_disk_set_io_thread(h, thread, e)
 	})
@@ -428,6 +443,7 @@ func (nic NIC) add(d *describer) {
 	if nic.Queues != 0 {
 		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_nic_set_queues(h, C.uint16_t(nic.Queues), e) })
 	}
+	nic.limit(d, h)
 	d.withThread(nic.IOThread, func(thread *C.vmcell_io_thread, e **C.vmcell_error) C.int32_t {
 		return C.vmcell_nic_set_io_thread(h, thread, e)
 	})

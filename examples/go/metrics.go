@@ -80,6 +80,9 @@ type DiskMetrics struct {
 	DiscardedBytes  uint64 `json:"discarded_bytes"`
 	ZeroedBytes     uint64 `json:"zeroed_bytes"`
 	Errors          uint64 `json:"errors"`
+	// Limited counts how often a request waited for limits, and LimitedTime for how long they did.
+	Limited     uint64        `json:"limited"`
+	LimitedTime time.Duration `json:"limited_ns"`
 }
 
 // NICMetrics is what a network interface has done, as the guest sees it.
@@ -90,6 +93,11 @@ type NICMetrics struct {
 	SentFrames      uint64 `json:"sent_frames"`
 	SentBytes       uint64 `json:"sent_bytes"`
 	SentDropped     uint64 `json:"sent_dropped"`
+	// ReceivedLimited and SentLimited count how often the interface waited for its limits, and the others for how long.
+	ReceivedLimited     uint64        `json:"received_limited"`
+	SentLimited         uint64        `json:"sent_limited"`
+	ReceivedLimitedTime time.Duration `json:"received_limited_ns"`
+	SentLimitedTime     time.Duration `json:"sent_limited_ns"`
 }
 
 // ConsoleMetrics is what passed through the serial console.
@@ -99,6 +107,8 @@ type ConsoleMetrics struct {
 	DroppedBytes uint64 `json:"dropped_bytes"`
 	LostBytes    uint64 `json:"lost_bytes"`
 	InputBytes   uint64 `json:"input_bytes"`
+	// Limited counts how often output waited for Config.ConsoleRate.
+	Limited uint64 `json:"limited"`
 }
 
 // Metrics tells what the VM has done so far. It never blocks.

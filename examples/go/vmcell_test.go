@@ -883,6 +883,42 @@ func TestABalloonHasATargetOfAtMostTheRAM(t *testing.T) {
 	}
 }
 
+func TestLimitsAreSetAndChangedAndThoseOfNothingAreRefused(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "disk.img")
+	if err := os.WriteFile(image, make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	group, err := vmcell.NewLimitGroup(vmcell.Limits{Bytes: vmcell.PerSecond(1 << 20)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := vmcell.Disk{Path: image, Limits: vmcell.Limits{Operations: vmcell.Rate{PerSecond: 100, Burst: 10}}, LimitGroup: group}
+	vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin"), Disks: []vmcell.Disk{disk}})
+	if err := vm.SetDiskLimits(0, vmcell.Limits{}); err != nil {
+		t.Error(err)
+	}
+	if err := vm.SetDiskLimits(0, vmcell.Limits{Bytes: vmcell.PerSecond(1 << 41)}); !errors.Is(err, vmcell.ErrInvalidConfig) {
+		t.Error(err)
+	}
+	for _, err := range []error{vm.SetReceiveLimits(0, vmcell.Limits{}), vm.SetSendLimits(0, vmcell.Limits{}), vm.SetDiskLimits(1, vmcell.Limits{})} {
+		if !errors.Is(err, vmcell.ErrInvalidConfig) {
+			t.Error(err)
+		}
+	}
+	if err := group.SetLimits(vmcell.Limits{Operations: vmcell.Rate{PerSecond: 1}}); !errors.Is(err, vmcell.ErrBadValue) {
+		t.Error(err)
+	}
+	if err := group.Close(); err != nil {
+		t.Error(err)
+	}
+	vm.Close()
+	disk.LimitGroup, disk.Limits.Operations.Burst = nil, 0
+	config := vmcell.Config{Kernel: guest(t, "spin"), Disks: []vmcell.Disk{disk}}
+	if _, err := vmcell.New(config); !errors.Is(err, vmcell.ErrBadValue) || !strings.Contains(err.Error(), "operations_burst is 0") {
+		t.Error(err)
+	}
+}
+
 func TestMemoryLiesWhereItIsAskedToAndANodeThatIsMissingIsRefused(t *testing.T) {
 	var node uint32
 	config := vmcell.Config{Kernel: guest(t, "hello"), NUMANode: &node, LockMemory: os.Geteuid() == 0}

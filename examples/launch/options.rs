@@ -6,7 +6,8 @@ use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
 use vmcell::{
-    BalloonConfig, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, DiskConfig, Engine, NicConfig, RateLimit, RngConfig,
+    BalloonConfig, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, DiskConfig, Engine, Limits, NicConfig, RateLimit,
+    RngConfig,
 };
 
 /// Boots one guest in a micro-VM.
@@ -72,12 +73,22 @@ pub struct Options {
     #[arg(long)]
     pub core_scheduling: bool,
 
-    /// A raw disk image or block device; may be given several times
-    #[arg(long = "disk", value_name = "PATH[,ro][,engine=uring|sync][,direct]", value_parser = parse_disk)]
+    /// A raw disk image or block device; may be given several times. Limits are so many requests a second and so many at once, which are
+    /// as many as in a second unless a burst is given, and the same of bytes
+    #[arg(
+        long = "disk",
+        value_name = "PATH[,ro][,engine=uring|sync][,direct][,iops=N[:BURST]][,bandwidth=BYTES[:BURST]]",
+        value_parser = parse_disk
+    )]
     pub disks: Vec<DiskConfig>,
 
-    /// A TAP device; may be given several times
-    #[arg(long = "tap", value_name = "NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N]", value_parser = parse_tap)]
+    /// A TAP device; may be given several times. Limits are those of a disk, for the frames that the guest gets (rx) and for those that
+    /// it sends (tx)
+    #[arg(
+        long = "tap",
+        value_name = "NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N][,{rx|tx}-{frames|bandwidth}=N[:BURST]]...",
+        value_parser = parse_tap
+    )]
     pub taps: Vec<NicConfig>,
 
     /// A source of random bytes: as many as the guest asks for, or so many a second and so many at once, which are as many as in a second
@@ -105,6 +116,11 @@ pub struct Options {
     /// What the serial port is connected to: stdio, none, or a file [default: stdio]
     #[arg(long, value_name = "stdio|none|PATH", value_parser = parse_console)]
     pub console: Option<ConsoleConfig>,
+
+    /// How many bytes a second of what the guest prints are passed on, and how many at once, which are as many as in a second unless a
+    /// burst is given [default: no limit]
+    #[arg(long, value_name = "BYTES[:BURST]", value_parser = |text: &str| parse_rate(text, text))]
+    pub console_rate: Option<RateLimit>,
 
     /// A file that gets what the guest prints as well; may be given several times
     #[arg(long = "log", value_name = "PATH[,append][,max=BYTES][,keep=N]", value_parser = parse_log)]
@@ -279,14 +295,17 @@ fn parse_disk(text: &str) -> Result<DiskConfig, String> {
     let (path, options) = split(text)?;
     let mut disk = DiskConfig::new(path);
     for option in options {
-        match option {
-            "ro" => disk.read_only = true,
-            "engine=sync" => disk.engine = Engine::Sync,
-            "engine=uring" => disk.engine = Engine::Uring,
-            "direct" => disk.direct = true,
-            other => {
-                let allowed = "allowed are ro, engine=uring, engine=sync and direct";
-                return Err(format!("unknown disk option '{other}', {allowed}"));
+        match option.split_once('=') {
+            None if option == "ro" => disk.read_only = true,
+            None if option == "direct" => disk.direct = true,
+            Some(("engine", "sync")) => disk.engine = Engine::Sync,
+            Some(("engine", "uring")) => disk.engine = Engine::Uring,
+            Some(("iops", rate)) => disk.limits.operations = Some(parse_rate(rate, option)?),
+            Some(("bandwidth", rate)) => disk.limits.bytes = Some(parse_rate(rate, option)?),
+            _ => {
+                let allowed =
+                    "allowed are ro, engine=uring, engine=sync, direct, iops=N[:BURST] and bandwidth=BYTES[:BURST]";
+                return Err(format!("unknown disk option '{option}', {allowed}"));
             }
         }
     }
@@ -300,13 +319,35 @@ fn parse_tap(text: &str) -> Result<NicConfig, String> {
         match option.split_once('=') {
             Some(("mac", mac)) => tap.mac = Some(parse_mac(mac)?),
             Some(("queues", queues)) => tap.queues = Some(parse_queues(queues)?),
+            Some((what @ ("rx-frames" | "rx-bandwidth"), rate)) => {
+                limit_frames(&mut tap.receive_limits, what, parse_rate(rate, option)?);
+            }
+            Some((what @ ("tx-frames" | "tx-bandwidth"), rate)) => {
+                limit_frames(&mut tap.send_limits, what, parse_rate(rate, option)?);
+            }
             _ => {
-                let allowed = "allowed are mac=XX:XX:XX:XX:XX:XX and queues=N";
+                let allowed = "allowed are mac=XX:XX:XX:XX:XX:XX, queues=N, and rx-frames, rx-bandwidth, tx-frames and \
+                               tx-bandwidth with =N[:BURST]";
                 return Err(format!("unknown tap option '{option}', {allowed}"));
             }
         }
     }
     Ok(tap)
+}
+
+fn limit_frames(limits: &mut Limits, what: &str, rate: RateLimit) {
+    if what.ends_with("frames") {
+        limits.operations = Some(rate);
+    } else {
+        limits.bytes = Some(rate);
+    }
+}
+
+/// So many a second, and so many at once.
+fn parse_rate(text: &str, option: &str) -> Result<RateLimit, String> {
+    let (per_second, burst) = text.split_once(':').unwrap_or((text, text));
+    let per_second = RateLimit::per_second(parse_number(per_second, option, 1 << 40)?);
+    Ok(per_second.burst(parse_number(burst, option, 1 << 40)?))
 }
 
 fn split(text: &str) -> Result<(&str, impl Iterator<Item = &str>), String> {

@@ -5,12 +5,12 @@ mod model;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use vmcell::Disk;
 use vmcell::block::DiskInfo;
 use vmcell::event::TURN_BYTES;
 use vmcell::virtio::VirtioDevice;
 use vmcell::virtio::spec::ring::{DESCRIPTOR_INDIRECT, DESCRIPTOR_NEXT, DESCRIPTOR_WRITE};
 use vmcell::virtio::spec::{feature, mmio, status};
+use vmcell::{Disk, DiskHandle, Limits, RateLimit};
 
 use crate::disk::{Backend, Behaviour, Medium, content, lock};
 use crate::guest::Guest;
@@ -52,6 +52,8 @@ struct Request {
 
 struct Test {
     guest: Guest,
+    /// Sets limits.
+    handle: DiskHandle,
     ring: Ring,
     medium: Arc<Mutex<Medium>>,
     rules: Rules,
@@ -81,9 +83,10 @@ pub fn run(bytes: &[u8]) {
     test.end();
 }
 
-fn device(medium: &Arc<Mutex<Medium>>, read_only: bool) -> Box<dyn VirtioDevice> {
+fn device(medium: &Arc<Mutex<Medium>>, read_only: bool) -> (Box<dyn VirtioDevice>, DiskHandle) {
     let disk = Disk::backend(Backend(Arc::clone(medium))).read_only(read_only).serial("fuzz");
-    disk.into_device().expect("the disk is well-formed")
+    let handle = disk.handle();
+    (disk.into_device().expect("the disk is well-formed"), handle)
 }
 
 impl Test {
@@ -100,11 +103,13 @@ impl Test {
         let medium = Arc::new(Mutex::new(medium));
         let mut world = World::new(&[0..MEMORY]);
         let ring = Ring::new(&mut world, RING, 32);
-        let guest = Guest::new(device(&medium, read_only), world, MOST_HELD);
+        let (device, handle) = device(&medium, read_only);
+        let guest = Guest::new(device, world, MOST_HELD);
         let rules = Rules { read_only, block: block / 512, capacity: CAPACITY / 512 };
         let (open, uncertain) = (Vec::new(), Vec::new());
         let mut test = Self {
             guest,
+            handle,
             ring,
             medium,
             rules,
@@ -149,7 +154,8 @@ impl Test {
             12 => self.pause(),
             13 => self.resume(input),
             14 => self.behave(input),
-            _ => self.touch_config(input),
+            _ if input.one_in(2) => self.touch_config(input),
+            _ => self.limit(input),
         }
     }
 
@@ -418,8 +424,9 @@ impl Test {
 
     fn resume(&mut self, input: &mut Input) {
         if self.paused && input.one_in(2) && self.guest.read(mmio::STATUS) & status::DEVICE_NEEDS_RESET == 0 {
-            let device = device(&self.medium, self.rules.read_only);
+            let (device, handle) = device(&self.medium, self.rules.read_only);
             self.guest.exchange(device);
+            self.handle = handle;
         }
         self.guest.call(|transport| transport.resume());
         self.paused = false;
@@ -436,6 +443,14 @@ impl Test {
         };
         // What it held goes on by itself.
         self.guest.kick(0);
+    }
+
+    /// Limits of so little a second that, but for the burst, requests wait until there are others.
+    fn limit(&mut self, input: &mut Input) {
+        let mut rate = || (!input.one_in(3)).then(|| RateLimit::per_second(1).burst(1 << input.below(17)));
+        let mut limits = Limits::new();
+        (limits.operations, limits.bytes) = (rate(), rate());
+        self.handle.set_limits(limits).expect("the limits are in range");
     }
 
     fn touch_config(&mut self, input: &mut Input) {
@@ -457,6 +472,7 @@ impl Test {
         self.guest.call(|transport| transport.resume());
         self.paused = false;
         lock(&self.medium).behaviour = Behaviour { room: 32, ..Behaviour::default() };
+        self.handle.set_limits(Limits::new()).expect("the limits are in range");
         self.settle();
         if !self.hostile {
             assert!(self.open.is_empty(), "{} requests were never answered", self.open.len());
@@ -487,6 +503,9 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("late", all(begin(0, 0).bytes(&[14, 0, 5, 2])).done()),
         ("reset-while-held", request(begin(0, 0).bytes(&[14, 1, 0, 4]), 0, 0, 2).bytes(&[8, 1, 11, 0, 3]).done()),
         ("pause-and-exchange", request(begin(0, 0), 0, 0, 2).bytes(&[8, 1, 12, 13, 1, 10]).done()),
+        // An operation at once, then a pause, and another device without limits.
+        ("limited", all(begin(0, 0).bytes(&[15, 0, 0, 0, 2])).bytes(&[12, 13, 1, 10]).done()),
+        ("limited-reset", all(begin(0, 0).bytes(&[15, 0, 2, 0, 9])).bytes(&[11, 0, 3, 10]).done()),
         ("fails", request(begin(0, 0).bytes(&[14, 4, 0, 4]), 0, 0, 2).bytes(&[10]).done()),
     ]
 }

@@ -10,6 +10,7 @@ use super::backend::{DiskBackend, DiskInfo, DiskStatus};
 use super::metrics::{DiskCounters, DiskMetrics};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Waker;
+use crate::limit::LimitGroup;
 use crate::meter::Meter;
 use crate::sys::{lock, lock_if_free, may_wait};
 use crate::virtio::Guarded;
@@ -25,6 +26,8 @@ pub(super) struct Changes {
     /// What the backend counts.
     meter: Mutex<Meter>,
     pub(super) counters: DiskCounters,
+    /// The disk's own limits.
+    pub(super) limits: LimitGroup,
 }
 
 pub(super) enum Change {
@@ -79,7 +82,8 @@ impl Changes {
 
     pub(super) fn metrics(&self) -> DiskMetrics {
         let DiskStatus { engine, fallback } = self.status();
-        DiskMetrics { engine, fallback, ..self.counters.read() }
+        let (limited, limited_time) = self.limits.waits();
+        DiskMetrics { engine, fallback, limited, limited_time, ..self.counters.read() }
     }
 
     /// What the backend counts, by name.

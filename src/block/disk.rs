@@ -14,9 +14,10 @@ use super::file::{DiskFile, FileBackend};
 use super::in_use::InUse;
 use super::medium::{self, Access, Identity};
 use super::metrics::DiskMetrics;
-use crate::config::{DiskConfig, Engine};
+use crate::config::{DiskConfig, Engine, Limits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
+use crate::limit::LimitGroup;
 use crate::sys::open_disk;
 use crate::virtio::{Guarded, VirtioDevice};
 
@@ -42,6 +43,7 @@ pub struct Disk {
     name: String,
     config: DiskConfig,
     io_thread: Option<IoThread>,
+    limit_group: Option<LimitGroup>,
     changes: Arc<Changes>,
 }
 
@@ -126,7 +128,7 @@ impl Disk {
 
     /// A disk with default settings, on a medium that has no path.
     fn new(medium: Medium, name: String) -> Self {
-        Self { medium, name, config: DiskConfig::new(""), io_thread: None, changes: Arc::default() }
+        Self { medium, name, config: DiskConfig::new(""), io_thread: None, limit_group: None, changes: Arc::default() }
     }
 
     /// Says whether the guest may only read. By default, it may write.
@@ -181,6 +183,33 @@ impl Disk {
     #[must_use]
     pub fn io_thread(mut self, io_thread: IoThread) -> Self {
         self.io_thread = Some(io_thread);
+        self
+    }
+
+    /// Limits what the guest may do with the disk. By default nothing is limited. [`DiskHandle::set_limits`] changes the limits while the
+    /// VM runs.
+    ///
+    /// A request that exceeds the limits waits, and with it those behind it: the device takes no more from its queues meanwhile, uses no
+    /// CPU, and holds no other device up. A pause, a reset, or the end of the VM does not wait for it. [`DiskMetrics`](super::DiskMetrics) counts how often and how long requests waited.
+    ///
+    /// ```
+    /// use vmcell::{Disk, Limits, RateLimit};
+    ///
+    /// # let file = vmcell::testing::memory_disk(4096);
+    /// let limits = Limits::new().operations(RateLimit::per_second(2000)).bytes(RateLimit::per_second(8 << 20).burst(64 << 20));
+    /// let disk = Disk::from_file(file)?.limits(limits);
+    /// # Ok::<(), vmcell::Error>(())
+    /// ```
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.config.limits = limits;
+        self
+    }
+
+    /// Has the disk keep to the limits of a group, besides its own.
+    #[must_use]
+    pub fn limit_group(mut self, group: &LimitGroup) -> Self {
+        self.limit_group = Some(group.clone());
         self
     }
 
@@ -279,9 +308,17 @@ impl Disk {
     pub(super) fn build(self) -> Result<Block> {
         let (serial, read_only, changes) =
             (self.config.serial.clone(), self.config.read_only, Arc::clone(&self.changes));
-        let queues = self.config.queues.unwrap_or(1);
+        if let Some(group) = self.config.limit_group.as_ref().filter(|_| self.limit_group.is_none()) {
+            let message =
+                format!("disk {} is to be in the limit group {group:?}, which only a VM's description has", self.name);
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
+        }
+        let (queues, limits, group) = (self.config.queues.unwrap_or(1), self.config.limits, self.limit_group.clone());
         let (backend, info) = self.into_backend()?;
-        Ok(Block::new(backend, info, read_only, &serial, changes, queues))
+        // Those that its handle has set already stay.
+        changes.limits.begin_with(limits)?;
+        let block = Block::new(backend, info, read_only, &serial, changes, queues);
+        Ok(group.iter().fold(block, Block::in_group))
     }
 
     fn into_backend(self) -> Result<(Guarded<dyn DiskBackend>, DiskInfo)> {
@@ -334,6 +371,15 @@ impl DiskHandle {
     /// Says how the disk works now. Before the disk is part of a VM, there is nothing to say. Never waits for the disk.
     pub fn status(&self) -> DiskStatus {
         self.changes.status()
+    }
+
+    /// Sets other [limits](Disk::limits), or none, at once and also for a request that waits. What has not been used of a limit stays, up
+    /// to its new burst. Never blocks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for a limit that is out of range. Then the limits stay as they are.
+    pub fn set_limits(&self, limits: Limits) -> Result<()> {
+        self.changes.limits.set_limits(limits)
     }
 
     /// Returns what the disk has done so far. Never waits for the disk.

@@ -5,6 +5,7 @@ use std::mem::{Discriminant, discriminant};
 use super::backend::{ByteRange, DiskInfo, Operation};
 use super::request::{DATA_OFFSET, Ranges};
 use crate::error::{Error, ErrorKind, Result};
+use crate::limit::Cost;
 use crate::memory::{Buffer, GuestAddress, GuestRanges, Lessor, RangeList};
 use crate::virtio::{Chain, Segment};
 
@@ -48,6 +49,20 @@ pub(super) struct Pending {
 impl Job {
     pub(super) fn new(chain: Chain, queue: u16, work: Work) -> Self {
         Self { chain, queue, work, done: 0, given: None, begun: false, given_up: false }
+    }
+
+    pub(super) fn work(&self) -> &Work {
+        &self.work
+    }
+
+    /// What it counts for limits.
+    pub(super) fn cost(&self) -> Cost {
+        match &self.work {
+            Work::Read(range) | Work::Write(range) | Work::WriteZeroes { range, .. } => Cost::new(1, range.len),
+            Work::Flush => Cost::new(1, 0),
+            // Each range is an operation of the storage's.
+            Work::Discard { ranges, .. } => Cost::new((0..).map_while(|at| ranges.get(at)).count().max(1) as u64, 0),
+        }
     }
 
     pub(super) fn queue(&self) -> u16 {

@@ -1,8 +1,9 @@
 //! What a disk counts.
 
+use std::time::Duration;
+
 use super::backend::Operation;
-use super::job::len;
-use super::request::{Refusal, Request};
+use super::job::{Work, len};
 use crate::meter::Tally;
 
 /// Counted up by the thread that owns the disk; read by any.
@@ -55,21 +56,33 @@ pub struct DiskMetrics {
     pub zeroed_bytes: u64,
     /// Requests that failed, because the storage did, or was too small by then.
     pub errors: u64,
+    /// How often a request waited for the disk's [limits](super::Disk::limits), or those of its group. Each is counted once, however
+    /// long it waits.
+    pub limited: u64,
+    /// How long they waited, those whose wait is over.
+    pub limited_time: Duration,
 }
 
 impl DiskCounters {
-    /// A request was taken up, or refused.
-    pub(super) fn taken(&self, request: &Result<Request, Refusal>) {
-        let tally = match request {
-            Ok(Request::Read(_)) => &self.reads,
-            Ok(Request::Write(_)) => &self.writes,
-            Ok(Request::Flush) => &self.flushes,
-            Ok(Request::Discard(_)) => &self.discards,
-            Ok(Request::WriteZeroes { .. }) => &self.zeroes,
-            Ok(Request::Serial(_)) => &self.identifications,
-            Err(_) => &self.refused,
+    /// A request was taken up.
+    pub(super) fn taken(&self, work: &Work) {
+        let tally = match work {
+            Work::Read(_) => &self.reads,
+            Work::Write(_) => &self.writes,
+            Work::Flush => &self.flushes,
+            Work::Discard { .. } => &self.discards,
+            Work::WriteZeroes { .. } => &self.zeroes,
         };
         tally.add(1);
+    }
+
+    /// A request for the serial number was answered.
+    pub(super) fn identified(&self) {
+        self.identifications.add(1);
+    }
+
+    pub(super) fn refused(&self) {
+        self.refused.add(1);
     }
 
     /// An operation was carried out.
@@ -105,6 +118,8 @@ impl DiskCounters {
             discarded_bytes: self.discarded_bytes.get(),
             zeroed_bytes: self.zeroed_bytes.get(),
             errors: self.errors.get(),
+            limited: 0,
+            limited_time: Duration::ZERO,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::limits::Limits;
 use super::text::refuse_nul;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -59,6 +60,13 @@ pub struct DiskConfig {
     /// How many queues the guest's driver may use, 1 to 16. By default there is one for each vCPU, but no more than four.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
     pub queues: Option<u16>,
+    /// What the guest may do with the disk; see [`Disk::limits`](crate::Disk::limits). The default is no limits.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
+    pub limits: Limits,
+    /// The name of a group of the VM's [`limit_groups`](crate::VmConfig::limit_groups), whose limits the disk keeps to, too. The default
+    /// is none.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub limit_group: Option<String>,
 }
 
 impl DiskConfig {
@@ -71,6 +79,8 @@ impl DiskConfig {
             engine: Engine::default(),
             direct: false,
             queues: None,
+            limits: Limits::default(),
+            limit_group: None,
         }
     }
 
@@ -109,6 +119,20 @@ impl DiskConfig {
         self
     }
 
+    /// Sets what the guest may do with the disk.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Puts the disk into a group of the VM's [`limit_groups`](crate::VmConfig::limit_groups).
+    #[must_use]
+    pub fn limit_group(mut self, name: impl Into<String>) -> Self {
+        self.limit_group = Some(name.into());
+        self
+    }
+
     /// What messages call the disk of this number: `1 (data.img)`.
     pub(crate) fn name_as(&self, index: usize) -> String {
         format!("{index} ({})", self.path.display())
@@ -130,6 +154,7 @@ impl DiskConfig {
         if let Some(queues) = self.queues.filter(|queues| !(1..=MAX_QUEUES).contains(queues)) {
             return refused(format!("has {queues} queues, allowed are 1 to {MAX_QUEUES}"));
         }
+        self.limits.validate().map_err(|error| error.about(&format!("disk {name}")))?;
         let serial = &self.serial;
         if serial.len() <= MAX_SERIAL && serial.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
             return Ok(());

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::config::{
     Affinity, BalloonConfig, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery,
-    DiskConfig, Engine, MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit, RngConfig, Seccomp,
+    DiskConfig, Engine, Limits, MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit, RngConfig, Seccomp,
 };
 
 /// Every setting of every part, and none at its default. Nothing is left to `..`, so that a new setting must be added here.
@@ -38,19 +38,34 @@ fn full() -> VmConfig {
             engine: Engine::Uring,
             direct: true,
             queues: Some(2),
+            limits: Limits {
+                operations: Some(RateLimit { per_second: 2000, burst: 100 }),
+                bytes: Some(RateLimit { per_second: 8 << 20, burst: 1 << 20 }),
+            },
+            limit_group: Some("tenant".into()),
         }],
         nics: vec![NicConfig {
             tap: "tap0".into(),
             mac: Some([0x02, 0, 0, 0, 0xab, 0x10]),
             mtu: Some(9000),
             queues: Some(4),
+            receive_limits: Limits { operations: None, bytes: Some(RateLimit { per_second: 1, burst: 2 }) },
+            send_limits: Limits { operations: Some(RateLimit { per_second: 3, burst: 4 }), bytes: None },
+            receive_group: Some("tenant".into()),
+            send_group: Some("second".into()),
         }],
         rng: Some(RngConfig { rate: Some(RateLimit { per_second: 1024, burst: 4096 }) }),
         balloon: Some(BalloonConfig { mib: 64, deflate_on_oom: false, reporting: false, statistics_s: 10 }),
+        limit_groups: [
+            ("second".into(), Limits::default()),
+            ("tenant".into(), Limits { operations: None, bytes: Some(RateLimit { per_second: 5, burst: 6 }) }),
+        ]
+        .into(),
         console: ConsoleConfig::All(vec![
             ConsoleConfig::Stdio,
             ConsoleConfig::File(ConsoleFile::new("guest.log").append(true).rotate(1 << 20, 3)),
         ]),
+        console_rate: Some(RateLimit { per_second: 7, burst: 8 }),
         kick_signal: Some(10),
         poll_us: Some(0),
         affinity: Affinity { vcpus: [(0, vec![2]), (1, vec![3])].into(), io: vec![0, 1] },
@@ -90,7 +105,18 @@ const FULL: &str = r#"{
       "serial": "root",
       "engine": "uring",
       "direct": true,
-      "queues": 2
+      "queues": 2,
+      "limits": {
+        "operations": {
+          "per_second": 2000,
+          "burst": 100
+        },
+        "bytes": {
+          "per_second": 8388608,
+          "burst": 1048576
+        }
+      },
+      "limit_group": "tenant"
     }
   ],
   "nics": [
@@ -98,7 +124,21 @@ const FULL: &str = r#"{
       "tap": "tap0",
       "mac": "02:00:00:00:ab:10",
       "mtu": 9000,
-      "queues": 4
+      "queues": 4,
+      "receive_limits": {
+        "bytes": {
+          "per_second": 1,
+          "burst": 2
+        }
+      },
+      "send_limits": {
+        "operations": {
+          "per_second": 3,
+          "burst": 4
+        }
+      },
+      "receive_group": "tenant",
+      "send_group": "second"
     }
   ],
   "rng": {
@@ -113,6 +153,15 @@ const FULL: &str = r#"{
     "reporting": false,
     "statistics_s": 10
   },
+  "limit_groups": {
+    "second": {},
+    "tenant": {
+      "bytes": {
+        "per_second": 5,
+        "burst": 6
+      }
+    }
+  },
   "console": {
     "all": [
       "stdio",
@@ -125,6 +174,10 @@ const FULL: &str = r#"{
         }
       }
     ]
+  },
+  "console_rate": {
+    "per_second": 7,
+    "burst": 8
   },
   "kick_signal": 10,
   "poll_us": 0,
@@ -169,7 +222,8 @@ fn every_setting_stands_in_the_manual() {
     let manual = include_str!("../../docs/description.md");
     let mut found = Vec::new();
     names(&serde_json::from_str(FULL).unwrap(), &mut found);
-    for name in found.iter().filter(|name| name.parse::<u32>().is_err()) {
+    let is_chosen = |name: &str| name.parse::<u32>().is_ok() || ["second", "tenant"].contains(&name);
+    for name in found.iter().filter(|name| !is_chosen(name)) {
         // What a console is connected to stands in an example rather than in a table.
         let known = manual.contains(&format!("`{name}`")) || manual.contains(&format!("{{ \"{name}\": "));
         assert!(known, "{name} is not in docs/description.md");
@@ -340,4 +394,34 @@ fn a_path_that_is_not_utf_8_is_refused_rather_than_changed() {
     let error = config.to_json().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     assert!(error.to_string().contains("UTF-8"), "{error}");
+}
+
+#[test]
+fn a_rate_without_a_burst_has_one_of_a_second() {
+    let config = VmConfig::from_json(
+        r#"{ "disks": [{ "path": "a", "limits": { "operations": { "per_second": 7 }, "bytes": { "per_second": 8, "burst": null } } }] }"#,
+    )
+    .unwrap();
+    let limits = Limits::new().operations(RateLimit::per_second(7)).bytes(RateLimit::per_second(8));
+    assert_eq!(config.disks[0].limits, limits);
+}
+
+#[test]
+fn a_group_is_one_that_is_described_and_described_once() {
+    let checked = |groups: &str, devices: &str| {
+        let json = format!(r#"{{ "boot": {{ "kernel": "k" }}, "limit_groups": {{ {groups} }}, {devices} }}"#);
+        VmConfig::from_json(&json).and_then(|config| config.validate()).map_err(|error| error.to_string())
+    };
+    let disk = r#""disks": [{ "path": "a", "limit_group": "x" }]"#;
+    checked(r#""x": {}"#, disk).unwrap();
+    let why = "the limit group \"x\" was asked for, allowed are those that are described: \"y\", \"z\"";
+    assert_eq!(checked(r#""y": {}, "z": {}"#, disk), Err(format!("disk 0 (a): {why}")));
+    let nic = r#""nics": [{ "tap": "t", "send_group": "x" }]"#;
+    assert_eq!(checked(r#""y": {}, "z": {}"#, nic), Err(format!("nic 0 (t): {why}")));
+    let none = checked("", nic).unwrap_err();
+    assert!(none.ends_with("allowed are those that are described: none is described"), "{none}");
+    let twice = checked(r#""x": {}, "x": {}"#, disk).unwrap_err();
+    assert!(twice.contains("duplicate field `x`"), "{twice}");
+    let refused = checked(r#""x": { "bytes": { "per_second": 0 } }"#, disk).unwrap_err();
+    assert!(refused.starts_with("limit group \"x\": bytes: a limit of 0 a second"), "{refused}");
 }

@@ -8,6 +8,7 @@ mod cpu;
 mod disk;
 #[cfg(feature = "serde")]
 mod json;
+mod limits;
 mod memory;
 mod name;
 mod nic;
@@ -31,6 +32,7 @@ pub(crate) use cpu::CPU_FEATURES_ON_AVX;
 pub(crate) use cpu::{CPU_FEATURES, vcpus};
 pub use cpu::{CpuConfig, CpuLevel};
 pub use disk::{DiskConfig, Engine};
+pub use limits::Limits;
 pub(crate) use memory::MAX_NUMA_NODE;
 pub use memory::{MemoryBacking, MemoryConfig, PageSize};
 pub use nic::NicConfig;

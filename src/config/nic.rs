@@ -1,5 +1,6 @@
 //! A network interface as the guest sees it, and the names that a TAP device may have.
 
+use super::limits::Limits;
 use crate::error::{Error, ErrorKind, Result};
 
 /// IFNAMSIZ, with its NUL.
@@ -41,12 +42,35 @@ pub struct NicConfig {
     /// one for each vCPU, but no more than four, if the TAP device was made with several queues, and otherwise one.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
     pub queues: Option<u16>,
+    /// Limits for the frames that the guest gets; see [`Nic::receive_limits`](crate::Nic::receive_limits). The default is none.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
+    pub receive_limits: Limits,
+    /// Limits for the frames that the guest sends; see [`Nic::send_limits`](crate::Nic::send_limits). The default is none.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "super::written::is_default"))]
+    pub send_limits: Limits,
+    /// The name of a group of the VM's [`limit_groups`](crate::VmConfig::limit_groups), whose limits the frames that the guest gets keep
+    /// to, too. The default is none.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub receive_group: Option<String>,
+    /// The same for the frames that the guest sends. It may be the same group.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub send_group: Option<String>,
 }
 
 impl NicConfig {
     /// A network card on the TAP device of this name.
     pub fn tap(name: impl Into<String>) -> Self {
-        Self { tap: name.into(), mac: None, mtu: None, queues: None }
+        let none = Limits::default();
+        Self {
+            tap: name.into(),
+            mac: None,
+            mtu: None,
+            queues: None,
+            receive_limits: none,
+            send_limits: none,
+            receive_group: None,
+            send_group: None,
+        }
     }
 
     /// Sets the MAC address that the guest is told.
@@ -67,6 +91,34 @@ impl NicConfig {
     #[must_use]
     pub fn queues(mut self, queues: u16) -> Self {
         self.queues = Some(queues);
+        self
+    }
+
+    /// Sets limits for the frames that the guest gets.
+    #[must_use]
+    pub fn receive_limits(mut self, limits: Limits) -> Self {
+        self.receive_limits = limits;
+        self
+    }
+
+    /// Sets limits for the frames that the guest sends.
+    #[must_use]
+    pub fn send_limits(mut self, limits: Limits) -> Self {
+        self.send_limits = limits;
+        self
+    }
+
+    /// Puts the frames that the guest gets into a group of the VM's [`limit_groups`](crate::VmConfig::limit_groups).
+    #[must_use]
+    pub fn receive_group(mut self, name: impl Into<String>) -> Self {
+        self.receive_group = Some(name.into());
+        self
+    }
+
+    /// Puts the frames that the guest sends into a group of the VM's [`limit_groups`](crate::VmConfig::limit_groups).
+    #[must_use]
+    pub fn send_group(mut self, name: impl Into<String>) -> Self {
+        self.send_group = Some(name.into());
         self
     }
 
@@ -95,6 +147,8 @@ impl NicConfig {
             let message = format!("an MTU of {mtu} bytes was asked for, allowed are {MIN_MTU} to {}", u16::MAX);
             return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
+        self.receive_limits.validate().map_err(|error| error.about("what it receives"))?;
+        self.send_limits.validate().map_err(|error| error.about("what it sends"))?;
         self.queues.map_or(Ok(()), |queues| check_queue_count(queues.into()))
     }
 }

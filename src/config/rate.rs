@@ -16,17 +16,30 @@ const MOST: u64 = 1 << 40;
 /// assert_eq!((limit.per_second, limit.burst), (1024, 4096));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(deny_unknown_fields, expecting = "an object such as { \"per_second\": 1024, \"burst\": 4096 }")
-)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(from = "Written"))]
 #[non_exhaustive]
 pub struct RateLimit {
     /// How much a second, 1 to 2⁴⁰.
     pub per_second: u64,
-    /// How much at once, after a time in which nothing was done, 1 to 2⁴⁰.
+    /// How much at once, after a time in which nothing was done, 1 to 2⁴⁰. A description that does not say so means `per_second`.
     pub burst: u64,
+}
+
+/// What stands in a description.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object such as { \"per_second\": 1024, \"burst\": 4096 }")]
+struct Written {
+    per_second: u64,
+    #[serde(default)]
+    burst: Option<u64>,
+}
+
+#[cfg(feature = "serde")]
+impl From<Written> for RateLimit {
+    fn from(Written { per_second, burst }: Written) -> Self {
+        Self { per_second, burst: burst.unwrap_or(per_second) }
+    }
 }
 
 impl RateLimit {

@@ -1,5 +1,6 @@
 //! A whole VM as data.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::affinity::Affinity;
@@ -8,9 +9,11 @@ use super::boot::Boot;
 use super::console::ConsoleConfig;
 use super::cpu::{CpuConfig, check_vcpus};
 use super::disk::DiskConfig;
+use super::limits::Limits;
 use super::memory::MemoryConfig;
 use super::name::check_name;
 use super::nic::NicConfig;
+use super::rate::RateLimit;
 use super::rng::RngConfig;
 use super::seccomp::Seccomp;
 use crate::error::{Error, ErrorKind, Result};
@@ -77,9 +80,20 @@ pub struct VmConfig {
     /// A balloon, by which the guest gives memory back. The guest finds it behind its source of random bytes. There is none by default.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
     pub balloon: Option<BalloonConfig>,
+    /// Limits that several disks and network cards keep to together, by the names by which these are put into a group. See
+    /// [`LimitGroup`](crate::LimitGroup). There is none by default.
+    #[cfg_attr(
+        feature = "serde",
+        serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "super::written::each_once")
+    )]
+    pub limit_groups: BTreeMap<String, Limits>,
     /// What the serial port is connected to. The default is nothing.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "super::written::is_default"))]
     pub console: ConsoleConfig,
+    /// How many bytes of the guest's output the console's sinks get at most; see
+    /// [`VmBuilder::console_rate`](crate::VmBuilder::console_rate). The default is no limit.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub console_rate: Option<RateLimit>,
     /// The signal by which vCPU threads are made to leave the guest; see [`VmBuilder::kick_signal`](crate::VmBuilder::kick_signal).
     /// The default is [`DEFAULT_KICK_SIGNAL`](crate::DEFAULT_KICK_SIGNAL).
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
@@ -114,7 +128,9 @@ impl Default for VmConfig {
             nics: Vec::new(),
             rng: None,
             balloon: None,
+            limit_groups: BTreeMap::new(),
             console: ConsoleConfig::default(),
+            console_rate: None,
             kick_signal: None,
             poll_us: None,
             affinity: Affinity::new(),
@@ -145,14 +161,35 @@ impl VmConfig {
         self.kick()?;
         self.polling()?;
         self.memory.validate()?;
-        self.disks.iter().enumerate().try_for_each(|(index, disk)| disk.validate_described(index))?;
+        for (name, limits) in &self.limit_groups {
+            limits.validate().map_err(|error| error.about(&format!("limit group {name:?}")))?;
+        }
+        for (index, disk) in self.disks.iter().enumerate() {
+            disk.validate_described(index)?;
+            let about = || format!("disk {}", disk.name_as(index));
+            self.check_group(disk.limit_group.as_deref()).map_err(|error| error.about(&about()))?;
+        }
         for (index, nic) in self.nics.iter().enumerate() {
-            nic.validate_described().map_err(|error| error.about(&nic.label(index)))?;
+            let checked = nic.validate_described().and_then(|()| {
+                self.check_group(nic.receive_group.as_deref())?;
+                self.check_group(nic.send_group.as_deref())
+            });
+            checked.map_err(|error| error.about(&nic.label(index)))?;
         }
         self.rng.as_ref().map_or(Ok(()), RngConfig::validate).map_err(|error| error.about("rng"))?;
         let balloon = self.balloon.as_ref().map_or(Ok(()), |balloon| balloon.validate(&self.memory));
         balloon.map_err(|error| error.about("balloon"))?;
+        self.console_rate.map_or(Ok(()), |rate| rate.validate()).map_err(|error| error.about("the console"))?;
         self.console.validate()
+    }
+
+    /// Refuses the name of a group that there is not.
+    fn check_group(&self, name: Option<&str>) -> Result<()> {
+        let Some(name) = name.filter(|name| !self.limit_groups.contains_key(*name)) else { return Ok(()) };
+        let known: Vec<_> = self.limit_groups.keys().map(|name| format!("{name:?}")).collect();
+        let known = if known.is_empty() { "none is described".to_owned() } else { known.join(", ") };
+        let message = format!("the limit group {name:?} was asked for, allowed are those that are described: {known}");
+        Err(Error::new(ErrorKind::InvalidConfig, message))
     }
 
     pub(crate) fn boot(&self) -> Result<&Boot> {

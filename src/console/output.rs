@@ -27,6 +27,8 @@ pub(super) struct Output {
     collected: Option<Instant>,
     /// When to look again for a guest that was told to wait.
     look_after: Option<Instant>,
+    /// When the limit allows more of what is there.
+    limited: Option<Instant>,
     again: bool,
 }
 
@@ -47,6 +49,7 @@ impl Output {
             tokens: None,
             collected: None,
             look_after: None,
+            limited: None,
             again: false,
         })
     }
@@ -59,10 +62,15 @@ impl Output {
     pub(super) fn turn(&mut self, io: &mut Io, events: &[Event]) {
         let now = Instant::now();
         let seen = self.buffer.written();
+        self.limited = self.buffer.release(now);
         self.sinks.iter_mut().for_each(|sink| sink.note(events));
         let (took, is_cut) = self.take(io, now);
         self.again = is_cut || self.sinks.iter().any(Sink::is_ready);
-        if took {
+        if self.limited.is_some() {
+            // Whatever the guest adds, it is not taken before.
+            self.buffer.be_silent();
+            self.collected = None;
+        } else if took {
             // More will follow.
             self.buffer.be_silent();
             self.collected = now.checked_add(COLLECT);
@@ -105,7 +113,7 @@ impl Output {
             sink.wants(wants);
         }
         let rests = self.sinks.iter().filter_map(Sink::deadline);
-        if let Some(at) = rests.chain(self.collected).chain(self.look_after).min() {
+        if let Some(at) = rests.chain(self.collected).chain(self.look_after).chain(self.limited).min() {
             wants.deadline(tokens.timer, at);
         }
         if self.again {

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use super::rig_test::{LIMIT, Port, until};
 use super::*;
@@ -353,4 +354,32 @@ fn a_file_that_cannot_be_opened_is_refused_when_it_is_connected() {
     let io_thread = IoThread::new("console-test").unwrap();
     let error = console.connect(&serial, &output, &io_thread, Voice::default()).err().unwrap();
     assert_eq!(error.to_string(), "cannot open /nowhere/log for the console's output");
+}
+
+#[test]
+fn limited_output_comes_whole_at_the_limits_pace_and_the_rest_when_the_guest_has_ended() {
+    let seen: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let sink = Arc::clone(&seen);
+    let thread = IoThread::new("limited").unwrap();
+    let console = Console::callback(move |bytes| sink.lock().unwrap().extend(bytes));
+    let port = Port::on(&thread, console);
+    port.output.limit(crate::RateLimit::per_second(4000).burst(1000));
+    let text: Vec<u8> = (0..3000u32).map(|n| n.to_le_bytes()[0]).collect();
+    let (begun, turns) = (Instant::now(), thread.metrics().turns);
+    text.chunks(10).for_each(|piece| port.print(piece));
+    while seen.lock().unwrap().len() < text.len() {
+        assert!(begun.elapsed() < LIMIT);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(begun.elapsed() > Duration::from_millis(450), "{:?}", begun.elapsed());
+    assert!(*seen.lock().unwrap() == text);
+    let turns = thread.metrics().turns - turns;
+    assert!(turns < 60, "{turns} turns");
+    assert!((1..20).contains(&port.output.limited()), "{} waits", port.output.limited());
+
+    port.output.limit(crate::RateLimit::per_second(1).burst(1));
+    port.print(&text);
+    port.output.end();
+    port.output.wait_drained();
+    assert_eq!(seen.lock().unwrap().len(), 2 * text.len(), "the end of a VM does not wait for the limit");
 }

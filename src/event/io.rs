@@ -32,6 +32,8 @@ pub struct Io<'a> {
 /// How far a turn has come.
 #[derive(Clone, Debug)]
 pub(super) struct Turn {
+    /// By the clock, in a turn that does not end by it, too.
+    now: Instant,
     began: Instant,
     bytes: u64,
     /// The clock is looked at again when there are so many.
@@ -96,6 +98,11 @@ impl Io<'_> {
         self.turn.is_over()
     }
 
+    /// When the turn began, for what need not be told the time more exactly than to the length of a turn.
+    pub(crate) fn now(&self) -> Instant {
+        self.turn.now
+    }
+
     /// From now on this turn ends by its bytes alone, so that it is the same each time.
     #[cfg(any(test, feature = "test-util"))]
     pub(crate) fn ignore_clock(&mut self) {
@@ -133,7 +140,8 @@ impl Io<'_> {
 
 impl Turn {
     pub(super) fn begin() -> Self {
-        Self { began: Instant::now(), bytes: 0, next_look: Cell::new(1) }
+        let now = Instant::now();
+        Self { now, began: now, bytes: 0, next_look: Cell::new(1) }
     }
 
     fn is_over(&self) -> bool {

@@ -1,10 +1,10 @@
 //! What a configuration says of the guest's source of random bytes.
 
 use super::config::{ConfigObject, set};
-use super::failure::{Failure, VMCELL_ERROR_BAD_VALUE};
 use super::guard::guard;
+use super::limit_group::rate;
 use super::report::{ErrorObject, Report};
-use crate::config::{RateLimit, RngConfig};
+use crate::config::RngConfig;
 
 /// Gives the guest a source of random bytes of the host's kernel (virtio 1.2, section 5.4), which Linux shows as /dev/hwrng and mixes
 /// into its own. The guest gets burst bytes at once and per_second bytes a second from then on, each 1 to 2^40, or as many as the I/O thread
@@ -21,16 +21,7 @@ pub unsafe extern "C" fn vmcell_config_set_rng(
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
     guard(report, || {
-        let rate = match (per_second, burst) {
-            (0, 0) => None,
-            (0, _) | (_, 0) => {
-                let message = format!(
-                    "per_second is {per_second} and burst is {burst}, allowed are 0 for both, and 0 for neither"
-                );
-                return Err(Failure::new(VMCELL_ERROR_BAD_VALUE, message));
-            }
-            _ => Some(RateLimit { per_second, burst }),
-        };
+        let rate = rate("", [per_second, burst])?;
         set(config, |description| description.config.rng = Some(RngConfig { rate }))
     })
 }

@@ -6,6 +6,7 @@ use std::fs::File;
 use super::convert::{Out, choice, read_path, read_text, take_fd};
 use super::guard::{free, guard};
 use super::io_thread::IoThreadObject;
+use super::limit_group::{LimitGroupObject, limits};
 use super::objects::{self, Object};
 use super::report::{ErrorObject, Report};
 use super::slot::{Described, Slot, update};
@@ -179,6 +180,45 @@ pub unsafe extern "C" fn vmcell_disk_set_io_thread(
     guard(report, || {
         let io_thread = objects::get(io_thread)?.thread();
         update(disk, |disk| disk.io_thread(io_thread))
+    })
+}
+
+/// Limits what the guest may do with the disk: so many operations a second and so many at once, and the same of bytes, each 1 to 2^40, or
+/// no limit if both numbers of a pair are 0, which is the default. A read, a write, a flush, and each range of a discard is an operation;
+/// bytes are those of reads, writes and zeroes. A request that exceeds a limit waits, and those behind it; other devices do not. Numbers
+/// above 2^40 are refused when the VM is made. Never blocks.
+///
+/// Errors: BAD_VALUE if one number of a pair is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_set_limits(
+    disk: *mut DiskObject,
+    operations_per_second: u64,
+    operations_burst: u64,
+    bytes_per_second: u64,
+    bytes_burst: u64,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let limits = limits([operations_per_second, operations_burst], [bytes_per_second, bytes_burst])?;
+        update(disk, |disk| disk.limits(limits))
+    })
+}
+
+/// Has the disk keep to the limits of a group, besides its own. `group` is borrowed for the call: it may be freed at any time. Never
+/// blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_set_limit_group(
+    disk: *mut DiskObject,
+    group: *const LimitGroupObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let group = objects::get(group)?.group();
+        update(disk, |disk| disk.limit_group(&group))
     })
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::convert::Out;
 use super::disk::{DiskObject, VMCELL_ENGINE_AUTO, VMCELL_ENGINE_SYNC, VMCELL_ENGINE_URING};
 use super::guard::{free, guard};
+use super::limit_group::limits;
 use super::objects::{self, Object};
 use super::report::{ErrorObject, Report};
 use super::slot::{hand_over, look};
@@ -68,6 +69,27 @@ pub unsafe extern "C" fn vmcell_disk_handle_refresh(
     guard(report, || {
         objects::get(handle)?.0.refresh();
         Ok(())
+    })
+}
+
+/// Sets other limits for the disk, as vmcell_disk_set_limits does, at once and also for a request that waits. What has not been used of a
+/// limit stays, up to its new burst. Does nothing once the VM has ended. Never blocks.
+///
+/// Errors: BAD_VALUE; INVALID_CONFIG for a number above 2^40. Then the limits stay as they are.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_disk_handle_set_limits(
+    handle: *mut DiskHandleObject,
+    operations_per_second: u64,
+    operations_burst: u64,
+    bytes_per_second: u64,
+    bytes_burst: u64,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let limits = limits([operations_per_second, operations_burst], [bytes_per_second, bytes_burst])?;
+        Ok(objects::get(handle)?.0.set_limits(limits)?)
     })
 }
 

@@ -4,10 +4,10 @@ use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 
 use super::super::{
-    balloon::*, config::*, config_cpu::*, config_json::*, config_log::*, config_memory::*, config_rng::*,
-    config_threads::*, console::*, console_status::*, counter::*, disk::*, disk_backend::*, disk_handle::*,
-    disk_port::*, error::*, failure::*, host::*, io_thread::*, jail::*, library::*, nic::*, nic_backend::*,
-    nic_handle::*, nic_port::*, report::*, vm::*, vm_exit::*, vm_metrics::*, vm_threads::*,
+    balloon::*, config::*, config_console::*, config_cpu::*, config_json::*, config_log::*, config_memory::*,
+    config_rng::*, config_threads::*, console::*, console_status::*, counter::*, disk::*, disk_backend::*,
+    disk_handle::*, disk_port::*, error::*, failure::*, host::*, io_thread::*, jail::*, library::*, limit_group::*,
+    nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*, vm_exit::*, vm_metrics::*, vm_threads::*,
 };
 use super::panic_in_next_call;
 
@@ -33,6 +33,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_open(null_mut()),
         vmcell_config_set_cmdline(null_mut(), null()),
         vmcell_config_set_console(null_mut(), null_mut()),
+        vmcell_config_set_console_rate(null_mut(), 0, 0),
         vmcell_config_set_core_scheduling(null_mut(), 0),
         vmcell_config_set_seccomp(null_mut(), 1),
         vmcell_io_thread_confine(null_mut(), 1),
@@ -107,6 +108,17 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_host_check(null_mut(), null_mut(), 0, null_mut()),
         vmcell_io_thread_new(null(), null_mut()),
         vmcell_io_thread_set_polling(null_mut(), 0),
+        vmcell_disk_handle_set_limits(null_mut(), 0, 0, 0, 0),
+        vmcell_disk_set_limit_group(null_mut(), null()),
+        vmcell_disk_set_limits(null_mut(), 0, 0, 0, 0),
+        vmcell_limit_group_new(0, 0, 0, 0, null_mut()),
+        vmcell_limit_group_set_limits(null_mut(), 0, 0, 0, 0),
+        vmcell_nic_handle_set_receive_limits(null_mut(), 0, 0, 0, 0),
+        vmcell_nic_handle_set_send_limits(null_mut(), 0, 0, 0, 0),
+        vmcell_nic_set_receive_group(null_mut(), null()),
+        vmcell_nic_set_receive_limits(null_mut(), 0, 0, 0, 0),
+        vmcell_nic_set_send_group(null_mut(), null()),
+        vmcell_nic_set_send_limits(null_mut(), 0, 0, 0, 0),
         vmcell_nic_handle_announce(null_mut()),
         vmcell_nic_handle_new(null(), null_mut()),
         vmcell_nic_handle_new_from_vm(null(), 0, null_mut()),
@@ -181,6 +193,7 @@ fn silent() -> Vec<(&'static str, bool)> {
         ("vmcell_has_feature", has_feature == 0),
         ("vmcell_io_thread_free", after_panic(|| vmcell_io_thread_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_jail_free", after_panic(|| vmcell_jail_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_limit_group_free", after_panic(|| vmcell_limit_group_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_nic_free", after_panic(|| vmcell_nic_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_nic_handle_free", after_panic(|| vmcell_nic_handle_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_vm_discard", after_panic(|| vmcell_vm_discard(null_mut())) == VMCELL_ERROR_PANIC),

@@ -13,6 +13,7 @@
 mod balloon;
 mod caller;
 mod config;
+mod config_console;
 mod config_cpu;
 mod config_json;
 mod config_log;
@@ -35,6 +36,7 @@ mod host;
 mod io_thread;
 mod jail;
 mod library;
+mod limit_group;
 mod nic;
 mod nic_backend;
 mod nic_frame;

@@ -5,6 +5,7 @@ use std::ffi::c_char;
 use super::convert::{Out, read_bytes, read_text, take_fd, take_fds};
 use super::guard::{free, guard};
 use super::io_thread::IoThreadObject;
+use super::limit_group::{LimitGroupObject, limits};
 use super::objects::{self, Object};
 use super::report::{ErrorObject, Report};
 use super::slot::{Described, Slot, update};
@@ -153,6 +154,80 @@ pub unsafe extern "C" fn vmcell_nic_set_io_thread(
     guard(report, || {
         let io_thread = objects::get(io_thread)?.thread();
         update(nic, |nic| nic.io_thread(io_thread))
+    })
+}
+
+/// Limits the frames that the guest gets, on all queues of the interface together, as vmcell_disk_set_limits does for a disk: each frame is an
+/// operation, and its bytes are those without virtio's header. What exceeds a limit may be dropped on the host meanwhile, as on a real link. Never blocks.
+///
+/// Errors: BAD_VALUE if one number of a pair is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_set_receive_limits(
+    nic: *mut NicObject,
+    operations_per_second: u64,
+    operations_burst: u64,
+    bytes_per_second: u64,
+    bytes_burst: u64,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let limits = limits([operations_per_second, operations_burst], [bytes_per_second, bytes_burst])?;
+        update(nic, |nic| nic.receive_limits(limits))
+    })
+}
+
+/// Limits the frames that the guest sends, on all queues of the interface together, as vmcell_disk_set_limits does for a disk: each frame is an
+/// operation, and its bytes are those without virtio's header. What exceeds a limit waits, and those behind it. Never blocks.
+///
+/// Errors: BAD_VALUE if one number of a pair is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_set_send_limits(
+    nic: *mut NicObject,
+    operations_per_second: u64,
+    operations_burst: u64,
+    bytes_per_second: u64,
+    bytes_burst: u64,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let limits = limits([operations_per_second, operations_burst], [bytes_per_second, bytes_burst])?;
+        update(nic, |nic| nic.send_limits(limits))
+    })
+}
+
+/// Has the frames that the guest gets keep to the limits of a group, besides the interface's own. `group` is borrowed, as by
+/// vmcell_disk_set_limit_group. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_set_receive_group(
+    nic: *mut NicObject,
+    group: *const LimitGroupObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let group = objects::get(group)?.group();
+        update(nic, |nic| nic.receive_group(&group))
+    })
+}
+
+/// Has the frames that the guest sends keep to the limits of a group, besides the interface's own. `group` is borrowed, as by
+/// vmcell_disk_set_limit_group. Never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_set_send_group(
+    nic: *mut NicObject,
+    group: *const LimitGroupObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let group = objects::get(group)?.group();
+        update(nic, |nic| nic.send_group(&group))
     })
 }
 

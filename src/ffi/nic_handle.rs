@@ -2,6 +2,7 @@
 
 use super::convert::Out;
 use super::guard::{free, guard};
+use super::limit_group::limits;
 use super::nic::NicObject;
 use super::objects::{self, Object};
 use super::report::{ErrorObject, Report};
@@ -77,6 +78,46 @@ pub unsafe extern "C" fn vmcell_nic_handle_announce(handle: *mut NicHandleObject
     guard(report, || {
         objects::get(handle)?.0.announce();
         Ok(())
+    })
+}
+
+/// Sets other limits for the frames that the guest gets, as vmcell_disk_handle_set_limits does for a disk. Never blocks.
+///
+/// Errors: BAD_VALUE; INVALID_CONFIG for a number above 2^40. Then the limits stay as they are.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_handle_set_receive_limits(
+    handle: *mut NicHandleObject,
+    operations_per_second: u64,
+    operations_burst: u64,
+    bytes_per_second: u64,
+    bytes_burst: u64,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let limits = limits([operations_per_second, operations_burst], [bytes_per_second, bytes_burst])?;
+        Ok(objects::get(handle)?.0.set_receive_limits(limits)?)
+    })
+}
+
+/// Sets other limits for the frames that the guest sends, as vmcell_disk_handle_set_limits does for a disk. Never blocks.
+///
+/// Errors: BAD_VALUE; INVALID_CONFIG for a number above 2^40. Then the limits stay as they are.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_nic_handle_set_send_limits(
+    handle: *mut NicHandleObject,
+    operations_per_second: u64,
+    operations_burst: u64,
+    bytes_per_second: u64,
+    bytes_burst: u64,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let limits = limits([operations_per_second, operations_burst], [bytes_per_second, bytes_burst])?;
+        Ok(objects::get(handle)?.0.set_send_limits(limits)?)
     })
 }
 

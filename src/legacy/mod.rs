@@ -8,6 +8,7 @@
 mod cmos;
 mod i8042;
 mod output;
+mod output_limit;
 mod output_reader;
 mod panic;
 mod power;

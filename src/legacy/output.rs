@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::output_limit::OutputLimit;
 use super::output_reader::{CAPACITY, Counts, Listening, Place, Room};
+use crate::config::RateLimit;
 use crate::error::{Error, Result};
 use crate::sys::{EventFd, lock};
 
@@ -39,6 +41,8 @@ struct State {
     readers: Vec<Place>,
     /// How many of them have yet to take the oldest byte. While there are any, nothing can be forgotten.
     at_oldest: usize,
+    /// How much of it readers may take, unless that is all.
+    limit: Option<OutputLimit>,
     /// How many missed bytes were spoken of.
     told: u64,
     /// When the first caller asked to hurry.
@@ -76,6 +80,7 @@ impl OutputBuffer {
             written: 0,
             readers: Vec::new(),
             at_oldest: 0,
+            limit: None,
             told: 0,
             hurried_since: None,
             silent: false,
@@ -84,6 +89,24 @@ impl OutputBuffer {
         };
         let shared = Shared { state: Mutex::new(state), drained: Condvar::new(), filled: EventFd::new()? };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Limits what readers get from now on, all of them the same.
+    pub(crate) fn limit(&self, rate: RateLimit) {
+        self.state().limit = Some(OutputLimit::new(rate));
+    }
+
+    /// Lets readers take what the limit allows now. Says when it will allow more, if there is more.
+    pub(crate) fn release(&self, now: Instant) -> Option<Instant> {
+        let mut state = self.state();
+        let (oldest, written, is_last) = (state.oldest(), state.written, state.ended || state.hurried_since.is_some());
+        // A guest that has ended prints no more, and what it has printed is bounded.
+        state.limit.as_mut().filter(|_| !is_last).and_then(|limit| limit.release(oldest, written, now))
+    }
+
+    /// How often output waited for the limit.
+    pub(crate) fn limited(&self) -> u64 {
+        self.state().limit.as_ref().map_or(0, OutputLimit::count)
     }
 
     /// Adds a reader of all that is written from now on.
@@ -271,6 +294,12 @@ impl State {
         self.at_oldest = self.readers.iter().filter(|place| place.needs(oldest)).count();
     }
 
+    /// Up to where readers may take.
+    fn visible(&self) -> u64 {
+        let is_last = self.ended || self.hurried_since.is_some();
+        self.limit.as_ref().filter(|_| !is_last).map_or(self.written, OutputLimit::position)
+    }
+
     fn missed(&self) -> (u64, u64) {
         self.readers.iter().fold((0, 0), |(dropped, lost): (u64, u64), Place { counts, .. }| {
             (dropped.saturating_add(counts.dropped), lost.saturating_add(counts.lost))
@@ -300,9 +329,12 @@ impl OutputReader {
     /// Appends up to `most` bytes to `piece` and returns how many. They are under way until they are
     /// [delivered](Self::delivered), and lost if the reader is gone before.
     pub(crate) fn take(&self, piece: &mut Vec<u8>, most: usize) -> usize {
+        let visible = lock(&self.shared.state).visible();
         self.change(0, |place, bytes, oldest| {
-            let begin = usize::try_from(place.position.saturating_sub(oldest)).unwrap_or(usize::MAX).min(bytes.len());
-            let end = begin.saturating_add(most).min(bytes.len());
+            let at =
+                |position: u64| usize::try_from(position.saturating_sub(oldest)).unwrap_or(usize::MAX).min(bytes.len());
+            let begin = at(place.position);
+            let end = begin.saturating_add(most).min(at(visible)).max(begin);
             piece.extend(bytes.range(begin..end));
             let count = end.saturating_sub(begin);
             place.take(count);

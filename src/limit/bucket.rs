@@ -25,22 +25,44 @@ impl TokenBucket {
         bucket
     }
 
-    /// Takes up to `most`, but no less than `least`, of which more than the burst counts as the burst.
-    ///
-    /// # Errors
-    /// The moment from which on there is as much as `least`, if there is not now.
-    pub(crate) fn take(&mut self, now: Instant, least: u64, most: u64) -> Result<u64, Instant> {
+    /// Another limit from now on. What is in it stays there, up to the new burst.
+    pub(crate) fn set(&mut self, limit: RateLimit, now: Instant) {
         self.fill(now);
-        let least = parts(least.min(self.limit.burst).max(1));
-        if let Some(missing) = least.checked_sub(self.parts).filter(|missing| *missing > 0) {
-            let nanos = missing.div_ceil(self.limit.per_second.max(1).into());
-            let wait = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-            return Err(now.checked_add(wait).unwrap_or(now));
-        }
-        let taken =
-            self.parts.checked_div(PARTS).and_then(|whole| u64::try_from(whole).ok()).unwrap_or(u64::MAX).min(most);
-        self.parts = self.parts.saturating_sub(parts(taken));
-        Ok(taken)
+        self.limit = limit;
+        self.parts = self.parts.min(self.room());
+    }
+
+    /// The most that is ever in it.
+    pub(crate) fn burst(&self) -> u64 {
+        self.limit.burst
+    }
+
+    /// What is in it now.
+    pub(crate) fn look(&mut self, now: Instant) -> u64 {
+        self.fill(now);
+        self.parts.checked_div(PARTS).and_then(|whole| u64::try_from(whole).ok()).unwrap_or(u64::MAX)
+    }
+
+    /// When as many units have come as there would have to be, as of the last look; `None` if they are there. If they are more than the
+    /// burst, some of them must be taken before then.
+    pub(crate) fn when(&self, units: u64) -> Option<Instant> {
+        let missing = parts(units).checked_sub(self.parts).filter(|missing| *missing > 0)?;
+        Some(self.after(missing))
+    }
+
+    /// When it is full, as of the last look.
+    pub(crate) fn when_full(&self) -> Instant {
+        self.after(self.room().saturating_sub(self.parts))
+    }
+
+    /// Takes units that are in it.
+    pub(crate) fn take(&mut self, units: u64) {
+        self.parts = self.parts.saturating_sub(parts(units));
+    }
+
+    /// Puts units back that were taken and not used.
+    pub(crate) fn put_back(&mut self, units: u64) {
+        self.parts = self.parts.saturating_add(parts(units)).min(self.room());
     }
 
     fn fill(&mut self, now: Instant) {
@@ -48,6 +70,12 @@ impl TokenBucket {
         let more = passed.saturating_mul(self.limit.per_second.into());
         self.parts = self.parts.saturating_add(more).min(self.room());
         self.at = self.at.max(now);
+    }
+
+    fn after(&self, missing: u128) -> Instant {
+        let nanos = missing.div_ceil(self.limit.per_second.max(1).into());
+        let wait = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        self.at.checked_add(wait).unwrap_or(self.at)
     }
 
     fn room(&self) -> u128 {

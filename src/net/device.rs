@@ -1,5 +1,7 @@
 //! The virtio-net device: config space, link, and which half has something to do.
 
+mod limits;
+
 use std::cmp::Ordering;
 
 use super::backend::{Need, NicBackend, NicInfo};
@@ -10,7 +12,8 @@ use super::offloads::Offloads;
 use super::receive::{Receiver, RxBatch};
 use super::transmit::{Transmitter, TxBatch};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Io, Token, Wants};
+use crate::event::{Cause, Event, Io, Token, Wants};
+use crate::limit::{LimitGroup, Limiter};
 use crate::meter::Meter;
 use crate::virtio::spec::device_id;
 use crate::virtio::{Activation, DeviceInfo, DeviceState, Guarded, Queue, Queues, VirtioDevice};
@@ -35,6 +38,10 @@ pub(crate) struct Net {
     mtu: Option<u16>,
     handle: NicHandle,
     handle_token: Option<Token>,
+    limit_token: Option<Token>,
+    receive_limiter: Limiter,
+    /// The limits that what is sent keeps to, too.
+    send_group: Option<LimitGroup>,
     /// The guest is asked to announce itself.
     announcing: bool,
     /// The backend that is asked first for frames.
@@ -108,7 +115,27 @@ impl Net {
         let infos = backends.iter_mut().map(|backend| backend.ask(|backend| backend.info()));
         let infos = infos.collect::<Result<Vec<_>>>()?;
         let info = infos.into_iter().reduce(NicInfo::common).unwrap_or_default();
-        Ok(Self { backends, info, mac, mtu, handle, handle_token: None, announcing: false, first: 0, running: None })
+        Ok(Self {
+            backends,
+            info,
+            mac,
+            mtu,
+            receive_limiter: Limiter::new(handle.receive_limits(), None),
+            send_group: None,
+            handle,
+            handle_token: None,
+            limit_token: None,
+            announcing: false,
+            first: 0,
+            running: None,
+        })
+    }
+
+    /// Has both directions keep to the limits of groups, too.
+    pub(super) fn in_groups(mut self, receive: Option<&LimitGroup>, send: Option<LimitGroup>) -> Self {
+        self.receive_limiter = Limiter::new(self.handle.receive_limits(), receive);
+        self.send_group = send;
+        self
     }
 
     /// The number of pairs that the driver is told of.
@@ -124,6 +151,9 @@ impl Net {
     fn receive(&mut self, io: &mut Io, queues: &mut Queues, only: Option<usize>) -> Result<()> {
         let is_up = self.link_is_up();
         let Some(running) = self.running.as_mut().filter(|_| is_up) else { return Ok(()) };
+        if !self.receive_limiter.settle_past(io.now()) {
+            return Ok(());
+        }
         let count = self.backends.len();
         for step in 0..count {
             let index = self.first.wrapping_add(step).checked_rem(count).unwrap_or(0);
@@ -137,12 +167,16 @@ impl Net {
             let was_over = io.spent();
             // Whether there is room decides what the backend waits for, even if it has no frame now.
             pair.receiver.gather(io, queue)?;
-            let mut frames = RxBatch::new(&mut pair.receiver, queue);
+            let mut frames = RxBatch::new(&mut pair.receiver, queue, &mut self.receive_limiter);
             backend.call(io, |backend, io| backend.receive(io, &mut frames))?;
             frames.finish(self.handle.counters())?;
             if io.spent() {
                 // One that had nothing of the turn is the first in the next.
                 self.first = if was_over { index } else { index.wrapping_add(1) };
+                break;
+            }
+            if self.receive_limiter.until().is_some() {
+                self.first = index.wrapping_add(1);
                 break;
             }
         }
@@ -156,6 +190,9 @@ impl Net {
         if !is_up {
             return pair.transmitter.discard(io, queue, self.handle.counters());
         }
+        if !pair.transmitter.may_send(io) {
+            return Ok(());
+        }
         let Some(backend) = self.backends.get_mut(index) else { return Ok(()) };
         let mut frames = TxBatch::new(&mut pair.transmitter, queue);
         backend.call(io, |backend, io| backend.send(io, &mut frames))?;
@@ -166,7 +203,7 @@ impl Net {
     fn transmit_backlogs(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
         let waits = |net: &Self, index: usize| {
             let pair = net.running.as_ref().and_then(|running| running.pairs.get(index));
-            pair.is_some_and(|pair| pair.transmitter.has_backlog())
+            pair.is_some_and(|pair| pair.transmitter.has_sendable())
         };
         for index in 0..self.backends.len() {
             if waits(self, index) {
@@ -242,8 +279,9 @@ impl Net {
         let Some(running) = self.running.as_ref().filter(|_| self.link_is_up()) else { return Need::default() };
         let pair = |index: usize| running.pairs.get(index);
         Need {
-            room: pair(running.pair_of(backend)).is_some_and(|pair| pair.receiver.has_room()),
-            backlog: pair(backend).is_some_and(|pair| pair.transmitter.has_backlog()),
+            room: self.receive_limiter.until().is_none()
+                && pair(running.pair_of(backend)).is_some_and(|pair| pair.receiver.has_room()),
+            backlog: pair(backend).is_some_and(|pair| pair.transmitter.has_sendable()),
         }
     }
 }
@@ -290,6 +328,9 @@ impl VirtioDevice for Net {
         let token = io.token();
         self.handle_token = Some(token);
         self.handle.set_waker(io.waker(token));
+        let token = io.token();
+        self.limit_token = Some(token);
+        self.receive_limiter.set_waker(io.waker(token));
         let mut meter = Meter::new();
         for backend in &mut self.backends {
             backend.call(io, |backend, io| backend.attach(io))??;
@@ -307,14 +348,14 @@ impl VirtioDevice for Net {
         }
         let pair = || Pair {
             receiver: Receiver::new(activation.has(feature::MRG_RXBUF), guest),
-            transmitter: Transmitter::new(Offloads::to_host(features)),
+            transmitter: Transmitter::new(Offloads::to_host(features), self.send_limiter(io)),
         };
         let count = if activation.has(feature::MQ) { self.backends.len() } else { 1 };
+        let pairs = std::iter::repeat_with(pair).take(count).collect();
         let mut receiving = 1;
         if let Some(state) = &activation.state {
             (self.announcing, receiving) = restore(state, count)?;
         }
-        let pairs = std::iter::repeat_with(pair).take(count).collect();
         let (commands, announces) = (activation.has(feature::CTRL_VQ), activation.has(feature::GUEST_ANNOUNCE));
         self.running = Some(Running { pairs, receiving, commands, announces });
         // What the host program asked for before is for this driver, if for any.
@@ -340,6 +381,7 @@ impl VirtioDevice for Net {
                 wants.again();
             }
         }
+        self.want_deadlines(wants);
     }
 
     fn woken(&mut self, io: &mut Io, queues: &mut Queues, event: &Event) -> Result<()> {
@@ -352,6 +394,8 @@ impl VirtioDevice for Net {
             self.take_announcement(io);
             // The link may be another.
             io.info_changed();
+        } else if self.limit_token == Some(event.token) {
+            self.look_at_limits(io, event.cause == Cause::Woken);
         } else {
             for backend in &mut self.backends {
                 backend.call(io, |backend, io| backend.woken(io, event))?;
@@ -362,6 +406,7 @@ impl VirtioDevice for Net {
     }
 
     fn quiesce(&mut self, _io: &mut Io, queues: &mut Queues) -> Result<()> {
+        self.receive_limiter.rest();
         let Some(running) = &mut self.running else { return Ok(()) };
         for (index, pair) in running.pairs.iter_mut().enumerate() {
             if let Some(queue) = receive_queue(queues, index) {
@@ -376,6 +421,7 @@ impl VirtioDevice for Net {
 
     fn reset(&mut self, io: &mut Io) {
         self.running = None;
+        self.receive_limiter.rest();
         if std::mem::take(&mut self.announcing) {
             io.info_changed();
         }

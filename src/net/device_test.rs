@@ -88,6 +88,7 @@ struct Rig {
     memory: GuestMemory,
     offloads: Arc<Mutex<Offloads>>,
     handle: NicHandle,
+    thread: IoThread,
 }
 
 fn rig(features: u64) -> Rig {
@@ -96,13 +97,13 @@ fn rig(features: u64) -> Rig {
     wire.set_read_timeout(Some(MmioDriver::PATIENCE)).unwrap();
     let handle = NicHandle::new();
     let device = Box::new(Net::new(vec![Box::new(backend)], [2, 0, 0, 0, 0, 1], Some(1500), handle.clone()).unwrap());
-    let transport = MmioTransport::new(device, memory.clone(), &IoThread::new("test-io").unwrap()).unwrap();
-    let driver = MmioDriver::new(transport);
+    let thread = IoThread::new("test-io").unwrap();
+    let driver = MmioDriver::new(MmioTransport::new(device, memory.clone(), &thread).unwrap());
     let rx = DriverQueue::new(&memory, GuestAddress(0x1000), 64);
     let tx = DriverQueue::new(&memory, GuestAddress(0x4000), 64);
     let control = DriverQueue::new(&memory, GuestAddress(0x8000), 64);
     driver.bring_up(features, &[&rx, &tx, &control]);
-    Rig { driver, rx, tx, control, wire, memory, offloads, handle }
+    Rig { driver, rx, tx, control, wire, memory, offloads, handle, thread }
 }
 
 impl Rig {
@@ -470,7 +471,8 @@ fn a_frame_that_a_backend_copies_must_suit_the_guest() {
     let plain = crate::net::VnetHeader::default();
     let parse = |bytes| crate::net::VnetHeader::parse(bytes, 60, Offloads::ALL).unwrap();
     let unfinished = parse([1, 0, 0, 0, 0, 0, 14, 0, 6, 0, 0, 0]);
-    let mut frames = RxBatch::new(&mut receiver, &mut queue);
+    let mut limiter = Limiter::new(&LimitGroup::default(), None);
+    let mut frames = RxBatch::new(&mut receiver, &mut queue, &mut limiter);
     assert_eq!(frames.put(&mut io, &plain, &[1; 60]), Delivery::NoRoom);
     driver.offer(&[Buffer::writable(RX, 100)]);
     assert_eq!(frames.put(&mut io, &unfinished, &[1; 60]), Delivery::Dropped);
@@ -556,3 +558,6 @@ fn a_pause_completes_no_buffer_twice_if_one_among_them_is_malformed() {
     used.sort_unstable();
     assert_eq!(used, [(0, 72), (1, 72), (2, 0), (3, 72)]);
 }
+
+#[path = "device/limit_test.rs"]
+mod limits;

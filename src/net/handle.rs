@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::metrics::{NicCounters, NicMetrics};
+use crate::config::Limits;
+use crate::error::Result;
 use crate::event::Waker;
+use crate::limit::LimitGroup;
 use crate::meter::Meter;
 
 /// Changes a NIC while its VM runs. Any thread may use it, and a clone changes the same NIC. No call blocks.
@@ -33,6 +36,9 @@ struct Shared {
     waker: OnceLock<Waker>,
     meter: OnceLock<Meter>,
     counters: NicCounters,
+    /// The card's own limits.
+    receive_limits: LimitGroup,
+    send_limits: LimitGroup,
 }
 
 impl NicHandle {
@@ -43,6 +49,8 @@ impl NicHandle {
             waker: OnceLock::new(),
             meter: OnceLock::new(),
             counters: NicCounters::default(),
+            receive_limits: LimitGroup::default(),
+            send_limits: LimitGroup::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -61,14 +69,42 @@ impl NicHandle {
         self.wake();
     }
 
+    /// Sets other limits for the frames that the guest [gets](super::Nic::receive_limits), or none, at once and also for those that wait.
+    /// What has not been used of a limit stays, up to its new burst.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for a limit that is out of range. Then the limits stay as they are.
+    pub fn set_receive_limits(&self, limits: Limits) -> Result<()> {
+        self.shared.receive_limits.set_limits(limits)
+    }
+
+    /// Sets other limits for the frames that the guest [sends](super::Nic::send_limits), or none, in the same way.
+    ///
+    /// # Errors
+    /// As [`set_receive_limits`](Self::set_receive_limits).
+    pub fn set_send_limits(&self, limits: Limits) -> Result<()> {
+        self.shared.send_limits.set_limits(limits)
+    }
+
     /// Returns what the card has done so far.
     pub fn metrics(&self) -> NicMetrics {
-        self.shared.counters.read()
+        let (received_limited, received_limited_time) = self.shared.receive_limits.waits();
+        let (sent_limited, sent_limited_time) = self.shared.send_limits.waits();
+        let counts = self.shared.counters.read();
+        NicMetrics { received_limited, received_limited_time, sent_limited, sent_limited_time, ..counts }
     }
 
     /// Reads the counters that the card's backend [has itself](super::NicBackend::metrics), by name.
     pub fn backend_counters(&self) -> BTreeMap<String, u64> {
         self.shared.meter.get().map(Meter::read).unwrap_or_default()
+    }
+
+    pub(super) fn receive_limits(&self) -> &LimitGroup {
+        &self.shared.receive_limits
+    }
+
+    pub(super) fn send_limits(&self) -> &LimitGroup {
+        &self.shared.send_limits
     }
 
     pub(super) fn counters(&self) -> &NicCounters {

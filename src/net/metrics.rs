@@ -1,5 +1,7 @@
 //! What a network card counts.
 
+use std::time::Duration;
+
 use crate::meter::Tally;
 
 /// Counted up by the thread that owns the card; read by any.
@@ -44,6 +46,14 @@ pub struct NicMetrics {
     pub sent_bytes: u64,
     /// Frames of the guest that were dropped, because they must not be sent or the link is down.
     pub sent_dropped: u64,
+    /// How often the card asked for no frame, because the limits allowed none yet. Each wait is counted once, however long it is.
+    pub received_limited: u64,
+    /// For how long it did so, in the waits that are over.
+    pub received_limited_time: Duration,
+    /// How often a frame of the guest waited for the limits.
+    pub sent_limited: u64,
+    /// How long they waited, those whose wait is over; of several pairs of queues all together.
+    pub sent_limited_time: Duration,
 }
 
 impl FrameCounts {
@@ -78,6 +88,7 @@ impl NicCounters {
             sent_frames: self.sent.frames.get(),
             sent_bytes: self.sent.bytes.get(),
             sent_dropped: self.sent.dropped.get(),
+            ..NicMetrics::default()
         }
     }
 }

@@ -6,9 +6,10 @@ use super::backend::NicBackend;
 use super::device::Net;
 use super::handle::NicHandle;
 use super::tap::TapBackend;
-use crate::config::{NicConfig, check_queue_count, check_tap_name};
+use crate::config::{Limits, NicConfig, check_queue_count, check_tap_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
+use crate::limit::LimitGroup;
 use crate::sys::{Tap, TapDevice, random_bytes};
 use crate::virtio::VirtioDevice;
 
@@ -29,6 +30,8 @@ pub struct Nic {
     /// How many queues a TAP device that has several is asked for, if nothing was said about it.
     default_queues: u16,
     io_thread: Option<IoThread>,
+    receive_group: Option<LimitGroup>,
+    send_group: Option<LimitGroup>,
     handle: NicHandle,
     layers: Vec<Layer>,
 }
@@ -125,8 +128,18 @@ impl Nic {
 
     fn new(wire: Wire, blocks: bool, name: &str) -> Self {
         let (config, handle) = (NicConfig::tap(""), NicHandle::new());
-        let name = name.to_owned();
-        Self { wire, blocks, name, config, default_queues: 1, io_thread: None, handle, layers: Vec::new() }
+        Self {
+            wire,
+            blocks,
+            name: name.to_owned(),
+            config,
+            default_queues: 1,
+            io_thread: None,
+            receive_group: None,
+            send_group: None,
+            handle,
+            layers: Vec::new(),
+        }
     }
 
     /// Puts a layer of your own between the card and what it is on: a TAP device, or your backend. `make` is given the backend of each
@@ -202,6 +215,52 @@ impl Nic {
         self
     }
 
+    /// Limits the frames that the guest gets, on all its queues together. By default nothing is limited.
+    /// [`NicHandle::set_receive_limits`] changes the limits while the VM runs.
+    ///
+    /// While the limits allow no frame, none is taken from the TAP device, whose queue drops what it has no room for, as on a real link;
+    /// a backend of your own is not asked for any. The card uses no CPU meanwhile, and holds no other device up.
+    ///
+    /// ```no_run
+    /// use vmcell::{Limits, Nic, RateLimit};
+    ///
+    /// // 100 Mbit/s each way, of which 1 MiB at once.
+    /// let limits = Limits::new().bytes(RateLimit::per_second(100_000_000 / 8).burst(1 << 20));
+    /// let nic = Nic::tap("tap0")?.receive_limits(limits).send_limits(limits);
+    /// # Ok::<(), vmcell::Error>(())
+    /// ```
+    #[must_use]
+    pub fn receive_limits(mut self, limits: Limits) -> Self {
+        self.config.receive_limits = limits;
+        self
+    }
+
+    /// Limits the frames that the guest sends, on all its queues together. By default nothing is limited.
+    /// [`NicHandle::set_send_limits`] changes the limits while the VM runs.
+    ///
+    /// A frame that exceeds the limits waits, and with it those behind it: a guest that sends more notices that its queue is full. A
+    /// pause, a reset, or the end of the VM does not wait for it.
+    #[must_use]
+    pub fn send_limits(mut self, limits: Limits) -> Self {
+        self.config.send_limits = limits;
+        self
+    }
+
+    /// Has the frames that the guest gets keep to the limits of a group, besides the card's own.
+    #[must_use]
+    pub fn receive_group(mut self, group: &LimitGroup) -> Self {
+        self.receive_group = Some(group.clone());
+        self
+    }
+
+    /// Has the frames that the guest sends keep to the limits of a group, besides the card's own. It may be the group for those that the
+    /// guest [gets](Self::receive_group).
+    #[must_use]
+    pub fn send_group(mut self, group: &LimitGroup) -> Self {
+        self.send_group = Some(group.clone());
+        self
+    }
+
     /// The number of queues, if nothing was said about it and the TAP device has several.
     pub(crate) fn default_queues(mut self, queues: u16) -> Self {
         self.default_queues = queues;
@@ -248,6 +307,12 @@ impl Nic {
 
     fn build(self) -> Result<Net> {
         self.config.validate()?;
+        let described =
+            [(&self.config.receive_group, &self.receive_group), (&self.config.send_group, &self.send_group)];
+        if let Some(name) = described.into_iter().find_map(|(name, group)| name.as_ref().filter(|_| group.is_none())) {
+            let message = format!("the card is to be in the limit group {name:?}, which only a VM's description has");
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
+        }
         let mac = match self.config.mac {
             Some(mac) => mac,
             None => random_mac()?,
@@ -256,7 +321,10 @@ impl Nic {
         for mut layer in self.layers {
             backends = backends.into_iter().map(&mut layer).collect();
         }
-        Net::new(backends, mac, self.config.mtu, self.handle)
+        self.handle.receive_limits().begin_with(self.config.receive_limits)?;
+        self.handle.send_limits().begin_with(self.config.send_limits)?;
+        let net = Net::new(backends, mac, self.config.mtu, self.handle)?;
+        Ok(net.in_groups(self.receive_group.as_ref(), self.send_group))
     }
 }
 

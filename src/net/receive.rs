@@ -9,6 +9,7 @@ use super::metrics::{FrameCounts, NicCounters};
 use super::offloads::Offloads;
 use crate::error::Result;
 use crate::event::Io;
+use crate::limit::{Cost, Limiter};
 use crate::memory::{GuestRanges, RangeList};
 use crate::virtio::{Chain, Queue};
 
@@ -49,7 +50,7 @@ pub enum Delivery {
     /// The frame is lost: it was too long for the guest's buffers, too short for a frame, or left undone what the guest does
     /// not cope with.
     Dropped,
-    /// The frame was not taken: the guest has no buffer now, or the turn is over. Keep it or drop it.
+    /// The frame was not taken: the guest has no buffer now, the turn is over, or the card's limits allow none yet. Keep it or drop it.
     NoRoom,
 }
 
@@ -57,16 +58,20 @@ pub enum Delivery {
 pub struct RxBatch<'a> {
     receiver: &'a mut Receiver,
     queue: &'a mut Queue,
+    limiter: &'a mut Limiter,
     failed: Option<crate::Error>,
 }
 
 impl<'a> RxBatch<'a> {
-    pub(super) fn new(receiver: &'a mut Receiver, queue: &'a mut Queue) -> Self {
-        Self { receiver, queue, failed: None }
+    pub(super) fn new(receiver: &'a mut Receiver, queue: &'a mut Queue, limiter: &'a mut Limiter) -> Self {
+        Self { receiver, queue, limiter, failed: None }
     }
 
-    /// Whether the guest has a buffer now and the turn is not over. Ask this before you take a frame from where it waits.
+    /// Whether the guest has a buffer now, the turn is not over, and the card's limits allow a frame. Ask this before you take a frame from where it waits.
     pub fn has_room(&mut self, io: &mut Io) -> bool {
+        if !self.limiter.settle_past(io.now()) {
+            return false;
+        }
         if let Err(error) = self.receiver.gather(io, self.queue) {
             self.failed = Some(error);
         }
@@ -81,6 +86,7 @@ impl<'a> RxBatch<'a> {
             return Delivery::NoRoom;
         }
         io.charge(frame.len() as u64);
+        self.limiter.owe(Cost::new(1, frame.len() as u64));
         let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
         if !header.suits(len, self.receiver.offloads) {
             return self.receiver.lose();
@@ -97,7 +103,9 @@ impl<'a> RxBatch<'a> {
         if !self.has_room(io) {
             return Ok(Delivery::NoRoom);
         }
-        self.receiver.receive_from(io, self.queue, device)
+        let (delivery, len) = self.receiver.receive_from(io, self.queue, device)?;
+        self.limiter.owe(Cost::new(1, len));
+        Ok(delivery)
     }
 
     /// Counts what came; says why the queue cannot be trusted any more, if so.
@@ -186,13 +194,16 @@ impl Receiver {
         if fits && copied().is_ok() { self.deliver(queue, len) } else { self.lose() }
     }
 
-    fn receive_from(&mut self, io: &mut Io, queue: &mut Queue, device: impl AsFd) -> io::Result<Delivery> {
-        let Some(parts) = self.room.as_ref().map(|room| self.parts_for_one(room)) else { return Ok(Delivery::NoRoom) };
-        let Some(room) = &mut self.room else { return Ok(Delivery::NoRoom) };
+    /// What became of the next frame, and how long it was.
+    fn receive_from(&mut self, io: &mut Io, queue: &mut Queue, device: impl AsFd) -> io::Result<(Delivery, u64)> {
+        let no_room = Ok((Delivery::NoRoom, 0));
+        let Some(parts) = self.room.as_ref().map(|room| self.parts_for_one(room)) else { return no_room };
+        let Some(room) = &mut self.room else { return no_room };
         let received = room.receive_from(device, parts)?;
         io.charge(received.len);
         let whole = !received.truncated && received.len >= HEADER_LEN.saturating_add(ETHERNET_LEN).into();
-        Ok(if whole { self.deliver(queue, received.len) } else { self.lose() })
+        let delivery = if whole { self.deliver(queue, received.len) } else { self.lose() };
+        Ok((delivery, received.len.saturating_sub(HEADER_LEN.into())))
     }
 
     fn lose(&mut self) -> Delivery {

@@ -8,6 +8,7 @@ use super::metrics::{FrameCounts, NicCounters};
 use super::offloads::Offloads;
 use crate::error::Result;
 use crate::event::Io;
+use crate::limit::{Cost, Limiter};
 use crate::memory::{GuestRanges, RangeList};
 use crate::virtio::{Chain, Queue};
 
@@ -21,6 +22,7 @@ pub(super) struct Transmitter {
     counts: FrameCounts,
     /// Why the queue cannot be trusted any more, until that is told.
     failed: Option<crate::Error>,
+    limiter: Limiter,
 }
 
 /// A frame that the guest sends.
@@ -97,12 +99,15 @@ impl<'a> TxBatch<'a> {
         Self { transmitter, queue, sieve: None }
     }
 
-    /// Returns the next frame, which stays the same one until it is [done](Self::done); `None` if there is none, or if the turn
-    /// is over.
+    /// Returns the next frame, which stays the same one until it is [done](Self::done); `None` if there is none, if the turn is
+    /// over, or if the frame waits for the card's limits.
     pub fn next(&mut self, io: &mut Io) -> Option<&TxFrame> {
         loop {
             if let Err(error) = self.transmitter.take(io, self.queue) {
                 self.transmitter.failed = Some(error);
+                return None;
+            }
+            if !self.transmitter.may_send(io) {
                 return None;
             }
             let frame = self.transmitter.waiting()?;
@@ -146,8 +151,8 @@ impl<'a> TxBatch<'a> {
 }
 
 impl Transmitter {
-    pub(super) fn new(offloads: Offloads) -> Self {
-        Self { offloads, frame: None, counts: FrameCounts::default(), failed: None }
+    pub(super) fn new(offloads: Offloads, limiter: Limiter) -> Self {
+        Self { offloads, frame: None, counts: FrameCounts::default(), failed: None, limiter }
     }
 
     /// The frame that was taken and waits.
@@ -155,9 +160,27 @@ impl Transmitter {
         self.frame.as_ref().filter(|frame| frame.chain.is_some())
     }
 
+    /// Whether a frame was taken and waits for its backend, rather than for limits.
+    pub(super) fn has_sendable(&self) -> bool {
+        self.has_backlog() && self.limiter.until().is_none()
+    }
+
     /// Whether a frame was taken and waits.
-    pub(super) fn has_backlog(&self) -> bool {
+    fn has_backlog(&self) -> bool {
         self.waiting().is_some()
+    }
+
+    /// Whether the limits allow what was taken.
+    pub(super) fn may_send(&mut self, io: &Io) -> bool {
+        self.limiter.settle(io.now())
+    }
+
+    pub(super) fn limiter(&self) -> &Limiter {
+        &self.limiter
+    }
+
+    pub(super) fn look_again(&mut self, io: &Io, are_others: bool) {
+        self.limiter.look_again(io.now(), are_others);
     }
 
     /// Takes the next frame that may be sent.
@@ -167,6 +190,7 @@ impl Transmitter {
             let frame = self.frame.get_or_insert_with(|| TxFrame::blank(queue));
             if frame.parse(&chain, self.offloads) {
                 io.charge(frame.len());
+                self.limiter.owe(Cost::new(1, frame.len()));
                 frame.chain = Some(chain);
             } else {
                 // A frame that must not be sent is lost, as on any wire.
@@ -178,6 +202,11 @@ impl Transmitter {
     }
 
     fn give_back(&mut self, queue: &mut Queue) {
+        // A backend that has not seen the frame cannot have sent it.
+        if self.limiter.until().is_some() {
+            return;
+        }
+        self.limiter.done();
         if let Some(frame) = &mut self.frame
             && let Some(chain) = frame.chain.take()
         {
@@ -193,6 +222,7 @@ impl Transmitter {
                 break Err(error);
             }
             let Some(chain) = self.frame.as_mut().and_then(|frame| frame.chain.take()) else { break Ok(()) };
+            self.limiter.cancel();
             self.counts.drop_one();
             queue.complete_later(chain, 0);
         };
@@ -202,6 +232,7 @@ impl Transmitter {
 
     /// Puts the frame back that was not sent, and ends all leases.
     pub(super) fn put_back(&mut self, queue: &mut Queue) -> Result<()> {
+        self.limiter.cancel();
         self.frame.take().and_then(|frame| frame.chain).map_or(Ok(()), |chain| queue.put_back(chain))
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Rng {
     /// A request that waits for what it may have, or for what there is.
     waiting: Option<Chain>,
     until: Option<Instant>,
+    /// It waits for what it may have, and that was counted.
+    counted: bool,
     token: Option<Token>,
     counters: Counters,
 }
@@ -51,10 +53,14 @@ impl Rng {
 
     fn from(config: &RngConfig, source: Source) -> Self {
         let bucket = config.rate.map(|rate| TokenBucket::new(rate, Instant::now()));
-        Self { source, bucket, waiting: None, until: None, token: None, counters: Counters::default() }
+        Self { source, bucket, waiting: None, until: None, counted: false, token: None, counters: Counters::default() }
     }
 
     fn serve(&mut self, io: &mut Io, queue: &mut Queue) -> Result<()> {
+        // Whatever the driver rings for, nothing is to be had before.
+        if self.until.is_some_and(|until| io.now() < until) {
+            return Ok(());
+        }
         self.until = None;
         while self.until.is_none() {
             let waited = self.waiting.take();
@@ -74,7 +80,7 @@ impl Rng {
         if wanted == 0 {
             return Ok(0);
         }
-        let granted = self.grant(wanted)?;
+        let granted = self.look(io, wanted)?;
         let mut bytes = [0; MOST];
         let bytes = usize::try_from(granted).ok().and_then(|len| bytes.get_mut(..len)).unwrap_or_default();
         io.charge(granted.saturating_mul(CHARGE));
@@ -83,15 +89,25 @@ impl Rng {
             let now = Instant::now();
             return Err(now.checked_add(TRY_AGAIN).unwrap_or(now));
         }
+        self.bucket.iter_mut().for_each(|bucket| bucket.take(granted));
         self.counters.bytes.add(granted);
         // There is room for them.
         let written = chain.write(0, bytes).map_or(0, |()| granted);
         Ok(u32::try_from(written).unwrap_or_default())
     }
 
-    fn grant(&mut self, wanted: u64) -> std::result::Result<u64, Instant> {
+    /// How much it may have.
+    fn look(&mut self, io: &Io, wanted: u64) -> std::result::Result<u64, Instant> {
         let Some(bucket) = &mut self.bucket else { return Ok(wanted) };
-        bucket.take(Instant::now(), LEAST.min(wanted), wanted).inspect_err(|_| self.counters.limited.add(1))
+        let there = bucket.look(io.now());
+        if let Some(until) = bucket.when(LEAST.min(wanted).min(bucket.burst())) {
+            if !std::mem::replace(&mut self.counted, true) {
+                self.counters.limited.add(1);
+            }
+            return Err(until);
+        }
+        self.counted = false;
+        Ok(there.min(wanted))
     }
 }
 
@@ -124,7 +140,7 @@ impl VirtioDevice for Rng {
     }
 
     fn quiesce(&mut self, _io: &mut Io, queues: &mut Queues) -> Result<()> {
-        self.until = None;
+        (self.until, self.counted) = (None, false);
         match (self.waiting.take(), queues.get(0)) {
             (Some(chain), Some(queue)) => queue.put_back(chain),
             _ => Ok(()),
@@ -132,7 +148,7 @@ impl VirtioDevice for Rng {
     }
 
     fn reset(&mut self, _io: &mut Io) {
-        (self.waiting, self.until) = (None, None);
+        (self.waiting, self.until, self.counted) = (None, None, false);
     }
 
     fn metrics(&self, meter: &mut Meter) {

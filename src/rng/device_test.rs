@@ -104,7 +104,31 @@ fn a_limited_guest_gets_its_burst_and_then_waits_without_using_a_cpu() {
     assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
     let turns = rig.thread.metrics().turns - turns;
     assert!(turns < 40, "{turns} turns for four requests");
-    assert!(rig.count("limited") >= 4);
+    assert_eq!(rig.count("limited"), 4);
+}
+
+#[test]
+fn a_request_that_waits_is_counted_once_however_often_the_driver_rings() {
+    let mut rig = Rig::limited(64, 64);
+    rig.ask(64);
+    assert_eq!(rig.used(), 64);
+    rig.ask(64);
+    while rig.queue.take_used().is_none() {
+        rig.driver.kick(0);
+    }
+    assert_eq!(rig.count("limited"), 1);
+}
+
+#[test]
+fn a_source_that_fails_uses_up_no_limit() {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    fn late(_: &mut [u8]) -> io::Result<()> {
+        if ASKED.fetch_add(1, Ordering::SeqCst) < 2 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    }
+    let config = RngConfig::new().rate(RateLimit::per_second(1).burst(64));
+    let mut rig = Rig::new(Rng::from(&config, late));
+    rig.ask(64);
+    assert_eq!((rig.used(), rig.count("source_failures"), rig.count("limited")), (64, 2, 0));
 }
 
 #[test]

@@ -14,12 +14,13 @@ use crate::arch;
 use crate::balloon::Balloon;
 use crate::block::{Disk, Identity};
 use crate::board::Board;
-use crate::config::{Discovery, VmConfig};
+use crate::config::{Discovery, Limits, VmConfig};
 use crate::confine::{Kind, ThreadFilter};
 use crate::console::Console;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{IoThread, Placement};
 use crate::kvm::{Kvm, KvmVm, Vcpu};
+use crate::limit::LimitGroup;
 use crate::logging::Logger;
 use crate::memory::{GuestMemory, check_gives_back};
 use crate::net::Nic;
@@ -81,9 +82,12 @@ impl VmBuilder {
 
     /// Opens the devices that the configuration names.
     fn open_devices(self) -> Result<Opened> {
+        let groups = limit_groups(&self.config)?;
         let mut disks = Vec::new();
         for (index, config) in self.config.disks.iter().enumerate() {
-            disks.push(Disk::open_as(config.name_as(index), config)?);
+            let disk = Disk::open_as(config.name_as(index), config)?;
+            let group = config.limit_group.as_ref().and_then(|name| groups.get(name));
+            disks.push(group.into_iter().fold(disk, Disk::limit_group));
         }
         for disk in self.disks {
             let index = disks.len();
@@ -93,7 +97,10 @@ impl VmBuilder {
         let disks = disks.into_iter().map(Disk::opened).collect::<Result<Vec<_>>>()?;
         let mut nics = Vec::new();
         for (index, config) in self.config.nics.iter().enumerate() {
-            nics.push(Nic::from_config(config).map_err(|error| error.about(&config.label(index)))?);
+            let nic = Nic::from_config(config).map_err(|error| error.about(&config.label(index)))?;
+            let group = |name: &Option<String>| name.as_ref().and_then(|name| groups.get(name));
+            let nic = group(&config.receive_group).into_iter().fold(nic, Nic::receive_group);
+            nics.push(group(&config.send_group).into_iter().fold(nic, Nic::send_group));
         }
         nics.extend(self.nics);
         let queues = default_queues(&self.config);
@@ -130,6 +137,12 @@ impl VmBuilder {
         let message = format!("{count} disks, network interfaces and other devices were asked for, allowed are {most}");
         Err(Error::new(ErrorKind::InvalidConfig, message))
     }
+}
+
+/// The groups that the configuration describes, by their names.
+fn limit_groups(config: &VmConfig) -> Result<HashMap<&String, LimitGroup>> {
+    let group = |(name, limits): (_, &Limits)| LimitGroup::new(*limits).map(|group| (name, group));
+    config.limit_groups.iter().map(group).collect()
 }
 
 /// What a VM is made of, checked and opened by [`VmBuilder::open`].
@@ -233,6 +246,7 @@ impl Opened {
         Ok(Parts {
             devices,
             console: self.console,
+            console_rate: config.console_rate,
             io_thread: self.io_thread,
             polling: config.polling()?,
             setup,

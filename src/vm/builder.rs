@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::threads::{OnStart, ThreadRole};
 use super::vm::Vm;
 use crate::block::Disk;
-use crate::config::{Affinity, BalloonConfig, Boot, CpuConfig, MemoryConfig, RngConfig, Seccomp, VmConfig};
+use crate::config::{Affinity, BalloonConfig, Boot, CpuConfig, MemoryConfig, RateLimit, RngConfig, Seccomp, VmConfig};
 use crate::console::Console;
 use crate::event::{IoThread, Placement};
 use crate::logging::LogRecord;
@@ -158,6 +158,21 @@ impl VmBuilder {
     #[must_use]
     pub fn console(mut self, console: Console) -> Self {
         self.console = Some(console);
+        self
+    }
+
+    /// Limits how many bytes of the guest's output the console's sinks get. By default nothing is limited.
+    ///
+    /// All sinks get the same. What they may not have yet is kept, up to 64 KiB; if that is full, the guest is asked to wait, for a quarter
+    /// of a second, and what it writes from then on is missed, as by a sink that is too slow. What is left when the guest has ended is not limited.
+    /// [`ConsoleMetrics`](crate::ConsoleMetrics) counts how often output waited.
+    ///
+    /// ```
+    /// let builder = vmcell::Vm::builder().console_rate(vmcell::RateLimit::per_second(64 << 10).burst(1 << 20));
+    /// ```
+    #[must_use]
+    pub fn console_rate(mut self, rate: RateLimit) -> Self {
+        self.config.console_rate = Some(rate);
         self
     }
 

@@ -14,7 +14,7 @@ use crate::balloon::BalloonHandle;
 use crate::block::{DiskHandle, DiskStatus};
 use crate::board::{Board, Buses, PowerEvent, SerialPort};
 use crate::bus::Bus;
-use crate::config::Seccomp;
+use crate::config::{RateLimit, Seccomp};
 use crate::confine::{Kind, ThreadFilter};
 use crate::console::{Console, ConsoleStatus};
 use crate::error::{Error, Result};
@@ -31,6 +31,8 @@ pub(super) struct Parts {
     /// In the order in which the guest finds them.
     pub(super) devices: Vec<Part>,
     pub(super) console: Console,
+    /// How much of the guest's output it gets, if that is limited.
+    pub(super) console_rate: Option<RateLimit>,
     pub(super) io_thread: Option<IoThread>,
     /// For how long the VM's own I/O threads poll, if anything is said about it.
     pub(super) polling: Option<Duration>,
@@ -127,6 +129,7 @@ impl Devices {
             handles.push(part.handle);
             labels.push(part.label);
         }
+        parts.console_rate.into_iter().for_each(|rate| port.output.limit(rate));
         let kind = Kind::Io { rotates: parts.console.rotates() };
         let console =
             parts.console.connect(&port.serial, &port.output, &shared, parts.setup.logger.about("console"))?;
@@ -217,6 +220,7 @@ impl Devices {
             dropped_bytes: status.dropped(),
             lost_bytes: status.lost(),
             input_bytes: self.port.serial.typed(),
+            limited: self.port.output.limited(),
         }
     }
 

@@ -214,6 +214,25 @@ static void test_nic_tables(void) {
     CHECK(vmcell_nic_free(nic) == VMCELL_OK && host.destroyed == 5);
 }
 
+static void test_limits(vmcell_disk *disk, vmcell_nic *nic) {
+    vmcell_limit_group *group = NULL;
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "operations_per_second is 0 and operations_burst is 1",
+                 vmcell_limit_group_new(0, 1, 0, 0, &group, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_limit_group_new(1, 1, 1, 1, NULL, &e));
+    OK(vmcell_limit_group_new(1000, 100, 0, 0, &group, &e));
+    OK(vmcell_limit_group_set_limits(group, 0, 0, 0, 0, &e));
+    OK(vmcell_disk_set_limits(disk, 1, 2, 3, 4, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_disk_set_limits(disk, 1, 0, 3, 4, &e));
+    OK(vmcell_disk_set_limit_group(disk, group, &e));
+    OK(vmcell_nic_set_receive_limits(nic, 1, 2, 3, 4, &e));
+    OK(vmcell_nic_set_send_limits(nic, 0, 0, 3, 4, &e));
+    OK(vmcell_nic_set_receive_group(nic, group, &e));
+    OK(vmcell_nic_set_send_group(nic, group, &e));
+    CHECK(vmcell_limit_group_free(group) == VMCELL_OK && vmcell_limit_group_free(NULL) == VMCELL_OK);
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_nic_set_send_group(nic, group, &e));
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_limit_group_set_limits(group, 0, 0, 0, 0, &e));
+}
+
 static void test_handles(const char *folder) {
     struct host host = {0}, other = {0};
     vmcell_disk *disk;
@@ -236,6 +255,14 @@ static void test_handles(const char *folder) {
     FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_disk_handle_replace(disk_handle, reader, 1, &e));
     OK(vmcell_nic_handle_set_link(nic_handle, 0, &e));
     OK(vmcell_nic_handle_announce(nic_handle, &e));
+    OK(vmcell_disk_handle_set_limits(disk_handle, 1, 1, 0, 0, &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "bytes_per_second is 1 and bytes_burst is 0",
+                 vmcell_disk_handle_set_limits(disk_handle, 1, 1, 1, 0, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "operations: a limit of 1099511627777 a second and 1 at once",
+                 vmcell_nic_handle_set_receive_limits(nic_handle, (1ULL << 40) + 1, 1, 0, 0, &e));
+    OK(vmcell_nic_handle_set_receive_limits(nic_handle, 0, 0, 0, 0, &e));
+    OK(vmcell_nic_handle_set_send_limits(nic_handle, 0, 0, 1500, 3000, &e));
+    test_limits(disk, nic);
     CHECK(vmcell_disk_free(disk) == VMCELL_OK && vmcell_nic_free(nic) == VMCELL_OK && host.destroyed == 1);
     FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_disk_handle_new(disk, &disk_handle, &e));
     FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_nic_handle_new(nic, &nic_handle, &e));

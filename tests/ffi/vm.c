@@ -585,6 +585,11 @@ static void test_names_and_threads(const char *folder) {
     OK(vmcell_config_set_memory_locked(config, 1, &e));
     check_described(config, "\"locked\": true");
     OK(vmcell_config_set_memory_locked(config, 0, &e));
+    OK(vmcell_config_set_console_rate(config, 1024, 65, &e));
+    check_described(config, "\"console_rate\": {");
+    check_described(config, "\"burst\": 65");
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "per_second is 1 and burst is 0", vmcell_config_set_console_rate(config, 1, 0, &e));
+    OK(vmcell_config_set_console_rate(config, 0, 0, &e));
     OK(vmcell_config_set_rng(config, 0, 0, &e));
     check_described(config, "\"rng\": {}");
     OK(vmcell_config_set_rng(config, 1024, 64, &e));

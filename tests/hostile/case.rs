@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::time::Duration;
 
+use vmcell::Limits;
+
 use super::run;
 
 /// One bad thing that a guest can do.
@@ -67,6 +69,8 @@ pub struct Setup {
     /// Queues of the disk.
     pub queues: u16,
     pub vcpus: u32,
+    /// What the guest may do with its disk.
+    pub limits: fn() -> Limits,
     /// A source of random bytes.
     pub rng: bool,
     /// All of the process's threads together get the time of one processor.
@@ -105,6 +109,7 @@ impl Setup {
         pairs: 1,
         queues: 1,
         vcpus: 1,
+        limits: Limits::new,
         rng: false,
         scarce: false,
         noise: false,

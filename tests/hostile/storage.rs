@@ -78,6 +78,7 @@ impl Bench {
     pub fn furnish(&self, builder: VmBuilder, setup: &Setup) -> VmBuilder {
         let disk = self.disk.try_clone().expect("the host gives descriptors");
         let disk = Disk::from_file(disk).expect("a disk").read_only(setup.read_only).queues(setup.queues);
+        let disk = disk.limits((setup.limits)());
         let builder = builder.disk(disk);
         let builder = if setup.rng { builder.rng(RngConfig::new()) } else { builder };
         match &self.tap {

@@ -770,3 +770,6 @@ fn a_driver_may_use_fewer_queues_than_there_are() {
 
 #[path = "device_change_test.rs"]
 mod changes;
+
+#[path = "limit_test.rs"]
+mod limits;

@@ -2,6 +2,7 @@
 
 mod config;
 mod exchange;
+mod limits;
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,6 +17,7 @@ use super::request::{Limits, Refusal, Request, Status, parse};
 use super::tag::Slab;
 use crate::error::{Error, Result};
 use crate::event::{Cause, Event, Io, Token, Wants};
+use crate::limit::Limiter;
 use crate::memory::Buffer;
 use crate::virtio::spec::device_id;
 use crate::virtio::{Activation, Chain, DeviceInfo, DeviceState, FailureCause, Guarded, Queue, Queues, VirtioDevice};
@@ -47,6 +49,9 @@ pub(crate) struct Block {
     change: Option<Change>,
     /// What waits was cut for a disk that was larger, or another.
     cut_anew: bool,
+    limiter: Limiter,
+    /// A request that waits for its limits; no other is taken meanwhile.
+    limited: Option<Job>,
 }
 
 impl Block {
@@ -72,10 +77,12 @@ impl Block {
             jobs: Slab::new(QUEUE_SIZE.into()),
             waiting: VecDeque::new(),
             full: false,
+            limiter: Limiter::new(&changes.limits, None),
             changes,
             changes_token: None,
             change: None,
             cut_anew: false,
+            limited: None,
         }
     }
 
@@ -176,10 +183,13 @@ impl Block {
         let mut any = false;
         while self.may_submit() && !io.spent() {
             let mut next = self.waiting.pop_front();
-            if next.is_none() {
+            if next.is_none() && self.limited.is_some() {
+                let Some(job) = self.take_limited(io) else { break };
+                next = queues.get(job.queue()).and_then(|queue| self.go_on(job, queue));
+            } else if next.is_none() {
                 let Some((index, chain)) = self.pop(io, queues)? else { break };
                 let Some(queue) = queues.get(index) else { break };
-                next = self.begin(queue, index, chain);
+                next = self.begin(io, queue, index, chain);
             }
             if let Some(pending) = next {
                 any |= self.submit(io, pending)?;
@@ -229,29 +239,29 @@ impl Block {
     }
 
     /// Takes a new request up, or answers it right away.
-    fn begin(&mut self, queue: &mut Queue, index: u16, chain: Chain) -> Option<Pending> {
-        let request = parse(&chain, self.limits());
-        self.changes.counters.taken(&request);
-        let work = match request {
+    fn begin(&mut self, io: &Io, queue: &mut Queue, index: u16, chain: Chain) -> Option<Pending> {
+        let work = match parse(&chain, self.limits()) {
             Ok(Request::Read(range)) => Work::Read(range),
             Ok(Request::Write(range)) => Work::Write(range),
             Ok(Request::Flush) => Work::Flush,
             Ok(Request::Discard(ranges)) => Work::Discard { ranges, position: 0 },
             Ok(Request::WriteZeroes { range, unmap }) => Work::WriteZeroes { range, unmap },
             Ok(Request::Serial(len)) => {
+                self.changes.counters.identified();
                 self.tell_serial(queue, chain, len);
                 return None;
             }
-            Err(Refusal::Status(status)) => {
-                answer(queue, chain, status, 0);
-                return None;
-            }
-            Err(Refusal::NoStatus) => {
-                queue.complete(chain, 0);
+            Err(refusal) => {
+                self.changes.counters.refused();
+                match refusal {
+                    Refusal::Status(status) => answer(queue, chain, status, 0),
+                    Refusal::NoStatus => queue.complete(chain, 0),
+                }
                 return None;
             }
         };
-        self.go_on(Job::new(chain, index, work), queue)
+        let job = self.admit(io, Job::new(chain, index, work))?;
+        self.go_on(job, queue)
     }
 
     fn tell_serial(&self, queue: &mut Queue, chain: Chain, len: u32) {
@@ -288,6 +298,7 @@ impl VirtioDevice for Block {
         let token = io.token();
         self.changes_token = Some(token);
         self.changes.set_waker(io.waker(token));
+        self.limiter.set_waker(io.waker(token));
         self.backend.call(io, |backend, io| backend.attach(io))??;
         self.tell_status();
         self.backend.check()
@@ -306,6 +317,7 @@ impl VirtioDevice for Block {
 
     fn woken(&mut self, io: &mut Io, queues: &mut Queues, event: &Event) -> Result<()> {
         if self.changes_token == Some(event.token) {
+            self.limiter.look_again(io.now(), event.cause == Cause::Woken);
             self.take_changes(io)?;
             // One that is gone has nothing in flight, and can be replaced.
             self.apply_change(io)?;
@@ -329,9 +341,13 @@ impl VirtioDevice for Block {
         if self.backend.has_news() {
             wants.again();
         }
+        if let (Some(token), Some(until)) = (self.changes_token, self.limiter.until()) {
+            wants.deadline(token, until);
+        }
     }
 
     fn quiesce(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
+        self.put_limited_back(queues)?;
         // Of those that have not begun there is one at most, and it was taken last.
         if self.waiting.back().is_some_and(|pending| !pending.job.has_begun())
             && let Some(Pending { job, operation }) = self.waiting.pop_back()
@@ -346,6 +362,8 @@ impl VirtioDevice for Block {
 
     fn reset(&mut self, io: &mut Io) {
         self.waiting.clear();
+        self.limiter.cancel();
+        self.limited = None;
         self.jobs.iter_mut().for_each(Job::give_up);
         let was_gone = self.backend.is_condemned();
         let cancelled = self.backend.call(io, |backend, io| backend.cancel(io));

@@ -99,6 +99,8 @@ pub struct ConsoleMetrics {
     pub lost_bytes: u64,
     /// Bytes that were typed into it.
     pub input_bytes: u64,
+    /// How often output waited for the [limit](crate::VmBuilder::console_rate).
+    pub limited: u64,
 }
 
 impl ExitCounts {

@@ -68,6 +68,13 @@ pub(super) const FAMILIES: &[Family] = &[
     counter("vmcell_disk_requests", "", "Requests to a disk, by what for.", Samples::Vm(disk_requests)),
     counter("vmcell_disk_bytes", "bytes", "Bytes that a disk was asked for and has done.", Samples::Vm(disk_bytes)),
     counter("vmcell_disk_errors", "", "Requests to a disk that failed.", Samples::Vm(disk_errors)),
+    counter("vmcell_disk_limited", "", "How often a request waited for a disk's limits.", Samples::Vm(disk_limited)),
+    counter(
+        "vmcell_disk_limited_seconds",
+        "seconds",
+        "For how long requests waited for a disk's limits.",
+        Samples::Vm(disk_limited_time),
+    ),
     Family {
         name: "vmcell_disk_engine",
         kind: Kind::Info,
@@ -78,7 +85,20 @@ pub(super) const FAMILIES: &[Family] = &[
     counter("vmcell_nic_frames", "", "Frames of a network interface, as the guest sees them.", Samples::Vm(nic_frames)),
     counter("vmcell_nic_bytes", "bytes", "Bytes of these frames.", Samples::Vm(nic_bytes)),
     counter("vmcell_nic_dropped_frames", "", "Frames that a network interface dropped.", Samples::Vm(nic_dropped)),
+    counter("vmcell_nic_limited", "", "How often an interface waited for its limits.", Samples::Vm(nic_limited)),
+    counter(
+        "vmcell_nic_limited_seconds",
+        "seconds",
+        "For how long an interface waited for its limits.",
+        Samples::Vm(nic_limited_time),
+    ),
     counter("vmcell_console_bytes", "bytes", "Bytes that passed through the console.", Samples::Vm(console_bytes)),
+    counter(
+        "vmcell_console_limited",
+        "",
+        "How often the guest's output waited for the console's limit.",
+        Samples::Vm(|metrics, add| add(&[], Value::Count(metrics.console.limited))),
+    ),
     counter(
         "vmcell_console_missed_bytes",
         "bytes",
@@ -226,6 +246,22 @@ fn disk_errors(metrics: &Metrics, add: &mut Add<'_>) {
     }
 }
 
+fn disk_limited(metrics: &Metrics, add: &mut Add<'_>) {
+    for device in &metrics.devices {
+        if let DeviceKindMetrics::Disk(disk) = &device.kind {
+            add(&[("device", &device.name)], Value::Count(disk.limited));
+        }
+    }
+}
+
+fn disk_limited_time(metrics: &Metrics, add: &mut Add<'_>) {
+    for device in &metrics.devices {
+        if let DeviceKindMetrics::Disk(disk) = &device.kind {
+            add(&[("device", &device.name)], Value::Seconds(disk.limited_time));
+        }
+    }
+}
+
 fn disk_engine(metrics: &Metrics, add: &mut Add<'_>) {
     for device in &metrics.devices {
         if let DeviceKindMetrics::Disk(disk) = &device.kind {
@@ -257,6 +293,20 @@ fn nic_bytes(metrics: &Metrics, add: &mut Add<'_>) {
 
 fn nic_dropped(metrics: &Metrics, add: &mut Add<'_>) {
     nic_counts(metrics, add, |nic| [("received", nic.received_dropped), ("sent", nic.sent_dropped)]);
+}
+
+fn nic_limited(metrics: &Metrics, add: &mut Add<'_>) {
+    nic_counts(metrics, add, |nic| [("received", nic.received_limited), ("sent", nic.sent_limited)]);
+}
+
+fn nic_limited_time(metrics: &Metrics, add: &mut Add<'_>) {
+    for device in &metrics.devices {
+        if let DeviceKindMetrics::Nic(nic) = &device.kind {
+            for (direction, time) in [("received", nic.received_limited_time), ("sent", nic.sent_limited_time)] {
+                add(&[("device", &device.name), ("direction", direction)], Value::Seconds(time));
+            }
+        }
+    }
 }
 
 fn console_bytes(metrics: &Metrics, add: &mut Add<'_>) {

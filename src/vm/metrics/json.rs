@@ -40,6 +40,7 @@ fn write(metrics: &Metrics) -> String {
             json.number("dropped_bytes", metrics.console.dropped_bytes);
             json.number("lost_bytes", metrics.console.lost_bytes);
             json.number("input_bytes", metrics.console.input_bytes);
+            json.number("limited", metrics.console.limited);
         });
     });
     json.into_text()
@@ -109,8 +110,10 @@ fn write_disk(json: &mut Json, disk: &DiskMetrics) {
         ("discarded_bytes", disk.discarded_bytes),
         ("zeroed_bytes", disk.zeroed_bytes),
         ("errors", disk.errors),
+        ("limited", disk.limited),
     ];
     counts.into_iter().for_each(|(name, count)| json.number(name, count));
+    json.time("limited_ns", disk.limited_time);
 }
 
 fn write_nic(json: &mut Json, nic: &NicMetrics) {
@@ -121,6 +124,10 @@ fn write_nic(json: &mut Json, nic: &NicMetrics) {
         ("sent_frames", nic.sent_frames),
         ("sent_bytes", nic.sent_bytes),
         ("sent_dropped", nic.sent_dropped),
+        ("received_limited", nic.received_limited),
+        ("sent_limited", nic.sent_limited),
     ];
     counts.into_iter().for_each(|(name, count)| json.number(name, count));
+    json.time("received_limited_ns", nic.received_limited_time);
+    json.time("sent_limited_ns", nic.sent_limited_time);
 }

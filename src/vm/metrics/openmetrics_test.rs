@@ -100,7 +100,7 @@ fn json_has_every_field_and_escapes_what_it_must() {
         r#"{"name":"shared","tid":11,"is_own":false,"cpu_ns":0,"turns":7,"polling":{"looks":0,"finds":0,"time_ns":0}}"#,
         r#""disk":{"engine":"sync","fallback":"this host \"forbids\"\u000ait \\","reads":3,"#,
         r#""counters":{"cache hits":9}}"#,
-        r#""console":{"output_bytes":0,"dropped_bytes":0,"lost_bytes":0,"input_bytes":0}}"#,
+        r#""console":{"output_bytes":0,"dropped_bytes":0,"lost_bytes":0,"input_bytes":0,"limited":0}}"#,
     ] {
         assert!(text.contains(part), "{part}\nis not in\n{text}");
     }

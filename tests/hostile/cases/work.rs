@@ -3,6 +3,12 @@
 use std::time::Duration;
 
 use crate::hostile::case::cases;
+use vmcell::{Limits, RateLimit};
+
+/// As the guest expects.
+fn limited() -> Limits {
+    Limits::new().operations(RateLimit::per_second(100).burst(4))
+}
 
 cases! {
     a_read_of_4_gib_by_overlapping_segments_holds_up_nobody {
@@ -27,5 +33,11 @@ cases! {
         must_not: "have the I/O thread to itself",
         ends: Served,
         needs: { mib: 2048 },
+    }
+    a_limited_guest_that_rings_without_end_gets_no_more_and_holds_up_nobody {
+        did: "keeps the queue of a disk of 100 operations a second full, and rings all the time",
+        must_not: "get more than that, or have the I/O thread to itself",
+        ends: AfterReset,
+        needs: { limits: limited },
     }
 }

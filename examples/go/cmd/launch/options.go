@@ -163,12 +163,14 @@ func (o *options) machine() {
 
 func (o *options) devices() {
 	config := &o.config
-	flag.Func("disk", "a raw disk image or block device, `PATH[,ro][,engine=uring|sync][,direct]`; may be given several times", func(text string) error {
+	flag.Func("disk", "a raw disk image or block device, `PATH[,ro][,engine=uring|sync][,direct][,iops=N[:BURST]][,bandwidth=BYTES[:BURST]]`; may be given several times. "+
+		"Limits are so many requests a second and so many at once, which are as many as in a second unless a burst is given, and the same of bytes", func(text string) error {
 		disk, err := parseDisk(text)
 		config.Disks = append(config.Disks, disk)
 		return err
 	})
-	flag.Func("tap", "a TAP device, `NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N]`; may be given several times", func(text string) error {
+	flag.Func("tap", "a TAP device, `NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N][,{rx|tx}-{frames|bandwidth}=N[:BURST]]...`; may be given several times. Limits are "+
+		"those of a disk, for the frames that the guest gets (rx) and for those that it sends (tx)", func(text string) error {
 		nic, err := parseTap(text)
 		config.NICs = append(config.NICs, nic)
 		return err
@@ -184,6 +186,11 @@ func (o *options) devices() {
 		"`MIB[,deflate-on-oom=on|off][,reporting=on|off][,statistics=SECONDS]` [default: none]", func(text string) error {
 		balloon, err := parseBalloon(text)
 		config.Balloon = balloon
+		return err
+	})
+	flag.Func("console-rate", "how many bytes a second of what the guest prints are passed on, and how many at once, which are as many as in a "+
+		"second unless a burst is given, `BYTES[:BURST]` [default: no limit]", func(text string) error {
+		_, err := takeRate("rate="+text, map[string]*vmcell.Rate{"rate": &config.ConsoleRate})
 		return err
 	})
 	flag.Func("log", "a file that gets what the guest prints as well, `PATH[,append][,max=BYTES][,keep=N]`; may be given several times", func(text string) error {
@@ -209,6 +216,13 @@ func parseDisk(text string) (vmcell.Disk, error) {
 		return disk, errors.New("a path is missing in front of the options")
 	}
 	for _, option := range parts[1:] {
+		found, err := takeRate(option, map[string]*vmcell.Rate{"iops": &disk.Limits.Operations, "bandwidth": &disk.Limits.Bytes})
+		if err != nil {
+			return disk, err
+		}
+		if found {
+			continue
+		}
 		switch option {
 		case "ro":
 			disk.ReadOnly = true
@@ -219,7 +233,8 @@ func parseDisk(text string) (vmcell.Disk, error) {
 		case "direct":
 			disk.Direct = true
 		default:
-			return disk, fmt.Errorf("unknown disk option '%s', allowed are ro, engine=uring, engine=sync and direct", option)
+			return disk, fmt.Errorf("unknown disk option '%s', allowed are ro, engine=uring, engine=sync, direct, iops=N[:BURST] and "+
+				"bandwidth=BYTES[:BURST]", option)
 		}
 	}
 	return disk, nil
@@ -231,7 +246,17 @@ func parseTap(text string) (vmcell.NIC, error) {
 	if nic.Tap == "" {
 		return nic, errors.New("a name is missing in front of the options")
 	}
+	rates := map[string]*vmcell.Rate{
+		"rx-frames": &nic.ReceiveLimits.Operations, "rx-bandwidth": &nic.ReceiveLimits.Bytes,
+		"tx-frames": &nic.SendLimits.Operations, "tx-bandwidth": &nic.SendLimits.Bytes}
 	for _, option := range parts[1:] {
+		found, err := takeRate(option, rates)
+		if err != nil {
+			return nic, err
+		}
+		if found {
+			continue
+		}
 		if strings.HasPrefix(option, "queues=") {
 			text := strings.TrimPrefix(option, "queues=")
 			queues, err := strconv.ParseUint(text, 10, 16)
@@ -243,11 +268,32 @@ func parseTap(text string) (vmcell.NIC, error) {
 		}
 		address, err := net.ParseMAC(strings.TrimPrefix(option, "mac="))
 		if !strings.HasPrefix(option, "mac=") || err != nil || len(address) != 6 {
-			return nic, fmt.Errorf("unknown tap option '%s', allowed are mac=XX:XX:XX:XX:XX:XX and queues=N", option)
+			return nic, fmt.Errorf("unknown tap option '%s', allowed are mac=XX:XX:XX:XX:XX:XX, queues=N, and rx-frames, rx-bandwidth, tx-frames "+
+				"and tx-bandwidth with =N[:BURST]", option)
 		}
 		nic.MAC = address
 	}
 	return nic, nil
+}
+
+// takeRate takes "NAME=N[:BURST]" if the option has one of these names.
+func takeRate(option string, rates map[string]*vmcell.Rate) (bool, error) {
+	name, value, _ := strings.Cut(option, "=")
+	rate, known := rates[name]
+	if !known {
+		return false, nil
+	}
+	perSecond, burst, found := strings.Cut(value, ":")
+	if !found {
+		burst = perSecond
+	}
+	var err, other error
+	rate.PerSecond, err = strconv.ParseUint(perSecond, 10, 64)
+	rate.Burst, other = strconv.ParseUint(burst, 10, 64)
+	if err != nil || other != nil || rate.PerSecond == 0 || rate.Burst == 0 {
+		return false, fmt.Errorf("'%s' has no number, allowed are 1 or more, without a unit", option)
+	}
+	return true, nil
 }
 
 func parseRNG(text string) (*vmcell.RNG, error) {

@@ -1,7 +1,7 @@
 //! Requests that cost the device far more than they cost the guest.
 
-use super::{After, Case, on_disk};
-use crate::body::machine::memory;
+use super::{After, Case, again_and_again, duration_us, on_disk};
+use crate::body::machine::{clock, memory};
 use crate::body::report;
 use crate::body::virtio::block::{
     Block, DISCARD, FEATURE_FLUSH, IN, MODERN, OK, WRITE_ZEROES, header, status, status_of,
@@ -23,6 +23,10 @@ pub const CASES: &[Case] = &[
     }),
     ("discards_of_the_largest_size_by_the_batch_hold_up_nobody", |cmdline| {
         on_disk(cmdline, FLUSHING | FEATURE_DISCARD, |block| ranges(block, DISCARD, 36, 40));
+    }),
+    ("a_limited_guest_that_rings_without_end_gets_no_more_and_holds_up_nobody", |cmdline| {
+        let us = duration_us(cmdline);
+        on_disk(cmdline, FLUSHING, |block| ring_while_limited(block, us));
     }),
 ];
 
@@ -70,6 +74,31 @@ fn ranges(block: &mut Block, kind: u32, max_sectors: u64, max_ranges: u64) -> Af
     }
     report::line(format_args!("case: {BATCH} times {count} ranges of {sectors} sectors, of {most} that are allowed"));
     complete(block)
+}
+
+/// Keeps the queue full and rings all the time. The test has limited the disk to what its list says.
+fn ring_while_limited(block: &mut Block, us: u64) -> After {
+    const PER_SECOND: u64 = 100;
+    const BURST: u64 = 4;
+    let size = block.ring.size / 3;
+    for slot in 0..size {
+        block.ring.chain(slot * 3, &[header(slot, IN, 0), writable(memory::DATA, 512), status(slot)]);
+        block.ring.offer(slot * 3);
+    }
+    let (begun, mut done) = (clock::now_us(), 0u64);
+    again_and_again(us, || {
+        block.kick();
+        while let Some(used) = block.ring.take_used() {
+            done += 1;
+            block.ring.offer(used.id as u16);
+        }
+    });
+    let allowed = BURST + PER_SECOND * (clock::now_us() - begun) / 1_000_000 + 1;
+    report::check(done <= allowed, format_args!("{done} requests were served, {allowed} are allowed"));
+    report::check(done * 2 >= allowed, format_args!("{done} requests were served, {allowed} are promised"));
+    report::line(format_args!("case: {done} requests of {allowed} that are allowed"));
+    // What is still in the queue would come at that pace, so it is taken back.
+    After::Reset
 }
 
 fn complete(block: &mut Block) -> After {
