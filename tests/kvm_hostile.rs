@@ -8,6 +8,8 @@
 mod hostile;
 mod support;
 
+#[path = "hostile/cases/balloon.rs"]
+mod balloon;
 #[path = "hostile/cases/block.rs"]
 mod block;
 #[path = "hostile/cases/card.rs"]
@@ -57,6 +59,7 @@ const GROUPS: &[(&str, &[Case])] = &[
     ("Commands to its network card", control::CASES),
     ("Queues of its network card", card::CASES),
     ("Random bytes", rng::CASES),
+    ("Its balloon", balloon::CASES),
     ("The rest of the machine", machine::CASES),
 ];
 

@@ -156,7 +156,7 @@ impl Balloon {
                 continue;
             }
             if !mem::take(&mut statistics.seen) {
-                self.unsaid = Some(Some(Received::read(&chain, Instant::now())));
+                self.unsaid = Some(Some(Received::read(io, &chain)));
                 self.counters.statistics.add(1);
             }
             // A driver has one there at most (5.5.6.3.1).

@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use crate::event::Io;
 use crate::virtio::Chain;
 
 /// An entry is a tag of 2 bytes and a value of 8.
 const ENTRY: usize = 10;
 /// So many entries are read: Linux has 16.
 const MOST_ENTRIES: usize = 32;
+/// What reading them counts in a turn, in bytes.
+const CHARGE: u64 = 1024;
 
 /// What the guest said of its memory, as far as its driver says it. Nothing of this is checked: the guest says what it likes.
 ///
@@ -60,16 +63,17 @@ pub(super) struct Received {
 
 impl Received {
     /// Reads them out of a chain. Entries behind the most that a driver has are left out, and so are tags that nobody knows.
-    pub(super) fn read(chain: &Chain, at: Instant) -> Self {
+    pub(super) fn read(io: &mut Io, chain: &Chain) -> Self {
         let mut bytes = [0; ENTRY * MOST_ENTRIES];
         let len = usize::try_from(chain.readable_len()).unwrap_or(usize::MAX).min(bytes.len());
+        io.charge(CHARGE);
         let bytes = bytes.get_mut(..len).unwrap_or_default();
         let read = chain.read(0, bytes);
         let mut said = BalloonStatistics::default();
         if read.is_ok() {
             bytes.chunks_exact(ENTRY).for_each(|entry| said.take(entry));
         }
-        Self { said, at }
+        Self { said, at: Instant::now() }
     }
 
     pub(super) fn now(&self) -> BalloonStatistics {

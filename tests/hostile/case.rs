@@ -73,6 +73,8 @@ pub struct Setup {
     pub limits: fn() -> Limits,
     /// A source of random bytes.
     pub rng: bool,
+    /// A balloon.
+    pub balloon: bool,
     /// All of the process's threads together get the time of one processor.
     pub scarce: bool,
     /// Its first 8 MiB are noise.
@@ -111,6 +113,7 @@ impl Setup {
         vcpus: 1,
         limits: Limits::new,
         rng: false,
+        balloon: false,
         scarce: false,
         noise: false,
         limit: Duration::from_secs(10),

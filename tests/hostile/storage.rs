@@ -8,7 +8,7 @@ use std::process::Command;
 
 use tempfile::{NamedTempFile, TempDir};
 use vmcell::testing::memory_disk;
-use vmcell::{Disk, Nic, RngConfig, VmBuilder};
+use vmcell::{BalloonConfig, Disk, Nic, RngConfig, VmBuilder};
 
 use super::case::{Host, Setup, Storage};
 use crate::support::linux::{HostTap, host};
@@ -81,6 +81,7 @@ impl Bench {
         let disk = disk.limits((setup.limits)());
         let builder = builder.disk(disk);
         let builder = if setup.rng { builder.rng(RngConfig::new()) } else { builder };
+        let builder = if setup.balloon { builder.balloon(BalloonConfig::new()) } else { builder };
         match &self.tap {
             None => builder,
             Some(tap) => {

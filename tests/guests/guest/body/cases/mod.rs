@@ -1,5 +1,6 @@
 //! What the guest does that it must not, one function a case, under the name that the test has.
 
+mod balloon;
 mod block;
 mod card;
 mod chains;
@@ -24,7 +25,7 @@ use super::virtio::block::{Answer, Block};
 /// The name of a case, and what it does.
 type Case = (&'static str, fn(&Cmdline));
 
-const GROUPS: [&[Case]; 15] = [
+const GROUPS: [&[Case]; 16] = [
     rings::CASES,
     chains::CASES,
     odd::CASES,
@@ -39,6 +40,7 @@ const GROUPS: [&[Case]; 15] = [
     control::CASES,
     card::CASES,
     rng::CASES,
+    balloon::CASES,
     machine::CASES,
 ];
 
