@@ -7,6 +7,7 @@
 //! compiler (`tests/`).
 
 pub mod alloc;
+pub mod balloon;
 pub mod block;
 pub mod boot;
 pub mod clock;
@@ -46,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "net", run: net::run, seeds: net::seeds },
     Target { name: "registers", run: registers::run, seeds: registers::seeds },
     Target { name: "random", run: random::run, seeds: random::seeds },
+    Target { name: "balloon", run: balloon::run, seeds: balloon::seeds },
     Target { name: "elf", run: boot::elf::run, seeds: boot::elf::seeds },
     Target { name: "pvh", run: boot::pvh::run, seeds: boot::pvh::seeds },
     Target { name: "bzimage", run: boot::bzimage::run, seeds: boot::bzimage::seeds },

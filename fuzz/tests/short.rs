@@ -44,6 +44,11 @@ fn a_source_of_random_bytes_gives_as_its_model() {
 }
 
 #[test]
+fn a_balloon_takes_the_pages_of_its_model() {
+    run("balloon");
+}
+
+#[test]
 fn an_elf_kernel_is_loaded_as_its_model() {
     run("elf");
 }

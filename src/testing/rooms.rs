@@ -5,9 +5,10 @@
 use std::sync::{Arc, Mutex};
 
 use crate::arch::{self, Platform};
+use crate::balloon::{Balloon, BalloonHandle};
 use crate::board::{PowerEvent, ResetCause, SerialPort, connect_ports};
 use crate::bus::Bus;
-use crate::config::{Boot, RngConfig};
+use crate::config::{BalloonConfig, Boot, RngConfig};
 use crate::error::Result;
 use crate::legacy::OutputReader;
 use crate::memory::{GuestAddress, GuestMemory};
@@ -18,6 +19,13 @@ use crate::virtio::VirtioDevice;
 /// Returns a source of random bytes.
 pub fn rng(config: &RngConfig) -> Box<dyn VirtioDevice> {
     Box::new(Rng::new(config))
+}
+
+/// Returns a balloon for a guest with so many bytes of RAM, and its handle.
+pub fn balloon(config: &BalloonConfig, ram: u64) -> (Box<dyn VirtioDevice>, BalloonHandle) {
+    let device = Balloon::new(config, ram);
+    let handle = device.handle();
+    (Box::new(device), handle)
 }
 
 /// Returns where the RAM of a guest with so many bytes lies: for each region its first guest address and its length.
