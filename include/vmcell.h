@@ -804,6 +804,13 @@ typedef struct vmcell_jail vmcell_jail;
 typedef struct vmcell_limit_group vmcell_limit_group;
 
 /**
+ * A metadata service for guests: a JSON document that a guest reads over HTTP at a link-local address, as at a cloud's. docs/metadata.md
+ * says what it answers. Made by vmcell_metadata_new; given to interfaces by vmcell_nic_set_metadata, which does not take it; freed by
+ * vmcell_metadata_free, before or after the VM. The document may be changed at any time, from any thread.
+ */
+typedef struct vmcell_metadata vmcell_metadata;
+
+/**
  * Changes a network interface while its VM runs. Made by vmcell_nic_handle_new or vmcell_nic_handle_new_from_vm; freed
  * by vmcell_nic_handle_free, before or after the interface or its VM.
  */
@@ -1149,7 +1156,7 @@ const char *vmcell_version(void);
 /**
  * Returns 1 if this build of the library has a feature; 0 if it does not, if it does not know the name, or if the name
  * is NULL. Every function is in every build; a missing feature fails at run time. Names: "acpi", "console", "disk",
- * "engine-sync", "json", "nic", "test-util" (only tests have it). Never blocks.
+ * "engine-sync", "json", "metadata", "nic", "test-util" (only tests have it). Never blocks.
  */
 int32_t vmcell_has_feature(const char *name);
 
@@ -1797,6 +1804,94 @@ int32_t vmcell_nic_handle_set_send_limits(vmcell_nic_handle *handle,
  * Errors: BAD_HANDLE.
  */
 int32_t vmcell_nic_handle_free(vmcell_nic_handle *handle);
+
+/**
+ * Makes a service at 169.254.169.254, with an empty object as its document. Never blocks.
+ */
+int32_t vmcell_metadata_new(vmcell_metadata **metadata, vmcell_error **error);
+
+/**
+ * Sets the address, as text: one from 169.254.1.0 to 169.254.254.255. Interfaces that have the service already keep theirs. Never blocks.
+ *
+ * Errors: BAD_VALUE for what is no IPv4 address; INVALID_CONFIG for any other address.
+ */
+int32_t vmcell_metadata_set_address(vmcell_metadata *metadata,
+                                    const char *address,
+                                    vmcell_error **error);
+
+/**
+ * Sets how many bytes the document may have as JSON without white space. The default is 51,200. It matters for what is set from now on.
+ * Never blocks.
+ */
+int32_t vmcell_metadata_set_limit(vmcell_metadata *metadata,
+                                  size_t bytes,
+                                  vmcell_error **error);
+
+/**
+ * Sets whether the guest needs a token, which it does unless this is 0. Without that, a program in the guest that forwards requests for
+ * others is all it takes to read the document. Interfaces that have the service already keep to what they had. Never blocks.
+ */
+int32_t vmcell_metadata_set_needs_token(vmcell_metadata *metadata,
+                                        int32_t needs_token,
+                                        vmcell_error **error);
+
+/**
+ * Sets whether answers are text whatever a request accepts, which they are if this is not 0. By default, one that accepts
+ * application/json is answered by JSON. Interfaces that have the service already keep to what they had. Never blocks.
+ */
+int32_t vmcell_metadata_set_always_text(vmcell_metadata *metadata,
+                                        int32_t always_text,
+                                        vmcell_error **error);
+
+/**
+ * Replaces the document by JSON: `length` bytes of UTF-8, without a NUL, copied. A request sees either the old one or the new one. Blocks
+ * while another thread changes it.
+ *
+ * Errors: NOT_UTF8; INVALID_CONFIG for what is no JSON, has more than 127 levels, or is longer than the limit. The document stays what it
+ * was then.
+ */
+int32_t vmcell_metadata_set(vmcell_metadata *metadata,
+                            const char *json,
+                            size_t length,
+                            vmcell_error **error);
+
+/**
+ * Changes the document by a JSON merge patch (RFC 7396): members of objects are replaced or added, and those that are null in the patch
+ * are removed. `json` is as for vmcell_metadata_set. Blocks while another thread changes it.
+ *
+ * Errors: those of vmcell_metadata_set.
+ */
+int32_t vmcell_metadata_patch(vmcell_metadata *metadata,
+                              const char *json,
+                              size_t length,
+                              vmcell_error **error);
+
+/**
+ * Writes the document as JSON without white space, UTF-8 with a NUL behind it, to `buffer`, which has room for `capacity` bytes. `length`
+ * gets the length of the text without the NUL. If that is not below `capacity`, nothing is written to `buffer`: call again with more
+ * room. `buffer` may be NULL if `capacity` is 0. Never blocks.
+ */
+int32_t vmcell_metadata_get(const vmcell_metadata *metadata,
+                            char *buffer,
+                            size_t capacity,
+                            size_t *length,
+                            vmcell_error **error);
+
+/**
+ * Gives the guest a metadata service on this interface. What the guest sends to the service's address goes to the service, and no further.
+ * The service's settings are those of now; its document may change at any time. `metadata` is borrowed, and may be given to several
+ * interfaces. Never blocks.
+ */
+int32_t vmcell_nic_set_metadata(vmcell_nic *nic,
+                                const vmcell_metadata *metadata,
+                                vmcell_error **error);
+
+/**
+ * Frees the handle; VMs that have the service keep it. NULL is fine. Never blocks.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_metadata_free(vmcell_metadata *metadata);
 
 /**
  * No console: output is discarded. This is a configuration's default. Never blocks.

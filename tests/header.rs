@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 35] = [
+const SOURCES: [&str; 36] = [
     "library",
     "failure",
     "report",
@@ -26,6 +26,7 @@ const SOURCES: [&str; 35] = [
     "nic_port",
     "nic_backend",
     "nic_handle",
+    "metadata",
     "console",
     "config",
     "config_console",

@@ -203,7 +203,7 @@ fn named(help: &str) -> BTreeSet<&str> {
 }
 
 /// Each option with a use of it, beside others that it needs.
-const USES: [&[&str]; 30] = [
+const USES: [&[&str]; 31] = [
     &["--config", "vm.json", "--console", "stdio"],
     &["--kernel", "guest", "--config", "vm.json", "--console", "stdio"],
     &["--initrd", "disk.img", "--kernel", "guest"],
@@ -224,6 +224,7 @@ const USES: [&[&str]; 30] = [
     &["--discovery", "cmdline", "--kernel", "guest", "--disk", "disk.img"],
     &["--protocol", "linux64", "--kernel", "guest"],
     &["--console", "log", "--cmdline", "quiet", "--kernel", "guest"],
+    &["--metadata", "vm.json", "--tap", "vmcell-none", "--kernel", "guest"],
     &["--rng", "1024,burst=64", "--kernel", "guest", "--cmdline", "quiet"],
     &["--balloon", "1,deflate-on-oom=off,reporting=on,statistics=5", "--kernel", "guest", "--cmdline", "quiet"],
     &["--console-rate", "4096:1024", "--kernel", "guest", "--cmdline", "quiet"],
@@ -237,7 +238,7 @@ const USES: [&[&str]; 30] = [
 ];
 
 /// What all launchers refuse as bad arguments.
-const REFUSED: [&[&str]; 29] = [
+const REFUSED: [&[&str]; 31] = [
     &["--kernel", "guest", "--jail", "--no-jail"],
     &["--kernel", "guest", "--cpu", "v5"],
     &["--kernel", "guest", "--cpu", "v2,warp"],
@@ -254,6 +255,8 @@ const REFUSED: [&[&str]; 29] = [
     &["--kernel", "guest", "--rng", "all"],
     &["--kernel", "guest", "--rng", "0"],
     &["--kernel", "guest", "--rng", "1,peak=2"],
+    &["--kernel", "guest", "--metadata", "vm.json"],
+    &["--kernel", "guest", "--metadata", "missing.json", "--tap", "vmcell-none"],
     &["--kernel", "guest", "--balloon", "most"],
     &["--kernel", "guest", "--balloon", "1,reporting=yes"],
     &["--kernel", "guest", "--balloon", "1,statistics=86401"],
@@ -328,7 +331,8 @@ fn the_launchers_have_the_same_options_and_each_works_that_the_help_names() {
     for arguments in USES.iter().filter(|arguments| arguments[0] != "--help") {
         let (status, printed, said, log) = used(support::launcher(), arguments);
         // A TAP device that is not there is the host's affair, as is a scheduler that cannot do it.
-        let may_fail = ["--tap", "--core-scheduling", "--numa-node", "--lock-memory", "--jail"].contains(&arguments[0]);
+        let may_fail = ["--tap", "--metadata", "--core-scheduling", "--numa-node", "--lock-memory", "--jail"]
+            .contains(&arguments[0]);
         assert!(status == Some(0) || may_fail && status == Some(1), "{arguments:?}: {status:?} {said}");
         for (language, launcher) in others() {
             let other = used(launcher, arguments);

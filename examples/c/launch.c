@@ -54,6 +54,8 @@ static const char OPTIONS_HELP[] =
     "  --tap NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N][,{rx|tx}-{frames|bandwidth}=N[:BURST]]...\n"
     "                       a TAP device; may be given several times. Limits are those of a disk, for the frames that the guest\n"
     "                       gets (rx) and for those that it sends (tx)\n"
+    "  --metadata FILE      JSON that the guest reads at 169.254.169.254 by the first --tap, of at most 51,200 bytes without white\n"
+    "                       space [default: none]\n"
     "  --rng unlimited|BYTES[,burst=BYTES]\n"
     "                       a source of random bytes: as many as the guest asks for, or so many a second and so many at once\n"
     "                       [default: none]\n"
@@ -122,6 +124,21 @@ static int32_t choice_of(const char *option, const char *text, const struct choi
     refuse("'%s' is no value for %s", text, option);
 }
 
+/* Reads a file that is called `what` in messages, of at most LONGEST_DESCRIPTION bytes. */
+static char *read_file(const char *path, const char *what, size_t *length) {
+    char *text = malloc(LONGEST_DESCRIPTION + 1);
+    FILE *file = fopen(path, "re");
+    if (text == NULL || file == NULL)
+        refuse("cannot read the %s %s: %s", what, path, strerror(errno));
+    *length = fread(text, 1, LONGEST_DESCRIPTION + 1, file);
+    if (ferror(file))
+        refuse("cannot read the %s %s: %s", what, path, strerror(errno));
+    if (*length > LONGEST_DESCRIPTION)
+        refuse("the %s %s has more than the %d bytes that are allowed", what, path, LONGEST_DESCRIPTION);
+    fclose(file);
+    return text;
+}
+
 /* The configuration in a file, or a new one for none. */
 static vmcell_config *config_of(const char *path) {
     vmcell_config *config;
@@ -130,16 +147,8 @@ static vmcell_config *config_of(const char *path) {
         check(vmcell_config_new(&config, &error), &error);
         return config;
     }
-    char *json = malloc(LONGEST_DESCRIPTION + 1);
-    FILE *file = fopen(path, "re");
-    if (json == NULL || file == NULL)
-        refuse("cannot read the description %s: %s", path, strerror(errno));
-    size_t length = fread(json, 1, LONGEST_DESCRIPTION + 1, file);
-    if (ferror(file))
-        refuse("cannot read the description %s: %s", path, strerror(errno));
-    if (length > LONGEST_DESCRIPTION)
-        refuse("the description %s has more than the %d bytes that are allowed", path, LONGEST_DESCRIPTION);
-    fclose(file);
+    size_t length;
+    char *json = read_file(path, "description", &length);
     int32_t failed = vmcell_config_new_from_json(json, length, &config, &error);
     if (failed != VMCELL_OK)
         refuse("%s: %s", path, vmcell_error_chain(error));
@@ -202,6 +211,19 @@ static void add_disk(vmcell_config *config, char *text) {
     check(vmcell_config_add_disk(config, disk, &error), &error);
 }
 
+/* The metadata in a file, which the first --tap takes; NULL for none, or if that was taken. */
+static vmcell_metadata *metadata;
+
+static void read_metadata(const char *path) {
+    vmcell_error *error = NULL;
+    size_t length;
+    char *json = read_file(path, "metadata", &length);
+    check(vmcell_metadata_new(&metadata, &error), &error);
+    if (vmcell_metadata_set(metadata, json, length, &error) != VMCELL_OK)
+        refuse("%s: %s", path, vmcell_error_chain(error));
+    free(json);
+}
+
 static void add_tap(vmcell_config *config, char *text) {
     vmcell_nic *nic;
     vmcell_error *error = NULL;
@@ -238,6 +260,11 @@ static void add_tap(vmcell_config *config, char *text) {
         check(vmcell_nic_set_queues(nic, queues, &error), &error);
     check(vmcell_nic_set_receive_limits(nic, rx[0].per_second, rx[0].burst, rx[1].per_second, rx[1].burst, &error), &error);
     check(vmcell_nic_set_send_limits(nic, tx[0].per_second, tx[0].burst, tx[1].per_second, tx[1].burst, &error), &error);
+    if (metadata != NULL) {
+        check(vmcell_nic_set_metadata(nic, metadata, &error), &error);
+        vmcell_metadata_free(metadata);
+        metadata = NULL;
+    }
     check(vmcell_config_add_nic(config, nic, &error), &error);
 }
 
@@ -443,7 +470,8 @@ static const struct option OPTIONS[] = {
     {"seccomp", required_argument, NULL, 'r'},     {"rng", required_argument, NULL, 'e'},
     {"console-rate", required_argument, NULL, 'R'},
     {"jail", no_argument, NULL, 'j'},              {"no-jail", no_argument, NULL, 'J'},
-    {"balloon", required_argument, NULL, 'b'},     {"help", no_argument, NULL, 'h'},
+    {"balloon", required_argument, NULL, 'b'},     {"metadata", required_argument, NULL, 'M'},
+    {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
 
@@ -485,7 +513,7 @@ static void set(vmcell_config *config, int option, char *text) {
 }
 
 int main(int argc, char **argv) {
-    const char *console = NULL, *description = NULL, *kernel = NULL;
+    const char *console = NULL, *description = NULL, *kernel = NULL, *metadata_path = NULL;
     char **logs = calloc((size_t)argc, sizeof *logs);
     size_t log_count = 0;
     int option, verbose = 0, locks = 0, is_filtered = 0;
@@ -504,6 +532,7 @@ int main(int argc, char **argv) {
         case 'k': kernel = optarg; break;
         case 'o': console = optarg; break;
         case 'w': logs[log_count++] = optarg; break;
+        case 'M': metadata_path = optarg; break;
         case 'a': locks = 1; break;
         case 'j': case 'J':
             if (jailed != AS_FAR_AS_POSSIBLE && jailed != (option == 'j' ? WHOLLY : NOT_AT_ALL))
@@ -526,9 +555,13 @@ int main(int argc, char **argv) {
         seccomp = VMCELL_SECCOMP_REFUSE;
     if (description == NULL)
         check(vmcell_config_set_seccomp(config, seccomp, &error), &error);
+    if (metadata_path != NULL)
+        read_metadata(metadata_path);
     optind = 1;
     while ((option = getopt_long(argc, argv, "vh", OPTIONS, NULL)) != -1)
         set(config, option, optarg);
+    if (metadata != NULL)
+        refuse("--metadata was given without the --tap that it is read by");
     if (console == NULL && description == NULL)
         console = "stdio";
     if (console != NULL)

@@ -131,6 +131,8 @@ type NIC struct {
 	ReceiveGroup, SendGroup   *LimitGroup
 	// IOThread serves the interface, rather than the VM's own thread.
 	IOThread *IOThread
+	// Metadata is a metadata service for the guest on this interface. Nil is none.
+	Metadata *Metadata
 }
 
 // RNG is a source of random bytes of the host's kernel (virtio 1.2, section 5.4).
@@ -447,6 +449,9 @@ func (nic NIC) add(d *describer) {
 	d.withThread(nic.IOThread, func(thread *C.vmcell_io_thread, e **C.vmcell_error) C.int32_t {
 		return C.vmcell_nic_set_io_thread(h, thread, e)
 	})
+	if nic.Metadata != nil {
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_nic_set_metadata(h, nic.Metadata.handle, e) })
+	}
 	if d.err != nil {
 		C.vmcell_nic_free(h)
 		return

@@ -919,6 +919,37 @@ func TestLimitsAreSetAndChangedAndThoseOfNothingAreRefused(t *testing.T) {
 	}
 }
 
+func TestMetadataIsSetAndPatchedAndWhatItCannotBeIsRefused(t *testing.T) {
+	metadata, err := vmcell.NewMetadata(vmcell.MetadataOptions{Address: "169.254.1.1", Limit: 32, WithoutToken: true, AlwaysText: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := metadata.Set(`{ "a": {"b": "c"} }`); err != nil {
+		t.Error(err)
+	}
+	if err := metadata.Patch(`{"a":{"b":null,"d":"ä"}}`); err != nil {
+		t.Error(err)
+	}
+	if err := metadata.Set(`"` + strings.Repeat("x", 31) + `"`); !errors.Is(err, vmcell.ErrInvalidConfig) || !strings.Contains(err.Error(), "at most 32") {
+		t.Error(err)
+	}
+	if err := metadata.Patch("{"); !errors.Is(err, vmcell.ErrInvalidConfig) {
+		t.Error(err)
+	}
+	if text, err := metadata.JSON(); err != nil || text != `{"a":{"d":"ä"}}` {
+		t.Error(text, err)
+	}
+	if err := metadata.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := metadata.Set("{}"); !errors.Is(err, vmcell.ErrBadHandle) {
+		t.Error(err)
+	}
+	if _, err := vmcell.NewMetadata(vmcell.MetadataOptions{Address: "10.0.0.1"}); !errors.Is(err, vmcell.ErrInvalidConfig) {
+		t.Error(err)
+	}
+}
+
 func TestMemoryLiesWhereItIsAskedToAndANodeThatIsMissingIsRefused(t *testing.T) {
 	var node uint32
 	config := vmcell.Config{Kernel: guest(t, "hello"), NUMANode: &node, LockMemory: os.Geteuid() == 0}

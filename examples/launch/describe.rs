@@ -56,23 +56,28 @@ pub fn is_on_stdio(console: &ConsoleConfig) -> bool {
 }
 
 fn read(path: &Path) -> vmcell::Result<VmConfig> {
+    let json = read_text(path, "description")?;
+    VmConfig::from_json(&json).map_err(|e| Error::new(e.kind(), format!("{}: {e}", path.display())))
+}
+
+/// Reads a file that is called `what` in messages.
+pub fn read_text(path: &Path, what: &str) -> vmcell::Result<String> {
     let unreadable = |e: io::Error| {
-        let message = format!("cannot read the description {}", path.display());
+        let message = format!("cannot read the {what} {}", path.display());
         Error::new(ErrorKind::InvalidConfig, message).with_source(e)
     };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(unreadable)?;
     file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MOST_BYTES {
-        let message = format!("{} is longer than {MOST_BYTES} bytes, the most for a description", path.display());
+        let message = format!("{} is longer than {MOST_BYTES} bytes, the most for a {what}", path.display());
         return Err(Error::new(ErrorKind::InvalidConfig, message));
     }
-    let json = String::from_utf8(bytes).map_err(|e| {
+    String::from_utf8(bytes).map_err(|e| {
         let from = e.utf8_error().valid_up_to();
-        let message = format!("the description {} is not UTF-8 from byte {from} on", path.display());
+        let message = format!("the {what} {} is not UTF-8 from byte {from} on", path.display());
         Error::new(ErrorKind::InvalidConfig, message)
-    })?;
-    VmConfig::from_json(&json).map_err(|e| Error::new(e.kind(), format!("{}: {e}", path.display())))
+    })
 }
 
 /// The file may say all of it, or leave the kernel to the command line.

@@ -5,6 +5,7 @@
 
 mod confine;
 mod describe;
+mod metadata;
 mod options;
 mod terminal;
 
@@ -17,6 +18,7 @@ use vmcell::{Error, ErrorKind, Exit, FindingLevel, HostCheck, confine_this_threa
 
 use crate::confine::enter_jail;
 use crate::describe::{describe, is_on_stdio};
+use crate::metadata::with_metadata;
 use crate::options::Options;
 use crate::terminal::RawTerminal;
 
@@ -63,7 +65,10 @@ fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
         print(config.to_json()?)?;
         return Ok(None);
     }
-    let mut builder = config.builder();
+    let mut builder = match &options.metadata {
+        Some(path) => with_metadata(&config, path, options.taps.len())?,
+        None => config.builder(),
+    };
     if options.verbose {
         builder = builder.log(|record| eprintln!("launch: {record}\r"));
     }

@@ -19,6 +19,7 @@ pub mod ffi;
 pub mod guest;
 pub mod input;
 pub mod launcher;
+pub mod metadata;
 pub mod net;
 #[path = "../../examples/launch/options.rs"]
 pub mod options;
@@ -48,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "registers", run: registers::run, seeds: registers::seeds },
     Target { name: "random", run: random::run, seeds: random::seeds },
     Target { name: "balloon", run: balloon::run, seeds: balloon::seeds },
+    Target { name: "metadata", run: metadata::run, seeds: metadata::seeds },
     Target { name: "elf", run: boot::elf::run, seeds: boot::elf::seeds },
     Target { name: "pvh", run: boot::pvh::run, seeds: boot::pvh::seeds },
     Target { name: "bzimage", run: boot::bzimage::run, seeds: boot::bzimage::seeds },

@@ -49,6 +49,11 @@ fn a_balloon_takes_the_pages_of_its_model() {
 }
 
 #[test]
+fn a_metadata_service_stands_any_frame_and_forgets_who_is_silent() {
+    run("metadata");
+}
+
+#[test]
 fn an_elf_kernel_is_loaded_as_its_model() {
     run("elf");
 }

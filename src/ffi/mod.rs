@@ -37,6 +37,7 @@ mod io_thread;
 mod jail;
 mod library;
 mod limit_group;
+mod metadata;
 mod nic;
 mod nic_backend;
 mod nic_frame;

@@ -3,11 +3,11 @@
 use crate::meter::{Counter, Meter};
 
 #[derive(Clone, Default)]
-pub(super) struct Counters {
+pub(crate) struct Counters {
     requests: Counter,
     refused: Counter,
     pub(super) connections: Counter,
-    pub(super) failures: Counter,
+    pub(crate) failures: Counter,
 }
 
 impl Counters {

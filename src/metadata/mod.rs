@@ -16,3 +16,5 @@ mod stack;
 mod token;
 
 pub use service::Metadata;
+#[cfg(feature = "test-util")]
+pub(crate) use stack::Stack;

@@ -25,7 +25,7 @@ pub(super) const LONGEST: usize = ETHERNET + 60 + 60 + INCOMING;
 const BREATH: Duration = Duration::from_millis(10);
 
 /// The service on one card.
-pub(super) struct Stack {
+pub(crate) struct Stack {
     service: Service,
     counters: Counters,
     /// When this was made: the clocks of tokens and of TCP begin here.
@@ -49,7 +49,7 @@ struct Network {
 impl Stack {
     /// # Errors
     /// If the host has no random bytes.
-    pub(super) fn new(metadata: Metadata, epoch: Instant) -> Result<Self> {
+    pub(crate) fn new(metadata: Metadata, epoch: Instant) -> Result<Self> {
         let mut seed = [0; 8];
         random_bytes(&mut seed)
             .map_err(|e| Error::new(ErrorKind::Host, "cannot get random bytes for TCP").with_source(e))?;
@@ -58,18 +58,18 @@ impl Stack {
         Ok(Self { service, counters, epoch, seed: u64::from_ne_bytes(seed), link, network: None, due: None })
     }
 
-    pub(super) fn counters(&self) -> &Counters {
+    pub(crate) fn counters(&self) -> &Counters {
         &self.counters
     }
 
     /// Forgets all connections, since the guest has: its driver begins anew.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         (self.network, self.due) = (None, None);
         self.link.clear();
     }
 
     /// Takes a frame of the guest that is the service's.
-    pub(super) fn take(&mut self, frame: &[u8], now: Instant) {
+    pub(crate) fn take(&mut self, frame: &[u8], now: Instant) {
         let address = self.service.metadata.settings.address;
         let Ok(ethernet) = EthernetFrame::new_checked(frame) else { return };
         match ethernet.ethertype() {
@@ -84,24 +84,24 @@ impl Stack {
     }
 
     /// Goes on with all connections, as far as frames for the guest may wait.
-    pub(super) fn go_on(&mut self, now: Instant) {
+    pub(crate) fn go_on(&mut self, now: Instant) {
         if self.network.is_some() {
             self.contained(now, |network, link, world, clock| network.go_on(link, world, clock));
         }
     }
 
     /// The next frame for the guest.
-    pub(super) fn next(&self) -> Option<&[u8]> {
+    pub(crate) fn next(&self) -> Option<&[u8]> {
         self.link.next()
     }
 
     /// The next frame has gone.
-    pub(super) fn done(&mut self) {
+    pub(crate) fn done(&mut self) {
         self.link.done();
     }
 
     /// When [`go_on`](Self::go_on) is to be called if nothing comes. If a frame waits for the guest, that is now.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         if self.link.next().is_some() { Some(self.epoch) } else { self.due }
     }
 

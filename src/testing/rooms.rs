@@ -28,6 +28,53 @@ pub fn balloon(config: &BalloonConfig, ram: u64) -> (Box<dyn VirtioDevice>, Ball
     (Box::new(device), handle)
 }
 
+/// The metadata service of a card, without the card: frames of the guest that are the service's go in, and frames for the guest come out.
+#[cfg(feature = "metadata")]
+pub struct MetadataStack(crate::metadata::Stack);
+
+#[cfg(feature = "metadata")]
+impl MetadataStack {
+    /// Makes one whose clock begins at `epoch`.
+    ///
+    /// # Errors
+    /// If the host has no random bytes.
+    pub fn new(metadata: &crate::Metadata, epoch: std::time::Instant) -> Result<Self> {
+        crate::metadata::Stack::new(metadata.clone(), epoch).map(Self)
+    }
+
+    /// Takes a frame.
+    pub fn take(&mut self, frame: &[u8], now: std::time::Instant) {
+        self.0.take(frame, now);
+    }
+
+    /// Goes on with all connections.
+    pub fn go_on(&mut self, now: std::time::Instant) {
+        self.0.go_on(now);
+    }
+
+    /// Returns the next frame for the guest, which is gone then.
+    pub fn pop(&mut self) -> Option<Vec<u8>> {
+        let frame = self.0.next().map(<[u8]>::to_vec)?;
+        self.0.done();
+        Some(frame)
+    }
+
+    /// Returns when [`go_on`](Self::go_on) is to be called.
+    pub fn due(&self) -> Option<std::time::Instant> {
+        self.0.due()
+    }
+
+    /// Forgets all connections.
+    pub fn reset(&mut self) {
+        self.0.reset();
+    }
+
+    /// How often it has panicked.
+    pub fn failures(&self) -> u64 {
+        self.0.counters().failures.get()
+    }
+}
+
 /// Returns where the RAM of a guest with so many bytes lies: for each region its first guest address and its length.
 pub fn memory_layout(bytes: u64) -> Vec<(GuestAddress, u64)> {
     arch::memory_layout(bytes)

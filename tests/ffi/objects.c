@@ -294,6 +294,67 @@ static void test_nics(vmcell_io_thread *io_thread, vmcell_config *config) {
     CHECK(vmcell_nic_free(nic) == VMCELL_OK);
 }
 
+static void metadata_is_refused(int32_t number, vmcell_metadata *metadata) {
+    size_t length;
+    FAILS(number, vmcell_metadata_set_address(metadata, "169.254.1.1", &e));
+    FAILS(number, vmcell_metadata_set_limit(metadata, 1, &e));
+    FAILS(number, vmcell_metadata_set_needs_token(metadata, 1, &e));
+    FAILS(number, vmcell_metadata_set_always_text(metadata, 1, &e));
+    FAILS(number, vmcell_metadata_set(metadata, "{}", 2, &e));
+    FAILS(number, vmcell_metadata_patch(metadata, "{}", 2, &e));
+    FAILS(number, vmcell_metadata_get(metadata, NULL, 0, &length, &e));
+    FAILS(number, vmcell_nic_set_metadata(NULL, metadata, &e));
+}
+
+static int metadata_is(vmcell_metadata *metadata, const char *wanted) {
+    char text[64];
+    size_t length;
+    OK(vmcell_metadata_get(metadata, text, sizeof text, &length, &e));
+    return strcmp(text, wanted) == 0 && strlen(wanted) == length;
+}
+
+static void test_metadata(vmcell_config *config) {
+    vmcell_metadata *metadata;
+    char small[3] = "ab";
+    size_t length = 0;
+    OK(vmcell_metadata_new(&metadata, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_metadata_new(NULL, &e));
+    CHECK(metadata_is(metadata, "{}"));
+    OK(vmcell_metadata_set(metadata, "{ \"a\": {\"b\": 1} } and more", 19, &e));
+    OK(vmcell_metadata_patch(metadata, "{\"a\":{\"b\":null,\"c\":2}}", 24, &e));
+    CHECK(metadata_is(metadata, "{\"a\":{\"c\":2}}"));
+    OK(vmcell_metadata_get(metadata, small, sizeof small, &length, &e));
+    CHECK(strcmp(small, "ab") == 0 && length == 13);
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_metadata_get(metadata, small, sizeof small, NULL, &e));
+    OK(vmcell_metadata_set_limit(metadata, 2, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "allowed are at most 2", vmcell_metadata_set(metadata, "123", 3, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "not JSON", vmcell_metadata_set(metadata, "{", 1, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "not JSON", vmcell_metadata_patch(metadata, NULL, 0, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_metadata_set(metadata, NULL, 1, &e));
+    FAILS(VMCELL_ERROR_NOT_UTF8, vmcell_metadata_patch(metadata, NOT_UTF8, 2, &e));
+    CHECK(metadata_is(metadata, "{\"a\":{\"c\":2}}"));
+    OK(vmcell_metadata_set_address(metadata, "169.254.169.253", &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "10.0.0.1", vmcell_metadata_set_address(metadata, "10.0.0.1", &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "'x'", vmcell_metadata_set_address(metadata, "x", &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_metadata_set_address(metadata, NULL, &e));
+    OK(vmcell_metadata_set_needs_token(metadata, 0, &e));
+    OK(vmcell_metadata_set_always_text(metadata, 1, &e));
+    int fd = new_tap();
+    if (fd >= 0) {
+        vmcell_nic *nic;
+        OK(vmcell_nic_new_from_fd(fd, &nic, &e));
+        OK(vmcell_nic_set_metadata(nic, metadata, &e));
+        FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_nic_set_metadata(nic, NULL, &e));
+        CHECK(vmcell_nic_free(nic) == VMCELL_OK);
+        FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_nic_set_metadata(nic, metadata, &e));
+    }
+    CHECK(vmcell_metadata_free(metadata) == VMCELL_OK && vmcell_metadata_free(NULL) == VMCELL_OK);
+    CHECK(vmcell_metadata_free(metadata) == VMCELL_ERROR_BAD_HANDLE);
+    metadata_is_refused(VMCELL_ERROR_BAD_HANDLE, metadata);
+    metadata_is_refused(VMCELL_ERROR_BAD_HANDLE, (vmcell_metadata *)config);
+    metadata_is_refused(VMCELL_ERROR_NULL_ARGUMENT, NULL);
+}
+
 static void count(void *user) {
     ++*(int *)user;
 }
@@ -423,6 +484,7 @@ void test_objects(const char *folder) {
     OK(vmcell_io_thread_new("shared", &io_thread, &e));
     test_disks(image, io_thread, config);
     test_nics(io_thread, config);
+    test_metadata(config);
     test_consoles(folder, config);
     test_json();
     OK(vmcell_config_set_io_thread(config, io_thread, &e));

@@ -23,7 +23,9 @@ type options struct {
 	config vmcell.Config
 	// console is empty if the description says what it is.
 	console string
-	verbose bool
+	// metadata is a file of JSON for the first TAP device; empty for none.
+	metadata string
+	verbose  bool
 	// jail demands what a Go program cannot have, noJail is content without.
 	jail, noJail bool
 }
@@ -51,13 +53,16 @@ func parse() options {
 	if o.jail && o.noJail {
 		refuse(errors.New("--jail and --no-jail cannot both be asked for"))
 	}
+	if o.metadata != "" {
+		o.addMetadata()
+	}
 	isConsole := false
 	flag.Visit(func(f *flag.Flag) { isConsole = isConsole || f.Name == "console" })
 	if isConsole && o.console == "" {
 		refuse(errors.New("'' is no value for --console, allowed are stdio, none, or the path of a file"))
 	}
 	if description != "" {
-		o.config.Description = read(description)
+		o.config.Description = read(description, "description")
 		return o
 	}
 	if !isConsole {
@@ -67,6 +72,22 @@ func parse() options {
 		o.config.Seccomp = vmcell.SeccompRefuse
 	}
 	return o
+}
+
+// addMetadata gives the first TAP device what the file says.
+func (o *options) addMetadata() {
+	json := read(o.metadata, "metadata")
+	if len(o.config.NICs) == 0 {
+		refuse(errors.New("--metadata was given without the --tap that it is read by"))
+	}
+	metadata, err := vmcell.NewMetadata(vmcell.MetadataOptions{})
+	if err == nil {
+		err = metadata.Set(string(json))
+	}
+	if err != nil {
+		refuse(fmt.Errorf("%s: %w", o.metadata, err))
+	}
+	o.config.NICs[0].Metadata = metadata
 }
 
 // usage names options as other launchers do, with two dashes; the flag package takes one as well.
@@ -88,19 +109,19 @@ func min(a, b int) int {
 	return b
 }
 
-// read gives the description in a file.
-func read(path string) []byte {
+// read gives a file that is called what in messages.
+func read(path, what string) []byte {
 	file, err := os.Open(path)
 	if err != nil {
-		refuse(fmt.Errorf("cannot read the description: %w", err))
+		refuse(fmt.Errorf("cannot read the %s: %w", what, err))
 	}
 	defer file.Close()
 	text, err := io.ReadAll(io.LimitReader(file, longestDescription+1))
 	if err != nil {
-		refuse(fmt.Errorf("cannot read the description: %w", err))
+		refuse(fmt.Errorf("cannot read the %s: %w", what, err))
 	}
 	if len(text) > longestDescription {
-		refuse(fmt.Errorf("the description %s has more than the %d bytes that are allowed", path, longestDescription))
+		refuse(fmt.Errorf("the %s %s has more than the %d bytes that are allowed", what, path, longestDescription))
 	}
 	return text
 }
@@ -175,6 +196,8 @@ func (o *options) devices() {
 		config.NICs = append(config.NICs, nic)
 		return err
 	})
+	flag.StringVar(&o.metadata, "metadata", "", "JSON that the guest reads at 169.254.169.254 by the first --tap, of at most 51,200 bytes "+
+		"without white space, in a `FILE` [default: none]")
 	flag.Func("rng", "a source of random bytes: as many as the guest asks for, or so many a second and so many at once, "+
 		"`unlimited|BYTES[,burst=BYTES]` [default: none]", func(text string) error {
 		rng, err := parseRNG(text)
