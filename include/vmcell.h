@@ -182,6 +182,11 @@
 #define VMCELL_ERROR_VIRTQUEUE 14
 
 /**
+ * A vsock was refused, its Unix socket could not be used, or a connection to the guest was refused.
+ */
+#define VMCELL_ERROR_VSOCK 15
+
+/**
  * An argument is NULL but must not be.
  */
 #define VMCELL_ERROR_NULL_ARGUMENT 100
@@ -834,6 +839,12 @@ typedef struct vmcell_nic_port vmcell_nic_port;
  * vmcell_vm_free. Any thread may make any call, even while others are in a call with the same VM.
  */
 typedef struct vmcell_vm vmcell_vm;
+
+/**
+ * A port of the host that a guest connects to. Made by vmcell_vsock_listener_new; freed by vmcell_vsock_listener_free, before or after
+ * its VM. Any thread may make any call.
+ */
+typedef struct vmcell_vsock_listener vmcell_vsock_listener;
 
 /**
  * An operation that a disk's backend is to carry out. It stays as it is, at the same address, until it is completed: a
@@ -2189,6 +2200,25 @@ int32_t vmcell_config_set_rng(vmcell_config *config,
                               vmcell_error **error);
 
 /**
+ * Gives the guest a vsock (virtio 1.2, section 5.10): stream sockets between host and guest, without a network. cid is the guest's
+ * context ID, 3 to 4294967294, which is checked when the VM is made. The host program uses vmcell_vm_vsock_connect and
+ * vmcell_vsock_listener_new.
+ *
+ * If path is not NULL, other programs of the host can use the vsock, too. A Unix socket is made at that path, of up to 96 bytes, with
+ * access for this user alone, when the VM is made, and removed when it has ended. Who connects to it and writes "CONNECT 52" and a line feed is
+ * connected to port 52 of the guest; the first line that comes back is "OK" and the port of the host's end. If a program in the
+ * guest connects to port 52 of CID 2, it is connected to the Unix socket at the path with "_52" behind it.
+ *
+ * max_connections is how many connections there may be at once, 1 to 4096, or 0 for 1024. The VM's I/O thread serves them. Without this
+ * call there is no vsock. Never blocks.
+ */
+int32_t vmcell_config_set_vsock(vmcell_config *config,
+                                uint64_t cid,
+                                const char *path,
+                                uint32_t max_connections,
+                                vmcell_error **error);
+
+/**
  * Sets what the vCPUs can do: `level` is one of VMCELL_CPU_*, and `features` are names of what is wanted beyond it, separated by
  * commas, or "". They are called as in Linux's /proc/cpuinfo: adx, aes, erms, fsgsbase, fsrm, gfni, invpcid, pcid, pclmulqdq,
  * pdpe1gb, rdrand, rdseed, rdtscp, sha_ni, vaes, vpclmulqdq. The last two need a level above V2.
@@ -2773,6 +2803,61 @@ int32_t vmcell_vm_console_sink_error(const vmcell_vm *vm,
                                      size_t index,
                                      vmcell_error **last,
                                      vmcell_error **error);
+
+/**
+ * Connects to a port of the guest, and writes to fd a Unix stream socket that blocks; it is the caller's to close. Waits until the guest has
+ * accepted, at most for limit_ms milliseconds. If that is 0, it never blocks: what is written to the socket before the guest has accepted
+ * waits there, and if the guest refuses, the socket is closed by its other end. While the guest has no driver for the vsock yet, the
+ * connection waits for that.
+ *
+ * Errors: INVALID_CONFIG if the VM has no vsock; VSOCK if the guest refuses, or too many connections wait; TIMEOUT if there is no answer in
+ * time; INVALID_STATE if the VM has ended, and, with a limit other than 0, in a function that the library calls.
+ */
+int32_t vmcell_vm_vsock_connect(const vmcell_vm *vm,
+                                uint32_t port,
+                                uint32_t limit_ms,
+                                int32_t *fd,
+                                vmcell_error **error);
+
+/**
+ * Listens on a port of the host: what the guest connects to it is accepted by vmcell_vsock_listener_accept, and not by the Unix socket of
+ * another program. Up to 128 connections wait to be accepted, and others are refused. `vm` is borrowed. Never blocks.
+ *
+ * Errors: INVALID_CONFIG if the VM has no vsock; VSOCK if there is a listener for that port; INVALID_STATE if the VM has ended.
+ */
+int32_t vmcell_vsock_listener_new(const vmcell_vm *vm,
+                                  uint32_t port,
+                                  vmcell_vsock_listener **listener,
+                                  vmcell_error **error);
+
+/**
+ * Waits for a connection of the guest, at most for timeout_ms milliseconds: 0 never blocks, VMCELL_WAIT_FOREVER (-1) has no limit.
+ * Writes to fd a Unix stream socket that blocks, which is the caller's to close, and to guest_port the guest's port.
+ *
+ * Errors: TIMEOUT if none came in time; INVALID_STATE if the VM has ended and no connection is left, and, unless timeout_ms is 0, in a
+ * function that the library calls; BAD_VALUE for another negative timeout_ms.
+ */
+int32_t vmcell_vsock_listener_accept(vmcell_vsock_listener *listener,
+                                     int64_t timeout_ms,
+                                     int32_t *fd,
+                                     uint32_t *guest_port,
+                                     vmcell_error **error);
+
+/**
+ * Gives a descriptor that is readable while there is a connection to accept, and once the VM has ended, for poll, epoll or an event
+ * loop. It is borrowed, and valid until the listener is freed. Do not read it. Never blocks.
+ */
+int32_t vmcell_vsock_listener_fd(const vmcell_vsock_listener *listener,
+                                 int32_t *fd,
+                                 vmcell_error **error);
+
+/**
+ * Frees a listener, and closes connections that were not accepted. If another thread waits in vmcell_vsock_listener_accept, the port
+ * stays taken until that returns. NULL is fine. Never blocks.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_vsock_listener_free(vmcell_vsock_listener *listener);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -70,6 +70,8 @@ pub enum ErrorKind {
     Timeout = 13,
     /// The guest broke the virtio specification in one of its queues.
     Virtqueue = 14,
+    /// A vsock was refused, its Unix socket could not be used, or a connection to the guest was refused.
+    Vsock = 15,
 }
 
 impl Error {

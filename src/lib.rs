@@ -57,7 +57,7 @@
 //! | `legacy` | serial port, reset and power registers: only what a kernel cannot do without |
 //! | [`virtio`] | queues, the device trait, the gate between vCPUs and a device's owner, the transport |
 //! | `host` | what the host offers for isolation and speed, and lacks |
-//! | [`block`], [`net`], `rng`, `balloon`, `console` | one folder a device; none knows another |
+//! | [`block`], [`net`], `rng`, `balloon`, `vsock`, `console` | one folder a device; none knows another |
 //! | `metadata` | a metadata service on a network card, with the feature of that name |
 //! | `board` | which chips and ports a machine of this CPU family has, and where |
 //! | `vm` | builder, handle, vCPU threads, order of start and stop |
@@ -146,6 +146,7 @@ mod sys;
 pub mod testing;
 pub mod virtio;
 mod vm;
+mod vsock;
 
 pub use balloon::{BalloonHandle, BalloonStatistics};
 pub use block::{Disk, DiskHandle};
@@ -153,7 +154,7 @@ pub use board::ResetCause;
 pub use config::{
     Affinity, BalloonConfig, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery,
     DiskConfig, Engine, Limits, MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit, RngConfig, Seccomp,
-    VmConfig,
+    VmConfig, VsockConfig,
 };
 pub use confine::{Jail, JailCgroup, JailLayer, JailLimit, JailReport, confine_this_thread};
 pub use console::{Console, ConsoleReader, ConsoleStatus, ConsoleWriter, SinkStatus, abandoned_console_threads};
@@ -171,3 +172,4 @@ pub use vm::{
     ConsoleMetrics, DeviceFailure, DeviceKindMetrics, DeviceMetrics, Exit, ExitCounts, Metrics, OpenVm, Status,
     ThreadRole, VcpuMetrics, Vm, VmBuilder, VmThread, openmetrics,
 };
+pub use vsock::{VsockHandle, VsockListener};

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 36] = [
+const SOURCES: [&str; 38] = [
     "library",
     "failure",
     "report",
@@ -32,6 +32,7 @@ const SOURCES: [&str; 36] = [
     "config_console",
     "config_memory",
     "config_rng",
+    "config_vsock",
     "config_cpu",
     "config_json",
     "config_threads",
@@ -43,6 +44,7 @@ const SOURCES: [&str; 36] = [
     "vm_metrics",
     "balloon",
     "console_status",
+    "vsock",
 ];
 
 fn repository(path: &str) -> PathBuf {

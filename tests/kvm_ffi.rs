@@ -203,7 +203,7 @@ fn named(help: &str) -> BTreeSet<&str> {
 }
 
 /// Each option with a use of it, beside others that it needs.
-const USES: [&[&str]; 31] = [
+const USES: [&[&str]; 32] = [
     &["--config", "vm.json", "--console", "stdio"],
     &["--kernel", "guest", "--config", "vm.json", "--console", "stdio"],
     &["--initrd", "disk.img", "--kernel", "guest"],
@@ -230,6 +230,7 @@ const USES: [&[&str]; 31] = [
     &["--console-rate", "4096:1024", "--kernel", "guest", "--cmdline", "quiet"],
     &["--disk", "disk.img,iops=2000:100,bandwidth=8388608", "--kernel", "guest"],
     &["--disk", "disk.img,bandwidth=1:65536,ro,iops=1", "--kernel", "guest"],
+    &["--vsock", "3,path=vsock", "--kernel", "guest", "--cmdline", "quiet"],
     &["--log", "log,append,max=4096,keep=1", "--cmdline", "quiet", "--kernel", "guest"],
     &["--log", "log", "--console", "none", "--cmdline", "quiet", "--kernel", "guest"],
     &["--poll-us", "0", "--kernel", "guest"],
@@ -238,7 +239,7 @@ const USES: [&[&str]; 31] = [
 ];
 
 /// What all launchers refuse as bad arguments.
-const REFUSED: [&[&str]; 31] = [
+const REFUSED: [&[&str]; 33] = [
     &["--kernel", "guest", "--jail", "--no-jail"],
     &["--kernel", "guest", "--cpu", "v5"],
     &["--kernel", "guest", "--cpu", "v2,warp"],
@@ -253,6 +254,8 @@ const REFUSED: [&[&str]; 31] = [
     &["--kernel", "guest", "--log", "log,max=1"],
     &["--kernel", "guest", "--log", "log,keep=2"],
     &["--kernel", "guest", "--rng", "all"],
+    &["--kernel", "guest", "--vsock", "2"],
+    &["--kernel", "guest", "--vsock", "guest"],
     &["--kernel", "guest", "--rng", "0"],
     &["--kernel", "guest", "--rng", "1,peak=2"],
     &["--kernel", "guest", "--metadata", "vm.json"],

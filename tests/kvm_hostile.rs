@@ -38,6 +38,8 @@ mod rng;
 mod several;
 #[path = "hostile/cases/steps.rs"]
 mod steps;
+#[path = "hostile/cases/vsock.rs"]
+mod vsock;
 #[path = "hostile/cases/work.rs"]
 mod work;
 
@@ -60,6 +62,7 @@ const GROUPS: &[(&str, &[Case])] = &[
     ("Queues of its network card", card::CASES),
     ("Random bytes", rng::CASES),
     ("Its balloon", balloon::CASES),
+    ("Sockets between host and guest", vsock::CASES),
     ("The rest of the machine", machine::CASES),
 ];
 

@@ -63,6 +63,9 @@ static const char OPTIONS_HELP[] =
     "                       a balloon: how much memory the guest is asked to give back, whether it may take some back when it\n"
     "                       runs out, whether it reports free pages (both: on), and how often it is asked for statistics\n"
     "                       [default: none]\n"
+    "  --vsock CID[,path=PATH]\n"
+    "                       sockets between host and guest, which has this context ID; with a path, other programs of the\n"
+    "                       host use them by a Unix socket there [default: none]\n"
     "  --discovery acpi|cmdline\n"
     "                       how the guest finds its devices [default: acpi]\n"
     "  --protocol auto|linux64|pvh\n"
@@ -321,6 +324,17 @@ static void set_console_rate(vmcell_config *config, char *text) {
     check(vmcell_config_set_console_rate(config, rate, burst, &error), &error);
 }
 
+static void set_vsock(vmcell_config *config, char *text) {
+    vmcell_error *error = NULL;
+    char *path = strstr(text, ",path=");
+    if (path != NULL) {
+        *path = '\0';
+        path += 6;
+    }
+    unsigned long long cid = number_of("--vsock", text, UINT32_MAX);
+    check(vmcell_config_set_vsock(config, cid, path, 0, &error), &error);
+}
+
 static void add_log(vmcell_config *config, char *text) {
     vmcell_console *console;
     vmcell_error *error = NULL;
@@ -469,6 +483,7 @@ static const struct option OPTIONS[] = {
     {"log", required_argument, NULL, 'w'},         {"poll-us", required_argument, NULL, 'z'},
     {"seccomp", required_argument, NULL, 'r'},     {"rng", required_argument, NULL, 'e'},
     {"console-rate", required_argument, NULL, 'R'},
+    {"vsock", required_argument, NULL, 'V'},
     {"jail", no_argument, NULL, 'j'},              {"no-jail", no_argument, NULL, 'J'},
     {"balloon", required_argument, NULL, 'b'},     {"metadata", required_argument, NULL, 'M'},
     {"help", no_argument, NULL, 'h'},
@@ -505,6 +520,7 @@ static void set(vmcell_config *config, int option, char *text) {
     case 'e': set_rng(config, text); break;
     case 'b': set_balloon(config, text); break;
     case 'R': set_console_rate(config, text); break;
+    case 'V': set_vsock(config, text); break;
     case 't': add_tap(config, text); break;
     case 'y': check(vmcell_config_set_discovery(config, choice_of("--discovery", text, DISCOVERY), &e), &e); break;
     case 'p': check(vmcell_config_set_protocol(config, choice_of("--protocol", text, PROTOCOL), &e), &e); break;

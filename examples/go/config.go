@@ -154,6 +154,16 @@ type Balloon struct {
 	StatisticsEvery time.Duration
 }
 
+// Vsock is sockets between host and guest, without a network (virtio 1.2, section 5.10). VM.Dial and VM.Listen use them.
+type Vsock struct {
+	// CID is the guest's context ID, 3 to 4294967294.
+	CID uint64
+	// Path is where a Unix socket is made by which other programs of the host use them, as vmcell_config_set_vsock says; empty for none.
+	Path string
+	// MaxConnections is how many connections there may be at once, 1 to 4096, or 0 for 1024.
+	MaxConnections uint32
+}
+
 // Config says what a VM is to be. The zero value of each field is its default; only Kernel has none.
 type Config struct {
 	// Description is a VM as JSON, as docs/description.md lists its settings. Other fields that are not zero replace what it says,
@@ -191,6 +201,8 @@ type Config struct {
 	RNG *RNG
 	// Balloon is a balloon, or nil for none.
 	Balloon *Balloon
+	// Vsock is sockets between host and guest, or nil for none.
+	Vsock *Vsock
 	// Stdout gets what the guest prints on its serial console, and Stdin types into it, as with exec.Cmd. If both are nil, the console
 	// is what Description says, or nothing.
 	Stdout io.Writer
@@ -342,6 +354,16 @@ func (c Config) machine(d *describer) {
 	}
 	if c.Balloon != nil {
 		d.do(func(e **C.vmcell_error) C.int32_t { return setBalloon(d.config, c.Balloon, e) })
+	}
+	if c.Vsock != nil {
+		set := func(path *C.char, e **C.vmcell_error) C.int32_t {
+			return C.vmcell_config_set_vsock(d.config, C.uint64_t(c.Vsock.CID), path, C.uint32_t(c.Vsock.MaxConnections), e)
+		}
+		if c.Vsock.Path == "" {
+			d.do(func(e **C.vmcell_error) C.int32_t { return set(nil, e) })
+		} else {
+			d.withText(c.Vsock.Path, set)
+		}
 	}
 	if c.Kernel != "" {
 		d.withText(c.Kernel, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_kernel(d.config, t, e) })

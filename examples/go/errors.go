@@ -26,6 +26,7 @@ const (
 	ErrGuest          Number = C.VMCELL_ERROR_GUEST
 	ErrTimeout        Number = C.VMCELL_ERROR_TIMEOUT
 	ErrVirtqueue      Number = C.VMCELL_ERROR_VIRTQUEUE
+	ErrVsock          Number = C.VMCELL_ERROR_VSOCK
 	ErrNullArgument   Number = C.VMCELL_ERROR_NULL_ARGUMENT
 	ErrBadHandle      Number = C.VMCELL_ERROR_BAD_HANDLE
 	ErrNotUTF8        Number = C.VMCELL_ERROR_NOT_UTF8

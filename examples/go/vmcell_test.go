@@ -950,6 +950,53 @@ func TestMetadataIsSetAndPatchedAndWhatItCannotBeIsRefused(t *testing.T) {
 	}
 }
 
+func TestAVsockWaitsForItsGuestAndEndsWithIt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "guest.vsock")
+	vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin"), Vsock: &vmcell.Vsock{CID: 3, Path: path}})
+	metrics, err := vm.Metrics()
+	if err != nil || len(metrics.Devices) != 1 || metrics.Devices[0].Name != "vsock0" {
+		t.Error(metrics.Devices, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Type() != os.ModeSocket || info.Mode().Perm() != 0o600 {
+		t.Error(info, err)
+	}
+	// This guest has no driver.
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := vm.Dial(ctx, 52); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	listener, err := vm.Listen(80)
+	if err != nil || listener.Addr().String() != "80" {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if _, err := vm.Listen(80); !errors.Is(err, vmcell.ErrVsock) {
+		t.Error(err)
+	}
+	accepted := make(chan error)
+	go func() {
+		_, err := listener.Accept()
+		accepted <- err
+	}()
+	if err := vm.Stop(); err != nil {
+		t.Error(err)
+	}
+	if err := <-accepted; !errors.Is(err, vmcell.ErrInvalidState) {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	without := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin")})
+	if _, err := without.Dial(context.Background(), 52); !errors.Is(err, vmcell.ErrInvalidConfig) {
+		t.Error(err)
+	}
+	if _, err := vmcell.New(vmcell.Config{Kernel: guest(t, "spin"), Vsock: &vmcell.Vsock{CID: 2}}); !errors.Is(err, vmcell.ErrInvalidConfig) {
+		t.Error(err)
+	}
+}
+
 func TestMemoryLiesWhereItIsAskedToAndANodeThatIsMissingIsRefused(t *testing.T) {
 	var node uint32
 	config := vmcell.Config{Kernel: guest(t, "hello"), NUMANode: &node, LockMemory: os.Geteuid() == 0}

@@ -39,6 +39,7 @@ pub fn describe(options: &Options) -> vmcell::Result<VmConfig> {
     set(&mut config.rng, options.rng.clone().map(Some));
     set(&mut config.balloon, options.balloon.clone().map(Some));
     set(&mut config.console_rate, options.console_rate.map(Some));
+    set(&mut config.vsock, options.vsock.clone().map(Some));
     set(&mut config.poll_us, options.poll_us.map(Some));
     set(&mut config.seccomp, options.seccomp.map(Into::into));
     config.disks.extend(options.disks.iter().cloned());

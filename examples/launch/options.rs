@@ -7,7 +7,7 @@ use std::str::FromStr;
 use clap::{Parser, ValueEnum};
 use vmcell::{
     BalloonConfig, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, DiskConfig, Engine, Limits, NicConfig, RateLimit,
-    RngConfig,
+    RngConfig, VsockConfig,
 };
 
 /// Boots one guest in a micro-VM.
@@ -108,6 +108,11 @@ pub struct Options {
         value_parser = parse_balloon
     )]
     pub balloon: Option<BalloonConfig>,
+
+    /// Sockets between host and guest, which has this context ID; with a path, other programs of the host use them by a Unix socket
+    /// there [default: none]
+    #[arg(long, value_name = "CID[,path=PATH]", value_parser = parse_vsock)]
+    pub vsock: Option<VsockConfig>,
 
     /// How the guest finds its devices [default: acpi]
     #[arg(long)]
@@ -293,6 +298,16 @@ fn parse_balloon(text: &str) -> Result<BalloonConfig, String> {
 
 fn parse_number<T: FromStr + Display>(digits: &str, option: &str, most: T) -> Result<T, String> {
     digits.parse().map_err(|_| format!("'{option}' has no number, allowed are 0 to {most}, without a unit"))
+}
+
+fn parse_vsock(text: &str) -> Result<VsockConfig, String> {
+    let (cid, path) = text.split_once(",path=").map_or((text, None), |(cid, path)| (cid, Some(path)));
+    let cid: u32 = cid.parse().map_err(|e| format!("'{cid}': {e}, allowed are 3 to 4294967294"))?;
+    let vsock = VsockConfig::new(cid.into());
+    Ok(match path {
+        Some(path) => vsock.unix_path(path),
+        None => vsock,
+    })
 }
 
 fn parse_disk(text: &str) -> Result<DiskConfig, String> {

@@ -8,6 +8,7 @@ use super::*;
 use crate::config::{
     Affinity, BalloonConfig, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery,
     DiskConfig, Engine, Limits, MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit, RngConfig, Seccomp,
+    VsockConfig,
 };
 
 /// Every setting of every part, and none at its default. Nothing is left to `..`, so that a new setting must be added here.
@@ -61,6 +62,7 @@ fn full() -> VmConfig {
             ("tenant".into(), Limits { operations: None, bytes: Some(RateLimit { per_second: 5, burst: 6 }) }),
         ]
         .into(),
+        vsock: Some(VsockConfig { cid: 3, path: Some(PathBuf::from("guest.vsock")), max_connections: 64 }),
         console: ConsoleConfig::All(vec![
             ConsoleConfig::Stdio,
             ConsoleConfig::File(ConsoleFile::new("guest.log").append(true).rotate(1 << 20, 3)),
@@ -161,6 +163,11 @@ const FULL: &str = r#"{
         "burst": 6
       }
     }
+  },
+  "vsock": {
+    "cid": 3,
+    "path": "guest.vsock",
+    "max_connections": 64
   },
   "console": {
     "all": [
@@ -279,6 +286,7 @@ fn words_for_defaults_may_be_written() {
         "console": {"file": {"path": "c", "append": false, "max_bytes": null, "keep": 0}},
         "rng": null,
         "balloon": null,
+        "vsock": null,
         "kick_signal": null,
         "core_scheduling": false,
         "seccomp": "off"

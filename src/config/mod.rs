@@ -17,6 +17,7 @@ mod rng;
 mod seccomp;
 mod text;
 mod vm;
+mod vsock;
 #[cfg(feature = "serde")]
 mod written;
 
@@ -41,3 +42,4 @@ pub use rate::RateLimit;
 pub use rng::RngConfig;
 pub use seccomp::Seccomp;
 pub use vm::VmConfig;
+pub use vsock::VsockConfig;

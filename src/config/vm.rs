@@ -16,6 +16,7 @@ use super::nic::NicConfig;
 use super::rate::RateLimit;
 use super::rng::RngConfig;
 use super::seccomp::Seccomp;
+use super::vsock::VsockConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::KickSignal;
 
@@ -87,6 +88,9 @@ pub struct VmConfig {
         serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "super::written::each_once")
     )]
     pub limit_groups: BTreeMap<String, Limits>,
+    /// A vsock, by which host and guest talk to each other, and which the guest finds behind its balloon. There is none by default.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub vsock: Option<VsockConfig>,
     /// What the serial port is connected to. The default is nothing.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "super::written::is_default"))]
     pub console: ConsoleConfig,
@@ -129,6 +133,7 @@ impl Default for VmConfig {
             rng: None,
             balloon: None,
             limit_groups: BTreeMap::new(),
+            vsock: None,
             console: ConsoleConfig::default(),
             console_rate: None,
             kick_signal: None,
@@ -180,6 +185,7 @@ impl VmConfig {
         let balloon = self.balloon.as_ref().map_or(Ok(()), |balloon| balloon.validate(&self.memory));
         balloon.map_err(|error| error.about("balloon"))?;
         self.console_rate.map_or(Ok(()), |rate| rate.validate()).map_err(|error| error.about("the console"))?;
+        self.vsock.as_ref().map_or(Ok(()), VsockConfig::validate).map_err(|error| error.about("vsock"))?;
         self.console.validate()
     }
 

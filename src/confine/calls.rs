@@ -9,8 +9,8 @@ pub(crate) enum Kind {
     /// It runs a vCPU.
     Vcpu,
     /// It serves devices and the console, or is a helper that such a thread has started. It may have logs to
-    /// [rotate](crate::ConsoleFile::rotate).
-    Io { rotates: bool },
+    /// [rotate](crate::ConsoleFile::rotate), and a vsock, which may have a [path](crate::VsockConfig::unix_path).
+    Io { rotates: bool, vsock: bool, connects: bool },
     /// It is one of the host program's, which starts, pauses, resumes, ends and frees VMs that were built before.
     Control,
 }
@@ -33,6 +33,12 @@ pub(super) enum By {
     Io,
     /// A thread that rotates logs.
     Rotation,
+    /// A thread that serves a vsock.
+    Vsock,
+    /// A thread that serves a vsock with a path.
+    Paths,
+    /// Either of the two that have files of their own.
+    Removal,
     Control,
 }
 
@@ -61,7 +67,10 @@ impl By {
             Self::Vcpu => matches!(kind, Kind::Vcpu | Kind::Control),
             Self::Io => matches!(kind, Kind::Io { .. } | Kind::Control),
             Self::Control => kind == Kind::Control,
-            Self::Rotation => kind == Kind::Io { rotates: true },
+            Self::Rotation => matches!(kind, Kind::Io { rotates: true, .. }),
+            Self::Vsock => matches!(kind, Kind::Io { vsock: true, .. } | Kind::Control),
+            Self::Paths => matches!(kind, Kind::Io { connects: true, .. }),
+            Self::Removal => Self::Rotation.includes(kind) || Self::Paths.includes(kind),
         }
     }
 }
@@ -101,6 +110,9 @@ const DEVICE_REQUESTS: Only = Only::OneOf(
 );
 /// The requests to a terminal by which its mode is put back.
 const TERMINAL_REQUESTS: Only = Only::OneOf(1, &[("TCSETS", 0x5402), ("TCSETSW", 0x5403), ("TCSETSF", 0x5404)]);
+/// The request to a stream by which it blocks, or does not (`asm-generic/ioctls.h`).
+const STREAM_REQUESTS: Only = Only::OneOf(1, &[("FIONBIO", 0x5421)]);
+const UNIX_SOCKETS: Only = Only::OneOf(0, &[("AF_UNIX", libc::AF_UNIX as u64)]);
 /// What a thread is given before it is filtered itself (`linux/prctl.h`).
 const THREAD_SETTINGS: Only =
     Only::OneOf(0, &[("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS as u64), ("PR_SCHED_CORE", 62)]);
@@ -206,10 +218,17 @@ pub(super) const CALLS: &[Call] = &[
     call!(Control, SYS_ioctl, TERMINAL_REQUESTS, "puts a terminal's mode back"),
     call!(Control, SYS_wait4, Only::Any, "waits for a program that was started before"),
     call!(Control, SYS_waitid, Only::Any, "waits for a program that was started before"),
+    call!(Control, SYS_ioctl, STREAM_REQUESTS, "has a stream of a vsock block"),
+    // A vsock.
+    call!(Vsock, SYS_socketpair, UNIX_SOCKETS, "makes the two ends of a connection, of which one is the host program's"),
+    call!(Vsock, SYS_shutdown, Only::Any, "passes on that the guest sends or receives no more"),
+    call!(Paths, SYS_accept4, Only::Any, "accepts a client of the vsock's Unix socket"),
+    call!(Paths, SYS_socket, UNIX_SOCKETS, "makes the host's end of what the guest connects"),
+    call!(Paths, SYS_connect, Only::Any, "connects it to the program that serves the port"),
     // Logs of a limited size, which are opened by their paths.
     call!(Rotation, SYS_openat, TO_WRITE_A_LOG, "opens a log of a limited size"),
     call!(Rotation, SYS_rename, "keeps an old log"),
-    call!(Rotation, SYS_unlink, "removes the oldest log"),
+    call!(Removal, SYS_unlink, "removes the oldest log, and the Unix socket of a VM that has ended"),
 ];
 
 /// What the C library and the standard library ask for of their own accord, and can do without. Where it is not listed, it fails as if it

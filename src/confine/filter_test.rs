@@ -18,8 +18,8 @@ use crate::error::ErrorKind;
 use crate::sys::{Attempt, Direction, Stream};
 use crate::testing::has_uring;
 
-const IO: Kind = Kind::Io { rotates: false };
-const ROTATING: Kind = Kind::Io { rotates: true };
+const IO: Kind = Kind::Io { rotates: false, vsock: false, connects: false };
+const ROTATING: Kind = Kind::Io { rotates: true, vsock: false, connects: false };
 const SIGSYS: i32 = libc::SIGSYS;
 
 /// Does something on a thread that may do no more than one of this kind.
@@ -109,6 +109,24 @@ fn a_ring_takes_no_more_than_another_file_once_the_filter_is_there() {
 fn a_helper_is_started_and_is_as_confined_as_its_thread() {
     let refused = confined(IO, Seccomp::Refuse, || thread::spawn(|| is_refused(File::open("/"))).join().unwrap());
     assert!(refused);
+}
+
+#[test]
+fn only_a_vsock_with_a_path_makes_unix_sockets_and_connects_them() {
+    let (unix, internet) = (c_long::from(libc::AF_UNIX), c_long::from(libc::AF_INET));
+    let may = |kind, number, family| {
+        !is_refused(confined(kind, Seccomp::Refuse, move || call(number, [family, -1, 0, 0, 0])))
+    };
+    let inside = Kind::Io { rotates: false, vsock: true, connects: false };
+    let outside = Kind::Io { rotates: false, vsock: true, connects: true };
+    for (kind, pairs, sockets) in
+        [(IO, false, false), (inside, true, false), (outside, true, true), (Kind::Control, true, false)]
+    {
+        assert_eq!(may(kind, libc::SYS_socketpair, unix), pairs, "{kind:?}");
+        assert_eq!(may(kind, libc::SYS_socket, unix), sockets, "{kind:?}");
+        assert_eq!(may(kind, libc::SYS_connect, -1), sockets, "{kind:?}");
+        assert!(!may(kind, libc::SYS_socketpair, internet) && !may(kind, libc::SYS_socket, internet), "{kind:?}");
+    }
 }
 
 #[test]

@@ -27,6 +27,9 @@ fn by(by: By) -> &'static str {
         By::Io => "I/O, control",
         By::Control => "control",
         By::Rotation => "I/O, with a log of a limited size",
+        By::Vsock => "I/O, with a vsock; control",
+        By::Paths => "I/O, with a vsock that has a path",
+        By::Removal => "I/O, with a log of a limited size or a vsock that has a path",
     }
 }
 
@@ -62,7 +65,7 @@ fn the_page_has_every_call_with_its_reason() {
 /// It would lose the conditions of the other.
 #[test]
 fn no_thread_has_a_call_twice_of_which_one_is_without_conditions() {
-    for kind in [Kind::Vcpu, Kind::Io { rotates: true }, Kind::Control] {
+    for kind in [Kind::Vcpu, Kind::Io { rotates: true, vsock: true, connects: true }, Kind::Control] {
         let listed: Vec<_> = CALLS.iter().filter(|call| call.by.includes(kind)).collect();
         for (index, call) in listed.iter().enumerate() {
             let twice = listed.iter().skip(index + 1).find(|other| other.number == call.number);

@@ -35,6 +35,8 @@ pub const VMCELL_ERROR_GUEST: i32 = 12;
 pub const VMCELL_ERROR_TIMEOUT: i32 = 13;
 /// The guest broke the virtio specification in one of its queues.
 pub const VMCELL_ERROR_VIRTQUEUE: i32 = 14;
+/// A vsock was refused, its Unix socket could not be used, or a connection to the guest was refused.
+pub const VMCELL_ERROR_VSOCK: i32 = 15;
 /// An argument is NULL but must not be.
 pub const VMCELL_ERROR_NULL_ARGUMENT: i32 = 100;
 /// An object was freed or handed over before, has another type, or does not come from this library.
@@ -103,6 +105,7 @@ fn number_of(kind: ErrorKind) -> i32 {
         ErrorKind::Guest => VMCELL_ERROR_GUEST,
         ErrorKind::Timeout => VMCELL_ERROR_TIMEOUT,
         ErrorKind::Virtqueue => VMCELL_ERROR_VIRTQUEUE,
+        ErrorKind::Vsock => VMCELL_ERROR_VSOCK,
     }
 }
 
@@ -111,7 +114,7 @@ mod tests {
     use super::*;
 
     /// Numbers are never reused: a line here is added, never changed or removed.
-    const NUMBERS: [(ErrorKind, i32, i32); 14] = [
+    const NUMBERS: [(ErrorKind, i32, i32); 15] = [
         (ErrorKind::InvalidConfig, VMCELL_ERROR_INVALID_CONFIG, 1),
         (ErrorKind::BootImage, VMCELL_ERROR_BOOT_IMAGE, 2),
         (ErrorKind::Disk, VMCELL_ERROR_DISK, 3),
@@ -126,6 +129,7 @@ mod tests {
         (ErrorKind::Guest, VMCELL_ERROR_GUEST, 12),
         (ErrorKind::Timeout, VMCELL_ERROR_TIMEOUT, 13),
         (ErrorKind::Virtqueue, VMCELL_ERROR_VIRTQUEUE, 14),
+        (ErrorKind::Vsock, VMCELL_ERROR_VSOCK, 15),
     ];
 
     #[test]

@@ -5,10 +5,10 @@ use std::ptr::{null, null_mut};
 
 use super::super::{
     balloon::*, config::*, config_console::*, config_cpu::*, config_json::*, config_log::*, config_memory::*,
-    config_rng::*, config_threads::*, console::*, console_status::*, counter::*, disk::*, disk_backend::*,
-    disk_handle::*, disk_port::*, error::*, failure::*, host::*, io_thread::*, jail::*, library::*, limit_group::*,
-    metadata::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*, vm_exit::*, vm_metrics::*,
-    vm_threads::*,
+    config_rng::*, config_threads::*, config_vsock::*, console::*, console_status::*, counter::*, disk::*,
+    disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, host::*, io_thread::*, jail::*, library::*,
+    limit_group::*, metadata::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*, vm_exit::*,
+    vm_metrics::*, vm_threads::*, vsock::*,
 };
 use super::panic_in_next_call;
 
@@ -71,6 +71,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_vm_balloon_set_target(null_mut(), 0),
         vmcell_vm_balloon_state(null(), null_mut(), null_mut(), null_mut()),
         vmcell_vm_balloon_statistics(null(), 0, null_mut(), 0, null_mut()),
+        vmcell_config_set_vsock(null_mut(), 3, null(), 0),
         vmcell_config_set_thread_start(null_mut(), None, null_mut(), None),
         vmcell_config_set_vcpu_affinity(null_mut(), 0, null(), 0),
         vmcell_config_set_vcpus(null_mut(), 0),
@@ -172,6 +173,10 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_vm_threads(null(), null_mut(), 0, null_mut()),
         vmcell_vm_wait(null(), 0, null_mut()),
         vmcell_vms_discards_done_fd(null_mut()),
+        vmcell_vm_vsock_connect(null(), 1, 0, null_mut()),
+        vmcell_vsock_listener_accept(null_mut(), 0, null_mut(), null_mut()),
+        vmcell_vsock_listener_fd(null(), null_mut()),
+        vmcell_vsock_listener_new(null(), 1, null_mut()),
         vmcell_vm_write_console(null_mut(), null(), 0, null_mut()),
     ]
 }
@@ -209,6 +214,7 @@ fn silent() -> Vec<(&'static str, bool)> {
         ("vmcell_nic_handle_free", after_panic(|| vmcell_nic_handle_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_vm_discard", after_panic(|| vmcell_vm_discard(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_vm_free", after_panic(|| vmcell_vm_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_vsock_listener_free", after_panic(|| vmcell_vsock_listener_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_vms_discarded", after_panic(|| vmcell_vms_discarded()) == 0),
     ]
 }

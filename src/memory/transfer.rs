@@ -68,6 +68,18 @@ impl GuestRanges {
         Ok(Received { len: len.min(room), truncated: len > room })
     }
 
+    /// Fills the ranges from their beginning on with what a stream has now. Says how many bytes that were; none is the stream's end.
+    ///
+    /// # Errors
+    /// What the host reports: `WouldBlock` if a stream that does not wait has nothing.
+    pub(crate) fn read_stream(&mut self, stream: impl AsFd) -> io::Result<u64> {
+        let fd = stream.as_fd().as_raw_fd();
+        let vectors = self.as_iovecs();
+        let count = count(vectors);
+        // SAFETY: as in `receive_from`, but for the last vector, which is missing.
+        retry(|| unsafe { libc::syscall(libc::SYS_readv, fd, vectors.as_ptr(), count) })
+    }
+
     /// Sends `head`, which the guest cannot change, and the ranges as one packet.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Waiting for many descriptors at once.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
@@ -60,6 +60,14 @@ impl Epoll {
         let fd =
             RawEpoll::new().map_err(|e| Error::new(ErrorKind::Host, "cannot make an epoll instance").with_source(e))?;
         Ok(Self { fd, events: Box::new([EpollEvent::default(); Self::AT_ONCE]), has_fine_timeout: true })
+    }
+
+    /// Another descriptor of this instance, which is readable while something is ready.
+    pub(crate) fn descriptor(&self) -> Result<OwnedFd> {
+        // SAFETY: the descriptor stays open while `self` is borrowed.
+        let own = unsafe { BorrowedFd::borrow_raw(self.fd.as_raw_fd()) };
+        own.try_clone_to_owned()
+            .map_err(|e| Error::new(ErrorKind::Host, "cannot duplicate an epoll instance").with_source(e))
     }
 
     /// Starts to watch `fd`. The descriptor must be deleted before it is closed; it is named by its number, so that nothing of

@@ -34,6 +34,7 @@ mod stream;
 pub(crate) mod sync;
 mod tap;
 mod thread;
+mod unix_socket;
 mod uring;
 
 pub(crate) use affinity::{CpuSet, allowed_cpus};
@@ -79,4 +80,5 @@ pub(crate) use thread::{
     Filtered, ThreadHandle, block_all_signals, current_thread_id, filtered, forbid_waiting, is_filtered, kick_thread,
     may_wait, name_of_helper, note_filtered, spawn, thread_cpu_time, thread_cpu_time_of, thread_name,
 };
+pub(crate) use unix_socket::{MAX_SOCKET_PATH, accept_now, connect_now, listen_privately, non_blocking_pair, peek};
 pub(crate) use uring::{Move, Uring};

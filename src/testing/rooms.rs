@@ -8,13 +8,14 @@ use crate::arch::{self, Platform};
 use crate::balloon::{Balloon, BalloonHandle};
 use crate::board::{PowerEvent, ResetCause, SerialPort, connect_ports};
 use crate::bus::Bus;
-use crate::config::{BalloonConfig, Boot, RngConfig};
+use crate::config::{BalloonConfig, Boot, RngConfig, VsockConfig};
 use crate::error::Result;
 use crate::legacy::OutputReader;
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::rng::Rng;
 use crate::sys::lock;
 use crate::virtio::VirtioDevice;
+use crate::vsock::{Vsock, VsockHandle};
 
 /// Returns a source of random bytes.
 pub fn rng(config: &RngConfig) -> Box<dyn VirtioDevice> {
@@ -73,6 +74,16 @@ impl MetadataStack {
     pub fn failures(&self) -> u64 {
         self.0.counters().failures.get()
     }
+}
+
+/// Returns a vsock, and what connects to it.
+///
+/// # Errors
+/// If the host gives no descriptors, or no Unix socket.
+pub fn vsock(config: &VsockConfig) -> Result<(Box<dyn VirtioDevice>, VsockHandle)> {
+    let device = Vsock::open(config)?;
+    let handle = device.handle();
+    Ok((Box::new(device), handle))
 }
 
 /// Returns where the RAM of a guest with so many bytes lies: for each region its first guest address and its length.

@@ -147,6 +147,11 @@ pub trait VirtioDevice: Send {
     /// failed, it is called at once, and again when the driver resets it.
     fn reset(&mut self, io: &mut Io);
 
+    /// The device is never called again, since the VM has ended or is dropped: it lets go of what others wait for, such as connections.
+    /// Called at most once, while nothing touches the guest's memory any more. A device that panics, or whose thread has ended, is
+    /// dropped without this call.
+    fn closed(&mut self) {}
+
     /// Hands over the counters that the device keeps, for [`Vm::metrics`](crate::Vm::metrics). Called once, before the device is given
     /// to its thread.
     fn metrics(&self, _meter: &mut Meter) {}

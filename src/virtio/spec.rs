@@ -26,6 +26,8 @@ pub mod device_id {
     pub const RNG: u32 = 4;
     /// Memory balloon (5.5).
     pub const BALLOON: u32 = 5;
+    /// Sockets between host and guest (5.10).
+    pub const VSOCK: u32 = 19;
 }
 
 /// Feature bits that belong to the transport and the queues (6), as bit numbers.

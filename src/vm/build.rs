@@ -27,6 +27,7 @@ use crate::net::Nic;
 use crate::rng::Rng;
 use crate::sys::{CoreGroup, allowed_cpus, is_filtered};
 use crate::virtio::VirtioDevice;
+use crate::vsock::Vsock;
 
 /// The most queues that a disk or a card has if nothing is said about it.
 const MOST_QUEUES: u16 = 4;
@@ -61,7 +62,7 @@ impl VmBuilder {
     /// leads to.
     ///
     /// While a guest runs, only a console's file of a [limited size](crate::ConsoleFile::rotate) is opened by its path again, in the
-    /// folder in which it lies.
+    /// folder in which it lies, and Unix sockets are connected to whose paths begin with that of a [vsock](crate::VsockConfig).
     ///
     /// # Errors
     /// Those of [`build`](Self::build) that are about the description and what it names.
@@ -112,9 +113,11 @@ impl VmBuilder {
         let console = self.console.unwrap_or_else(|| Console::from_config(&self.config.console));
         spared::check(&console, &disks, self.config.boot()?)?;
         check_logs_can_rotate(&console, self.io_thread.as_ref())?;
+        check_vsock_can_connect(&self.config, self.io_thread.as_ref())?;
         let console = console.opened()?;
+        let vsock = self.config.vsock.as_ref().map(Vsock::open).transpose().map_err(|error| error.about("vsock"))?;
         let (io_thread, on_thread_start) = (self.io_thread, self.on_thread_start);
-        Ok(Opened { disks, nics, devices: self.devices, console, io_thread, on_thread_start })
+        Ok(Opened { disks, nics, vsock, devices: self.devices, console, io_thread, on_thread_start })
     }
 
     /// Asks the host for its CPUs only if there is something to check.
@@ -157,10 +160,11 @@ pub struct OpenVm {
 }
 
 impl OpenVm {
-    /// Returns the folders in which files are made and renamed while the guest runs: those of the console's files of a limited size. A
-    /// process that gives up its paths [keeps](crate::Jail::keep_writable) them.
+    /// Returns the folders that are used while the guest runs: those of the console's files of a limited size, and that of a vsock's Unix
+    /// socket. A process that gives up its paths [keeps](crate::Jail::keep_writable) them.
     pub fn folders(&self) -> Vec<&Path> {
-        self.opened.console.folders().collect()
+        let vsock = self.opened.vsock.as_ref().and_then(Vsock::folder);
+        self.opened.console.folders().chain(vsock).collect()
     }
 
     /// Makes the VM, as [`VmBuilder::build`] says. Opens nothing.
@@ -202,6 +206,7 @@ impl std::fmt::Debug for OpenVm {
 struct Opened {
     disks: Vec<Disk>,
     nics: Vec<Nic>,
+    vsock: Option<Vsock>,
     devices: Vec<(Box<dyn VirtioDevice>, Placement)>,
     console: Console,
     io_thread: Option<IoThread>,
@@ -238,6 +243,10 @@ impl Opened {
             let handle = Handle::Balloon(device.handle());
             devices.push(Part { label, device, placement: Placement::Shared, handle });
         }
+        if let Some(vsock) = self.vsock {
+            let (label, handle) = ("vsock".to_owned(), Handle::Vsock(vsock.handle()));
+            devices.push(Part { label, device: Box::new(vsock), placement: Placement::Shared, handle });
+        }
         for (index, (device, placement)) in self.devices.into_iter().enumerate() {
             let label = format!("device {index} of your own");
             devices.push(Part { label, device, placement, handle: Handle::Other });
@@ -247,6 +256,7 @@ impl Opened {
             devices,
             console: self.console,
             console_rate: config.console_rate,
+            vsock: config.vsock.as_ref().map(|vsock| vsock.path.is_some()),
             io_thread: self.io_thread,
             polling: config.polling()?,
             setup,
@@ -268,7 +278,18 @@ fn check_logs_can_rotate(console: &Console, io_thread: Option<&IoThread>) -> Res
 
 /// How many devices there are of which a VM has one or none.
 fn single_devices(config: &VmConfig) -> usize {
-    usize::from(config.rng.is_some()).saturating_add(config.balloon.is_some().into())
+    [config.rng.is_some(), config.balloon.is_some(), config.vsock.is_some()].into_iter().map(usize::from).sum()
+}
+
+/// A thread that is filtered opens no sockets.
+fn check_vsock_can_connect(config: &VmConfig, io_thread: Option<&IoThread>) -> Result<()> {
+    let has_path = config.vsock.as_ref().is_some_and(|vsock| vsock.path.is_some());
+    if has_path && (is_filtered() || io_thread.is_some_and(IoThread::is_filtered)) {
+        let message = "a vsock has the path of a Unix socket, which takes accepting and connecting, and the system calls of the thread that \
+                       serves it, or of the one that builds the VM, are filtered";
+        return Err(Error::new(ErrorKind::InvalidConfig, message));
+    }
+    Ok(())
 }
 
 fn default_queues(config: &VmConfig) -> u16 {

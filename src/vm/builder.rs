@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::threads::{OnStart, ThreadRole};
 use super::vm::Vm;
 use crate::block::Disk;
-use crate::config::{Affinity, BalloonConfig, Boot, CpuConfig, MemoryConfig, RateLimit, RngConfig, Seccomp, VmConfig};
+use crate::config::{
+    Affinity, BalloonConfig, Boot, CpuConfig, MemoryConfig, RateLimit, RngConfig, Seccomp, VmConfig, VsockConfig,
+};
 use crate::console::Console;
 use crate::event::{IoThread, Placement};
 use crate::logging::LogRecord;
@@ -109,6 +111,23 @@ impl VmBuilder {
     #[must_use]
     pub fn disk(mut self, disk: Disk) -> Self {
         self.disks.push(disk);
+        self
+    }
+
+    /// Adds a vsock (virtio 1.2, section 5.10): stream sockets between host and guest, without a network. [`Vm::vsock`](crate::Vm::vsock)
+    /// connects and listens. The VM's I/O thread serves it. There is none by default.
+    ///
+    /// ```no_run
+    /// use vmcell::{Boot, Vm, VsockConfig};
+    ///
+    /// let vm = Vm::builder().boot(Boot::linux("vmlinuz").initrd("initrd.img")).vsock(VsockConfig::new(3)).build()?;
+    /// vm.start()?;
+    /// let stream = vm.vsock()?.connect(52)?; // what listens on port 52 of the guest
+    /// # Ok::<(), vmcell::Error>(())
+    /// ```
+    #[must_use]
+    pub fn vsock(mut self, vsock: VsockConfig) -> Self {
+        self.config.vsock = Some(vsock);
         self
     }
 

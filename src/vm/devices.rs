@@ -25,6 +25,7 @@ use crate::memory::{GuestAddress, GuestMemory};
 use crate::net::NicHandle;
 use crate::sys::{EventFd, lock};
 use crate::virtio::{MmioTransport, VirtioDevice, spec};
+use crate::vsock::VsockHandle;
 
 /// What the builder hands over.
 pub(super) struct Parts {
@@ -33,6 +34,8 @@ pub(super) struct Parts {
     pub(super) console: Console,
     /// How much of the guest's output it gets, if that is limited.
     pub(super) console_rate: Option<RateLimit>,
+    /// Whether there is a vsock, and whether it has a path.
+    pub(super) vsock: Option<bool>,
     pub(super) io_thread: Option<IoThread>,
     /// For how long the VM's own I/O threads poll, if anything is said about it.
     pub(super) polling: Option<Duration>,
@@ -58,6 +61,7 @@ pub(super) enum Handle {
     Nic(NicHandle),
     Rng,
     Balloon(BalloonHandle),
+    Vsock(VsockHandle),
     Other,
 }
 
@@ -130,7 +134,11 @@ impl Devices {
             labels.push(part.label);
         }
         parts.console_rate.into_iter().for_each(|rate| port.output.limit(rate));
-        let kind = Kind::Io { rotates: parts.console.rotates() };
+        let kind = Kind::Io {
+            rotates: parts.console.rotates(),
+            vsock: parts.vsock.is_some(),
+            connects: parts.vsock == Some(true),
+        };
         let console =
             parts.console.connect(&port.serial, &port.output, &shared, parts.setup.logger.about("console"))?;
         if let Some(filter) = ThreadFilter::new(kind, parts.seccomp)?.map(Arc::new) {
@@ -166,6 +174,10 @@ impl Devices {
         self.handles.iter().find_map(|handle| if let Handle::Balloon(balloon) = handle { Some(balloon) } else { None })
     }
 
+    pub(super) fn vsock_handle(&self) -> Option<&VsockHandle> {
+        self.handles.iter().find_map(|handle| if let Handle::Vsock(vsock) = handle { Some(vsock) } else { None })
+    }
+
     pub(super) fn buses(&self) -> &Arc<Buses> {
         &self.buses
     }
@@ -196,7 +208,9 @@ impl Devices {
             let (kind, mut counters) = match handle {
                 Handle::Disk(disk) => (DeviceKindMetrics::Disk(disk.metrics()), disk.backend_counters()),
                 Handle::Nic(nic) => (DeviceKindMetrics::Nic(nic.metrics()), nic.backend_counters()),
-                Handle::Rng | Handle::Balloon(_) | Handle::Other => (DeviceKindMetrics::Other, BTreeMap::new()),
+                Handle::Rng | Handle::Balloon(_) | Handle::Vsock(_) | Handle::Other => {
+                    (DeviceKindMetrics::Other, BTreeMap::new())
+                }
             };
             counters.append(&mut transport.own_counters());
             DeviceMetrics { name: name.clone(), transport: transport.metrics(), kind, counters }
@@ -291,13 +305,14 @@ impl Devices {
 
 /// `disk0`, `disk1`, `nic0`, `device0`, and so on: each kind is counted by itself.
 fn device_names<'a>(handles: impl Iterator<Item = &'a Handle>) -> Vec<String> {
-    let (mut disks, mut nics, mut rngs, mut balloons, mut others) = (0.., 0.., 0.., 0.., 0..);
+    let (mut disks, mut nics, mut rngs, mut balloons, mut vsocks, mut others) = (0.., 0.., 0.., 0.., 0.., 0..);
     let name = |handle: &Handle| {
         let (kind, numbers): (&str, &mut std::ops::RangeFrom<u32>) = match handle {
             Handle::Disk(_) => ("disk", &mut disks),
             Handle::Nic(_) => ("nic", &mut nics),
             Handle::Rng => ("rng", &mut rngs),
             Handle::Balloon(_) => ("balloon", &mut balloons),
+            Handle::Vsock(_) => ("vsock", &mut vsocks),
             Handle::Other => ("device", &mut others),
         };
         format!("{kind}{}", numbers.next().unwrap_or_default())

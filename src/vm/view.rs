@@ -10,6 +10,7 @@ use crate::console::ConsoleStatus;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::NicHandle;
 use crate::sys::lock;
+use crate::vsock::VsockHandle;
 
 impl Vm {
     /// Returns a handle that changes a disk of the VM, counted from 0 in the order in which the guest finds them. Never blocks.
@@ -36,6 +37,15 @@ impl Vm {
     pub fn balloon(&self) -> Result<BalloonHandle> {
         let none = || Error::new(ErrorKind::InvalidConfig, "the VM has no balloon; VmBuilder::balloon gives it one");
         self.devices.balloon_handle().cloned().ok_or_else(none)
+    }
+
+    /// Returns what connects to the guest and listens to it, without a network. Never blocks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if the VM has no [vsock](crate::VmBuilder::vsock).
+    pub fn vsock(&self) -> Result<VsockHandle> {
+        let missing = || Error::new(ErrorKind::InvalidConfig, "a vsock was asked for, and the VM has none");
+        self.devices.vsock_handle().cloned().ok_or_else(missing)
     }
 
     /// Types `bytes` into the guest's console and returns how many there was room for. Never blocks.

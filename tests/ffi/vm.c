@@ -599,6 +599,11 @@ static void test_names_and_threads(const char *folder) {
     check_described(config, "\"balloon\": {}");
     OK(vmcell_config_set_balloon(config, 1, 0, 0, 5, &e));
     check_described(config, "\"deflate_on_oom\": false");
+    OK(vmcell_config_set_vsock(config, 3, NULL, 0, &e));
+    check_described(config, "\"cid\": 3");
+    OK(vmcell_config_set_vsock(config, 4, "guest.vsock", 5, &e));
+    check_described(config, "\"path\": \"guest.vsock\"");
+    check_described(config, "\"max_connections\": 5");
     FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "node is -2", vmcell_config_set_numa_node(config, -2, &e));
     OK(vmcell_config_set_numa_node(config, 1024, &e));
     check_described(config, "\"numa_node\": 1024");
@@ -752,6 +757,41 @@ static void test_metrics(const char *folder) {
     FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_vm_metrics_openmetrics(vms, 2, NULL, 0, &length, &e));
 }
 
+/* This guest has no driver: connections wait for one, until the VM ends. */
+static void test_vsock(const char *folder) {
+    vmcell_config *config = config_of(in(folder, "spin"));
+    OK(vmcell_config_set_vsock(config, 3, NULL, 2, &e));
+    vmcell_vm *vm = vm_of(config);
+    OK(vmcell_vm_start(vm, &e));
+    int32_t fd = -1, other = -1;
+    uint32_t port = 7;
+    char byte;
+    OK(vmcell_vm_vsock_connect(vm, 52, 0, &fd, &e));
+    CHECK(write(fd, "waits", 5) == 5);
+    FAILS(VMCELL_ERROR_TIMEOUT, vmcell_vm_vsock_connect(vm, 52, 10, &other, &e));
+    vmcell_vsock_listener *listener = NULL, *second = NULL;
+    OK(vmcell_vsock_listener_new(vm, 80, &listener, &e));
+    FAILS(VMCELL_ERROR_VSOCK, vmcell_vsock_listener_new(vm, 80, &second, &e));
+    FAILS(VMCELL_ERROR_TIMEOUT, vmcell_vsock_listener_accept(listener, 0, &other, &port, &e));
+    FAILS(VMCELL_ERROR_TIMEOUT, vmcell_vsock_listener_accept(listener, 10, &other, &port, &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "timeout_ms is -2", vmcell_vsock_listener_accept(listener, -2, &other, &port, &e));
+    struct pollfd poller = {.events = POLLIN};
+    OK(vmcell_vsock_listener_fd(listener, &poller.fd, &e));
+    CHECK(poll(&poller, 1, 0) == 0);
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK);
+    CHECK(poll(&poller, 1, LONG_MS) == 1);
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_vsock_listener_accept(listener, VMCELL_WAIT_FOREVER, &other, &port, &e));
+    CHECK(read(fd, &byte, 1) <= 0 && close(fd) == 0);
+    CHECK(vmcell_vsock_listener_free(listener) == VMCELL_OK && vmcell_vsock_listener_free(NULL) == VMCELL_OK);
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_vsock_listener_fd(listener, &poller.fd, &e));
+    CHECK(vmcell_vsock_listener_free(listener) == VMCELL_ERROR_BAD_HANDLE);
+    CHECK(other == -1 && port == 7 && second == NULL);
+    vm = started(in(folder, "spin"));
+    FAILS(VMCELL_ERROR_INVALID_CONFIG, vmcell_vm_vsock_connect(vm, 52, 0, &other, &e));
+    FAILS(VMCELL_ERROR_INVALID_CONFIG, vmcell_vsock_listener_new(vm, 80, &second, &e));
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK);
+}
+
 struct told {
     int starts;
     int ends;
@@ -828,6 +868,7 @@ void test_console(const char *folder) {
     test_log(folder);
     test_consoles_beside_others(folder);
     test_metrics(folder);
+    test_vsock(folder);
     test_description(folder);
     test_names_and_threads(folder);
     test_balloon(folder);

@@ -75,6 +75,8 @@ pub struct Setup {
     pub rng: bool,
     /// A balloon.
     pub balloon: bool,
+    /// A vsock, of which the host listens on port 80 and reads nothing.
+    pub vsock: bool,
     /// All of the process's threads together get the time of one processor.
     pub scarce: bool,
     /// Its first 8 MiB are noise.
@@ -114,6 +116,7 @@ impl Setup {
         limits: Limits::new,
         rng: false,
         balloon: false,
+        vsock: false,
         scarce: false,
         noise: false,
         limit: Duration::from_secs(10),

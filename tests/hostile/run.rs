@@ -5,7 +5,7 @@ use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use vmcell::virtio::FailureCause;
-use vmcell::{Exit, IoThread, Status, Vm};
+use vmcell::{Exit, IoThread, Status, Vm, VsockListener};
 
 use super::case::{Case, Ends};
 use super::guests::{Neighbour, Pace, Program};
@@ -163,6 +163,10 @@ impl Stage {
     fn bad_guest(&self, case: &Case, bench: &Bench, run: u32) -> (Vm, Transcript) {
         let (builder, transcript) = self.program.vm(case.name, &parameters(run), &self.io_thread);
         let vm = bench.furnish(builder, &case.setup).vcpus(case.setup.vcpus).build().expect("the bad guest is built");
+        if case.setup.vsock {
+            let listener = vm.vsock().and_then(|vsock| vsock.listen(80)).expect("it listens");
+            std::thread::spawn(move || never_read(&listener));
+        }
         vm.start().expect("the bad guest starts");
         transcript.expect("ready", SOON);
         (vm, transcript)
@@ -188,6 +192,17 @@ impl Stage {
             std::thread::sleep(Duration::from_millis(30));
             let pace = self.neighbour.pace();
             findings.check(Oracle::Neighbour, pace.done > 0, "the neighbour is not served any more");
+        }
+    }
+}
+
+/// Has a few connections of the guest at a time, until the VM ends.
+fn never_read(listener: &VsockListener) {
+    let mut streams = std::collections::VecDeque::new();
+    while let Ok(stream) = listener.accept() {
+        streams.push_back(stream);
+        if streams.len() > 16 {
+            streams.pop_front();
         }
     }
 }

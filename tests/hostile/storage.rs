@@ -8,7 +8,7 @@ use std::process::Command;
 
 use tempfile::{NamedTempFile, TempDir};
 use vmcell::testing::memory_disk;
-use vmcell::{BalloonConfig, Disk, Nic, RngConfig, VmBuilder};
+use vmcell::{BalloonConfig, Disk, Nic, RngConfig, VmBuilder, VsockConfig};
 
 use super::case::{Host, Setup, Storage};
 use crate::support::linux::{HostTap, host};
@@ -82,6 +82,7 @@ impl Bench {
         let builder = builder.disk(disk);
         let builder = if setup.rng { builder.rng(RngConfig::new()) } else { builder };
         let builder = if setup.balloon { builder.balloon(BalloonConfig::new()) } else { builder };
+        let builder = if setup.vsock { builder.vsock(VsockConfig::new(3)) } else { builder };
         match &self.tap {
             None => builder,
             Some(tap) => {

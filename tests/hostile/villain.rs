@@ -12,7 +12,7 @@ use super::page;
 const LIST: &str = include_str!("villain.tsv");
 
 /// The sets that apply to what we have: prefix, title, and the last number of each.
-const SETS: [(&str, &str, u32); 7] = [
+const SETS: [(&str, &str, u32); 8] = [
     ("T", "Split queues", 130),
     ("M", "The MMIO transport", 35),
     ("S", "Steps and states", 95),
@@ -20,6 +20,7 @@ const SETS: [(&str, &str, u32); 7] = [
     ("N", "Network cards", 201),
     ("RNG", "Random bytes", 33),
     ("L", "The balloon", 46),
+    ("V", "Sockets between host and guest", 95),
 ];
 
 const HEAD: &str = "\
@@ -51,7 +52,8 @@ const TAIL: &str = "
 | C | virtio console | the console is a serial port; floods of it are in hostile-guests.md |
 | Z | zoned disks | disks offer no zones; their commands are types that there are not (`a_request_of_an_unknown_type_is_unsupported`) |
 | RNG200, L200, L201 | a snapshot during a request, and a target changed while the guest inflates | there are no snapshots of a VM yet; the target is in `the_driver_is_told_of_the_target_and_tells_how_far_it_is` (src/balloon/device_test.rs) |
-| V, E, R, D, I, RTC, F | sockets, persistent memory, memory, watchdog, IOMMU, clock, file system | there are no such devices |
+| V200, V201 | adding a vsock while a guest runs, a pause during a transfer | there is no hot plug; `a_restored_guest_is_told_that_its_connections_are_gone` pauses |
+| E, R, D, I, RTC, F | persistent memory, memory, watchdog, IOMMU, clock, file system | there are no such devices |
 ";
 
 struct Row {

@@ -32,7 +32,7 @@ const HOUSE: House<'_> = House {
         &["event"],
         &["kvm", "bus", "limit"],
         &["arch", "legacy", "virtio"],
-        &["host", "block", "net", "rng", "balloon", "console"],
+        &["host", "block", "net", "rng", "balloon", "vsock", "console"],
         &["board", "metadata"],
         &["vm"],
         &["ffi"],

@@ -155,7 +155,7 @@ impl IoThread {
     /// [`ErrorKind::Timeout`] if the thread does not come to it in that time; [`ErrorKind::Host`] if the kernel has no filters of system
     /// calls.
     pub fn seccomp(&self, seccomp: Seccomp) -> Result<()> {
-        let filter = ThreadFilter::new(Kind::Io { rotates: false }, seccomp)?;
+        let filter = ThreadFilter::new(Kind::Io { rotates: false, vsock: true, connects: false }, seccomp)?;
         filter.map_or(Ok(()), |filter| self.confine_with(Arc::new(filter), true))
     }
 

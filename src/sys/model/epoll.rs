@@ -1,11 +1,11 @@
 //! Waiting for many eventfds of a model at once.
 
 use std::cell::RefCell;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::kernel::{self, Watched};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// What a caller wants to be woken for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +33,11 @@ pub(crate) struct Epoll(RefCell<Vec<Watched>>);
 impl Epoll {
     pub(crate) fn new() -> Result<Self> {
         Ok(Self(RefCell::default()))
+    }
+
+    /// No model waits for one instance by another.
+    pub(crate) fn descriptor(&self) -> Result<OwnedFd> {
+        Err(Error::new(ErrorKind::Host, "an instance of a model has no descriptor"))
     }
 
     pub(crate) fn add(&self, fd: RawFd, watch: Watch, key: u64) -> Result<()> {

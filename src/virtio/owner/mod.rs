@@ -27,6 +27,8 @@ pub(super) struct Owner {
     waker: Option<Waker>,
     own_token: Option<Token>,
     life: Life,
+    /// The device knows that it is not called any more.
+    closed: bool,
     motion: Motion,
     queues: Queues,
     /// Counts who reaches into the guest's memory for this activation.
@@ -97,6 +99,7 @@ impl Owner {
             waker: None,
             own_token: None,
             life: Life::Inactive,
+            closed: false,
             motion: if still { Motion::Still } else { Motion::Running },
             queues: Queues::default(),
             resets: Vec::new(),
@@ -291,6 +294,9 @@ impl Participant for Owner {
         if self.gate.is_closed() {
             self.count_chains();
             self.queues = Queues::default();
+            if !std::mem::replace(&mut self.closed, true) {
+                let _ = self.device.ask(|device| device.closed());
+            }
             return;
         }
         // It panicked where that could only be noted.

@@ -63,7 +63,7 @@ pub struct ExitCounts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeviceMetrics {
-    /// `disk0`, `disk1` and so on for disks, `nic0` for network interfaces, `rng0` for the source of random bytes, `balloon0` for the balloon, `device0` for devices of your own, each counted by itself.
+    /// `disk0`, `disk1` and so on for disks, `nic0` for network interfaces, `rng0` for the source of random bytes, `balloon0` for the balloon, `vsock0` for the vsock, `device0` for devices of your own, each counted by itself.
     pub name: String,
     /// What all devices count.
     pub transport: TransportMetrics,
@@ -81,7 +81,7 @@ pub enum DeviceKindMetrics {
     Disk(DiskMetrics),
     /// A network interface.
     Nic(NicMetrics),
-    /// A source of random bytes or a balloon, which keep their [counters](DeviceMetrics::counters) by name, or a device of your own.
+    /// A source of random bytes, a balloon or a vsock, which keep their [counters](DeviceMetrics::counters) by name, or a device of your own.
     #[default]
     Other,
 }

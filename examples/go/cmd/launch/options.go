@@ -216,6 +216,12 @@ func (o *options) devices() {
 		_, err := takeRate("rate="+text, map[string]*vmcell.Rate{"rate": &config.ConsoleRate})
 		return err
 	})
+	flag.Func("vsock", "sockets between host and guest, which has this context ID; with a path, other programs of the host use them by a "+
+		"Unix socket there, `CID[,path=PATH]` [default: none]", func(text string) error {
+		vsock, err := parseVsock(text)
+		config.Vsock = vsock
+		return err
+	})
 	flag.Func("log", "a file that gets what the guest prints as well, `PATH[,append][,max=BYTES][,keep=N]`; may be given several times", func(text string) error {
 		log, err := parseLog(text)
 		config.LogFiles = append(config.LogFiles, log)
@@ -365,6 +371,15 @@ func parseBalloon(text string) (*vmcell.Balloon, error) {
 		}
 	}
 	return &balloon, nil
+}
+
+func parseVsock(text string) (*vmcell.Vsock, error) {
+	number, path, _ := strings.Cut(text, ",path=")
+	cid, err := strconv.ParseUint(number, 10, 32)
+	if err != nil {
+		return nil, fmt.Errorf("'%s' is no context ID, allowed are 3 to 4294967294", number)
+	}
+	return &vmcell.Vsock{CID: cid, Path: path}, nil
 }
 
 func parseLog(text string) (vmcell.LogFile, error) {

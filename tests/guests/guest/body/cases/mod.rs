@@ -15,6 +15,7 @@ mod rings;
 mod rng;
 mod several;
 mod steps;
+mod vsock;
 mod work;
 
 use super::machine::clock;
@@ -25,7 +26,7 @@ use super::virtio::block::{Answer, Block};
 /// The name of a case, and what it does.
 type Case = (&'static str, fn(&Cmdline));
 
-const GROUPS: [&[Case]; 16] = [
+const GROUPS: [&[Case]; 17] = [
     rings::CASES,
     chains::CASES,
     odd::CASES,
@@ -41,6 +42,7 @@ const GROUPS: [&[Case]; 16] = [
     card::CASES,
     rng::CASES,
     balloon::CASES,
+    vsock::CASES,
     machine::CASES,
 ];
 

@@ -1,0 +1,154 @@
+//! The Unix socket for other programs of the host.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::{MAX_SOCKET_PATH, accept_now, connect_now, listen_privately};
+
+/// The longest first line of a client: `CONNECT` and a port.
+pub(super) const MAX_GREETING: usize = 32;
+
+/// Listens at a path. Its file is removed with it.
+pub(super) struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// By which its file is known: another one may have come to its path.
+    file: Option<(u64, u64)>,
+}
+
+/// What a client has said so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Greeting {
+    /// It wants a port of the guest. Its line has so many bytes.
+    Connect {
+        port: u32,
+        len: usize,
+    },
+    /// Its line has no end yet.
+    Incomplete,
+    Wrong,
+}
+
+impl Socket {
+    /// Makes it at `path`.
+    pub(super) fn new(path: &Path) -> Result<Self> {
+        let failed = |e: io::Error| {
+            let why = match e.kind() {
+                io::ErrorKind::AddrInUse => "there is something at this path already: remove it if no VM uses it",
+                io::ErrorKind::NotFound => "its folder does not exist",
+                _ => "the host refuses",
+            };
+            let message = format!("cannot make the Unix socket {}: {why}", path.display());
+            Error::new(ErrorKind::Vsock, message).with_source(e)
+        };
+        // Its folder may be reached by another way later, or the process may go to another one.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder.canonicalize().map_err(failed)?;
+        let whole = path.file_name().map_or_else(|| path.to_owned(), |name| folder.join(name));
+        check_length(&whole)?;
+        let listener = listen_privately(path).map_err(failed)?;
+        let path = whole;
+        let file = path.symlink_metadata().ok().map(|file| (file.dev(), file.ino()));
+        Ok(Self { listener, path, file })
+    }
+
+    pub(super) fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+
+    pub(super) fn folder(&self) -> Option<&Path> {
+        self.path.parent()
+    }
+
+    /// Accepts a client, if there is one.
+    pub(super) fn accept(&self) -> io::Result<UnixStream> {
+        accept_now(&self.listener)
+    }
+
+    /// Connects to the program that serves a port of the host.
+    pub(super) fn connect(&self, port: u32) -> io::Result<UnixStream> {
+        let mut path = self.path.clone().into_os_string();
+        path.push(format!("_{port}"));
+        connect_now(Path::new(&path))
+    }
+
+    /// Removes its file, if that is still its own.
+    pub(super) fn remove(&mut self) {
+        let Some(own) = self.file.take() else { return };
+        if self.path.symlink_metadata().is_ok_and(|file| (file.dev(), file.ino()) == own) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Behind it there must be room for an underscore and a port.
+fn check_length(path: &Path) -> Result<()> {
+    let (len, most) = (path.as_os_str().len(), MAX_SOCKET_PATH.saturating_sub("_4294967295".len()));
+    if len <= most {
+        return Ok(());
+    }
+    let message = format!("the Unix socket {} has a path of {len} bytes, allowed are {most}", path.display());
+    Err(Error::new(ErrorKind::Vsock, message))
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+impl Greeting {
+    /// Reads what came first.
+    pub(super) fn parse(bytes: &[u8]) -> Self {
+        let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+            return if bytes.len() < MAX_GREETING { Self::Incomplete } else { Self::Wrong };
+        };
+        let line = bytes.get(..end).and_then(|line| std::str::from_utf8(line).ok()).unwrap_or_default();
+        let port = line.strip_prefix("CONNECT ").and_then(|port| port.trim_end_matches('\r').parse().ok());
+        port.map_or(Self::Wrong, |port| Self::Connect { port, len: end.saturating_add(1) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileTypeExt;
+
+    use super::*;
+
+    #[test]
+    fn a_greeting_names_a_port() {
+        assert_eq!(Greeting::parse(b"CONNECT 52\nhello"), Greeting::Connect { port: 52, len: 11 });
+        assert_eq!(Greeting::parse(b"CONNECT 4294967295\r\n"), Greeting::Connect { port: u32::MAX, len: 20 });
+        for bytes in [b"".as_slice(), b"CONN", b"CONNECT 52"] {
+            assert_eq!(Greeting::parse(bytes), Greeting::Incomplete);
+        }
+        let wrong: [&[u8]; 6] =
+            [b"\n", b"CONNECT\n", b"CONNECT x\n", b"connect 52\n", b"CONNECT 4294967296\n", &[b'C'; MAX_GREETING]];
+        for bytes in wrong {
+            assert_eq!(Greeting::parse(bytes), Greeting::Wrong);
+        }
+    }
+
+    #[test]
+    fn the_file_is_removed_unless_it_is_another_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let socket = Socket::new(&path).unwrap();
+        assert!(path.metadata().unwrap().file_type().is_socket());
+        let error = Socket::new(&path).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Vsock);
+        assert!(error.to_string().contains("remove it if no VM uses it"), "{error}");
+        drop(socket);
+        assert!(!path.exists());
+        let socket = Socket::new(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "another").unwrap();
+        drop(socket);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "another");
+        let error = Socket::new(&folder.path().join("none/socket")).err().unwrap();
+        assert!(error.to_string().ends_with("its folder does not exist"), "{error}");
+    }
+}
