@@ -149,9 +149,10 @@ fn comes_back_by_itself(freed: u64, memory: MemoryConfig) {
     let reported = guest.balloon.reported();
     guest.running.type_in("end\n");
     guest.running.expect("removed");
-    // Blocks of less than 2 MiB are not reported, and not many are that small.
-    wait_until("memory back", || resident() + freed * 15 / 16 <= written);
-    assert!(guest.balloon.reported() - reported >= freed * 15 / 16 * MIB);
+    // Linux reports neither blocks of less than 2 MiB nor those of a zone that has little, as the first 16 MiB are.
+    let least = freed - 32;
+    wait_until(&format!("{least} MiB back of {written}"), || resident() + least <= written);
+    assert!(guest.balloon.reported() - reported >= least * MIB);
     assert_eq!((guest.count("kept_bytes"), guest.balloon.actual()), (0, 0));
     guest.end();
 }
