@@ -10,6 +10,7 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::linux::{BOOT_LIMIT, LinuxGuest, RunningGuest, root_disk};
 use vmcell::{ErrorKind, VsockConfig};
 
@@ -139,6 +140,9 @@ for number, stream in enumerate(back):
     stream.shutdown(socket.SHUT_WR)
 print("sum", sum(int(stream.recv(100)) for stream in back))
 "#;
+    // Each connection has two ends in this process.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the limit is raised");
     let guest = python(program, VsockConfig::new(3));
     guest.expect("listens on 5000");
     let vsock = guest.vm.vsock().unwrap();

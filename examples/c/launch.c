@@ -25,7 +25,8 @@ enum { LONGEST_DESCRIPTION = 1 << 20 };
 static const char USAGE[] = "usage: launch --kernel PATH [OPTIONS]\n"
                             "       launch --config FILE [OPTIONS]\n";
 
-static const char OPTIONS_HELP[] =
+// In two, since a compiler need not take a longer text.
+static const char HELP[] =
     "\n"
     "  --config FILE        a description of the VM as JSON; options beside it replace what it says, and disks and TAP\n"
     "                       devices are added behind its own\n"
@@ -47,7 +48,8 @@ static const char OPTIONS_HELP[] =
     "                       the --config says]\n"
     "  --jail               gives up what the VM does not need, and refuses to go on if the host does not take all of it [default:\n"
     "                       gives up what it can, and says what is missing]\n"
-    "  --no-jail            gives up nothing, for debuggers and the like\n"
+    "  --no-jail            gives up nothing, for debuggers and the like\n";
+static const char DEVICES_HELP[] =
     "  --disk PATH[,ro][,engine=uring|sync][,direct][,iops=N[:BURST]][,bandwidth=BYTES[:BURST]]\n"
     "                       a raw disk image or block device; may be given several times. Limits are so many requests a second\n"
     "                       and so many at once, which are as many as in a second unless a burst is given, and the same of bytes\n"
@@ -558,7 +560,7 @@ int main(int argc, char **argv) {
         case 'm': memory_mib = number_of("--memory", optarg, UINT64_MAX); break;
         case 'r': seccomp = choice_of("--seccomp", optarg, SECCOMP), is_filtered = 1; break;
         case 'v': verbose = 1; break;
-        case 'h': printf("%s%s", USAGE, OPTIONS_HELP); return EXIT_SUCCESS;
+        case 'h': printf("%s%s%s", USAGE, HELP, DEVICES_HELP); return EXIT_SUCCESS;
         case '?': fputs(USAGE, stderr); return BAD_ARGUMENTS;
         }
     }
