@@ -169,7 +169,7 @@ pub use metadata::Metadata;
 pub use net::{Nic, NicHandle};
 pub use sys::{DEFAULT_KICK_SIGNAL, EventFd, InheritedDescriptors};
 pub use vm::{
-    ConsoleMetrics, DeviceFailure, DeviceKindMetrics, DeviceMetrics, Exit, ExitCounts, Metrics, OpenVm, Status,
-    ThreadRole, VcpuMetrics, Vm, VmBuilder, VmThread, openmetrics,
+    ConsoleMetrics, DeviceFailure, DeviceKindMetrics, DeviceMetrics, Exit, ExitCounts, Metrics, OpenVm, Snapshot,
+    Status, ThreadRole, VcpuMetrics, Vm, VmBuilder, VmThread, openmetrics,
 };
 pub use vsock::{VsockHandle, VsockListener};

@@ -8,7 +8,7 @@ mod parts;
 mod x86_64;
 
 pub use parts::ResetCause;
-pub(crate) use parts::{Buses, PowerEvent, SerialPort};
+pub(crate) use parts::{Buses, PortsState, PowerEvent, SerialPort};
 pub(crate) use x86_64::Board;
 #[cfg(any(test, feature = "test-util"))]
 pub(crate) use x86_64::connect_ports;

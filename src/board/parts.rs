@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::bus::Bus;
-use crate::legacy::{OutputBuffer, Serial};
+use crate::legacy::{KeyboardAnswer, OutputBuffer, Serial, SerialState};
 
 /// Everything that a guest's access outside its RAM can reach.
 #[derive(Default)]
@@ -18,6 +18,26 @@ pub(crate) struct SerialPort {
     pub(crate) serial: Arc<Serial>,
     /// What the guest wrote to it.
     pub(crate) output: OutputBuffer,
+    /// What the keyboard controller holds for the guest.
+    pub(crate) keyboard: KeyboardAnswer,
+}
+
+/// The chips that are reached by ports, as plain data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PortsState {
+    pub(crate) serial: SerialState,
+    pub(crate) keyboard: u8,
+}
+
+impl SerialPort {
+    pub(crate) fn save(&self) -> PortsState {
+        PortsState { serial: self.serial.save(), keyboard: self.keyboard.get() }
+    }
+
+    pub(crate) fn restore(&self, state: &PortsState) -> crate::Result<()> {
+        self.keyboard.set(state.keyboard);
+        self.serial.restore(&state.serial)
+    }
 }
 
 /// What the guest asked a chip for, or told it.

@@ -8,8 +8,10 @@ use crate::arch;
 use crate::bus::Bus;
 use crate::config::{Boot, CpuConfig};
 use crate::error::Result;
-use crate::kvm::{CpuidEntry, Kvm, KvmVm, Vcpu};
-use crate::legacy::{Cmos, I8042, OutputBuffer, Panic, PanicEvent, Power, PowerRequest, PowerValues, Serial};
+use crate::kvm::{ChipsState, CpuidEntry, Kvm, KvmVm, Vcpu, VcpuState};
+use crate::legacy::{
+    Cmos, I8042, KeyboardAnswer, OutputBuffer, Panic, PanicEvent, Power, PowerRequest, PowerValues, Serial,
+};
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::sys::EventFd;
 
@@ -75,6 +77,19 @@ impl Board {
         vcpus.iter().try_for_each(|vcpu| arch::setup_vcpu(vcpu, &self.supported, self.vcpus, &entry))
     }
 
+    /// Brings a machine that was populated, and has not run, to where another one was. Its memory has the other's content already.
+    ///
+    /// # Errors
+    /// `ErrorKind::InvalidConfig` or `ErrorKind::Kvm` if it is a state of something else, or of another CPU.
+    pub(crate) fn restore(vm: &KvmVm, vcpus: &[Vcpu], chips: &ChipsState, states: &[VcpuState]) -> Result<()> {
+        vm.set_chips_state(chips)?;
+        for (vcpu, state) in vcpus.iter().zip(states) {
+            vcpu.set_state(state)?;
+            vcpu.note_pause();
+        }
+        Ok(())
+    }
+
     /// Puts the chips on the buses that KVM leaves to us. `on_power` is called by the vCPU thread that asks.
     pub(crate) fn connect(
         &self,
@@ -100,18 +115,19 @@ pub(crate) fn connect_ports(
     ports: &mut Bus,
     on_power: impl Fn(PowerEvent) + Clone + Send + Sync + 'static,
 ) -> Result<SerialPort> {
-    let port = connect_serial(ports)?;
+    let keyboard = KeyboardAnswer::default();
+    let port = connect_serial(ports, keyboard.clone())?;
     ports.insert(arch::CMOS_PORT.into(), arch::CMOS_PORTS.into(), Arc::new(Cmos))?;
     connect_panic(ports, on_power.clone())?;
-    connect_power(ports, on_power)?;
+    connect_power(ports, keyboard, on_power)?;
     Ok(port)
 }
 
-fn connect_serial(ports: &mut Bus) -> Result<SerialPort> {
+fn connect_serial(ports: &mut Bus, keyboard: KeyboardAnswer) -> Result<SerialPort> {
     let output = OutputBuffer::new()?;
     let serial = Arc::new(Serial::new(output.clone())?);
     ports.insert(arch::COM1_PORT.into(), arch::COM1_PORTS.into(), serial.clone())?;
-    Ok(SerialPort { serial, output })
+    Ok(SerialPort { serial, output, keyboard })
 }
 
 fn connect_panic(ports: &mut Bus, on_power: impl Fn(PowerEvent) + Send + Sync + 'static) -> Result<()> {
@@ -124,9 +140,13 @@ fn connect_panic(ports: &mut Bus, on_power: impl Fn(PowerEvent) + Send + Sync + 
     ports.insert(arch::PANIC_PORT.into(), arch::PANIC_PORTS.into(), Arc::new(register))
 }
 
-fn connect_power(ports: &mut Bus, on_power: impl Fn(PowerEvent) + Clone + Send + Sync + 'static) -> Result<()> {
+fn connect_power(
+    ports: &mut Bus,
+    keyboard: KeyboardAnswer,
+    on_power: impl Fn(PowerEvent) + Clone + Send + Sync + 'static,
+) -> Result<()> {
     let on_reset = on_power.clone();
-    let i8042 = I8042::new(move || on_reset(PowerEvent::Reset(ResetCause::KeyboardController)));
+    let i8042 = I8042::new(keyboard, move || on_reset(PowerEvent::Reset(ResetCause::KeyboardController)));
     ports.insert(arch::I8042_PORT.into(), arch::I8042_PORTS.into(), Arc::new(i8042))?;
     let values = PowerValues { soft_off: arch::SLEEP_TYPE_S5, reset: arch::RESET_VALUE };
     let power = Power::new(values, move |request| {

@@ -1,5 +1,6 @@
 //! The keyboard controller. A VM without a keyboard keeps one thing of it: the pulse on the CPU's reset line.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::bus::BusDevice;
@@ -20,16 +21,34 @@ const OUTPUT_FULL: u8 = 1;
 /// Nothing waits to be read. No command whose answer matters answers zero.
 const EMPTY: u8 = 0;
 
+/// What a controller holds for the guest to read: all that it has of a state. A clone is a handle to the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KeyboardAnswer(Arc<AtomicU8>);
+
+impl KeyboardAnswer {
+    pub(crate) fn get(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, answer: u8) {
+        self.0.store(answer, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> u8 {
+        self.0.swap(EMPTY, Ordering::Relaxed)
+    }
+}
+
 /// A controller with no ports behind it.
 pub(crate) struct I8042<F> {
-    answer: AtomicU8,
+    answer: KeyboardAnswer,
     on_reset: F,
 }
 
 impl<F: Fn() + Send + Sync> I8042<F> {
     /// The vCPU thread that pulses the line calls `on_reset`.
-    pub(crate) fn new(on_reset: F) -> Self {
-        Self { answer: AtomicU8::new(EMPTY), on_reset }
+    pub(crate) fn new(answer: KeyboardAnswer, on_reset: F) -> Self {
+        Self { answer, on_reset }
     }
 
     fn command(&self, command: u8) {
@@ -39,15 +58,15 @@ impl<F: Fn() + Send + Sync> I8042<F> {
             TEST_FIRST_PORT | TEST_SECOND_PORT => NO_SUCH_PORT,
             _ => return,
         };
-        self.answer.store(answer, Ordering::Relaxed);
+        self.answer.set(answer);
     }
 }
 
 impl<F: Fn() + Send + Sync> BusDevice for I8042<F> {
     fn read(&self, offset: u64, data: &mut [u8]) {
         let value = match offset {
-            DATA => self.answer.swap(EMPTY, Ordering::Relaxed),
-            COMMAND if self.answer.load(Ordering::Relaxed) != EMPTY => OUTPUT_FULL,
+            DATA => self.answer.take(),
+            COMMAND if self.answer.get() != EMPTY => OUTPUT_FULL,
             _ => 0,
         };
         if let Some(byte) = data.first_mut() {
@@ -71,7 +90,7 @@ mod tests {
     #[test]
     fn only_the_reset_command_resets() {
         let resets = AtomicU32::new(0);
-        let i8042 = I8042::new(|| {
+        let i8042 = I8042::new(KeyboardAnswer::default(), || {
             resets.fetch_add(1, Ordering::Relaxed);
         });
         for command in (0..=0xff).filter(|command| *command != 0xfe) {
@@ -86,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_driver_finds_a_controller_without_ports() {
-        let i8042 = I8042::new(|| {});
+        let i8042 = I8042::new(KeyboardAnswer::default(), || {});
         let read = |offset| {
             let mut data = [0xee; 1];
             i8042.read(offset, &mut data);
@@ -97,5 +116,17 @@ mod tests {
         assert_eq!((read(4), read(0), read(4)), (1, 0x55, 0));
         i8042.write(4, &[0xab]);
         assert_eq!(read(0), 0xff);
+    }
+
+    #[test]
+    fn an_answer_that_was_not_read_is_read_from_a_controller_that_goes_on() {
+        let source = KeyboardAnswer::default();
+        I8042::new(source.clone(), || {}).write(4, &[0xaa]);
+        let answer = KeyboardAnswer::default();
+        let restored = I8042::new(answer.clone(), || {});
+        answer.set(source.get());
+        let mut data = [0];
+        restored.read(0, &mut data);
+        assert_eq!((data, answer.get()), ([0x55], 0));
     }
 }

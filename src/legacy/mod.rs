@@ -15,9 +15,9 @@ mod power;
 mod serial;
 
 pub(crate) use cmos::Cmos;
-pub(crate) use i8042::I8042;
+pub(crate) use i8042::{I8042, KeyboardAnswer};
 pub(crate) use output::{OutputBuffer, OutputReader};
 pub(crate) use output_reader::{Counts, Listening};
 pub(crate) use panic::{Panic, PanicEvent};
 pub(crate) use power::{Power, PowerRequest, PowerValues};
-pub(crate) use serial::Serial;
+pub(crate) use serial::{Serial, SerialState};

@@ -5,11 +5,11 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use vm_superio::Trigger;
-use vm_superio::serial::{Serial as Uart, SerialEvents};
+use vm_superio::serial::{Serial as Uart, SerialEvents, SerialState as UartState};
 
 use super::output::OutputBuffer;
 use crate::bus::BusDevice;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{EventFd, lock};
 
 /// Register offsets (PC16550D data sheet, table II).
@@ -38,6 +38,23 @@ struct State {
     input: VecDeque<u8>,
     /// How many bytes of input were queued in all.
     typed: u64,
+}
+
+/// The registers of a serial port, and the input that the guest has not taken yet, as plain data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SerialState {
+    pub(crate) divisor: [u8; 2],
+    pub(crate) interrupt_enable: u8,
+    pub(crate) interrupt_identification: u8,
+    pub(crate) line_control: u8,
+    pub(crate) line_status: u8,
+    pub(crate) modem_control: u8,
+    pub(crate) modem_status: u8,
+    pub(crate) scratch: u8,
+    /// What lies in the port's own buffer.
+    pub(crate) received: Vec<u8>,
+    /// What waits behind it.
+    pub(crate) input: Vec<u8>,
 }
 
 /// The interrupt line: each trigger is an edge.
@@ -77,6 +94,60 @@ impl Serial {
             interrupt,
             input_wanted,
         })
+    }
+
+    /// What the guest has made of the port, and what it has not taken yet. Its output is the reader's.
+    pub(crate) fn save(&self) -> SerialState {
+        let state = self.state();
+        let uart = state.uart.state();
+        SerialState {
+            divisor: [uart.baud_divisor_low, uart.baud_divisor_high],
+            interrupt_enable: uart.interrupt_enable,
+            interrupt_identification: uart.interrupt_identification,
+            line_control: uart.line_control,
+            line_status: uart.line_status,
+            modem_control: uart.modem_control,
+            modem_status: uart.modem_status,
+            scratch: uart.scratch,
+            received: uart.in_buffer,
+            input: state.input.iter().copied().collect(),
+        }
+    }
+
+    /// Puts a port that no guest has used yet into a saved state.
+    ///
+    /// # Errors
+    /// If there is more input than a port takes.
+    pub(crate) fn restore(&self, saved: &SerialState) -> Result<()> {
+        let refused = |message: String| Error::new(ErrorKind::InvalidConfig, message);
+        if saved.input.len() > INPUT_CAPACITY {
+            let len = saved.input.len();
+            return Err(refused(format!("{len} bytes of saved console input, allowed are {INPUT_CAPACITY}")));
+        }
+        let [low, high] = saved.divisor;
+        let uart = UartState {
+            baud_divisor_low: low,
+            baud_divisor_high: high,
+            interrupt_enable: saved.interrupt_enable,
+            interrupt_identification: saved.interrupt_identification,
+            line_control: saved.line_control,
+            line_status: saved.line_status,
+            modem_control: saved.modem_control,
+            modem_status: saved.modem_status,
+            scratch: saved.scratch,
+            in_buffer: saved.received.clone(),
+        };
+        let (line, taken) = (Line(self.interrupt.try_clone()?), InputTaken(self.input_wanted.clone()));
+        let mut state = self.state();
+        state.uart = Uart::from_state(&uart, line, taken, self.output.clone()).map_err(|cause| {
+            refused("the saved state of a serial port is refused".into()).with_source(cause.to_string())
+        })?;
+        state.input = saved.input.iter().copied().collect();
+        if saved.received.is_empty() {
+            // Nothing will tell that the guest has taken everything.
+            state.feed();
+        }
+        Ok(())
     }
 
     /// Each signal is an edge on the port's interrupt line.
@@ -241,5 +312,44 @@ mod tests {
         assert_eq!(read(&serial, 5) & 0x60, 0x60);
         assert!(serial.interrupt().take());
         assert_eq!(read(&serial, 2) & 0xf, 2);
+    }
+
+    #[test]
+    fn a_port_goes_on_from_its_saved_state_with_the_input_that_was_not_read() {
+        let (source, _output) = serial();
+        source.write(3, &[0x83]);
+        source.write(0, &[1]);
+        source.write(3, &[3]);
+        source.write(1, &[1]);
+        source.write(7, &[0x5a]);
+        let input: Vec<u8> = (0..200u8).collect();
+        source.queue_input(&input);
+        assert_eq!([read(&source, 0), read(&source, 0)], [0, 1]);
+        let saved = source.save();
+        let (restored, _output) = serial();
+        restored.restore(&saved).unwrap();
+        assert_eq!(restored.save(), saved);
+        assert_eq!([read(&restored, 7), read(&restored, 1)], [0x5a, 1]);
+        let mut seen = Vec::new();
+        while read(&restored, 5) & 1 != 0 {
+            seen.push(read(&restored, 0));
+            if restored.input_wanted().take() {
+                restored.feed();
+            }
+        }
+        assert_eq!(seen, input[2..]);
+    }
+
+    #[test]
+    fn a_state_with_more_input_than_a_port_takes_is_refused() {
+        let (serial, _output) = serial();
+        let state = SerialState { input: vec![0; INPUT_CAPACITY + 1], ..SerialState::default() };
+        assert_eq!(
+            serial.restore(&state).unwrap_err().to_string(),
+            "65537 bytes of saved console input, allowed are 65536"
+        );
+        let state = SerialState { received: vec![0; 1000], ..SerialState::default() };
+        let error = serial.restore(&state).unwrap_err().chain();
+        assert!(error.starts_with("the saved state of a serial port is refused"), "{error}");
     }
 }

@@ -27,8 +27,13 @@ impl Mapping {
     /// Kernels before 6.7 hardly ever choose such an address by themselves. If another thread takes the place meanwhile, the
     /// address is another one, which only costs time.
     pub(super) fn new(len: usize, gpa: u64, flags: libc::c_int, fd: RawFd) -> io::Result<Self> {
+        Self::from_offset(len, gpa, flags, fd, 0)
+    }
+
+    /// The same, from an offset in the file on, a multiple of 4096 below 2⁶³.
+    pub(super) fn from_offset(len: usize, gpa: u64, flags: libc::c_int, fd: RawFd, offset: u64) -> io::Result<Self> {
         let place = if len < LARGE_PAGE { ptr::null_mut() } else { free_place(len, gpa) };
-        map(place, len, libc::PROT_READ | libc::PROT_WRITE, flags, fd)
+        map(place, len, libc::PROT_READ | libc::PROT_WRITE, flags, (fd, offset))
     }
 
     pub(super) fn as_ptr(&self) -> *mut u8 {
@@ -48,15 +53,22 @@ fn free_place(len: usize, gpa: u64) -> *mut libc::c_void {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     let padded = len.saturating_add(LARGE_PAGE);
     // Unmapped again at once: mapping over it (MAP_FIXED) would leave it open, after a failure, whose the place is.
-    let Ok(room) = map(ptr::null_mut(), padded, libc::PROT_NONE, flags, -1) else { return ptr::null_mut() };
+    let Ok(room) = map(ptr::null_mut(), padded, libc::PROT_NONE, flags, (-1, 0)) else { return ptr::null_mut() };
     let start = room.as_ptr();
     let gpa = usize::try_from(gpa).unwrap_or(0);
     start.wrapping_add(gpa.wrapping_sub(start as usize) % LARGE_PAGE).cast()
 }
 
-fn map(wish: *mut libc::c_void, len: usize, access: libc::c_int, flags: libc::c_int, fd: RawFd) -> io::Result<Mapping> {
+fn map(
+    wish: *mut libc::c_void,
+    len: usize,
+    access: libc::c_int,
+    flags: libc::c_int,
+    (fd, offset): (RawFd, u64),
+) -> io::Result<Mapping> {
+    let offset = offset.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: the address is a wish, without MAP_FIXED, so a new mapping touches nothing that is there already.
-    let start = unsafe { libc::mmap(wish, len, access, flags, fd, 0) };
+    let start = unsafe { libc::mmap(wish, len, access, flags, fd, offset) };
     match NonNull::new(start.cast::<u8>()).filter(|_| start != libc::MAP_FAILED) {
         Some(start) => Ok(Mapping { start, len }),
         None => Err(io::Error::last_os_error()),

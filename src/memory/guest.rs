@@ -10,7 +10,7 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::address::GuestAddress;
 use super::aligned::Mapping;
-use super::mapping::{Wanted, cannot_provide, map};
+use super::mapping::{Source, Wanted, cannot_provide, map};
 use super::placement;
 use super::preallocate::{may_be_refused_later, overcommit, take_all};
 use crate::config::{MemoryBacking, MemoryConfig, PageSize};
@@ -102,26 +102,35 @@ impl GuestMemory {
     /// Maps memory as a configuration says, but for its size, which is that of the regions.
     pub(crate) fn configured(regions: &[(GuestAddress, u64)], config: &MemoryConfig) -> Result<Self> {
         let (backing, pages) = (config.backing, config.pages);
-        let memory = Self::unplaced(regions, backing, pages)?;
-        // Before the first page is taken.
-        if let Some(node) = config.numa_node {
-            memory.prefer_node(node)?;
-        }
-        if config.locked {
-            memory.lock()?;
-        }
+        let memory = Self::unplaced(regions, regions.iter().map(|_| Source::New(backing)), pages)?;
+        memory.place(config)?;
         if config.prealloc || may_be_refused_later(backing, pages, overcommit) {
             memory.preallocate()?;
         }
         Ok(memory)
     }
 
-    fn unplaced(regions: &[(GuestAddress, u64)], backing: MemoryBacking, pages: PageSize) -> Result<Self> {
+    /// Before the first page is taken.
+    pub(super) fn place(&self, config: &MemoryConfig) -> Result<()> {
+        if let Some(node) = config.numa_node {
+            self.prefer_node(node)?;
+        }
+        if config.locked {
+            self.lock()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn unplaced<'a>(
+        regions: &[(GuestAddress, u64)],
+        sources: impl Iterator<Item = Source<'a>>,
+        pages: PageSize,
+    ) -> Result<Self> {
         let total = regions.iter().fold(0u64, |total, (_, len)| total.saturating_add(*len));
         let mut mappings = Vec::new();
-        let mapped = regions.iter().map(|&(start, len)| {
+        let mapped = regions.iter().zip(sources).map(|(&(start, len), source)| {
             let wanted = Wanted { gpa: start.0, size: check_region(start, len, pages)?, total };
-            let mapped = map(wanted, backing, pages)?;
+            let mapped = map(wanted, source, pages)?;
             mappings.push(mapped.mapping);
             GuestRegionMmap::new(mapped.region, start.inner()).ok_or_else(|| past_the_end(start, len))
         });

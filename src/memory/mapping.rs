@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::Arc;
 
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{FileOffset, MmapRegion};
@@ -29,11 +30,20 @@ pub(super) struct Wanted {
     pub(super) total: u64,
 }
 
-/// Maps memory the way `backing` and `pages` say.
-pub(super) fn map(wanted: Wanted, backing: MemoryBacking, pages: PageSize) -> Result<Mapped> {
-    let mapped = match backing {
-        MemoryBacking::Anonymous => map_anonymous(wanted, pages),
-        MemoryBacking::Memfd => map_memfd(wanted, pages),
+/// What is under a mapping.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    New(MemoryBacking),
+    /// The content of this file from an offset on, of which the mapping has its own copy, page by page as it is changed.
+    CopyOf(&'a Arc<File>, u64),
+}
+
+/// Maps memory the way `source` and `pages` say.
+pub(super) fn map(wanted: Wanted, source: Source<'_>, pages: PageSize) -> Result<Mapped> {
+    let mapped = match source {
+        Source::New(MemoryBacking::Anonymous) => map_anonymous(wanted, pages),
+        Source::New(MemoryBacking::Memfd) => map_memfd(wanted, pages),
+        Source::CopyOf(file, offset) => map_copy(wanted, file, offset),
     };
     let mapped = mapped.map_err(|cause| refused(wanted.total, pages, cause))?;
     let region = &mapped.region;
@@ -73,12 +83,33 @@ fn map_memfd(wanted: Wanted, pages: PageSize) -> MapResult {
     view(mapping, builder.with_mmap_flags(flags))
 }
 
+fn map_copy(wanted: Wanted, file: &Arc<File>, offset: u64) -> MapResult {
+    let flags = libc::MAP_PRIVATE;
+    let mapping = Mapping::from_offset(wanted.size, wanted.gpa, flags, file.as_raw_fd(), offset)?;
+    let builder = MmapRegionBuilder::new(wanted.size).with_file_offset(FileOffset::from_arc(Arc::clone(file), offset));
+    view(mapping, builder.with_mmap_flags(flags))
+}
+
 /// A region of that mapping, for `vm-memory`, which does not align those that it maps itself.
 fn view(mapping: Mapping, builder: MmapRegionBuilder) -> MapResult {
     let builder = builder.with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE);
     // SAFETY: the mapping has the builder's size, access and kind, and is kept as long as the region: see `Mapped`.
     let region = unsafe { builder.with_raw_mmap_pointer(mapping.as_ptr()) }.build();
     region.map(|region| Mapped { region, mapping }).map_err(|cause| cause.to_string().into())
+}
+
+/// A memfd of `size` bytes, all zeroes.
+pub(super) fn memfd(size: usize) -> io::Result<File> {
+    sealed_memfd(size, PageSize::Default)
+}
+
+/// From now on, nobody can change it.
+pub(super) fn seal(file: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open, and F_ADD_SEALS takes a plain integer.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_WRITE | libc::F_SEAL_SEAL) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// A memfd of `size` bytes that nobody can shrink, so that no access to the mapping can fault.
@@ -142,7 +173,7 @@ mod tests {
     fn neither_a_child_process_nor_a_core_dump_gets_the_guests_memory() {
         for backing in [MemoryBacking::Anonymous, MemoryBacking::Memfd] {
             let wanted = Wanted { gpa: 0, size: 1 << 20, total: 1 << 20 };
-            let mapped = map(wanted, backing, PageSize::Transparent).unwrap();
+            let mapped = map(wanted, Source::New(backing), PageSize::Transparent).unwrap();
             let flags = flags_at(mapped.region.as_ptr() as usize);
             assert!(flags.contains(" dc ") && flags.contains(" dd "), "{backing:?}: {flags}");
         }

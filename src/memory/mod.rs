@@ -11,6 +11,7 @@ mod area;
 mod buffer;
 mod file_ring;
 mod flight;
+mod fork;
 mod give_back;
 mod guest;
 mod host;
@@ -25,6 +26,7 @@ mod ring_port;
 #[cfg(test)]
 #[path = "smaps_test.rs"]
 mod smaps;
+mod template;
 mod transfer;
 
 pub use address::GuestAddress;
@@ -40,6 +42,7 @@ pub(crate) use lease::{Lease, Lessor};
 pub use ranges::GuestRanges;
 pub(crate) use ranges::RangeList;
 pub(crate) use ring_port::Port;
+pub(crate) use template::Template;
 
 #[cfg(test)]
 #[path = "properties_test.rs"]

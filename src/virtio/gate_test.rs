@@ -118,7 +118,8 @@ fn chains_that_break_the_rules_are_said_with_their_number_and_not_each_of_them()
     );
     let (memory, io_thread) = (patterned_memory(1 << 20), IoThread::new("said").unwrap());
     let voice = logger.about("disk0");
-    let driver = MmioDriver::new(MmioTransport::saying(voice, Box::new(Returns), memory.clone(), &io_thread).unwrap());
+    let driver =
+        MmioDriver::new(MmioTransport::saying(voice, Box::new(Returns), memory.clone(), &io_thread, None).unwrap());
     let mut queue = DriverQueue::new(&memory, GuestAddress(0x1000), 64);
     driver.bring_up(driver.offered(), &[&queue]);
     for _ in 0..20 {

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use super::builder::VmBuilder;
 use super::devices::{Devices, Handle, Part, Parts};
 use super::lifecycle::Lifecycle;
+use super::snapshot::Snapshot;
 use super::spared;
 use super::threads::{OnStart, ThreadSetup, core_group};
-use super::vm::Vm;
+use super::vm::{Saves, Vm};
 use crate::arch;
 use crate::balloon::Balloon;
 use crate::block::{Disk, Identity};
 use crate::board::Board;
-use crate::config::{Discovery, Limits, VmConfig};
+use crate::config::{Discovery, Limits, MemoryConfig, VmConfig};
 use crate::confine::{Kind, ThreadFilter};
 use crate::console::Console;
 use crate::error::{Error, ErrorKind, Result};
@@ -75,10 +76,13 @@ impl VmBuilder {
             check_gives_back(&self.config.memory).map_err(|error| error.about("balloon"))?;
         }
         let core = core_group(self.config.core_scheduling, &logger)?;
-        let config = self.config.clone();
+        let (config, snapshot) = (self.config.clone(), self.snapshot.take());
         let (opened, kvm) = (self.open_devices()?, Kvm::open()?);
-        let images = arch::Images::open(config.boot()?)?;
-        Ok(OpenVm { kvm, images, config, core, logger, opened })
+        let beginning = match snapshot {
+            Some(snapshot) => Beginning::Snapshot(snapshot),
+            None => Beginning::Boot(arch::Images::open(config.boot()?)?),
+        };
+        Ok(OpenVm { kvm, beginning, config, core, logger, opened })
     }
 
     /// Opens the devices that the configuration names.
@@ -152,11 +156,27 @@ fn limit_groups(config: &VmConfig) -> Result<HashMap<&String, LimitGroup>> {
 #[must_use = "build() makes the VM"]
 pub struct OpenVm {
     kvm: Kvm,
-    images: arch::Images,
+    beginning: Beginning,
     config: VmConfig,
     core: Option<Arc<CoreGroup>>,
     logger: Logger,
     opened: Opened,
+}
+
+/// How the guest begins.
+enum Beginning {
+    Boot(arch::Images),
+    Snapshot(Snapshot),
+}
+
+impl Beginning {
+    fn memory(&self, board: &Board, config: &MemoryConfig) -> Result<GuestMemory> {
+        let layout = board.memory_layout();
+        match self {
+            Self::Boot(_) => GuestMemory::configured(&layout, config),
+            Self::Snapshot(snapshot) => GuestMemory::copy_of(&snapshot.parts.memory, &layout, config),
+        }
+    }
 }
 
 impl OpenVm {
@@ -172,10 +192,10 @@ impl OpenVm {
     /// # Errors
     /// Those of [`VmBuilder::build`].
     pub fn build(self) -> Result<Vm> {
-        let Self { kvm, images, config, core, logger, opened } = self;
+        let Self { kvm, beginning, config, core, logger, opened } = self;
         let (kick, boot) = (config.kick()?, config.boot()?);
         let board = Board::new(&kvm, config.vcpus, &config.cpu, config.memory.bytes())?;
-        let memory = GuestMemory::configured(&board.memory_layout(), &config.memory)?;
+        let memory = beginning.memory(&board, &config.memory)?;
         let vm = kvm.create_vm()?;
         check_host_takes(config.vcpus, &vm)?;
         let mut vcpus = board.populate(&vm, &memory)?;
@@ -189,10 +209,20 @@ impl OpenVm {
             logger,
         };
         let lifecycle = Arc::new(Lifecycle::new(setup.name.clone(), vcpus.iter().map(Vcpu::kicker).collect())?);
-        board.load(&memory, images, boot, opened.device_count(&config), &vcpus)?;
+        let snapshot = match beginning {
+            Beginning::Boot(images) => {
+                board.load(&memory, images, boot, opened.device_count(&config), &vcpus)?;
+                None
+            }
+            Beginning::Snapshot(snapshot) => {
+                Board::restore(&vm, &vcpus, &snapshot.parts.chips, &snapshot.parts.vcpus)?;
+                Some(snapshot.parts)
+            }
+        };
         let parts = opened.into_parts(&config, setup.clone())?;
-        let devices = Devices::assemble(&board, vm, &memory, &lifecycle, parts)?;
-        Ok(Vm::new(lifecycle, devices, vcpus, setup))
+        let devices = Devices::assemble(&board, vm, &memory, &lifecycle, parts, snapshot.as_deref())?;
+        let saves = Saves { config, memory, msrs: kvm.msrs_to_save()? };
+        Ok(Vm::new(lifecycle, devices, vcpus, setup, saves))
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::snapshot::Snapshot;
 use super::threads::{OnStart, ThreadRole};
 use super::vm::Vm;
 use crate::block::Disk;
@@ -43,6 +44,8 @@ pub struct VmBuilder {
     pub(super) io_thread: Option<IoThread>,
     pub(super) on_thread_start: Option<OnStart>,
     pub(super) log: Option<Box<Log>>,
+    /// Where the guest begins, in place of a kernel.
+    pub(super) snapshot: Option<Snapshot>,
 }
 
 /// What a host program does with what is said of a VM.
@@ -67,6 +70,7 @@ impl VmConfig {
             io_thread: None,
             on_thread_start: None,
             log: None,
+            snapshot: None,
         }
     }
 }

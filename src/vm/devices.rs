@@ -8,23 +8,24 @@ use super::exit::Exit;
 use super::failures::DeviceFailure;
 use super::lifecycle::Lifecycle;
 use super::metrics::{ConsoleMetrics, DeviceKindMetrics, DeviceMetrics};
+use super::snapshot::SnapshotParts;
 use super::threads::{ThreadRole, ThreadSetup, VmThread};
 use crate::arch;
 use crate::balloon::BalloonHandle;
 use crate::block::{DiskHandle, DiskStatus};
-use crate::board::{Board, Buses, PowerEvent, SerialPort};
+use crate::board::{Board, Buses, PortsState, PowerEvent, SerialPort};
 use crate::bus::Bus;
 use crate::config::{RateLimit, Seccomp};
 use crate::confine::{Kind, ThreadFilter};
 use crate::console::{Console, ConsoleStatus};
 use crate::error::{Error, Result};
 use crate::event::{IoThread, IoThreadMetrics, Membership, Placement};
-use crate::kvm::KvmVm;
+use crate::kvm::{ChipsState, KvmVm};
 use crate::logging::{LogLevel, Voice};
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::net::NicHandle;
 use crate::sys::{EventFd, lock};
-use crate::virtio::{MmioTransport, VirtioDevice, spec};
+use crate::virtio::{MmioTransport, TransportState, VirtioDevice, spec};
 use crate::vsock::VsockHandle;
 
 /// What the builder hands over.
@@ -83,7 +84,7 @@ pub(super) struct Devices {
     /// Those that the caller made.
     given_threads: Vec<IoThread>,
     /// Interrupt lines and doorbells are connected for as long as this lives.
-    _vm: KvmVm,
+    vm: KvmVm,
 }
 
 impl Devices {
@@ -93,6 +94,7 @@ impl Devices {
         memory: &GuestMemory,
         lifecycle: &Arc<Lifecycle>,
         parts: Parts,
+        saved: Option<&SnapshotParts>,
     ) -> Result<Self> {
         let (mut buses, ends) = (Buses::default(), lifecycle.clone());
         let port = board.connect(&vm, &mut buses, move |event| serve_power(&ends, event))?;
@@ -110,6 +112,11 @@ impl Devices {
             Ok(thread)
         };
         let shared = parts.io_thread.map_or_else(|| start(ThreadRole::Io), Ok)?;
+        if let Some(saved) = saved {
+            let labels: Vec<_> = parts.devices.iter().map(|part| part.label.clone()).collect();
+            saved.check_devices(&labels)?;
+            port.restore(&saved.ports)?;
+        }
         let names = device_names(parts.devices.iter().map(|part| &part.handle));
         for ((index, part), name) in parts.devices.into_iter().enumerate().zip(&names) {
             let voice = parts.setup.logger.about(name);
@@ -124,8 +131,13 @@ impl Devices {
                     }
                     Placement::Alone => start(ThreadRole::DeviceIo(u32::try_from(index).unwrap_or(u32::MAX)))?,
                 };
-                let transport = MmioTransport::saying(voice.clone(), part.device, memory.clone(), &io_thread)?;
+                let state = saved.and_then(|saved| saved.devices.get(index)).map(|(_, state)| state);
+                let transport = MmioTransport::saying(voice.clone(), part.device, memory.clone(), &io_thread, state)?;
                 connect(&vm, &mut buses.mmio, arch::mmio_device(index), &transport)?;
+                if state.is_some_and(|state| state.interrupt_status != 0) {
+                    // It may have been on its way when the snapshot was taken. One too many does no harm.
+                    transport.interrupt().signal();
+                }
                 Ok(transport)
             };
             transports.push(attach().map_err(|error: Error| error.about(&part.label))?);
@@ -155,7 +167,7 @@ impl Devices {
             names,
             own_threads,
             given_threads,
-            _vm: vm,
+            vm,
         })
     }
 
@@ -281,6 +293,23 @@ impl Devices {
     pub(super) fn close(&self) {
         self.transports.iter().for_each(|transport| transport.close());
         self.port.output.hurry();
+    }
+
+    /// What each device is called in messages, and its state. They stand still.
+    pub(super) fn save(&self) -> Result<Vec<(String, TransportState)>> {
+        let save = |(transport, label): (&Arc<MmioTransport>, &String)| {
+            let state = transport.save().map_err(|error| error.about(label))?;
+            Ok((label.clone(), state))
+        };
+        self.transports.iter().zip(&self.labels).map(save).collect()
+    }
+
+    pub(super) fn chips_state(&self) -> Result<ChipsState> {
+        self.vm.chips_state()
+    }
+
+    pub(super) fn ports_state(&self) -> PortsState {
+        self.port.save()
     }
 
     /// Called once no vCPU runs any more: what the guest wrote last still reaches its reader.

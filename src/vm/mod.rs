@@ -7,9 +7,12 @@ mod devices;
 mod discard;
 mod exit;
 mod failures;
+mod fork;
 mod json;
 mod lifecycle;
 mod metrics;
+mod seat;
+mod snapshot;
 mod spared;
 mod threads;
 mod vcpu;
@@ -24,6 +27,7 @@ pub use failures::DeviceFailure;
 #[cfg(any(test, feature = "capi"))]
 pub(crate) use failures::failures_json;
 pub use metrics::{ConsoleMetrics, DeviceKindMetrics, DeviceMetrics, ExitCounts, Metrics, VcpuMetrics, openmetrics};
+pub use snapshot::Snapshot;
 pub use threads::{ThreadRole, VmThread};
 pub use vm::Vm;
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::exit::{Exit, Status};
 use super::lifecycle::Lifecycle;
+use super::seat::Seat;
 use super::threads::ThreadSetup;
 use super::vcpu::{Duty, spawn};
 use crate::board::Buses;
@@ -36,16 +37,18 @@ impl Machine {
         let lifecycle = Lifecycle::new("".into(), vcpus.iter().map(Vcpu::kicker).collect()).unwrap();
         let (lifecycle, ends) = (Arc::new(lifecycle), Arc::<AtomicUsize>::default());
         lifecycle.start(vcpus.len()).unwrap();
-        let spawn = |vcpu| {
+        let spawn = |vcpu: Vcpu| {
             let ends = Arc::clone(&ends);
             let duty = Duty {
+                index: vcpu.index(),
+                seat: Arc::new(Seat::new(vcpu)),
                 buses: Arc::<Buses>::default(),
                 lifecycle: Arc::clone(&lifecycle),
                 on_last: Arc::new(move || _ = ends.fetch_add(1, Ordering::SeqCst)),
                 setup: ThreadSetup::default(),
                 counters: Arc::default(),
             };
-            spawn(vcpu, duty, std::sync::mpsc::channel().1).unwrap().0
+            spawn(duty, std::sync::mpsc::channel().1).unwrap().0
         };
         let threads = vcpus.into_iter().map(spawn).collect();
         Self { lifecycle, in_guest, ends, threads }

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use super::exit::Exit;
 use super::lifecycle::{Lifecycle, NextMove};
 use super::metrics::VcpuCounters;
+use super::seat::Seat;
 use super::threads::{ThreadRole, ThreadSetup};
 use crate::board::{Buses, ResetCause};
 use crate::error::{Error, ErrorKind, Result};
@@ -15,6 +16,9 @@ use crate::sys::{self, ThreadHandle};
 
 /// What the thread of a vCPU needs.
 pub(super) struct Duty {
+    pub(super) index: u32,
+    /// Where the vCPU is, and where it goes while the VM is paused.
+    pub(super) seat: Arc<Seat>,
     pub(super) buses: Arc<Buses>,
     pub(super) lifecycle: Arc<Lifecycle>,
     /// Runs on the thread of the vCPU that is the last to leave the guest.
@@ -25,14 +29,13 @@ pub(super) struct Duty {
 
 /// Starts the thread. If its preparation is awaited, this waits for it, and the thread enters the guest once `gate` is dropped or
 /// gives something; otherwise a preparation that fails ends the VM.
-pub(super) fn spawn(vcpu: Vcpu, duty: Duty, gate: Receiver<()>) -> Result<(ThreadHandle, Result<()>)> {
-    let Duty { buses, lifecycle, on_last, setup, counters } = duty;
-    let (index, is_awaited) = (vcpu.index(), setup.is_awaited());
+pub(super) fn spawn(duty: Duty, gate: Receiver<()>) -> Result<(ThreadHandle, Result<()>)> {
+    let (index, is_awaited) = (duty.index, duty.setup.is_awaited());
     let (reply, prepared) = sync_channel(1);
-    let handle = sys::spawn(&setup.thread_name(ThreadRole::Vcpu(index)), move || {
+    let handle = sys::spawn(&duty.setup.thread_name(ThreadRole::Vcpu(index)), move || {
+        let Duty { index, seat, buses, lifecycle, on_last, setup, counters } = duty;
         // What a user's code does here must not wait for this very thread.
         sys::forbid_waiting();
-        let mut vcpu = vcpu;
         counters.begin();
         let prepared = setup.prepare(ThreadRole::Vcpu(index));
         if is_awaited {
@@ -42,11 +45,12 @@ pub(super) fn spawn(vcpu: Vcpu, duty: Duty, gate: Receiver<()>) -> Result<(Threa
             lifecycle.end(Exit::Failed(error));
         }
         drop((setup, gate));
-        let body = AssertUnwindSafe(|| run(&mut vcpu, &buses, &lifecycle, &counters));
-        if let Err(error) = catch_unwind(body).unwrap_or_else(|_| Err(panicked(vcpu.index()))) {
+        let body = AssertUnwindSafe(|| run(&seat, &buses, &lifecycle, &counters));
+        if let Err(error) = catch_unwind(body).unwrap_or_else(|_| Err(panicked(index))) {
             lifecycle.end(Exit::Failed(error));
         }
-        drop(vcpu);
+        // Nobody looks at it any more.
+        drop(seat.take());
         if lifecycle.is_last_vcpu() {
             let _ = catch_unwind(AssertUnwindSafe(|| on_last()));
         }
@@ -59,7 +63,27 @@ pub(super) fn spawn(vcpu: Vcpu, duty: Duty, gate: Receiver<()>) -> Result<(Threa
     Ok((handle, prepared))
 }
 
-fn run(vcpu: &mut Vcpu, buses: &Buses, lifecycle: &Lifecycle, counters: &VcpuCounters) -> Result<()> {
+fn run(seat: &Seat, buses: &Buses, lifecycle: &Lifecycle, counters: &VcpuCounters) -> Result<()> {
+    let mut taken = seat.take();
+    while let Some(mut vcpu) = taken.take() {
+        if run_until_parked(&mut vcpu, buses, lifecycle, counters)? == NextMove::Finish {
+            return Ok(());
+        }
+        seat.put(vcpu);
+        lifecycle.park();
+        taken = seat.take();
+        taken.iter().for_each(Vcpu::note_pause);
+    }
+    Ok(())
+}
+
+/// Returns between two instructions of the guest.
+fn run_until_parked(
+    vcpu: &mut Vcpu,
+    buses: &Buses,
+    lifecycle: &Lifecycle,
+    counters: &VcpuCounters,
+) -> Result<NextMove> {
     // Before the goal is looked at for the first time: a kick that comes after that look must find this thread.
     vcpu.bind_to_this_thread()?;
     loop {
@@ -67,13 +91,11 @@ fn run(vcpu: &mut Vcpu, buses: &Buses, lifecycle: &Lifecycle, counters: &VcpuCou
         let exit = match next {
             NextMove::Run => vcpu.run()?,
             NextMove::Park => vcpu.finish_access()?,
-            NextMove::Finish => return Ok(()),
+            NextMove::Finish => return Ok(next),
         };
         counters.count(&exit);
         if next == NextMove::Park && matches!(exit, VcpuExit::Interrupted) {
-            lifecycle.park();
-            vcpu.note_pause();
-            continue;
+            return Ok(next);
         }
         let served = serve(exit, buses);
         if let Some(exit) = served.map_err(|error| located(error, vcpu))? {

@@ -12,19 +12,21 @@ use super::discard::{self, Discarded};
 use super::exit::{Exit, Status};
 use super::lifecycle::Lifecycle;
 use super::metrics::VcpuCounters;
+use super::seat::Seat;
 use super::threads::ThreadSetup;
 use super::vcpu::{self, Duty};
-use crate::config::vcpus as so_many;
+use crate::config::{VmConfig, vcpus as so_many};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::Vcpu;
 use crate::logging::{LogLevel, Logger};
+use crate::memory::GuestMemory;
 use crate::sys::{ThreadHandle, do_elsewhere, lock, lock_if_free, may_wait};
 
 /// What [`Vm::stop`] promises, less a margin for its own way back.
 const STOP_LIMIT: Duration = Duration::from_millis(90);
 
 /// How long a pause waits, if nothing else is said.
-const PAUSE_LIMIT: Duration = Duration::from_secs(10);
+pub(super) const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A virtual machine: built by [`Vm::builder`], run by its own threads, controlled from any thread through this handle.
 ///
@@ -53,28 +55,44 @@ const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 pub struct Vm {
     lifecycle: Arc<Lifecycle>,
     pub(super) devices: Arc<Devices>,
-    /// Until the start.
-    vcpus: Mutex<Vec<Vcpu>>,
+    /// Of each vCPU, by index.
+    pub(super) seats: Vec<Arc<Seat>>,
     pub(super) threads: Mutex<Vec<ThreadHandle>>,
     /// By index.
     pub(super) counters: Vec<Arc<VcpuCounters>>,
     pub(super) setup: ThreadSetup,
+    pub(super) saves: Arc<Saves>,
     /// Held while devices follow the vCPUs into or out of a pause.
-    transition: Mutex<()>,
+    pub(super) transition: Mutex<()>,
     /// Dropping must not block.
     discards: AtomicBool,
 }
 
+/// What a snapshot needs beside what runs.
+pub(super) struct Saves {
+    pub(super) config: VmConfig,
+    pub(super) memory: GuestMemory,
+    /// Those of a vCPU that are saved.
+    pub(super) msrs: Vec<u32>,
+}
+
 impl Vm {
-    pub(super) fn new(lifecycle: Arc<Lifecycle>, devices: Devices, vcpus: Vec<Vcpu>, setup: ThreadSetup) -> Self {
+    pub(super) fn new(
+        lifecycle: Arc<Lifecycle>,
+        devices: Devices,
+        vcpus: Vec<Vcpu>,
+        setup: ThreadSetup,
+        saves: Saves,
+    ) -> Self {
         let counters = vcpus.iter().map(|_| Arc::default()).collect();
         Self {
             lifecycle,
             counters,
             devices: Arc::new(devices),
-            vcpus: Mutex::new(vcpus),
+            seats: vcpus.into_iter().map(|vcpu| Arc::new(Seat::new(vcpu))).collect(),
             threads: Mutex::default(),
             setup,
+            saves: Arc::new(saves),
             transition: Mutex::default(),
             discards: AtomicBool::new(false),
         }
@@ -88,19 +106,16 @@ impl Vm {
     /// not let one run where [affinity](crate::VmBuilder::affinity) or [core scheduling](crate::VmBuilder::core_scheduling) want it, or if `on_thread_start` fails or panics; then
     /// the VM has ended.
     pub fn start(&self) -> Result<()> {
-        let vcpus = {
-            // Under the lock, so that of several callers only the one that starts the VM takes them.
-            let mut vcpus = lock(&self.vcpus);
-            self.lifecycle.start(vcpus.len())?;
-            std::mem::take(&mut *vcpus)
-        };
-        let count = vcpus.len();
+        let count = self.seats.len();
+        self.lifecycle.start(count)?;
+        // Those of a fork stand still until now.
+        self.devices.resume_devices();
         self.setup.logger.say(LogLevel::Info, "vm", || format!("starts with {}", so_many(count)));
         // Threads whose preparation may well be refused wait at their gates until all are there.
         let mut gates = Vec::new();
-        let begun = vcpus.into_iter().try_for_each(|vcpu| {
+        let begun = (0..).zip(&self.seats).try_for_each(|(index, seat)| {
             let (gate, opened) = channel();
-            let (thread, prepared) = self.spawn(vcpu, opened)?;
+            let (thread, prepared) = self.spawn(index, seat, opened)?;
             gates.push(gate);
             lock(&self.threads).push(thread);
             prepared
@@ -134,6 +149,11 @@ impl Vm {
     pub fn pause_within(&self, limit: Duration) -> Result<()> {
         check_may_wait("pause a VM")?;
         let _one_at_a_time = lock(&self.transition);
+        self.stand_still(limit)
+    }
+
+    /// Pauses, by the one who holds `transition`.
+    pub(super) fn stand_still(&self, limit: Duration) -> Result<()> {
         if self.lifecycle.status() == Status::Paused {
             return Ok(());
         }
@@ -163,6 +183,11 @@ impl Vm {
             let message = "a VM cannot be resumed on an I/O thread while another thread is pausing it";
             return Err(Error::new(ErrorKind::InvalidState, message));
         };
+        self.go_on()
+    }
+
+    /// Resumes, by the one who holds `transition`.
+    pub(super) fn go_on(&self) -> Result<()> {
         self.lifecycle.resume()?;
         self.devices.resume_devices();
         Ok(())
@@ -195,12 +220,17 @@ impl Vm {
     /// [`ErrorKind::InvalidState`] if the VM was not started or has ended, and if it has no ACPI tables
     /// ([`Discovery::Cmdline`](crate::Discovery::Cmdline)), which is where a guest finds the button.
     pub fn request_shutdown(&self) -> Result<()> {
-        self.lifecycle.expect_guest("press the power button of")?;
+        self.expect_guest("press the power button of")?;
         if self.devices.press_power_button() {
             return Ok(());
         }
         let message = "the guest has no ACPI tables, and so no power button; Discovery::Acpi gives it one";
         Err(Error::new(ErrorKind::InvalidState, message))
+    }
+
+    /// Refuses what only a guest can do that was started and has not ended.
+    pub(super) fn expect_guest(&self, call: &str) -> Result<()> {
+        self.lifecycle.expect_guest(call)
     }
 
     /// Tells the VM to end, and does not wait for that: [`wait`](Self::wait) does, or [`ended_fd`](Self::ended_fd) tells when it
@@ -297,17 +327,19 @@ impl Vm {
         self.lifecycle.ended().as_fd()
     }
 
-    fn spawn(&self, vcpu: Vcpu, gate: Receiver<()>) -> Result<(ThreadHandle, Result<()>)> {
-        let counters = usize::try_from(vcpu.index()).ok().and_then(|index| self.counters.get(index));
+    fn spawn(&self, index: u32, seat: &Arc<Seat>, gate: Receiver<()>) -> Result<(ThreadHandle, Result<()>)> {
+        let counters = usize::try_from(index).ok().and_then(|index| self.counters.get(index));
         let (devices, lifecycle, logger) = (self.devices.clone(), self.lifecycle.clone(), self.setup.logger.clone());
         let duty = Duty {
+            index,
+            seat: Arc::clone(seat),
             buses: self.devices.buses().clone(),
             lifecycle: self.lifecycle.clone(),
             on_last: Arc::new(move || guest_has_ended(&logger, &lifecycle, &devices)),
             setup: self.setup.clone(),
             counters: counters.cloned().unwrap_or_default(),
         };
-        vcpu::spawn(vcpu, duty, gate)
+        vcpu::spawn(duty, gate)
     }
 
     /// Does at the end what the thread of a vCPU would have done that could not be made.
@@ -342,16 +374,17 @@ fn guest_has_ended(logger: &Logger, lifecycle: &Lifecycle, devices: &Devices) {
 impl Drop for Vm {
     fn drop(&mut self) {
         if !may_wait() || self.discards.load(Ordering::Relaxed) {
-            let (vcpus, threads) = (mem::take(&mut *lock(&self.vcpus)), mem::take(&mut *lock(&self.threads)));
+            let (seats, threads) = (mem::take(&mut self.seats), mem::take(&mut *lock(&self.threads)));
             let (lifecycle, devices) = (Arc::clone(&self.lifecycle), Arc::clone(&self.devices));
-            let (setup, counters) = (self.setup.clone(), self.counters.clone());
+            let (setup, counters, saves) = (self.setup.clone(), self.counters.clone(), Arc::clone(&self.saves));
             let rest = Self {
                 lifecycle,
                 devices,
-                vcpus: Mutex::new(vcpus),
+                seats,
                 threads: Mutex::new(threads),
                 counters,
                 setup,
+                saves,
                 transition: Mutex::default(),
                 discards: AtomicBool::new(false),
             };
@@ -359,14 +392,15 @@ impl Drop for Vm {
         }
         // The one order in which everything ends: the guest first, then the threads that served it, then what they used.
         self.request_stop();
-        lock(&self.vcpus).clear();
         lock(&self.threads).drain(..).for_each(ThreadHandle::join);
+        // Of a VM that never ran; otherwise each thread has dropped its own.
+        self.seats.iter().for_each(|seat| drop(seat.take()));
         self.devices.detach();
     }
 }
 
 /// Refuses what waits for threads of a VM on a thread that must not.
-fn check_may_wait(what: &str) -> Result<()> {
+pub(super) fn check_may_wait(what: &str) -> Result<()> {
     if may_wait() {
         return Ok(());
     }

@@ -51,14 +51,15 @@ impl MmioTransport {
         Self::begin(device, memory, io_thread, None, Voice::default())
     }
 
-    /// Does the same as [`new`](Self::new), and says what happens to the device.
+    /// Does the same as [`new`](Self::new), or as [`restore`](Self::restore) from a state, and says what happens to the device.
     pub(crate) fn saying(
         voice: Voice,
         device: Box<dyn VirtioDevice>,
         memory: GuestMemory,
         io_thread: &IoThread,
+        state: Option<&TransportState>,
     ) -> Result<Arc<Self>> {
-        Self::begin(device, memory, io_thread, None, voice)
+        Self::begin(device, memory, io_thread, state, voice)
     }
 
     /// Goes on from a state that [`save`](Self::save) returned, with a new device of the same type and memory with the same

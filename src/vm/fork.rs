@@ -1,0 +1,75 @@
+//! How a snapshot is taken of a VM that runs, and begins others.
+
+use std::sync::Arc;
+
+use super::builder::VmBuilder;
+use super::exit::Status;
+use super::snapshot::{Snapshot, SnapshotParts};
+use super::vm::{PAUSE_LIMIT, Vm, check_may_wait};
+use crate::config::VsockConfig;
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::memory::Template;
+use crate::sys::lock;
+
+impl Vm {
+    /// Takes a snapshot of a VM that runs or is paused. The VM stands still meanwhile; if it ran, it goes on afterwards. Blocks until requests in
+    /// flight are done, at most for ten seconds, and then for as long as it takes to copy the RAM.
+    ///
+    /// # Errors
+    /// Those of [`pause`](Self::pause). [`ErrorKind::InvalidState`] if a device has failed or cannot be saved, as one of a user's may be, and then the
+    /// message names it; [`ErrorKind::HostMemory`] if there is no room for the copy. The VM goes on.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        check_may_wait("take a snapshot of a VM")?;
+        self.expect_guest("take a snapshot of")?;
+        let _one_at_a_time = lock(&self.transition);
+        let was_paused = self.status() == Status::Paused;
+        self.stand_still(PAUSE_LIMIT)?;
+        let taken = self.take();
+        if !was_paused {
+            // Refused if it has ended meanwhile, and then there is nothing to go on with.
+            let _ = self.go_on();
+        }
+        Ok(Snapshot { parts: Arc::new(taken?) })
+    }
+
+    /// While it stands still.
+    fn take(&self) -> Result<SnapshotParts> {
+        let (devices, saves) = (&self.devices, &self.saves);
+        let vcpus = self.seats.iter().map(|seat| seat.look(|vcpu| vcpu.state(&saves.msrs)));
+        Ok(SnapshotParts {
+            config: saves.config.clone(),
+            vcpus: vcpus.collect::<Result<_>>()?,
+            chips: devices.chips_state()?,
+            ports: devices.ports_state(),
+            devices: devices.save()?,
+            memory: Template::copy(&saves.memory)?,
+        })
+    }
+}
+
+impl VmBuilder {
+    /// Has the VM begin where another one was when a snapshot was taken, rather than boot a kernel. The number of vCPUs, their features, the size
+    /// of the memory, the source of random bytes and the balloon are the source's, whatever was said before. A vsock is the source's without its Unix
+    /// socket, unless the builder has one already; its connections are reset, and the guest reads its CID anew.
+    ///
+    /// Disks, network cards, other devices and the console are given anew: as many of the same kinds, in the same order, and disks with the
+    /// content that the source's had. Otherwise [`build`](Self::build) says which devices the source had. The pages and the backing of the memory are those of the snapshot, and none of it
+    /// is taken in advance.
+    #[must_use]
+    pub fn fork_of(mut self, snapshot: &Snapshot) -> Self {
+        let source = snapshot.config();
+        self.config.vcpus = source.vcpus;
+        self.config.cpu = source.cpu.clone();
+        self.config.memory.mib = source.memory.mib;
+        self.config.boot = source.boot.clone();
+        self.config.rng = source.rng.clone();
+        self.config.balloon = source.balloon.clone();
+        if self.config.vsock.is_none() {
+            self.config.vsock = source.vsock.clone().map(|vsock| VsockConfig { path: None, ..vsock });
+        }
+        self.snapshot = Some(snapshot.clone());
+        self
+    }
+}

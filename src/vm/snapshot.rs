@@ -1,0 +1,85 @@
+//! A VM at one moment, as data.
+
+use std::sync::Arc;
+
+use crate::board::PortsState;
+use crate::config::VmConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::kvm::{ChipsState, VcpuState};
+use crate::memory::Template;
+use crate::virtio::TransportState;
+
+/// A VM at one moment: its RAM, its vCPUs, its chips and its devices. Any number of VMs begin with it by
+/// [`VmBuilder::fork_of`](crate::VmBuilder::fork_of), and each goes its own way. A clone is a handle to the same snapshot.
+///
+/// The content of disks is not part of it. Copy them while the VM is [paused](crate::Vm::pause), and give each fork a copy of its own.
+///
+/// Taking a snapshot copies the RAM, but for its zeroes. A fork shares the pages of that copy until it changes them.
+///
+/// # What to mind
+/// A fork has all that its source had in memory: keys, tokens, and the state of the guest's random number generator, so two forks draw the
+/// same numbers until each has had other entropy. The clocks of a fork go on from the moment of the snapshot, so the time of day is late by as much
+/// as has passed since. Nothing tells the guest of either yet.
+///
+/// ```no_run
+/// use vmcell::{Boot, Console, Vm};
+///
+/// let source = Vm::builder().boot(Boot::linux("vmlinuz")).build()?;
+/// source.start()?;
+/// let snapshot = source.snapshot()?; // it goes on
+/// let fork = Vm::builder().fork_of(&snapshot).console(Console::stdio()).build()?;
+/// fork.start()?; // where the source was
+/// # Ok::<(), vmcell::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Snapshot {
+    pub(super) parts: Arc<SnapshotParts>,
+}
+
+pub(super) struct SnapshotParts {
+    pub(super) config: VmConfig,
+    pub(super) memory: Template,
+    pub(super) vcpus: Vec<VcpuState>,
+    pub(super) chips: ChipsState,
+    pub(super) ports: PortsState,
+    /// What messages call each device, and its state.
+    pub(super) devices: Vec<(String, TransportState)>,
+}
+
+impl Snapshot {
+    /// Returns the description of the VM that it was taken from, without what its builder was given beside that.
+    pub fn config(&self) -> &VmConfig {
+        &self.parts.config
+    }
+
+    /// Returns what the source's devices are called, in the order in which a fork must have them, too.
+    pub fn devices(&self) -> impl Iterator<Item = &str> {
+        self.parts.devices.iter().map(|(label, _)| label.as_str())
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let devices: Vec<_> = self.devices().collect();
+        f.debug_struct("Snapshot")
+            .field("vcpus", &self.parts.vcpus.len())
+            .field("devices", &devices)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SnapshotParts {
+    /// Refuses a fork with more or fewer devices. Whether they are of the same kinds, their states tell.
+    pub(super) fn check_devices(&self, labels: &[String]) -> Result<()> {
+        if labels.len() == self.devices.len() {
+            return Ok(());
+        }
+        let list = |labels: &mut dyn Iterator<Item = &String>| {
+            let labels: Vec<_> = labels.map(String::as_str).collect();
+            if labels.is_empty() { "none".to_owned() } else { labels.join(", ") }
+        };
+        let (has, needs) = (list(&mut labels.iter()), list(&mut self.devices.iter().map(|(label, _)| label)));
+        let message = format!("the fork of a VM was given the devices {has}; allowed are those of its source: {needs}");
+        Err(Error::new(ErrorKind::InvalidConfig, message))
+    }
+}

@@ -1,0 +1,106 @@
+//! Forks of a Linux guest: a stock kernel and its drivers go on from a snapshot, with disks and random bytes.
+
+mod support;
+
+use std::fs;
+use std::time::Duration;
+
+use support::linux::{LinuxGuest, empty_disk, host, root_disk};
+use support::{Transcript, is_long};
+use vmcell::{Disk, Exit, RngConfig, Seccomp, Snapshot, Vm, VmBuilder};
+
+const LONG: Duration = Duration::from_secs(300);
+
+/// Writes files and their sums all the time, until it is told to end; then checks all of them.
+const SCRIPT: &str = r#"
+for module in /spare/*rng*.ko; do insmod $module; done
+in_root mkfs.ext4 -q -F /dev/vdb && in_root mount /dev/vdb /mnt || echo failed
+cat > /root/mnt/work <<'EOF'
+n=0
+while [ ! -e /mnt/stop ]; do
+    n=$((n + 1)); head -c 300000 /dev/urandom > /mnt/file$((n % 20))
+    (cd /mnt && sha256sum file$((n % 20)) > sum$((n % 20)) && sync)
+done
+echo "worked $n"
+EOF
+in_root sh /mnt/work &
+echo ready
+while read line; do
+    case "$line" in
+    end) break ;;
+    *) echo "heard $line" ;;
+    esac
+done
+touch /root/mnt/stop; wait
+in_root sh -c 'cd /mnt && cat sum* | sha256sum -c --quiet && echo sums agree'
+in_root head -c 1000 /dev/hwrng | wc -c
+in_root umount /mnt && echo unmounted
+"#;
+
+struct Fork {
+    vm: Vm,
+    transcript: Transcript,
+}
+
+impl Fork {
+    fn start(builder: VmBuilder) -> Self {
+        let transcript = Transcript::default();
+        let vm = builder.console(transcript.console()).seccomp(Seccomp::Kill).build();
+        let vm = vm.unwrap_or_else(|e| panic!("{}", e.chain()));
+        vm.start().expect("the fork starts");
+        Self { vm, transcript }
+    }
+
+    fn type_in(&self, text: &str) {
+        assert_eq!(self.vm.write_console(text.as_bytes()), text.len());
+    }
+
+    /// Has it end, and checks what it found on its disk.
+    fn finish(self) {
+        self.type_in("end\n");
+        let ended = self.vm.wait_timeout(LONG);
+        let text = self.transcript.text().replace('\r', "");
+        assert!(matches!(ended, Ok(Exit::Shutdown)), "{ended:?} after:\n{text}");
+        for wanted in ["worked ", "sums agree", "1000", "unmounted"] {
+            assert!(text.contains(wanted), "{wanted} is not in:\n{text}");
+        }
+    }
+}
+
+fn fork(snapshot: &Snapshot, image: &tempfile::NamedTempFile) -> Fork {
+    let disk = Disk::open(image.path()).expect("the copy is opened");
+    Fork::start(Vm::builder().fork_of(snapshot).disk(root_disk()).disk(disk))
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn forks_of_a_guest_that_writes_go_on_with_copies_of_its_disk_and_lose_nothing() {
+    let image = empty_disk(64);
+    let disk = Disk::open(image.path()).expect("the disk is opened");
+    let guest = LinuxGuest::in_distribution(SCRIPT).limit(LONG);
+    let guest = guest.start(|builder| builder.vcpus(2).disk(root_disk()).disk(disk).rng(RngConfig::new()));
+    guest.expect("ready");
+    guest.type_in("one\n");
+    guest.expect("heard one");
+    let mut taken = Vec::new();
+    for _ in 0..if is_long() { 8 } else { 2 } {
+        std::thread::sleep(Duration::from_secs(1));
+        // The disk is copied at the moment of the snapshot.
+        guest.vm.pause().expect("it is paused");
+        let snapshot = guest.vm.snapshot().expect("a snapshot");
+        let copy = tempfile::NamedTempFile::new().expect("a temporary file");
+        fs::copy(image.path(), copy.path()).expect("the disk is copied");
+        guest.vm.resume().expect("it goes on");
+        taken.push((snapshot, copy));
+    }
+    guest.type_in("end\n");
+    let text = guest.finish();
+    assert!(text.contains("sums agree") && text.contains("unmounted") && !text.contains("failed"), "{text}");
+    for (snapshot, copy) in &taken {
+        let fork = fork(snapshot, copy);
+        fork.type_in("two\n");
+        fork.transcript.expect("heard two", LONG);
+        fork.finish();
+        host("e2fsck", &["-f", "-n", copy.path().to_str().expect("a plain path")]);
+    }
+}
