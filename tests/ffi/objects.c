@@ -320,8 +320,8 @@ static void test_metadata(vmcell_config *config) {
     OK(vmcell_metadata_new(&metadata, &e));
     FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_metadata_new(NULL, &e));
     CHECK(metadata_is(metadata, "{}"));
-    OK(vmcell_metadata_set(metadata, "{ \"a\": {\"b\": 1} } and more", 19, &e));
-    OK(vmcell_metadata_patch(metadata, "{\"a\":{\"b\":null,\"c\":2}}", 24, &e));
+    OK(vmcell_metadata_set(metadata, "{ \"a\": {\"b\": 1} } and more", 17, &e));
+    OK(vmcell_metadata_patch(metadata, "{\"a\":{\"b\":null,\"c\":2}}", 22, &e));
     CHECK(metadata_is(metadata, "{\"a\":{\"c\":2}}"));
     OK(vmcell_metadata_get(metadata, small, sizeof small, &length, &e));
     CHECK(strcmp(small, "ab") == 0 && length == 13);
