@@ -82,8 +82,10 @@ unsafe extern "C" fn submit(user: *mut c_void, port: *mut DiskPort, operation: *
     let operation = unsafe { &*operation };
     let DiskOperation { struct_size, tag, kind, flags, at, len, .. } = *operation;
     assert_eq!((struct_size, port.addr()), (56, store.port.load(Ordering::SeqCst)));
+    // Before the test can see the operation, and change the answer to the next.
+    let answer = store.answer.load(Ordering::SeqCst);
     store.seen.lock().unwrap().push((tag, kind, flags, at, len));
-    match store.answer.load(Ordering::SeqCst) {
+    match answer {
         HOLD => store.held.lock().unwrap().push((&raw const *operation).expose_provenance()),
         AT_ONCE => {
             move_data(&mut store.bytes.lock().unwrap(), operation);
