@@ -2205,7 +2205,7 @@ int32_t vmcell_config_set_rng(vmcell_config *config,
  * vmcell_vsock_listener_new.
  *
  * If path is not NULL, other programs of the host can use the vsock, too. A Unix socket is made at that path, of up to 96 bytes, with
- * access for this user alone, when the VM is made, and removed when it has ended. Who connects to it and writes "CONNECT 52" and a line feed is
+ * access for this user alone, when the VM is made, and removed when it has ended. A program that connects to it and writes "CONNECT 52" and a line feed is
  * connected to port 52 of the guest; the first line that comes back is "OK" and the port of the host's end. If a program in the
  * guest connects to port 52 of CID 2, it is connected to the Unix socket at the path with "_52" behind it.
  *

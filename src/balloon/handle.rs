@@ -10,7 +10,7 @@ use crate::config::{BalloonConfig, check_statistics_interval};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Waker;
 use crate::meter::Counter;
-use crate::sys::{lock, lock_if_free, may_wait};
+use crate::sys::{check_may_wait, lock, lock_if_free};
 
 /// Asks the guest to give memory back while its VM runs, and tells how much it has given. Any thread may use it, and a clone is a handle to
 /// the same balloon. Only [`statistics_within`](Self::statistics_within) blocks.
@@ -151,10 +151,7 @@ impl BalloonHandle {
     /// [`ErrorKind::Timeout`] if no answer came; [`ErrorKind::InvalidState`] if the VM is gone, and in a
     /// [callback](crate::event#what-a-callback-may-do).
     pub fn statistics_within(&self, limit: Duration) -> Result<BalloonStatistics> {
-        if !may_wait() {
-            let message = "a callback on a thread of a VM cannot wait for statistics; do that on a thread of your own";
-            return Err(Error::new(ErrorKind::InvalidState, message));
-        }
+        check_may_wait("wait for statistics")?;
         let begun = Instant::now();
         let before = self.look(|latest| latest.count);
         self.shared.wanted.store(true, Ordering::SeqCst);

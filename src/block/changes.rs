@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Waker;
 use crate::limit::LimitGroup;
 use crate::meter::Meter;
-use crate::sys::{lock, lock_if_free, may_wait};
+use crate::sys::{check_may_wait, lock, lock_if_free};
 use crate::virtio::Guarded;
 
 /// Where changes wait for the thread that owns the disk.
@@ -113,10 +113,7 @@ impl Changes {
     }
 
     pub(super) fn replace(&self, backend: Guarded<dyn DiskBackend>, info: DiskInfo, limit: Duration) -> Result<()> {
-        if !may_wait() {
-            let message = "a callback on an I/O thread cannot replace a disk; do that on a thread of your own";
-            return Err(Error::new(ErrorKind::InvalidState, message));
-        }
+        check_may_wait("replace a disk")?;
         let (reply, answer) = sync_channel(1);
         let decided = Arc::new(AtomicBool::new(false));
         let reply = Reply(reply);

@@ -18,7 +18,7 @@ const MAX_PATH: usize = MAX_SOCKET_PATH - 11;
 /// by `AF_VSOCK`. The host's end of each connection is a Unix socket, so the host needs no module.
 ///
 /// [`Vm::vsock`](crate::Vm::vsock) connects and listens. With a [path](Self::unix_path), other programs of the host can do so, too:
-/// - who connects to the Unix socket at that path and writes `CONNECT 52` and a line feed is connected to port 52 of the guest. The first
+/// - a program that connects to the Unix socket at that path and writes `CONNECT 52` and a line feed is connected to port 52 of the guest. The first
 ///   line that comes back is `OK` and the port of the host's end; if the guest refuses, the stream is closed.
 /// - if a program in the guest connects to port 52 of the host (CID 2), it is connected to the Unix socket at the path with `_52` behind it,
 ///   if somebody listens there.

@@ -119,6 +119,15 @@ pub(crate) fn may_wait() -> bool {
     MAY_WAIT.with(Cell::get)
 }
 
+/// Refuses what waits for threads of VMs on a thread that must not. `what` completes "a callback cannot ...".
+pub(crate) fn check_may_wait(what: &str) -> Result<()> {
+    if may_wait() {
+        return Ok(());
+    }
+    let message = format!("a callback on a thread of a VM cannot {what}; do that on a thread of your own");
+    Err(Error::new(ErrorKind::InvalidState, message))
+}
+
 /// How long the calling thread has run on a CPU. Costs a system call.
 pub(crate) fn thread_cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

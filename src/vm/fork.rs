@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::builder::VmBuilder;
 use super::exit::Status;
 use super::snapshot::{Snapshot, SnapshotParts};
-use super::vm::{PAUSE_LIMIT, Vm, check_may_wait};
+use super::vm::{PAUSE_LIMIT, Vm};
 use crate::config::VsockConfig;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::memory::Template;
-use crate::sys::lock;
+use crate::sys::{check_may_wait, lock};
 
 impl Vm {
     /// Takes a snapshot of a VM that runs or is paused. The VM stands still meanwhile; if it ran, it goes on afterwards. Blocks until requests in

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::Vcpu;
 use crate::logging::{LogLevel, Logger};
 use crate::memory::GuestMemory;
-use crate::sys::{ThreadHandle, do_elsewhere, lock, lock_if_free, may_wait};
+use crate::sys::{ThreadHandle, check_may_wait, do_elsewhere, lock, lock_if_free, may_wait};
 
 /// What [`Vm::stop`] promises, less a margin for its own way back.
 const STOP_LIMIT: Duration = Duration::from_millis(90);
@@ -397,15 +397,6 @@ impl Drop for Vm {
         self.seats.iter().for_each(|seat| drop(seat.take()));
         self.devices.detach();
     }
-}
-
-/// Refuses what waits for threads of a VM on a thread that must not.
-pub(super) fn check_may_wait(what: &str) -> Result<()> {
-    if may_wait() {
-        return Ok(());
-    }
-    let message = format!("a callback on a thread of a VM cannot {what}; do that on a thread of your own");
-    Err(Error::new(ErrorKind::InvalidState, message))
 }
 
 impl std::fmt::Debug for Vm {

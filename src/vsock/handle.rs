@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Waker;
-use crate::sys::{EventFd, lock, may_wait, non_blocking_pair};
+use crate::sys::{EventFd, check_may_wait, lock, non_blocking_pair};
 
 /// So many connections may wait for the device to look at them.
 const MOST_REQUESTS: usize = 1024;
@@ -108,7 +108,7 @@ impl VsockHandle {
     /// [`ErrorKind::Timeout`] if there is no answer within the limit; [`ErrorKind::InvalidState`] in a
     /// [callback](crate::event#what-a-callback-may-do).
     pub fn connect_timeout(&self, port: u32, limit: Duration) -> Result<UnixStream> {
-        check_may_wait("a guest's answer")?;
+        check_may_wait("wait for a guest's answer")?;
         let (answer, answered) = sync_channel(1);
         let stream = self.begin(port, Some(answer))?;
         let ended = || Error::new(ErrorKind::Vsock, format!("the connection to port {port} of the guest was reset"));
@@ -179,7 +179,7 @@ impl VsockListener {
     /// [`ErrorKind::InvalidState`] if the VM has ended and no connection is left, and in a
     /// [callback](crate::event#what-a-callback-may-do); [`ErrorKind::Host`] if the host cannot have the stream block.
     pub fn accept(&self) -> Result<(UnixStream, u32)> {
-        check_may_wait("a guest's connection")?;
+        check_may_wait("wait for a guest's connection")?;
         self.accept_until(None)
     }
 
@@ -189,7 +189,7 @@ impl VsockListener {
     /// Those of [`accept`](Self::accept), and [`ErrorKind::Timeout`] if none came. With a limit of zero, a callback may do this.
     pub fn accept_timeout(&self, limit: Duration) -> Result<(UnixStream, u32)> {
         if !limit.is_zero() {
-            check_may_wait("a guest's connection")?;
+            check_may_wait("wait for a guest's connection")?;
         }
         self.accept_until(Some(limit))
     }
@@ -305,12 +305,4 @@ impl Inner {
 
 fn ended() -> Error {
     Error::new(ErrorKind::InvalidState, "the VM has ended, and no connection leads to it any more")
-}
-
-fn check_may_wait(what: &str) -> Result<()> {
-    if may_wait() {
-        return Ok(());
-    }
-    let message = format!("{what} cannot be waited for on a thread of a VM or in a callback, since others wait for it");
-    Err(Error::new(ErrorKind::InvalidState, message))
 }
