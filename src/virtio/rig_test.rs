@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::spec::feature::{RING_EVENT_IDX, VERSION_1};
 use super::{Activation, Chain, DeviceInfo, DeviceState, MmioTransport, Queues, TransportState, VirtioDevice};
@@ -24,6 +25,8 @@ pub(super) struct Seen {
     pub(super) processed: AtomicU32,
     pub(super) resets: AtomicU32,
     pub(super) config_writes: AtomicU32,
+    /// How many writes there were stands in the config space.
+    pub(super) shows_config_writes: AtomicBool,
     pub(super) panics: AtomicBool,
     pub(super) fails: AtomicBool,
 }
@@ -87,7 +90,13 @@ impl VirtioDevice for Echo {
     }
 
     fn config(&mut self) -> Vec<u8> {
-        vec![1, 2, 3, 4, 5, 6]
+        let mut config = vec![1, 2, 3, 4, 5, 6, 0];
+        if self.seen.shows_config_writes.load(Ordering::SeqCst) {
+            // Long enough for a driver that does not wait.
+            std::thread::sleep(Duration::from_millis(1));
+            config[6] = self.seen.config_writes.load(Ordering::SeqCst) as u8;
+        }
+        config
     }
 
     fn attach(&mut self, io: &mut Io) -> Result<()> {
@@ -98,8 +107,11 @@ impl VirtioDevice for Echo {
         Ok(())
     }
 
-    fn write_config(&mut self, _io: &mut Io, _offset: u64, _data: &[u8]) {
+    fn write_config(&mut self, io: &mut Io, _offset: u64, _data: &[u8]) {
         self.seen.config_writes.fetch_add(1, Ordering::SeqCst);
+        if self.seen.shows_config_writes.load(Ordering::SeqCst) {
+            io.info_changed();
+        }
     }
 
     fn activate(&mut self, _io: &mut Io, _activation: Activation) -> Result<()> {

@@ -25,6 +25,8 @@ impl Owner {
                             device.write_config(io, offset, data);
                             Ok(())
                         });
+                        // The driver may read at once what it wrote.
+                        self.tell_if_changed(io);
                     }
                     done.answer(());
                 }

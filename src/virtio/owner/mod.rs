@@ -195,13 +195,7 @@ impl Owner {
             // A device whose queues are not looked at may have completions left.
             self.again.set(!self.is_running());
         }
-        // What changed last of a device that is gone is not known.
-        if io.take_info_changed()
-            && !self.device.is_condemned()
-            && let Err(error) = self.tell_config(io)
-        {
-            self.fail(io, &error);
-        }
+        self.tell_if_changed(io);
         if !self.resets.is_empty() && self.lessor.count() == 0 {
             self.finish_resets();
         }
@@ -241,6 +235,16 @@ impl Owner {
         let config = self.device.call(io, |device, _| device.config())?;
         self.gate.config.publish(&config);
         Ok(())
+    }
+
+    fn tell_if_changed(&mut self, io: &mut Io) {
+        // What changed last of a device that is gone is not known.
+        if io.take_info_changed()
+            && !self.device.is_condemned()
+            && let Err(error) = self.tell_config(io)
+        {
+            self.fail(io, &error);
+        }
     }
 
     fn tell_config(&mut self, io: &mut Io) -> Result<()> {

@@ -214,3 +214,15 @@ fn config_space_is_read_at_every_width_and_ends_in_zeros() {
     rig.driver.transport().write(reg::CONFIG, &[1]);
     assert_eq!(rig.seen.config_writes.load(Ordering::SeqCst), 1);
 }
+
+#[test]
+fn a_driver_reads_what_its_write_to_the_config_space_changed() {
+    let rig = running();
+    rig.seen.shows_config_writes.store(true, Ordering::SeqCst);
+    for round in 1..=10 {
+        rig.driver.transport().write(reg::CONFIG, &[1]);
+        let mut data = [0];
+        rig.driver.transport().read(reg::CONFIG + 6, &mut data);
+        assert_eq!(data, [round]);
+    }
+}
