@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use support::{Kernel, tiny};
 use vmcell::testing::TinyGuest;
-use vmcell::{Console, ConsoleReader, ConsoleWriter, ErrorKind, Snapshot, Status, Vm, VmBuilder};
+use vmcell::{
+    Console, ConsoleReader, ConsoleWriter, ErrorKind, MemoryBacking, MemoryConfig, Snapshot, Status, Vm, VmBuilder,
+};
 
 /// Counts the bytes that are typed, in memory, and answers each by the letter for the count: `a`, `b`, `c`.
 fn counter() -> TinyGuest {
@@ -41,8 +43,12 @@ impl Counts {
     }
 
     fn boot() -> Self {
+        Self::boot_on(MemoryBacking::Memfd)
+    }
+
+    fn boot_on(backing: MemoryBacking) -> Self {
         let kernel = Kernel::new(&counter());
-        Self::start(tiny(&kernel))
+        Self::start(tiny(&kernel).memory(MemoryConfig::mib(16).backing(backing)))
     }
 
     fn fork(snapshot: &Snapshot) -> Self {
@@ -61,7 +67,13 @@ impl Counts {
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
 fn forks_go_on_from_where_their_source_was_and_see_nothing_of_each_other() {
-    let mut source = Counts::boot();
+    for backing in [MemoryBacking::Anonymous, MemoryBacking::Memfd] {
+        forks_go_on(backing);
+    }
+}
+
+fn forks_go_on(backing: MemoryBacking) {
+    let mut source = Counts::boot_on(backing);
     assert_eq!([source.next(), source.next()], ['a', 'b']);
     let snapshot = source.vm.snapshot().unwrap();
     assert_eq!(source.vm.status(), Status::Running);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use support::linux::{LinuxGuest, empty_disk, host, root_disk};
 use support::{Transcript, is_long};
-use vmcell::{Disk, Exit, RngConfig, Seccomp, Snapshot, Vm, VmBuilder};
+use vmcell::{Disk, Exit, MemoryBacking, MemoryConfig, RngConfig, Seccomp, Snapshot, Vm, VmBuilder};
 
 const LONG: Duration = Duration::from_secs(300);
 
@@ -78,7 +78,10 @@ fn forks_of_a_guest_that_writes_go_on_with_copies_of_its_disk_and_lose_nothing()
     let image = empty_disk(64);
     let disk = Disk::open(image.path()).expect("the disk is opened");
     let guest = LinuxGuest::in_distribution(SCRIPT).limit(LONG);
-    let guest = guest.start(|builder| builder.vcpus(2).disk(root_disk()).disk(disk).rng(RngConfig::new()));
+    let guest = guest.start(|builder| {
+        let memory = MemoryConfig::mib(256).backing(MemoryBacking::Memfd);
+        builder.vcpus(2).memory(memory).disk(root_disk()).disk(disk).rng(RngConfig::new())
+    });
     guest.expect("ready");
     guest.type_in("one\n");
     guest.expect("heard one");

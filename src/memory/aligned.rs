@@ -39,6 +39,59 @@ impl Mapping {
     pub(super) fn as_ptr(&self) -> *mut u8 {
         self.start.as_ptr()
     }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Advice only: where the host does not take it, the guest still runs.
+    pub(super) fn advise(&self, advice: libc::c_int) {
+        // SAFETY: the range is exactly this mapping, and the callers' advice changes nothing of what it holds.
+        unsafe { libc::madvise(self.start.as_ptr().cast(), self.len, advice) };
+    }
+
+    /// Maps a file privately over a part of this mapping, which nobody uses yet.
+    pub(super) fn cover(&self, at: usize, len: usize, fd: RawFd, offset: u64) -> io::Result<()> {
+        let inside = at.checked_add(len).is_some_and(|end| end <= self.len);
+        let offset = libc::off_t::try_from(offset).ok().filter(|_| inside).ok_or(io::ErrorKind::InvalidInput)?;
+        let (place, access) = (self.as_ptr().wrapping_add(at), libc::PROT_READ | libc::PROT_WRITE);
+        let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
+        // SAFETY: the range lies inside of this mapping, which nobody uses yet and which unmaps it.
+        let start = unsafe { libc::mmap(place.cast(), len, access, flags, fd, offset) };
+        if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Moves this mapping to where another one has its bytes from `offset` on, in the place of what that has there. For other threads that use
+    /// those bytes, there is either the old mapping or the new one, never none.
+    pub(super) fn replace_in(self, other: &Self, offset: usize) -> io::Result<()> {
+        let end = offset.checked_add(self.len).filter(|end| *end <= other.len);
+        let Some(place) = end.map(|_| other.as_ptr().wrapping_add(offset)) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: both ranges are mappings of this room, the first of them is used by nobody yet, and what is replaced is guest memory, of which
+        // there are no references. `other` unmaps it from now on.
+        let moved = unsafe { libc::mremap(self.start.as_ptr().cast(), self.len, self.len, flags, place) };
+        if moved == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        std::mem::forget(self);
+        Ok(())
+    }
+
+    /// Takes the pages of a mapping of shared memory off, at once, however many there are: they are this new mapping's then. The other one
+    /// stays, and gets them again from the file, one by one, as they are used.
+    ///
+    /// # Errors
+    /// Kernels before 5.13 cannot do this.
+    pub(super) fn of_pages_of(other: &Self, gpa: u64) -> io::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let room = map(free_place(other.len, gpa), other.len, libc::PROT_NONE, flags, (-1, 0))?;
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+        // SAFETY: both ranges are mappings of this room; the one that is replaced was just made, and the other one stays mapped.
+        let moved = unsafe { libc::mremap(other.as_ptr().cast(), other.len, other.len, flags, room.as_ptr()) };
+        if moved == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(room) }
+    }
 }
 
 impl Drop for Mapping {

@@ -1,16 +1,18 @@
 //! Giving pages of the guest's RAM back to the host. The guest finds other content there when it uses them again, and nobody is promised
 //! zeroes.
 
+use std::fs::File;
 use std::io;
 
-use vm_memory::{FileOffset, GuestMemoryBackend, GuestMemoryRegion, MmapRegion};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, MmapRegion};
 
 use super::address::GuestAddress;
+use super::ground::Ground;
 use super::guest::GuestMemory;
 use super::preallocate::{may_be_refused_later, overcommit};
 use crate::config::MemoryConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::{ZeroMode, zero_range};
+use crate::sys::{ZeroMode, lock, zero_range};
 
 const PAGE: u64 = 4096;
 
@@ -28,14 +30,14 @@ enum Way<'a> {
     /// stays whole for others that have mapped it.
     Drop,
     /// The file in memory that all of the mapping's users share gets a hole.
-    Punch(&'a FileOffset),
+    Punch(&'a File),
 }
 
 impl<'a> Way<'a> {
-    fn of(region: &'a MmapRegion) -> Self {
-        match region.file_offset() {
-            Some(file) if region.flags() & libc::MAP_SHARED != 0 => Self::Punch(file),
-            _ => Self::Drop,
+    fn of(ground: &'a Ground) -> Self {
+        match ground {
+            Ground::Shared(file) => Self::Punch(file),
+            Ground::Anonymous | Ground::Private(_) => Self::Drop,
         }
     }
 
@@ -50,10 +52,7 @@ impl<'a> Way<'a> {
     fn give_back(&self, region: &MmapRegion, offset: usize, len: usize) -> io::Result<()> {
         match self {
             Self::Drop => drop_pages(region, offset, len),
-            Self::Punch(file) => {
-                let at = file.start().checked_add(offset as u64).ok_or(io::ErrorKind::InvalidInput)?;
-                zero_range(file.file(), at, len as u64, ZeroMode::Deallocate)
-            }
+            Self::Punch(file) => zero_range(file, offset as u64, len as u64, ZeroMode::Deallocate),
         }
     }
 }
@@ -76,7 +75,10 @@ impl GuestMemory {
     pub(crate) fn give_back(&self, gpa: GuestAddress, len: u64) -> Option<GivenBack> {
         let region = self.mmap().find_region(gpa.inner()).filter(|_| gpa.0.is_multiple_of(PAGE))?;
         let offset = gpa.0.checked_sub(region.start_addr().0)?;
-        let way = Way::of(region);
+        let index = self.mmap().iter().position(|other| other.start_addr() == region.start_addr())?;
+        // Held meanwhile: what is in a file may become what others begin with.
+        let grounds = lock(&self.grounds);
+        let way = Way::of(grounds.get(index)?);
         let (step, page_cost) = way.step();
         // Huge pages are not torn apart.
         let to_step = step.checked_sub(gpa.0.checked_rem(step)?)?;

@@ -3,11 +3,8 @@
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use vm_memory::mmap::MmapRegionBuilder;
-
 use super::*;
 use crate::config::{MemoryBacking, PageSize};
-use crate::sys::anonymous_file;
 
 const MIB: u64 = 1 << 20;
 const REGIONS: [(GuestAddress, u64); 2] = [(GuestAddress(0), 4 * MIB), (GuestAddress(4 * MIB), 4 * MIB)];
@@ -64,25 +61,6 @@ fn a_file_in_memory_gives_its_storage_back() {
     memory.give_back(GuestAddress(4 * MIB), MIB / 2).unwrap().result.unwrap();
     let stored = |region: &MmapRegion| region.file_offset().unwrap().file().metadata().unwrap().blocks() * 512;
     assert_eq!(memory.mmap().iter().map(|region| stored(region)).collect::<Vec<_>>(), [4 * MIB, 7 * MIB / 2]);
-}
-
-/// As a copy of a VM has it: what it has not written is the template's, which others see as well.
-#[test]
-fn pages_over_a_template_become_the_templates_and_leave_it_whole() {
-    let file = anonymous_file(2 * MIB).unwrap();
-    file.write_all_at(&[5; 2 << 20], 0).unwrap();
-    let template = FileOffset::new(file.try_clone().unwrap(), 0);
-    let builder = MmapRegionBuilder::<()>::new(2 << 20).with_file_offset(template).with_mmap_flags(libc::MAP_PRIVATE);
-    let region = builder.with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE).build().unwrap();
-    let byte = |at: usize| {
-        // SAFETY: inside of the mapping.
-        unsafe { region.as_ptr().add(at).read_volatile() }
-    };
-    // SAFETY: inside of the mapping, of which there is no reference.
-    unsafe { region.as_ptr().write_bytes(9, 4 << 12) };
-    Way::of(&region).give_back(&region, 1 << 12, 2 << 12).unwrap();
-    assert_eq!([0, 1, 2, 3, 4].map(|page| byte(page << 12)), [9, 5, 5, 9, 5]);
-    assert_eq!(file.metadata().unwrap().blocks() * 512, 2 * MIB, "it has a hole");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Checked access to the guest's RAM by guest physical address.
 
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use vm_memory::{
     Bytes, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, GuestUsize, VolatileSlice,
@@ -10,11 +10,13 @@ use zerocopy::{Immutable, IntoBytes};
 
 use super::address::GuestAddress;
 use super::aligned::Mapping;
+use super::ground::Ground;
 use super::mapping::{Source, Wanted, cannot_provide, map};
 use super::placement;
 use super::preallocate::{may_be_refused_later, overcommit, take_all};
 use crate::config::{MemoryBacking, MemoryConfig, PageSize};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::lock;
 
 /// The guest's RAM, in one or more regions. A clone is another handle to the same memory, which is unmapped when the last
 /// handle is dropped.
@@ -39,7 +41,9 @@ pub struct GuestMemory {
     /// The same regions, for accesses that stay inside of one: most do, and are quicker this way.
     spans: Arc<[Span]>,
     /// What the regions are views of, so dropped after them.
-    _mappings: Arc<[Mapping]>,
+    pub(super) mappings: Arc<[Mapping]>,
+    /// What lies under each of them.
+    pub(super) grounds: Arc<Mutex<Vec<Ground>>>,
 }
 
 /// A region, and where the host sees it.
@@ -127,10 +131,11 @@ impl GuestMemory {
         pages: PageSize,
     ) -> Result<Self> {
         let total = regions.iter().fold(0u64, |total, (_, len)| total.saturating_add(*len));
-        let mut mappings = Vec::new();
+        let (mut mappings, mut grounds) = (Vec::new(), Vec::new());
         let mapped = regions.iter().zip(sources).map(|(&(start, len), source)| {
             let wanted = Wanted { gpa: start.0, size: check_region(start, len, pages)?, total };
             let mapped = map(wanted, source, pages)?;
+            grounds.push(Ground::of(source, mapped.region.file_offset().map(|place| Arc::clone(place.arc()))));
             mappings.push(mapped.mapping);
             GuestRegionMmap::new(mapped.region, start.inner()).ok_or_else(|| past_the_end(start, len))
         });
@@ -139,7 +144,8 @@ impl GuestMemory {
             Error::new(ErrorKind::InvalidConfig, message).with_source(cause)
         })?;
         let spans = regions.iter().filter_map(Span::of).collect();
-        Ok(Self { regions: Arc::new(regions), spans, _mappings: mappings.into() })
+        let grounds = Arc::new(Mutex::new(grounds));
+        Ok(Self { regions: Arc::new(regions), spans, mappings: mappings.into(), grounds })
     }
 
     /// Takes all of the memory from the host now, rather than page by page when the guest first uses each one. The content
@@ -149,9 +155,11 @@ impl GuestMemory {
     /// [`ErrorKind::HostMemory`] if the host cannot provide the memory, or if its kernel cannot do this. For private anonymous
     /// memory, it takes Linux 5.14.
     pub fn preallocate(&self) -> Result<()> {
+        let grounds = lock(&self.grounds);
         self.regions
             .iter()
-            .try_for_each(|region| take_all(region))
+            .zip(&*grounds)
+            .try_for_each(|(region, ground)| take_all(region, ground))
             .map_err(|e| cannot_provide(self.size()).with_source(e))
     }
 

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
-use std::sync::Arc;
 
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{FileOffset, MmapRegion};
 
 use super::aligned::Mapping;
+use super::template::Extent;
 use crate::config::{MemoryBacking, PageSize};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -34,8 +34,8 @@ pub(super) struct Wanted {
 #[derive(Clone, Copy)]
 pub(super) enum Source<'a> {
     New(MemoryBacking),
-    /// The content of this file from an offset on, of which the mapping has its own copy, page by page as it is changed.
-    CopyOf(&'a Arc<File>, u64),
+    /// The content of these places, one behind the other, of which the mapping has its own copy, page by page as it is changed.
+    CopyOf(&'a [Extent]),
 }
 
 /// Maps memory the way `source` and `pages` say.
@@ -43,25 +43,21 @@ pub(super) fn map(wanted: Wanted, source: Source<'_>, pages: PageSize) -> Result
     let mapped = match source {
         Source::New(MemoryBacking::Anonymous) => map_anonymous(wanted, pages),
         Source::New(MemoryBacking::Memfd) => map_memfd(wanted, pages),
-        Source::CopyOf(file, offset) => map_copy(wanted, file, offset),
+        Source::CopyOf(extents) => map_copy(wanted, extents),
     };
     let mapped = mapped.map_err(|cause| refused(wanted.total, pages, cause))?;
-    let region = &mapped.region;
-    // A child process has no business with the guest's memory, nor has a core dump: it holds the guest's secrets, and copying
-    // its page tables would make each fork of the host program slow.
-    advise(region, libc::MADV_DONTFORK);
-    advise(region, libc::MADV_DONTDUMP);
-    if pages == PageSize::Transparent {
-        advise(region, libc::MADV_HUGEPAGE);
-    }
+    keep_apart(&mapped.mapping, pages);
     Ok(mapped)
 }
 
-/// Advice only: where the host does not take it, the guest still runs.
-fn advise(region: &MmapRegion, advice: libc::c_int) {
-    // SAFETY: the range is exactly one mapping, which the caller keeps, and none of the advice given here changes what
-    // it holds.
-    unsafe { libc::madvise(region.as_ptr().cast(), region.size(), advice) };
+/// A child process has no business with the guest's memory, nor has a core dump: it holds the guest's secrets, and copying its page tables
+/// would make each fork of the host program slow.
+pub(super) fn keep_apart(mapping: &Mapping, pages: PageSize) {
+    mapping.advise(libc::MADV_DONTFORK);
+    mapping.advise(libc::MADV_DONTDUMP);
+    if pages == PageSize::Transparent {
+        mapping.advise(libc::MADV_HUGEPAGE);
+    }
 }
 
 // MAP_NORESERVE is left out on purpose: with it the host would promise any amount and kill a process later; without it,
@@ -83,11 +79,26 @@ fn map_memfd(wanted: Wanted, pages: PageSize) -> MapResult {
     view(mapping, builder.with_mmap_flags(flags))
 }
 
-fn map_copy(wanted: Wanted, file: &Arc<File>, offset: u64) -> MapResult {
-    let flags = libc::MAP_PRIVATE;
-    let mapping = Mapping::from_offset(wanted.size, wanted.gpa, flags, file.as_raw_fd(), offset)?;
-    let builder = MmapRegionBuilder::new(wanted.size).with_file_offset(FileOffset::from_arc(Arc::clone(file), offset));
-    view(mapping, builder.with_mmap_flags(flags))
+fn map_copy(wanted: Wanted, extents: &[Extent]) -> MapResult {
+    let mapping = map_places(wanted.size, wanted.gpa, extents)?;
+    view(mapping, MmapRegionBuilder::new(wanted.size).with_mmap_flags(libc::MAP_PRIVATE))
+}
+
+/// A private mapping of places, one behind the other, `size` bytes in all.
+pub(super) fn map_places(size: usize, gpa: u64, extents: &[Extent]) -> io::Result<Mapping> {
+    if let [Extent { place: Some((file, offset)), .. }] = extents {
+        return Mapping::from_offset(size, gpa, libc::MAP_PRIVATE, file.as_raw_fd(), *offset);
+    }
+    let mapping = Mapping::new(size, gpa, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
+    let mut at = 0usize;
+    for extent in extents {
+        let len = usize::try_from(extent.len).unwrap_or(usize::MAX);
+        if let Some((file, offset)) = &extent.place {
+            mapping.cover(at, len, file.as_raw_fd(), *offset)?;
+        }
+        at = at.saturating_add(len);
+    }
+    Ok(mapping)
 }
 
 /// A region of that mapping, for `vm-memory`, which does not align those that it maps itself.
@@ -103,10 +114,11 @@ pub(super) fn memfd(size: usize) -> io::Result<File> {
     sealed_memfd(size, PageSize::Default)
 }
 
-/// From now on, nobody can change it.
+/// From now on, nobody can change it but by a mapping that is there already.
 pub(super) fn seal(file: &File) -> io::Result<()> {
+    let seals = libc::F_SEAL_FUTURE_WRITE | libc::F_SEAL_SEAL;
     // SAFETY: the descriptor is open, and F_ADD_SEALS takes a plain integer.
-    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_WRITE | libc::F_SEAL_SEAL) } {
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

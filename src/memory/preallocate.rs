@@ -4,6 +4,7 @@ use std::io;
 
 use vm_memory::MmapRegion;
 
+use super::ground::Ground;
 use crate::config::{MemoryBacking, PageSize};
 use crate::sys::allocate;
 
@@ -29,10 +30,10 @@ pub(super) fn overcommit() -> String {
 }
 
 /// Takes every page of a region from the host. Blocks for as long as the host clears pages.
-pub(super) fn take_all(region: &MmapRegion) -> io::Result<()> {
-    match region.file_offset() {
-        Some(place) => allocate(place.file(), place.start(), region.size() as u64),
-        None => populate(region),
+pub(super) fn take_all(region: &MmapRegion, ground: &Ground) -> io::Result<()> {
+    match ground {
+        Ground::Shared(file) => allocate(file, 0, region.size() as u64),
+        Ground::Anonymous | Ground::Private(_) => populate(region),
     }
 }
 

@@ -10,42 +10,44 @@ use crate::config::VsockConfig;
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::memory::Template;
+use crate::memory::{Frozen, Survey};
 use crate::sys::{check_may_wait, lock};
 
 impl Vm {
     /// Takes a snapshot of a VM that runs or is paused. The VM stands still meanwhile; if it ran, it goes on afterwards. Blocks until requests in
-    /// flight are done, at most for ten seconds, and then for as long as it takes to copy the RAM.
+    /// flight are done, at most for ten seconds, and then for as long as the RAM takes: some milliseconds for each GiB on a
+    /// [memfd](crate::MemoryBacking::Memfd), and as long as copying what is not zero takes otherwise.
     ///
     /// # Errors
     /// Those of [`pause`](Self::pause). [`ErrorKind::InvalidState`] if a device has failed or cannot be saved, as one of a user's may be, and then the
-    /// message names it; [`ErrorKind::HostMemory`] if there is no room for the copy. The VM goes on.
+    /// message names it; [`ErrorKind::HostMemory`] if there is no room for it. The VM goes on.
     pub fn snapshot(&self) -> Result<Snapshot> {
         check_may_wait("take a snapshot of a VM")?;
         self.expect_guest("take a snapshot of")?;
         let _one_at_a_time = lock(&self.transition);
         let was_paused = self.status() == Status::Paused;
+        let survey = self.saves.memory.survey();
         self.stand_still(PAUSE_LIMIT)?;
-        let taken = self.take();
+        let taken = self.take(&survey);
         if !was_paused {
             // Refused if it has ended meanwhile, and then there is nothing to go on with.
             let _ = self.go_on();
         }
-        Ok(Snapshot { parts: Arc::new(taken?) })
+        let (parts, frozen) = taken?;
+        frozen.finish();
+        Ok(Snapshot { parts: Arc::new(parts) })
     }
 
     /// While it stands still.
-    fn take(&self) -> Result<SnapshotParts> {
+    fn take(&self, survey: &Survey) -> Result<(SnapshotParts, Frozen)> {
         let (devices, saves) = (&self.devices, &self.saves);
         let vcpus = self.seats.iter().map(|seat| seat.look(|vcpu| vcpu.state(&saves.msrs)));
-        Ok(SnapshotParts {
-            config: saves.config.clone(),
-            vcpus: vcpus.collect::<Result<_>>()?,
-            chips: devices.chips_state()?,
-            ports: devices.ports_state(),
-            devices: devices.save()?,
-            memory: Template::copy(&saves.memory)?,
-        })
+        let (vcpus, chips, ports) = (vcpus.collect::<Result<_>>()?, devices.chips_state()?, devices.ports_state());
+        let devices = devices.save()?;
+        // At last: all that may be refused was not.
+        let frozen = saves.memory.freeze(survey, &saves.config.memory)?;
+        let (config, memory) = (saves.config.clone(), frozen.template().clone());
+        Ok((SnapshotParts { config, memory, vcpus, chips, ports, devices }, frozen))
     }
 }
 

@@ -14,7 +14,9 @@ use crate::virtio::TransportState;
 ///
 /// The content of disks is not part of it. Copy them while the VM is [paused](crate::Vm::pause), and give each fork a copy of its own.
 ///
-/// Taking a snapshot copies the RAM, but for its zeroes. A fork shares the pages of that copy until it changes them.
+/// If the VM's RAM lies on a [memfd](crate::MemoryBacking::Memfd), nothing is copied: the snapshot keeps the pages, and the VM and its forks share them, until
+/// one of them changes a page and gets a copy of it. The VM's next snapshot, and a fork's, copies the pages that were changed since. Anonymous RAM, and RAM on pages of
+/// 2 MiB, is copied each time, but for its zeroes.
 ///
 /// # What to mind
 /// A fork has all that its source had in memory: keys, tokens, and the state of the guest's random number generator, so two forks draw the
