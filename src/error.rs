@@ -72,6 +72,8 @@ pub enum ErrorKind {
     Virtqueue = 14,
     /// A vsock was refused, its Unix socket could not be used, or a connection to the guest was refused.
     Vsock = 15,
+    /// A file of a snapshot was refused, or could not be used.
+    Snapshot = 16,
 }
 
 impl Error {

@@ -52,6 +52,7 @@
 //! | [`event`] | the I/O thread, and the one vocabulary for what is waited for and what happened |
 //! | [`kvm`] | KVM's ioctls: system, VM, vCPU and its exits |
 //! | `limit` | limits on what a device does |
+//! | `save` | snapshots in files, with the feature of that name |
 //! | [`bus`] | address range to device, for MMIO and port I/O |
 //! | `arch` | per CPU family: memory layout, CPUID, MSRs, registers, ACPI tables, boot protocols |
 //! | `legacy` | serial port, reset and power registers: only what a kernel cannot do without |
@@ -134,6 +135,8 @@ mod metadata;
 pub mod meter;
 pub mod net;
 mod rng;
+#[cfg(feature = "save")]
+mod save;
 mod sys;
 #[cfg(any(test, feature = "test-util"))]
 #[allow(

@@ -27,6 +27,7 @@ const (
 	ErrTimeout        Number = C.VMCELL_ERROR_TIMEOUT
 	ErrVirtqueue      Number = C.VMCELL_ERROR_VIRTQUEUE
 	ErrVsock          Number = C.VMCELL_ERROR_VSOCK
+	ErrSnapshot       Number = C.VMCELL_ERROR_SNAPSHOT
 	ErrNullArgument   Number = C.VMCELL_ERROR_NULL_ARGUMENT
 	ErrBadHandle      Number = C.VMCELL_ERROR_BAD_HANDLE
 	ErrNotUTF8        Number = C.VMCELL_ERROR_NOT_UTF8

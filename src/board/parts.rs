@@ -24,6 +24,7 @@ pub(crate) struct SerialPort {
 
 /// The chips that are reached by ports, as plain data.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub(crate) struct PortsState {
     pub(crate) serial: SerialState,
     pub(crate) keyboard: u8,

@@ -7,6 +7,8 @@ mod console;
 mod cpu;
 mod disk;
 #[cfg(feature = "serde")]
+pub(crate) mod hex;
+#[cfg(feature = "serde")]
 mod json;
 mod limits;
 mod memory;

@@ -37,6 +37,8 @@ pub const VMCELL_ERROR_TIMEOUT: i32 = 13;
 pub const VMCELL_ERROR_VIRTQUEUE: i32 = 14;
 /// A vsock was refused, its Unix socket could not be used, or a connection to the guest was refused.
 pub const VMCELL_ERROR_VSOCK: i32 = 15;
+/// A file of a snapshot was refused, or could not be used.
+pub const VMCELL_ERROR_SNAPSHOT: i32 = 16;
 /// An argument is NULL but must not be.
 pub const VMCELL_ERROR_NULL_ARGUMENT: i32 = 100;
 /// An object was freed or handed over before, has another type, or does not come from this library.
@@ -106,6 +108,7 @@ fn number_of(kind: ErrorKind) -> i32 {
         ErrorKind::Timeout => VMCELL_ERROR_TIMEOUT,
         ErrorKind::Virtqueue => VMCELL_ERROR_VIRTQUEUE,
         ErrorKind::Vsock => VMCELL_ERROR_VSOCK,
+        ErrorKind::Snapshot => VMCELL_ERROR_SNAPSHOT,
     }
 }
 

@@ -42,6 +42,7 @@ struct State {
 
 /// The registers of a serial port, and the input that the guest has not taken yet, as plain data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub(crate) struct SerialState {
     pub(crate) divisor: [u8; 2],
     pub(crate) interrupt_enable: u8,
@@ -52,8 +53,10 @@ pub(crate) struct SerialState {
     pub(crate) modem_status: u8,
     pub(crate) scratch: u8,
     /// What lies in the port's own buffer.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::hex"))]
     pub(crate) received: Vec<u8>,
     /// What waits behind it.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::hex"))]
     pub(crate) input: Vec<u8>,
 }
 

@@ -13,6 +13,7 @@ use std::fmt;
 /// assert_eq!(gpa.to_string(), "0x1000");
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct GuestAddress(pub u64);
 
 impl GuestAddress {

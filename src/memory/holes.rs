@@ -1,9 +1,9 @@
 //! Where a file in memory holds nothing.
 
 use std::fs::File;
-use std::io;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+
+use crate::sys::next_data;
 
 /// Smaller ones are not worth a mapping of their own.
 const LEAST: u64 = 2 << 20;
@@ -14,36 +14,19 @@ const MOST: usize = 64;
 pub(super) fn holes(file: &File, len: u64) -> Vec<Range<u64>> {
     let (mut holes, mut at) = (Vec::new(), 0u64);
     while at < len && holes.len() < MOST {
-        let Ok(start) = seek(file, at, libc::SEEK_HOLE) else { break };
-        let end = next_data(file, start, len);
-        if end.saturating_sub(start) >= LEAST {
-            holes.push(start..end);
+        let Ok(data) = next_data(file, at, len) else { break };
+        let (start, stop) = data.unwrap_or((len, len));
+        if start.saturating_sub(at) >= LEAST {
+            holes.push(at..start);
         }
-        at = end;
+        at = stop;
     }
     holes
 }
 
 /// Whether that is still one.
 pub(super) fn is_hole(file: &File, hole: &Range<u64>) -> bool {
-    next_data(file, hole.start, hole.end) >= hole.end
-}
-
-/// Where the next byte lies that is stored, at most `end`.
-fn next_data(file: &File, at: u64, end: u64) -> u64 {
-    match seek(file, at, libc::SEEK_DATA) {
-        Ok(data) => data.min(end),
-        // There is none.
-        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => end,
-        Err(_) => at,
-    }
-}
-
-fn seek(file: &File, at: u64, whence: libc::c_int) -> io::Result<u64> {
-    let at = at.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
-    // SAFETY: the descriptor is open, and the call takes plain numbers. Nobody uses the file's position.
-    let found = unsafe { libc::lseek(file.as_raw_fd(), at, whence) };
-    u64::try_from(found).map_err(|_| io::Error::last_os_error())
+    matches!(next_data(file, hole.start, hole.end), Ok(None))
 }
 
 #[cfg(test)]

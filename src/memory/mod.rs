@@ -22,6 +22,8 @@ mod lease;
 mod mapping;
 mod own_pages;
 mod placement;
+#[cfg(feature = "save")]
+mod places;
 mod preallocate;
 mod ranges;
 mod retry;
@@ -44,6 +46,8 @@ pub use guest::{GuestMemory, MemoryRegion};
 pub(crate) use host::BufferPool;
 pub use host::HostBuffer;
 pub(crate) use lease::{Lease, Lessor};
+#[cfg(feature = "save")]
+pub(crate) use places::{Place, ram_file, seal_ram_file};
 pub use ranges::GuestRanges;
 pub(crate) use ranges::RangeList;
 pub(crate) use ring_port::Port;

@@ -244,11 +244,13 @@ impl Activation {
 
 /// What a device saved: plain data that only the device itself understands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct DeviceState {
     /// The version of the format of `bytes`. The device decides which versions it reads.
     pub version: u32,
     /// The state.
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::hex"))]
     pub bytes: Vec<u8>,
 }
 

@@ -30,7 +30,7 @@ const HOUSE: House<'_> = House {
         &["confine"],
         &["memory"],
         &["event"],
-        &["kvm", "bus", "limit"],
+        &["kvm", "bus", "limit", "save"],
         &["arch", "legacy", "virtio"],
         &["host", "block", "net", "rng", "balloon", "vsock", "console"],
         &["board", "metadata"],

@@ -19,11 +19,13 @@ const CONTROLLERS: [u32; 3] = [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KV
 ///
 /// [`KvmVm::chips_state`] makes it, [`KvmVm::set_chips_state`] reads it. Its fields are public so that it can be stored and changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct ChipsState {
     /// The version of this format, [`VERSION`](Self::VERSION).
     pub version: u32,
     /// The two PICs and the IOAPIC, each in KVM's layout of 512 bytes (`struct kvm_irqchip`).
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::hex::three"))]
     pub controllers: [Vec<u8>; 3],
     /// The channels of the interval timer.
     pub timer: [TimerChannel; 3],
@@ -42,6 +44,7 @@ impl ChipsState {
 
 /// A channel of the interval timer, as KVM keeps it (`struct kvm_pit_channel_state`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[allow(missing_docs, reason = "named as in KVM's interface")]
 pub struct TimerChannel {
     pub count: u32,

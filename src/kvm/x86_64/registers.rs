@@ -4,6 +4,7 @@ use kvm_bindings::{kvm_cpuid_entry2, kvm_dtable, kvm_regs, kvm_segment, kvm_sreg
 
 /// The general-purpose registers, the instruction pointer and the flags.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[allow(missing_docs, reason = "named as in the Intel SDM, volume 1, section 3.4")]
 pub struct Registers {
     pub rax: u64,
@@ -28,6 +29,7 @@ pub struct Registers {
 
 /// A segment register with its hidden part (Intel SDM, volume 3, section 3.4.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct Segment {
     /// Linear address of its first byte.
     pub base: u64,
@@ -55,6 +57,7 @@ pub struct Segment {
 
 /// GDTR or IDTR.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 pub struct DescriptorTable {
     /// Linear address of its first byte.
     pub base: u64,
@@ -64,6 +67,7 @@ pub struct DescriptorTable {
 
 /// Segments, descriptor tables and control registers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[allow(missing_docs, reason = "named as in the Intel SDM, volume 3, section 2.1")]
 pub struct SpecialRegisters {
     pub cs: Segment,
@@ -87,6 +91,7 @@ pub struct SpecialRegisters {
 
 /// What the `cpuid` instruction answers for one leaf and subleaf.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[allow(missing_docs, reason = "the registers speak for themselves")]
 pub struct CpuidEntry {
     /// The leaf, `eax` of the question.

@@ -10,6 +10,7 @@ use super::registers::{CpuidEntry, FromKvm, Registers, SpecialRegisters, ToKvm};
 /// [`Vcpu::state`](crate::kvm::Vcpu::state) makes it, [`Vcpu::set_state`](crate::kvm::Vcpu::set_state) reads it. Its fields are
 /// public so that it can be stored and changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct VcpuState {
     /// The version of this format, [`VERSION`](Self::VERSION).
@@ -25,12 +26,14 @@ pub struct VcpuState {
     /// The interrupt that was accepted and not delivered yet: a bit for each vector, in four words.
     pub accepted_interrupt: [u64; 4],
     /// The x87, SSE and further units, in the layout of the XSAVE instruction (Intel SDM, volume 1, section 13.4).
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::hex"))]
     pub xsave: Vec<u8>,
     /// The extended control registers: number and value.
     pub xcrs: Vec<(u32, u64)>,
     /// The debug registers.
     pub debug_registers: DebugRegisters,
     /// The registers of the local APIC, a page's first KiB (Intel SDM, volume 3, section 11.4.1).
+    #[cfg_attr(feature = "serde", serde(with = "crate::config::hex"))]
     pub lapic: Vec<u8>,
     /// The model-specific registers: number and value, the time-stamp counter among them.
     pub msrs: Vec<(u32, u64)>,
@@ -47,6 +50,7 @@ impl VcpuState {
 
 /// The debug registers (Intel SDM, volume 3, section 18.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[allow(missing_docs, reason = "named as in the manual")]
 pub struct DebugRegisters {
     pub dr0: u64,
@@ -59,6 +63,7 @@ pub struct DebugRegisters {
 
 /// What is under way to a vCPU (`KVM_GET_VCPU_EVENTS`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct VcpuEvents {
     /// An exception is being delivered.

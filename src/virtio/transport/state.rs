@@ -8,6 +8,7 @@ use crate::virtio::queue::QueueState;
 ///
 /// Only the transport makes it and reads it. Its fields are public so that it can be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct TransportState {
     /// The version of this format, [`VERSION`](Self::VERSION).
@@ -34,6 +35,7 @@ pub struct TransportState {
 
 /// What the driver has set for a queue, and how far the queue has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct QueueRegisters {
     /// The number of descriptors.

@@ -1,0 +1,35 @@
+//! Snapshots in files: a header, tagged sections with checksums, and the RAM in blocks, each with a checksum of its own. `docs/snapshot.md`
+//! specifies the layout.
+//!
+//! A file is taken to be damaged or made up: each number is checked before it is used, and nothing is allocated that the file has no bytes for.
+
+mod blocks;
+mod chain;
+mod header;
+mod pace;
+mod read;
+mod write;
+
+pub(crate) use chain::{Chain, Taken};
+pub(crate) use pace::Pace;
+pub(crate) use write::{Base, Draft};
+
+use crate::error::{Error, ErrorKind};
+
+/// What tells a saved snapshot from every other one.
+pub(crate) type Identity = [u8; 16];
+
+/// How many bytes of RAM have one checksum, and are left out if they are zeroes.
+const BLOCK: u64 = 64 << 10;
+
+fn refused(message: impl std::convert::Into<String>) -> Error {
+    Error::new(ErrorKind::Snapshot, message)
+}
+
+fn damaged(what: impl std::fmt::Display) -> Error {
+    refused(format!("it is damaged: {what}"))
+}
+
+#[cfg(test)]
+#[path = "save_test.rs"]
+mod tests;

@@ -1,0 +1,144 @@
+//! Writing a file: beside its place, and put there once it is whole and on storage.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::blocks::{Block, Map, Region, plain_name};
+use super::header::{self, HEADER, Section};
+use super::pace::Pace;
+use super::{BLOCK, Identity, refused};
+use crate::error::Result;
+use crate::memory::Template;
+
+const PAGE: usize = 4096;
+
+/// What a file builds on, so that it holds only what lies elsewhere.
+pub(crate) struct Base<'a> {
+    /// What the other file is called, in the same folder.
+    pub(crate) name: &'a [u8],
+    pub(crate) identity: Identity,
+    pub(crate) memory: &'a Template,
+}
+
+/// What a file is to hold.
+pub(crate) struct Draft<'a> {
+    pub(crate) identity: Identity,
+    /// All but the RAM.
+    pub(crate) machine: &'a [u8],
+    pub(crate) memory: &'a Template,
+    pub(crate) base: Option<Base<'a>>,
+    /// Whether it is on storage before it takes its place.
+    pub(crate) sync: bool,
+}
+
+impl Draft<'_> {
+    /// Writes the file. A file of that name is replaced at the end, at once. After an error, nothing is left.
+    pub(crate) fn write(&self, path: &Path, pace: &mut Pace) -> Result<()> {
+        let base = self.base.as_ref().map(|base| Ok((plain_name(base.name)?, base.identity))).transpose()?;
+        let beside = beside(path)?;
+        let failed = |e: io::Error| refused("it cannot be written").with_source(e);
+        // Unlike a file of that name, it is of nobody else's making: what is there is from a process that ended meanwhile.
+        let _ = fs::remove_file(&beside);
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&beside).map_err(failed)?;
+        let written = self.fill(&file, base, pace).and_then(|()| self.put_in_place(&file, &beside, path));
+        written.map_err(|e| {
+            let _ = fs::remove_file(&beside);
+            failed(e)
+        })
+    }
+
+    fn fill(&self, file: &File, base: Option<(String, Identity)>, pace: &mut Pace) -> io::Result<()> {
+        let mut map = Map { identity: self.identity, base, regions: Vec::new() };
+        for (start, len) in self.memory.regions() {
+            let count = usize::try_from(len.div_ceil(BLOCK)).unwrap_or(usize::MAX);
+            map.regions.push(Region { start, len, blocks: vec![Block::Zeroes; count] });
+        }
+        let machine =
+            Section { offset: HEADER as u64, len: self.machine.len() as u64, checksum: crc32fast::hash(self.machine) };
+        let mut blocks = Section { offset: end(&machine), len: map.write().len() as u64, checksum: 0 };
+        let mut memory = Section { offset: end(&blocks), len: 0, checksum: 0 };
+        self.write_blocks(file, &mut map, &mut memory, pace)?;
+        let list = map.write();
+        blocks.checksum = crc32fast::hash(&list);
+        file.write_all_at(self.machine, machine.offset)?;
+        file.write_all_at(&list, blocks.offset)?;
+        file.write_all_at(&header::write(&[machine, blocks, memory]), 0)?;
+        // The last pages may be zeroes, which are not written.
+        file.set_len(end(&memory))
+    }
+
+    fn write_blocks(&self, file: &File, map: &mut Map, memory: &mut Section, pace: &mut Pace) -> io::Result<()> {
+        let mut buffer = vec![0; usize::try_from(BLOCK).unwrap_or_default()];
+        for (index, region) in map.regions.iter_mut().enumerate() {
+            for ((offset, len), block) in Region::places(region.len).zip(&mut region.blocks) {
+                let base = self.base.as_ref().map(|base| base.memory);
+                if base.is_some_and(|base| self.memory.lies_where(base, index, offset, len)) {
+                    *block = Block::InBase;
+                    continue;
+                }
+                let bytes = usize::try_from(len).ok().and_then(|len| buffer.get_mut(..len)).unwrap_or_default();
+                if !self.memory.read(index, offset, bytes)? || is_zero(bytes) {
+                    continue;
+                }
+                *block = Block::Here { checksum: crc32fast::hash(bytes) };
+                write_pages(file, bytes, end(memory))?;
+                memory.len = memory.len.saturating_add(len);
+                pace.keep(len);
+            }
+        }
+        Ok(())
+    }
+
+    fn put_in_place(&self, file: &File, beside: &Path, path: &Path) -> io::Result<()> {
+        if self.sync {
+            file.sync_all()?;
+        }
+        fs::rename(beside, path)?;
+        match path.parent() {
+            Some(folder) if self.sync => File::open(folder_of(folder))?.sync_all(),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Writes pages, but for those of zeroes, which are left out of the file.
+fn write_pages(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut at = 0usize;
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        let wanted = is_zero(rest.get(..PAGE).unwrap_or(rest));
+        let same = rest.chunks(PAGE).take_while(|page| is_zero(page) == wanted).count();
+        let len = same.saturating_mul(PAGE).min(rest.len());
+        if !wanted {
+            let at = offset.saturating_add(at as u64);
+            file.write_all_at(rest.get(..len).unwrap_or_default(), at)?;
+        }
+        at = at.saturating_add(len);
+    }
+    Ok(())
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<64>();
+    words.iter().all(|word| *word == [0; 64]) && rest.iter().all(|byte| *byte == 0)
+}
+
+/// Where the next section begins: on a page of its own.
+fn end(section: &Section) -> u64 {
+    section.offset.saturating_add(section.len).next_multiple_of(PAGE as u64)
+}
+
+/// Where the file is written to begin with.
+fn beside(path: &Path) -> Result<PathBuf> {
+    let Some(name) = path.file_name() else { return Err(refused("its path has no file's name")) };
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}.part", std::process::id()));
+    Ok(path.with_file_name(hidden))
+}
+
+fn folder_of(parent: &Path) -> &Path {
+    if parent.as_os_str().is_empty() { Path::new(".") } else { parent }
+}
