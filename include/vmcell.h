@@ -187,6 +187,11 @@
 #define VMCELL_ERROR_VSOCK 15
 
 /**
+ * A file of a snapshot was refused, or could not be used.
+ */
+#define VMCELL_ERROR_SNAPSHOT 16
+
+/**
  * An argument is NULL but must not be.
  */
 #define VMCELL_ERROR_NULL_ARGUMENT 100

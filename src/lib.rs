@@ -175,4 +175,6 @@ pub use vm::{
     ConsoleMetrics, DeviceFailure, DeviceKindMetrics, DeviceMetrics, Exit, ExitCounts, Metrics, OpenVm, Snapshot,
     Status, ThreadRole, VcpuMetrics, Vm, VmBuilder, VmThread, openmetrics,
 };
+#[cfg(feature = "save")]
+pub use vm::{LoadMemory, SaveOptions};
 pub use vsock::{VsockHandle, VsockListener};

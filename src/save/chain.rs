@@ -55,12 +55,6 @@ impl Chain {
         Self::open_at(path, LONGEST)
     }
 
-    /// Reads a file that builds on no other.
-    #[cfg(any(test, feature = "test-util"))]
-    pub(crate) fn read(file: File) -> Result<Self> {
-        Self::locate(Saved::read(file)?, None)
-    }
-
     fn open_at(path: &Path, left: usize) -> Result<Self> {
         let saved = Saved::open(path)?;
         let base = match &saved.map.base {

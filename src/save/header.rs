@@ -98,7 +98,7 @@ pub(super) fn read(page: &[u8; HEADER], file_len: u64) -> Result<Sections> {
         let wide = |skip: usize| u64::from_le_bytes(field(page, at.saturating_add(skip)));
         *section = Section { offset: wide(8), len: wide(16), checksum: number(page, at.saturating_add(24)) };
         let end = section.offset.checked_add(section.len);
-        if !end.is_some_and(|end| end <= file_len) || section.offset < HEADER as u64 {
+        if end.is_none_or(|end| end > file_len) || section.offset < HEADER as u64 {
             let (offset, len) = (section.offset, section.len);
             return Err(damaged(format!("it has {file_len} bytes, and {len} from {offset} on are needed")));
         }

@@ -7,11 +7,9 @@ use super::exit::Status;
 use super::snapshot::{Snapshot, SnapshotParts};
 use super::vm::{PAUSE_LIMIT, Vm};
 use crate::config::VsockConfig;
-#[cfg(doc)]
-use crate::error::ErrorKind;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{Frozen, Survey};
-use crate::sys::{check_may_wait, lock};
+use crate::sys::{check_may_wait, lock, random_bytes};
 
 impl Vm {
     /// Takes a snapshot of a VM that runs or is paused. The VM stands still meanwhile; if it ran, it goes on afterwards. Blocks until requests in
@@ -26,9 +24,12 @@ impl Vm {
         self.expect_guest("take a snapshot of")?;
         let _one_at_a_time = lock(&self.transition);
         let was_paused = self.status() == Status::Paused;
+        let mut identity = [0; 16];
+        random_bytes(&mut identity)
+            .map_err(|e| Error::new(ErrorKind::Host, "the host has no random bytes for a snapshot").with_source(e))?;
         let survey = self.saves.memory.survey();
         self.stand_still(PAUSE_LIMIT)?;
-        let taken = self.take(&survey);
+        let taken = self.take(identity, &survey);
         if !was_paused {
             // Refused if it has ended meanwhile, and then there is nothing to go on with.
             let _ = self.go_on();
@@ -39,7 +40,7 @@ impl Vm {
     }
 
     /// While it stands still.
-    fn take(&self, survey: &Survey) -> Result<(SnapshotParts, Frozen)> {
+    fn take(&self, identity: [u8; 16], survey: &Survey) -> Result<(SnapshotParts, Frozen)> {
         let (devices, saves) = (&self.devices, &self.saves);
         let vcpus = self.seats.iter().map(|seat| seat.look(|vcpu| vcpu.state(&saves.msrs)));
         let (vcpus, chips, ports) = (vcpus.collect::<Result<_>>()?, devices.chips_state()?, devices.ports_state());
@@ -47,7 +48,7 @@ impl Vm {
         // At last: all that may be refused was not.
         let frozen = saves.memory.freeze(survey, &saves.config.memory)?;
         let (config, memory) = (saves.config.clone(), frozen.template().clone());
-        Ok((SnapshotParts { config, memory, vcpus, chips, ports, devices }, frozen))
+        Ok((SnapshotParts { identity, config, memory, vcpus, chips, ports, devices }, frozen))
     }
 }
 

@@ -11,6 +11,8 @@ mod fork;
 mod json;
 mod lifecycle;
 mod metrics;
+#[cfg(feature = "save")]
+mod saved;
 mod seat;
 mod snapshot;
 mod spared;
@@ -27,6 +29,8 @@ pub use failures::DeviceFailure;
 #[cfg(any(test, feature = "capi"))]
 pub(crate) use failures::failures_json;
 pub use metrics::{ConsoleMetrics, DeviceKindMetrics, DeviceMetrics, ExitCounts, Metrics, VcpuMetrics, openmetrics};
+#[cfg(feature = "save")]
+pub use saved::{LoadMemory, SaveOptions};
 pub use snapshot::Snapshot;
 pub use threads::{ThreadRole, VmThread};
 pub use vm::Vm;

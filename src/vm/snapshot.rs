@@ -39,6 +39,9 @@ pub struct Snapshot {
 }
 
 pub(super) struct SnapshotParts {
+    /// Tells it from every other snapshot.
+    #[cfg_attr(not(feature = "save"), expect(dead_code, reason = "files have it"))]
+    pub(super) identity: [u8; 16],
     pub(super) config: VmConfig,
     pub(super) memory: Template,
     pub(super) vcpus: Vec<VcpuState>,

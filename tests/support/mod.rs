@@ -1,6 +1,7 @@
 //! What the tests that run guests share.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod counts;
 pub mod ffi;
 pub mod linux;
 
