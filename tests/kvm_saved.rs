@@ -3,7 +3,9 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -175,4 +177,87 @@ fn a_machine_that_another_program_made_up_is_refused_or_harms_nobody() {
         let error = load(shorter).err().unwrap_or_else(|| panic!("{from} became {to}"));
         assert!(error.chain().contains(expected), "{from} became {to}: {}", error.chain());
     }
+}
+
+/// The launcher with the guest that counts, and both ends of its console.
+struct Launched(std::process::Child);
+
+impl Launched {
+    fn start(arguments: &[&str]) -> Self {
+        let mut launcher = support::launcher();
+        launcher.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self(launcher.spawn().unwrap())
+    }
+
+    /// Types a byte; returns the answer.
+    fn next(&mut self) -> char {
+        self.0.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        let mut answer = [0];
+        self.0.stdout.as_mut().unwrap().read_exact(&mut answer).unwrap();
+        char::from(answer[0])
+    }
+
+    /// Asks for a snapshot; returns what the launcher says of it.
+    fn save(&mut self) -> String {
+        let id = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(id, rustix::process::Signal::USR1).unwrap();
+        let mut lines = BufReader::new(self.0.stderr.as_mut().unwrap()).lines();
+        lines.find_map(|line| line.ok().filter(|line| line.contains("saved"))).expect("it says what became of it")
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn the_launcher_saves_at_a_signal_goes_on_and_another_one_wakes_what_was_saved() {
+    let (folder, kernel) = (Folder::new(), support::Kernel::new(&support::counts::counter()));
+    let (kernel, saves) = (kernel.path.to_str().unwrap(), folder.path("saves"));
+    let saves = saves.to_str().unwrap();
+    let boot = ["--kernel", kernel, "--memory", "16", "--seccomp", "kill", "--snapshot-to", saves];
+    let mut first = Launched::start(&boot);
+    assert_eq!(first.next(), 'a');
+    for (asked, answer) in [("first", 'b'), ("second", 'c')] {
+        let said = first.save();
+        assert!(said.contains("vm.snapshot in "), "{asked}: {said}");
+        assert_eq!(first.next(), answer);
+    }
+    drop(first);
+    assert_eq!(fs::read_dir(saves).unwrap().count(), 1);
+    for more in [&[][..], &["--snapshot-to", saves]] {
+        let mut woken = Launched::start(&[&["--restore", saves], more].concat());
+        assert_eq!([woken.next(), woken.next()], ['c', 'd'], "{more:?}");
+        if !more.is_empty() {
+            assert!(woken.save().contains("vm.snapshot in "));
+        }
+    }
+    assert_eq!(Launched::start(&["--restore", saves]).next(), 'e');
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn the_launcher_refuses_to_wake_what_is_not_there_or_otherwise_than_it_was() {
+    let folder = Folder::new();
+    let refused = |arguments: &[&str]| {
+        let output = support::launcher().args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let missing = folder.path("none");
+    let (status, said) = refused(&["--restore", missing.to_str().unwrap()]);
+    assert!(status == Some(1) && said.contains("none/vm.snapshot: it cannot be opened: No such file"), "{said}");
+    for option in ["--kernel", "--config", "--vcpus", "--memory", "--balloon"] {
+        let (status, said) = refused(&["--restore", "x", option, "1"]);
+        assert!(status == Some(2) && said.contains("cannot be used with"), "{option}: {said}");
+    }
+    let source = Counts::boot();
+    source.vm.snapshot().unwrap().save(folder.path("vm.snapshot")).unwrap();
+    fs::write(folder.path("disk"), [0; 4096]).unwrap();
+    let disk = folder.path("disk");
+    let (status, said) = refused(&["--restore", folder.path("").to_str().unwrap(), "--disk", disk.to_str().unwrap()]);
+    assert!(status == Some(2) && said.contains("allowed are those of its source: none"), "{said}");
 }

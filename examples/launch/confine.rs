@@ -1,5 +1,7 @@
 //! The launcher gives up what its VM does not need.
 
+use std::path::Path;
+
 use vmcell::{Error, ErrorKind, InheritedDescriptors, Jail, JailLimit, OpenVm, VmConfig};
 
 use crate::options::Options;
@@ -8,12 +10,14 @@ use crate::options::Options;
 const LOCKED_BESIDE: u64 = 64 << 20;
 
 /// Enters a jail with every layer that the host gives, and says in one line which ones it does not give.
-pub fn enter_jail(opened: &OpenVm, config: &VmConfig, options: &Options) -> vmcell::Result<()> {
+///
+/// `saves` is the folder for snapshots.
+pub fn enter_jail(opened: &OpenVm, config: &VmConfig, options: &Options, saves: Option<&Path>) -> vmcell::Result<()> {
     #[allow(unsafe_code, reason = "see the safety note")]
     // SAFETY: the launcher uses no descriptor above 2 that it has not opened itself, and marked as close-on-exec.
     let inherited = unsafe { InheritedDescriptors::except([]) };
     let mut jail = Jail::new().close(inherited).limit(JailLimit::CoreBytes, 0);
-    for folder in opened.folders() {
+    for folder in opened.folders().into_iter().chain(saves) {
         jail = jail.keep_writable(folder);
     }
     if config.memory.locked {

@@ -4,24 +4,29 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use vmcell::{Boot, ConsoleConfig, Error, ErrorKind, Seccomp, VmConfig};
+use vmcell::{Boot, ConsoleConfig, Error, ErrorKind, MemoryBacking, Seccomp, Snapshot, VmConfig};
 
 use crate::options::Options;
 
 /// No description of a VM comes near this, and a device or a pipe may never end.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// The description in the file, if one is given, with what the command line says in its place or added to it.
-pub fn describe(options: &Options) -> vmcell::Result<VmConfig> {
-    let mut config = match &options.config {
-        Some(path) => read(path)?,
-        None => {
+/// The description in the file or of the saved VM, if one is given, with what the command line says in its place or added to it.
+pub fn describe(options: &Options, saved: Option<&Snapshot>) -> vmcell::Result<VmConfig> {
+    let mut config = match (&options.config, saved) {
+        (Some(path), _) => read(path)?,
+        (None, Some(saved)) => described_by(saved, options),
+        (None, None) => {
             let mut plain = VmConfig::default();
             plain.console = ConsoleConfig::Stdio;
             plain.seccomp = Seccomp::Refuse;
             plain
         }
     };
+    if options.snapshot_to.is_some() {
+        // Otherwise each snapshot copies the RAM while the guest stands still.
+        config.memory.backing = MemoryBacking::Memfd;
+    }
     describe_boot(options, &mut config);
     set(&mut config.vcpus, options.vcpus);
     set(&mut config.cpu, options.cpu.clone());
@@ -45,6 +50,18 @@ pub fn describe(options: &Options) -> vmcell::Result<VmConfig> {
     config.disks.extend(options.disks.iter().cloned());
     config.nics.extend(options.taps.iter().cloned());
     Ok(config)
+}
+
+/// A fork has as many devices of a kind as its source had, so those of the command line take the place of the saved ones.
+fn described_by(saved: &Snapshot, options: &Options) -> VmConfig {
+    let mut config = saved.config().clone();
+    if !options.disks.is_empty() {
+        config.disks.clear();
+    }
+    if !options.taps.is_empty() {
+        config.nics.clear();
+    }
+    config
 }
 
 /// Whether the guest's console is the launcher's own terminal.

@@ -7,10 +7,12 @@ mod confine;
 mod describe;
 mod metadata;
 mod options;
+mod snapshot;
 mod terminal;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
@@ -20,6 +22,7 @@ use crate::confine::enter_jail;
 use crate::describe::{describe, is_on_stdio};
 use crate::metadata::with_metadata;
 use crate::options::Options;
+use crate::snapshot::Saver;
 use crate::terminal::RawTerminal;
 
 const FAILED: u8 = 1;
@@ -59,16 +62,21 @@ fn print(what: impl std::fmt::Display) -> vmcell::Result<()> {
 
 fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
     let begin = Instant::now();
-    let config = describe(options)?;
+    let saved = options.restore.as_deref().map(snapshot::load).transpose()?;
+    let config = describe(options, saved.as_ref())?;
     if options.print_config {
         config.validate()?;
         print(config.to_json()?)?;
         return Ok(None);
     }
+    let saver = options.snapshot_to.as_deref().map(Saver::new).transpose()?;
     let mut builder = match &options.metadata {
         Some(path) => with_metadata(&config, path, options.taps.len())?,
         None => config.builder(),
     };
+    if let Some(saved) = &saved {
+        builder = builder.fork_of(saved);
+    }
     if options.verbose {
         builder = builder.log(|record| eprintln!("launch: {record}\r"));
     }
@@ -76,15 +84,18 @@ fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
     // It takes programs, of which there are none in the jail.
     let terminal = RawTerminal::enter(is_on_stdio(&config.console));
     if !options.no_jail {
-        enter_jail(&opened, &config, options)?;
+        let saves = saver.as_ref().map(Saver::folder);
+        enter_jail(&opened, &config, options, saves)?;
     }
-    let vm = opened.build()?;
+    let vm = Arc::new(opened.build()?);
     vm.start()?;
+    let saving = saver.map(|saver| saver.start(Arc::clone(&vm)));
     confine_this_thread(config.seccomp)?;
     if options.verbose {
         eprintln!("launch: built and started in {} us\r", begin.elapsed().as_micros());
     }
     let exit = vm.wait()?;
+    let _none_is_half_saved = saving.as_ref().map(|saving| saving.lock());
     drop(terminal);
     if options.verbose {
         eprintln!("launch: ended after {} ms: {exit}", begin.elapsed().as_millis());

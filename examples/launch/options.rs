@@ -14,7 +14,7 @@ use vmcell::{
 #[derive(Parser)]
 #[command(
     name = "launch",
-    override_usage = "launch --kernel PATH [OPTIONS]\n       launch --config FILE [OPTIONS]\n       launch --doctor",
+    override_usage = "launch --kernel PATH [OPTIONS]\n       launch --config FILE [OPTIONS]\n       launch --restore DIR [OPTIONS]\n       launch --doctor",
     after_help = "Exit status: 0 the guest shut down or reset itself; 1 it failed; 2 bad arguments."
 )]
 pub struct Options {
@@ -32,8 +32,22 @@ pub struct Options {
     #[arg(long, exclusive = true)]
     pub doctor: bool,
 
+    /// Goes on with the VM that was saved in this folder by --snapshot-to. Its disks and its TAP devices are those of the saved VM by their paths and
+    /// names, unless one of that kind is given. Disks must have the content that they had
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with_all = ["config", "kernel", "initrd", "cmdline", "vcpus", "cpu", "memory", "discovery", "protocol", "rng", "balloon"]
+    )]
+    pub restore: Option<PathBuf>,
+
+    /// Saves the VM in this folder at each signal SIGUSR1, in the place of what was saved there before. The guest stands still for some
+    /// milliseconds, and goes on while it is saved. The folder is made if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub snapshot_to: Option<PathBuf>,
+
     /// A bzImage or an ELF image; needed unless the --config says which one
-    #[arg(long, value_name = "PATH", required_unless_present_any = ["config", "doctor"])]
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["config", "doctor", "restore"])]
     pub kernel: Option<PathBuf>,
 
     /// An initial RAM disk

@@ -49,7 +49,7 @@ pub fn run(bytes: &[u8]) {
             Some(flag @ ("--lock-memory" | "--core-scheduling" | "-v")) => arguments.push(flag.to_owned()),
             Some(flag) => arguments.push(format!("{flag}={value}")),
             // Any argument, but none that has a file read.
-            None if value.contains("config") => {}
+            None if value.contains("config") || value.contains("restore") => {}
             None => arguments.push(value),
         }
     }
@@ -57,8 +57,8 @@ pub fn run(bytes: &[u8]) {
         disks.iter().all(Option::is_some) && taps.iter().all(Option::is_some) && logs.iter().all(Option::is_some);
     match Options::try_parse_from(arguments) {
         Ok(options) => {
-            assert!(options.config.is_none() && !options.doctor, "nobody asked for these");
-            let config = describe(&options).expect("no file is read");
+            assert!(options.config.is_none() && options.restore.is_none() && !options.doctor, "nobody asked for these");
+            let config = describe(&options, None).expect("no file is read");
             let _ = config.validate();
             assert!(all_fit, "an argument was taken that breaks the grammar");
             let found = (&config.disks, &config.nics, &config.boot.is_some());
