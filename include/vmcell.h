@@ -541,6 +541,26 @@
 #define VMCELL_JAIL_DESCRIPTORS 15
 
 /**
+ * The cgroup's limits of memory, if one was given.
+ */
+#define VMCELL_JAIL_CGROUP_MEMORY 16
+
+/**
+ * The cgroup's limit of processes and threads, if one was given.
+ */
+#define VMCELL_JAIL_CGROUP_PROCESSES 17
+
+/**
+ * The cgroup's limit of CPU time, if one was given.
+ */
+#define VMCELL_JAIL_CGROUP_CPU 18
+
+/**
+ * The cgroup's limits of I/O.
+ */
+#define VMCELL_JAIL_CGROUP_IO 19
+
+/**
  * One more than the highest descriptor that can be opened.
  */
 #define VMCELL_LIMIT_OPEN_FILES 0
@@ -2339,6 +2359,40 @@ int32_t vmcell_config_set_thread_start(vmcell_config *config,
                                        vmcell_error **error);
 
 /**
+ * Gives the VM's threads a cgroup of their own (version 2), which is made in folder when the configuration is opened or the VM is made, and
+ * removed when the VM is gone. folder is that of the cgroup in which the process is (vmcell_cgroup_join), and the program owns it. name is 1 to 64
+ * letters, digits, `-`, `_` and `.`, and does not begin with a `.`; NULL stands for the VM's name. The threads of vCPUs, the VM's own I/O threads and what
+ * these start are in it; a vmcell_io_thread is not.
+ *
+ * The threads run quota_us microseconds of CPU time at most in each period_us (1000 to 1000000), 1000 or more, or without a limit if
+ * quota_us is 0. burst_us of what was not used are kept at most, 0 to quota_us. weight, 1 to 10000, is how much they get beside those
+ * of other cgroups in the folder, or 0 for the kernel's default, which is 100. Values are checked when the VM is made. Never blocks.
+ */
+int32_t vmcell_config_set_cgroup(vmcell_config *config,
+                                 const char *folder,
+                                 const char *name,
+                                 uint32_t quota_us,
+                                 uint32_t period_us,
+                                 uint32_t burst_us,
+                                 uint32_t weight,
+                                 vmcell_error **error);
+
+/**
+ * Moves the process with all its threads to a cgroup of version 2, given by its folder, which exists, and limits the memory of all its
+ * processes in bytes (memory.max, and memory.high, beyond which the kernel takes memory back), and how many processes and threads there are
+ * (pids.max). UINT64_MAX leaves a limit as it is. A limit needs its controller (memory, pids), which the cgroup above names in
+ * cgroup.subtree_control. It works in a process with several threads; vmcell_jail_set_cgroup does it for one that is jailed. Never blocks.
+ *
+ * Errors: INVALID_CONFIG if it is no cgroup of version 2, and then nothing has changed; HOST if the kernel refuses something: the
+ * message says all that is missing, and the rest is in place.
+ */
+int32_t vmcell_cgroup_join(const char *folder,
+                           uint64_t memory_max,
+                           uint64_t memory_high,
+                           uint64_t pids_max,
+                           vmcell_error **error);
+
+/**
  * Has a function told what happens to the VM: that it starts and how it ends, a device that fails, an engine that is not the first
  * choice, a sink or a source of the console that fails, output that is lost, and requests that break the rules. What a guest can cause
  * is said once a second at most, with how often it happened. By default nobody is told. `user` is taken: unless `release` is NULL, it
@@ -2375,8 +2429,8 @@ int32_t vmcell_jail_keep(vmcell_jail *jail,
                          vmcell_error **error);
 
 /**
- * Keeps the folders in which files are made and renamed while a guest of this configuration runs: those of a console's files of a limited
- * size. `config` is borrowed, and was opened by vmcell_config_open. Never blocks.
+ * Keeps the folders in which files are made, renamed and removed while a guest of this configuration runs: those of a console's files of a
+ * limited size, and of a vsock's Unix socket. Lets its cgroup (vmcell_config_set_cgroup) be removed. `config` is borrowed, and was opened by vmcell_config_open. Never blocks.
  *
  * Errors: INVALID_STATE if it was not opened.
  */
@@ -2396,8 +2450,8 @@ int32_t vmcell_jail_limit(vmcell_jail *jail,
 /**
  * Joins a cgroup of version 2, given by its folder, which exists, and sets its limits before: memory in bytes, how many processes and
  * threads, and for how many of each 100000 microseconds its threads may run together, 1000 or more. UINT64_MAX leaves a limit as it is.
- * A limit needs its controller (memory, pids, cpu), which the cgroup above names in cgroup.subtree_control. If one cannot be set, the
- * process does not join. Never blocks.
+ * A limit needs its controller (memory, pids, cpu), which the cgroup above names in cgroup.subtree_control. One that cannot be set is a
+ * layer that is missing, and costs no other. Never blocks.
  */
 int32_t vmcell_jail_set_cgroup(vmcell_jail *jail,
                                const char *path,

@@ -155,11 +155,11 @@ pub use balloon::{BalloonHandle, BalloonStatistics};
 pub use block::{Disk, DiskHandle};
 pub use board::ResetCause;
 pub use config::{
-    Affinity, BalloonConfig, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery,
-    DiskConfig, Engine, Limits, MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit, RngConfig, Seccomp,
-    VmConfig, VsockConfig,
+    Affinity, BalloonConfig, Boot, BootProtocol, CgroupConfig, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel,
+    CpuShare, Discovery, DiskConfig, Engine, Limits, MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit,
+    RngConfig, Seccomp, VmConfig, VsockConfig,
 };
-pub use confine::{Jail, JailCgroup, JailLayer, JailLimit, JailReport, confine_this_thread};
+pub use confine::{Jail, JailCgroup, JailIo, JailLayer, JailLimit, JailReport, confine_this_thread};
 pub use console::{Console, ConsoleReader, ConsoleStatus, ConsoleWriter, SinkStatus, abandoned_console_threads};
 pub use error::{Error, ErrorKind, Result};
 pub use event::IoThread;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 38] = [
+const SOURCES: [&str; 39] = [
     "library",
     "failure",
     "report",
@@ -36,6 +36,7 @@ const SOURCES: [&str; 38] = [
     "config_cpu",
     "config_json",
     "config_threads",
+    "config_cgroup",
     "config_log",
     "jail",
     "vm",

@@ -219,3 +219,46 @@ fn a_jail_and_none_cannot_both_be_asked_for() {
     let (status, _, said) = run(support::launcher().args(["--kernel", "k", "--jail", "--no-jail"]));
     assert_eq!(status, 2, "{said}");
 }
+
+/// A cgroup of version 2 that is removed with this.
+struct OwnCgroup(std::path::PathBuf);
+
+impl OwnCgroup {
+    fn new(name: &str) -> Option<Self> {
+        let lines = fs::read_to_string("/proc/self/cgroup").unwrap();
+        let at = lines.lines().find_map(|line| line.strip_prefix("0::"))?.trim_start_matches('/');
+        let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|root| Path::new(root).join(at));
+        let parent = roots.into_iter().find(|root| root.join("cgroup.controllers").is_file())?;
+        let folder = parent.join(format!("vmcell-{name}-{}", std::process::id()));
+        fs::create_dir(&folder).ok().map(|()| Self(folder))
+    }
+
+    fn left(&self) -> Vec<std::path::PathBuf> {
+        fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
+    }
+}
+
+impl Drop for OwnCgroup {
+    fn drop(&mut self) {
+        self.left().iter().for_each(|left| _ = fs::remove_dir(left));
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn the_cgroup_of_a_vm_is_removed_from_within_the_jail() {
+    let Some(cgroup) = OwnCgroup::new("jail") else {
+        return skip("there is no cgroup of version 2 in which the tests may make others");
+    };
+    let kernel = Kernel::new(&TinyGuest::print("printed"));
+    let folder = cgroup.0.display().to_string();
+    for more in [&["--seccomp", "kill"][..], &["--seccomp", "kill", "--no-jail"], &["--seccomp", "off"]] {
+        let mut launcher = support::launcher();
+        launcher.arg("-v").arg("--kernel").arg(&kernel.path).args(["--memory", "16", "--cgroup", &folder]).args(more);
+        let (status, printed, said) = run(&mut launcher);
+        assert!(status == 0 && printed.contains("printed"), "{more:?}: {status} {printed} {said}");
+        assert!(!said.contains("was not removed"), "{more:?}: {said}");
+        assert!(cgroup.left().is_empty(), "{more:?}: {:?}", cgroup.left());
+    }
+}

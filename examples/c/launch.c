@@ -68,6 +68,10 @@ static const char DEVICES_HELP[] =
     "  --vsock CID[,path=PATH]\n"
     "                       sockets between host and guest, which has this context ID; with a path, other programs of the\n"
     "                       host use them by a Unix socket there [default: none]\n"
+    "  --cgroup DIR[,name=NAME][,cpu=N[/M]][,burst=MS][,weight=N][,memory=BYTES]\n"
+    "                       joins the cgroup of version 2 in that folder, limits the memory of all its processes, and makes a\n"
+    "                       cgroup in it for the VM's threads, with a share of the CPUs (1/16 or 2, for instance), milliseconds\n"
+    "                       that are kept of what was not used, and a weight [default: stays where it is]\n"
     "  --discovery acpi|cmdline\n"
     "                       how the guest finds its devices [default: acpi]\n"
     "  --protocol auto|linux64|pvh\n"
@@ -337,6 +341,46 @@ static void set_vsock(vmcell_config *config, char *text) {
     check(vmcell_config_set_vsock(config, cid, path, 0, &error), &error);
 }
 
+/* The cgroup that the process joins, or NULL, and its limit of memory. */
+static char *cgroup_folder;
+static unsigned long long cgroup_memory = UINT64_MAX;
+
+static void set_cgroup(vmcell_config *config, char *text) {
+    vmcell_error *error = NULL;
+    char own_name[32], *rest, *option, *folder = name_of(text, &rest), *name = own_name;
+    unsigned long long numerator = 0, denominator = 1, burst = 0, weight = 0, period = 100000;
+    snprintf(own_name, sizeof own_name, "vm-%ld", (long)getpid());
+    while ((option = strsep(&rest, ",")) != NULL) {
+        if (strncmp(option, "name=", 5) == 0 && option[5] != '\0')
+            name = option + 5;
+        else if (strncmp(option, "cpu=", 4) == 0) {
+            char *of = option + 4;
+            numerator = number_of("cpu", strsep(&of, "/"), UINT32_MAX);
+            denominator = of == NULL ? 1 : number_of("cpu", of, UINT32_MAX);
+            if (numerator == 0 || denominator == 0)
+                refuse("cpu is no share of a CPU, allowed are N and N/M, as in 1/16");
+        } else if (strncmp(option, "burst=", 6) == 0)
+            burst = number_of("burst", option + 6, 1000);
+        else if (strncmp(option, "weight=", 7) == 0 && (weight = number_of("weight", option + 7, 10000)) != 0)
+            continue;
+        else if (strncmp(option, "memory=", 7) == 0 && (cgroup_memory = number_of("memory", option + 7, UINT64_MAX)) != 0)
+            continue;
+        else
+            refuse("unknown cgroup option '%s', allowed are name=NAME, cpu=N[/M], burst=MS, weight=N and memory=BYTES", option);
+    }
+    if (burst != 0 && numerator == 0)
+        refuse("a burst means nothing without cpu");
+    if (numerator * 100 < denominator)
+        period = 1000000;
+    unsigned long long quota = period * numerator / denominator;
+    if (numerator != 0 && quota == 0)
+        quota = 1;
+    cgroup_folder = folder;
+    quota = quota < UINT32_MAX ? quota : UINT32_MAX;
+    check(vmcell_config_set_cgroup(config, folder, name, (uint32_t)quota, (uint32_t)period, (uint32_t)burst * 1000, (uint32_t)weight, &error),
+          &error);
+}
+
 static void add_log(vmcell_config *config, char *text) {
     vmcell_console *console;
     vmcell_error *error = NULL;
@@ -485,7 +529,7 @@ static const struct option OPTIONS[] = {
     {"log", required_argument, NULL, 'w'},         {"poll-us", required_argument, NULL, 'z'},
     {"seccomp", required_argument, NULL, 'r'},     {"rng", required_argument, NULL, 'e'},
     {"console-rate", required_argument, NULL, 'R'},
-    {"vsock", required_argument, NULL, 'V'},
+    {"vsock", required_argument, NULL, 'V'},       {"cgroup", required_argument, NULL, 'G'},
     {"jail", no_argument, NULL, 'j'},              {"no-jail", no_argument, NULL, 'J'},
     {"balloon", required_argument, NULL, 'b'},     {"metadata", required_argument, NULL, 'M'},
     {"help", no_argument, NULL, 'h'},
@@ -523,6 +567,7 @@ static void set(vmcell_config *config, int option, char *text) {
     case 'b': set_balloon(config, text); break;
     case 'R': set_console_rate(config, text); break;
     case 'V': set_vsock(config, text); break;
+    case 'G': set_cgroup(config, text); break;
     case 't': add_tap(config, text); break;
     case 'y': check(vmcell_config_set_discovery(config, choice_of("--discovery", text, DISCOVERY), &e), &e); break;
     case 'p': check(vmcell_config_set_protocol(config, choice_of("--protocol", text, PROTOCOL), &e), &e); break;
@@ -589,6 +634,8 @@ int main(int argc, char **argv) {
     free(logs);
     if (verbose)
         check(vmcell_config_set_log(config, say, NULL, NULL, &error), &error);
+    if (cgroup_folder != NULL)
+        check(vmcell_cgroup_join(cgroup_folder, cgroup_memory, UINT64_MAX, UINT64_MAX, &error), &error);
     if (jailed != NOT_AT_ALL)
         enter_jail(config, jailed, locks ? memory_mib << 20 : 0);
     return run(config, console != NULL && strcmp(console, "stdio") == 0, verbose, seccomp);

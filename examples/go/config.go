@@ -164,6 +164,58 @@ type Vsock struct {
 	MaxConnections uint32
 }
 
+// Cgroup is a cgroup of version 2 for the threads of a VM, with a share of the CPUs. It is made in Folder, and removed when the VM is closed.
+type Cgroup struct {
+	// Folder is that of the cgroup in which the process is (JoinCgroup), and which the program owns.
+	Folder string
+	// Name is 1 to 64 letters, digits, "-", "_" and ".", and does not begin with a "."; the default is the VM's name.
+	Name string
+	// Quota is for how long the threads run at most in each Period, of 1 ms to 1 s; 0 is no limit. Burst is how much of what was not used is
+	// kept at most. Microseconds count.
+	Quota, Period, Burst time.Duration
+	// Weight is how much they get beside those of other cgroups in the folder, 1 to 10000, or 0 for the kernel's default, which is 100.
+	Weight uint32
+}
+
+// set is a call of its own for what has two texts.
+func (c *Cgroup) set(d *describer) {
+	d.withText(c.Folder, func(folder *C.char, e **C.vmcell_error) C.int32_t {
+		var name *C.char
+		if c.Name != "" {
+			text, err := newText(c.Name)
+			if d.err = err; err != nil {
+				return C.VMCELL_OK
+			}
+			defer text.free()
+			name = text.pointer
+		}
+		return C.vmcell_config_set_cgroup(d.config, folder, name, micros(c.Quota), micros(c.Period), micros(c.Burst), C.uint32_t(c.Weight), e)
+	})
+}
+
+// micros rounds up, so that little is not nothing, and gives more than is allowed for what does not fit.
+func micros(duration time.Duration) C.uint32_t {
+	if duration < 0 || duration > math.MaxUint32*time.Microsecond {
+		return math.MaxUint32
+	}
+	return C.uint32_t((duration + time.Microsecond - 1) / time.Microsecond)
+}
+
+// Unlimited leaves a limit of JoinCgroup as it is.
+const Unlimited = math.MaxUint64
+
+// JoinCgroup moves the process with all its threads to a cgroup of version 2, given by its folder, which exists, and limits the memory of all
+// its processes in bytes (memory.max). Unlimited leaves that as it is. If the kernel refuses a part of it, the error says which, and the rest is in place.
+func JoinCgroup(folder string, memoryMax uint64) error {
+	text, err := newText(folder)
+	if err != nil {
+		return err
+	}
+	defer text.free()
+	var e *C.vmcell_error
+	return failure(C.vmcell_cgroup_join(text.pointer, C.uint64_t(memoryMax), math.MaxUint64, math.MaxUint64, &e), e)
+}
+
 // Config says what a VM is to be. The zero value of each field is its default; only Kernel has none.
 type Config struct {
 	// Description is a VM as JSON, as docs/description.md lists its settings. Other fields that are not zero replace what it says,
@@ -220,6 +272,8 @@ type Config struct {
 	// of the VM's own I/O threads. By default they may run anywhere.
 	VCPUAffinity map[uint32][]uint32
 	IOAffinity   []uint32
+	// Cgroup is where the VM's threads are, with a share of the CPUs; nil is the cgroup of the process.
+	Cgroup *Cgroup
 	// CoreScheduling makes the VM's threads run on the hyperthreads of a core only beside each other, so that no other tenant is there
 	// to watch what the guest does. The host needs Linux 5.14 with CONFIG_SCHED_CORE, or no hyperthreads that share a core. What a
 	// callback on such a thread starts, another VM for instance, counts as this VM's, unless it has core scheduling itself.
@@ -354,6 +408,9 @@ func (c Config) machine(d *describer) {
 	}
 	if c.Balloon != nil {
 		d.do(func(e **C.vmcell_error) C.int32_t { return setBalloon(d.config, c.Balloon, e) })
+	}
+	if c.Cgroup != nil {
+		c.Cgroup.set(d)
 	}
 	if c.Vsock != nil {
 		set := func(path *C.char, e **C.vmcell_error) C.int32_t {

@@ -845,6 +845,25 @@ func TestASourceOfRandomBytesIsADeviceAndALimitOfNothingIsRefused(t *testing.T) 
 	}
 }
 
+func TestACgroupThatIsNoneIsRefused(t *testing.T) {
+	refused := func(cgroup vmcell.Cgroup, said string) {
+		t.Helper()
+		vm, err := vmcell.New(vmcell.Config{Kernel: guest(t, "spin"), Name: "web", Cgroup: &cgroup})
+		if vm != nil || !errors.Is(err, vmcell.ErrInvalidConfig) || !strings.Contains(err.Error(), said) {
+			t.Errorf("%v, not %q", err, said)
+		}
+	}
+	folder := t.TempDir()
+	refused(vmcell.Cgroup{Folder: folder}, "is not the folder of a cgroup")
+	refused(vmcell.Cgroup{Folder: folder, Name: "a/b"}, `the name "a/b" was asked for`)
+	refused(vmcell.Cgroup{Folder: folder, Quota: time.Nanosecond, Period: time.Second}, "of 1 us in each 1000000 us")
+	refused(vmcell.Cgroup{Folder: folder, Quota: 2 * time.Hour, Period: -1}, "of 4294967295 us in each 4294967295 us")
+	refused(vmcell.Cgroup{Folder: folder, Weight: 10001}, "the weight 10001")
+	if err := vmcell.JoinCgroup(folder, vmcell.Unlimited); !errors.Is(err, vmcell.ErrInvalidConfig) {
+		t.Error(err)
+	}
+}
+
 func TestABalloonHasATargetOfAtMostTheRAM(t *testing.T) {
 	balloon := vmcell.Balloon{MiB: 1, KeepOnOOM: true, StatisticsEvery: time.Second}
 	config := vmcell.Config{Kernel: guest(t, "spin"), MemoryMiB: 32, Balloon: &balloon}

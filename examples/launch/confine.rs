@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use vmcell::{Error, ErrorKind, InheritedDescriptors, Jail, JailLimit, OpenVm, VmConfig};
+use vmcell::{Error, ErrorKind, InheritedDescriptors, Jail, JailCgroup, JailLimit, OpenVm, VmConfig};
 
-use crate::options::Options;
+use crate::options::{Cgroup, Options};
 
 /// What the process may lock beside the guest's memory, in bytes.
 const LOCKED_BESIDE: u64 = 64 << 20;
@@ -20,6 +20,9 @@ pub fn enter_jail(opened: &OpenVm, config: &VmConfig, options: &Options, saves: 
     for folder in opened.folders().into_iter().chain(saves) {
         jail = jail.keep_writable(folder);
     }
+    if let Some(folder) = opened.cgroup_folder() {
+        jail = jail.keep_cgroup(folder);
+    }
     if config.memory.locked {
         // Root needs no limit to lock memory, until it has given that up.
         let guest = config.memory.mib.saturating_mul(1 << 20);
@@ -33,5 +36,15 @@ pub fn enter_jail(opened: &OpenVm, config: &VmConfig, options: &Options, saves: 
         return Err(Error::new(ErrorKind::Host, format!("the launcher is jailed {report}")));
     }
     eprintln!("launch: jailed {report}\r");
+    Ok(())
+}
+
+/// Moves the launcher to the cgroup in which that of its VM is to be.
+pub fn join_cgroup(cgroup: &Cgroup, config: &mut VmConfig) -> vmcell::Result<()> {
+    let own = JailCgroup::new(&cgroup.of_vm.folder);
+    cgroup.memory.into_iter().fold(own, JailCgroup::memory_max).join()?;
+    if let Some(of_vm) = config.cgroup.as_mut().filter(|of_vm| of_vm.name.is_none()) {
+        of_vm.name = Some(format!("vm-{}", std::process::id()));
+    }
     Ok(())
 }

@@ -46,6 +46,7 @@ pub fn describe(options: &Options, saved: Option<&Snapshot>) -> vmcell::Result<V
     set(&mut config.console_rate, options.console_rate.map(Some));
     set(&mut config.vsock, options.vsock.clone().map(Some));
     set(&mut config.poll_us, options.poll_us.map(Some));
+    set(&mut config.cgroup, options.cgroup.clone().map(|cgroup| Some(cgroup.of_vm)));
     set(&mut config.seccomp, options.seccomp.map(Into::into));
     config.disks.extend(options.disks.iter().cloned());
     config.nics.extend(options.taps.iter().cloned());

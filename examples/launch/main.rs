@@ -18,7 +18,7 @@ use std::time::Instant;
 use clap::Parser;
 use vmcell::{Error, ErrorKind, Exit, FindingLevel, HostCheck, confine_this_thread};
 
-use crate::confine::enter_jail;
+use crate::confine::{enter_jail, join_cgroup};
 use crate::describe::{describe, is_on_stdio};
 use crate::metadata::with_metadata;
 use crate::options::Options;
@@ -63,11 +63,14 @@ fn print(what: impl std::fmt::Display) -> vmcell::Result<()> {
 fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
     let begin = Instant::now();
     let saved = options.restore.as_deref().map(snapshot::load).transpose()?;
-    let config = describe(options, saved.as_ref())?;
+    let mut config = describe(options, saved.as_ref())?;
     if options.print_config {
         config.validate()?;
         print(config.to_json()?)?;
         return Ok(None);
+    }
+    if let Some(cgroup) = &options.cgroup {
+        join_cgroup(cgroup, &mut config)?;
     }
     let saver = options.snapshot_to.as_deref().map(Saver::new).transpose()?;
     let mut builder = match &options.metadata {

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
 use vmcell::{
-    BalloonConfig, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, DiskConfig, Engine, Limits, NicConfig, RateLimit,
-    RngConfig, VsockConfig,
+    BalloonConfig, CgroupConfig, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, CpuShare, DiskConfig, Engine, Limits,
+    NicConfig, RateLimit, RngConfig, VsockConfig,
 };
 
 /// Boots one guest in a micro-VM.
@@ -86,6 +86,16 @@ pub struct Options {
     /// Runs the VM's threads on the hyperthreads of a core only beside each other
     #[arg(long)]
     pub core_scheduling: bool,
+
+    /// Joins the cgroup of version 2 in that folder, limits the memory of all its processes, and makes a cgroup in it for the VM's threads,
+    /// with a share of the CPUs (1/16 or 2, for instance), milliseconds that are kept of what was not used, and a weight [default: stays
+    /// where it is]
+    #[arg(
+        long,
+        value_name = "DIR[,name=NAME][,cpu=N[/M]][,burst=MS][,weight=N][,memory=BYTES]",
+        value_parser = parse_cgroup
+    )]
+    pub cgroup: Option<Cgroup>,
 
     /// A raw disk image or block device; may be given several times. Limits are so many requests a second and so many at once, which are
     /// as many as in a second unless a burst is given, and the same of bytes
@@ -170,6 +180,13 @@ pub struct Options {
     /// Says on standard error how long things took, what happens to the VM, and how the guest ended
     #[arg(short)]
     pub verbose: bool,
+}
+
+/// The cgroup of the VM's threads, and what memory all processes have in the one above it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cgroup {
+    pub of_vm: CgroupConfig,
+    pub memory: Option<u64>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -273,6 +290,49 @@ fn parse_log(text: &str) -> Result<ConsoleFile, String> {
         }
     }
     Ok(file)
+}
+
+fn parse_cgroup(text: &str) -> Result<Cgroup, String> {
+    let (folder, options) = split(text)?;
+    let (mut of_vm, mut memory, mut burst) = (CgroupConfig::new(folder), None, 0);
+    for option in options {
+        match option.split_once('=') {
+            Some(("name", name)) if !name.is_empty() => of_vm.name = Some(name.to_owned()),
+            Some(("cpu", share)) => of_vm.cpu = Some(parse_share(share)?),
+            Some(("burst", ms)) => burst = parse_from_to(ms, option, 0, 1000)?,
+            Some(("weight", weight)) => of_vm.weight = Some(parse_from_to(weight, option, 1, 10_000)?),
+            Some(("memory", bytes)) => memory = Some(parse_from_to(bytes, option, 1, u64::MAX)?),
+            _ => {
+                let allowed = "name=NAME, cpu=N[/M], burst=MS, weight=N and memory=BYTES";
+                return Err(format!("unknown cgroup option '{option}', allowed are {allowed}"));
+            }
+        }
+    }
+    match &mut of_vm.cpu {
+        Some(share) => share.burst_us = burst * 1000,
+        None if burst > 0 => return Err("a burst means nothing without cpu".to_owned()),
+        None => {}
+    }
+    Ok(Cgroup { of_vm, memory })
+}
+
+fn parse_share(text: &str) -> Result<CpuShare, String> {
+    let (numerator, denominator) = text.split_once('/').unwrap_or((text, "1"));
+    match (numerator.parse(), denominator.parse()) {
+        (Ok(numerator @ 1..), Ok(denominator @ 1..)) => Ok(CpuShare::fraction(numerator, denominator)),
+        _ => Err(format!("'{text}' is no share of a CPU, allowed are N and N/M, as in 1/16")),
+    }
+}
+
+fn parse_from_to<T: FromStr + Display + PartialOrd>(
+    digits: &str,
+    option: &str,
+    least: T,
+    most: T,
+) -> Result<T, String> {
+    let number = digits.parse().ok().filter(|number| (&least..=&most).contains(&number));
+    number
+        .ok_or_else(|| format!("'{option}' has no number that is allowed, which are {least} to {most}, without a unit"))
 }
 
 fn parse_rng(text: &str) -> Result<RngConfig, String> {

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use vmcell::{Boot, ConsoleConfig, ConsoleFile, DiskConfig, Engine, NicConfig};
+use vmcell::{Boot, CgroupConfig, ConsoleConfig, ConsoleFile, CpuShare, DiskConfig, Engine, NicConfig};
 
 use crate::describe::describe;
 use crate::input::Script;
-use crate::options::Options;
+use crate::options::{Cgroup, Options};
 
 /// Between two arguments.
 const SEPARATOR: u8 = 0xff;
@@ -30,12 +30,14 @@ const FLAGS: &[&str] = &[
     "--lock-memory",
     "--core-scheduling",
     "-v",
+    "--cgroup",
 ];
 
 /// Runs one input: arguments, each a byte for a flag and its value.
 pub fn run(bytes: &[u8]) {
     let mut arguments = vec!["launch".to_owned(), "--kernel=k".to_owned()];
     let (mut disks, mut taps, mut logs, mut others) = (Vec::new(), Vec::new(), Vec::new(), false);
+    let (mut cgroups, mut is_free) = (Vec::new(), false);
     for part in bytes.split(|byte| *byte == SEPARATOR).filter(|part| !part.is_empty()).take(16) {
         let flag = FLAGS.get(usize::from(part[0]) % (FLAGS.len() + 1)).copied();
         let value = String::from_utf8_lossy(&part[1..]).into_owned();
@@ -43,6 +45,8 @@ pub fn run(bytes: &[u8]) {
             Some("--disk") => disks.push(disk(&value)),
             Some("--tap") => taps.push(tap(&value)),
             Some("--log") => logs.push(log(&value)),
+            Some("--cgroup") => cgroups.push(cgroup(&value)),
+            None => (others, is_free) = (true, true),
             _ => others = true,
         }
         match flag {
@@ -55,6 +59,8 @@ pub fn run(bytes: &[u8]) {
     }
     let all_fit =
         disks.iter().all(Option::is_some) && taps.iter().all(Option::is_some) && logs.iter().all(Option::is_some);
+    // It can be given once.
+    let all_fit = all_fit && cgroups.iter().all(Option::is_some) && cgroups.len() < 2;
     match Options::try_parse_from(arguments) {
         Ok(options) => {
             assert!(options.config.is_none() && options.restore.is_none() && !options.doctor, "nobody asked for these");
@@ -62,6 +68,9 @@ pub fn run(bytes: &[u8]) {
             let _ = config.validate();
             assert!(all_fit, "an argument was taken that breaks the grammar");
             let found = (&config.disks, &config.nics, &config.boot.is_some());
+            if !is_free {
+                assert_eq!(options.cgroup, cgroups.into_iter().flatten().next());
+            }
             // An argument that is no value may be a disk as well.
             if !others {
                 let expected = (disks.into_iter().flatten().collect(), taps.into_iter().flatten().collect());
@@ -141,6 +150,39 @@ fn tap(text: &str) -> Option<NicConfig> {
     )
 }
 
+fn cgroup(text: &str) -> Option<Cgroup> {
+    let begin = |folder: &str| (Cgroup { of_vm: CgroupConfig::new(folder), memory: None }, 0);
+    let (mut cgroup, burst_us) = grammar(text, begin, |(cgroup, burst_us), name, value| {
+        match (name, value?) {
+            ("name", name) if !name.is_empty() => cgroup.of_vm.name = Some(name.to_owned()),
+            ("cpu", share) => cgroup.of_vm.cpu = Some(self::share(share)?),
+            ("burst", ms) => *burst_us = number(ms, 0, 1000)? as u32 * 1000,
+            ("weight", weight) => cgroup.of_vm.weight = Some(number(weight, 1, 10_000)? as u32),
+            ("memory", bytes) => cgroup.memory = Some(number(bytes, 1, u64::MAX)?),
+            _ => return None,
+        }
+        Some(())
+    })?;
+    match &mut cgroup.of_vm.cpu {
+        Some(share) => share.burst_us = burst_us,
+        None if burst_us > 0 => return None,
+        None => {}
+    }
+    Some(cgroup)
+}
+
+/// `N` or `N/M`.
+fn share(text: &str) -> Option<CpuShare> {
+    let most = u32::MAX.into();
+    Some(match text.find('/') {
+        Some(at) => {
+            let (numerator, denominator) = (number(&text[..at], 1, most)?, number(&text[at + 1..], 1, most)?);
+            CpuShare::fraction(numerator as u32, denominator as u32)
+        }
+        None => CpuShare::cpus(number(text, 1, most)? as u32),
+    })
+}
+
 fn log(text: &str) -> Option<ConsoleFile> {
     grammar(
         text,
@@ -205,6 +247,8 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             "more",
             arguments(&[(10, "0"), (11, "1000"), (12, "kill"), (13, "-- a"), (14, "i"), (15, ""), (16, ""), (17, "")]),
         ),
-        ("any", arguments(&[(18, "--disk"), (18, "a,ro"), (18, "--help")])),
+        ("cgroup", arguments(&[(18, "/c,cpu=1/16,burst=5,weight=50,memory=4096,name=web")])),
+        ("cgroups", arguments(&[(18, "/c,cpu=2"), (18, "/c,burst=5,weight=0")])),
+        ("any", arguments(&[(19, "--disk"), (19, "a,ro"), (19, "--help")])),
     ]
 }

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::config::{
-    Affinity, BalloonConfig, Boot, BootProtocol, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, Discovery,
-    DiskConfig, Engine, Limits, MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit, RngConfig, Seccomp,
-    VsockConfig,
+    Affinity, BalloonConfig, Boot, BootProtocol, CgroupConfig, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel,
+    CpuShare, Discovery, DiskConfig, Engine, Limits, MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit,
+    RngConfig, Seccomp, VsockConfig,
 };
 
 /// Every setting of every part, and none at its default. Nothing is left to `..`, so that a new setting must be added here.
@@ -71,6 +71,12 @@ fn full() -> VmConfig {
         kick_signal: Some(10),
         poll_us: Some(0),
         affinity: Affinity { vcpus: [(0, vec![2]), (1, vec![3])].into(), io: vec![0, 1] },
+        cgroup: Some(CgroupConfig {
+            folder: "/sys/fs/cgroup/vms".into(),
+            name: Some("first".into()),
+            cpu: Some(CpuShare { quota_us: 6250, period_us: 100_000, burst_us: 5000 }),
+            weight: Some(50),
+        }),
         core_scheduling: true,
         seccomp: Seccomp::Kill,
     }
@@ -202,6 +208,16 @@ const FULL: &str = r#"{
       1
     ]
   },
+  "cgroup": {
+    "folder": "/sys/fs/cgroup/vms",
+    "name": "first",
+    "cpu": {
+      "quota_us": 6250,
+      "period_us": 100000,
+      "burst_us": 5000
+    },
+    "weight": 50
+  },
   "core_scheduling": true,
   "seccomp": "kill"
 }"#;
@@ -287,6 +303,7 @@ fn words_for_defaults_may_be_written() {
         "rng": null,
         "balloon": null,
         "vsock": null,
+        "cgroup": null,
         "kick_signal": null,
         "core_scheduling": false,
         "seccomp": "off"
@@ -319,6 +336,8 @@ fn what_is_wrong_is_said_with_its_place_and_what_is_allowed() {
         (r#"{"boot": {"kernel": "k", "init": "i"}}"#, "boot.init: unknown field `init`"),
         (r#"{"nics": [{"tap": "t", "name": "t"}]}"#, "nics[0].name: unknown field `name`"),
         (r#"{"console": {"file": {"path": "p", "size": 1}}}"#, "console.file.size: unknown field `size`"),
+        (r#"{"cgroup": {"name": "a"}}"#, "cgroup: missing field `folder`"),
+        (r#"{"cgroup": {"folder": "a", "cpu": {"quota_us": 1}}}"#, "cgroup.cpu: missing field `period_us`"),
         (r#"{"affinity": {"cpu": []}}"#, "affinity.cpu: unknown field `cpu`"),
         (r#"{"affinity": {"vcpus": {"a": [1]}}}"#, "affinity.vcpus: invalid value: expected key to be a number"),
         (r#"{"console": "tty"}"#, "console: unknown variant `tty`, expected one of `none`, `stdio`, `file`, `all`"),

@@ -3,6 +3,7 @@
 mod affinity;
 mod balloon;
 mod boot;
+mod cgroup;
 mod console;
 mod cpu;
 mod disk;
@@ -28,6 +29,7 @@ pub(crate) use affinity::cpu_list;
 pub use balloon::BalloonConfig;
 pub(crate) use balloon::check_statistics_interval;
 pub use boot::{Boot, BootProtocol, Discovery};
+pub use cgroup::{CgroupConfig, CpuShare};
 pub(crate) use console::check_stdio;
 pub use console::{ConsoleConfig, ConsoleFile};
 #[cfg(test)]

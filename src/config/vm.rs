@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::affinity::Affinity;
 use super::balloon::BalloonConfig;
 use super::boot::Boot;
+use super::cgroup::CgroupConfig;
 use super::console::ConsoleConfig;
 use super::cpu::{CpuConfig, check_vcpus};
 use super::disk::DiskConfig;
@@ -110,6 +111,10 @@ pub struct VmConfig {
     /// says nothing.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "super::written::is_default"))]
     pub affinity: Affinity,
+    /// A cgroup of its own for the VM's threads, with a share of the CPUs; see [`VmBuilder::cgroup`](crate::VmBuilder::cgroup). The default
+    /// is the cgroup of the process.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    pub cgroup: Option<CgroupConfig>,
     /// Whether the VM's threads share no core with threads of others; see
     /// [`VmBuilder::core_scheduling`](crate::VmBuilder::core_scheduling). The default is not to care.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "super::written::is_default"))]
@@ -139,6 +144,7 @@ impl Default for VmConfig {
             kick_signal: None,
             poll_us: None,
             affinity: Affinity::new(),
+            cgroup: None,
             core_scheduling: false,
             seccomp: Seccomp::Off,
         }
@@ -186,6 +192,8 @@ impl VmConfig {
         balloon.map_err(|error| error.about("balloon"))?;
         self.console_rate.map_or(Ok(()), |rate| rate.validate()).map_err(|error| error.about("the console"))?;
         self.vsock.as_ref().map_or(Ok(()), VsockConfig::validate).map_err(|error| error.about("vsock"))?;
+        let cgroup = self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.validate(&self.name));
+        cgroup.map_err(|error| error.about("cgroup"))?;
         self.console.validate()
     }
 

@@ -219,6 +219,7 @@ pub(super) const CALLS: &[Call] = &[
     call!(Control, SYS_wait4, Only::Any, "waits for a program that was started before"),
     call!(Control, SYS_waitid, Only::Any, "waits for a program that was started before"),
     call!(Control, SYS_ioctl, STREAM_REQUESTS, "has a stream of a vsock block"),
+    call!(Io, SYS_unlinkat, Only::OneOf(2, &[("AT_REMOVEDIR", libc::AT_REMOVEDIR as u64)]), "removes the cgroup of a VM that has ended"),
     // A vsock.
     call!(Vsock, SYS_socketpair, UNIX_SOCKETS, "makes the two ends of a connection, of which one is the host program's"),
     call!(Vsock, SYS_shutdown, Only::Any, "passes on that the guest sends or receives no more"),

@@ -110,6 +110,13 @@ impl Jail {
         self
     }
 
+    /// Lets the cgroup of a VM be removed when that ends: empty folders in this one may be removed, by descriptors that were opened before.
+    /// The path itself is not kept. It must be absolute and free of `..`. [`OpenVm::cgroup_folder`](crate::OpenVm::cgroup_folder) says which.
+    pub fn keep_cgroup(mut self, folder: impl AsRef<Path>) -> Self {
+        self.kept.push((folder.as_ref().to_owned(), Beneath::RemoveFolders));
+        self
+    }
+
     /// Limits a resource, for good. If the process may not have that much, the layer is missing. If it is memory to be locked, and the
     /// process has the capability for that (`CAP_IPC_LOCK`), it keeps this one, and is missing a user namespace instead.
     pub fn limit(mut self, limit: JailLimit, most: u64) -> Self {
@@ -117,7 +124,8 @@ impl Jail {
         self
     }
 
-    /// Joins a cgroup, and sets its limits before.
+    /// Joins a cgroup, and sets its limits before. A VM that has a [cgroup of its own](crate::VmBuilder::cgroup) in this one is opened when the
+    /// process is there already: [`JailCgroup::join`] comes first then.
     pub fn cgroup(mut self, cgroup: JailCgroup) -> Self {
         self.cgroup = Some(cgroup);
         self
@@ -183,8 +191,8 @@ impl Jail {
 
     /// What needs the host's files, or rights that are about to go.
     fn use_privileges(&self, report: &mut JailReport) {
-        if let Some(cgroup) = self.cgroup.as_ref().filter(|_| self.wants(JailLayer::Cgroup)) {
-            report.add(JailLayer::Cgroup, cgroup.join());
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.enter(|layer| self.wants(layer), report);
         }
         if let Some(inherited) = &self.inherited {
             self.layer(report, JailLayer::Descriptors, || inherited.close());
@@ -245,7 +253,7 @@ impl Jail {
         }
         self.layer(report, JailLayer::EmptyRoot, || {
             leave_namespace(Namespace::Mount)?;
-            enter_empty_root(&kept.iter().map(KeptPath::for_root).collect::<Vec<_>>())
+            enter_empty_root(&kept.iter().filter_map(KeptPath::for_root).collect::<Vec<_>>())
         });
     }
 
@@ -314,8 +322,10 @@ impl KeptPath {
         Ok(Self { path: path.to_owned(), opened, beneath, is_folder })
     }
 
-    fn for_root(&self) -> Kept<'_> {
-        Kept { path: &self.path, beneath: self.beneath, is_folder: self.is_folder }
+    /// What of it the new root has.
+    fn for_root(&self) -> Option<Kept<'_>> {
+        let is_there = self.beneath != Beneath::RemoveFolders;
+        is_there.then_some(Kept { path: &self.path, beneath: self.beneath, is_folder: self.is_folder })
     }
 }
 

@@ -39,6 +39,14 @@ pub enum JailLayer {
     LookingIn,
     /// A cgroup; see [`Jail::cgroup`](crate::Jail::cgroup).
     Cgroup,
+    /// The limits of its memory.
+    CgroupMemory,
+    /// The limit of its processes and threads.
+    CgroupProcesses,
+    /// The limits of its CPU time.
+    CgroupCpu,
+    /// The limits of what it does with block devices.
+    CgroupIo,
     /// Limits of resources; see [`Jail::limit`](crate::Jail::limit).
     Limits,
     /// Descriptors that were inherited are closed; see [`Jail::close`](crate::Jail::close).
@@ -62,6 +70,10 @@ impl fmt::Display for JailLayer {
             Self::Capabilities => "dropped capabilities",
             Self::LookingIn => "a ban on looking in",
             Self::Cgroup => "the cgroup",
+            Self::CgroupMemory => "the cgroup's limit of memory",
+            Self::CgroupProcesses => "the cgroup's limit of processes",
+            Self::CgroupCpu => "the cgroup's limit of CPU time",
+            Self::CgroupIo => "the cgroup's limit of I/O",
             Self::Limits => "the limits of resources",
             Self::Descriptors => "closed descriptors",
         })

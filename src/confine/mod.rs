@@ -17,7 +17,7 @@ mod layer;
 mod page;
 
 pub(crate) use calls::Kind;
-pub use cgroup::JailCgroup;
+pub use cgroup::{JailCgroup, JailIo};
 pub(crate) use filter::ThreadFilter;
 pub use filter::confine_this_thread;
 pub use jail::{Jail, JailLimit};

@@ -148,11 +148,12 @@ impl Description {
         builder.open()
     }
 
-    /// Where files are made while a guest runs.
-    pub(super) fn folders(&self) -> FfiResult<Vec<PathBuf>> {
+    /// Where files are made while a guest runs, and where the VM's cgroup is removed.
+    pub(super) fn folders(&self) -> FfiResult<(Vec<PathBuf>, Option<PathBuf>)> {
         let not_open = || Failure::new(VMCELL_ERROR_INVALID_STATE, "the configuration was not opened");
         let opened = self.opened.as_ref().ok_or_else(not_open)?;
-        Ok(opened.folders().into_iter().map(Path::to_owned).collect())
+        let files = opened.folders().into_iter().map(Path::to_owned).collect();
+        Ok((files, opened.cgroup_folder().map(Path::to_owned)))
     }
 }
 

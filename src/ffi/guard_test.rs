@@ -4,11 +4,11 @@ use std::ffi::CStr;
 use std::ptr::{null, null_mut};
 
 use super::super::{
-    balloon::*, config::*, config_console::*, config_cpu::*, config_json::*, config_log::*, config_memory::*,
-    config_rng::*, config_threads::*, config_vsock::*, console::*, console_status::*, counter::*, disk::*,
-    disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, host::*, io_thread::*, jail::*, library::*,
-    limit_group::*, metadata::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*, vm_exit::*,
-    vm_metrics::*, vm_threads::*, vsock::*,
+    balloon::*, config::*, config_cgroup::*, config_console::*, config_cpu::*, config_json::*, config_log::*,
+    config_memory::*, config_rng::*, config_threads::*, config_vsock::*, console::*, console_status::*, counter::*,
+    disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, host::*, io_thread::*, jail::*,
+    library::*, limit_group::*, metadata::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*,
+    vm_exit::*, vm_metrics::*, vm_threads::*, vsock::*,
 };
 use super::panic_in_next_call;
 
@@ -26,12 +26,14 @@ macro_rules! calls {
 
 fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
     calls![
+        vmcell_cgroup_join(null(), 0, 0, 0),
         vmcell_config_add_console(null_mut(), null_mut()),
         vmcell_config_add_disk(null_mut(), null_mut()),
         vmcell_config_add_nic(null_mut(), null_mut()),
         vmcell_config_new(null_mut()),
         vmcell_config_new_from_json(null(), 0, null_mut()),
         vmcell_config_open(null_mut()),
+        vmcell_config_set_cgroup(null_mut(), null(), null(), 0, 0, 0, 0),
         vmcell_config_set_cmdline(null_mut(), null()),
         vmcell_config_set_console(null_mut(), null_mut()),
         vmcell_config_set_console_rate(null_mut(), 0, 0),

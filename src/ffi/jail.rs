@@ -47,6 +47,14 @@ pub const VMCELL_JAIL_CGROUP: i32 = 13;
 pub const VMCELL_JAIL_LIMITS: i32 = 14;
 /// Inherited descriptors, if they were to be closed.
 pub const VMCELL_JAIL_DESCRIPTORS: i32 = 15;
+/// The cgroup's limits of memory, if one was given.
+pub const VMCELL_JAIL_CGROUP_MEMORY: i32 = 16;
+/// The cgroup's limit of processes and threads, if one was given.
+pub const VMCELL_JAIL_CGROUP_PROCESSES: i32 = 17;
+/// The cgroup's limit of CPU time, if one was given.
+pub const VMCELL_JAIL_CGROUP_CPU: i32 = 18;
+/// The cgroup's limits of I/O.
+pub const VMCELL_JAIL_CGROUP_IO: i32 = 19;
 
 /// One more than the highest descriptor that can be opened.
 pub const VMCELL_LIMIT_OPEN_FILES: i32 = 0;
@@ -59,7 +67,7 @@ pub const VMCELL_LIMIT_CORE_BYTES: i32 = 3;
 /// How many bytes may be locked in memory.
 pub const VMCELL_LIMIT_LOCKED_BYTES: i32 = 4;
 
-const LAYERS: [(i32, JailLayer); 16] = [
+const LAYERS: [(i32, JailLayer); 20] = [
     (VMCELL_JAIL_USER_NAMESPACE, JailLayer::UserNamespace),
     (VMCELL_JAIL_NETWORK_NAMESPACE, JailLayer::NetworkNamespace),
     (VMCELL_JAIL_IPC_NAMESPACE, JailLayer::IpcNamespace),
@@ -76,6 +84,10 @@ const LAYERS: [(i32, JailLayer); 16] = [
     (VMCELL_JAIL_CGROUP, JailLayer::Cgroup),
     (VMCELL_JAIL_LIMITS, JailLayer::Limits),
     (VMCELL_JAIL_DESCRIPTORS, JailLayer::Descriptors),
+    (VMCELL_JAIL_CGROUP_MEMORY, JailLayer::CgroupMemory),
+    (VMCELL_JAIL_CGROUP_PROCESSES, JailLayer::CgroupProcesses),
+    (VMCELL_JAIL_CGROUP_CPU, JailLayer::CgroupCpu),
+    (VMCELL_JAIL_CGROUP_IO, JailLayer::CgroupIo),
 ];
 
 const LIMITS: [(i32, JailLimit); 5] = [
@@ -144,8 +156,8 @@ pub unsafe extern "C" fn vmcell_jail_keep(
     })
 }
 
-/// Keeps the folders in which files are made and renamed while a guest of this configuration runs: those of a console's files of a limited
-/// size. `config` is borrowed, and was opened by vmcell_config_open. Never blocks.
+/// Keeps the folders in which files are made, renamed and removed while a guest of this configuration runs: those of a console's files of a
+/// limited size, and of a vsock's Unix socket. Lets its cgroup (vmcell_config_set_cgroup) be removed. `config` is borrowed, and was opened by vmcell_config_open. Never blocks.
 ///
 /// Errors: INVALID_STATE if it was not opened.
 #[unsafe(no_mangle)]
@@ -157,8 +169,11 @@ pub unsafe extern "C" fn vmcell_jail_keep_folders(
     // SAFETY: the header demands NULL or a place for a pointer.
     let report = unsafe { Report::to(error) };
     guard(report, || {
-        let folders = look(config, |description| description.folders())??;
-        update(jail, |jail| folders.into_iter().fold(jail, |jail, folder| jail.keep_writable(folder)))
+        let (files, cgroup) = look(config, |description| description.folders())??;
+        update(jail, |jail| {
+            let jail = files.into_iter().fold(jail, |jail, folder| jail.keep_writable(folder));
+            cgroup.into_iter().fold(jail, |jail, folder| jail.keep_cgroup(folder))
+        })
     })
 }
 
@@ -181,8 +196,8 @@ pub unsafe extern "C" fn vmcell_jail_limit(
 
 /// Joins a cgroup of version 2, given by its folder, which exists, and sets its limits before: memory in bytes, how many processes and
 /// threads, and for how many of each 100000 microseconds its threads may run together, 1000 or more. UINT64_MAX leaves a limit as it is.
-/// A limit needs its controller (memory, pids, cpu), which the cgroup above names in cgroup.subtree_control. If one cannot be set, the
-/// process does not join. Never blocks.
+/// A limit needs its controller (memory, pids, cpu), which the cgroup above names in cgroup.subtree_control. One that cannot be set is a
+/// layer that is missing, and costs no other. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_jail_set_cgroup(
     jail: *mut JailObject,

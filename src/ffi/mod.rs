@@ -13,6 +13,7 @@
 mod balloon;
 mod caller;
 mod config;
+mod config_cgroup;
 mod config_console;
 mod config_cpu;
 mod config_json;

@@ -9,6 +9,8 @@ pub(crate) enum Beneath {
     Read,
     /// And files may be made, changed, renamed and removed.
     Write,
+    /// Empty folders may be removed, by the descriptor of a folder that was opened before. Nothing else is kept.
+    RemoveFolders,
 }
 
 /// What a kernel can forbid.
@@ -82,6 +84,7 @@ fn rights(beneath: Beneath, version: i64) -> u64 {
     let wanted = match beneath {
         Beneath::Read => READ_FILE | READ_DIR,
         Beneath::Write => READ_FILE | READ_DIR | WRITE_FILE | REMOVE_FILE | MAKE_REG | TRUNCATE | IOCTL_DEV,
+        Beneath::RemoveFolders => REMOVE_DIR,
     };
     wanted & all_of_files(version)
 }
@@ -110,6 +113,7 @@ const EXECUTE: u64 = 1 << 0;
 const WRITE_FILE: u64 = 1 << 1;
 const READ_FILE: u64 = 1 << 2;
 const READ_DIR: u64 = 1 << 3;
+const REMOVE_DIR: u64 = 1 << 4;
 const REMOVE_FILE: u64 = 1 << 5;
 const MAKE_REG: u64 = 1 << 8;
 const TRUNCATE: u64 = 1 << 14;

@@ -17,6 +17,7 @@ mod epoll;
 #[cfg(not(shuttle))]
 mod eventfd;
 mod file;
+mod folder;
 #[cfg(test)]
 #[path = "forbid_test.rs"]
 mod forbid;
@@ -53,6 +54,7 @@ pub(crate) use file::{
     DirectAlignment, ZeroMode, allocate, appends, direct_alignment, file_limit, is_direct, is_in_memory, is_writable,
     lockable_bytes, merges_memory, next_data, open_disk, try_lock, unlock, waits_always, zero_range,
 };
+pub(crate) use folder::Folder;
 #[cfg(test)]
 pub(crate) use forbid::forbid;
 pub(crate) use landlock::{Beneath, Forbids, landlock_version, restrict_this_thread};

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::builder::VmBuilder;
+use super::cgroup::VmCgroup;
 use super::devices::{Devices, Handle, Part, Parts};
 use super::lifecycle::Lifecycle;
 use super::snapshot::Snapshot;
@@ -15,7 +16,7 @@ use crate::arch;
 use crate::balloon::Balloon;
 use crate::block::{Disk, Identity};
 use crate::board::Board;
-use crate::config::{Discovery, Limits, MemoryConfig, VmConfig};
+use crate::config::{CgroupConfig, Discovery, Limits, MemoryConfig, VmConfig};
 use crate::confine::{Kind, ThreadFilter};
 use crate::console::Console;
 use crate::error::{Error, ErrorKind, Result};
@@ -82,7 +83,10 @@ impl VmBuilder {
             Some(snapshot) => Beginning::Snapshot(snapshot),
             None => Beginning::Boot(arch::Images::open(config.boot()?)?),
         };
-        Ok(OpenVm { kvm, beginning, config, core, logger, opened })
+        // Last, since it is not undone by closing something.
+        let make = |wanted: &CgroupConfig| VmCgroup::make(wanted, &config.name, &logger).map(Arc::new);
+        let cgroup = config.cgroup.as_ref().map(make).transpose().map_err(|error| error.about("cgroup"))?;
+        Ok(OpenVm { kvm, beginning, config, core, cgroup, logger, opened })
     }
 
     /// Opens the devices that the configuration names.
@@ -161,6 +165,8 @@ pub struct OpenVm {
     core: Option<Arc<CoreGroup>>,
     logger: Logger,
     opened: Opened,
+    /// Behind what may have threads.
+    cgroup: Option<Arc<VmCgroup>>,
 }
 
 /// How the guest begins.
@@ -187,12 +193,18 @@ impl OpenVm {
         self.opened.console.folders().chain(vsock).collect()
     }
 
+    /// Returns the folder from which the cgroup of the VM's threads is removed when the VM ends, if it has one of its own. A process that gives up
+    /// its paths [keeps](crate::Jail::keep_cgroup) it.
+    pub fn cgroup_folder(&self) -> Option<&Path> {
+        self.config.cgroup.as_ref().map(|cgroup| cgroup.folder.as_path())
+    }
+
     /// Makes the VM, as [`VmBuilder::build`] says. Opens nothing.
     ///
     /// # Errors
     /// Those of [`VmBuilder::build`].
     pub fn build(self) -> Result<Vm> {
-        let Self { kvm, beginning, config, core, logger, opened } = self;
+        let Self { kvm, beginning, config, core, logger, opened, cgroup } = self;
         let (kick, boot) = (config.kick()?, config.boot()?);
         let board = Board::new(&kvm, config.vcpus, &config.cpu, config.memory.bytes())?;
         let memory = beginning.memory(&board, &config.memory)?;
@@ -203,6 +215,7 @@ impl OpenVm {
         let setup = ThreadSetup {
             name: config.name.as_str().into(),
             affinity: Arc::new(config.affinity.clone()),
+            cgroup,
             core,
             on_start: opened.on_thread_start.clone(),
             vcpu_filter: ThreadFilter::new(Kind::Vcpu, config.seccomp)?.map(Arc::new),

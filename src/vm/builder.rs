@@ -9,7 +9,8 @@ use super::threads::{OnStart, ThreadRole};
 use super::vm::Vm;
 use crate::block::Disk;
 use crate::config::{
-    Affinity, BalloonConfig, Boot, CpuConfig, MemoryConfig, RateLimit, RngConfig, Seccomp, VmConfig, VsockConfig,
+    Affinity, BalloonConfig, Boot, CgroupConfig, CpuConfig, MemoryConfig, RateLimit, RngConfig, Seccomp, VmConfig,
+    VsockConfig,
 };
 use crate::console::Console;
 use crate::event::{IoThread, Placement};
@@ -252,6 +253,36 @@ impl VmBuilder {
         self
     }
 
+    /// Gives the VM's threads a cgroup of their own (version 2), with a share of the host's CPUs. By default, they are where the process is.
+    ///
+    /// It is made when the VM is [opened](Self::open), as a threaded one in the folder that is named, which the program owns: it is that of the cgroup
+    /// in which the process is, and no controllers for whole processes, such as `memory`, are enabled for those in it. The controller `cpu` is enabled if it
+    /// is needed. The threads of vCPUs, the VM's own I/O threads and what these start are in it from their first moment; an
+    /// [`IoThread`](crate::IoThread) of yours stays where it is. When the VM is gone, the folder is removed.
+    ///
+    /// A guest that has used up its share stands still, and so do its devices, until the next period begins: a [pause](Vm::pause) may take that much
+    /// longer. The limit is lifted once the VM is told to [stop](Vm::stop). It holds a guest; a process that a guest has taken over is held by the
+    /// cgroup of the process.
+    ///
+    /// Memory and disk bandwidth belong to processes rather than to threads: [`JailCgroup`](crate::JailCgroup) limits them for a process with
+    /// all its VMs.
+    ///
+    /// ```no_run
+    /// use vmcell::{Boot, CgroupConfig, CpuShare, JailCgroup, Vm};
+    ///
+    /// // Once: the process joins a cgroup that was made for it.
+    /// JailCgroup::new("/sys/fs/cgroup/vms").memory_max(2 << 30).join()?;
+    /// // Each VM has a quarter of a CPU.
+    /// let share = CgroupConfig::new("/sys/fs/cgroup/vms").cpu(CpuShare::fraction(1, 4));
+    /// let vm = Vm::builder().name("web-1").boot(Boot::linux("vmlinuz")).cgroup(share).build()?;
+    /// # Ok::<(), vmcell::Error>(())
+    /// ```
+    #[must_use]
+    pub fn cgroup(mut self, cgroup: CgroupConfig) -> Self {
+        self.config.cgroup = Some(cgroup);
+        self
+    }
+
     /// Whether the VM's threads run on the hyperthreads of a core only beside each other, so that no other tenant is there to watch what the
     /// guest does. The default is not to care. It is true of the threads of vCPUs, of the VM's own I/O threads, and of what these start; an
     /// [`IoThread`] of yours stays as it is. A hyperthread for which the VM has nothing to do is left idle meanwhile.
@@ -305,7 +336,7 @@ impl VmBuilder {
     /// use vmcell::{ThreadRole, Vm};
     ///
     /// let builder = Vm::builder().name("web-1").on_thread_start(|role| match role {
-    ///     // In a threaded cgroup, 0 is the calling thread.
+    ///     // In a threaded cgroup, 0 is the calling thread. One cgroup for all threads of a VM is made by `VmBuilder::cgroup`.
     ///     ThreadRole::Vcpu(_) => std::fs::write("/sys/fs/cgroup/web-1/vcpus/cgroup.threads", "0"),
     ///     _ => std::fs::write("/sys/fs/cgroup/web-1/io/cgroup.threads", "0"),
     /// });

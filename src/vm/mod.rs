@@ -3,6 +3,7 @@
 
 mod build;
 mod builder;
+mod cgroup;
 mod devices;
 mod discard;
 mod exit;

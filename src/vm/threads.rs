@@ -5,6 +5,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use super::cgroup::VmCgroup;
 use crate::config::{Affinity, cpu_list};
 use crate::confine::ThreadFilter;
 use crate::error::{Error, ErrorKind, Result};
@@ -54,6 +55,8 @@ pub(super) struct ThreadSetup {
     /// The VM's name.
     pub(super) name: Arc<str>,
     pub(super) affinity: Arc<Affinity>,
+    /// Where its threads are, unless that is where the process is. The last handle removes it.
+    pub(super) cgroup: Option<Arc<VmCgroup>>,
     /// With whom its threads may share a core, unless that is with anybody.
     pub(super) core: Option<Arc<CoreGroup>>,
     pub(super) on_start: Option<OnStart>,
@@ -71,7 +74,7 @@ impl ThreadSetup {
     /// Whether the start of a VM waits for what its threads do first: those things that the host may well refuse. A filter is not
     /// worth the two wake-ups that waiting takes.
     pub(super) fn is_awaited(&self) -> bool {
-        self.on_start.is_some() || self.core.is_some() || !self.affinity.is_empty()
+        self.on_start.is_some() || self.core.is_some() || self.cgroup.is_some() || !self.affinity.is_empty()
     }
 
     /// The first thing that a new thread does.
@@ -80,6 +83,8 @@ impl ThreadSetup {
     /// [`ErrorKind::Host`] if the host does not let it run where it should and beside whom, or if the host program's callback fails
     /// or panics.
     pub(super) fn prepare(&self, role: ThreadRole) -> Result<()> {
+        // First, so that what it starts is there as well, and what it does counts.
+        self.cgroup.as_ref().map_or(Ok(()), |cgroup| cgroup.join(&self.thread_name(role)))?;
         let cpus = match role {
             ThreadRole::Vcpu(index) => self.affinity.vcpus.get(&index).map(Vec::as_slice).unwrap_or_default(),
             ThreadRole::Io | ThreadRole::DeviceIo(_) => &self.affinity.io,

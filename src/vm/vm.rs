@@ -237,6 +237,8 @@ impl Vm {
     /// has. Otherwise it is the same as [`stop`](Self::stop). Never blocks.
     pub fn request_stop(&self) {
         self.devices.close();
+        // Threads that have used up their share would not leave in time.
+        self.setup.cgroup.iter().for_each(|cgroup| cgroup.lift());
         self.lifecycle.end(Exit::Stopped);
         self.end_console_of_none();
     }

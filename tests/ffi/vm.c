@@ -662,7 +662,7 @@ static void test_jail(const char *folder) {
     FAILS_SAYING(VMCELL_ERROR_INVALID_STATE, "was opened", vmcell_config_set_vcpus(config, 2, &e));
     OK(vmcell_config_open(config, &e));
     OK(vmcell_jail_keep_folders(jail, config, &e));
-    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_jail_leave_out(jail, 16, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_jail_leave_out(jail, 20, &e));
     FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_jail_limit(jail, -1, 0, &e));
     FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_jail_keep(jail, NULL, 0, &e));
     FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_jail_close_inherited(jail, NULL, 1, &e));
@@ -671,6 +671,8 @@ static void test_jail(const char *folder) {
     OK(vmcell_jail_keep(jail, folder, 1, &e));
     OK(vmcell_jail_close_inherited(jail, keep, 2, &e));
     OK(vmcell_jail_set_cgroup(jail, folder, 1 << 20, UINT64_MAX, 50000, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "version 2", vmcell_cgroup_join(folder, 1, 1, 1, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_cgroup_join(NULL, 1, 1, 1, &e));
     OK(vmcell_io_thread_new("filtered", &io_thread, &e));
     FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_jail_enter(jail, &missing, NULL, 0, &length, &e));
     CHECK(missing == 77);

@@ -72,6 +72,11 @@ func launch(options options) (vmcell.Exit, error) {
 	if options.verbose {
 		config.Log = func(record vmcell.LogRecord) { fmt.Fprintf(os.Stderr, "launch: %v\r\n", record) }
 	}
+	if config.Cgroup != nil {
+		if err := vmcell.JoinCgroup(config.Cgroup.Folder, options.memoryMax); err != nil {
+			return vmcell.Exit{}, err
+		}
+	}
 	vm, err := vmcell.New(config)
 	if err != nil {
 		return vmcell.Exit{}, err

@@ -25,7 +25,9 @@ type options struct {
 	console string
 	// metadata is a file of JSON for the first TAP device; empty for none.
 	metadata string
-	verbose  bool
+	// memoryMax is for the process in the cgroup, if there is one.
+	memoryMax uint64
+	verbose   bool
 	// jail demands what a Go program cannot have, noJail is content without.
 	jail, noJail bool
 }
@@ -222,6 +224,11 @@ func (o *options) devices() {
 		config.Vsock = vsock
 		return err
 	})
+	flag.Func("cgroup", "joins the cgroup of version 2 in that folder, limits the memory of all its processes, and makes a cgroup in it for "+
+		"the VM's threads, with a share of the CPUs (1/16 or 2, for instance), milliseconds that are kept of what was not used, and a weight, "+
+		"`DIR[,name=NAME][,cpu=N[/M]][,burst=MS][,weight=N][,memory=BYTES]` [default: stays where it is]", func(text string) error {
+		return o.parseCgroup(text)
+	})
 	flag.Func("log", "a file that gets what the guest prints as well, `PATH[,append][,max=BYTES][,keep=N]`; may be given several times", func(text string) error {
 		log, err := parseLog(text)
 		config.LogFiles = append(config.LogFiles, log)
@@ -380,6 +387,61 @@ func parseVsock(text string) (*vmcell.Vsock, error) {
 		return nil, fmt.Errorf("'%s' is no context ID, allowed are 3 to 4294967294", number)
 	}
 	return &vmcell.Vsock{CID: cid, Path: path}, nil
+}
+
+func (o *options) parseCgroup(text string) error {
+	parts := strings.Split(text, ",")
+	cgroup := &vmcell.Cgroup{Folder: parts[0], Name: fmt.Sprintf("vm-%d", os.Getpid())}
+	if cgroup.Folder == "" {
+		return errors.New("a path is missing in front of the options")
+	}
+	o.config.Cgroup, o.memoryMax = cgroup, vmcell.Unlimited
+	for _, option := range parts[1:] {
+		name, value, _ := strings.Cut(option, "=")
+		number, err := strconv.ParseUint(value, 10, 64)
+		switch {
+		case name == "name" && value != "":
+			cgroup.Name = value
+		case name == "cpu":
+			if cgroup.Quota, cgroup.Period, err = parseShare(value); err != nil {
+				return err
+			}
+		case name == "burst" && err == nil && number <= 1000:
+			cgroup.Burst = time.Duration(number) * time.Millisecond
+		case name == "weight" && err == nil && number >= 1 && number <= 10000:
+			cgroup.Weight = uint32(number)
+		case name == "memory" && err == nil && number >= 1:
+			o.memoryMax = number
+		default:
+			return fmt.Errorf("unknown cgroup option '%s', allowed are name=NAME, cpu=N[/M], burst=MS, weight=N and memory=BYTES", option)
+		}
+	}
+	if cgroup.Burst != 0 && cgroup.Quota == 0 {
+		return errors.New("a burst means nothing without cpu")
+	}
+	return nil
+}
+
+// parseShare gives the quota and the period of N or N/M of a CPU.
+func parseShare(text string) (quota, period time.Duration, err error) {
+	first, second, found := strings.Cut(text, "/")
+	if !found {
+		second = "1"
+	}
+	numerator, err := strconv.ParseUint(first, 10, 32)
+	denominator, other := strconv.ParseUint(second, 10, 32)
+	if err != nil || other != nil || numerator == 0 || denominator == 0 {
+		return 0, 0, fmt.Errorf("'%s' is no share of a CPU, allowed are N and N/M, as in 1/16", text)
+	}
+	period = 100 * time.Millisecond
+	if numerator*100 < denominator {
+		period = time.Second
+	}
+	quota = time.Duration(uint64(period/time.Microsecond)*numerator/denominator) * time.Microsecond
+	if quota == 0 {
+		quota = time.Microsecond // which is refused, and is not no limit
+	}
+	return quota, period, nil
 }
 
 func parseLog(text string) (vmcell.LogFile, error) {
