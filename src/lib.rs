@@ -156,8 +156,8 @@ pub use block::{Disk, DiskHandle};
 pub use board::ResetCause;
 pub use config::{
     Affinity, BalloonConfig, Boot, BootProtocol, CgroupConfig, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel,
-    CpuShare, Discovery, DiskConfig, Engine, Limits, MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit,
-    RngConfig, Seccomp, VmConfig, VsockConfig,
+    CpuShare, Discovery, DiskConfig, Engine, ForkClock, Limits, MemoryBacking, MemoryConfig, NicConfig, PageSize,
+    RateLimit, RngConfig, Seccomp, VmConfig, VsockConfig,
 };
 pub use confine::{Jail, JailCgroup, JailIo, JailLayer, JailLimit, JailReport, confine_this_thread};
 pub use console::{Console, ConsoleReader, ConsoleStatus, ConsoleWriter, SinkStatus, abandoned_console_threads};

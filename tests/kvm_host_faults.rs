@@ -10,9 +10,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use support::counts::{Counts, counter};
 use support::{Footprint, Kernel, Transcript, tiny};
 use vmcell::testing::{TinyGuest, memory_disk};
-use vmcell::{Console, Disk, MemoryConfig, Status, Vm, VmBuilder};
+use vmcell::{Console, Disk, MemoryBacking, MemoryConfig, Status, Vm, VmBuilder};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_millis(100);
@@ -167,4 +168,55 @@ fn a_full_disk_behind_the_console_s_file_costs_output_and_nothing_else() {
     assert_eq!((vm.status(), vm.device_failures()), (Status::Running, Vec::new()));
     stops_in_time(&vm);
     assert!(fs::metadata(&log).unwrap().len() <= 64 << 10);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_fork_for_which_there_are_no_descriptors_leaves_nothing_and_its_source_goes_on() {
+    let mut source = Counts::boot();
+    assert_eq!(source.next(), 'a');
+    let snapshot = source.vm.snapshot().unwrap();
+    // Whatever is made once in a process is there from now on.
+    drop(Counts::fork(&snapshot));
+    let (before, most) = (Footprint::now(), getrlimit(Resource::Nofile).current.unwrap_or(1024));
+    for more in 0..200 {
+        limit(Resource::Nofile, before.descriptors as u64 + more);
+        let built = Vm::builder().fork_of(&snapshot).build();
+        limit(Resource::Nofile, most);
+        let Err(error) = built else {
+            assert!(more > 5, "no attempt was refused for long");
+            drop(built);
+            assert_eq!(Footprint::now(), before);
+            assert_eq!((Counts::fork(&snapshot).next(), source.next()), ('b', 'b'));
+            return;
+        };
+        let told = error.chain().to_string();
+        assert!(told.contains("RLIMIT_NOFILE") || told.contains("os error 24"), "with {more} more descriptors: {told}");
+        assert_eq!(Footprint::now(), before, "{told}");
+    }
+    panic!("a fork needs more than 200 descriptors");
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_snapshot_and_a_fork_for_which_there_is_no_address_space_leave_nothing_and_the_source_goes_on() {
+    for backing in [MemoryBacking::Anonymous, MemoryBacking::Memfd] {
+        let kernel = Kernel::new(&counter());
+        let mut source = Counts::start(tiny(&kernel).memory(MemoryConfig::mib(1024).backing(backing)));
+        assert_eq!(source.next(), 'a');
+        let snapshot = source.vm.snapshot().unwrap();
+        drop(Counts::fork(&snapshot));
+        let before = Footprint::now();
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+        let own = line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10;
+        let most = limit(Resource::As, own + (256 << 20));
+        let fork = Vm::builder().fork_of(&snapshot).build();
+        setrlimit(Resource::As, most).unwrap();
+        let told = fork.unwrap_err().chain();
+        assert!(told.contains("1024 MiB") || told.contains("Cannot allocate memory"), "{told}");
+        assert_eq!(Footprint::now(), before, "{told}");
+        assert_eq!((Counts::fork(&snapshot).next(), source.next()), ('b', 'b'));
+        source.vm.snapshot().unwrap();
+    }
 }

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
 use support::{Kernel, tiny};
 use vmcell::testing::{TinyGuest, memory_disk};
-use vmcell::{Console, ConsoleFile, Disk, Engine, ErrorKind, Exit, IoThread, Seccomp, Vm, confine_this_thread};
+use vmcell::{
+    BalloonConfig, Console, ConsoleFile, Disk, Engine, ErrorKind, Exit, IoThread, MemoryBacking, MemoryConfig,
+    RngConfig, Seccomp, Vm, VsockConfig, confine_this_thread,
+};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// As `/proc` shows a thread that is filtered.
@@ -171,6 +174,43 @@ fn a_thread_that_may_only_keep_vms_starts_pauses_changes_ends_and_frees_them() {
     });
     keeper.join().unwrap();
     wait_until(|| Vm::discarded() == 0);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_thread_that_may_only_keep_vms_takes_snapshots_of_them_with_which_others_begin() {
+    [MemoryBacking::Anonymous, MemoryBacking::Memfd].into_iter().for_each(take_snapshots_under_the_filter);
+}
+
+fn take_snapshots_under_the_filter(backing: MemoryBacking) {
+    let kernel = Kernel::new(&TinyGuest::flood(b'x'));
+    let builder = tiny(&kernel).vcpus(2).disk(disk(Engine::Auto)).rng(RngConfig::new()).vsock(VsockConfig::new(3));
+    let vm = builder.memory(MemoryConfig::mib(16).backing(backing)).balloon(BalloonConfig::new()).build().unwrap();
+    let keeper = std::thread::spawn(move || {
+        // A call that is not listed ends the test.
+        confine_this_thread(Seccomp::Kill).unwrap();
+        vm.start().unwrap();
+        let first = vm.snapshot().unwrap();
+        drop(first);
+        vm.snapshot_with(|| Err(std::io::ErrorKind::Other.into())).unwrap_err();
+        let second = vm.snapshot().unwrap();
+        vm.stop().unwrap();
+        second
+    });
+    let snapshot = keeper.join().unwrap();
+    let (sender, output) = channel();
+    let console = Console::callback(move |bytes| _ = sender.send(bytes.len()));
+    let fork = Vm::builder().fork_of(&snapshot).disk(disk(Engine::Auto)).console(console).seccomp(Seccomp::Kill);
+    let fork = fork.build().unwrap();
+    // Built elsewhere, it may be kept by such a thread, too.
+    let keeper = std::thread::spawn(move || {
+        confine_this_thread(Seccomp::Kill).unwrap();
+        fork.start().unwrap();
+        output.recv_timeout(LIMIT).unwrap();
+        fork.snapshot().unwrap();
+        fork.stop().unwrap();
+    });
+    keeper.join().unwrap();
 }
 
 #[test]

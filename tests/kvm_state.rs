@@ -157,3 +157,27 @@ fn a_state_of_another_version_or_size_is_refused_by_what_is_wrong() {
     let error = machine.vm.set_chips_state(&chips).unwrap_err();
     assert_eq!(error.to_string(), "a saved interrupt controller has 511 bytes, allowed are 512");
 }
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_counter_of_another_frequency_is_scaled_or_refused_by_both_frequencies() {
+    let kvm = Kvm::open().unwrap();
+    let mut machine = Machine::begin(&kvm);
+    machine.next();
+    let (mut state, ..) = machine.save(&kvm.msrs_to_save().unwrap());
+    let khz = state.tsc_khz.unwrap();
+    let asked = khz + khz / 2;
+    state.tsc_khz = Some(asked);
+    let other = Machine::new(&kvm);
+    match other.vcpu.set_state(&state) {
+        // By a CPU that can.
+        Ok(()) => assert_eq!(other.vcpu.tsc_khz().unwrap(), asked),
+        Err(error) => {
+            let told = format!(
+                "a time-stamp counter of {asked} kHz was asked for, allowed is only that of this host, which runs at {khz} kHz and \
+                 which its CPU cannot scale"
+            );
+            assert_eq!((error.kind(), error.to_string()), (ErrorKind::InvalidConfig, told));
+        }
+    }
+}

@@ -2,18 +2,19 @@
 //! controller's reset line, the clock's ports, ACPI's sleep and reset registers, a power button, and the register for panics.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::parts::{Buses, PowerEvent, ResetCause, SerialPort};
 use crate::arch;
 use crate::bus::Bus;
-use crate::config::{Boot, CpuConfig};
-use crate::error::Result;
-use crate::kvm::{ChipsState, CpuidEntry, Kvm, KvmVm, Vcpu, VcpuState};
+use crate::config::{Boot, CpuConfig, Discovery, ForkClock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::kvm::{ChipsState, Counter, CpuidEntry, Kvm, KvmVm, Vcpu, VcpuState};
 use crate::legacy::{
     Cmos, I8042, KeyboardAnswer, OutputBuffer, Panic, PanicEvent, Power, PowerRequest, PowerValues, Serial,
 };
 use crate::memory::{GuestAddress, GuestMemory};
-use crate::sys::EventFd;
+use crate::sys::{EventFd, random_bytes};
 
 /// What KVM answered first. It depends on the host's CPUs and on how KVM was loaded, so it does not change while `/dev/kvm` is in use. KVM
 /// executes CPUID for each leaf, which takes a third of a millisecond if the host is a guest itself.
@@ -77,14 +78,54 @@ impl Board {
         vcpus.iter().try_for_each(|vcpu| arch::setup_vcpu(vcpu, &self.supported, self.vcpus, &entry))
     }
 
+    /// Where a guest that is booted so finds the identifier of its generation, if it is told of one.
+    pub(crate) fn generation_id(boot: &Boot) -> Option<GuestAddress> {
+        (boot.discovery == Discovery::Acpi).then_some(arch::GENERATION_ID)
+    }
+
+    /// Gives the guest, which does not run, an identifier that no other has.
+    ///
+    /// # Errors
+    /// `ErrorKind::Host` if the host gives no random bytes.
+    pub(crate) fn renew_generation(memory: &GuestMemory, place: GuestAddress) -> Result<()> {
+        let mut identifier = [0; 16];
+        random_bytes(&mut identifier).map_err(|e| {
+            Error::new(ErrorKind::Host, "the host gives no random bytes for a VM's generation identifier")
+                .with_source(e)
+        })?;
+        memory.write(place, &identifier)
+    }
+
+    /// Has the guest look at the identifier of its generation. When this returns, the interrupt waits for a vCPU.
+    pub(crate) fn tell_generation(vm: &KvmVm) -> Result<()> {
+        vm.set_irq_line(arch::GENERATION_GSI, true)?;
+        vm.set_irq_line(arch::GENERATION_GSI, false)
+    }
+
     /// Brings a machine that was populated, and has not run, to where another one was. Its memory has the other's content already.
     ///
     /// # Errors
     /// `ErrorKind::InvalidConfig` or `ErrorKind::Kvm` if it is a state of something else, or of another CPU.
-    pub(crate) fn restore(vm: &KvmVm, vcpus: &[Vcpu], chips: &ChipsState, states: &[VcpuState]) -> Result<()> {
-        vm.set_chips_state(chips)?;
+    pub(crate) fn restore(
+        vm: &KvmVm,
+        vcpus: &[Vcpu],
+        chips: &ChipsState,
+        states: &[VcpuState],
+        clock: ForkClock,
+    ) -> Result<()> {
+        let passed = match clock {
+            ForkClock::Jump => chips.age(),
+            ForkClock::Keep => Duration::ZERO,
+        };
+        vm.set_chips_state(&chips.later(passed))?;
+        // How far ahead of the host's the counter of the first vCPU was, and is. The others differ from it as they did, to the cycle:
+        // a guest that finds them out of step does not use them.
+        let mut first = None;
         for (vcpu, state) in vcpus.iter().zip(states) {
-            vcpu.set_state(state)?;
+            let differs = |(was, is): (u64, u64)| Some(state.tsc_offset?.wrapping_sub(was).wrapping_add(is));
+            let counter = first.and_then(differs).map_or(Counter::Exact, Counter::Ahead);
+            vcpu.set_state_and_counter(&state.later(passed), counter)?;
+            first = first.or_else(|| state.tsc_offset.zip(vcpu.tsc_offset()));
             vcpu.note_pause();
         }
         Ok(())

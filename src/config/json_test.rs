@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use super::*;
 use crate::config::{
     Affinity, BalloonConfig, Boot, BootProtocol, CgroupConfig, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel,
-    CpuShare, Discovery, DiskConfig, Engine, Limits, MemoryBacking, MemoryConfig, NicConfig, PageSize, RateLimit,
-    RngConfig, Seccomp, VsockConfig,
+    CpuShare, Discovery, DiskConfig, Engine, ForkClock, Limits, MemoryBacking, MemoryConfig, NicConfig, PageSize,
+    RateLimit, RngConfig, Seccomp, VsockConfig,
 };
 
 /// Every setting of every part, and none at its default. Nothing is left to `..`, so that a new setting must be added here.
@@ -79,6 +79,8 @@ fn full() -> VmConfig {
         }),
         core_scheduling: true,
         seccomp: Seccomp::Kill,
+        never_snapshot: true,
+        fork_clock: ForkClock::Keep,
     }
 }
 
@@ -219,7 +221,9 @@ const FULL: &str = r#"{
     "weight": 50
   },
   "core_scheduling": true,
-  "seccomp": "kill"
+  "seccomp": "kill",
+  "never_snapshot": true,
+  "fork_clock": "keep"
 }"#;
 
 #[test]
@@ -306,7 +310,9 @@ fn words_for_defaults_may_be_written() {
         "cgroup": null,
         "kick_signal": null,
         "core_scheduling": false,
-        "seccomp": "off"
+        "seccomp": "off",
+        "never_snapshot": false,
+        "fork_clock": "jump"
     }"#;
     let mut plain = VmConfig::new(Boot::linux("k"));
     plain.disks.push(DiskConfig::new("d"));

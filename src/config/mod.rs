@@ -7,6 +7,7 @@ mod cgroup;
 mod console;
 mod cpu;
 mod disk;
+mod fork_clock;
 #[cfg(feature = "serde")]
 pub(crate) mod hex;
 #[cfg(feature = "serde")]
@@ -37,6 +38,7 @@ pub(crate) use cpu::CPU_FEATURES_ON_AVX;
 pub(crate) use cpu::{CPU_FEATURES, vcpus};
 pub use cpu::{CpuConfig, CpuLevel};
 pub use disk::{DiskConfig, Engine};
+pub use fork_clock::ForkClock;
 pub use limits::Limits;
 pub(crate) use memory::MAX_NUMA_NODE;
 pub use memory::{MemoryBacking, MemoryConfig, PageSize};

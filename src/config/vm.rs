@@ -10,6 +10,7 @@ use super::cgroup::CgroupConfig;
 use super::console::ConsoleConfig;
 use super::cpu::{CpuConfig, check_vcpus};
 use super::disk::DiskConfig;
+use super::fork_clock::ForkClock;
 use super::limits::Limits;
 use super::memory::MemoryConfig;
 use super::name::check_name;
@@ -123,6 +124,14 @@ pub struct VmConfig {
     /// [`VmBuilder::seccomp`](crate::VmBuilder::seccomp). The default is that nothing is filtered.
     #[cfg_attr(feature = "serde", serde(skip_serializing_if = "super::written::is_default"))]
     pub seccomp: Seccomp,
+    /// Whether no snapshot may be taken of the VM; see [`VmBuilder::never_snapshot`](crate::VmBuilder::never_snapshot). The default is
+    /// that one may.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "super::written::is_default"))]
+    pub never_snapshot: bool,
+    /// What the clocks show if the VM begins with a snapshot; see [`VmBuilder::fork_clock`](crate::VmBuilder::fork_clock). The default is
+    /// that the time since the snapshot has passed.
+    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "super::written::is_default"))]
+    pub fork_clock: ForkClock,
 }
 
 impl Default for VmConfig {
@@ -147,6 +156,8 @@ impl Default for VmConfig {
             cgroup: None,
             core_scheduling: false,
             seccomp: Seccomp::Off,
+            never_snapshot: false,
+            fork_clock: ForkClock::Jump,
         }
     }
 }

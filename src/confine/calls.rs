@@ -94,6 +94,32 @@ const KVM_REQUESTS: Only = Only::OneOf(
         ("KVM_KVMCLOCK_CTRL", 0xaead),
     ],
 );
+/// The requests to KVM by which the state of a VM is read (`linux/kvm.h`).
+const STATE_REQUESTS: Only = Only::OneOf(
+    1,
+    &[
+        ("KVM_GET_MP_STATE", 0x8004_ae98),
+        ("KVM_GET_REGS", 0x8090_ae81),
+        ("KVM_GET_SREGS", 0x8138_ae83),
+        ("KVM_GET_CPUID2", 0xc008_ae91),
+        ("KVM_GET_XCRS", 0x8188_aea6),
+        ("KVM_GET_DEBUGREGS", 0x8080_aea1),
+        ("KVM_GET_LAPIC", 0x8400_ae8e),
+        ("KVM_GET_XSAVE", 0x9000_aea4),
+        ("KVM_GET_MSRS", 0xc008_ae88),
+        ("KVM_GET_TSC_KHZ", 0xaea3),
+        ("KVM_GET_DEVICE_ATTR", 0x4018_aee2),
+        ("KVM_GET_VCPU_EVENTS", 0x8040_ae9f),
+        ("KVM_GET_IRQCHIP", 0xc208_ae62),
+        ("KVM_GET_PIT2", 0x8070_ae9f),
+        ("KVM_GET_CLOCK", 0x8030_ae7c),
+    ],
+);
+const SEALABLE: Only =
+    Only::With(1, "MFD_CLOEXEC|MFD_ALLOW_SEALING", (libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) as u64);
+const TO_KEEP_APART: Only = Only::OneOf(2, &[("MADV_DONTFORK", libc::MADV_DONTFORK as u64)]);
+/// The request by which nobody can change a snapshot's memory any more (`linux/fcntl.h`).
+const SEAL_REQUESTS: Only = Only::OneOf(1, &[("F_ADD_SEALS", libc::F_ADD_SEALS as u64)]);
 /// The requests to a TAP device, a block device or a terminal that serving it takes (`linux/if_tun.h`, `linux/fs.h`).
 const DEVICE_REQUESTS: Only = Only::OneOf(
     1,
@@ -220,6 +246,11 @@ pub(super) const CALLS: &[Call] = &[
     call!(Control, SYS_waitid, Only::Any, "waits for a program that was started before"),
     call!(Control, SYS_ioctl, STREAM_REQUESTS, "has a stream of a vsock block"),
     call!(Io, SYS_unlinkat, Only::OneOf(2, &[("AT_REMOVEDIR", libc::AT_REMOVEDIR as u64)]), "removes the cgroup of a VM that has ended"),
+    // Snapshots.
+    call!(Control, SYS_ioctl, STATE_REQUESTS, "reads the state of vCPUs and chips for a snapshot"),
+    call!(Control, SYS_memfd_create, SEALABLE, "makes the file in memory that holds the RAM of a snapshot"),
+    call!(Control, SYS_madvise, TO_KEEP_APART, "keeps the RAM out of child processes once it lies elsewhere"),
+    call!(Control, SYS_fcntl, SEAL_REQUESTS, "sees to it that the RAM of a snapshot stays as it is"),
     // A vsock.
     call!(Vsock, SYS_socketpair, UNIX_SOCKETS, "makes the two ends of a connection, of which one is the host program's"),
     call!(Vsock, SYS_shutdown, Only::Any, "passes on that the guest sends or receives no more"),

@@ -57,7 +57,7 @@ impl ThreadFilter {
 }
 
 /// Filters what the calling thread asks of the kernel from now on, and the threads that it starts: it may do what it takes to start, pause,
-/// resume, watch, end and free VMs that were built before, and to change their disks for others that are open. It builds none, and opens
+/// resume, watch, end and free VMs that were built before, to take snapshots of them, and to change their disks for others that are open. It builds none, and opens
 /// neither files nor sockets. `docs/confinement.md` lists the calls, and says what becomes of others. With [`Seccomp::Off`], this does
 /// nothing. It cannot be undone.
 ///

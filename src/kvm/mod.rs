@@ -22,6 +22,7 @@ pub use kick::VcpuKicker;
 pub use system::Kvm;
 pub use vcpu::Vcpu;
 pub use vm::KvmVm;
+pub(crate) use x86_64::Counter;
 pub use x86_64::{
     ChipsState, CpuidEntry, DebugRegisters, DescriptorTable, LocalApicLine, Registers, Segment, SpecialRegisters,
     TimerChannel, VcpuEvents, VcpuState,

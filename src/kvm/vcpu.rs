@@ -23,6 +23,8 @@ pub struct Vcpu {
     runner: Arc<Runner>,
     /// The thread that blocks all signals and that kicks reach.
     bound_to: Option<u64>,
+    /// The host's CPU can run the guest's time-stamp counter at another speed than its own.
+    scales_tsc: bool,
     // Behind `fd` and `immediate_exit`, which keep KVM's half alive, so that it goes last: the guest's memory outlives the
     // vCPU that runs in it.
     _slots: Arc<MemorySlots>,
@@ -33,14 +35,14 @@ impl Vcpu {
     #[cfg(shuttle)]
     pub(crate) fn model(index: u32, in_guest: impl Fn(bool) + Send + 'static) -> Self {
         let fd = VcpuFd::Model { immediate_exit: Arc::default(), in_guest: Box::new(in_guest) };
-        Self::new(fd, index, Arc::default()).unwrap()
+        Self::new(fd, index, Arc::default(), false).unwrap()
     }
 
-    pub(super) fn new(fd: impl Into<VcpuFd>, index: u32, slots: Arc<MemorySlots>) -> Result<Self> {
+    pub(super) fn new(fd: impl Into<VcpuFd>, index: u32, slots: Arc<MemorySlots>, scales_tsc: bool) -> Result<Self> {
         let fd = fd.into();
         let (kick, immediate_exit) = (KickSignal::default(), Arc::new(ImmediateExit::map(&fd)?));
         let runner = Arc::new(Runner::new(immediate_exit.clone(), kick));
-        Ok(Self { fd, index, kick, immediate_exit, runner, bound_to: None, _slots: slots })
+        Ok(Self { fd, index, kick, immediate_exit, runner, bound_to: None, scales_tsc, _slots: slots })
     }
 
     /// Its number in the VM, from 0 on.
@@ -124,6 +126,10 @@ impl Vcpu {
             Answer::Plain(exit) => Ok(exit),
             Answer::Other => Ok(self.exit_by_number()),
         }
+    }
+
+    pub(super) fn scales_tsc(&self) -> bool {
+        self.scales_tsc
     }
 
     pub(super) fn fd(&self) -> &VcpuFd {

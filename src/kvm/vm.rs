@@ -20,6 +20,8 @@ const LEAST_SHARED: usize = 2 * 4096;
 /// the vCPUs (KVM demands that).
 pub struct KvmVm {
     fd: VmFd,
+    /// The host's CPU can run a guest's time-stamp counter at another speed than its own.
+    scales_tsc: bool,
     // Behind `fd`, so that it goes last.
     slots: Arc<MemorySlots>,
 }
@@ -31,7 +33,8 @@ impl KvmVm {
             let message = format!("KVM shares {shared} bytes with a vCPU, needed are {LEAST_SHARED}");
             return Err(Error::new(ErrorKind::KvmUnavailable, message));
         }
-        Ok(Self { fd, slots: Arc::default() })
+        let scales_tsc = fd.check_extension(kvm_ioctls::Cap::TscControl);
+        Ok(Self { fd, scales_tsc, slots: Arc::default() })
     }
 
     /// Gives the guest all regions of `memory`, each in a slot of its own; also while vCPUs run.
@@ -49,7 +52,7 @@ impl KvmVm {
     /// [`ErrorKind::Kvm`] if there is one with this index, or the host allows no more.
     pub fn create_vcpu(&self, index: u32) -> Result<Vcpu> {
         let fd = self.fd.create_vcpu(index.into()).map_err(|e| refused(&format!("make vCPU {index}"), e))?;
-        Vcpu::new(fd, index, self.slots.clone())
+        Vcpu::new(fd, index, self.slots.clone(), self.scales_tsc)
     }
 
     /// From now on each signal of `event` is an edge on interrupt line `gsi`, without an exit or a system call of ours.

@@ -1,8 +1,11 @@
 //! The virtio-net device: config space, link, and which half has something to do.
 
+mod away;
 mod limits;
 
 use std::cmp::Ordering;
+
+use away::Away;
 
 use super::backend::{Need, NicBackend, NicInfo};
 use super::control::{self, Command};
@@ -44,6 +47,7 @@ pub(crate) struct Net {
     send_group: Option<LimitGroup>,
     /// The guest is asked to announce itself.
     announcing: bool,
+    away: Away,
     /// The backend that is asked first for frames.
     first: usize,
     running: Option<Running>,
@@ -126,6 +130,7 @@ impl Net {
             handle_token: None,
             limit_token: None,
             announcing: false,
+            away: Away::No,
             first: 0,
             running: None,
         })
@@ -144,7 +149,7 @@ impl Net {
     }
 
     fn link_is_up(&self) -> bool {
-        self.info.link_up && self.handle.link()
+        self.info.link_up && self.handle.link() && !self.away.is_away()
     }
 
     /// Asks the backends for frames, those of one pair or all, beginning behind the one that used up the last turn.
@@ -274,6 +279,11 @@ impl Net {
         }
     }
 
+    /// The network is another.
+    fn announce_again(&mut self) {
+        self.announcing |= self.running.as_ref().is_some_and(|running| running.announces);
+    }
+
     /// What the card needs of a backend.
     fn need(&self, backend: usize) -> Need {
         let Some(running) = self.running.as_ref().filter(|_| self.link_is_up()) else { return Need::default() };
@@ -355,6 +365,10 @@ impl VirtioDevice for Net {
         let mut receiving = 1;
         if let Some(state) = &activation.state {
             (self.announcing, receiving) = restore(state, count)?;
+            // A driver that knows of no link would only lose frames.
+            if activation.has(feature::STATUS) {
+                self.away.begin(io);
+            }
         }
         let (commands, announces) = (activation.has(feature::CTRL_VQ), activation.has(feature::GUEST_ANNOUNCE));
         self.running = Some(Running { pairs, receiving, commands, announces });
@@ -364,12 +378,19 @@ impl VirtioDevice for Net {
     }
 
     fn process_queue(&mut self, io: &mut Io, queues: &mut Queues, index: u16) -> Result<()> {
+        self.away.tell(io);
         let Some(running) = &self.running else { return Ok(()) };
         match running.role(index) {
             Role::Receive(pair) => self.receive(io, queues, Some(pair)),
             Role::Transmit(pair) => self.transmit(io, queues, pair),
             Role::Control => self.control(io, queues, index),
             Role::Unused => Ok(()),
+        }
+    }
+
+    fn config_read(&mut self, io: &mut Io) {
+        if self.away.end(io) {
+            self.announce_again();
         }
     }
 
@@ -382,6 +403,9 @@ impl VirtioDevice for Net {
             }
         }
         self.want_deadlines(wants);
+        if let (Some(end), Some(token)) = (self.away.until(), self.handle_token) {
+            wants.deadline(token, end);
+        }
     }
 
     fn woken(&mut self, io: &mut Io, queues: &mut Queues, event: &Event) -> Result<()> {
@@ -389,6 +413,9 @@ impl VirtioDevice for Net {
         let is_gone = |backend: &Guarded<dyn NicBackend>| backend.is_condemned() && !backend.has_news();
         if self.backends.iter().any(is_gone) {
             return Ok(());
+        }
+        if self.away.end_in_time(io) {
+            self.announce_again();
         }
         if self.handle_token == Some(event.token) {
             self.take_announcement(io);
@@ -422,7 +449,8 @@ impl VirtioDevice for Net {
     fn reset(&mut self, io: &mut Io) {
         self.running = None;
         self.receive_limiter.rest();
-        if std::mem::take(&mut self.announcing) {
+        let was_away = std::mem::take(&mut self.away).is_away();
+        if std::mem::take(&mut self.announcing) || was_away {
             io.info_changed();
         }
     }

@@ -561,3 +561,65 @@ fn a_pause_completes_no_buffer_twice_if_one_among_them_is_malformed() {
 
 #[path = "device/limit_test.rs"]
 mod limits;
+
+impl Rig {
+    /// Exchanges the device for one that goes on from its state, as in another VM.
+    fn go_on_elsewhere(&mut self) {
+        self.driver.transport().pause(MmioDriver::PATIENCE).unwrap();
+        let state = self.driver.transport().save().unwrap();
+        let (backend, wire, offloads) = SocketBackend::new();
+        wire.set_read_timeout(Some(MmioDriver::PATIENCE)).unwrap();
+        (self.wire, self.offloads, self.handle) = (wire, offloads, NicHandle::new());
+        let backends: Vec<Box<dyn NicBackend>> = vec![Box::new(backend)];
+        let device = Net::new(backends, [2, 0, 0, 0, 0, 1], Some(1500), self.handle.clone()).unwrap();
+        let transport = MmioTransport::restore(Box::new(device), self.memory.clone(), &self.thread, &state).unwrap();
+        self.driver = MmioDriver::new(transport);
+        self.driver.transport().resume();
+    }
+
+    /// Waits for news of the config space, without a look at it.
+    fn expect_news(&self) {
+        self.driver.wait_until("the news", || self.driver.read(0x60) & 2 != 0);
+        self.driver.write(0x64, 2);
+    }
+}
+
+#[test]
+fn a_card_in_another_vm_loses_its_link_and_has_it_back_once_the_guest_has_seen_that_and_asks_it_to_announce_itself() {
+    let mut rig = rig(LINK);
+    let mut back_within = || {
+        rig.go_on_elsewhere();
+        rig.expect_news();
+        let seen = std::time::Instant::now();
+        assert_eq!(rig.status(), 0);
+        rig.driver.wait_until("the link", || rig.status() == 3);
+        seen.elapsed()
+    };
+    // Well before it would be by itself; a busy host has several turns.
+    assert!((0..10).any(|_| back_within().as_millis() < 100));
+    rig.transmit([0; 12], &[2; 60]);
+    assert_eq!(rig.on_the_wire()[12..], [2; 60]);
+    // Once a VM.
+    rig.handle.set_link(false);
+    rig.driver.wait_until("no link", || rig.status() & 1 == 0);
+    rig.handle.set_link(true);
+    rig.driver.wait_until("the link", || rig.status() & 1 == 1);
+}
+
+#[test]
+fn a_card_in_another_vm_has_its_link_back_though_the_guest_does_not_look() {
+    let mut rig = rig(LINK);
+    rig.go_on_elsewhere();
+    rig.expect_news();
+    rig.expect_news();
+    assert_eq!(rig.status(), 3);
+}
+
+#[test]
+fn a_guest_that_knows_no_link_keeps_it_in_another_vm() {
+    let mut rig = rig(MERGE);
+    rig.go_on_elsewhere();
+    assert_eq!(rig.status(), 1);
+    rig.transmit([0; 12], &[2; 60]);
+    assert_eq!(rig.on_the_wire()[12..], [2; 60]);
+}

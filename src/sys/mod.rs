@@ -81,7 +81,7 @@ pub(crate) use tap::{Tap, TapDevice};
 pub(crate) use thread::{
     Filtered, ThreadHandle, block_all_signals, check_may_wait, current_thread_id, filtered, forbid_waiting,
     is_filtered, kick_thread, may_wait, name_of_helper, note_filtered, spawn, thread_cpu_time, thread_cpu_time_of,
-    thread_name,
+    thread_name, without_waiting,
 };
 pub(crate) use unix_socket::{MAX_SOCKET_PATH, accept_now, connect_now, listen_privately, non_blocking_pair, peek};
 pub(crate) use uring::{Move, Uring};

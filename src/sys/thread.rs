@@ -113,6 +113,20 @@ pub(crate) fn forbid_waiting() {
     MAY_WAIT.with(|may_wait| may_wait.set(false));
 }
 
+/// Makes a call in which the calling thread must not wait for threads of VMs, since they wait for it.
+pub(crate) fn without_waiting<R>(call: impl FnOnce() -> R) -> R {
+    struct Before(bool);
+
+    impl Drop for Before {
+        fn drop(&mut self) {
+            MAY_WAIT.with(|may_wait| may_wait.set(self.0));
+        }
+    }
+
+    let _before = Before(MAY_WAIT.with(|may_wait| may_wait.replace(false)));
+    call()
+}
+
 /// Whether the calling thread may wait for threads of VMs. An I/O thread or a vCPU's thread must not: two of them that wait for
 /// each other would wait for ever.
 pub(crate) fn may_wait() -> bool {

@@ -1,6 +1,6 @@
 //! A device's config space as bytes that its owner publishes and vCPU threads read, without a lock between them.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 const WORD: usize = size_of::<u32>();
 
@@ -9,12 +9,18 @@ const WORD: usize = size_of::<u32>();
 pub(super) struct ConfigSpace {
     copies: [Box<[AtomicU32]>; 2],
     generation: AtomicU32,
+    news: AtomicU8,
 }
+
+/// What the driver was told of a change, and has done about it.
+const NO_NEWS: u8 = 0;
+const TOLD: u8 = 1;
+const READ: u8 = 2;
 
 impl ConfigSpace {
     pub(super) fn new(bytes: &[u8]) -> Self {
         let zeros = || (0..bytes.len().div_ceil(WORD)).map(|_| AtomicU32::new(0)).collect();
-        let space = Self { copies: [zeros(), zeros()], generation: AtomicU32::new(0) };
+        let space = Self { copies: [zeros(), zeros()], generation: AtomicU32::new(0), news: AtomicU8::new(NO_NEWS) };
         space.fill(0, bytes);
         space
     }
@@ -30,8 +36,30 @@ impl ConfigSpace {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// Serves a read; what lies past the end stays as it is.
-    pub(super) fn read(&self, offset: u64, data: &mut [u8]) {
+    /// The driver is being told of what was published last.
+    pub(super) fn tell(&self) {
+        self.news.store(TOLD, Ordering::SeqCst);
+    }
+
+    /// Whether the driver has read since it was told; says so once.
+    pub(super) fn take_read(&self) -> bool {
+        self.move_news(READ, NO_NEWS)
+    }
+
+    fn move_news(&self, from: u8, to: u8) -> bool {
+        self.news.load(Ordering::SeqCst) == from
+            && self.news.compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Serves a read; what lies past the end stays as it is. Says whether it is the first since the driver was told of a change.
+    pub(super) fn read(&self, offset: u64, data: &mut [u8]) -> bool {
+        // First: what is told from here on may be missing in what is read.
+        let is_first = self.move_news(TOLD, READ);
+        self.copy_out(offset, data);
+        is_first
+    }
+
+    fn copy_out(&self, offset: u64, data: &mut [u8]) {
         let words = self.copy(self.generation());
         let Ok(offset) = usize::try_from(offset) else { return };
         let mut last = None;
@@ -93,6 +121,21 @@ mod tests {
         space.publish(&[9; 100]);
         assert_eq!(read(&space, 0, 9), [9, 9, 9, 9, 9, 9, 9, 9, 0xee]);
         assert_eq!(space.generation(), 1);
+    }
+
+    #[test]
+    fn the_first_read_after_each_change_that_was_told_is_noticed_once() {
+        let (space, mut byte) = (ConfigSpace::new(&[1]), [0]);
+        assert!(!space.read(0, &mut byte) && !space.take_read());
+        space.tell();
+        assert!(!space.take_read());
+        assert!(space.read(0, &mut byte) && !space.read(0, &mut byte));
+        assert!(space.take_read() && !space.take_read());
+        // What was told anew is still to be read.
+        space.tell();
+        assert!(space.read(0, &mut byte));
+        space.tell();
+        assert!(!space.take_read() && space.read(0, &mut byte) && space.take_read());
     }
 
     #[test]

@@ -121,6 +121,10 @@ pub trait VirtioDevice: Send {
     /// The driver wrote 1, 2, 4 or 8 bytes to the config space. By default, the device ignores them.
     fn write_config(&mut self, _io: &mut Io, _offset: u64, _data: &[u8]) {}
 
+    /// The driver has read from the config space for the first time since it was [told](Io::info_changed) of a change. By default, that is
+    /// nothing to the device.
+    fn config_read(&mut self, _io: &mut Io) {}
+
     /// Says what the device waits for now. Called after each turn, but not while the device is paused.
     fn wants(&self, _wants: &mut Wants) {}
 

@@ -106,6 +106,13 @@ impl Gate {
         let _ = self.owner.set(waker);
     }
 
+    /// Serves a vCPU's read. The owner hears of the first one since the driver was told of a change.
+    pub(super) fn read_config(&self, offset: u64, data: &mut [u8]) {
+        if self.config.read(offset, data) {
+            self.wake_owner();
+        }
+    }
+
     /// Leaves a message. Blocks for no longer than others take to leave theirs.
     pub(super) fn post(&self, message: Message) {
         lock(&self.messages).push(message);

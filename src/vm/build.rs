@@ -222,19 +222,26 @@ impl OpenVm {
             logger,
         };
         let lifecycle = Arc::new(Lifecycle::new(setup.name.clone(), vcpus.iter().map(Vcpu::kicker).collect())?);
-        let snapshot = match beginning {
+        let (snapshot, generation) = match beginning {
             Beginning::Boot(images) => {
                 board.load(&memory, images, boot, opened.device_count(&config), &vcpus)?;
-                None
+                (None, Board::generation_id(boot))
             }
-            Beginning::Snapshot(snapshot) => {
-                Board::restore(&vm, &vcpus, &snapshot.parts.chips, &snapshot.parts.vcpus)?;
-                Some(snapshot.parts)
+            Beginning::Snapshot(Snapshot { parts }) => {
+                Board::restore(&vm, &vcpus, &parts.chips, &parts.vcpus, config.fork_clock)?;
+                let generation = parts.generation;
+                (Some(parts), generation)
             }
         };
+        if let Some(place) = generation {
+            Board::renew_generation(&memory, place)?;
+            if snapshot.is_some() {
+                Board::tell_generation(&vm)?;
+            }
+        }
         let parts = opened.into_parts(&config, setup.clone())?;
         let devices = Devices::assemble(&board, vm, &memory, &lifecycle, parts, snapshot.as_deref())?;
-        let saves = Saves { config, memory, msrs: kvm.msrs_to_save()? };
+        let saves = Saves { config, memory, msrs: kvm.msrs_to_save()?, generation };
         Ok(Vm::new(lifecycle, devices, vcpus, setup, saves))
     }
 }

@@ -9,8 +9,8 @@ use super::threads::{OnStart, ThreadRole};
 use super::vm::Vm;
 use crate::block::Disk;
 use crate::config::{
-    Affinity, BalloonConfig, Boot, CgroupConfig, CpuConfig, MemoryConfig, RateLimit, RngConfig, Seccomp, VmConfig,
-    VsockConfig,
+    Affinity, BalloonConfig, Boot, CgroupConfig, CpuConfig, ForkClock, MemoryConfig, RateLimit, RngConfig, Seccomp,
+    VmConfig, VsockConfig,
 };
 use crate::console::Console;
 use crate::event::{IoThread, Placement};
@@ -318,6 +318,29 @@ impl VmBuilder {
     #[must_use]
     pub fn seccomp(mut self, seccomp: Seccomp) -> Self {
         self.config.seccomp = seccomp;
+        self
+    }
+
+    /// Has every snapshot of the VM refused, for a guest whose memory must not be in a second place: one that holds keys, for instance. What
+    /// such a guest has read is in its RAM, and would be in each fork. The default is that snapshots may be taken. A fork cannot have been
+    /// marked by its source, and is marked by its own builder.
+    #[must_use]
+    pub fn never_snapshot(mut self) -> Self {
+        self.config.never_snapshot = true;
+        self
+    }
+
+    /// What the guest's clocks show if the VM [begins with a snapshot](Self::fork_of): kvm-clock, and the time-stamp counter. The default is
+    /// [`ForkClock::Jump`], because a guest with a wrong time of day fails in ways that are hard to explain, such as certificates that are
+    /// not valid yet. The moment that counts is when the VM is built; from then on its clocks go on by themselves. Other VMs are not
+    /// affected.
+    ///
+    /// The time that passed is that of the host's clock on the wall, so a snapshot may come from another machine. A clock that went back
+    /// meanwhile counts as no time. Linux before 6.10 may read a wrong time between a jump of more than half an hour and its next timer interrupt, which
+    /// comes at once.
+    #[must_use]
+    pub fn fork_clock(mut self, clock: ForkClock) -> Self {
+        self.config.fork_clock = clock;
         self
     }
 

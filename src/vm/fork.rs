@@ -1,5 +1,6 @@
 //! How a snapshot is taken of a VM that runs, and begins others.
 
+use std::io;
 use std::sync::Arc;
 
 use super::builder::VmBuilder;
@@ -9,7 +10,7 @@ use super::vm::{PAUSE_LIMIT, Vm};
 use crate::config::VsockConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{Frozen, Survey};
-use crate::sys::{check_may_wait, lock, random_bytes};
+use crate::sys::{catch_panic, check_may_wait, lock, random_bytes, without_waiting};
 
 impl Vm {
     /// Takes a snapshot of a VM that runs or is paused. The VM stands still meanwhile; if it ran, it goes on afterwards. Blocks until requests in
@@ -20,7 +21,35 @@ impl Vm {
     /// Those of [`pause`](Self::pause). [`ErrorKind::InvalidState`] if a device has failed or cannot be saved, as one of a user's may be, and then the
     /// message names it; [`ErrorKind::HostMemory`] if there is no room for it. The VM goes on.
     pub fn snapshot(&self) -> Result<Snapshot> {
+        self.snapshot_with(|| Ok(()))
+    }
+
+    /// Does the same as [`snapshot`](Self::snapshot), and calls a function at that very moment, which copies the disks, for instance: everything
+    /// of the VM's has been taken then, and it stands still until the function has returned. So what the function does adds to the time for
+    /// which the guest stands still. It is called on the calling thread, once, and not at all if something else fails before.
+    ///
+    /// Like a [callback](crate::event#what-a-callback-may-do), it must not wait for VMs: to pause, resume or snapshot one is refused in it. Other
+    /// threads may [stop](Self::stop) the VM meanwhile; the snapshot is whole then, too.
+    ///
+    /// What is to happen in a fork before its first instruction is done between [`VmBuilder::build`] and [`Vm::start`].
+    ///
+    /// ```no_run
+    /// # fn main() -> vmcell::Result<()> {
+    /// # let vm = vmcell::Vm::builder().boot(vmcell::Boot::linux("vmlinuz")).build()?;
+    /// let snapshot = vm.snapshot_with(|| std::fs::copy("root.img", "copy.img").map(drop))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`snapshot`](Self::snapshot), and [`ErrorKind::Host`] if the function fails, with its error as the source, or panics. There is no
+    /// snapshot then, and the VM goes on.
+    pub fn snapshot_with(&self, at_standstill: impl FnOnce() -> io::Result<()>) -> Result<Snapshot> {
         check_may_wait("take a snapshot of a VM")?;
+        if self.saves.config.never_snapshot {
+            let message = format!("no snapshot may be taken of {}: never_snapshot is set", self.the_vm());
+            return Err(Error::new(ErrorKind::InvalidState, message));
+        }
         self.expect_guest("take a snapshot of")?;
         let _one_at_a_time = lock(&self.transition);
         let was_paused = self.status() == Status::Paused;
@@ -30,12 +59,14 @@ impl Vm {
         let survey = self.saves.memory.survey();
         self.stand_still(PAUSE_LIMIT)?;
         let taken = self.take(identity, &survey);
+        let called = if taken.is_ok() { call(at_standstill) } else { Ok(()) };
         if !was_paused {
             // Refused if it has ended meanwhile, and then there is nothing to go on with.
             let _ = self.go_on();
         }
         let (parts, frozen) = taken?;
         frozen.finish();
+        called?;
         Ok(Snapshot { parts: Arc::new(parts) })
     }
 
@@ -47,8 +78,20 @@ impl Vm {
         let devices = devices.save()?;
         // At last: all that may be refused was not.
         let frozen = saves.memory.freeze(survey, &saves.config.memory)?;
-        let (config, memory) = (saves.config.clone(), frozen.template().clone());
-        Ok((SnapshotParts { identity, config, memory, vcpus, chips, ports, devices }, frozen))
+        let (config, memory, generation) = (saves.config.clone(), frozen.template().clone(), saves.generation);
+        Ok((SnapshotParts { identity, config, memory, generation, vcpus, chips, ports, devices }, frozen))
+    }
+}
+
+/// Calls what a host program does while its VM stands still.
+fn call(at_standstill: impl FnOnce() -> io::Result<()>) -> Result<()> {
+    let refused = |what: &str| {
+        Error::new(ErrorKind::Host, format!("the snapshot was not taken, because the function for its moment {what}"))
+    };
+    match catch_panic(|| without_waiting(at_standstill)) {
+        Ok(result) => result.map_err(|e| refused("failed").with_source(e)),
+        Err(said) if said.is_empty() => Err(refused("panicked")),
+        Err(said) => Err(refused(&format!("panicked: {said}"))),
     }
 }
 

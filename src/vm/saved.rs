@@ -10,6 +10,7 @@ use crate::board::PortsState;
 use crate::config::VmConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::{ChipsState, VcpuState};
+use crate::memory::GuestAddress;
 use crate::save::{Base, Chain, Draft, Pace, Taken};
 use crate::virtio::TransportState;
 
@@ -89,6 +90,8 @@ struct Machine {
     chips: ChipsState,
     ports: PortsState,
     devices: Vec<(String, TransportState)>,
+    /// Where the guest finds the identifier of its generation, if it was told of one.
+    generation: Option<u64>,
 }
 
 impl Snapshot {
@@ -190,20 +193,22 @@ fn read(chain: &Chain, taken: Taken) -> Result<Snapshot> {
     })?;
     machine.check(chain)?;
     let memory = chain.memory(taken)?;
-    let Machine { config, vcpus, chips, ports, devices } = machine;
-    let identity = chain.identity;
-    Ok(Snapshot { parts: Arc::new(SnapshotParts { identity, config, memory, vcpus, chips, ports, devices }) })
+    let Machine { config, vcpus, chips, ports, devices, generation } = machine;
+    let (identity, generation) = (chain.identity, generation.map(GuestAddress));
+    let parts = SnapshotParts { identity, config, memory, generation, vcpus, chips, ports, devices };
+    Ok(Snapshot { parts: Arc::new(parts) })
 }
 
 impl Machine {
     fn of(parts: &SnapshotParts) -> Self {
-        let SnapshotParts { config, vcpus, chips, ports, devices, .. } = parts;
+        let SnapshotParts { config, vcpus, chips, ports, devices, generation, .. } = parts;
         Self {
             config: config.clone(),
             vcpus: vcpus.clone(),
             chips: chips.clone(),
             ports: ports.clone(),
             devices: devices.clone(),
+            generation: generation.map(|place| place.0),
         }
     }
 

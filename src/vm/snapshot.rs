@@ -6,7 +6,7 @@ use crate::board::PortsState;
 use crate::config::VmConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::{ChipsState, VcpuState};
-use crate::memory::Template;
+use crate::memory::{GuestAddress, Template};
 use crate::virtio::TransportState;
 
 /// A VM at one moment: its RAM, its vCPUs, its chips and its devices. Any number of VMs begin with it by
@@ -19,9 +19,9 @@ use crate::virtio::TransportState;
 /// 2 MiB, is copied each time, but for its zeroes.
 ///
 /// # What to mind
-/// A fork has all that its source had in memory: keys, tokens, and the state of the guest's random number generator, so two forks draw the
-/// same numbers until each has had other entropy. The clocks of a fork go on from the moment of the snapshot, so the time of day is late by as much
-/// as has passed since. Nothing tells the guest of either yet.
+/// A fork has all that its source had in memory, keys and tokens too. A guest with ACPI and a driver for VMGenID (Linux 5.18) is told that it is a fork, and reseeds
+/// its random number generator; until it has, two forks draw the same numbers. [`VmBuilder::fork_clock`](crate::VmBuilder::fork_clock) says what its clocks show.
+/// `docs/snapshot.md` has what a fork can rely on.
 ///
 /// ```no_run
 /// use vmcell::{Boot, Console, Vm};
@@ -44,6 +44,8 @@ pub(super) struct SnapshotParts {
     pub(super) identity: [u8; 16],
     pub(super) config: VmConfig,
     pub(super) memory: Template,
+    /// Where the guest finds the identifier of its generation (VMGenID), if it was told of one.
+    pub(super) generation: Option<GuestAddress>,
     pub(super) vcpus: Vec<VcpuState>,
     pub(super) chips: ChipsState,
     pub(super) ports: PortsState,
@@ -60,6 +62,21 @@ impl Snapshot {
     /// Returns what the source's devices are called, in the order in which a fork must have them, too.
     pub fn devices(&self) -> impl Iterator<Item = &str> {
         self.parts.devices.iter().map(|(label, _)| label.as_str())
+    }
+}
+
+#[cfg(any(test, feature = "test-util"))]
+impl Snapshot {
+    /// Makes it one that was taken so much earlier. Needs the only handle to it; says whether this is that.
+    pub fn age(&mut self, by: std::time::Duration) -> bool {
+        let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        let parts = Arc::get_mut(&mut self.parts);
+        parts.map(|parts| parts.chips.wall_clock_ns = parts.chips.wall_clock_ns.saturating_sub(by)).is_some()
+    }
+
+    /// Returns the state of the chips, and that of each vCPU.
+    pub fn states(&self) -> (&ChipsState, &[VcpuState]) {
+        (&self.parts.chips, &self.parts.vcpus)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::config::{VmConfig, vcpus as so_many};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::Vcpu;
 use crate::logging::{LogLevel, Logger};
-use crate::memory::GuestMemory;
+use crate::memory::{GuestAddress, GuestMemory};
 use crate::sys::{ThreadHandle, check_may_wait, do_elsewhere, lock, lock_if_free, may_wait};
 
 /// What [`Vm::stop`] promises, less a margin for its own way back.
@@ -74,6 +74,8 @@ pub(super) struct Saves {
     pub(super) memory: GuestMemory,
     /// Those of a vCPU that are saved.
     pub(super) msrs: Vec<u32>,
+    /// Where the guest finds the identifier of its generation, if it was told of one.
+    pub(super) generation: Option<GuestAddress>,
 }
 
 impl Vm {
@@ -231,6 +233,11 @@ impl Vm {
     /// Refuses what only a guest can do that was started and has not ended.
     pub(super) fn expect_guest(&self, call: &str) -> Result<()> {
         self.lifecycle.expect_guest(call)
+    }
+
+    /// What the VM is called in a message.
+    pub(super) fn the_vm(&self) -> String {
+        self.lifecycle.the_vm()
     }
 
     /// Tells the VM to end, and does not wait for that: [`wait`](Self::wait) does, or [`ended_fd`](Self::ended_fd) tells when it

@@ -3,7 +3,8 @@
 //! Section numbers are those of ACPI 6.5.
 
 use acpi_tables::aml::{
-    Device, EISAName, IO, Interrupt, Memory32Fixed, Method, Name, Notify, Package, Path, ResourceTemplate, Scope,
+    Arg, Device, EISAName, Equal, IO, If, Interrupt, Memory32Fixed, Method, Name, Notify, Package, Path,
+    ResourceTemplate, Scope,
 };
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
@@ -15,8 +16,8 @@ use acpi_tables::{Aml, AmlSink};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::layout::{
-    COM1_GSI, COM1_PORT, COM1_PORTS, IOAPIC, LAPIC, MMIO_DEVICE_SIZE, MP_TABLE, MmioSlot, PANIC_PORT, PANIC_PORTS,
-    POWER_BUTTON_GSI, POWER_PORT, RESET_VALUE, RSDP, SLEEP_TYPE_S5,
+    COM1_GSI, COM1_PORT, COM1_PORTS, GENERATION_GSI, GENERATION_ID, IOAPIC, LAPIC, MMIO_DEVICE_SIZE, MP_TABLE,
+    MmioSlot, PANIC_PORT, PANIC_PORTS, POWER_BUTTON_GSI, POWER_PORT, RESET_VALUE, RSDP, SLEEP_TYPE_S5,
 };
 use super::platform::Platform;
 use crate::error::{Error, ErrorKind, Result};
@@ -38,6 +39,8 @@ const NO_CMOS_RTC: u16 = 1 << 5;
 const DSDT_REVISION: u8 = 2;
 /// What a button's notification says (section 5.6.6, table 5.164).
 const BUTTON_PRESSED: u8 = 0x80;
+/// What the notification of another generation says ("Virtual Machine Generation ID", Microsoft, 2012).
+const GENERATION_CHANGED: u8 = 0x80;
 const SDT_HEADER_SIZE: u32 = 36;
 
 /// Writes the tables for a machine into the BIOS area, the RSDP first.
@@ -129,6 +132,8 @@ fn dsdt(devices: &[MmioSlot]) -> Vec<u8> {
     soft_off(&mut aml);
     serial_port(&mut aml);
     power_button(&mut aml);
+    generation_id(&mut aml);
+    events(&mut aml);
     panic_register(&mut aml);
     for (index, device) in devices.iter().enumerate() {
         virtio_device(index, device, &mut aml);
@@ -157,18 +162,38 @@ fn serial_port(aml: &mut Vec<u8>) {
     in_system_bus(&Device::new(Path::new("COM1"), device.iter().map(|name| name as &dyn Aml).collect()), aml);
 }
 
-/// A button (section 4.8.3.1), and the device whose interrupt says that it was pressed: with reduced hardware that is a Generic
-/// Event Device (section 5.6.9).
+/// A button (section 4.8.3.1).
 fn power_button(aml: &mut Vec<u8>) {
     let button = Name::new(Path::new("_HID"), &EISAName::new("PNP0C0C"));
     in_system_bus(&Device::new(Path::new("PWRB"), vec![&button]), aml);
+}
 
-    let interrupt = interrupt(POWER_BUTTON_GSI);
-    let resources = ResourceTemplate::new(vec![&interrupt]);
-    let path = Path::new("\\_SB_.PWRB");
-    let pressed = Notify::new(&path, &BUTTON_PRESSED);
-    // Its argument is the number of the interrupt; there is only one.
-    let on_interrupt = Method::new(Path::new("_EVT"), 1, true, vec![&pressed]);
+/// Where the generation identifier lies: its address in two halves. Drivers look for the first compatible name ("Virtual Machine
+/// Generation ID", Microsoft, 2012), or for the second, since the first is longer than ACPI allows.
+fn generation_id(aml: &mut Vec<u8>) {
+    let (low, high) = (GENERATION_ID.0 & 0xffff_ffff, GENERATION_ID.0 >> 32);
+    let (address, names) = (Package::new(vec![&low, &high]), Package::new(vec![&"VM_Gen_Counter", &"VMGENCTR"]));
+    let device: [Name; 4] = [
+        Name::new(Path::new("_HID"), &"VMCL0001"),
+        Name::new(Path::new("_CID"), &names),
+        Name::new(Path::new("_DDN"), &"VM_Gen_Counter"),
+        Name::new(Path::new("ADDR"), &address),
+    ];
+    in_system_bus(&Device::new(Path::new("VGEN"), device.iter().map(|name| name as &dyn Aml).collect()), aml);
+}
+
+/// The device whose interrupts say that the button was pressed, and that the generation is another: with reduced hardware that is a
+/// Generic Event Device (section 5.6.9).
+fn events(aml: &mut Vec<u8>) {
+    let (button, generation) = (Path::new("\\_SB_.PWRB"), Path::new("\\_SB_.VGEN"));
+    let pressed = Notify::new(&button, &BUTTON_PRESSED);
+    let changed = Notify::new(&generation, &GENERATION_CHANGED);
+    // The method's argument is the number of the interrupt.
+    let (on_button, on_generation) = (Equal::new(&Arg(0), &POWER_BUTTON_GSI), Equal::new(&Arg(0), &GENERATION_GSI));
+    let (if_button, if_generation) = (If::new(&on_button, vec![&pressed]), If::new(&on_generation, vec![&changed]));
+    let on_interrupt = Method::new(Path::new("_EVT"), 1, true, vec![&if_button, &if_generation]);
+    let lines = [interrupt(POWER_BUTTON_GSI), interrupt(GENERATION_GSI)];
+    let resources = ResourceTemplate::new(lines.iter().map(|line| line as &dyn Aml).collect());
     let (id, number) = (Name::new(Path::new("_HID"), &"ACPI0013"), Name::new(Path::new("_UID"), &0u8));
     let resources = Name::new(Path::new("_CRS"), &resources);
     in_system_bus(&Device::new(Path::new("GED_"), vec![&id, &number, &resources, &on_interrupt]), aml);

@@ -125,8 +125,21 @@ fn an_interrupt_says_that_the_power_button_was_pressed() {
     assert_eq!(count(dsdt, b"PWRB\x08_HID\x0c\x41\xd0\x0c\x0c"), 1);
     assert_eq!(count(dsdt, b"GED_\x08_HID\x0dACPI0013\0"), 1);
     assert_eq!(count(dsdt, b"\x89\x06\x00\x03\x01\x03\x00\x00\x00"), 1);
-    // Method(_EVT, 1, Serialized) { Notify(\_SB_.PWRB, 0x80) }
-    assert_eq!(count(dsdt, b"_EVT\x09\x86\\\x2e_SB_PWRB\x0a\x80"), 1);
+    // If (Arg0 == 3) { Notify(\_SB_.PWRB, 0x80) } as the first of the method
+    assert_eq!(count(dsdt, b"_EVT\x09\xa0\x12\x93\x68\x0a\x03\x86\\\x2e_SB_PWRB\x0a\x80"), 1);
+}
+
+#[test]
+fn another_interrupt_says_that_the_generation_identifier_is_another_and_a_package_where_it_lies() {
+    let found = Found::new(1, 0);
+    let dsdt = found.dsdt();
+    let names =
+        b"VGEN\x08_HID\x0dVMCL0001\0\x08_CID\x12\x1c\x02\x0dVM_Gen_Counter\0\x0dVMGENCTR\0\x08_DDN\x0dVM_Gen_Counter\0";
+    assert_eq!(count(dsdt, names), 1);
+    // Name(ADDR, Package(2) {0xfe000, 0})
+    assert_eq!(count(dsdt, b"\x08ADDR\x12\x08\x02\x0c\x00\xe0\x0f\x00\x00"), 1);
+    assert_eq!(count(dsdt, b"\x89\x06\x00\x03\x01\x01\x00\x00\x00"), 1);
+    assert_eq!(count(dsdt, b"\xa0\x11\x93\x68\x01\x86\\\x2e_SB_VGEN\x0a\x80"), 1);
 }
 
 #[test]

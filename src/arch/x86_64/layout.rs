@@ -10,6 +10,7 @@
 //! 0x9_fc00     end of low RAM
 //! 0xe_0000     ACPI tables
 //! 0xf_0000     MP table
+//! 0xf_e000     generation identifier
 //! 0x10_0000    kernel
 //!   ...        initrd, as high as possible
 //! 0xc000_0000  MMIO gap
@@ -38,6 +39,9 @@ pub(super) const RSDP: GuestAddress = GuestAddress(0xe_0000);
 /// A kernel that reads no ACPI tables looks for the MP table from here on (MultiProcessor Specification 1.4, section 4), so the
 /// ACPI tables end here.
 pub(super) const MP_TABLE: GuestAddress = GuestAddress(0xf_0000);
+/// The generation identifier of the VM: 16 bytes on a page that is not RAM for the kernel, and below which no kernel looks for
+/// option ROMs.
+pub(crate) const GENERATION_ID: GuestAddress = GuestAddress(0xf_e000);
 /// The first byte that a kernel may occupy.
 pub(super) const HIGH_RAM_START: u64 = 0x10_0000;
 
@@ -73,6 +77,9 @@ pub(crate) const PANIC_PORT: u16 = 0x505;
 pub(crate) const PANIC_PORTS: u8 = 1;
 /// The interrupt of the power button: the line of a PC's second serial port, which there is none of.
 pub(crate) const POWER_BUTTON_GSI: u32 = 3;
+
+/// The interrupt that says that the generation identifier is another: the line of a PC's keyboard, which there is none of.
+pub(crate) const GENERATION_GSI: u32 = 1;
 
 const FIRST_MMIO_DEVICE: u64 = 0xd000_0000;
 /// Guest addresses that an MMIO device takes.

@@ -27,9 +27,9 @@ pub(crate) use cpu_level::{lacks_of_levels, limit as limit_cpu};
 pub(crate) use cpuid::cpu_identity;
 pub(crate) use entry::Entry;
 pub(crate) use layout::{
-    CMOS_PORT, CMOS_PORTS, COM1_GSI, COM1_PORT, COM1_PORTS, I8042_PORT, I8042_PORTS, KVM_IDENTITY_MAP, KVM_TSS,
-    MAX_MMIO_DEVICES, MMIO_DEVICE_SIZE, MmioSlot, PANIC_PORT, PANIC_PORTS, POWER_BUTTON_GSI, POWER_PORT, POWER_PORTS,
-    RESET_VALUE, SLEEP_TYPE_S5, memory_layout, mmio_device,
+    CMOS_PORT, CMOS_PORTS, COM1_GSI, COM1_PORT, COM1_PORTS, GENERATION_GSI, GENERATION_ID, I8042_PORT, I8042_PORTS,
+    KVM_IDENTITY_MAP, KVM_TSS, MAX_MMIO_DEVICES, MMIO_DEVICE_SIZE, MmioSlot, PANIC_PORT, PANIC_PORTS, POWER_BUTTON_GSI,
+    POWER_PORT, POWER_PORTS, RESET_VALUE, SLEEP_TYPE_S5, memory_layout, mmio_device,
 };
 pub(crate) use platform::Platform;
 

@@ -1,5 +1,7 @@
 //! The state of what KVM plays of a PC beside its CPUs: the interrupt controllers, the interval timer and the clock.
 
+use std::time::{Duration, SystemTime};
+
 use kvm_bindings::{
     KVM_CLOCK_REALTIME, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_clock_data, kvm_irqchip,
     kvm_pit_channel_state, kvm_pit_state2,
@@ -33,8 +35,8 @@ pub struct ChipsState {
     pub timer_flags: u32,
     /// The guest's clock (kvm-clock) in nanoseconds.
     pub clock_ns: u64,
-    /// What the host's clock on the wall said at that moment, in nanoseconds since 1970; `None` if KVM does not tell.
-    pub wall_clock_ns: Option<u64>,
+    /// What the host's clock on the wall said at that moment, in nanoseconds since 1970.
+    pub wall_clock_ns: u64,
 }
 
 impl ChipsState {
@@ -77,7 +79,8 @@ impl KvmVm {
             timer: timer.channels.map(TimerChannel::from_kvm),
             timer_flags: timer.flags,
             clock_ns: clock.clock,
-            wall_clock_ns: (clock.flags & KVM_CLOCK_REALTIME != 0).then_some(clock.realtime),
+            // Of the same moment if KVM tells it (since Linux 5.16), otherwise of the next.
+            wall_clock_ns: if clock.flags & KVM_CLOCK_REALTIME != 0 { clock.realtime } else { wall_clock_ns() },
         })
     }
 
@@ -117,7 +120,24 @@ impl KvmVm {
     }
 }
 
+/// What the host's clock on the wall says, in nanoseconds since 1970.
+fn wall_clock_ns() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl ChipsState {
+    /// How long ago it was taken, by the host's clock on the wall. None at all if that clock went back since.
+    pub(crate) fn age(&self) -> Duration {
+        Duration::from_nanos(wall_clock_ns().saturating_sub(self.wall_clock_ns))
+    }
+
+    /// The state with a clock by which so much more time has passed.
+    pub(crate) fn later(&self, passed: Duration) -> Self {
+        let passed = u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX);
+        Self { clock_ns: self.clock_ns.saturating_add(passed), ..self.clone() }
+    }
+
     fn check(&self) -> Result<()> {
         let refused = |message: String| Err(Error::new(ErrorKind::InvalidConfig, message));
         if self.version != Self::VERSION {

@@ -6,6 +6,7 @@ use kvm_bindings::{
 
 use super::registers::{CpuidEntry, FromKvm, SpecialRegisters, ToKvm};
 use super::state::{DebugRegisters, VcpuEvents, VcpuState};
+use super::tsc::{Counter, IA32_TSC};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::refused::refused;
 use crate::kvm::{Kvm, Vcpu};
@@ -56,6 +57,7 @@ impl Vcpu {
             lapic: lapic.regs.iter().map(|byte| byte.cast_unsigned()).collect(),
             msrs: self.msrs(msrs)?,
             tsc_khz: self.tsc_khz().ok(),
+            tsc_offset: self.tsc_offset(),
             // Last: reading the others may have delivered something.
             events: self
                 .fd()
@@ -68,16 +70,17 @@ impl Vcpu {
     /// Makes a vCPU that has not run yet into the one that had this state.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidConfig`] if the state is of another version, or a part has another size; [`ErrorKind::Kvm`] if KVM refuses a
-    /// part, as for a feature that this host's CPU lacks. The vCPU is of no use then.
+    /// [`ErrorKind::InvalidConfig`] if the state is of another version, a part has another size, or its time-stamp counter another frequency
+    /// than this host's, whose CPU cannot scale it; [`ErrorKind::Kvm`] if KVM refuses a part, as for a feature that this host's CPU lacks. The vCPU is of no use then.
     pub fn set_state(&self, state: &VcpuState) -> Result<()> {
+        self.set_state_and_counter(state, Counter::Written)
+    }
+
+    /// The same, with the time-stamp counter set in one of several ways.
+    pub(crate) fn set_state_and_counter(&self, state: &VcpuState, counter: Counter) -> Result<()> {
         state.check()?;
         self.set_cpuid(&state.cpuid)?;
-        if let Some(khz) = state.tsc_khz.filter(|khz| self.tsc_khz().ok() != Some(*khz)) {
-            self.fd().set_tsc_khz(khz).map_err(|e| {
-                refused(&format!("run a guest whose time-stamp counter runs at {khz} kHz, unlike this host's"), e)
-            })?;
-        }
+        state.tsc_khz.map_or(Ok(()), |khz| self.set_tsc_khz(khz))?;
         let activity = kvm_mp_state { mp_state: state.activity };
         self.fd().set_mp_state(activity).map_err(|e| refused("set whether a vCPU runs", e))?;
         self.set_registers(&state.registers)?;
@@ -90,13 +93,19 @@ impl Vcpu {
         let debug = state.debug_registers.to_kvm();
         self.fd().set_debug_regs(&debug).map_err(|e| refused("set a vCPU's debug registers", e))?;
         self.set_lapic(&state.lapic)?;
-        self.set_saved_msrs(&state.msrs)?;
+        // Before the timer's deadline, which is a value of the counter.
+        let is_set = match counter {
+            Counter::Written => false,
+            Counter::Exact => state.counter().map_or(Ok(false), |value| self.set_counter(value))?,
+            Counter::Ahead(offset) => self.set_tsc_offset(offset),
+        };
+        self.set_saved_msrs(&state.msrs, is_set)?;
         // Last: the others change what is under way.
         self.fd().set_vcpu_events(&state.events.to_kvm()).map_err(|e| refused("set what is under way to a vCPU", e))
     }
 
     /// Reads model-specific registers: number and value. Those that the vCPU does not have are left out.
-    fn msrs(&self, numbers: &[u32]) -> Result<Vec<(u32, u64)>> {
+    pub(super) fn msrs(&self, numbers: &[u32]) -> Result<Vec<(u32, u64)>> {
         let mut found = Vec::with_capacity(numbers.len());
         let mut rest = numbers;
         while !rest.is_empty() {
@@ -112,8 +121,9 @@ impl Vcpu {
 
     /// In their order, but for the timer's deadline, which comes last. One that KVM refuses is fine if it has the value already: some can
     /// only be read.
-    fn set_saved_msrs(&self, msrs: &[(u32, u64)]) -> Result<()> {
-        let (last, first): (Vec<_>, Vec<_>) = msrs.iter().partition(|(number, _)| *number == IA32_TSC_DEADLINE);
+    fn set_saved_msrs(&self, msrs: &[(u32, u64)], counter_is_set: bool) -> Result<()> {
+        let msrs = msrs.iter().filter(|(number, _)| !counter_is_set || *number != IA32_TSC);
+        let (last, first): (Vec<_>, Vec<_>) = msrs.partition(|(number, _)| *number == IA32_TSC_DEADLINE);
         let all: Vec<(u32, u64)> = first.into_iter().chain(last).copied().collect();
         let mut rest = &all[..];
         while !rest.is_empty() {

@@ -41,6 +41,8 @@ pub struct VcpuState {
     pub events: VcpuEvents,
     /// The frequency of the time-stamp counter in kHz, if the host knows it.
     pub tsc_khz: Option<u32>,
+    /// How far the time-stamp counter was ahead of the host's, modulo 2^64, if KVM tells: by how much the counters of two vCPUs differ.
+    pub tsc_offset: Option<u64>,
 }
 
 impl VcpuState {

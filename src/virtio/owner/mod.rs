@@ -250,6 +250,7 @@ impl Owner {
     fn tell_config(&mut self, io: &mut Io) -> Result<()> {
         self.publish_config(io)?;
         if self.life == Life::Active {
+            self.gate.config.tell();
             self.interrupt.signal_config();
         }
         Ok(())
@@ -310,6 +311,12 @@ impl Participant for Owner {
             self.fail(io, &error);
         }
         self.take_messages(io);
+        if self.is_running() && self.gate.config.take_read() {
+            self.call(io, |device, io, _| {
+                device.config_read(io);
+                Ok(())
+            });
+        }
         let queues_first = self.queues_first;
         if queues_first {
             self.process_queues(io);

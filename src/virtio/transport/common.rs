@@ -145,7 +145,7 @@ impl Common {
     }
 
     pub(super) fn read_config(&self, offset: u64, data: &mut [u8]) {
-        self.gate.config.read(offset, data);
+        self.gate.read_config(offset, data);
     }
 
     /// Tells the device what the driver writes, and waits until it has been told: so a driver that writes all the time has

@@ -7,12 +7,14 @@
 //! | What does it tell the test? | `report` |
 //! | Which bad things can it do? | `cases` |
 //! | What does a good guest do meanwhile? | `neighbour` |
+//! | What does a guest do that is copied at any moment? | `worker` |
 
 mod cases;
 mod machine;
 mod neighbour;
 mod report;
 mod virtio;
+mod worker;
 
 use core::panic::PanicInfo;
 
@@ -25,6 +27,7 @@ extern "C" fn main(zero_page: u64) -> ! {
     machine::clock::set(cmdline.number("tsc_khz").unwrap_or(1_000_000));
     match cmdline.text("case") {
         Some("neighbour") => neighbour::run(&cmdline),
+        Some("worker") => worker::run(&cmdline),
         Some(name) => cases::run(name, &cmdline),
         None => report::fail(format_args!("the command line names no case")),
     }
