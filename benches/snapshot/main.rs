@@ -1,0 +1,169 @@
+//! What snapshots and forks take: `cargo xtask bench snapshot`.
+//!
+//! Guests are of a few instructions, so what is seen is the cost of the VM and its memory. A figure, no test: no time is held to a limit.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints what it measures")]
+
+mod guest;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use guest::Guest;
+use vmcell::{Error, ErrorKind, LoadMemory, MemoryBacking, Result, SaveOptions, Snapshot};
+
+const ROUNDS: usize = 7;
+const FORKS: usize = 1000;
+
+fn main() -> ExitCode {
+    match forks().and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("snapshot: {}", error.chain());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// How many forks: the first argument that is not one of cargo's own.
+fn forks() -> Result<usize> {
+    let Some(count) = std::env::args().skip(1).find(|argument| !argument.starts_with("--")) else { return Ok(FORKS) };
+    let forks = count.parse().ok().filter(|forks| (1..=100_000).contains(forks));
+    forks.ok_or_else(|| {
+        Error::new(ErrorKind::InvalidConfig, format!("{count:?} forks were asked for, allowed are 1 to 100000"))
+    })
+}
+
+fn run(forks: usize) -> Result<()> {
+    standstill()?;
+    many_forks(forks)?;
+    files()
+}
+
+/// How long a guest stands still for its first snapshot, and for another one after it has changed a part of its memory.
+fn standstill() -> Result<()> {
+    for (mib, used) in [(256, 200), (1024, 1000)] {
+        for backing in [MemoryBacking::Memfd, MemoryBacking::Anonymous] {
+            let (mut first, mut calls, mut second) = (Vec::new(), Vec::new(), Vec::new());
+            for _ in 0..ROUNDS {
+                let guest = Guest::boot(mib, used, backing)?;
+                let begun = Instant::now();
+                let snapshot = guest.vm.snapshot()?;
+                calls.push(begun.elapsed());
+                first.push(snapshot.standstill());
+                guest.vm.write_console(b"x");
+                guest.wait()?;
+                second.push(guest.vm.snapshot()?.standstill());
+            }
+            println!(
+                "a guest of {mib} MiB on {backing:?}, {used} MiB used: stands still for {}, and for another snapshot {}; the first call takes {}",
+                median(&mut first),
+                median(&mut second),
+                median(&mut calls)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// How soon a fork answers, and what each of many takes.
+fn many_forks(count: usize) -> Result<()> {
+    let source = Guest::boot(128, 8, MemoryBacking::Memfd)?;
+    let snapshot = source.vm.snapshot()?;
+    let (mut forks, mut answers) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let (before, begun) = (own_kib(), Instant::now());
+    for _ in 0..count {
+        let begun = Instant::now();
+        let fork = Guest::fork(&snapshot)?;
+        answers.push(fork.wait()?.duration_since(begun));
+        // It answers by spinning, and there are more than CPUs.
+        fork.vm.pause()?;
+        forks.push(fork);
+    }
+    let (all, own) = (begun.elapsed(), own_kib().saturating_sub(before));
+    answers.sort_unstable();
+    let at = |part: usize| answers.get(count * part / 100).copied().unwrap_or_default();
+    println!(
+        "{count} forks of a guest of 128 MiB: the first answer after {} (p50), {} (p99); all in {}, each with {:.0} KiB of its own",
+        show(at(50)),
+        show(at(99)),
+        show(all),
+        own as f64 / count as f64
+    );
+    Ok(())
+}
+
+/// How long it takes to save and to load.
+fn files() -> Result<()> {
+    let folder = Folder::new()?;
+    let path = folder.0.join("vm");
+    for (mib, used) in [(128, 8), (256, 240)] {
+        let source = Guest::boot(mib, used, MemoryBacking::Memfd)?;
+        let snapshot = source.vm.snapshot()?;
+        let (mut saved, mut cached, mut copied, mut mapped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        drop(source);
+        for _ in 0..ROUNDS {
+            saved.push(time(|| snapshot.save(&path))?);
+            cached.push(time(|| snapshot.save_with(&path, &SaveOptions::new().leave_in_cache()))?);
+            copied.push(answer_from(&path, LoadMemory::Copy)?);
+            mapped.push(answer_from(&path, LoadMemory::Map)?);
+        }
+        println!(
+            "a guest of {mib} MiB, {used} MiB used: saved in {}, or {} if it is left in the cache; answers after {} if it is copied, {} if it is mapped",
+            median(&mut saved),
+            median(&mut cached),
+            median(&mut copied),
+            median(&mut mapped)
+        );
+    }
+    Ok(())
+}
+
+fn answer_from(path: &Path, memory: LoadMemory) -> Result<Duration> {
+    let begun = Instant::now();
+    let fork = Guest::fork(&Snapshot::load_with(path, memory)?)?;
+    Ok(fork.wait()?.duration_since(begun))
+}
+
+fn time(call: impl FnOnce() -> Result<()>) -> Result<Duration> {
+    let begun = Instant::now();
+    call()?;
+    Ok(begun.elapsed())
+}
+
+fn median(times: &mut [Duration]) -> String {
+    times.sort_unstable();
+    show(times.get(times.len() / 2).copied().unwrap_or_default())
+}
+
+fn show(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1e3)
+}
+
+/// What this process alone has in memory.
+fn own_kib() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap_or_default();
+    let number = |key: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(key));
+        value.and_then(|value| value.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    number("Private_Dirty:") + number("Private_Clean:")
+}
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("vmcell-bench-saved-{}", std::process::id()));
+        let failed = |e| Error::new(ErrorKind::Host, "no folder for snapshots").with_source(e);
+        std::fs::create_dir_all(&path).map_err(failed)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
