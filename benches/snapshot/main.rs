@@ -26,19 +26,29 @@ fn main() -> ExitCode {
     }
 }
 
-/// How many forks: the first argument that is not one of cargo's own.
-fn forks() -> Result<usize> {
-    let Some(count) = std::env::args().skip(1).find(|argument| !argument.starts_with("--")) else { return Ok(FORKS) };
+/// How many forks: the first argument that is not one of cargo's own. Another one names the only part that is measured.
+fn forks() -> Result<(usize, Option<String>)> {
+    let mut arguments = std::env::args().skip(1).filter(|argument| !argument.starts_with("--"));
+    let Some(count) = arguments.next() else { return Ok((FORKS, None)) };
     let forks = count.parse().ok().filter(|forks| (1..=100_000).contains(forks));
-    forks.ok_or_else(|| {
+    let forks = forks.ok_or_else(|| {
         Error::new(ErrorKind::InvalidConfig, format!("{count:?} forks were asked for, allowed are 1 to 100000"))
-    })
+    });
+    Ok((forks?, arguments.next()))
 }
 
-fn run(forks: usize) -> Result<()> {
-    standstill()?;
-    many_forks(forks)?;
-    files()
+fn run((forks, part): (usize, Option<String>)) -> Result<()> {
+    let wants = |name: &str| part.as_ref().is_none_or(|part| part == name);
+    if wants("standstill") {
+        standstill()?;
+    }
+    if wants("forks") {
+        many_forks(forks)?;
+    }
+    if wants("files") {
+        files()?;
+    }
+    Ok(())
 }
 
 /// How long a guest stands still for its first snapshot, and for another one after it has changed a part of its memory.

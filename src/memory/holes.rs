@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::ops::Range;
 
-use crate::sys::next_data;
+use crate::sys::{next_data, start_of_data};
 
 /// Smaller ones are not worth a mapping of their own.
 const LEAST: u64 = 2 << 20;
@@ -26,7 +26,7 @@ pub(super) fn holes(file: &File, len: u64) -> Vec<Range<u64>> {
 
 /// Whether that is still one.
 pub(super) fn is_hole(file: &File, hole: &Range<u64>) -> bool {
-    matches!(next_data(file, hole.start, hole.end), Ok(None))
+    matches!(start_of_data(file, hole.start, hole.end), Ok(None))
 }
 
 #[cfg(test)]

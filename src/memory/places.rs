@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::address::GuestAddress;
 use super::mapping;
 use super::template::{Extent, Region, Template};
-use crate::sys::next_data;
+use crate::sys::start_of_data;
 
 /// How many bytes of a region lie in one place: in a file from an offset on, or nowhere, since they are zeroes.
 pub(crate) type Place = (u64, Option<(Arc<File>, u64)>);
@@ -37,7 +37,7 @@ impl Template {
             let part = usize::try_from(start).ok().zip(usize::try_from(end).ok());
             let Some(part) = part.and_then(|(start, end)| bytes.get_mut(start..end)) else { break };
             match &extent.place {
-                Some((file, at)) if next_data(file, *at, at.saturating_add(extent.len))?.is_some() => {
+                Some((file, at)) if start_of_data(file, *at, at.saturating_add(extent.len))?.is_some() => {
                     file.read_exact_at(part, *at)?;
                     any = true;
                 }

@@ -55,19 +55,21 @@ pub(crate) fn direct_alignment(file: &File) -> DirectAlignment {
 /// The next range between `from` and `end` that is not a hole, and makes its start the file's position; `None` if there is none. A
 /// file system that knows of no holes has data everywhere.
 pub(crate) fn next_data(file: &File, from: u64, end: u64) -> io::Result<Option<(u64, u64)>> {
-    if from >= end {
-        return Ok(None);
-    }
-    let start = match seek(file, from, libc::SEEK_DATA) {
-        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return Ok(None),
-        start => start?,
-    };
-    if start >= end {
-        return Ok(None);
-    }
+    let Some(start) = start_of_data(file, from, end)? else { return Ok(None) };
     let stop = seek(file, start, libc::SEEK_HOLE)?.min(end);
     seek(file, start, libc::SEEK_SET)?;
     Ok(Some((start, stop)))
+}
+
+/// Where the next byte lies between `from` and `end` that is in no hole. It moves the file's position.
+pub(crate) fn start_of_data(file: &File, from: u64, end: u64) -> io::Result<Option<u64>> {
+    if from >= end {
+        return Ok(None);
+    }
+    match seek(file, from, libc::SEEK_DATA) {
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        start => Ok(Some(start?).filter(|start| *start < end)),
+    }
 }
 
 fn seek(file: &File, offset: u64, whence: libc::c_int) -> io::Result<u64> {

@@ -52,7 +52,7 @@ pub(crate) use file::anonymous_file;
 pub(crate) use file::is_open;
 pub(crate) use file::{
     DirectAlignment, ZeroMode, allocate, appends, direct_alignment, file_limit, is_direct, is_in_memory, is_writable,
-    lockable_bytes, merges_memory, next_data, open_disk, try_lock, unlock, waits_always, zero_range,
+    lockable_bytes, merges_memory, next_data, open_disk, start_of_data, try_lock, unlock, waits_always, zero_range,
 };
 pub(crate) use folder::Folder;
 #[cfg(test)]

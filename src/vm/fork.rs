@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::builder::VmBuilder;
 use super::exit::Status;
@@ -57,6 +58,7 @@ impl Vm {
         random_bytes(&mut identity)
             .map_err(|e| Error::new(ErrorKind::Host, "the host has no random bytes for a snapshot").with_source(e))?;
         let survey = self.saves.memory.survey();
+        let begun = Instant::now();
         self.stand_still(PAUSE_LIMIT)?;
         let taken = self.take(identity, &survey);
         let called = if taken.is_ok() { call(at_standstill) } else { Ok(()) };
@@ -64,9 +66,11 @@ impl Vm {
             // Refused if it has ended meanwhile, and then there is nothing to go on with.
             let _ = self.go_on();
         }
+        let standstill = if was_paused { Duration::ZERO } else { begun.elapsed() };
         let (parts, frozen) = taken?;
         frozen.finish();
         called?;
+        let parts = SnapshotParts { standstill, ..parts };
         Ok(Snapshot { parts: Arc::new(parts) })
     }
 
@@ -79,7 +83,9 @@ impl Vm {
         // At last: all that may be refused was not.
         let frozen = saves.memory.freeze(survey, &saves.config.memory)?;
         let (config, memory, generation) = (saves.config.clone(), frozen.template().clone(), saves.generation);
-        Ok((SnapshotParts { identity, config, memory, generation, vcpus, chips, ports, devices }, frozen))
+        let standstill = Duration::ZERO;
+        let parts = SnapshotParts { identity, standstill, config, memory, generation, vcpus, chips, ports, devices };
+        Ok((parts, frozen))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -195,7 +196,8 @@ fn read(chain: &Chain, taken: Taken) -> Result<Snapshot> {
     let memory = chain.memory(taken)?;
     let Machine { config, vcpus, chips, ports, devices, generation } = machine;
     let (identity, generation) = (chain.identity, generation.map(GuestAddress));
-    let parts = SnapshotParts { identity, config, memory, generation, vcpus, chips, ports, devices };
+    let standstill = Duration::ZERO;
+    let parts = SnapshotParts { identity, standstill, config, memory, generation, vcpus, chips, ports, devices };
     Ok(Snapshot { parts: Arc::new(parts) })
 }
 

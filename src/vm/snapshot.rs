@@ -1,6 +1,7 @@
 //! A VM at one moment, as data.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::board::PortsState;
 use crate::config::VmConfig;
@@ -42,6 +43,7 @@ pub(super) struct SnapshotParts {
     /// Tells it from every other snapshot.
     #[cfg_attr(not(feature = "save"), expect(dead_code, reason = "files have it"))]
     pub(super) identity: [u8; 16],
+    pub(super) standstill: Duration,
     pub(super) config: VmConfig,
     pub(super) memory: Template,
     /// Where the guest finds the identifier of its generation (VMGenID), if it was told of one.
@@ -57,6 +59,12 @@ impl Snapshot {
     /// Returns the description of the VM that it was taken from, without what its builder was given beside that.
     pub fn config(&self) -> &VmConfig {
         &self.parts.config
+    }
+
+    /// Returns for how long its VM stood still for it, from the moment that it was told to; zero if it was paused already, or if the snapshot was
+    /// loaded.
+    pub fn standstill(&self) -> Duration {
+        self.parts.standstill
     }
 
     /// Returns what the source's devices are called, in the order in which a fork must have them, too.
