@@ -64,6 +64,7 @@ pub enum Command {
     Bench(BenchOptions),
     Instructions(InstructionOptions),
     Scale(ScaleOptions),
+    Snapshot(SnapshotOptions),
 }
 
 /// Flags of `cargo xtask run`.
@@ -121,6 +122,12 @@ pub struct ScaleOptions {
     pub vms: u32,
 }
 
+/// Flags of `cargo xtask bench snapshot`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SnapshotOptions {
+    pub forks: u32,
+}
+
 /// A launcher of ours that is measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LauncherOption {
@@ -157,6 +164,9 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Command, String> {
             parse_instructions(rest).map(Command::Instructions)
         }
         "bench" if rest.first().is_some_and(|arg| arg == "scale") => parse_scale(&rest[1..]).map(Command::Scale),
+        "bench" if rest.first().is_some_and(|arg| arg == "snapshot") => {
+            parse_snapshot(&rest[1..]).map(Command::Snapshot)
+        }
         "bench" => parse_bench(rest).map(Command::Bench),
         other => Err(format!("unknown command `{other}`; allowed: run, test, fuzz, bench")),
     }
@@ -271,6 +281,18 @@ fn parse_scale(args: &[String]) -> Result<ScaleOptions, String> {
     Ok(options)
 }
 
+fn parse_snapshot(args: &[String]) -> Result<SnapshotOptions, String> {
+    let mut options = SnapshotOptions { forks: 1000 };
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--forks" => options.forks = number(arg, args.next(), 1, 100_000)?,
+            other => return Err(format!("bench snapshot: unknown argument `{other}`; allowed: --forks")),
+        }
+    }
+    Ok(options)
+}
+
 fn parse_instructions(args: &[String]) -> Result<InstructionOptions, String> {
     let mut options = InstructionOptions::default();
     let mut args = args.iter();
@@ -378,6 +400,13 @@ mod tests {
         assert_eq!(parse_line("bench scale --vms 20"), Ok(Command::Scale(ScaleOptions { vms: 20 })));
         assert!(parse_line("bench scale --vms 0").unwrap_err().contains("1 to 100000"));
         assert!(parse_line("bench scale --rows disk").unwrap_err().contains("allowed: --vms"));
+    }
+
+    #[test]
+    fn snapshot_takes_a_number_of_forks() {
+        assert_eq!(parse_line("bench snapshot"), Ok(Command::Snapshot(SnapshotOptions { forks: 1000 })));
+        assert_eq!(parse_line("bench snapshot --forks 9"), Ok(Command::Snapshot(SnapshotOptions { forks: 9 })));
+        assert!(parse_line("bench snapshot --vms 9").unwrap_err().contains("allowed: --forks"));
     }
 
     #[test]

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&options),
         Command::Instructions(options) => bench::instructions::run(&options),
         Command::Scale(options) => bench::scale::run(&options),
+        Command::Snapshot(options) => bench::snapshot::run(&options),
     };
     match outcome {
         Ok(status) => ExitCode::from(status),

@@ -11,6 +11,7 @@
 //! | What is made of the figures? | `stats`, `result`, `report` |
 //! | How many instructions do the library's pieces need? | `instructions`, a command of its own |
 //! | What do many VMs in one process take? | `scale`, a command of its own |
+//! | What do snapshots and forks take? | `snapshot`, a command of its own |
 
 mod boot;
 mod carry;
@@ -26,6 +27,7 @@ mod runs;
 pub mod scale;
 mod session;
 mod setup;
+pub mod snapshot;
 mod stats;
 mod tap;
 mod turn;
