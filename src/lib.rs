@@ -84,7 +84,7 @@
 //! All state belongs to the object that it was made for and is gone when that object is dropped, with these exceptions:
 //! - Each thread that has run a vCPU keeps a list of its vCPUs, so that no signal is sent to a thread that has ended. Such threads are
 //!   numbered by a counter.
-//! - What KVM can give the CPUs of guests is asked once, and kept. A thread whose system calls are filtered is marked, and so are those that
+//! - What KVM can give the CPUs of guests, and which of their registers it saves, is asked once, and kept. A thread whose system calls are filtered is marked, and so are those that
 //!   it starts.
 //! - The objects of C programs are entries of one table, and the files of disks are entries of another, so that no two disks write to
 //!   one.

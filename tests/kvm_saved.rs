@@ -164,6 +164,13 @@ fn a_machine_that_another_program_made_up_is_refused_or_harms_nobody() {
         Vm::builder().fork_of(&snapshot).build()
     };
     load(machine.clone()).unwrap().start().unwrap();
+    // The vendor is another one if a letter of its name is.
+    let vendor = machine.find(r#""function":0,"#).unwrap();
+    let digit = machine[vendor..].find(r#""ebx":"#).unwrap() + vendor + 7;
+    let mut other = machine.clone();
+    other.replace_range(digit..=digit, if &machine[digit..=digit] == "1" { "2" } else { "1" });
+    let error = load(other).err().expect("another CPU");
+    assert!(error.to_string().starts_with("the guest was saved on another CPU: it is of the vendor"), "{error}");
     for (from, to, expected) in [
         (r#""vcpus":1,"#, r#""vcpus":2,"#, "the states of 1 vCPUs, and 2 are described"),
         (r#""mib":16"#, r#""mib":99"#, "are described"),

@@ -10,6 +10,6 @@ mod x86_64;
 pub(crate) use x86_64::{
     CMOS_PORT, CMOS_PORTS, COM1_GSI, COM1_PORT, COM1_PORTS, GENERATION_GSI, GENERATION_ID, I8042_PORT, I8042_PORTS,
     Images, KVM_IDENTITY_MAP, KVM_TSS, MAX_MMIO_DEVICES, MMIO_DEVICE_SIZE, MmioSlot, PANIC_PORT, PANIC_PORTS,
-    POWER_BUTTON_GSI, POWER_PORT, POWER_PORTS, Platform, RESET_VALUE, SLEEP_TYPE_S5, check_memory_size, cpu_identity,
-    lacks_of_levels, limit_cpu, load, memory_layout, mmio_device, setup_vcpu,
+    POWER_BUTTON_GSI, POWER_PORT, POWER_PORTS, Platform, RESET_VALUE, SLEEP_TYPE_S5, check_cpu, check_memory_size,
+    cpu_identity, lacks_of_levels, limit_cpu, load, memory_layout, mmio_device, offered_cpu, setup_vcpu,
 };

@@ -19,6 +19,8 @@ use crate::sys::{EventFd, random_bytes};
 /// What KVM answered first. It depends on the host's CPUs and on how KVM was loaded, so it does not change while `/dev/kvm` is in use. KVM
 /// executes CPUID for each leaf, which takes a third of a millisecond if the host is a guest itself.
 static SUPPORTED: OnceLock<Vec<CpuidEntry>> = OnceLock::new();
+/// The same of the model-specific registers that a snapshot has.
+static SAVED_MSRS: OnceLock<Vec<u32>> = OnceLock::new();
 
 /// A board that takes a number of vCPUs and an amount of memory, on the host that it was made for.
 pub(crate) struct Board {
@@ -100,6 +102,31 @@ impl Board {
     pub(crate) fn tell_generation(vm: &KvmVm) -> Result<()> {
         vm.set_irq_line(arch::GENERATION_GSI, true)?;
         vm.set_irq_line(arch::GENERATION_GSI, false)
+    }
+
+    /// What the guest is told of its CPUs here.
+    pub(crate) fn offered_cpu(&self) -> Vec<CpuidEntry> {
+        arch::offered_cpu(&self.supported, self.vcpus)
+    }
+
+    /// Refuses a guest that was told of CPUs that can do more.
+    ///
+    /// # Errors
+    /// `ErrorKind::InvalidConfig` naming what is lacking.
+    pub(crate) fn check_cpu(&self, told: &[CpuidEntry]) -> Result<()> {
+        arch::check_cpu(told, &self.offered_cpu())
+    }
+
+    /// The model-specific registers that are saved.
+    ///
+    /// # Errors
+    /// `ErrorKind::Kvm` if KVM does not tell.
+    pub(crate) fn msrs_to_save(kvm: &Kvm) -> Result<&'static [u32]> {
+        if let Some(known) = SAVED_MSRS.get() {
+            return Ok(known);
+        }
+        let saved = kvm.msrs_to_save()?;
+        Ok(SAVED_MSRS.get_or_init(|| saved))
     }
 
     /// Brings a machine that was populated, and has not run, to where another one was. Its memory has the other's content already.

@@ -222,15 +222,16 @@ impl OpenVm {
             logger,
         };
         let lifecycle = Arc::new(Lifecycle::new(setup.name.clone(), vcpus.iter().map(Vcpu::kicker).collect())?);
-        let (snapshot, generation) = match beginning {
+        let (snapshot, generation, cpu) = match beginning {
             Beginning::Boot(images) => {
                 board.load(&memory, images, boot, opened.device_count(&config), &vcpus)?;
-                (None, Board::generation_id(boot))
+                (None, Board::generation_id(boot), board.offered_cpu())
             }
             Beginning::Snapshot(Snapshot { parts }) => {
+                board.check_cpu(&parts.cpu)?;
                 Board::restore(&vm, &vcpus, &parts.chips, &parts.vcpus, config.fork_clock)?;
-                let generation = parts.generation;
-                (Some(parts), generation)
+                let (generation, cpu) = (parts.generation, parts.cpu.clone());
+                (Some(parts), generation, cpu)
             }
         };
         if let Some(place) = generation {
@@ -241,7 +242,7 @@ impl OpenVm {
         }
         let parts = opened.into_parts(&config, setup.clone())?;
         let devices = Devices::assemble(&board, vm, &memory, &lifecycle, parts, snapshot.as_deref())?;
-        let saves = Saves { config, memory, msrs: kvm.msrs_to_save()?, generation };
+        let saves = Saves { config, memory, msrs: Board::msrs_to_save(&kvm)?, generation, cpu };
         Ok(Vm::new(lifecycle, devices, vcpus, setup, saves))
     }
 }

@@ -77,14 +77,15 @@ impl Vm {
     /// While it stands still.
     fn take(&self, identity: [u8; 16], survey: &Survey) -> Result<(SnapshotParts, Frozen)> {
         let (devices, saves) = (&self.devices, &self.saves);
-        let vcpus = self.seats.iter().map(|seat| seat.look(|vcpu| vcpu.state(&saves.msrs)));
+        let vcpus = self.seats.iter().map(|seat| seat.look(|vcpu| vcpu.state(saves.msrs)));
         let (vcpus, chips, ports) = (vcpus.collect::<Result<_>>()?, devices.chips_state()?, devices.ports_state());
         let devices = devices.save()?;
         // At last: all that may be refused was not.
         let frozen = saves.memory.freeze(survey, &saves.config.memory)?;
         let (config, memory, generation) = (saves.config.clone(), frozen.template().clone(), saves.generation);
-        let standstill = Duration::ZERO;
-        let parts = SnapshotParts { identity, standstill, config, memory, generation, vcpus, chips, ports, devices };
+        let (standstill, cpu) = (Duration::ZERO, saves.cpu.clone());
+        let parts =
+            SnapshotParts { identity, standstill, config, memory, generation, cpu, vcpus, chips, ports, devices };
         Ok((parts, frozen))
     }
 }

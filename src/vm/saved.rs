@@ -10,7 +10,7 @@ use super::snapshot::{Snapshot, SnapshotParts};
 use crate::board::PortsState;
 use crate::config::VmConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kvm::{ChipsState, VcpuState};
+use crate::kvm::{ChipsState, CpuidEntry, VcpuState};
 use crate::memory::GuestAddress;
 use crate::save::{Base, Chain, Draft, Pace, Taken};
 use crate::virtio::TransportState;
@@ -87,6 +87,7 @@ pub enum LoadMemory {
 #[serde(deny_unknown_fields)]
 struct Machine {
     config: VmConfig,
+    cpu: Vec<CpuidEntry>,
     vcpus: Vec<VcpuState>,
     chips: ChipsState,
     ports: PortsState,
@@ -194,18 +195,19 @@ fn read(chain: &Chain, taken: Taken) -> Result<Snapshot> {
     })?;
     machine.check(chain)?;
     let memory = chain.memory(taken)?;
-    let Machine { config, vcpus, chips, ports, devices, generation } = machine;
+    let Machine { config, cpu, vcpus, chips, ports, devices, generation } = machine;
     let (identity, generation) = (chain.identity, generation.map(GuestAddress));
     let standstill = Duration::ZERO;
-    let parts = SnapshotParts { identity, standstill, config, memory, generation, vcpus, chips, ports, devices };
+    let parts = SnapshotParts { identity, standstill, config, memory, generation, cpu, vcpus, chips, ports, devices };
     Ok(Snapshot { parts: Arc::new(parts) })
 }
 
 impl Machine {
     fn of(parts: &SnapshotParts) -> Self {
-        let SnapshotParts { config, vcpus, chips, ports, devices, generation, .. } = parts;
+        let SnapshotParts { config, cpu, vcpus, chips, ports, devices, generation, .. } = parts;
         Self {
             config: config.clone(),
+            cpu: cpu.clone(),
             vcpus: vcpus.clone(),
             chips: chips.clone(),
             ports: ports.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::board::PortsState;
 use crate::config::VmConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kvm::{ChipsState, VcpuState};
+use crate::kvm::{ChipsState, CpuidEntry, VcpuState};
 use crate::memory::{GuestAddress, Template};
 use crate::virtio::TransportState;
 
@@ -48,6 +48,8 @@ pub(super) struct SnapshotParts {
     pub(super) memory: Template,
     /// Where the guest finds the identifier of its generation (VMGenID), if it was told of one.
     pub(super) generation: Option<GuestAddress>,
+    /// What the guest was told of its CPUs.
+    pub(super) cpu: Vec<CpuidEntry>,
     pub(super) vcpus: Vec<VcpuState>,
     pub(super) chips: ChipsState,
     pub(super) ports: PortsState,

@@ -17,7 +17,7 @@ use super::threads::ThreadSetup;
 use super::vcpu::{self, Duty};
 use crate::config::{VmConfig, vcpus as so_many};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kvm::Vcpu;
+use crate::kvm::{CpuidEntry, Vcpu};
 use crate::logging::{LogLevel, Logger};
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::sys::{ThreadHandle, check_may_wait, do_elsewhere, lock, lock_if_free, may_wait};
@@ -73,7 +73,9 @@ pub(super) struct Saves {
     pub(super) config: VmConfig,
     pub(super) memory: GuestMemory,
     /// Those of a vCPU that are saved.
-    pub(super) msrs: Vec<u32>,
+    pub(super) msrs: &'static [u32],
+    /// What the guest was told of its CPUs.
+    pub(super) cpu: Vec<CpuidEntry>,
     /// Where the guest finds the identifier of its generation, if it was told of one.
     pub(super) generation: Option<GuestAddress>,
 }

@@ -5,6 +5,7 @@
 //! | Where is what in the guest's address space? | `layout` |
 //! | How do kernel, initrd and command line get into memory? | `boot` |
 //! | What does the `cpuid` instruction answer? | `cpuid`, of what `cpu_level` leaves |
+//! | Can a guest that was saved go on with this host's CPU? | `cpu_here` |
 //! | Where does the guest start, and with which registers? | `entry`, `regs`, `msr` |
 //! | What if the guest jumps to the firmware? | `reset_vector` |
 //! | How does the guest find its CPUs and devices? | `platform`, written by `acpi`, `mp_table` and `boot::cmdline` |
@@ -12,6 +13,7 @@
 mod acpi;
 mod boot;
 mod cpu_features;
+mod cpu_here;
 mod cpu_level;
 mod cpuid;
 mod entry;
@@ -23,6 +25,7 @@ mod regs;
 mod reset_vector;
 
 pub(crate) use boot::{Images, load};
+pub(crate) use cpu_here::{check_cpu, offered_cpu};
 pub(crate) use cpu_level::{lacks_of_levels, limit as limit_cpu};
 pub(crate) use cpuid::cpu_identity;
 pub(crate) use entry::Entry;
