@@ -4,6 +4,7 @@ mod support;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use support::counts::Counts;
 use tempfile::TempDir;
-use vmcell::{ErrorKind, LoadMemory, MemoryBacking, SaveOptions, Snapshot, Vm};
+use vmcell::{ErrorKind, LoadMemory, MemoryBacking, SaveOptions, Snapshot, Status, Vm};
 
 struct Folder(TempDir);
 
@@ -169,7 +170,7 @@ fn a_machine_that_another_program_made_up_is_refused_or_harms_nobody() {
     let digit = machine[vendor..].find(r#""ebx":"#).unwrap() + vendor + 7;
     let mut other = machine.clone();
     other.replace_range(digit..=digit, if &machine[digit..=digit] == "1" { "2" } else { "1" });
-    let error = load(other).err().expect("another CPU");
+    let error = load(other).expect_err("another CPU");
     assert!(error.to_string().starts_with("the guest was saved on another CPU: it is of the vendor"), "{error}");
     for (from, to, expected) in [
         (r#""vcpus":1,"#, r#""vcpus":2,"#, "the states of 1 vCPUs, and 2 are described"),
@@ -184,6 +185,71 @@ fn a_machine_that_another_program_made_up_is_refused_or_harms_nobody() {
         let error = load(shorter).err().unwrap_or_else(|| panic!("{from} became {to}"));
         assert!(error.chain().contains(expected), "{from} became {to}: {}", error.chain());
     }
+}
+
+/// What this process alone has in memory, in KiB.
+fn own_kib() -> u64 {
+    let text = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let lines = text.lines().filter(|line| line.starts_with("Pss_Anon:") || line.starts_with("Pss_Shmem:"));
+    lines.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_vm_that_is_suspended_gives_its_memory_back_and_goes_on_where_it_was() {
+    let folder = Folder::new();
+    for backing in [MemoryBacking::Anonymous, MemoryBacking::Memfd] {
+        for memory in [LoadMemory::Copy, LoadMemory::Map] {
+            let mut vm = Counts::boot_with(backing, 8 << 20);
+            assert_eq!([vm.next(), vm.next()], ['a', 'b']);
+            for (round, answers) in [['c', 'd'], ['e', 'f'], ['g', 'h']].into_iter().enumerate() {
+                let before = own_kib();
+                vm.vm.suspend(folder.path("vm"), memory).unwrap();
+                assert_eq!(vm.vm.status(), Status::Paused);
+                // Later, what was read lies in a file in memory, of which only what the guest has used since counts here.
+                if round == 0 {
+                    assert!(own_kib() + (7 << 10) < before, "{backing:?} {memory:?}: {} of {before} KiB", own_kib());
+                }
+                let refused = [vm.vm.snapshot().map(drop), vm.vm.suspend(folder.path("again"), memory)];
+                for error in refused.map(Result::unwrap_err) {
+                    assert!(error.to_string().ends_with("that is suspended; resume it first"), "{error}");
+                }
+                if memory == LoadMemory::Map {
+                    // Whoever needs the name has it.
+                    fs::remove_file(folder.path("vm")).unwrap();
+                }
+                vm.vm.resume().unwrap();
+                assert_eq!([vm.next(), vm.next()], answers, "{backing:?} {memory:?}");
+            }
+            assert_eq!(Counts::fork(&vm.vm.snapshot().unwrap()).next(), 'i');
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_suspended_vm_whose_file_was_damaged_stays_as_it_is_and_one_that_cannot_be_saved_goes_on() {
+    let folder = Folder::new();
+    let mut vm = Counts::boot();
+    assert_eq!(vm.next(), 'a');
+    let error = vm.vm.suspend(folder.path("none").join("vm"), LoadMemory::Copy).unwrap_err();
+    assert_eq!((error.kind(), vm.vm.status()), (ErrorKind::Snapshot, Status::Running));
+    assert_eq!(vm.next(), 'b');
+    vm.vm.suspend(folder.path("vm"), LoadMemory::Copy).unwrap();
+    let file = fs::File::options().read(true).write(true).open(folder.path("vm")).unwrap();
+    let (mut was, last) = ([0], file.metadata().unwrap().len() - 1);
+    file.read_exact_at(&mut was, last).unwrap();
+    file.write_all_at(&[!was[0]], last).unwrap();
+    let error = vm.vm.resume().unwrap_err();
+    assert!(error.to_string().contains("the checksum of the RAM at"), "{error}");
+    assert_eq!(vm.vm.status(), Status::Paused);
+    file.write_all_at(&was, last).unwrap();
+    vm.vm.resume().unwrap();
+    assert_eq!(vm.next(), 'c');
+    vm.vm.suspend(folder.path("vm"), LoadMemory::Copy).unwrap();
+    vm.vm.stop().unwrap();
+    assert_eq!(vm.vm.resume().unwrap_err().kind(), ErrorKind::InvalidState);
+    assert_eq!(Counts::fork(&Snapshot::load(folder.path("vm")).unwrap()).next(), 'd');
 }
 
 /// The launcher with the guest that counts, and both ends of its console.

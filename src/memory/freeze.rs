@@ -108,6 +108,26 @@ impl GuestMemory {
         Ok(frozen)
     }
 
+    /// Has all of the memory be a copy of a template, which holds the same, page by page as it is changed. The pages that it had go back to the host.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if the regions are not those of the template; [`ErrorKind::HostMemory`] if the host has no room for a mapping.
+    /// The memory is as usable as before.
+    #[cfg(feature = "save")]
+    pub(crate) fn rebase(&self, template: &Template, config: &MemoryConfig) -> Result<()> {
+        let regions: Vec<_> = self.regions().map(|region| (region.start, region.len)).collect();
+        template.fits(&regions)?;
+        let mut grounds = lock(&self.grounds);
+        for ((region, mapping), ground) in template.regions.iter().zip(&*self.mappings).zip(grounds.iter_mut()) {
+            let part = Part { mapping, start: region.start, pages: config.pages };
+            let replaced = part.replace(&region.extents);
+            replaced.map_err(|cause| cannot_provide(self.size()).with_source(cause))?;
+            *ground = Ground::Private(region.extents.clone());
+        }
+        drop(grounds);
+        self.place(config)
+    }
+
     /// Copies the pages of its own, and has them lie in a file like the others. Says no if that cannot be done, or takes too many places.
     fn save_own(&self, part: &Part<'_>, extents: &mut Vec<Extent>) -> io::Result<bool> {
         let Ok(own) = own_pages(part.mapping) else { return Ok(false) };

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+#[cfg(feature = "save")]
+use std::sync::Mutex;
 
 use super::builder::VmBuilder;
 use super::cgroup::VmCgroup;
@@ -242,7 +244,15 @@ impl OpenVm {
         }
         let parts = opened.into_parts(&config, setup.clone())?;
         let devices = Devices::assemble(&board, vm, &memory, &lifecycle, parts, snapshot.as_deref())?;
-        let saves = Saves { config, memory, msrs: Board::msrs_to_save(&kvm)?, generation, cpu };
+        let saves = Saves {
+            config,
+            memory,
+            msrs: Board::msrs_to_save(&kvm)?,
+            generation,
+            cpu,
+            #[cfg(feature = "save")]
+            away: Mutex::default(),
+        };
         Ok(Vm::new(lifecycle, devices, vcpus, setup, saves))
     }
 }

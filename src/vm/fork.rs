@@ -47,16 +47,10 @@ impl Vm {
     /// snapshot then, and the VM goes on.
     pub fn snapshot_with(&self, at_standstill: impl FnOnce() -> io::Result<()>) -> Result<Snapshot> {
         check_may_wait("take a snapshot of a VM")?;
-        if self.saves.config.never_snapshot {
-            let message = format!("no snapshot may be taken of {}: never_snapshot is set", self.the_vm());
-            return Err(Error::new(ErrorKind::InvalidState, message));
-        }
-        self.expect_guest("take a snapshot of")?;
         let _one_at_a_time = lock(&self.transition);
+        self.check_snapshot("take a snapshot of")?;
         let was_paused = self.status() == Status::Paused;
-        let mut identity = [0; 16];
-        random_bytes(&mut identity)
-            .map_err(|e| Error::new(ErrorKind::Host, "the host has no random bytes for a snapshot").with_source(e))?;
+        let identity = new_identity()?;
         let survey = self.saves.memory.survey();
         let begun = Instant::now();
         self.stand_still(PAUSE_LIMIT)?;
@@ -74,6 +68,26 @@ impl Vm {
         Ok(Snapshot { parts: Arc::new(parts) })
     }
 
+    /// Refuses a VM that may not be copied, or that has nothing to copy.
+    pub(super) fn check_snapshot(&self, call: &str) -> Result<()> {
+        if self.saves.config.never_snapshot {
+            let message = format!("no snapshot may be taken of {}: never_snapshot is set", self.the_vm());
+            return Err(Error::new(ErrorKind::InvalidState, message));
+        }
+        self.expect_guest(call)?;
+        #[cfg(feature = "save")]
+        self.check_has_ram(call)?;
+        Ok(())
+    }
+
+    /// Takes a snapshot of a VM that stands still, and goes on doing so.
+    #[cfg(feature = "save")]
+    pub(super) fn snapshot_at_standstill(&self) -> Result<Snapshot> {
+        let (parts, frozen) = self.take(new_identity()?, &self.saves.memory.survey())?;
+        frozen.finish();
+        Ok(Snapshot { parts: Arc::new(parts) })
+    }
+
     /// While it stands still.
     fn take(&self, identity: [u8; 16], survey: &Survey) -> Result<(SnapshotParts, Frozen)> {
         let (devices, saves) = (&self.devices, &self.saves);
@@ -88,6 +102,13 @@ impl Vm {
             SnapshotParts { identity, standstill, config, memory, generation, cpu, vcpus, chips, ports, devices };
         Ok((parts, frozen))
     }
+}
+
+fn new_identity() -> Result<[u8; 16]> {
+    let mut identity = [0; 16];
+    random_bytes(&mut identity)
+        .map_err(|e| Error::new(ErrorKind::Host, "the host has no random bytes for a snapshot").with_source(e))?;
+    Ok(identity)
 }
 
 /// Calls what a host program does while its VM stands still.

@@ -17,6 +17,8 @@ mod saved;
 mod seat;
 mod snapshot;
 mod spared;
+#[cfg(feature = "save")]
+mod suspend;
 mod threads;
 mod vcpu;
 mod view;

@@ -82,6 +82,12 @@ pub enum LoadMemory {
     Map,
 }
 
+/// What a VM that gave its RAM away takes it from.
+pub(super) struct Away {
+    pub(super) chain: Chain,
+    pub(super) memory: LoadMemory,
+}
+
 /// All of a VM but its RAM, as a file has it.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -236,6 +242,7 @@ impl Machine {
     }
 }
 
-fn named(path: &Path) -> String {
+/// What messages call the snapshot in a file.
+pub(super) fn named(path: &Path) -> String {
     format!("the snapshot {}", path.display())
 }

@@ -78,6 +78,9 @@ pub(super) struct Saves {
     pub(super) cpu: Vec<CpuidEntry>,
     /// Where the guest finds the identifier of its generation, if it was told of one.
     pub(super) generation: Option<GuestAddress>,
+    /// What takes the place of the RAM while the VM is suspended.
+    #[cfg(feature = "save")]
+    pub(super) away: Mutex<Option<super::saved::Away>>,
 }
 
 impl Vm {
@@ -179,7 +182,7 @@ impl Vm {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidState`] if the VM was not started or has ended, and on an [I/O
-    /// thread](crate::event#what-a-callback-may-do) while another thread is in `pause`.
+    /// thread](crate::event#what-a-callback-may-do) while another thread is in `pause`, or if the VM was suspended. Of a suspended VM, those of reading its file.
     pub fn resume(&self) -> Result<()> {
         // A pause may be waiting for the very thread that calls.
         let one_at_a_time = if may_wait() { Some(lock(&self.transition)) } else { lock_if_free(&self.transition) };
@@ -192,6 +195,8 @@ impl Vm {
 
     /// Resumes, by the one who holds `transition`.
     pub(super) fn go_on(&self) -> Result<()> {
+        #[cfg(feature = "save")]
+        self.take_ram_back()?;
         self.lifecycle.resume()?;
         self.devices.resume_devices();
         Ok(())

@@ -43,8 +43,19 @@ impl Counts {
     }
 
     pub fn boot_on(backing: MemoryBacking) -> Self {
+        Self::boot_with(backing, 0)
+    }
+
+    /// One with an initrd of so many bytes in its memory, none of which is zero.
+    pub fn boot_with(backing: MemoryBacking, bytes: usize) -> Self {
         let kernel = Kernel::new(&counter());
-        Self::start(tiny(&kernel).memory(MemoryConfig::mib(16).backing(backing)))
+        let mut boot = kernel.boot();
+        let initrd = kernel.path.with_extension("initrd");
+        if bytes > 0 {
+            std::fs::write(&initrd, vec![7; bytes]).unwrap();
+            boot = boot.initrd(initrd);
+        }
+        Self::start(tiny(&kernel).boot(boot).memory(MemoryConfig::mib(16).backing(backing)))
     }
 
     pub fn fork(snapshot: &Snapshot) -> Self {
