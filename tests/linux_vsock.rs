@@ -8,10 +8,12 @@ mod client;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use support::linux::{BOOT_LIMIT, LinuxGuest, RunningGuest, root_disk};
+use support::linux::{BOOT_LIMIT, ENTER_ROOT, LinuxGuest, RunningGuest, initrd_with, path_of, root_disk};
 use vmcell::{ErrorKind, VsockConfig};
 
 const BEGIN: &str = "for module in /spare/*vsock*.ko; do insmod $module; done";
@@ -224,27 +226,23 @@ fn python_with_listeners(program: &str) -> RunningGuest {
     guest
 }
 
-#[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
-fn socat_in_the_guest_talks_to_other_programs_of_the_host_by_unix_sockets() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("guest.vsock");
-    let listener = UnixListener::bind(folder.path().join("guest.vsock_80")).unwrap();
-    let script = r#"
+/// The guest connects to port 80 of the host, on which a program listens, and to 81, on which none does; it listens on 90.
+const SOCAT: &str = r#"
 in_root sh -c 'socat VSOCK-LISTEN:90 EXEC:/usr/bin/rev & echo question | socat -t 100 - VSOCK-CONNECT:2:80; wait'
 in_root sh -c 'socat -u OPEN:/dev/null VSOCK-CONNECT:2:81; echo "refused: $?"'
 "#;
-    let guest = start(script, VsockConfig::new(7).unix_path(&path));
+
+/// What other programs of the host have to do with the guest.
+fn talk(path: &Path, listener: &UnixListener) {
     let (mut stream, _) = listener.accept().unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     assert_eq!(text, "question\n");
     stream.write_all(b"answer of the host\n").unwrap();
     drop(stream);
-    guest.expect("answer of the host");
     let begun = Instant::now();
     let mut stream = loop {
-        let mut stream = UnixStream::connect(&path).unwrap();
+        let mut stream = UnixStream::connect(path).unwrap();
         stream.write_all(b"CONNECT 90\nabc\n").unwrap();
         let mut line = [0; 14];
         match stream.read_exact(&mut line) {
@@ -259,8 +257,41 @@ in_root sh -c 'socat -u OPEN:/dev/null VSOCK-CONNECT:2:81; echo "refused: $?"'
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     assert_eq!(text, "cba\n");
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn socat_in_the_guest_talks_to_other_programs_of_the_host_by_unix_sockets() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("guest.vsock");
+    let listener = UnixListener::bind(folder.path().join("guest.vsock_80")).unwrap();
+    let guest = start(SOCAT, VsockConfig::new(7).unix_path(&path));
+    talk(&path, &listener);
     let text = guest.finish();
-    assert!(text.contains("refused: 1"), "{text}");
+    assert!(text.contains("answer of the host") && text.contains("refused: 1"), "{text}");
+    assert!(!path.exists());
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn a_launcher_in_its_jail_connects_both_ways_and_removes_its_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("guest.vsock");
+    let listener = UnixListener::bind(folder.path().join("guest.vsock_80")).unwrap();
+    let initrd = initrd_with(&format!("{ENTER_ROOT}\n{BEGIN}\n{SOCAT}"));
+    let mut launcher = support::launcher();
+    launcher.arg("--kernel").arg(path_of("VMCELL_KERNEL_ELF")).arg("--initrd").arg(initrd.path());
+    launcher.args(["--cmdline", "console=ttyS0 quiet panic=-1", "--memory", "256", "--seccomp", "kill"]);
+    launcher.arg("--disk").arg(format!("{},ro", path_of("VMCELL_ROOTFS").display()));
+    launcher.arg("--vsock").arg(format!("7,path={}", path.display()));
+    let launcher = launcher.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    talk(&path, &listener);
+    let output = launcher.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{:?}: {text}{said}", output.status);
+    assert!(text.contains("answer of the host") && text.contains("refused: 1"), "{text}{said}");
+    assert!(!said.contains("without an empty root") && !said.contains("without Landlock for files"), "{said}");
     assert!(!path.exists());
 }
 

@@ -56,6 +56,8 @@ pub fn describe(options: &Options, saved: Option<&Snapshot>) -> vmcell::Result<V
 /// A fork has as many devices of a kind as its source had, so those of the command line take the place of the saved ones.
 fn described_by(saved: &Snapshot, options: &Options) -> VmConfig {
     let mut config = saved.config().clone();
+    // It is a place on the host where it was saved.
+    config.cgroup = None;
     if !options.disks.is_empty() {
         config.disks.clear();
     }

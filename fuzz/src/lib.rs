@@ -29,6 +29,7 @@ pub mod random;
 pub mod registers;
 pub mod ring;
 pub mod sweep;
+pub mod vsock;
 pub mod world;
 
 /// A target by its name.
@@ -50,6 +51,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "random", run: random::run, seeds: random::seeds },
     Target { name: "balloon", run: balloon::run, seeds: balloon::seeds },
     Target { name: "metadata", run: metadata::run, seeds: metadata::seeds },
+    Target { name: "vsock", run: vsock::run, seeds: vsock::seeds },
     Target { name: "elf", run: boot::elf::run, seeds: boot::elf::seeds },
     Target { name: "pvh", run: boot::pvh::run, seeds: boot::pvh::seeds },
     Target { name: "bzimage", run: boot::bzimage::run, seeds: boot::bzimage::seeds },

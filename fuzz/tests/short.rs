@@ -49,6 +49,11 @@ fn a_balloon_takes_the_pages_of_its_model() {
 }
 
 #[test]
+fn a_vsock_carries_what_is_sent() {
+    run("vsock");
+}
+
+#[test]
 fn a_metadata_service_stands_any_frame_and_forgets_who_is_silent() {
     run("metadata");
 }

@@ -16,11 +16,13 @@ pub(super) struct Table {
     ready: VecDeque<u32>,
     next_port: u32,
     most: usize,
+    /// How many connections there have been, which tells those apart that had the same slot.
+    count: u32,
 }
 
 #[derive(Default)]
 struct Slot {
-    /// Tells the connections apart that have been here.
+    /// Which one of them is here.
     generation: u32,
     connection: Option<Connection>,
     is_ready: bool,
@@ -36,7 +38,18 @@ impl Table {
             ready: VecDeque::new(),
             next_port: FIRST_PORT,
             most,
+            count: 0,
         }
+    }
+
+    /// Takes out all connections at once. Events of theirs that come later are of no connection any more.
+    pub(super) fn take_all(&mut self) -> Self {
+        let empty = Self { next_port: self.next_port, most: self.most, count: self.count, ..Self::new(0) };
+        std::mem::replace(self, empty)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len().saturating_sub(self.free.len())
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -53,7 +66,9 @@ impl Table {
             self.slots.push(Slot::default());
             Some(index)
         })?;
+        self.count = self.count.wrapping_add(1);
         let slot = self.slots.get_mut(index as usize)?;
+        slot.generation = self.count;
         slot.connection = make(u64::from(slot.generation) << 32 | u64::from(index));
         if slot.connection.is_none() {
             self.free.push(index);
@@ -95,7 +110,6 @@ impl Table {
         self.unname(index);
         let slot = self.slots.get_mut(index as usize)?;
         let connection = slot.connection.take()?;
-        slot.generation = slot.generation.wrapping_add(1);
         self.free.push(index);
         Some(connection)
     }
@@ -134,10 +148,6 @@ impl Table {
         } else if let Some(slot) = self.slots.get_mut(index as usize) {
             slot.is_ready = false;
         }
-    }
-
-    pub(super) fn indices(&self) -> Vec<u32> {
-        (0u32..).zip(&self.slots).filter(|(_, slot)| slot.connection.is_some()).map(|(index, _)| index).collect()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Connection)> {

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Interest, Io, Token, Wants};
 use crate::memory::RangeList;
 use crate::meter::{Counter, Meter};
-use crate::sys::{Epoll, Ready, Watch};
+use crate::sys::{Epoll, Ready, Watch, do_elsewhere};
 use crate::virtio::spec::device_id;
 use crate::virtio::{Activation, DeviceInfo, DeviceState, Queues, VirtioDevice};
 
@@ -214,8 +214,10 @@ impl Vsock {
 
     /// All connections are gone.
     fn clear(&mut self) {
-        for index in self.table.indices() {
-            self.forget(index);
+        let all = self.table.take_all();
+        if all.len() > MOST_AT_ONCE {
+            // The turn would last too long: closing a stream takes microseconds. One that is closed is not waited for any more.
+            do_elsewhere(move || drop(all));
         }
         self.resets.clear();
         self.due = None;
