@@ -611,6 +611,37 @@
 #define VMCELL_STATUS_ENDING 5
 
 /**
+ * The RAM is copied from the file, and its checksums are compared. The file may be changed or deleted afterwards.
+ */
+#define VMCELL_LOAD_COPY 0
+
+/**
+ * The file is mapped, and read as a guest uses it. The caller vouches that nobody changes or cuts it for as long as the snapshot or a VM
+ * that began with it lives: an access to what was cut off ends the process (SIGBUS).
+ */
+#define VMCELL_LOAD_MAP 1
+
+/**
+ * The time since the snapshot has passed, for the time of day and for the time since boot. The default.
+ */
+#define VMCELL_FORK_CLOCK_JUMP 0
+
+/**
+ * No time has passed.
+ */
+#define VMCELL_FORK_CLOCK_KEEP 1
+
+/**
+ * The disks that the snapshot's description names, by their paths.
+ */
+#define VMCELL_FORK_DISKS 1
+
+/**
+ * The network interfaces that it names.
+ */
+#define VMCELL_FORK_NICS 2
+
+/**
  * The guest turned itself off.
  */
 #define VMCELL_EXIT_SHUTDOWN 1
@@ -763,7 +794,7 @@
 #define VMCELL_BALLOON_DIRECT_RECLAIMS 16
 
 /**
- * The configuration of a VM. Made by vmcell_config_new or vmcell_config_new_from_json; taken by vmcell_vm_new; freed by
+ * The configuration of a VM. Made by vmcell_config_new, vmcell_config_new_from_json or vmcell_config_new_fork; taken by vmcell_vm_new; freed by
  * vmcell_config_free.
  *
  * The setters store values; vmcell_vm_new refuses those that are out of range, missing or contradictory.
@@ -858,6 +889,13 @@ typedef struct vmcell_nic vmcell_nic;
  * each call with it fails with BAD_HANDLE and does no harm.
  */
 typedef struct vmcell_nic_port vmcell_nic_port;
+
+/**
+ * A VM at one moment: all of it but the content of disks. Any number of VMs begin with it, by vmcell_config_new_fork. Made by vmcell_vm_snapshot
+ * and vmcell_snapshot_load; freed by vmcell_snapshot_free, before or after the VM it was taken of and those that began with it. Any thread may
+ * make any call. docs/snapshot.md says what a fork can rely on.
+ */
+typedef struct vmcell_snapshot vmcell_snapshot;
 
 /**
  * A virtual machine, run by threads of its own: one per vCPU and one for I/O. Made by vmcell_vm_new; freed by
@@ -1133,6 +1171,12 @@ typedef int32_t (*vmcell_thread_start)(int32_t role, uint32_t index, void *user)
  * a function of this library for this VM, and must not unwind: no C++ exception, no longjmp.
  */
 typedef void (*vmcell_log_sink)(int32_t level, const char *vm, const char *target, const char *message, void *user);
+
+/**
+ * Is called on the calling thread while the VM stands still, to copy its disks for instance. Returns 0, or an errno (above 0), by which
+ * vmcell_vm_snapshot fails. It must not call for VMs: to pause, resume or snapshot one is refused. It must not unwind: no C++ exception, no longjmp.
+ */
+typedef int32_t (*vmcell_at_standstill)(void *user);
 
 /**
  * One thread of a VM.
@@ -2658,6 +2702,98 @@ uint64_t vmcell_vms_discarded(void);
  */
 int32_t vmcell_vms_discards_done_fd(int32_t *fd,
                                     vmcell_error **error);
+
+/**
+ * Takes a snapshot of a VM that runs or is paused. If it ran, it goes on afterwards. `at_standstill`, unless it is NULL, is called once with `user` while the
+ * VM stands still and all else was taken. Blocks until requests in flight are done, at most for ten seconds, and then for some milliseconds for each GiB if the
+ * RAM lies on a memfd (VMCELL_MEMORY_MEMFD), and otherwise for as long as copying takes what is not zero.
+ *
+ * Errors: those of vmcell_vm_pause; INVALID_STATE if a device has failed or cannot be saved, and for a VM of which none may be taken or that is suspended;
+ * HOST_MEMORY; HOST if `at_standstill` fails. The VM goes on.
+ */
+int32_t vmcell_vm_snapshot(vmcell_vm *vm,
+                           vmcell_at_standstill at_standstill,
+                           void *user,
+                           vmcell_snapshot **snapshot,
+                           vmcell_error **error);
+
+/**
+ * Gives the VM's RAM back to the host: pauses the VM, saves it in the file `path` as vmcell_snapshot_save does, and keeps the rest of it, until vmcell_vm_resume takes the RAM
+ * from the file, as `memory` says (VMCELL_LOAD_*). With VMCELL_LOAD_COPY, that blocks for as long as reading takes; if it fails, it may be tried again. Until then, nothing may be
+ * changed in the file. Blocks until the file is on storage.
+ *
+ * Errors: those of vmcell_vm_snapshot and vmcell_snapshot_save; INVALID_STATE if the VM is suspended. A VM that ran goes on then.
+ */
+int32_t vmcell_vm_suspend(vmcell_vm *vm,
+                          const char *path,
+                          int32_t memory,
+                          vmcell_error **error);
+
+/**
+ * Puts a snapshot in the file `path`, which takes the place of one of that name once it is whole and on storage. It can be read by its owner alone, and
+ * holds what the guest had in its memory, secrets too. If `older` is not NULL, what lies in the file of that snapshot is left out: it is called `older_name`, and stays in
+ * the same folder. At most `bytes_per_second` bytes of RAM are written a second, or as many as can be if that is 0. Blocks until that is done.
+ *
+ * Errors: SNAPSHOT, and nothing of the file is left; INVALID_CONFIG if a path of the description is not UTF-8.
+ */
+int32_t vmcell_snapshot_save(const vmcell_snapshot *snapshot,
+                             const char *path,
+                             const vmcell_snapshot *older,
+                             const char *older_name,
+                             uint64_t bytes_per_second,
+                             vmcell_error **error);
+
+/**
+ * Takes a snapshot from a file, and from those that it builds on; its RAM as `memory` says (VMCELL_LOAD_*). Blocks for as long as reading takes.
+ *
+ * Errors: SNAPSHOT for a file that cannot be read, is no snapshot, is damaged, was written by a newer version, or is of another
+ * architecture; HOST_MEMORY; BAD_VALUE.
+ */
+int32_t vmcell_snapshot_load(const char *path,
+                             int32_t memory,
+                             vmcell_snapshot **snapshot,
+                             vmcell_error **error);
+
+/**
+ * For how many nanoseconds the VM stood still for a snapshot; 0 if it was paused already, or if the snapshot was loaded. Never blocks.
+ */
+int32_t vmcell_snapshot_standstill(const vmcell_snapshot *snapshot,
+                                   uint64_t *nanoseconds,
+                                   vmcell_error **error);
+
+/**
+ * Lets go of a snapshot. VMs that began with it go on. NULL is fine. Never blocks.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_snapshot_free(vmcell_snapshot *snapshot);
+
+/**
+ * Makes the configuration of a VM that begins with a snapshot: the description of the VM that it was taken from, with its disks and interfaces as `keep` says, a sum of
+ * VMCELL_FORK_DISKS and VMCELL_FORK_NICS. A fork needs as many disks, interfaces and other devices as its source had, of the same kinds and in the same order, and disks with the
+ * content that they had: vmcell_vm_new says otherwise which ones those are. vCPUs, memory, kernel, rng and balloon stay the source's, whatever is set. The console is as described, unless
+ * one is set. Never blocks.
+ *
+ * Errors: BAD_VALUE for another `keep`.
+ */
+int32_t vmcell_config_new_fork(const vmcell_snapshot *snapshot,
+                               uint32_t keep,
+                               vmcell_config **config,
+                               vmcell_error **error);
+
+/**
+ * Sets what the clocks of a VM show that begins with a snapshot: VMCELL_FORK_CLOCK_*. Never blocks.
+ *
+ * Errors: BAD_VALUE.
+ */
+int32_t vmcell_config_set_fork_clock(vmcell_config *config, int32_t clock, vmcell_error **error);
+
+/**
+ * Has vmcell_vm_snapshot and vmcell_vm_suspend refuse the VM if `never` is not 0: what is in its memory is never to be copied. The default is 0. Never blocks.
+ */
+int32_t vmcell_config_set_never_snapshot(vmcell_config *config,
+                                         int32_t never,
+                                         vmcell_error **error);
 
 /**
  * Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 39] = [
+const SOURCES: [&str; 40] = [
     "library",
     "failure",
     "report",
@@ -40,6 +40,7 @@ const SOURCES: [&str; 39] = [
     "config_log",
     "jail",
     "vm",
+    "snapshot",
     "vm_exit",
     "vm_threads",
     "vm_metrics",

@@ -221,6 +221,13 @@ type Config struct {
 	// Description is a VM as JSON, as docs/description.md lists its settings. Other fields that are not zero replace what it says,
 	// and Disks and NICs come behind its own. Nil is none.
 	Description []byte
+	// ForkOf is a snapshot that the VM begins with, rather than boot a kernel: vCPUs, memory, RNG and balloon are those of its source. Disks and NICs are as
+	// many as the source had, and disks have the content that they had. It is not used with Description.
+	ForkOf *Snapshot
+	// ForkClock is what the clocks show then.
+	ForkClock ForkClock
+	// NeverSnapshot has Snapshot and Suspend refuse the VM: what is in its memory is never to be copied.
+	NeverSnapshot bool
 	// Name stands in messages and in the names of the VM's threads: at most 64 printable ASCII characters.
 	Name string
 	// VCPUs is how many vCPUs there are, 1 to 64; the default is 1.
@@ -374,6 +381,13 @@ func (c Config) describe(console *streams) (*C.vmcell_config, error) {
 }
 
 func (c Config) begin(d *describer) {
+	if c.ForkOf != nil {
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_new_fork(c.ForkOf.handle, 0, &d.config, e) })
+		d.do(func(e **C.vmcell_error) C.int32_t {
+			return C.vmcell_config_set_fork_clock(d.config, C.int32_t(c.ForkClock), e)
+		})
+		return
+	}
 	if c.Description == nil {
 		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_new(&d.config, e) })
 		return
@@ -388,6 +402,9 @@ func (c Config) begin(d *describer) {
 }
 
 func (c Config) machine(d *describer) {
+	if c.NeverSnapshot {
+		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_never_snapshot(d.config, 1, e) })
+	}
 	if c.VCPUs != 0 {
 		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_vcpus(d.config, C.uint32_t(c.VCPUs), e) })
 	}

@@ -830,6 +830,74 @@ func TestWhatAVMDoesIsCounted(t *testing.T) {
 	}
 }
 
+func TestForksGoOnFromASnapshotAndFromItsFileAndASuspendedVMComesBack(t *testing.T) {
+	ctx := context.Background()
+	path := filepath.Join(t.TempDir(), "vm")
+	var output syncBuffer
+	vm := started(t, ctx, vmcell.Config{Kernel: guest(t, "echo"), Backing: vmcell.Memfd, Stdout: &output})
+	answers := func(vm *vmcell.VM, output *syncBuffer, text, all string) {
+		t.Helper()
+		if _, err := io.WriteString(vm.Console(), text); err != nil {
+			t.Fatal(err)
+		}
+		output.expect(t, all)
+	}
+	answers(vm, &output, "a", "a")
+	calls := 0
+	snapshot, err := vm.Snapshot(func() error { calls++; return nil })
+	if err != nil || calls != 1 {
+		t.Fatal(err, calls)
+	}
+	defer snapshot.Close()
+	if standstill, err := snapshot.Standstill(); standstill <= 0 || err != nil {
+		t.Error(standstill, err)
+	}
+	refusal := errors.New("the disk is full")
+	if _, err := vm.Snapshot(func() error { return refusal }); err != refusal {
+		t.Error(err)
+	}
+	if err := snapshot.Save(path, vmcell.SaveOptions{BytesPerSecond: 1 << 30}); err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := vmcell.LoadSnapshot(path, vmcell.LoadCopy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, source := range []*vmcell.Snapshot{snapshot, loaded} {
+		var forked syncBuffer
+		fork := started(t, ctx, vmcell.Config{ForkOf: source, ForkClock: vmcell.ForkClockKeep, Stdout: &forked})
+		answers(fork, &forked, "b", "b")
+		if err := fork.Suspend(path+".away", vmcell.LoadCopy); err != nil {
+			t.Fatal(err)
+		}
+		if err := fork.Resume(); err != nil {
+			t.Fatal(err)
+		}
+		answers(fork, &forked, "c", "bc")
+		newer, err := fork.Snapshot(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := newer.Save(path+".newer", vmcell.SaveOptions{Since: source, SinceName: "vm"}); err != nil {
+			t.Error(err)
+		}
+		if err := newer.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	answers(vm, &output, "d", "ad")
+	if err := loaded.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := vmcell.LoadSnapshot(guest(t, "echo"), vmcell.LoadMap); !errors.Is(err, vmcell.ErrSnapshot) {
+		t.Error(err)
+	}
+	never := started(t, ctx, vmcell.Config{Kernel: guest(t, "echo"), NeverSnapshot: true})
+	if _, err := never.Snapshot(nil); !errors.Is(err, vmcell.ErrInvalidState) {
+		t.Error(err)
+	}
+}
+
 func TestASourceOfRandomBytesIsADeviceAndALimitOfNothingIsRefused(t *testing.T) {
 	for _, rng := range []vmcell.RNG{{}, {PerSecond: 1024, Burst: 64}} {
 		vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin"), RNG: &rng})

@@ -22,7 +22,7 @@ use crate::event::IoThread;
 use crate::logging::LogRecord;
 use crate::net::Nic;
 use crate::sys::DEFAULT_KICK_SIGNAL;
-use crate::vm::{OpenVm, ThreadRole, Vm};
+use crate::vm::{OpenVm, Snapshot, ThreadRole, Vm};
 
 /// Private anonymous memory. The default.
 pub const VMCELL_MEMORY_ANONYMOUS: i32 = 0;
@@ -67,7 +67,7 @@ const PROTOCOLS: [(i32, BootProtocol); 3] = [
 const DISCOVERIES: [(i32, Discovery); 2] =
     [(VMCELL_DISCOVERY_ACPI, Discovery::Acpi), (VMCELL_DISCOVERY_CMDLINE, Discovery::Cmdline)];
 
-/// The configuration of a VM. Made by vmcell_config_new or vmcell_config_new_from_json; taken by vmcell_vm_new; freed by
+/// The configuration of a VM. Made by vmcell_config_new, vmcell_config_new_from_json or vmcell_config_new_fork; taken by vmcell_vm_new; freed by
 /// vmcell_config_free.
 ///
 /// The setters store values; vmcell_vm_new refuses those that are out of range, missing or contradictory.
@@ -102,6 +102,8 @@ pub(super) struct Description {
     io_thread: Option<IoThread>,
     pub(super) on_thread_start: Option<Box<OnThreadStart>>,
     pub(super) log: Option<Box<Log>>,
+    /// What the VM begins with, rather than boot.
+    pub(super) snapshot: Option<Snapshot>,
     /// In place of all but `config`, once it was opened.
     opened: Option<OpenVm>,
 }
@@ -144,6 +146,9 @@ impl Description {
         }
         if let Some(call) = self.log {
             builder = builder.log(call);
+        }
+        if let Some(snapshot) = self.snapshot {
+            builder = builder.fork_of(&snapshot);
         }
         builder.open()
     }

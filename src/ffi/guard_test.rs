@@ -7,8 +7,8 @@ use super::super::{
     balloon::*, config::*, config_cgroup::*, config_console::*, config_cpu::*, config_json::*, config_log::*,
     config_memory::*, config_rng::*, config_threads::*, config_vsock::*, console::*, console_status::*, counter::*,
     disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, host::*, io_thread::*, jail::*,
-    library::*, limit_group::*, metadata::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*, vm::*,
-    vm_exit::*, vm_metrics::*, vm_threads::*, vsock::*,
+    library::*, limit_group::*, metadata::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*,
+    snapshot::*, vm::*, vm_exit::*, vm_metrics::*, vm_threads::*, vsock::*,
 };
 use super::panic_in_next_call;
 
@@ -78,6 +78,14 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_set_vcpu_affinity(null_mut(), 0, null(), 0),
         vmcell_config_set_vcpus(null_mut(), 0),
         vmcell_config_to_json(null(), null_mut(), 0, null_mut()),
+        vmcell_config_new_fork(null(), 0, null_mut()),
+        vmcell_config_set_fork_clock(null_mut(), 0),
+        vmcell_config_set_never_snapshot(null_mut(), 1),
+        vmcell_snapshot_load(null(), 0, null_mut()),
+        vmcell_snapshot_save(null(), null(), null(), null(), 0),
+        vmcell_snapshot_standstill(null(), null_mut()),
+        vmcell_vm_snapshot(null_mut(), None, null_mut(), null_mut()),
+        vmcell_vm_suspend(null_mut(), null(), 0),
         vmcell_console_also(null_mut(), null_mut()),
         vmcell_console_new_callback(None, null_mut(), None, null_mut()),
         vmcell_console_new_fds(-1, -1, null_mut()),
@@ -211,6 +219,7 @@ fn silent() -> Vec<(&'static str, bool)> {
         ("vmcell_io_thread_free", after_panic(|| vmcell_io_thread_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_jail_free", after_panic(|| vmcell_jail_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_limit_group_free", after_panic(|| vmcell_limit_group_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_snapshot_free", after_panic(|| vmcell_snapshot_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_metadata_free", after_panic(|| vmcell_metadata_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_nic_free", after_panic(|| vmcell_nic_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_nic_handle_free", after_panic(|| vmcell_nic_handle_free(null_mut())) == VMCELL_ERROR_PANIC),

@@ -48,6 +48,7 @@ mod nic_port;
 mod objects;
 mod report;
 mod slot;
+mod snapshot;
 mod vm;
 mod vm_exit;
 mod vm_metrics;

@@ -69,10 +69,13 @@ pub(super) fn write(sections: &Sections) -> Vec<u8> {
     page
 }
 
-/// Reads the header of a file of `file_len` bytes.
+/// Reads the header of a file of `file_len` bytes. What it has not is zeroes.
 pub(super) fn read(page: &[u8; HEADER], file_len: u64) -> Result<Sections> {
     if !page.starts_with(&MAGIC) {
         return Err(refused("it is no snapshot: the first 8 bytes are others"));
+    }
+    if file_len < HEADER as u64 {
+        return Err(damaged(format!("it has {file_len} bytes, and {HEADER} are needed for its header")));
     }
     let version = number(page, MAGIC.len());
     if version == 0 || version > VERSION {

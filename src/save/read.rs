@@ -39,13 +39,8 @@ impl Saved {
             return Err(refused("it is no regular file"));
         }
         let mut page = [0; HEADER];
-        match file.read_exact_at(&mut page, 0) {
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                let len = about.len();
-                return Err(damaged(format!("it has {len} bytes, and {HEADER} are needed for its header")));
-            }
-            read => read.map_err(unreadable)?,
-        }
+        let whole = usize::try_from(about.len()).unwrap_or(usize::MAX).min(HEADER);
+        file.read_exact_at(page.get_mut(..whole).unwrap_or_default(), 0).map_err(unreadable)?;
         let [machine, blocks, memory]: Sections = header::read(&page, about.len())?;
         let machine = section(&file, "machine", machine, MOST_MACHINE)?;
         let map = Map::read(&section(&file, "list of blocks", blocks, MOST_BLOCKS)?)?;

@@ -47,5 +47,6 @@ void test_vm(const char *folder);
 void test_console(const char *folder);
 void test_threads(const char *folder);
 void test_backends(const char *folder);
+void test_snapshots(const char *folder);
 
 #endif
