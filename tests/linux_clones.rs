@@ -2,11 +2,14 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, SystemTime};
 
 use support::Transcript;
-use support::linux::{LinuxGuest, RunningGuest, root_disk};
-use vmcell::{Exit, ForkClock, Seccomp, Snapshot, Vm};
+use support::linux::{HostTap, LinuxGuest, RunningGuest, host, root_disk};
+use vmcell::{BalloonConfig, Exit, ForkClock, Nic, RngConfig, Seccomp, Snapshot, Vm, VsockConfig};
 
 const LONG: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -19,6 +22,7 @@ for bus in acpi platform; do [ ! -e /sys/bus/$bus/drivers/vmgenid ] || echo "hea
 sources=/sys/devices/system/clocksource/clocksource0
 in_root date >/dev/null; in_root sh -c 'od -An </dev/null; tr a b </dev/null'
 echo "clocksources $(cat $sources/available_clocksource) end"
+said=$(dmesg | wc -l)
 echo ready
 while read -r word argument; do
     case "$word" in
@@ -31,7 +35,7 @@ while read -r word argument; do
     end) break ;;
     esac
 done
-dmesg | grep -iE 'lockup|stall|unstable|hung|watchdog: mark' | sed 's/^/trouble: /'
+dmesg | tail -n +$((said + 1)) | grep -iE 'lockup|stall|unstable|hung|watchdog: mark' | sed 's/^/trouble: /'
 "#;
 
 struct Guest {
@@ -145,9 +149,10 @@ fn a_fork_is_told_that_it_is_one_and_draws_random_numbers_of_its_own() {
     finish(source);
 }
 
-/// Whether two clocks, of which each is ahead of the host's by a range of seconds, may differ by `shift`, give or take what is allowed.
-fn differ_by(one: (f64, f64), other: (f64, f64), shift: f64) -> bool {
-    one.1 - other.0 >= shift - ALLOWED && one.0 - other.1 <= shift + ALLOWED
+/// Whether two clocks, of which each is ahead of the host's by a range of seconds, may differ by `shift`, a range as well, give or take what
+/// is allowed.
+fn differ_by(one: (f64, f64), other: (f64, f64), shift: (f64, f64)) -> bool {
+    one.1 - other.0 >= shift.0 - ALLOWED && one.0 - other.1 <= shift.1 + ALLOWED
 }
 
 #[allow(clippy::print_stderr, reason = "says why it was skipped")]
@@ -162,24 +167,29 @@ fn forks_have_the_time(vcpus: u32, clocksource: &str) {
     source.expect(&format!("clocksource {clocksource} set"));
     look(&source.vm, &source.transcript, "warm");
     let right = look(&source.vm, &source.transcript, "source");
+    // On a slow host, the moment is a while before the snapshot is there.
+    let since = seconds(SystemTime::now());
     let mut snapshot = source.vm.snapshot().expect("a snapshot");
-    let taken = seconds(SystemTime::now());
+    let until = seconds(SystemTime::now());
     std::thread::sleep(Duration::from_secs(10));
     let jumps = Guest::fork(&snapshot, ForkClock::Jump);
-    let passed = seconds(SystemTime::now()) - taken;
+    let before = seconds(SystemTime::now());
     let keeps = Guest::fork(&snapshot, ForkClock::Keep);
+    let slept = (since - seconds(SystemTime::now()), until - before);
     assert!(snapshot.age(DAY));
     let next_day = Guest::fork(&snapshot, ForkClock::Jump);
-    for (guest, shift) in [(&jumps, 0.0), (&keeps, -passed), (&next_day, DAY.as_secs_f64())] {
+    let day = DAY.as_secs_f64();
+    for (guest, shift) in [(&jumps, (0.0, 0.0)), (&keeps, slept), (&next_day, (day, day))] {
         // The first look finds caches cold, and says little.
         let looks = ["first", "second", "third"].map(|name| guest.look(name));
         for looked in &looks {
             let (is, was) = (looked.ahead, right.ahead);
-            assert!(differ_by(is, was, shift), "{shift}: {is:?}, was {was:?} on {clocksource}");
+            assert!(differ_by(is, was, shift), "{shift:?}: {is:?}, was {was:?} on {clocksource}");
         }
         // The time since boot takes part.
-        let since = looks[0].uptime - right.uptime - passed;
-        assert!(since >= shift - 1.0 && since < shift + 60.0, "{since} rather than {shift}");
+        let more = looks[0].uptime - right.uptime;
+        let expected = if shift.0 < 0.0 { 0.0 } else { shift.0 + 10.0 };
+        assert!(more >= expected - 1.0 && more < expected + 60.0, "{more} rather than {expected}");
         assert!(looks.windows(2).all(|pair| pair[0].uptime <= pair[1].uptime));
     }
     [jumps, keeps, next_day].into_iter().for_each(Guest::finish);
@@ -188,12 +198,163 @@ fn forks_have_the_time(vcpus: u32, clocksource: &str) {
 
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
-fn forks_have_the_time_that_they_are_to_have_on_kvm_clock() {
-    forks_have_the_time(1, "kvm-clock");
+fn forks_with_four_vcpus_have_the_time_that_they_are_to_have_on_kvm_clock() {
+    forks_have_the_time(4, "kvm-clock");
 }
 
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
-fn forks_with_four_vcpus_have_the_time_that_they_are_to_have_on_the_time_stamp_counter() {
-    forks_have_the_time(4, "tsc");
+fn forks_have_the_time_that_they_are_to_have_on_the_time_stamp_counter() {
+    forks_have_the_time(1, "tsc");
+}
+
+/// Asks for an echo of each number over one TCP connection. What has no answer for a second is asked again.
+const TALK: &str = r#"
+in_root ip link set lo up; in_root ip address add 10.77.9.2/24 dev eth0; in_root ip link set eth0 up
+cat >/root/tmp/talk.py <<'EOF'
+import socket
+stream = socket.create_connection(("10.77.9.1", 7000))
+stream.settimeout(1)
+number, rest = 0, b""
+try:
+    while True:
+        stream.sendall(b"%8d" % number)
+        try:
+            while len(rest) < 8:
+                got = stream.recv(4096)
+                if not got: raise SystemExit("the other side has ended after %d" % number)
+                rest += got
+        except TimeoutError:
+            continue
+        answer, rest = int(rest[:8]), rest[8:]
+        if answer != number: raise SystemExit("%d came back for %d" % (answer, number))
+        number += 1
+        if number % 100 == 0: print("asked", number, flush=True)
+except (ConnectionResetError, BrokenPipeError) as error:
+    print("reset after", number, flush=True)
+EOF
+echo carrier $(cat /sys/class/net/eth0/carrier_changes) before
+in_root python3 /tmp/talk.py
+in_root ping -c 3 -i 0.5 -W 10 10.77.9.1 >/dev/null && echo reaches it
+echo carrier $(cat /sys/class/net/eth0/carrier_changes) after
+"#;
+
+/// A network of the host's in which no connection is known.
+struct OtherNetwork;
+
+impl OtherNetwork {
+    const NAME: &str = "vmc-other";
+
+    fn with(tap: &HostTap) -> Self {
+        host("ip", &["netns", "add", Self::NAME]);
+        let network = Self;
+        host("ip", &["link", "set", "dev", &tap.name, "netns", Self::NAME]);
+        let inside = |arguments: &[&str]| host("ip", &[&["-n", Self::NAME], arguments].concat());
+        inside(&["address", "add", "10.77.9.1/24", "dev", &tap.name]);
+        inside(&["link", "set", "dev", &tap.name, "up"]);
+        network
+    }
+}
+
+impl Drop for OtherNetwork {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("ip").args(["netns", "delete", Self::NAME]).output();
+    }
+}
+
+fn carrier_changes(text: &str, when: &str) -> u32 {
+    let line = text.lines().find(|line| line.starts_with("carrier ") && line.contains(when)).expect("a line");
+    line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn a_tcp_connection_goes_on_over_a_snapshot_and_is_reset_in_a_fork_which_finds_its_new_network() {
+    let tap = HostTap::new("vmc-talk", Some("10.77.9.1/24"), 1500);
+    let listener = TcpListener::bind("10.77.9.1:7000").expect("a port");
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the guest connects");
+        let mut bytes = [0; 8];
+        while stream.read_exact(&mut bytes).is_ok() && stream.write_all(&bytes).is_ok() {}
+    });
+    let nic = |tap: &HostTap| Nic::tap(&tap.name).expect("the TAP device is opened").mac([2, 0, 0, 0x77, 9, 2]);
+    let guest = LinuxGuest::in_distribution(TALK).limit(LONG);
+    let source = guest.start(|builder| builder.disk(root_disk()).nic(nic(&tap)));
+    source.expect("asked 100");
+    let snapshot = source.vm.snapshot().expect("a snapshot");
+    let before = source.transcript.text().replace('\r', "");
+    let other = HostTap::new("vmc-fork", None, 1500);
+    let transcript = Transcript::default();
+    let builder = Vm::builder().fork_of(&snapshot).disk(root_disk()).nic(nic(&other)).console(transcript.console());
+    let fork = builder.seccomp(Seccomp::Kill).build().unwrap_or_else(|e| panic!("{}", e.chain()));
+    let _network = OtherNetwork::with(&other);
+    fork.start().expect("the fork starts");
+    assert!(matches!(fork.wait_timeout(LONG), Ok(Exit::Shutdown)), "{}", transcript.text());
+    let text = transcript.text().replace('\r', "");
+    assert!(text.contains("reset after") && text.contains("reaches it"), "{text}");
+    assert!(carrier_changes(&text, "after") >= carrier_changes(&before, "before") + 2, "{before}\n{text}");
+    // The source has noticed nothing.
+    let asked = before.matches("asked").count();
+    let goes_on = |text: &str| text.matches("asked").count() > asked + 1;
+    assert!(source.transcript.wait_until(LONG, goes_on), "{}", source.transcript.text());
+    assert!(!source.transcript.text().contains("reset after"), "{}", source.transcript.text());
+    source.vm.stop().expect("it stops");
+}
+
+/// Sends back what comes over a vsock, one connection after the other.
+const ECHO: &str = r#"
+for module in /spare/*vsock*.ko /spare/*-virtio_balloon.ko; do insmod $module; done
+cat >/root/tmp/echo.py <<'EOF'
+import socket
+listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+listener.bind((socket.VMADDR_CID_ANY, 5000))
+listener.listen()
+print("listens", flush=True)
+while True:
+    stream = listener.accept()[0]
+    try:
+        while piece := stream.recv(64):
+            stream.sendall(piece)
+        print("ended", flush=True)
+    except ConnectionResetError:
+        print("was reset", flush=True)
+EOF
+in_root python3 /tmp/echo.py
+"#;
+
+fn echo(stream: &mut UnixStream, word: &[u8; 4]) {
+    stream.set_read_timeout(Some(LONG)).expect("a limit");
+    stream.write_all(word).expect("the guest reads");
+    let mut back = [0; 4];
+    stream.read_exact(&mut back).expect("the guest answers");
+    assert_eq!(&back, word);
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn a_fork_has_a_vsock_without_its_source_s_connections_and_a_balloon_of_its_own() {
+    let guest = LinuxGuest::in_distribution(ECHO).limit(LONG);
+    let source = guest.start(|builder| {
+        builder.disk(root_disk()).vsock(VsockConfig::new(3)).balloon(BalloonConfig::new()).rng(RngConfig::new())
+    });
+    source.expect("listens");
+    let mut stream = source.vm.vsock().expect("a vsock").connect(5000).expect("the guest listens");
+    echo(&mut stream, b"one.");
+    let snapshot = source.vm.snapshot().expect("a snapshot");
+    let fork = Guest::fork(&snapshot, ForkClock::Jump);
+    fork.transcript.expect("was reset", LONG);
+    let mut own = fork.vm.vsock().expect("a vsock").connect(5000).expect("the guest listens");
+    echo(&mut own, b"two.");
+    let balloon = fork.vm.balloon().expect("a balloon");
+    balloon.set_target_mib(32).expect("a target");
+    let began = SystemTime::now();
+    while balloon.actual() != 32 << 20 {
+        assert!(began.elapsed().expect("a clock that goes on") < LONG, "{}", balloon.actual());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    echo(&mut stream, b"tre.");
+    assert_eq!(source.vm.balloon().expect("a balloon").actual(), 0);
+    assert!(!source.transcript.text().contains("reset"), "{}", source.transcript.text());
+    fork.vm.stop().expect("it stops");
+    source.vm.stop().expect("it stops");
 }

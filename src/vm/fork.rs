@@ -131,6 +131,12 @@ impl VmBuilder {
     /// Disks, network cards, other devices and the console are given anew: as many of the same kinds, in the same order, and disks with the
     /// content that the source's had. Otherwise [`build`](Self::build) says which devices the source had. The pages and the backing of the memory are those of the snapshot, and none of it
     /// is taken in advance.
+    ///
+    /// Limits on disks, network cards and the console's output are given anew, too, and so are their groups; a group may be that of the
+    /// source. The limit on random bytes is the source's.
+    ///
+    /// A guest with ACPI is told that it is a fork, [its clocks](Self::fork_clock) are put right, and the link of its network cards goes down and up.
+    /// `docs/snapshot.md` has what it can rely on.
     #[must_use]
     pub fn fork_of(mut self, snapshot: &Snapshot) -> Self {
         let source = snapshot.config();
