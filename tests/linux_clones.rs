@@ -18,9 +18,8 @@ const ALLOWED: f64 = 0.5;
 
 /// Answers `look` with what a fork is to know.
 const SCRIPT: &str = r#"
-for bus in acpi platform; do [ ! -e /sys/bus/$bus/drivers/vmgenid ] || echo "hears of forks"; done
 sources=/sys/devices/system/clocksource/clocksource0
-in_root date >/dev/null; in_root sh -c 'od -An </dev/null; tr a b </dev/null'
+in_root date >/dev/null
 echo "clocksources $(cat $sources/available_clocksource) end"
 said=$(dmesg | wc -l)
 echo ready
@@ -29,8 +28,7 @@ while read -r word argument; do
     clocksource) echo $argument >$sources/current_clocksource; echo "clocksource $(cat $sources/current_clocksource) set" ;;
     look)
         clock=$(in_root date +%s.%N)
-        random=$(in_root sh -c 'head -c 16 /dev/urandom | od -An -tx1 | tr -d " \n"')
-        echo "look $argument clock $clock uptime $(cat /proc/uptime) random $random reseeds $(dmesg | grep -c 'virtual machine fork') end"
+        echo "look $argument clock $clock uptime $(cat /proc/uptime) end"
         ;;
     end) break ;;
     esac
@@ -48,8 +46,6 @@ struct Look {
     /// How far its clock is ahead of the host's at least, and at most, in seconds.
     ahead: (f64, f64),
     uptime: f64,
-    random: String,
-    reseeds: u32,
 }
 
 fn seconds(time: SystemTime) -> f64 {
@@ -66,16 +62,9 @@ fn look(vm: &Vm, transcript: &Transcript, name: &str) -> Look {
     let answered = seconds(SystemTime::now());
     let text = transcript.text();
     let words: Vec<_> = text.rsplit_once(&begin).expect("seen").1.split_whitespace().collect();
-    let &[clock, "uptime", uptime, _, "random", random, "reseeds", reseeds, ..] = &words[..] else {
-        panic!("{words:?}")
-    };
+    let &[clock, "uptime", uptime, ..] = &words[..] else { panic!("{words:?}") };
     let clock: f64 = clock.parse().expect("a number");
-    Look {
-        ahead: (clock - answered, clock - asked),
-        uptime: uptime.parse().expect("a number"),
-        random: random.to_owned(),
-        reseeds: reseeds.parse().expect("a number"),
-    }
+    Look { ahead: (clock - answered, clock - asked), uptime: uptime.parse().expect("a number") }
 }
 
 impl Guest {
@@ -90,23 +79,6 @@ impl Guest {
 
     fn look(&self, name: &str) -> Look {
         look(&self.vm, &self.transcript, name)
-    }
-
-    /// Looks until the guest has been told `count` times that it is a fork.
-    fn look_once_told(&self, name: &str, count: u32) -> Look {
-        for turn in 0.. {
-            let looked = self.look(&format!("{name}{turn}"));
-            assert!(
-                turn < 100 && looked.reseeds <= count,
-                "{} reseeds in:\n{}",
-                looked.reseeds,
-                self.transcript.text()
-            );
-            if looked.reseeds == count {
-                return looked;
-            }
-        }
-        unreachable!("there are a hundred turns")
     }
 
     fn finish(self) {
@@ -130,22 +102,68 @@ fn finish(guest: RunningGuest) {
     assert!(!text.contains("trouble"), "{text}");
 }
 
+/// Draws random bytes and says how often the kernel was told that it is a fork, for each line that is typed. It needs no disk.
+const DRAW: &str = r#"
+for driver in /sys/bus/*/drivers/vmgenid/*:*; do [ ! -e $driver ] || echo "hears of forks"; done
+echo ready
+while read -r name && [ "$name" != end ]; do
+    random=$(head -c 16 /dev/urandom | md5sum | cut -c1-32)
+    echo "draw $name $random reseeds $(dmesg | grep -c 'virtual machine fork') drawn"
+done
+"#;
+
+/// Types a name; returns what was drawn, and how often the kernel was told.
+fn draw(vm: &Vm, transcript: &Transcript, name: &str) -> (String, u32) {
+    let line = format!("{name}\n");
+    assert_eq!(vm.write_console(line.as_bytes()), line.len());
+    let begin = format!("draw {name} ");
+    let answer = move |text: &str| Some(text.rsplit_once(&begin)?.1.split_once(" drawn")?.0.to_owned());
+    assert!(transcript.wait_until(LONG, |text| answer(text).is_some()), "{}", transcript.text());
+    let answer = answer(&transcript.text()).expect("seen");
+    let (random, reseeds) = answer.split_once(" reseeds ").expect("both");
+    (random.to_owned(), reseeds.parse().expect("a number"))
+}
+
+impl Guest {
+    fn without_disk(snapshot: &Snapshot) -> Self {
+        let transcript = Transcript::default();
+        let builder = Vm::builder().fork_of(snapshot).console(transcript.console()).seccomp(Seccomp::Kill);
+        let vm = builder.build().unwrap_or_else(|e| panic!("{}", e.chain()));
+        vm.start().expect("the fork starts");
+        Self { vm, transcript }
+    }
+
+    /// Draws until the kernel has been told `count` times; returns what was drawn then.
+    fn draw_once_told(&self, name: &str, count: u32) -> String {
+        for turn in 0..100 {
+            let (random, reseeds) = draw(&self.vm, &self.transcript, &format!("{name}{turn}"));
+            assert!(reseeds <= count, "{reseeds} reseeds in:\n{}", self.transcript.text());
+            if reseeds == count {
+                return random;
+            }
+        }
+        panic!("not told in a hundred turns:\n{}", self.transcript.text())
+    }
+}
+
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
 fn a_fork_is_told_that_it_is_one_and_draws_random_numbers_of_its_own() {
-    let source = start(1);
+    let source = LinuxGuest::new(DRAW).limit(LONG).start(|builder| builder);
+    source.expect("ready");
     // Debian's 6.1 for the cloud does not: it must boot, be forked, and go on.
     let hears = source.transcript.text().contains("hears of forks");
-    assert_eq!(look(&source.vm, &source.transcript, "source").reseeds, 0);
-    let snapshot = source.vm.snapshot().expect("a snapshot");
     let told = |times| if hears { times } else { 0 };
-    let forks = [(); 2].map(|()| Guest::fork(&snapshot, ForkClock::Jump));
-    let looks = [0, 1].map(|index| forks[index].look_once_told("fork", told(1)));
-    assert!(!hears || looks[0].random != looks[1].random, "{}", looks[0].random);
+    assert_eq!(draw(&source.vm, &source.transcript, "before").1, 0);
+    let snapshot = source.vm.snapshot().expect("a snapshot");
+    let forks = [(); 2].map(|()| Guest::without_disk(&snapshot));
+    let [one, other] = [0, 1].map(|index| forks[index].draw_once_told("fork", told(1)));
+    assert!(!hears || one != other, "{one}");
     let second = forks[0].vm.snapshot().expect("a snapshot of a fork");
-    Guest::fork(&second, ForkClock::Jump).look_once_told("second", told(2));
-    assert_eq!(look(&source.vm, &source.transcript, "after").reseeds, 0);
-    forks.into_iter().for_each(Guest::finish);
+    let fork_of_fork = Guest::without_disk(&second);
+    fork_of_fork.draw_once_told("second", told(2));
+    assert_eq!(draw(&source.vm, &source.transcript, "after").1, 0);
+    forks.into_iter().chain([fork_of_fork]).for_each(Guest::finish);
     finish(source);
 }
 

@@ -51,7 +51,7 @@ const TAIL: &str = "
 | A | administration of groups of devices | belongs to PCI |
 | C | virtio console | the console is a serial port; floods of it are in hostile-guests.md |
 | Z | zoned disks | disks offer no zones; their commands are types that there are not (`a_request_of_an_unknown_type_is_unsupported`) |
-| RNG200, L200, L201 | a snapshot during a request, and a target changed while the guest inflates | there are no snapshots of a VM yet; the target is in `the_driver_is_told_of_the_target_and_tells_how_far_it_is` (src/balloon/device_test.rs) |
+| RNG200, L200, L201 | a snapshot during a request, and a target changed while the guest inflates | `a_fork_has_a_vsock_without_its_source_s_connections_and_a_balloon_of_its_own` (tests/linux_clones.rs) has snapshots, without a request under way; the target is in `the_driver_is_told_of_the_target_and_tells_how_far_it_is` (src/balloon/device_test.rs) |
 | V200, V201 | adding a vsock while a guest runs, a pause during a transfer | there is no hot plug; `a_restored_guest_is_told_that_its_connections_are_gone` pauses |
 | E, R, D, I, RTC, F | persistent memory, memory, watchdog, IOMMU, clock, file system | there are no such devices |
 ";
