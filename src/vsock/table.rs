@@ -114,6 +114,12 @@ impl Table {
         Some(connection)
     }
 
+    /// Has the ports of the host begin elsewhere: a guest that was restored may not have let go of connections from those that were used before.
+    pub(super) fn begin_at(&mut self, any: u32) {
+        // There is a power of two of them.
+        self.next_port = FIRST_PORT | (any & (FIRST_PORT ^ LAST_PORT));
+    }
+
     /// A port of the host from which no connection leads to `guest`.
     pub(super) fn free_port(&mut self, guest: u32) -> u32 {
         // There are more of them than connections.
@@ -152,5 +158,24 @@ impl Table {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Connection)> {
         (0u32..).zip(&self.slots).filter_map(|(index, slot)| Some((index, slot.connection.as_ref()?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_a_restored_guest_begin_anywhere_among_those_of_the_host_and_come_round() {
+        let mut table = Table::new(10);
+        for (any, first, next) in [
+            (0, FIRST_PORT, FIRST_PORT + 1),
+            (5, FIRST_PORT + 5, FIRST_PORT + 6),
+            (FIRST_PORT, FIRST_PORT, FIRST_PORT + 1),
+            (u32::MAX, LAST_PORT, FIRST_PORT),
+        ] {
+            table.begin_at(any);
+            assert_eq!([table.free_port(1), table.free_port(1)], [first, next], "{any:#x}");
+        }
     }
 }

@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Interest, Io, Token, Wants};
 use crate::memory::RangeList;
 use crate::meter::{Counter, Meter};
-use crate::sys::{Epoll, Ready, Watch, do_elsewhere};
+use crate::sys::{Epoll, Ready, Watch, do_elsewhere, random_bytes_now};
 use crate::virtio::spec::device_id;
 use crate::virtio::{Activation, DeviceInfo, DeviceState, Queues, VirtioDevice};
 
@@ -271,6 +271,13 @@ impl VirtioDevice for Vsock {
                 );
                 return Err(Error::new(ErrorKind::InvalidConfig, message));
             }
+        }
+        if activation.state.is_some() {
+            let mut any = [0; 4];
+            random_bytes_now(&mut any).map_err(|e| {
+                Error::new(ErrorKind::Host, "the host has no random bytes for the ports of a vsock").with_source(e)
+            })?;
+            self.table.begin_at(u32::from_le_bytes(any));
         }
         self.active = true;
         self.owes_event = activation.state.is_some();
