@@ -18,7 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.split_at_checked(2).map(|(first, rest)| run(&first[0], &first[1], rest)) {
+    match arguments.split_at_checked(2).map(|(first, rest)| run(&first[0], &first[1], rest, |line| println!("{line}")))
+    {
         Some(Ok(())) => ExitCode::SUCCESS,
         Some(Err(error)) => {
             eprintln!("fork: {}", error.chain());
@@ -31,7 +32,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(kernel: &str, line: &str, rest: &[String]) -> Result<()> {
+/// Does it, and passes each line that is to be read by a person on.
+pub fn run(kernel: &str, line: &str, rest: &[String], mut say: impl FnMut(String)) -> Result<()> {
     let count = rest.first().map_or(Ok(FORKS), |count| count.parse()).map_err(|e| {
         Error::new(ErrorKind::InvalidConfig, format!("{:?} is no number of forks", rest[0])).with_source(e)
     })?;
@@ -47,20 +49,17 @@ fn run(kernel: &str, line: &str, rest: &[String]) -> Result<()> {
     source.start()?;
     read_until(output, line)?;
     let snapshot = source.snapshot()?;
-    println!(
-        "ready after {} ms; stood still for {} us",
-        begun.elapsed().as_millis(),
-        snapshot.standstill().as_micros()
-    );
+    let (ready, still) = (begun.elapsed().as_millis(), snapshot.standstill().as_micros());
+    say(format!("ready after {ready} ms; stood still for {still} us"));
     drop(source);
     let begun = Instant::now();
     for first in (0..count).step_by(AT_ONCE) {
         let forks = (first..count.min(first + AT_ONCE)).map(|number| Fork::start(&snapshot, number));
         for fork in forks.collect::<Result<Vec<_>>>()? {
-            fork.finish()?;
+            fork.finish(&mut say)?;
         }
     }
-    println!("{count} forks in {} ms", begun.elapsed().as_millis());
+    say(format!("{count} forks in {} ms", begun.elapsed().as_millis()));
     Ok(())
 }
 
@@ -80,13 +79,13 @@ impl Fork {
         Ok(Self { number, vm, output })
     }
 
-    /// Prints what it says, up to its end.
-    fn finish(mut self) -> Result<()> {
+    /// Passes on what it says, up to its end.
+    fn finish(mut self, say: &mut impl FnMut(String)) -> Result<()> {
         let exit = self.vm.wait_timeout(PATIENCE)?;
         let mut said = String::new();
         self.output.read_to_string(&mut said).map_err(|e| failed("read the console", e))?;
         for line in said.lines().filter(|line| !line.trim().is_empty()) {
-            println!("{}: {}", self.number, line.trim());
+            say(format!("{}: {}", self.number, line.trim()));
         }
         if exit.is_crash() {
             Err(Error::new(ErrorKind::Guest, format!("fork {}: {exit}", self.number)))

@@ -334,3 +334,35 @@ fn the_launcher_refuses_to_wake_what_is_not_there_or_otherwise_than_it_was() {
     let (status, said) = refused(&["--restore", folder.path("").to_str().unwrap(), "--disk", disk.to_str().unwrap()]);
     assert!(status == Some(2) && said.contains("allowed are those of its source: none"), "{said}");
 }
+
+/// Writes `tests/golden/snapshot-1` if it is not there. It is never written again: this version must read what an earlier one wrote.
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn the_golden_file_goes_on_where_the_cpu_allows() {
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/snapshot-1");
+    let folder = Folder::new();
+    fs::write(folder.path("disk"), [0; 4096]).unwrap();
+    let console = || vmcell::Console::callback(|_| {});
+    if !golden.exists() {
+        let kernel = support::Kernel::new(&support::counts::counter());
+        // The disk's name stands in the file.
+        std::env::set_current_dir(folder.path("")).unwrap();
+        let builder = support::tiny(&kernel).vcpus(2).name("golden");
+        let builder = builder.rng(vmcell::RngConfig::new()).balloon(vmcell::BalloonConfig::new());
+        let builder = builder.vsock(vmcell::VsockConfig::new(3)).disk(vmcell::Disk::open("disk").unwrap());
+        let vm = builder.console(console()).build().unwrap();
+        vm.start().unwrap();
+        vm.snapshot().unwrap().save(&golden).unwrap();
+    }
+    let snapshot = Snapshot::load(&golden).unwrap();
+    let disk = vmcell::Disk::open(folder.path("disk")).unwrap();
+    match Vm::builder().fork_of(&snapshot).disk(disk).console(console()).build() {
+        Ok(vm) => vm.start().unwrap(),
+        // Of another host: the file was read all the same.
+        Err(error) => assert!(
+            ["another CPU", "time-stamp counter", "model-specific"].iter().any(|what| error.chain().contains(what)),
+            "{}",
+            error.chain()
+        ),
+    }
+}
