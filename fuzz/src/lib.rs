@@ -28,6 +28,7 @@ pub mod queue;
 pub mod random;
 pub mod registers;
 pub mod ring;
+pub mod saved;
 pub mod sweep;
 pub mod vsock;
 pub mod world;
@@ -61,6 +62,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "serial", run: ports::serial::run, seeds: ports::serial::seeds },
     Target { name: "windows", run: ports::windows::run, seeds: ports::windows::seeds },
     Target { name: "description", run: description::run, seeds: description::seeds },
+    Target { name: "saved", run: saved::run, seeds: saved::seeds },
     Target { name: "launcher", run: launcher::run, seeds: launcher::seeds },
     Target { name: "ffi", run: ffi::run, seeds: ffi::seeds },
 ];

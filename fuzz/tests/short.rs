@@ -54,6 +54,11 @@ fn a_vsock_carries_what_is_sent() {
 }
 
 #[test]
+fn a_saved_snapshot_is_refused_or_is_one() {
+    run("saved");
+}
+
+#[test]
 fn a_metadata_service_stands_any_frame_and_forgets_who_is_silent() {
     run("metadata");
 }
