@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use vmcell::testing::TinyGuest;
-use vmcell::{Boot, Console, Error, ErrorKind, MemoryBacking, MemoryConfig, Result, Snapshot, Vm, VmBuilder};
+use vmcell::{Boot, Console, Error, ErrorKind, IoThread, MemoryBacking, MemoryConfig, Result, Snapshot, Vm, VmBuilder};
 
 /// Where the memory begins that it uses: behind its own code.
 const USED_FROM: u32 = 4 << 20;
@@ -49,8 +49,9 @@ impl Guest {
     }
 
     /// Starts a fork that has something to answer.
-    pub fn fork(snapshot: &Snapshot) -> Result<Self> {
-        Self::start(Vm::builder().fork_of(snapshot))
+    pub fn fork(snapshot: &Snapshot, io_thread: Option<&IoThread>) -> Result<Self> {
+        let builder = Vm::builder().fork_of(snapshot);
+        Self::start(io_thread.cloned().into_iter().fold(builder, VmBuilder::io_thread))
     }
 
     fn start(builder: VmBuilder) -> Result<Self> {

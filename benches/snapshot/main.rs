@@ -11,10 +11,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use guest::Guest;
-use vmcell::{Error, ErrorKind, LoadMemory, MemoryBacking, Result, SaveOptions, Snapshot};
+use vmcell::{Error, ErrorKind, IoThread, LoadMemory, MemoryBacking, Result, SaveOptions, Snapshot};
 
 const ROUNDS: usize = 7;
 const FORKS: usize = 1000;
+/// So many forks are looked at by themselves, before there are many.
+const BATCH: usize = 100;
 
 fn main() -> ExitCode {
     match forks().and_then(run) {
@@ -81,27 +83,39 @@ fn standstill() -> Result<()> {
 fn many_forks(count: usize) -> Result<()> {
     let source = Guest::boot(128, 8, MemoryBacking::Memfd)?;
     let snapshot = source.vm.snapshot()?;
-    let (mut forks, mut answers) = (Vec::with_capacity(count), Vec::with_capacity(count));
-    let (before, begun) = (own_kib(), Instant::now());
-    for _ in 0..count {
-        let begun = Instant::now();
-        let fork = Guest::fork(&snapshot)?;
-        answers.push(fork.wait()?.duration_since(begun));
-        // It answers by spinning, and there are more than CPUs.
-        fork.vm.pause()?;
-        forks.push(fork);
+    // It would take a CPU for itself.
+    drop(source);
+    let shared = IoThread::new("shared")?;
+    for (how, io_thread) in [("an I/O thread each", None), ("one I/O thread for all", Some(&shared))] {
+        let (mut forks, mut answers) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let (before, begun) = (own_kib(), Instant::now());
+        for _ in 0..count {
+            let begun = Instant::now();
+            let fork = Guest::fork(&snapshot, io_thread)?;
+            answers.push(fork.wait()?.duration_since(begun));
+            // It waits for more by spinning.
+            fork.vm.pause()?;
+            forks.push(fork);
+        }
+        let (all, own) = (begun.elapsed(), own_kib().saturating_sub(before));
+        let first = part(&answers[..count.min(BATCH)], 50);
+        println!(
+            "{count} forks of a guest of 128 MiB, {how}: the first answer after {} (p50), {} (p99), {first} (p50 of the first {}); all in {}, each with {:.0} KiB of its own",
+            part(&answers, 50),
+            part(&answers, 99),
+            count.min(BATCH),
+            show(all),
+            own as f64 / count as f64
+        );
     }
-    let (all, own) = (begun.elapsed(), own_kib().saturating_sub(before));
-    answers.sort_unstable();
-    let at = |part: usize| answers.get(count * part / 100).copied().unwrap_or_default();
-    println!(
-        "{count} forks of a guest of 128 MiB: the first answer after {} (p50), {} (p99); all in {}, each with {:.0} KiB of its own",
-        show(at(50)),
-        show(at(99)),
-        show(all),
-        own as f64 / count as f64
-    );
     Ok(())
+}
+
+/// That of which so many percent are shorter.
+fn part(times: &[Duration], percent: usize) -> String {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    show(sorted.get(times.len() * percent / 100).copied().unwrap_or_default())
 }
 
 /// How long it takes to save and to load.
@@ -132,7 +146,7 @@ fn files() -> Result<()> {
 
 fn answer_from(path: &Path, memory: LoadMemory) -> Result<Duration> {
     let begun = Instant::now();
-    let fork = Guest::fork(&Snapshot::load_with(path, memory)?)?;
+    let fork = Guest::fork(&Snapshot::load_with(path, memory)?, None)?;
     Ok(fork.wait()?.duration_since(begun))
 }
 
