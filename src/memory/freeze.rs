@@ -86,17 +86,17 @@ impl GuestMemory {
                 Ground::Shared(file) if config.pages != PageSize::Huge2Mib => {
                     let extents = without_holes(file, part.len(), unused);
                     frozen.files.push(Arc::clone(file));
-                    frozen.aside.extend(part.replace(&extents).map_err(refused)?);
-                    *ground = Ground::Private(extents.clone());
+                    frozen.aside.extend(part.replace(&extents, ground).map_err(refused)?);
                     extents
                 }
                 Ground::Private(extents) => {
-                    if !self.save_own(&part, extents).map_err(refused)? {
-                        let copied = self.copied(&part).map_err(refused)?;
-                        part.replace(&copied).map_err(refused)?;
-                        *extents = copied;
+                    if self.save_own(&part, extents).map_err(refused)? {
+                        extents.clone()
+                    } else {
+                        let extents = self.copied(&part).map_err(refused)?;
+                        part.replace(&extents, ground).map_err(refused)?;
+                        extents
                     }
-                    extents.clone()
                 }
                 Ground::Shared(_) | Ground::Anonymous => self.copied(&part).map_err(refused)?,
             };
@@ -120,9 +120,8 @@ impl GuestMemory {
         let mut grounds = lock(&self.grounds);
         for ((region, mapping), ground) in template.regions.iter().zip(&*self.mappings).zip(grounds.iter_mut()) {
             let part = Part { mapping, start: region.start, pages: config.pages };
-            let replaced = part.replace(&region.extents);
+            let replaced = part.replace(&region.extents, ground);
             replaced.map_err(|cause| cannot_provide(self.size()).with_source(cause))?;
-            *ground = Ground::Private(region.extents.clone());
         }
         drop(grounds);
         self.place(config)
@@ -190,23 +189,39 @@ impl Part<'_> {
 
     /// Has it be a private mapping of those places, which hold the same. Gives the old mapping's pages, if it could take them off, to be freed
     /// later.
-    fn replace(&self, extents: &[Extent]) -> io::Result<Option<Mapping>> {
-        // Made before anything is touched: it is what a host without memory refuses.
-        let private = map_places(self.mapping.len(), self.start.0, extents)?;
-        keep_apart(&private, self.pages);
+    fn replace(&self, extents: &[Extent], ground: &mut Ground) -> io::Result<Option<Mapping>> {
+        // Made before anything is touched: it is what a host without memory refuses. Each by itself, since before Linux 6.17 only one mapping is moved
+        // at a time.
+        let (mut parts, mut at) = (Vec::new(), 0u64);
+        for extent in extents {
+            parts.push((at, self.mapped(at, extent)?));
+            at = at.saturating_add(extent.len);
+        }
         // Without this, the replacement frees each page while the guest waits.
         let aside = Mapping::of_pages_of(self.mapping, self.start.0).ok();
-        private.replace_in(self.mapping, 0)?;
+        // What was replaced in part lies in too many kinds of places to tell, and is copied from now on.
+        *ground = Ground::Anonymous;
+        parts.into_iter().try_for_each(|(at, part)| part.replace_in(self.mapping, size(at)?))?;
+        *ground = Ground::Private(extents.to_vec());
         Ok(aside)
     }
 
     /// The same, of a part from `at` on.
     fn replace_at(&self, at: u64, extent: &Extent) -> io::Result<()> {
-        let size = |number: u64| usize::try_from(number).map_err(|_| io::ErrorKind::InvalidInput);
-        let private = map_places(size(extent.len)?, self.start.0.saturating_add(at), std::slice::from_ref(extent))?;
-        keep_apart(&private, self.pages);
-        private.replace_in(self.mapping, size(at)?)
+        self.mapped(at, extent)?.replace_in(self.mapping, size(at)?)
     }
+
+    /// A private mapping for the part from `at` on, which is not there yet.
+    fn mapped(&self, at: u64, extent: &Extent) -> io::Result<Mapping> {
+        let gpa = self.start.0.saturating_add(at);
+        let mapping = map_places(size(extent.len)?, gpa, std::slice::from_ref(extent))?;
+        keep_apart(&mapping, self.pages);
+        Ok(mapping)
+    }
+}
+
+fn size(number: u64) -> io::Result<usize> {
+    usize::try_from(number).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
 /// A file, but for its holes: a private mapping of one would have a page of the file taken for each that is changed.
