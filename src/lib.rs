@@ -166,7 +166,7 @@ pub use event::IoThread;
 pub use host::{Finding, FindingLevel, HostCheck};
 pub use limit::LimitGroup;
 pub use logging::{LogLevel, LogRecord};
-pub use memory::{Buffer, GuestAddress, GuestMemory, GuestRanges, HostBuffer, MemoryRegion};
+pub use memory::{Buffer, GuestAddress, GuestMemory, GuestRanges, HostBuffer, MemoryRegion, MemoryUse};
 #[cfg(feature = "metadata")]
 pub use metadata::Metadata;
 pub use net::{Nic, NicHandle};

@@ -201,11 +201,15 @@ fn a_callback_that_resumes_a_vm_that_is_being_paused_does_not_wait_for_the_pause
 /// A VM whose guest has printed and turned itself off, and whose console's callback does not come back until it is released.
 fn held_by_its_console() -> (Vm, Sender<()>) {
     let (release, held): (_, Receiver<()>) = channel();
+    let (enter, entered) = channel();
     let console = Console::callback(move |_| {
+        let _ = enter.send(());
         let _ = held.recv();
     });
     let vm = tiny(&Kernel::new(&TinyGuest::print("the last words"))).console(console).build().unwrap();
     vm.start().unwrap();
+    // A VM that is stopped before its guest has printed is held by nothing.
+    entered.recv().unwrap();
     (vm, release)
 }
 

@@ -308,7 +308,7 @@ fn a_tcp_connection_goes_on_over_a_snapshot_and_is_reset_in_a_fork_which_finds_i
     let fork = builder.seccomp(Seccomp::Kill).build().unwrap_or_else(|e| panic!("{}", e.chain()));
     let _network = OtherNetwork::with(&other);
     fork.start().expect("the fork starts");
-    assert!(matches!(fork.wait_timeout(2 * LONG), Ok(Exit::Shutdown)), "{}", transcript.text());
+    assert!(matches!(fork.wait_timeout(4 * LONG), Ok(Exit::Shutdown)), "{}", transcript.text());
     let text = transcript.text().replace('\r', "");
     assert!(text.contains("reset after") && text.contains("reaches it"), "{text}");
     assert!(carrier_changes(&text, "after") >= carrier_changes(&before, "before") + 2, "{before}\n{text}");

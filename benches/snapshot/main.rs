@@ -6,8 +6,9 @@
 
 mod guest;
 
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use guest::Guest;
@@ -121,7 +122,9 @@ fn part(times: &[Duration], percent: usize) -> String {
 /// How long it takes to save and to load.
 fn files() -> Result<()> {
     let folder = Folder::new()?;
-    let path = folder.0.join("vm");
+    // As the launcher calls it.
+    let path = folder.0.join("vm.snapshot");
+    let launcher = std::env::var_os("VMCELL_LAUNCH").map(PathBuf::from);
     for (mib, used) in [(128, 8), (256, 240)] {
         let source = Guest::boot(mib, used, MemoryBacking::Memfd)?;
         let snapshot = source.vm.snapshot()?;
@@ -140,8 +143,29 @@ fn files() -> Result<()> {
             median(&mut copied),
             median(&mut mapped)
         );
+        if let Some(launcher) = &launcher {
+            let woken = (0..ROUNDS).map(|_| answer_of_launcher(launcher, &folder.0)).collect::<Result<Vec<_>>>();
+            println!("  the launcher that wakes it: {} from its exec to the answer", median(&mut woken?));
+        }
     }
     Ok(())
+}
+
+/// From the start of the program to what its guest prints, which finds a byte to answer.
+fn answer_of_launcher(launcher: &Path, folder: &Path) -> Result<Duration> {
+    let failed = |e| Error::new(ErrorKind::Host, "the launcher cannot be run").with_source(e);
+    let begun = Instant::now();
+    let mut command = Command::new(launcher);
+    command.arg("--restore").arg(folder).args(["--console", "stdio"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut running = command.stderr(Stdio::null()).spawn().map_err(failed)?;
+    let answered = running.stdin.take().zip(running.stdout.take()).ok_or(ErrorKind::Host);
+    let answered =
+        answered.map_err(|kind| Error::new(kind, "it has no console")).and_then(|(mut input, mut output)| {
+            input.write_all(b"x").and_then(|()| output.read_exact(&mut [0])).map_err(failed)?;
+            Ok(begun.elapsed())
+        });
+    let _ = running.kill().and_then(|()| running.wait());
+    answered
 }
 
 fn answer_from(path: &Path, memory: LoadMemory) -> Result<Duration> {

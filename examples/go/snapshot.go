@@ -154,3 +154,13 @@ func (snapshot *Snapshot) Standstill() (time.Duration, error) {
 func (snapshot *Snapshot) Close() error {
 	return failure(C.vmcell_snapshot_free(snapshot.handle), nil)
 }
+
+// MemoryUse is how many bytes the host keeps for the guest's RAM: what is this VM's alone, and what it uses of a snapshot, which others that
+// began with it may use as well.
+func (vm *VM) MemoryUse() (own, shared uint64, err error) {
+	var ownBytes, sharedBytes C.uint64_t
+	err = vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_vm_memory_use(h, &ownBytes, &sharedBytes, e)
+	})
+	return uint64(ownBytes), uint64(sharedBytes), err
+}

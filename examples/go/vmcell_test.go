@@ -867,6 +867,9 @@ func TestForksGoOnFromASnapshotAndFromItsFileAndASuspendedVMComesBack(t *testing
 		var forked syncBuffer
 		fork := started(t, ctx, vmcell.Config{ForkOf: source, ForkClock: vmcell.ForkClockKeep, Stdout: &forked})
 		answers(fork, &forked, "b", "b")
+		if own, shared, err := fork.MemoryUse(); err != nil || own > 1<<20 || shared == 0 {
+			t.Error(own, shared, err)
+		}
 		if err := fork.Suspend(path+".away", vmcell.LoadCopy); err != nil {
 			t.Fatal(err)
 		}

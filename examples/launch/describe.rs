@@ -64,6 +64,10 @@ fn described_by(saved: &Snapshot, options: &Options) -> VmConfig {
     if !options.taps.is_empty() {
         config.nics.clear();
     }
+    // Whoever saved it may have had reasons that are none here.
+    if config.seccomp == Seccomp::Off {
+        config.seccomp = Seccomp::Refuse;
+    }
     config
 }
 

@@ -86,6 +86,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_snapshot_standstill(null(), null_mut()),
         vmcell_vm_snapshot(null_mut(), None, null_mut(), null_mut()),
         vmcell_vm_suspend(null_mut(), null(), 0),
+        vmcell_vm_memory_use(null(), null_mut(), null_mut()),
         vmcell_console_also(null_mut(), null_mut()),
         vmcell_console_new_callback(None, null_mut(), None, null_mut()),
         vmcell_console_new_fds(-1, -1, null_mut()),

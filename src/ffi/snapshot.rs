@@ -47,12 +47,13 @@ impl Object for SnapshotObject {
 /// vmcell_vm_snapshot fails. It must not call for VMs: to pause, resume or snapshot one is refused. It must not unwind: no C++ exception, no longjmp.
 pub type AtStandstill = Option<unsafe extern "C" fn(user: *mut c_void) -> i32>;
 
-/// Takes a snapshot of a VM that runs or is paused. If it ran, it goes on afterwards. `at_standstill`, unless it is NULL, is called once with `user` while the
-/// VM stands still and all else was taken. Blocks until requests in flight are done, at most for ten seconds, and then for some milliseconds for each GiB if the
-/// RAM lies on a memfd (VMCELL_MEMORY_MEMFD), and otherwise for as long as copying takes what is not zero.
+/// Takes a snapshot of a VM that runs or is paused. If it ran, it goes on afterwards. `at_standstill`, unless it is NULL, is called once
+/// with `user` while the VM stands still and all else was taken. Blocks until requests in flight are done, at most for ten seconds, and
+/// then for some milliseconds for each GiB if the RAM lies on a memfd (VMCELL_MEMORY_MEMFD), and otherwise for as long as copying takes
+/// what is not zero.
 ///
-/// Errors: those of vmcell_vm_pause; INVALID_STATE if a device has failed or cannot be saved, and for a VM of which none may be taken or that is suspended;
-/// HOST_MEMORY; HOST if `at_standstill` fails. The VM goes on.
+/// Errors: those of vmcell_vm_pause; INVALID_STATE if a device has failed or cannot be saved, and for a VM of which none may be taken or
+/// that is suspended; HOST_MEMORY; HOST if `at_standstill` fails. The VM goes on.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_snapshot(
     vm: *mut VmObject,
@@ -79,9 +80,9 @@ pub unsafe extern "C" fn vmcell_vm_snapshot(
     })
 }
 
-/// Gives the VM's RAM back to the host: pauses the VM, saves it in the file `path` as vmcell_snapshot_save does, and keeps the rest of it, until vmcell_vm_resume takes the RAM
-/// from the file, as `memory` says (VMCELL_LOAD_*). With VMCELL_LOAD_COPY, that blocks for as long as reading takes; if it fails, it may be tried again. Until then, nothing may be
-/// changed in the file. Blocks until the file is on storage.
+/// Gives the VM's RAM back to the host: pauses the VM, saves it in the file `path` as vmcell_snapshot_save does, and keeps the rest of it,
+/// until vmcell_vm_resume takes the RAM from the file, as `memory` says (VMCELL_LOAD_*). With VMCELL_LOAD_COPY, that blocks for as long as
+/// reading takes; if it fails, it may be tried again. Until then, nothing may be changed in the file. Blocks until the file is on storage.
 ///
 /// Errors: those of vmcell_vm_snapshot and vmcell_snapshot_save; INVALID_STATE if the VM is suspended. A VM that ran goes on then.
 #[unsafe(no_mangle)]
@@ -101,9 +102,10 @@ pub unsafe extern "C" fn vmcell_vm_suspend(
     })
 }
 
-/// Puts a snapshot in the file `path`, which takes the place of one of that name once it is whole and on storage. It can be read by its owner alone, and
-/// holds what the guest had in its memory, secrets too. If `older` is not NULL, what lies in the file of that snapshot is left out: it is called `older_name`, and stays in
-/// the same folder. At most `bytes_per_second` bytes of RAM are written a second, or as many as can be if that is 0. Blocks until that is done.
+/// Puts a snapshot in the file `path`, which takes the place of one of that name once it is whole and on storage. It can be read by its
+/// owner alone, and holds what the guest had in its memory, secrets too. If `older` is not NULL, what lies in the file of that snapshot is
+/// left out: it is called `older_name`, and stays in the same folder. At most `bytes_per_second` bytes of RAM are written a second, or as
+/// many as can be if that is 0. Blocks until that is done.
 ///
 /// Errors: SNAPSHOT, and nothing of the file is left; INVALID_CONFIG if a path of the description is not UTF-8.
 #[unsafe(no_mangle)]
@@ -184,10 +186,11 @@ pub extern "C" fn vmcell_snapshot_free(snapshot: *mut SnapshotObject) -> i32 {
     free(snapshot, drop)
 }
 
-/// Makes the configuration of a VM that begins with a snapshot: the description of the VM that it was taken from, with its disks and interfaces as `keep` says, a sum of
-/// VMCELL_FORK_DISKS and VMCELL_FORK_NICS. A fork needs as many disks, interfaces and other devices as its source had, of the same kinds and in the same order, and disks with the
-/// content that they had: vmcell_vm_new says otherwise which ones those are. vCPUs, memory, kernel, rng and balloon stay the source's, whatever is set. The console is as described, unless
-/// one is set. Never blocks.
+/// Makes the configuration of a VM that begins with a snapshot: the description of the VM that it was taken from, with its disks and
+/// interfaces as `keep` says, a sum of VMCELL_FORK_DISKS and VMCELL_FORK_NICS. A fork needs as many disks, interfaces and other devices as
+/// its source had, of the same kinds and in the same order, and disks with the content that they had: vmcell_vm_new says otherwise which
+/// ones those are. vCPUs, memory, kernel, rng and balloon stay the source's, whatever is set. The console is as described, unless one is
+/// set. Never blocks.
 ///
 /// Errors: BAD_VALUE for another `keep`.
 #[unsafe(no_mangle)]
@@ -237,7 +240,8 @@ pub unsafe extern "C" fn vmcell_config_set_fork_clock(
     })
 }
 
-/// Has vmcell_vm_snapshot and vmcell_vm_suspend refuse the VM if `never` is not 0: what is in its memory is never to be copied. The default is 0. Never blocks.
+/// Has vmcell_vm_snapshot and vmcell_vm_suspend refuse the VM if `never` is not 0: what is in its memory is never to be copied. The default
+/// is 0. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_config_set_never_snapshot(
     config: *mut ConfigObject,

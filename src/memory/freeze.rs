@@ -67,9 +67,10 @@ impl GuestMemory {
         Survey(grounds.iter().zip(&*self.mappings).map(holes).collect())
     }
 
-    /// Makes a template of what the RAM of a guest that stands still holds. RAM on a memfd gets another mapping, of which each page is its own once it is
-    /// changed, and the memfd is the template: the more pages there are, the longer that takes, but nothing is copied. If that was done before, or if it is RAM of a template,
-    /// the pages that were changed are copied. Anonymous memory, and memory on pages of 2 MiB, is copied as a whole.
+    /// Makes a template of what the RAM of a guest that stands still holds. RAM on a memfd gets another mapping, of which each page is its
+    /// own once it is changed, and the memfd is the template: the more pages there are, the longer that takes, but nothing is copied. If
+    /// that was done before, or if it is RAM of a template, the pages that were changed are copied. Anonymous memory, and memory on pages
+    /// of 2 MiB, is copied as a whole.
     ///
     /// Nothing may write to the memory meanwhile; what does may be in the template by half.
     ///
@@ -190,8 +191,8 @@ impl Part<'_> {
     /// Has it be a private mapping of those places, which hold the same. Gives the old mapping's pages, if it could take them off, to be freed
     /// later.
     fn replace(&self, extents: &[Extent], ground: &mut Ground) -> io::Result<Option<Mapping>> {
-        // Made before anything is touched: it is what a host without memory refuses. Each by itself, since before Linux 6.17 only one mapping is moved
-        // at a time.
+        // Made before anything is touched: it is what a host without memory refuses. Each by itself, since before Linux 6.17 only one
+        // mapping is moved at a time.
         let (mut parts, mut at) = (Vec::new(), 0u64);
         for extent in extents {
             parts.push((at, self.mapped(at, extent)?));

@@ -34,6 +34,7 @@ mod ring_port;
 mod smaps;
 mod template;
 mod transfer;
+mod usage;
 
 pub use address::GuestAddress;
 pub(crate) use area::GuestArea;
@@ -52,6 +53,7 @@ pub use ranges::GuestRanges;
 pub(crate) use ranges::RangeList;
 pub(crate) use ring_port::Port;
 pub(crate) use template::Template;
+pub use usage::MemoryUse;
 
 #[cfg(test)]
 #[path = "properties_test.rs"]

@@ -19,12 +19,34 @@ const AT_ONCE: usize = 8192;
 /// Pages that are apart by so few bytes count as one range, though those between them are not changed.
 const NEAR: u64 = 64 << 10;
 
+/// What the kernel keeps of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// Nothing: it was not used.
+    Nothing,
+    /// One of the mapping's own, in memory or in swap space.
+    Own,
+    /// One of a file, in memory.
+    OfFile,
+}
+
 /// Returns the ranges of bytes of a mapping that hold all pages of its own, in ascending order.
 pub(super) fn own_pages(mapping: &Mapping) -> io::Result<Vec<Range<u64>>> {
+    let mut own = Vec::<Range<u64>>::new();
+    each_page(mapping, |index, kept| {
+        if kept == Kept::Own {
+            join(&mut own, index.saturating_mul(PAGE));
+        }
+    })?;
+    Ok(own)
+}
+
+/// Tells of each page of a mapping, by its number, what the kernel keeps.
+pub(super) fn each_page(mapping: &Mapping, mut tell: impl FnMut(u64, Kept)) -> io::Result<()> {
     let pagemap = File::open("/proc/self/pagemap")?;
     let mut entries = vec![0u8; AT_ONCE.saturating_mul(ENTRY)];
     let (first, count) = (mapping.as_ptr() as u64 / PAGE, mapping.len() as u64 / PAGE);
-    let (mut own, mut page) = (Vec::<Range<u64>>::new(), 0u64);
+    let mut page = 0u64;
     while page < count {
         let step = count.saturating_sub(page).min(AT_ONCE as u64);
         let bytes = usize::try_from(step).unwrap_or(AT_ONCE).saturating_mul(ENTRY);
@@ -32,13 +54,18 @@ pub(super) fn own_pages(mapping: &Mapping) -> io::Result<Vec<Range<u64>>> {
         pagemap.read_exact_at(entries, first.saturating_add(page).saturating_mul(ENTRY as u64))?;
         for (index, entry) in (page..).zip(entries.chunks_exact(ENTRY)) {
             let entry = u64::from_ne_bytes(entry.try_into().unwrap_or_default());
-            if entry & IS_SWAPPED != 0 || entry & (IS_PRESENT | IS_FILE) == IS_PRESENT {
-                join(&mut own, index.saturating_mul(PAGE));
-            }
+            tell(
+                index,
+                match (entry & IS_SWAPPED != 0, entry & IS_PRESENT != 0, entry & IS_FILE != 0) {
+                    (true, ..) | (_, true, false) => Kept::Own,
+                    (_, true, true) => Kept::OfFile,
+                    _ => Kept::Nothing,
+                },
+            );
         }
         page = page.saturating_add(step);
     }
-    Ok(own)
+    Ok(())
 }
 
 fn join(ranges: &mut Vec<Range<u64>>, at: u64) {

@@ -19,8 +19,8 @@ impl Vm {
     /// [memfd](crate::MemoryBacking::Memfd), and as long as copying what is not zero takes otherwise.
     ///
     /// # Errors
-    /// Those of [`pause`](Self::pause). [`ErrorKind::InvalidState`] if a device has failed or cannot be saved, as one of a user's may be, and then the
-    /// message names it; [`ErrorKind::HostMemory`] if there is no room for it. The VM goes on.
+    /// Those of [`pause`](Self::pause). [`ErrorKind::InvalidState`] if a device has failed or cannot be saved, as one of a user's may be,
+    /// and then the message names it; [`ErrorKind::HostMemory`] if there is no room for it. The VM goes on.
     pub fn snapshot(&self) -> Result<Snapshot> {
         self.snapshot_with(|| Ok(()))
     }
@@ -129,8 +129,8 @@ impl VmBuilder {
     /// socket, unless the builder has one already; its connections are reset, and the guest reads its CID anew.
     ///
     /// Disks, network cards, other devices and the console are given anew: as many of the same kinds, in the same order, and disks with the
-    /// content that the source's had. Otherwise [`build`](Self::build) says which devices the source had. The pages and the backing of the memory are those of the snapshot, and none of it
-    /// is taken in advance.
+    /// content that the source's had. Otherwise [`build`](Self::build) says which devices the source had. The pages and the backing of the
+    /// memory are those of the snapshot, and none of it is taken in advance.
     ///
     /// Limits on disks, network cards and the console's output are given anew, too, and so are their groups; a group may be that of the
     /// source. The limit on random bytes is the source's.

@@ -77,8 +77,9 @@ pub enum LoadMemory {
     Copy,
     /// The files are mapped, and nothing is read until a guest uses it. No checksum of the RAM is compared.
     ///
-    /// The caller vouches that nobody changes the files for as long as the snapshot or a VM that began with it lives; to delete them, or to rename others to their
-    /// place, is allowed. What a guest finds in a file that was changed is mixed, and the access to one that was cut ends the process (SIGBUS).
+    /// The caller vouches that nobody changes the files for as long as the snapshot or a VM that began with it lives; to delete them, or to
+    /// rename others to their place, is allowed. What a guest finds in a file that was changed is mixed, and the access to one that was cut
+    /// ends the process (SIGBUS).
     Map,
 }
 
@@ -103,11 +104,12 @@ struct Machine {
 }
 
 impl Snapshot {
-    /// Puts the snapshot in a file: all of it but the content of disks. The VM that it was taken of may go on, or be gone. Blocks for as long as writing takes, so that it is
-    /// called on a thread for which that is no matter. `docs/snapshot.md` specifies the file. Needs the feature `save`.
+    /// Puts the snapshot in a file: all of it but the content of disks. The VM that it was taken of may go on, or be gone. Blocks for as
+    /// long as writing takes, so that it is called on a thread for which that is no matter. `docs/snapshot.md` specifies the file. Needs
+    /// the feature `save`.
     ///
-    /// The file is written under another name in the same folder, and takes its place, and that of a file which had the name, once it is whole and on storage. It can be read by its
-    /// owner alone: what the guest had in its memory is in it, secrets too.
+    /// The file is written under another name in the same folder, and takes its place, and that of a file which had the name, once it is
+    /// whole and on storage. It can be read by its owner alone: what the guest had in its memory is in it, secrets too.
     ///
     /// ```no_run
     /// # fn main() -> vmcell::Result<()> {
@@ -133,8 +135,8 @@ impl Snapshot {
     /// Does the same as [`save`](Self::save), as the options say.
     ///
     /// # Errors
-    /// Those of [`save`](Self::save). [`ErrorKind::Snapshot`] if the file that this one is to build on has another snapshot than was said, or its name leads to
-    /// another folder; [`ErrorKind::InvalidConfig`] for 0 bytes a second.
+    /// Those of [`save`](Self::save). [`ErrorKind::Snapshot`] if the file that this one is to build on has another snapshot than was said,
+    /// or its name leads to another folder; [`ErrorKind::InvalidConfig`] for 0 bytes a second.
     pub fn save_with(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<()> {
         let path = path.as_ref();
         self.write(path, options).map_err(|error| error.about(&named(path)))
@@ -170,12 +172,13 @@ impl Snapshot {
         draft.write(path, &mut Pace::new(options.bytes_per_second))
     }
 
-    /// Takes a snapshot from the file of that path, and from those that it builds on. Blocks for as long as reading it takes. Needs the feature `save`.
+    /// Takes a snapshot from the file of that path, and from those that it builds on. Blocks for as long as reading it takes. Needs the
+    /// feature `save`.
     ///
     /// # Errors
-    /// [`ErrorKind::Snapshot`] for a file that cannot be read, is no snapshot, is damaged or cut, was written by a newer version of the format, or is of another
-    /// architecture; [`ErrorKind::HostMemory`] if there is no room for its RAM. Whether this host can run it is found out when a VM
-    /// [is built](crate::VmBuilder::fork_of) with it.
+    /// [`ErrorKind::Snapshot`] for a file that cannot be read, is no snapshot, is damaged or cut, was written by a newer version of the
+    /// format, or is of another architecture; [`ErrorKind::HostMemory`] if there is no room for its RAM. Whether this host can run it is
+    /// found out when a VM [is built](crate::VmBuilder::fork_of) with it.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         Self::load_with(path, LoadMemory::Copy)
     }

@@ -15,14 +15,14 @@ use crate::virtio::TransportState;
 ///
 /// The content of disks is not part of it. Copy them while the VM is [paused](crate::Vm::pause), and give each fork a copy of its own.
 ///
-/// If the VM's RAM lies on a [memfd](crate::MemoryBacking::Memfd), nothing is copied: the snapshot keeps the pages, and the VM and its forks share them, until
-/// one of them changes a page and gets a copy of it. The VM's next snapshot, and a fork's, copies the pages that were changed since. Anonymous RAM, and RAM on pages of
-/// 2 MiB, is copied each time, but for its zeroes.
+/// If the VM's RAM lies on a [memfd](crate::MemoryBacking::Memfd), nothing is copied: the snapshot keeps the pages, and the VM and its
+/// forks share them, until one of them changes a page and gets a copy of it. The VM's next snapshot, and a fork's, copies the pages that
+/// were changed since. Anonymous RAM, and RAM on pages of 2 MiB, is copied each time, but for its zeroes.
 ///
 /// # What to mind
-/// A fork has all that its source had in memory, keys and tokens too. A guest with ACPI and a driver for VMGenID (Linux 5.18) is told that it is a fork, and reseeds
-/// its random number generator; until it has, two forks draw the same numbers. [`VmBuilder::fork_clock`](crate::VmBuilder::fork_clock) says what its clocks show.
-/// `docs/snapshot.md` has what a fork can rely on.
+/// A fork has all that its source had in memory, keys and tokens too. A guest with ACPI and a driver for VMGenID (Linux 5.18) is told that
+/// it is a fork, and reseeds its random number generator; until it has, two forks draw the same numbers.
+/// [`VmBuilder::fork_clock`](crate::VmBuilder::fork_clock) says what its clocks show. `docs/snapshot.md` has what a fork can rely on.
 ///
 /// ```no_run
 /// use vmcell::{Boot, Console, Vm};

@@ -10,18 +10,20 @@ use crate::save::{Chain, Taken};
 use crate::sys::{check_may_wait, lock, may_wait};
 
 impl Vm {
-    /// Pauses the VM, if it is not paused, saves it in a file as [`Snapshot::save`](crate::Snapshot::save) does, and gives its RAM back to the host. Its threads, descriptors and
-    /// devices stay, so that [`resume`](Self::resume) goes on with it at once. Blocks until the file is on storage. Needs the feature `save`.
+    /// Pauses the VM, if it is not paused, saves it in a file as [`Snapshot::save`](crate::Snapshot::save) does, and gives its RAM back to
+    /// the host. Its threads, descriptors and devices stay, so that [`resume`](Self::resume) goes on with it at once. Blocks until the file
+    /// is on storage. Needs the feature `save`.
     ///
-    /// With [`LoadMemory::Copy`], resuming reads the file, compares its checksums, and blocks meanwhile; if that fails, the VM stays as it is and may be resumed
-    /// again. With [`LoadMemory::Map`], it returns at once, and each page is read when it is first used; the caller vouches, until the VM is gone, for what is said
-    /// there. Until it is resumed, nothing of the file may be changed or cut either way; it may be deleted, and what it takes is free once the RAM was read.
+    /// With [`LoadMemory::Copy`], resuming reads the file, compares its checksums, and blocks meanwhile; if that fails, the VM stays as it
+    /// is and may be resumed again. With [`LoadMemory::Map`], it returns at once, and each page is read when it is first used; the caller
+    /// vouches, until the VM is gone, for what is said there. Until it is resumed, nothing of the file may be changed or cut either way; it
+    /// may be deleted, and what it takes is free once the RAM was read.
     ///
     /// The file is a snapshot like others: if this process is gone, [`Snapshot::load`](crate::Snapshot::load) goes on with it.
     ///
     /// # Errors
-    /// Those of [`snapshot`](Self::snapshot) and [`Snapshot::save`](crate::Snapshot::save); [`ErrorKind::InvalidState`] if it is suspended already. A VM that ran
-    /// goes on then.
+    /// Those of [`snapshot`](Self::snapshot) and [`Snapshot::save`](crate::Snapshot::save); [`ErrorKind::InvalidState`] if it is suspended
+    /// already. A VM that ran goes on then.
     pub fn suspend(&self, path: impl AsRef<Path>, memory: LoadMemory) -> Result<()> {
         check_may_wait("suspend a VM")?;
         let _one_at_a_time = lock(&self.transition);

@@ -8,6 +8,7 @@ use crate::balloon::BalloonHandle;
 use crate::block::DiskHandle;
 use crate::console::ConsoleStatus;
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::MemoryUse;
 use crate::net::NicHandle;
 use crate::sys::lock;
 use crate::vsock::VsockHandle;
@@ -103,6 +104,15 @@ impl Vm {
             devices: self.devices.metrics(),
             console: self.devices.console_metrics(),
         }
+    }
+
+    /// Returns how much memory the host keeps for the guest's RAM: what is this VM's alone, and what it shares with a snapshot. What the VM takes
+    /// beside its RAM is less than 100 KiB. Any thread may ask, in any state of the VM; it takes about a millisecond for each GiB.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Host`] without `/proc`, in a jail for instance.
+    pub fn memory_use(&self) -> Result<MemoryUse> {
+        self.saves.memory.usage()
     }
 
     /// Returns the devices that have failed since the VM was built, in the order in which the guest finds them. For each there is

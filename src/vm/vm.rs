@@ -109,9 +109,9 @@ impl Vm {
     /// [`on_thread_start`](crate::VmBuilder::on_thread_start) has returned on each of them.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] unless the VM is [`Status::Ready`]. [`ErrorKind::Host`] if the host gives no more threads, does
-    /// not let one run where [affinity](crate::VmBuilder::affinity) or [core scheduling](crate::VmBuilder::core_scheduling) want it, or if `on_thread_start` fails or panics; then
-    /// the VM has ended.
+    /// [`ErrorKind::InvalidState`] unless the VM is [`Status::Ready`]. [`ErrorKind::Host`] if the host gives no more threads, does not let
+    /// one run where [affinity](crate::VmBuilder::affinity) or [core scheduling](crate::VmBuilder::core_scheduling) want it, or if
+    /// `on_thread_start` fails or panics; then the VM has ended.
     pub fn start(&self) -> Result<()> {
         let count = self.seats.len();
         self.lifecycle.start(count)?;
@@ -181,8 +181,8 @@ impl Vm {
     /// [`pause`](Self::pause).
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidState`] if the VM was not started or has ended, and on an [I/O
-    /// thread](crate::event#what-a-callback-may-do) while another thread is in `pause`, or if the VM was suspended. Of a suspended VM, those of reading its file.
+    /// [`ErrorKind::InvalidState`] if the VM was not started or has ended, and on an [I/O thread](crate::event#what-a-callback-may-do)
+    /// while another thread is in `pause`, or if the VM was suspended. Of a suspended VM, those of reading its file.
     pub fn resume(&self) -> Result<()> {
         // A pause may be waiting for the very thread that calls.
         let one_at_a_time = if may_wait() { Some(lock(&self.transition)) } else { lock_if_free(&self.transition) };
@@ -209,9 +209,9 @@ impl Vm {
     /// last output to a slow reader, its status is [`Status::Ending`] for a moment.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if a vCPU's thread did not report back in that time, because the host did not run it (a busy host,
-    /// or one whose kernel waits for memory) or [`on_thread_start`](crate::VmBuilder::on_thread_start) holds it. It was told to leave, and enters the guest no more; [`wait`](Self::wait) or
-    /// dropping the VM waits for it.
+    /// [`ErrorKind::Timeout`] if a vCPU's thread did not report back in that time, because the host did not run it (a busy host, or one
+    /// whose kernel waits for memory) or [`on_thread_start`](crate::VmBuilder::on_thread_start) holds it. It was told to leave, and enters
+    /// the guest no more; [`wait`](Self::wait) or dropping the VM waits for it.
     pub fn stop(&self) -> Result<()> {
         let began = Instant::now();
         self.request_stop();

@@ -103,7 +103,7 @@ void test_snapshots(const char *folder) {
     vmcell_vm *vm, *fork;
     struct printed printed, forked;
     struct moment moment = {0, 0};
-    uint64_t nanoseconds = 1;
+    uint64_t nanoseconds = 1, own, shared;
     int32_t status;
     test_refused(folder);
 
@@ -123,6 +123,10 @@ void test_snapshots(const char *folder) {
 
     fork = fork_of(first, &forked);
     type(fork, "x", &forked, "x");
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_memory_use(fork, NULL, &shared, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_memory_use(fork, &own, NULL, &e));
+    OK(vmcell_vm_memory_use(fork, &own, &shared, &e));
+    CHECK(own < 1 << 20 && shared > 0 && own % 4096 == 0 && shared % 4096 == 0);
     OK(vmcell_snapshot_save(first, in(folder, "first"), NULL, NULL, 0, &e));
     OK(vmcell_vm_snapshot(fork, NULL, NULL, &second, &e));
     FAILS_SAYING(VMCELL_ERROR_SNAPSHOT, "another snapshot",

@@ -2,9 +2,14 @@
 
 use super::scale::run_program;
 use crate::args::SnapshotOptions;
+use crate::cargo;
 use crate::exec::Result;
 
-/// Builds the program and runs it; returns the exit status.
+/// As programs are built that are measured.
+const PROFILE: &str = "tuned";
+
+/// Builds the program and the launcher, which it starts as well, and runs it; returns the exit status.
 pub fn run(options: &SnapshotOptions) -> Result<u8> {
-    run_program("snapshot", "snapshot", options.forks)
+    let launcher = cargo::build_launcher(PROFILE)?;
+    run_program("snapshot", "snapshot", options.forks, &[("VMCELL_LAUNCH", &launcher)])
 }

@@ -17,7 +17,7 @@ pub fn check() -> Result<()> {
         "test",
         "--quiet",
         "--features",
-        "log,metadata,serde,test-util",
+        "log,metadata,save,serde,test-util",
         "--lib",
         "--examples",
     ]))?;
