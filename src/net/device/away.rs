@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::event::Io;
 
 /// The link is down for no longer, whether the guest has seen that or not. A guest on a busy host, or on an emulated CPU, takes its time.
-const AT_MOST: Duration = Duration::from_secs(5);
+const AT_MOST: Duration = Duration::from_secs(2);
 
 /// Whether the link is down because the VM is another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
