@@ -12,7 +12,7 @@ use super::address::GuestAddress;
 use super::aligned::Mapping;
 use super::ground::Ground;
 use super::guest::GuestMemory;
-use super::holes::{holes, is_hole};
+use super::holes::{holes, is_hole, is_zero};
 use super::mapping::{self, cannot_provide, keep_apart, map_places};
 use super::own_pages::own_pages;
 use super::template::{Extent, Region, Template, lay_over};
@@ -167,7 +167,7 @@ impl GuestMemory {
             let step = len.saturating_sub(done).min(STEP as u64);
             let part = usize::try_from(step).ok().and_then(|step| bytes.get_mut(..step)).unwrap_or_default();
             self.read(GuestAddress(gpa.0.saturating_add(done)), part).map_err(io::Error::other)?;
-            if part.iter().any(|byte| *byte != 0) {
+            if !is_zero(part) {
                 file.write_all_at(part, offset.saturating_add(done))?;
             }
             done = done.saturating_add(step);

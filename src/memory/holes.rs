@@ -29,6 +29,12 @@ pub(super) fn is_hole(file: &File, hole: &Range<u64>) -> bool {
     matches!(start_of_data(file, hole.start, hole.end), Ok(None))
 }
 
+/// Whether bytes need not be stored.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<64>();
+    words.iter().all(|word| *word == [0; 64]) && rest.iter().all(|byte| *byte == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::FileExt;
@@ -50,6 +56,17 @@ mod tests {
         file.write_all_at(&[1], 16 * MIB - 1).unwrap();
         assert_eq!(found.iter().map(|hole| is_hole(&file, hole)).collect::<Vec<_>>(), [true, true, false]);
         assert_eq!(holes(&anonymous_file(4 * MIB).unwrap(), 4 * MIB), vec![Range { start: 0, end: 4 * MIB }]);
+    }
+
+    #[test]
+    fn a_byte_that_is_not_zero_is_found_wherever_it_is() {
+        let mut bytes = [0; 200];
+        assert!(is_zero(&bytes) && is_zero(&[]));
+        for at in 0..bytes.len() {
+            bytes[at] = 1;
+            assert!(!is_zero(&bytes), "{at}");
+            bytes[at] = 0;
+        }
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub(crate) use flight::{Transfer, Transferred};
 pub(crate) use freeze::{Frozen, Survey};
 pub(crate) use give_back::check_gives_back;
 pub use guest::{GuestMemory, MemoryRegion};
+#[cfg(feature = "save")]
+pub(crate) use holes::is_zero;
 pub(crate) use host::BufferPool;
 pub use host::HostBuffer;
 pub(crate) use lease::{Lease, Lessor};

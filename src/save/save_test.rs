@@ -201,6 +201,25 @@ fn a_file_that_cannot_be_written_leaves_what_was_there() {
 }
 
 #[test]
+fn of_two_saves_to_one_place_at_once_each_is_whole_when_it_takes_it() {
+    let folder = Folder::new();
+    let path = folder.path("vm");
+    let memories = [1u8, 2].map(|byte| (byte, ram(&[(0, byte), (17, byte), (100, byte)])));
+    std::thread::scope(|scope| {
+        for (byte, memory) in &memories {
+            let path = &path;
+            scope.spawn(move || (0..30).for_each(|_| save(&draft(memory, *byte), path)));
+        }
+        for _ in 0..30 {
+            let Ok(chain) = Chain::open(&path) else { continue };
+            let (_, memory) = memories.iter().find(|(byte, _)| chain.identity == [*byte; 16]).unwrap();
+            assert!(content(&chain.memory(Taken::Copied).unwrap()) == content(memory));
+        }
+    });
+    assert_eq!(folder.names(), ["vm"]);
+}
+
+#[test]
 fn no_more_bytes_a_second_are_written_than_were_allowed() {
     let (folder, memory) = (Folder::new(), ram(&[(0, 1), (17, 2)]));
     let began = Instant::now();

@@ -11,7 +11,8 @@ use super::header::{self, HEADER, Section};
 use super::pace::Pace;
 use super::{BLOCK, Identity, refused};
 use crate::error::Result;
-use crate::memory::Template;
+use crate::memory::{Template, is_zero};
+use crate::sys::random_bytes;
 
 const PAGE: usize = 4096;
 
@@ -40,8 +41,6 @@ impl Draft<'_> {
         let base = self.base.as_ref().map(|base| Ok((plain_name(base.name)?, base.identity))).transpose()?;
         let beside = beside(path)?;
         let failed = |e: io::Error| refused("it cannot be written").with_source(e);
-        // Unlike a file of that name, it is of nobody else's making: what is there is from a process that ended meanwhile.
-        let _ = fs::remove_file(&beside);
         let file = File::options().write(true).create_new(true).mode(0o600).open(&beside).map_err(failed)?;
         let written = self.fill(&file, base, pace).and_then(|()| self.put_in_place(&file, &beside, path));
         written.map_err(|e| {
@@ -120,22 +119,19 @@ fn write_pages(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn is_zero(bytes: &[u8]) -> bool {
-    let (words, rest) = bytes.as_chunks::<64>();
-    words.iter().all(|word| *word == [0; 64]) && rest.iter().all(|byte| *byte == 0)
-}
-
 /// Where the next section begins: on a page of its own.
 fn end(section: &Section) -> u64 {
     section.offset.saturating_add(section.len).next_multiple_of(PAGE as u64)
 }
 
-/// Where the file is written to begin with.
+/// Where the file is written to begin with: a name that no other save has, also one to the same place.
 fn beside(path: &Path) -> Result<PathBuf> {
     let Some(name) = path.file_name() else { return Err(refused("its path has no file's name")) };
+    let mut random = [0; 8];
+    random_bytes(&mut random).map_err(|e| refused("the host has no random bytes for its name").with_source(e))?;
     let mut hidden = OsString::from(".");
     hidden.push(name);
-    hidden.push(format!(".{}.part", std::process::id()));
+    hidden.push(format!(".{:016x}.part", u64::from_ne_bytes(random)));
     Ok(path.with_file_name(hidden))
 }
 
