@@ -185,7 +185,7 @@ pub(super) const CALLS: &[Call] = &[
     call!(Io, SYS_preadv2, "reads a disk or the console without waiting"),
     call!(Io, SYS_pwritev2, "writes a disk or the console without waiting"),
     call!(Io, SYS_recvfrom, "reads a console that is a socket"),
-    call!(Io, SYS_sendto, Only::Zero(&[4, 5]), "writes a console that is a socket"),
+    call!(Io, SYS_sendto, Only::Zero(&[4, 5]), "writes a console that is a socket, or the host's end of a vsock connection"),
     call!(Io, SYS_pipe2, "makes a pipe between us and a console's, on kernels that cannot be asked not to wait for one"),
     call!(Io, SYS_splice, "moves bytes from pipe to pipe"),
     call!(Io, SYS_fdatasync, "makes a disk's data stable"),

@@ -1,5 +1,7 @@
 //! Ranges as the kernel reads and fills them.
 
+use std::io::Read;
+
 use super::*;
 use crate::memory::{GuestAddress, GuestMemory, Lessor, RangeList};
 
@@ -95,6 +97,48 @@ fn a_packet_is_sent_behind_its_head_in_few_pieces_or_many() {
         assert_eq!((received as u64, &bytes[..5]), (total, &b"head\x07"[..]));
         assert_eq!(&bytes[received - 4..received], b"\x07end");
     }
+}
+
+#[test]
+fn a_stream_takes_what_it_has_room_for_in_order() {
+    let (sender, mut receiver) = UnixStream::pair().unwrap();
+    let memory = memory();
+    memory.write(GuestAddress(0), b"one, two, three").unwrap();
+    assert_eq!(ranges(&memory, [(5, 5), (0, 5), (10, 5)]).write_stream(&sender).unwrap(), 15);
+    let mut bytes = [0; 15];
+    receiver.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"two, one, three");
+
+    let page = ranges(&memory, (0..64).map(|_| (0, 4096)));
+    let mut taken = 0;
+    let full = loop {
+        match page.write_stream(&sender) {
+            Ok(len) => taken += len,
+            Err(e) => break e,
+        }
+    };
+    assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+    drop(sender);
+    assert_eq!(io::copy(&mut receiver, &mut io::sink()).unwrap(), taken);
+}
+
+#[test]
+fn a_stream_whose_reader_is_gone_is_an_error_and_no_signal() {
+    let (sender, receiver) = UnixStream::pair().unwrap();
+    drop(receiver);
+    let memory = memory();
+    let pieces = ranges(&memory, [(0, 600), (700, 600)]);
+    // SAFETY: zero is a value of a set, which the calls fill; each pointer leads to one.
+    let is_pending = unsafe {
+        let (mut pipe, mut pending) = (std::mem::zeroed(), std::mem::zeroed());
+        libc::sigemptyset(&raw mut pipe);
+        libc::sigaddset(&raw mut pipe, libc::SIGPIPE);
+        assert_eq!(libc::pthread_sigmask(libc::SIG_BLOCK, &raw const pipe, std::ptr::null_mut()), 0);
+        assert_eq!(pieces.write_stream(&sender).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(libc::sigpending(&raw mut pending), 0);
+        libc::sigismember(&raw const pending, libc::SIGPIPE)
+    };
+    assert_eq!(is_pending, 0);
 }
 
 #[test]

@@ -344,7 +344,7 @@ impl Connection {
     /// Writes to the stream what it takes.
     fn write(&mut self, data: &GuestRanges, len: u32) -> u32 {
         let Some(stream) = &self.stream else { return 0 };
-        match data.send_to(stream, &[]) {
+        match data.write_stream(stream) {
             Ok(written) => {
                 let written = u32::try_from(written).unwrap_or(len).min(len);
                 self.forwarded = self.forwarded.wrapping_add(written);
