@@ -373,17 +373,22 @@ impl Connection {
         }
     }
 
-    /// Writes what is held, as far as the stream takes it, and gives back storage that is not needed any more.
-    pub(super) fn flush(&mut self, epoll: &Epoll, spare: &mut Vec<VecDeque<u8>>, most_spare: usize) {
+    /// Writes what is held, as far as the stream takes it, and gives back storage that is not needed any more. Says how many bytes it took.
+    pub(super) fn flush(&mut self, epoll: &Epoll, spare: &mut Vec<VecDeque<u8>>, most_spare: usize) -> u64 {
+        let mut all = 0u64;
         while !self.held.is_empty() {
-            let (Some(stream), (bytes, _)) = (&mut self.stream, self.held.as_slices()) else { return };
+            let (Some(stream), (bytes, _)) = (&mut self.stream, self.held.as_slices()) else { return all };
             match stream.write(bytes) {
                 Ok(written) => {
                     self.held.drain(..written.min(self.held.len()));
                     self.forwarded = self.forwarded.wrapping_add(u32::try_from(written).unwrap_or_default());
+                    all = all.saturating_add(written as u64);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return self.note_forwarded(),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.note_forwarded();
+                    return all;
+                }
                 Err(_) => self.end_host(ends::RECEIVES),
             }
         }
@@ -396,6 +401,7 @@ impl Connection {
         self.watch(epoll, false);
         self.pass_ends_on();
         self.note_forwarded();
+        all
     }
 
     /// Owes the guest news of its room if there is much more than it knows.

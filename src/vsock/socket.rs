@@ -107,7 +107,9 @@ impl Greeting {
             return if bytes.len() < MAX_GREETING { Self::Incomplete } else { Self::Wrong };
         };
         let line = bytes.get(..end).and_then(|line| std::str::from_utf8(line).ok()).unwrap_or_default();
-        let port = line.strip_prefix("CONNECT ").and_then(|port| port.trim_end_matches('\r').parse().ok());
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        let digits = line.strip_prefix("CONNECT ").filter(|port| port.bytes().all(|digit| digit.is_ascii_digit()));
+        let port = digits.and_then(|digits| digits.parse().ok());
         port.map_or(Self::Wrong, |port| Self::Connect { port, len: end.saturating_add(1) })
     }
 }
@@ -125,9 +127,11 @@ mod tests {
         for bytes in [b"".as_slice(), b"CONN", b"CONNECT 52"] {
             assert_eq!(Greeting::parse(bytes), Greeting::Incomplete);
         }
-        let wrong: [&[u8]; 6] =
-            [b"\n", b"CONNECT\n", b"CONNECT x\n", b"connect 52\n", b"CONNECT 4294967296\n", &[b'C'; MAX_GREETING]];
-        for bytes in wrong {
+        let lines =
+            ["", "CONNECT", "CONNECT ", "CONNECT x", "CONNECT +52", "CONNECT 52 ", "CONNECT 52\r\r", "connect 52"];
+        let lines = lines.map(|line| format!("{line}\n"));
+        let long = ["CONNECT 4294967296\n", &"C".repeat(MAX_GREETING)];
+        for bytes in lines.iter().map(String::as_str).chain(long).map(str::as_bytes) {
             assert_eq!(Greeting::parse(bytes), Greeting::Wrong);
         }
     }

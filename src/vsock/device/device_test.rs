@@ -733,3 +733,6 @@ fn it_withstands_what_every_device_must() {
     };
     Conformance::new(make, serves, 0).quiet_queue(RX.into()).quiet_queue(EVENTS.into()).run();
 }
+
+#[path = "hostile_test.rs"]
+mod hostile;

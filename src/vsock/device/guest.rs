@@ -64,12 +64,17 @@ impl Vsock {
         };
         let Some(connection) = self.table.get(index) else { return };
         connection.note_room(header);
-        let is_open = matches!(connection.state, State::Open);
+        let (is_open, is_closing) =
+            (matches!(connection.state, State::Open), matches!(connection.state, State::Closing));
         let allowed = match header.op {
             op::RST => return self.ended_by_guest(index),
             op::RESPONSE => return self.take_response(index, header),
+            // Both sides have closed at the same time: each one answers the other.
+            op::SHUTDOWN if is_closing && connection.end_guest(header.flags) => {
+                return self.close_orderly(index, header);
+            }
             // It is on its way to its reset.
-            _ if matches!(connection.state, State::Closing) => true,
+            _ if is_closing => true,
             op::RW => {
                 let taken = connection.take(&self.epoll, chain, data, &mut self.spare);
                 self.counters.bytes_from_guest.add(data.len());

@@ -65,23 +65,28 @@ impl Vsock {
         }
     }
 
-    /// Takes what has happened to streams, as much as is reported at once.
+    /// Takes what has happened to streams, as much as is reported at once and the turn is long enough for.
     pub(super) fn take_events(&mut self, io: &mut Io) -> Result<()> {
-        let mut events = std::mem::take(&mut self.events);
-        let waited = self.epoll.wait(Some(Duration::ZERO), &mut events);
-        for event in events.drain(..) {
+        if self.events.is_empty() {
+            self.epoll.wait(Some(Duration::ZERO), &mut self.events)?;
+        }
+        while !io.spent()
+            && let Some(event) = self.events.pop()
+        {
             io.charge(CHARGE);
             if event.key == SOCKET_KEY {
                 self.acceptable = true;
             } else if let Some(index) = self.table.of_event(event.key) {
-                self.take_event(index, event);
+                self.take_event(io, index, event);
+                if self.table.of_event(event.key).is_none() {
+                    io.charge(CONNECTION_CHARGE);
+                }
             }
         }
-        self.events = events;
-        waited
+        Ok(())
     }
 
-    fn take_event(&mut self, index: u32, event: Ready) {
+    fn take_event(&mut self, io: &mut Io, index: u32, event: Ready) {
         let Some(connection) = self.table.get(index) else { return };
         match connection.state {
             State::Greeting => {
@@ -98,7 +103,7 @@ impl Vsock {
                     connection.note_readable();
                 }
                 if event.writable {
-                    connection.flush(&self.epoll, &mut self.spare, MOST_SPARE);
+                    io.charge(connection.flush(&self.epoll, &mut self.spare, MOST_SPARE));
                 }
                 if event.hang_up {
                     connection.hang_up();

@@ -36,8 +36,10 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 const GREETING_LIMIT: Duration = Duration::from_secs(10);
 /// So many resets of connections that are not known wait to be sent; meanwhile nothing more is taken from the guest.
 const MOST_RESETS: usize = 256;
-/// So many connections end at once if the other side does not answer; more do in the next turn.
+/// So many connections are looked at in a turn of which the other side did not answer.
 const MOST_AT_ONCE: usize = 64;
+/// So many streams are closed in the turn of a reset: one in which much waits to be read takes up to 50 microseconds.
+const MOST_CLOSED: usize = 4;
 /// Storage for so many connections whose stream takes nothing is kept for the next.
 const MOST_SPARE: usize = 16;
 /// Making a connection, or ending it, takes as long as copying so many bytes.
@@ -56,6 +58,7 @@ pub(crate) struct Vsock {
     /// All streams are watched here, so that what the thread waits for is one descriptor.
     epoll: Epoll,
     watched: Arc<OwnedFd>,
+    /// Those that a turn was too short for.
     events: Vec<Ready>,
     spare: Vec<VecDeque<u8>>,
     ranges: RangeList,
@@ -142,8 +145,8 @@ impl Vsock {
             return Ok(());
         }
         self.take_requests(io);
+        self.expire(io);
         self.accept_clients(io);
-        self.expire();
         self.send_event(io, queues)?;
         self.send(io, queues)?;
         while !self.receive(io, queues)? {
@@ -152,6 +155,8 @@ impl Vsock {
                 return Ok(());
             }
         }
+        // The guest may have made room for them.
+        self.accept_clients(io);
         self.send(io, queues)
     }
 
@@ -200,7 +205,7 @@ impl Vsock {
     }
 
     /// Ends what has waited for too long.
-    fn expire(&mut self) {
+    fn expire(&mut self, io: &mut Io) {
         let now = Instant::now();
         if self.due.is_none_or(|due| due > now) {
             return;
@@ -208,15 +213,22 @@ impl Vsock {
         let is_late = |connection: &Connection| connection.deadline.is_some_and(|until| until <= now);
         let late = self.table.iter().filter(|(_, one)| is_late(one)).map(|(index, _)| index);
         let late: Vec<_> = late.take(MOST_AT_ONCE).collect();
-        late.into_iter().for_each(|index| self.reset(index));
+        for index in late {
+            if io.spent() {
+                self.has_more = true;
+                return;
+            }
+            io.charge(CONNECTION_CHARGE);
+            self.reset(index);
+        }
         self.due = self.table.iter().filter_map(|(_, connection)| connection.deadline).min();
     }
 
     /// All connections are gone.
     fn clear(&mut self) {
         let all = self.table.take_all();
-        if all.len() > MOST_AT_ONCE {
-            // The turn would last too long: closing a stream takes microseconds. One that is closed is not waited for any more.
+        if all.len() > MOST_CLOSED {
+            // The turn would last too long. A stream that is closed is not waited for any more.
             do_elsewhere(move || drop(all));
         }
         self.resets.clear();
@@ -291,7 +303,7 @@ impl VirtioDevice for Vsock {
     fn wants(&self, wants: &mut Wants) {
         let Some(tokens) = self.tokens.filter(|_| self.active) else { return };
         wants.descriptor(tokens.streams, &self.watched, Interest::Readable);
-        if self.has_more {
+        if self.has_more || !self.events.is_empty() {
             wants.again();
         }
         if let Some(at) = self.due.into_iter().chain(self.accept_again).min() {
@@ -303,7 +315,7 @@ impl VirtioDevice for Vsock {
         if !self.active {
             return Ok(());
         }
-        if self.tokens.is_some_and(|tokens| event.token == tokens.streams) {
+        if !self.events.is_empty() || self.tokens.is_some_and(|tokens| event.token == tokens.streams) {
             self.take_events(io)?;
         }
         self.serve(io, queues)
