@@ -28,7 +28,8 @@ const HOST: u64 = 2;
 const HEADER: u64 = 44;
 /// A port of the host on which somebody listens.
 const PORT: u32 = 80;
-const CONNECTIONS: u32 = 6;
+/// As many as a reset closes on the thread that is looked at.
+const CONNECTIONS: u32 = 4;
 /// What the device may have of a connection, and what it may hold in all: storage grows by doubling, and some is kept.
 const ROOM: usize = 64 << 10;
 const MOST_HELD: i64 = 4 << 20;
