@@ -2929,6 +2929,29 @@ int32_t vmcell_vm_measure_turns(vmcell_vm *vm,
                                 vmcell_error **error);
 
 /**
+ * Sets how many random bytes the guest gets: burst bytes at once and per_second bytes a second from then on, each 1 to 2^40, or as many as
+ * the I/O thread makes if both are 0; at once and also for a request that waits. What has not been used of a limit stays, up to its new burst.
+ * Never blocks.
+ *
+ * Errors: BAD_VALUE if one of the two is 0; INVALID_CONFIG if one is above 2^40, or if the VM has no rng. Then the limit stays as it is.
+ */
+int32_t vmcell_vm_set_rng_rate(vmcell_vm *vm,
+                               uint64_t per_second,
+                               uint64_t burst,
+                               vmcell_error **error);
+
+/**
+ * Sets how many bytes of the guest's output the console's sinks get, as vmcell_config_set_console_rate does, at once and also for output
+ * that waits; no limit if both are 0. What has not been used of a limit stays, up to its new burst. Never blocks.
+ *
+ * Errors: BAD_VALUE if one of the two is 0; INVALID_CONFIG if one is above 2^40. Then the limit stays as it is.
+ */
+int32_t vmcell_vm_set_console_rate(vmcell_vm *vm,
+                                   uint64_t per_second,
+                                   uint64_t burst,
+                                   vmcell_error **error);
+
+/**
  * Gives the guest a balloon (virtio 1.2, section 5.5), by which it gives memory back to the host. It is asked for `mib` MiB from the
  * beginning, at most its RAM. If `deflate_on_oom` is not 0, it may take memory back by itself rather than end a process when memory runs
  * out. If `reporting` is not 0, it reports pages that it has freed, which go back to the host at once and are taken again when it uses

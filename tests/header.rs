@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 40] = [
+const SOURCES: [&str; 41] = [
     "library",
     "failure",
     "report",
@@ -44,6 +44,7 @@ const SOURCES: [&str; 40] = [
     "vm_exit",
     "vm_threads",
     "vm_metrics",
+    "vm_rates",
     "balloon",
     "console_status",
     "vsock",

@@ -89,6 +89,22 @@ func (nic NIC) limit(d *describer, h *C.vmcell_nic) {
 	})
 }
 
+// SetRNGRate sets how many random bytes the guest gets at most, at once and also for a request that waits. The zero value is no limit. The
+// error is ErrInvalidConfig if the VM has no RNG.
+func (vm *VM) SetRNGRate(rate Rate) error {
+	return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_vm_set_rng_rate(h, C.uint64_t(rate.PerSecond), C.uint64_t(rate.Burst), e)
+	})
+}
+
+// SetConsoleRate sets how many bytes of the guest's output the console's sinks get at most, at once and also for output that waits. The zero
+// value is no limit.
+func (vm *VM) SetConsoleRate(rate Rate) error {
+	return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_vm_set_console_rate(h, C.uint64_t(rate.PerSecond), C.uint64_t(rate.Burst), e)
+	})
+}
+
 // SetDiskLimits sets other limits for a disk, counted as by RefreshDisk, at once and also for a request that waits. The zero value is no
 // limits.
 func (vm *VM) SetDiskLimits(index int, limits Limits) error {

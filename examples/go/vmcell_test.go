@@ -908,6 +908,17 @@ func TestASourceOfRandomBytesIsADeviceAndALimitOfNothingIsRefused(t *testing.T) 
 		if err != nil || len(metrics.Devices) != 1 || metrics.Devices[0].Name != "rng0" {
 			t.Error(metrics.Devices, err)
 		}
+		for _, set := range []func(vmcell.Rate) error{vm.SetRNGRate, vm.SetConsoleRate} {
+			if err := errors.Join(set(vmcell.PerSecond(100)), set(vmcell.Rate{})); err != nil {
+				t.Error(err)
+			}
+			if err := set(vmcell.Rate{PerSecond: 1}); !errors.Is(err, vmcell.ErrBadValue) {
+				t.Error(err)
+			}
+			if err := set(vmcell.PerSecond(1 << 41)); !errors.Is(err, vmcell.ErrInvalidConfig) {
+				t.Error(err)
+			}
+		}
 		vm.Close()
 	}
 	config := vmcell.Config{Kernel: guest(t, "spin"), RNG: &vmcell.RNG{PerSecond: 1}}

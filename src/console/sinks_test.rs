@@ -363,7 +363,7 @@ fn limited_output_comes_whole_at_the_limits_pace_and_the_rest_when_the_guest_has
     let thread = IoThread::new("limited").unwrap();
     let console = Console::callback(move |bytes| sink.lock().unwrap().extend(bytes));
     let port = Port::on(&thread, console);
-    port.output.limit(crate::RateLimit::per_second(4000).burst(1000));
+    port.output.limit(Some(crate::RateLimit::per_second(4000).burst(1000)));
     let text: Vec<u8> = (0..3000u32).map(|n| n.to_le_bytes()[0]).collect();
     let (begun, turns) = (Instant::now(), thread.metrics().turns);
     text.chunks(10).for_each(|piece| port.print(piece));
@@ -377,9 +377,19 @@ fn limited_output_comes_whole_at_the_limits_pace_and_the_rest_when_the_guest_has
     assert!(turns < 60, "{turns} turns");
     assert!((1..20).contains(&port.output.limited()), "{} waits", port.output.limited());
 
-    port.output.limit(crate::RateLimit::per_second(1).burst(1));
+    port.output.limit(Some(crate::RateLimit::per_second(1).burst(1)));
+    port.print(&text);
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(seen.lock().unwrap().len() < text.len() + 10);
+    port.output.limit(None);
+    while seen.lock().unwrap().len() < 2 * text.len() {
+        assert!(begun.elapsed() < LIMIT, "without a limit, what waits goes at once");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+
+    port.output.limit(Some(crate::RateLimit::per_second(1).burst(1)));
     port.print(&text);
     port.output.end();
     port.output.wait_drained();
-    assert_eq!(seen.lock().unwrap().len(), 2 * text.len(), "the end of a VM does not wait for the limit");
+    assert_eq!(seen.lock().unwrap().len(), 3 * text.len(), "the end of a VM does not wait for the limit");
 }

@@ -8,7 +8,7 @@ use super::super::{
     config_memory::*, config_rng::*, config_threads::*, config_vsock::*, console::*, console_status::*, counter::*,
     disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, host::*, io_thread::*, jail::*,
     library::*, limit_group::*, metadata::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*,
-    snapshot::*, vm::*, vm_exit::*, vm_metrics::*, vm_threads::*, vsock::*,
+    snapshot::*, vm::*, vm_exit::*, vm_metrics::*, vm_rates::*, vm_threads::*, vsock::*,
 };
 use super::panic_in_next_call;
 
@@ -71,6 +71,8 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_set_balloon(null_mut(), 0, 1, 1, 0),
         vmcell_vm_balloon_set_statistics_interval(null_mut(), 0),
         vmcell_vm_balloon_set_target(null_mut(), 0),
+        vmcell_vm_set_console_rate(null_mut(), 0, 0),
+        vmcell_vm_set_rng_rate(null_mut(), 0, 0),
         vmcell_vm_balloon_state(null(), null_mut(), null_mut(), null_mut()),
         vmcell_vm_balloon_statistics(null(), 0, null_mut(), 0, null_mut()),
         vmcell_config_set_vsock(null_mut(), 3, null(), 0),

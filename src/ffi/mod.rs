@@ -52,6 +52,7 @@ mod snapshot;
 mod vm;
 mod vm_exit;
 mod vm_metrics;
+mod vm_rates;
 mod vm_threads;
 mod vsock;
 mod wake;

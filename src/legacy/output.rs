@@ -41,8 +41,8 @@ struct State {
     readers: Vec<Place>,
     /// How many of them have yet to take the oldest byte. While there are any, nothing can be forgotten.
     at_oldest: usize,
-    /// How much of it readers may take, unless that is all.
-    limit: Option<OutputLimit>,
+    /// How much of it readers may take.
+    limit: OutputLimit,
     /// How many missed bytes were spoken of.
     told: u64,
     /// When the first caller asked to hurry.
@@ -80,7 +80,7 @@ impl OutputBuffer {
             written: 0,
             readers: Vec::new(),
             at_oldest: 0,
-            limit: None,
+            limit: OutputLimit::default(),
             told: 0,
             hurried_since: None,
             silent: false,
@@ -91,9 +91,13 @@ impl OutputBuffer {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Limits what readers get from now on, all of them the same.
-    pub(crate) fn limit(&self, rate: RateLimit) {
-        self.state().limit = Some(OutputLimit::new(rate));
+    /// Limits what readers get from now on, all of them the same, or ends that. What waits is looked at again.
+    pub(crate) fn limit(&self, rate: Option<RateLimit>) {
+        let mut state = self.state();
+        let written = state.written;
+        state.limit.set(rate, written, Instant::now());
+        drop(state);
+        self.shared.filled.signal();
     }
 
     /// Lets readers take what the limit allows now. Says when it will allow more, if there is more.
@@ -101,12 +105,12 @@ impl OutputBuffer {
         let mut state = self.state();
         let (oldest, written, is_last) = (state.oldest(), state.written, state.ended || state.hurried_since.is_some());
         // A guest that has ended prints no more, and what it has printed is bounded.
-        state.limit.as_mut().filter(|_| !is_last).and_then(|limit| limit.release(oldest, written, now))
+        if is_last { None } else { state.limit.release(oldest, written, now) }
     }
 
     /// How often output waited for the limit.
     pub(crate) fn limited(&self) -> u64 {
-        self.state().limit.as_ref().map_or(0, OutputLimit::count)
+        self.state().limit.count()
     }
 
     /// Adds a reader of all that is written from now on.
@@ -297,7 +301,7 @@ impl State {
     /// Up to where readers may take.
     fn visible(&self) -> u64 {
         let is_last = self.ended || self.hurried_since.is_some();
-        self.limit.as_ref().filter(|_| !is_last).map_or(self.written, OutputLimit::position)
+        if is_last { self.written } else { self.limit.position(self.written) }
     }
 
     fn missed(&self) -> (u64, u64) {

@@ -32,6 +32,14 @@ impl TokenBucket {
         self.parts = self.parts.min(self.room());
     }
 
+    /// Another limit for what may have none: if there was one, what is in its bucket stays there; otherwise the bucket is full.
+    pub(crate) fn change(bucket: &mut Option<Self>, limit: Option<RateLimit>, now: Instant) {
+        match (bucket.as_mut(), limit) {
+            (Some(bucket), Some(limit)) => bucket.set(limit, now),
+            _ => *bucket = limit.map(|limit| Self::new(limit, now)),
+        }
+    }
+
     /// The most that is ever in it.
     pub(crate) fn burst(&self) -> u64 {
         self.limit.burst

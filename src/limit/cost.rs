@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::bucket::TokenBucket;
-use crate::config::{Limits, RateLimit};
+use crate::config::Limits;
 
 /// How much of each limit a request takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,8 +57,8 @@ pub(super) struct Buckets {
 impl Buckets {
     /// Other limits from now on. What is in a bucket stays there; a new one is full.
     pub(super) fn set(&mut self, limits: Limits, now: Instant) {
-        set(&mut self.operations, limits.operations, now);
-        set(&mut self.bytes, limits.bytes, now);
+        TokenBucket::change(&mut self.operations, limits.operations, now);
+        TokenBucket::change(&mut self.bytes, limits.bytes, now);
     }
 
     /// As much of `cost` as can ever be had at once.
@@ -96,12 +96,5 @@ impl Buckets {
     fn change(&mut self, cost: Cost, change: fn(&mut TokenBucket, u64)) {
         let both = [(&mut self.operations, cost.operations), (&mut self.bytes, cost.bytes)];
         both.into_iter().for_each(|(bucket, units)| bucket.iter_mut().for_each(|bucket| change(bucket, units)));
-    }
-}
-
-fn set(bucket: &mut Option<TokenBucket>, limit: Option<RateLimit>, now: Instant) {
-    match (bucket.as_mut(), limit) {
-        (Some(bucket), Some(limit)) => bucket.set(limit, now),
-        _ => *bucket = limit.map(|limit| TokenBucket::new(limit, now)),
     }
 }

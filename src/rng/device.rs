@@ -3,9 +3,10 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::handle::RngHandle;
 use crate::config::RngConfig;
 use crate::error::Result;
-use crate::event::{Event, Io, Token, Wants};
+use crate::event::{Cause, Event, Io, Token, Wants};
 use crate::limit::TokenBucket;
 use crate::meter::{Counter, Meter};
 use crate::sys::random_bytes_now;
@@ -29,6 +30,7 @@ type Source = fn(&mut [u8]) -> io::Result<()>;
 
 pub(crate) struct Rng {
     source: Source,
+    handle: RngHandle,
     bucket: Option<TokenBucket>,
     /// A request that waits for what it may have, or for what there is.
     waiting: Option<Chain>,
@@ -53,7 +55,20 @@ impl Rng {
 
     fn from(config: &RngConfig, source: Source) -> Self {
         let bucket = config.rate.map(|rate| TokenBucket::new(rate, Instant::now()));
-        Self { source, bucket, waiting: None, until: None, counted: false, token: None, counters: Counters::default() }
+        let (handle, counters) = (RngHandle::default(), Counters::default());
+        Self { source, handle, bucket, waiting: None, until: None, counted: false, token: None, counters }
+    }
+
+    pub(crate) fn handle(&self) -> RngHandle {
+        self.handle.clone()
+    }
+
+    /// Keeps to another rate, if there is one. A request that waits asks again.
+    fn look_at_rate(&mut self) {
+        if let Some(change) = self.handle.take() {
+            TokenBucket::change(&mut self.bucket, change.rate, Instant::now());
+            self.until = None;
+        }
     }
 
     fn serve(&mut self, io: &mut Io, queue: &mut Queue) -> Result<()> {
@@ -118,6 +133,10 @@ impl VirtioDevice for Rng {
 
     fn attach(&mut self, io: &mut Io) -> Result<()> {
         self.token = Some(io.token());
+        let token = io.token();
+        self.handle.set_waker(io.waker(token));
+        // It may have been set before there was a waker.
+        self.look_at_rate();
         Ok(())
     }
 
@@ -135,7 +154,10 @@ impl VirtioDevice for Rng {
         }
     }
 
-    fn woken(&mut self, io: &mut Io, queues: &mut Queues, _event: &Event) -> Result<()> {
+    fn woken(&mut self, io: &mut Io, queues: &mut Queues, event: &Event) -> Result<()> {
+        if event.cause == Cause::Woken {
+            self.look_at_rate();
+        }
         queues.get(0).map_or(Ok(()), |queue| self.serve(io, queue))
     }
 

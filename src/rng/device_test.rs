@@ -120,6 +120,39 @@ fn a_request_that_waits_is_counted_once_however_often_the_driver_rings() {
 }
 
 #[test]
+fn another_rate_is_that_of_a_request_that_waits_too() {
+    let device = Rng::new(&RngConfig::new());
+    let handle = device.handle();
+    // Before there is a thread.
+    handle.set_rate(Some(RateLimit::per_second(1).burst(64))).unwrap();
+    let mut rig = Rig::new(device);
+    rig.ask(64);
+    assert_eq!(rig.used(), 64);
+    rig.ask(64);
+    rig.driver.wait_until("a wait", || rig.count("limited") == 1);
+    handle.set_rate(None).unwrap();
+    assert_eq!(rig.used(), 64);
+    for _ in 0..10 {
+        rig.ask(64);
+        assert_eq!(rig.used(), 64);
+    }
+    // A limit where there was none has its burst.
+    handle.set_rate(Some(RateLimit::per_second(1).burst(100))).unwrap();
+    rig.driver.transport().pause(LIMIT).unwrap();
+    rig.driver.transport().resume();
+    rig.ask(4096);
+    assert_eq!(rig.used(), 100);
+    // Another one keeps what is there, which is nothing.
+    handle.set_rate(Some(RateLimit::per_second(1).burst(4096))).unwrap();
+    rig.ask(64);
+    rig.driver.wait_until("a wait", || rig.count("limited") == 2);
+    let error = handle.set_rate(Some(RateLimit::per_second(0))).unwrap_err().to_string();
+    assert_eq!(error, "the rng: a limit of 0 a second and 0 at once was asked for, allowed are 1 to 1099511627776");
+    handle.set_rate(Some(RateLimit::per_second(1 << 20))).unwrap();
+    assert_eq!(rig.used(), 64);
+}
+
+#[test]
 fn a_source_that_fails_uses_up_no_limit() {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     fn late(_: &mut [u8]) -> io::Result<()> {

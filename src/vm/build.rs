@@ -297,7 +297,8 @@ impl Opened {
         }
         if let Some(rng) = &config.rng {
             let (label, device) = ("rng".to_owned(), Box::new(Rng::new(rng)));
-            devices.push(Part { label, device, placement: Placement::Shared, handle: Handle::Rng });
+            let handle = Handle::Rng(device.handle());
+            devices.push(Part { label, device, placement: Placement::Shared, handle });
         }
         if let Some(balloon) = &config.balloon {
             let (label, device) = ("balloon".to_owned(), Box::new(Balloon::new(balloon, config.memory.bytes())));

@@ -24,6 +24,7 @@ use crate::kvm::{ChipsState, KvmVm};
 use crate::logging::{LogLevel, Voice};
 use crate::memory::{GuestAddress, GuestMemory};
 use crate::net::NicHandle;
+use crate::rng::RngHandle;
 use crate::sys::{EventFd, lock};
 use crate::virtio::{MmioTransport, TransportState, VirtioDevice, spec};
 use crate::vsock::VsockHandle;
@@ -60,7 +61,7 @@ pub(super) struct Part {
 pub(super) enum Handle {
     Disk(DiskHandle),
     Nic(NicHandle),
-    Rng,
+    Rng(RngHandle),
     Balloon(BalloonHandle),
     Vsock(VsockHandle),
     Other,
@@ -145,7 +146,7 @@ impl Devices {
             handles.push(part.handle);
             labels.push(part.label);
         }
-        parts.console_rate.into_iter().for_each(|rate| port.output.limit(rate));
+        port.output.limit(parts.console_rate);
         let kind = Kind::Io {
             rotates: parts.console.rotates(),
             vsock: parts.vsock.is_some(),
@@ -180,6 +181,10 @@ impl Devices {
 
     pub(super) fn nic_handles(&self) -> Vec<&NicHandle> {
         self.handles.iter().filter_map(|handle| if let Handle::Nic(nic) = handle { Some(nic) } else { None }).collect()
+    }
+
+    pub(super) fn rng_handle(&self) -> Option<&RngHandle> {
+        self.handles.iter().find_map(|handle| if let Handle::Rng(rng) = handle { Some(rng) } else { None })
     }
 
     pub(super) fn balloon_handle(&self) -> Option<&BalloonHandle> {
@@ -220,7 +225,7 @@ impl Devices {
             let (kind, mut counters) = match handle {
                 Handle::Disk(disk) => (DeviceKindMetrics::Disk(disk.metrics()), disk.backend_counters()),
                 Handle::Nic(nic) => (DeviceKindMetrics::Nic(nic.metrics()), nic.backend_counters()),
-                Handle::Rng | Handle::Balloon(_) | Handle::Vsock(_) | Handle::Other => {
+                Handle::Rng(_) | Handle::Balloon(_) | Handle::Vsock(_) | Handle::Other => {
                     (DeviceKindMetrics::Other, BTreeMap::new())
                 }
             };
@@ -248,6 +253,10 @@ impl Devices {
             input_bytes: self.port.serial.typed(),
             limited: self.port.output.limited(),
         }
+    }
+
+    pub(super) fn set_console_rate(&self, rate: Option<RateLimit>) {
+        self.port.output.limit(rate);
     }
 
     /// Says whether there is one.
@@ -339,7 +348,7 @@ fn device_names<'a>(handles: impl Iterator<Item = &'a Handle>) -> Vec<String> {
         let (kind, numbers): (&str, &mut std::ops::RangeFrom<u32>) = match handle {
             Handle::Disk(_) => ("disk", &mut disks),
             Handle::Nic(_) => ("nic", &mut nics),
-            Handle::Rng => ("rng", &mut rngs),
+            Handle::Rng(_) => ("rng", &mut rngs),
             Handle::Balloon(_) => ("balloon", &mut balloons),
             Handle::Vsock(_) => ("vsock", &mut vsocks),
             Handle::Other => ("device", &mut others),

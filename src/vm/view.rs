@@ -6,6 +6,7 @@ use super::threads::{ThreadRole, VmThread};
 use super::vm::Vm;
 use crate::balloon::BalloonHandle;
 use crate::block::DiskHandle;
+use crate::config::RateLimit;
 use crate::console::ConsoleStatus;
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::MemoryUse;
@@ -29,6 +30,36 @@ impl Vm {
     /// [`ErrorKind::InvalidConfig`] if the VM has no such card.
     pub fn nic_handle(&self, index: usize) -> Result<NicHandle> {
         handle("nic", &self.devices.nic_handles(), index)
+    }
+
+    /// Sets how many random bytes the guest gets at most, or that nothing limits them, at once and also for a request that waits. What has not been
+    /// used of a limit stays, up to its new burst. A fork begins with what its source was built with. Never blocks.
+    ///
+    /// ```no_run
+    /// # fn main() -> vmcell::Result<()> {
+    /// # let vm = vmcell::Vm::builder().build()?;
+    /// vm.set_rng_rate(Some(vmcell::RateLimit::per_second(1024).burst(4096)))?;
+    /// vm.set_rng_rate(None)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] if the VM has no [rng](crate::VmBuilder::rng), or the limit is out of range. Then it stays as it is.
+    pub fn set_rng_rate(&self, rate: Option<RateLimit>) -> Result<()> {
+        let none = || Error::new(ErrorKind::InvalidConfig, "the VM has no rng; VmBuilder::rng gives it one");
+        self.devices.rng_handle().ok_or_else(none)?.set_rate(rate)
+    }
+
+    /// Sets how many bytes of the guest's output the console's sinks get, as [`console_rate`](crate::VmBuilder::console_rate) does, or that
+    /// nothing limits them, at once and also for output that waits. What has not been used of a limit stays, up to its new burst. Never blocks.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for a limit that is out of range. Then it stays as it is.
+    pub fn set_console_rate(&self, rate: Option<RateLimit>) -> Result<()> {
+        rate.map_or(Ok(()), |rate| rate.validate()).map_err(|error| error.about("the console"))?;
+        self.devices.set_console_rate(rate);
+        Ok(())
     }
 
     /// Returns a handle to the VM's balloon. Never blocks.

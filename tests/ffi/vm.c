@@ -615,6 +615,28 @@ static void test_names_and_threads(const char *folder) {
     CHECK(vmcell_vm_free(vm) == VMCELL_OK);
 }
 
+/* Rates that change while a VM runs. */
+static void test_rates(const char *folder) {
+    vmcell_config *config = config_of(in(folder, "spin"));
+    vmcell_vm *vm;
+    OK(vmcell_vm_new(config, &vm, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "no rng", vmcell_vm_set_rng_rate(vm, 1, 1, &e));
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK);
+    config = config_of(in(folder, "spin"));
+    OK(vmcell_config_set_rng(config, 0, 0, &e));
+    OK(vmcell_vm_new(config, &vm, &e));
+    OK(vmcell_vm_start(vm, &e));
+    OK(vmcell_vm_set_rng_rate(vm, 100, 64, &e));
+    OK(vmcell_vm_set_console_rate(vm, 100, 64, &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "burst is 0", vmcell_vm_set_rng_rate(vm, 1, 0, &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "per_second is 0", vmcell_vm_set_console_rate(vm, 0, 1, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "the rng", vmcell_vm_set_rng_rate(vm, UINT64_MAX, 1, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "the console", vmcell_vm_set_console_rate(vm, 1, UINT64_MAX, &e));
+    OK(vmcell_vm_set_rng_rate(vm, 0, 0, &e));
+    OK(vmcell_vm_set_console_rate(vm, 0, 0, &e));
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK);
+}
+
 /* What can be seen of a balloon in a guest without a driver. */
 static void test_balloon(const char *folder) {
     vmcell_config *config = config_of(in(folder, "spin"));
@@ -873,6 +895,7 @@ void test_console(const char *folder) {
     test_vsock(folder);
     test_description(folder);
     test_names_and_threads(folder);
+    test_rates(folder);
     test_balloon(folder);
     test_jail(folder);
     test_callback(folder);
