@@ -151,7 +151,7 @@ pub mod virtio;
 mod vm;
 mod vsock;
 
-pub use balloon::{BalloonHandle, BalloonStatistics};
+pub use balloon::{BalloonHandle, BalloonMetrics, BalloonStatistics};
 pub use block::{Disk, DiskHandle};
 pub use board::ResetCause;
 pub use config::{

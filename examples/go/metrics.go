@@ -60,8 +60,18 @@ type DeviceMetrics struct {
 	NeedsReset bool         `json:"needs_reset"`
 	Disk       *DiskMetrics `json:"disk"`
 	NIC        *NICMetrics  `json:"nic"`
+	// Balloon is nil unless it is one.
+	Balloon *BalloonMetrics `json:"balloon"`
 	// Counters are those of the device's backend.
 	Counters map[string]uint64 `json:"counters"`
+}
+
+// BalloonMetrics is how large a balloon is. These are no counters: they go up and down.
+type BalloonMetrics struct {
+	TargetBytes uint64 `json:"target_bytes"`
+	ActualBytes uint64 `json:"actual_bytes"`
+	// Statistics is what the guest said last of its memory, by name, and "age_ns", how long ago that was. It is nil if it has said nothing.
+	Statistics map[string]uint64 `json:"statistics"`
 }
 
 // DiskMetrics is what a disk has done.

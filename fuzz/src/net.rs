@@ -8,13 +8,14 @@ mod wire;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use vmcell::event::TURN_BYTES;
 use vmcell::net::{NicBackend, Offloads, VnetHeader};
 use vmcell::virtio::VirtioDevice;
 use vmcell::virtio::spec::ring::{DESCRIPTOR_NEXT, DESCRIPTOR_WRITE};
 use vmcell::virtio::spec::{feature, mmio, status};
-use vmcell::{Nic, NicHandle};
+use vmcell::{Limits, Nic, NicHandle, RateLimit};
 
 use crate::guest::Guest;
 use crate::input::{Input, Script};
@@ -80,6 +81,8 @@ struct Test {
     /// Frames that each line should get from the guest, in order.
     expected: [VecDeque<Packet>; PAIRS],
     link: bool,
+    /// Since when the guest may send a frame a second, behind so many in all.
+    budget: Option<(Instant, u64)>,
     /// The guest was without a link at some time: frames that it sent may be lost.
     lossy: bool,
     paused: bool,
@@ -134,6 +137,7 @@ impl Test {
             changing: false,
             expected: Default::default(),
             link: true,
+            budget: None,
             lossy: false,
             paused: false,
             hostile: false,
@@ -254,6 +258,11 @@ impl Test {
         let most = TURN_BYTES + 2 * LONGEST;
         assert!(moved <= most, "one turn moved {moved} bytes, allowed are {most}");
         assert!(!self.paused || moved == 0, "a device that is paused moved {moved} bytes");
+        if let Some((since, burst)) = self.budget {
+            // The last turn before there was a limit may have taken one ahead.
+            let (sent, most) = (self.handle.metrics().sent_frames, burst + since.elapsed().as_secs() + 1);
+            assert!(sent <= most, "the guest sent {sent} frames, its limits allow for {most}");
+        }
         self.look();
         again
     }
@@ -262,6 +271,7 @@ impl Test {
     fn end(mut self) {
         self.resume(&mut Input::new(&[]));
         lock(&self.wire).room = u8::MAX;
+        self.lift_limits();
         self.settle();
         if !self.hostile {
             let mut done = [TRANSMIT[0], TRANSMIT[1], CONTROL].into_iter();
@@ -317,6 +327,10 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             let sent = brought.bytes(&[0, 1, 1, 60, 0, 7, 5, 0]).bytes(&[0, 0, 1, 60, 0, 7, 5, 0]);
             // While there is less than one for each, and across an exchange.
             sent.bytes(&[9, 31, 7, 2, 5, 1, 11, 5, 1, 1, 60, 0, 7, 1, 11, 13, 14, 1, 11]).done()
+        }),
+        ("limited", {
+            let few = send(send(send(begin(0).bytes(&[15, 2, 1, 0, 0, 0, 1]))));
+            send(few.bytes(&[11, 9, 255, 13, 14, 1, 11, 15, 2, 0, 0, 0, 3, 1])).bytes(&[11]).done()
         }),
         ("no-link", send(begin(0).bytes(&[15, 0])).bytes(&[11, 15, 0, 11]).done()),
     ]

@@ -2,6 +2,7 @@
 
 mod device;
 mod handle;
+mod metrics;
 mod pages;
 mod state;
 mod statistics;
@@ -9,6 +10,7 @@ mod work;
 
 pub(crate) use device::Balloon;
 pub use handle::BalloonHandle;
+pub use metrics::BalloonMetrics;
 pub use statistics::BalloonStatistics;
 
 /// What a page of the balloon is, whatever pages the guest has (5.5.6).

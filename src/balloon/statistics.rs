@@ -82,6 +82,29 @@ impl Received {
 }
 
 impl BalloonStatistics {
+    /// What was said, each by its name.
+    pub(crate) fn said(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let named = [
+            ("swap_in", self.swap_in),
+            ("swap_out", self.swap_out),
+            ("major_faults", self.major_faults),
+            ("minor_faults", self.minor_faults),
+            ("free", self.free),
+            ("total", self.total),
+            ("available", self.available),
+            ("caches", self.caches),
+            ("huge_page_allocations", self.huge_page_allocations),
+            ("huge_page_failures", self.huge_page_failures),
+            ("oom_kills", self.oom_kills),
+            ("allocation_stalls", self.allocation_stalls),
+            ("async_scans", self.async_scans),
+            ("direct_scans", self.direct_scans),
+            ("async_reclaims", self.async_reclaims),
+            ("direct_reclaims", self.direct_reclaims),
+        ];
+        named.into_iter().filter_map(|(name, value)| Some((name, value?)))
+    }
+
     fn take(&mut self, entry: &[u8]) {
         let [tag0, tag1, value @ ..] = entry else { return };
         let Ok(value) = <[u8; 8]>::try_from(value) else { return };

@@ -225,9 +225,8 @@ impl Devices {
             let (kind, mut counters) = match handle {
                 Handle::Disk(disk) => (DeviceKindMetrics::Disk(disk.metrics()), disk.backend_counters()),
                 Handle::Nic(nic) => (DeviceKindMetrics::Nic(nic.metrics()), nic.backend_counters()),
-                Handle::Rng(_) | Handle::Balloon(_) | Handle::Vsock(_) | Handle::Other => {
-                    (DeviceKindMetrics::Other, BTreeMap::new())
-                }
+                Handle::Balloon(balloon) => (DeviceKindMetrics::Balloon(balloon.metrics()), BTreeMap::new()),
+                Handle::Rng(_) | Handle::Vsock(_) | Handle::Other => (DeviceKindMetrics::Other, BTreeMap::new()),
             };
             counters.append(&mut transport.own_counters());
             DeviceMetrics { name: name.clone(), transport: transport.metrics(), kind, counters }

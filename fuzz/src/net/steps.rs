@@ -158,19 +158,48 @@ impl Test {
             self.guest.exchange(device);
             self.handle = handle;
             self.handle.set_link(self.link);
+            // It is not limited.
+            self.budget = None;
         }
         self.guest.call(|transport| transport.resume());
         self.paused = false;
     }
 
+    /// One a second at most behind a burst, of frames, of bytes or of both; or whatever there is.
+    fn limit(&mut self, input: &mut Input) {
+        let frames = RateLimit::per_second(1).burst(1 + u64::from(input.byte() % 16));
+        let bytes = RateLimit::per_second(1).burst(1 + u64::from(input.half()));
+        let limits = match input.below(4) {
+            0 => Limits::new().operations(frames),
+            1 => Limits::new().bytes(bytes),
+            2 => Limits::new().operations(frames).bytes(bytes),
+            _ => Limits::new(),
+        };
+        if input.one_in(2) {
+            self.handle.set_receive_limits(limits).expect("they are in range");
+        } else {
+            let sent = self.handle.metrics().sent_frames;
+            self.budget = limits.operations.map(|rate| (Instant::now(), sent + rate.burst));
+            self.handle.set_send_limits(limits).expect("they are in range");
+        }
+    }
+
+    /// What waits may go.
+    pub(super) fn lift_limits(&mut self) {
+        self.budget = None;
+        self.handle.set_receive_limits(Limits::new()).expect("there are none");
+        self.handle.set_send_limits(Limits::new()).expect("there are none");
+    }
+
     pub(super) fn host_does(&mut self, input: &mut Input) {
-        match input.below(4) {
+        match input.below(6) {
             0 => {
                 self.link = !self.link;
                 self.lossy = true;
                 self.handle.set_link(self.link);
             }
             1 => self.handle.announce(),
+            2 | 3 => self.limit(input),
             _ => lock(&self.wire).room = if input.one_in(2) { u8::MAX } else { input.byte() % 8 },
         }
     }

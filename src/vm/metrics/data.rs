@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::balloon::BalloonMetrics;
 use crate::block::DiskMetrics;
 use crate::event::IoThreadMetrics;
 use crate::net::NicMetrics;
@@ -10,7 +11,7 @@ use crate::virtio::TransportMetrics;
 
 /// What a VM has done since it was built; see [`Vm::metrics`](crate::Vm::metrics).
 ///
-/// Counters begin at 0 and only go up, also when a guest resets its devices. They have 64 bits. Each of them is right by itself; two of
+/// Counters begin at 0 and only go up, also when a guest resets its devices; the sizes of a balloon are none. They have 64 bits. Each of them is right by itself; two of
 /// them may be read at moments that differ a little. See [`meter`](crate::meter). With the feature `serde` it can be serialized, as the object that
 /// [`to_json`](Self::to_json) writes.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -81,7 +82,9 @@ pub enum DeviceKindMetrics {
     Disk(DiskMetrics),
     /// A network interface.
     Nic(NicMetrics),
-    /// A source of random bytes, a balloon or a vsock, which keep their [counters](DeviceMetrics::counters) by name, or a device of your own.
+    /// A balloon, which has [counters](DeviceMetrics::counters) as well.
+    Balloon(BalloonMetrics),
+    /// A source of random bytes or a vsock, which keep their [counters](DeviceMetrics::counters) by name, or a device of your own.
     #[default]
     Other,
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::data::{DeviceKindMetrics, DeviceMetrics, Metrics};
+use crate::balloon::{BalloonMetrics, BalloonStatistics};
 use crate::event::IoThreadMetrics;
 
 /// Metrics of one name.
@@ -92,6 +93,27 @@ pub(super) const FAMILIES: &[Family] = &[
         "For how long an interface waited for its limits.",
         Samples::Vm(nic_limited_time),
     ),
+    Family {
+        name: "vmcell_balloon_bytes",
+        kind: Kind::Gauge,
+        unit: "bytes",
+        help: "How much memory the guest was asked to give back, and says that it has.",
+        samples: Samples::Vm(balloon_bytes),
+    },
+    Family {
+        name: "vmcell_balloon_statistic",
+        kind: Kind::Gauge,
+        unit: "",
+        help: "What the guest says of its memory: sizes in bytes, and counts. Nothing of it is checked.",
+        samples: Samples::Vm(balloon_statistics),
+    },
+    Family {
+        name: "vmcell_balloon_statistics_age_seconds",
+        kind: Kind::Gauge,
+        unit: "seconds",
+        help: "How long ago the guest said that.",
+        samples: Samples::Vm(balloon_statistics_age),
+    },
     counter("vmcell_console_bytes", "bytes", "Bytes that passed through the console.", Samples::Vm(console_bytes)),
     counter(
         "vmcell_console_limited",
@@ -279,7 +301,7 @@ fn nic_counts(
 ) {
     labelled(metrics, add, "direction", |kind| match kind {
         DeviceKindMetrics::Nic(nic) => Some(counts(nic)),
-        DeviceKindMetrics::Disk(_) | DeviceKindMetrics::Other => None,
+        DeviceKindMetrics::Disk(_) | DeviceKindMetrics::Balloon(_) | DeviceKindMetrics::Other => None,
     });
 }
 
@@ -307,6 +329,32 @@ fn nic_limited_time(metrics: &Metrics, add: &mut Add<'_>) {
             }
         }
     }
+}
+
+fn balloon_bytes(metrics: &Metrics, add: &mut Add<'_>) {
+    labelled(metrics, add, "size", |kind| {
+        let DeviceKindMetrics::Balloon(balloon) = kind else { return None };
+        Some([("target", balloon.target_bytes), ("actual", balloon.actual_bytes)])
+    });
+}
+
+fn of_statistics(metrics: &Metrics, mut add: impl FnMut(&str, &BalloonStatistics)) {
+    for device in &metrics.devices {
+        if let DeviceKindMetrics::Balloon(BalloonMetrics { statistics: Some(statistics), .. }) = &device.kind {
+            add(&device.name, statistics);
+        }
+    }
+}
+
+fn balloon_statistics(metrics: &Metrics, add: &mut Add<'_>) {
+    of_statistics(metrics, |device, statistics| {
+        let said = statistics.said();
+        said.for_each(|(name, value)| add(&[("device", device), ("statistic", name)], Value::Count(value)));
+    });
+}
+
+fn balloon_statistics_age(metrics: &Metrics, add: &mut Add<'_>) {
+    of_statistics(metrics, |device, statistics| add(&[("device", device)], Value::Seconds(statistics.age)));
 }
 
 fn console_bytes(metrics: &Metrics, add: &mut Add<'_>) {

@@ -2,6 +2,7 @@
 
 use super::super::json::Json;
 use super::data::{DeviceKindMetrics, DeviceMetrics, Metrics, VcpuMetrics};
+use crate::balloon::BalloonMetrics;
 use crate::block::DiskMetrics;
 use crate::event::IoThreadMetrics;
 use crate::net::NicMetrics;
@@ -86,6 +87,10 @@ fn device(json: &mut Json, device: &DeviceMetrics) {
             json.member("nic");
             json.object(|json| write_nic(json, nic));
         }
+        DeviceKindMetrics::Balloon(balloon) => {
+            json.member("balloon");
+            json.object(|json| write_balloon(json, balloon));
+        }
         DeviceKindMetrics::Other => {}
     }
     json.member("counters");
@@ -114,6 +119,18 @@ fn write_disk(json: &mut Json, disk: &DiskMetrics) {
     ];
     counts.into_iter().for_each(|(name, count)| json.number(name, count));
     json.time("limited_ns", disk.limited_time);
+}
+
+fn write_balloon(json: &mut Json, balloon: &BalloonMetrics) {
+    json.number("target_bytes", balloon.target_bytes);
+    json.number("actual_bytes", balloon.actual_bytes);
+    if let Some(statistics) = &balloon.statistics {
+        json.member("statistics");
+        json.object(|json| {
+            json.time("age_ns", statistics.age);
+            statistics.said().for_each(|(name, value)| json.number(name, value));
+        });
+    }
 }
 
 fn write_nic(json: &mut Json, nic: &NicMetrics) {

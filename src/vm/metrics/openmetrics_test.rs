@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::super::data::{DeviceKindMetrics, DeviceMetrics, VcpuMetrics};
 use super::*;
+use crate::balloon::{BalloonMetrics, BalloonStatistics};
 use crate::block::DiskMetrics;
 use crate::net::NicMetrics;
 
@@ -22,13 +23,19 @@ fn full(vm: &str) -> Metrics {
     disk.counters.insert("cache hits".to_owned(), 9);
     let mut nic = DeviceMetrics { name: "nic0".to_owned(), ..DeviceMetrics::default() };
     nic.kind = DeviceKindMetrics::Nic(NicMetrics { sent_bytes: u64::MAX, ..NicMetrics::default() });
+    let mut balloon = DeviceMetrics { name: "balloon0".to_owned(), ..DeviceMetrics::default() };
+    let mut statistics = BalloonStatistics { age: Duration::from_secs(2), ..BalloonStatistics::default() };
+    (statistics.free, statistics.direct_reclaims) = (Some(4096), Some(5));
+    let mut size = BalloonMetrics { target_bytes: 8192, ..BalloonMetrics::default() };
+    size.statistics = Some(statistics);
+    balloon.kind = DeviceKindMetrics::Balloon(size);
     let mut vcpu = VcpuMetrics { cpu_time: Duration::from_millis(1500), ..VcpuMetrics::default() };
     vcpu.exits.mmio_write = 12;
     Metrics {
         vm: vm.to_owned(),
         vcpus: vec![vcpu],
         io_threads: vec![thread("a:io", 10, true), thread("shared", 11, false)],
-        devices: vec![disk, nic],
+        devices: vec![disk, nic, balloon],
         ..Metrics::default()
     }
 }
@@ -45,6 +52,12 @@ fn samples_stand_with_their_labels_units_and_escapes() {
         r#"vmcell_nic_bytes_total{vm="web \"1\"",device="nic0",direction="sent"} 18446744073709551615"#,
         r#"vmcell_device_counter_total{vm="web \"1\"",device="disk0",counter="cache hits"} 9"#,
         r#"vmcell_disk_engine_info{vm="web \"1\"",device="disk0",engine="sync",fallback="this host \"forbids\"\nit \\"} 1"#,
+        "# TYPE vmcell_balloon_bytes gauge",
+        r#"vmcell_balloon_bytes{vm="web \"1\"",device="balloon0",size="target"} 8192"#,
+        r#"vmcell_balloon_bytes{vm="web \"1\"",device="balloon0",size="actual"} 0"#,
+        r#"vmcell_balloon_statistic{vm="web \"1\"",device="balloon0",statistic="free"} 4096"#,
+        r#"vmcell_balloon_statistic{vm="web \"1\"",device="balloon0",statistic="direct_reclaims"} 5"#,
+        r#"vmcell_balloon_statistics_age_seconds{vm="web \"1\"",device="balloon0"} 2.000000000"#,
         r#"vmcell_io_thread_turns_total{vm="web \"1\"",thread="a:io"} 7"#,
         r#"vmcell_io_thread_turns_total{thread="shared"} 7"#,
     ] {
@@ -100,6 +113,7 @@ fn json_has_every_field_and_escapes_what_it_must() {
         r#"{"name":"shared","tid":11,"is_own":false,"cpu_ns":0,"turns":7,"polling":{"looks":0,"finds":0,"time_ns":0}}"#,
         r#""disk":{"engine":"sync","fallback":"this host \"forbids\"\u000ait \\","reads":3,"#,
         r#""counters":{"cache hits":9}}"#,
+        r#""balloon":{"target_bytes":8192,"actual_bytes":0,"statistics":{"age_ns":2000000000,"free":4096,"direct_reclaims":5}},"#,
         r#""console":{"output_bytes":0,"dropped_bytes":0,"lost_bytes":0,"input_bytes":0,"limited":0}}"#,
     ] {
         assert!(text.contains(part), "{part}\nis not in\n{text}");
