@@ -192,6 +192,16 @@
 #define VMCELL_ERROR_SNAPSHOT 16
 
 /**
+ * An encrypted volume was refused, or its file could not be used.
+ */
+#define VMCELL_ERROR_VOLUME 17
+
+/**
+ * No key of a volume's is opened by what was given.
+ */
+#define VMCELL_ERROR_VOLUME_KEY 18
+
+/**
  * An argument is NULL but must not be.
  */
 #define VMCELL_ERROR_NULL_ARGUMENT 100

@@ -74,6 +74,10 @@ pub enum ErrorKind {
     Vsock = 15,
     /// A file of a snapshot was refused, or could not be used.
     Snapshot = 16,
+    /// An encrypted volume was refused, or its file could not be used.
+    Volume = 17,
+    /// No key of a volume's is opened by what was given.
+    VolumeKey = 18,
 }
 
 impl Error {

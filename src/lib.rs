@@ -60,6 +60,7 @@
 //! | `host` | what the host offers for isolation and speed, and lacks |
 //! | [`block`], [`net`], `rng`, `balloon`, `vsock`, `console` | one folder a device; none knows another |
 //! | `metadata` | a metadata service on a network card, with the feature of that name |
+//! | `volume` | encrypted volumes, with the feature of that name |
 //! | `board` | which chips and ports a machine of this CPU family has, and where |
 //! | `vm` | builder, handle, vCPU threads, order of start and stop |
 //! | `ffi` | the C face of all this: `include/vmcell.h`, for C, Go and whatever calls C |
@@ -149,6 +150,8 @@ mod sys;
 pub mod testing;
 pub mod virtio;
 mod vm;
+#[cfg(feature = "volume")]
+pub mod volume;
 mod vsock;
 
 pub use balloon::{BalloonHandle, BalloonMetrics, BalloonStatistics};

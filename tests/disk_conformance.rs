@@ -13,6 +13,7 @@ use broken::{Broken, Fault};
 use cipher::{Encrypted, ToyCipher};
 use vmcell::block::{DiskBackend, FileBackend, Operation, Slab};
 use vmcell::testing::{DiskConformance, IoRig, SimulatedDisk, guest_ranges, memory_disk, patterned_memory};
+use vmcell::volume::Key;
 use vmcell::{Buffer, Engine, GuestAddress};
 
 const SIZE: u64 = 2 << 20;
@@ -100,6 +101,18 @@ fn a_disk_in_memory_passes_however_awkward_it_is() {
 fn a_cipher_passes_on_every_disk() {
     DISKS.into_iter().for_each(|disk| suite(disk, |disk| Box::new(Encrypted::new(disk, ToyCipher(1)))).run());
     DiskConformance::new(|| Box::new(Encrypted::new(FileBackend::new(memory_disk(SIZE)).unwrap(), ToyCipher(2)))).run();
+}
+
+#[test]
+fn a_volume_passes_on_every_disk() {
+    let volume = |sector_size| {
+        move |disk: SimulatedDisk| {
+            let key = Key::of_data(&[7; 64]).unwrap();
+            Box::new(vmcell::volume::Encrypted::over(disk, &key, sector_size).unwrap()) as Backend
+        }
+    };
+    DISKS.into_iter().for_each(|disk| suite(disk, volume(512)).run());
+    DISKS.into_iter().for_each(|disk| suite(disk, volume(4096)).run());
 }
 
 #[test]

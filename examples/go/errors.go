@@ -28,6 +28,8 @@ const (
 	ErrVirtqueue      Number = C.VMCELL_ERROR_VIRTQUEUE
 	ErrVsock          Number = C.VMCELL_ERROR_VSOCK
 	ErrSnapshot       Number = C.VMCELL_ERROR_SNAPSHOT
+	ErrVolume         Number = C.VMCELL_ERROR_VOLUME
+	ErrVolumeKey      Number = C.VMCELL_ERROR_VOLUME_KEY
 	ErrNullArgument   Number = C.VMCELL_ERROR_NULL_ARGUMENT
 	ErrBadHandle      Number = C.VMCELL_ERROR_BAD_HANDLE
 	ErrNotUTF8        Number = C.VMCELL_ERROR_NOT_UTF8

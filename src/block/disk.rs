@@ -82,11 +82,7 @@ impl Disk {
 
     /// `name` is what messages call the disk.
     pub(crate) fn open_as(name: String, config: &DiskConfig) -> Result<Self> {
-        let path = &config.path;
-        let cannot = |e: io::Error| medium::refused(&name, "cannot be opened").with_source(e);
-        // Looked at first: opening some devices has effects, and a socket cannot be opened at all.
-        medium::check_type(&name, &path.metadata().map_err(cannot)?)?;
-        let file = open_disk(path, false, false).map_err(cannot)?;
+        let file = open_to_read(&name, &config.path)?;
         Self::on_file(file, name, Some(config))
     }
 
@@ -289,19 +285,14 @@ impl Disk {
     /// [`ErrorKind::Disk`] if it cannot be written to, or is no longer the one that was opened.
     pub(crate) fn opened(mut self) -> Result<Self> {
         self.config.validate(&self.name)?;
-        let wanted = self.wanted();
         self.medium = match self.medium {
             Medium::File { file, by_path: true } => {
-                let file = medium::ready(&self.name, file, Some(&self.config.path), wanted)?;
+                let file = medium::ready(&self.name, file, Some(&self.config.path), wanted(&self.config))?;
                 Medium::File { file, by_path: false }
             }
             other => other,
         };
         Ok(self)
-    }
-
-    fn wanted(&self) -> Access {
-        Access { write: !self.config.read_only, direct: self.config.direct }
     }
 
     /// Opens the file for writing, if the guest may, and locks it.
@@ -323,16 +314,11 @@ impl Disk {
 
     fn into_backend(self) -> Result<(Guarded<dyn DiskBackend>, DiskInfo)> {
         self.config.validate(&self.name)?;
-        let wanted = self.wanted();
         let backend: Box<dyn DiskBackend> = match self.medium {
             Medium::Backend { backend, .. } => backend,
             Medium::File { file, by_path } => {
                 let path = by_path.then_some(&*self.config.path);
-                let file = medium::ready(&self.name, file, path, wanted)?;
-                let identity = Identity::of(&medium::metadata(&self.name, &file)?);
-                let in_use = InUse::claim(&self.name, identity, self.config.read_only)?;
-                medium::lock(&self.name, &file, self.config.read_only)?;
-                Box::new(FileBackend::on(&self.name, DiskFile::locked(file, in_use), self.config.engine)?)
+                Box::new(claimed(&self.name, file, path, &self.config)?)
             }
         };
         let mut backend = Guarded::new(backend, "backend", ErrorKind::Disk);
@@ -340,6 +326,41 @@ impl Disk {
         let info = info.map_err(|error| error.about(&format!("disk {}", self.name)))?;
         Ok((backend, info))
     }
+}
+
+impl FileBackend {
+    /// Opens the file or block device that `config` names, and locks it for as long as the backend lives, as a [`Disk`] on it does: for a
+    /// layer of your own under which nobody else is to write. The file is opened for writing unless the disk is read-only; the
+    /// engine and direct I/O are those of `config`, and the rest of it does not matter.
+    ///
+    /// # Errors
+    /// Those of building a VM with such a disk.
+    pub fn open(config: &DiskConfig) -> Result<Self> {
+        let name = config.path.display().to_string();
+        config.validate(&name)?;
+        let file = open_to_read(&name, &config.path)?;
+        claimed(&name, file, Some(&config.path), config)
+    }
+}
+
+fn open_to_read(name: &str, path: &Path) -> Result<File> {
+    let cannot = |e: io::Error| medium::refused(name, "cannot be opened").with_source(e);
+    // Looked at first: opening some devices has effects, and a socket cannot be opened at all.
+    medium::check_type(name, &path.metadata().map_err(cannot)?)?;
+    open_disk(path, false, false).map_err(cannot)
+}
+
+/// Opens the file for writing, if it is to be written to and has a path, and locks it.
+fn claimed(name: &str, file: File, path: Option<&Path>, config: &DiskConfig) -> Result<FileBackend> {
+    let file = medium::ready(name, file, path, wanted(config))?;
+    let identity = Identity::of(&medium::metadata(name, &file)?);
+    let in_use = InUse::claim(name, identity, config.read_only)?;
+    medium::lock(name, &file, config.read_only)?;
+    FileBackend::on(name, DiskFile::locked(file, in_use), config.engine)
+}
+
+fn wanted(config: &DiskConfig) -> Access {
+    Access { write: !config.read_only, direct: config.direct }
 }
 
 /// Changes a disk while its VM runs. Any thread may use it, and a clone changes the same disk.

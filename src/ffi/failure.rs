@@ -39,6 +39,10 @@ pub const VMCELL_ERROR_VIRTQUEUE: i32 = 14;
 pub const VMCELL_ERROR_VSOCK: i32 = 15;
 /// A file of a snapshot was refused, or could not be used.
 pub const VMCELL_ERROR_SNAPSHOT: i32 = 16;
+/// An encrypted volume was refused, or its file could not be used.
+pub const VMCELL_ERROR_VOLUME: i32 = 17;
+/// No key of a volume's is opened by what was given.
+pub const VMCELL_ERROR_VOLUME_KEY: i32 = 18;
 /// An argument is NULL but must not be.
 pub const VMCELL_ERROR_NULL_ARGUMENT: i32 = 100;
 /// An object was freed or handed over before, has another type, or does not come from this library.
@@ -109,6 +113,8 @@ fn number_of(kind: ErrorKind) -> i32 {
         ErrorKind::Virtqueue => VMCELL_ERROR_VIRTQUEUE,
         ErrorKind::Vsock => VMCELL_ERROR_VSOCK,
         ErrorKind::Snapshot => VMCELL_ERROR_SNAPSHOT,
+        ErrorKind::Volume => VMCELL_ERROR_VOLUME,
+        ErrorKind::VolumeKey => VMCELL_ERROR_VOLUME_KEY,
     }
 }
 
@@ -117,7 +123,7 @@ mod tests {
     use super::*;
 
     /// Numbers are never reused: a line here is added, never changed or removed.
-    const NUMBERS: [(ErrorKind, i32, i32); 15] = [
+    const NUMBERS: [(ErrorKind, i32, i32); 18] = [
         (ErrorKind::InvalidConfig, VMCELL_ERROR_INVALID_CONFIG, 1),
         (ErrorKind::BootImage, VMCELL_ERROR_BOOT_IMAGE, 2),
         (ErrorKind::Disk, VMCELL_ERROR_DISK, 3),
@@ -133,6 +139,9 @@ mod tests {
         (ErrorKind::Timeout, VMCELL_ERROR_TIMEOUT, 13),
         (ErrorKind::Virtqueue, VMCELL_ERROR_VIRTQUEUE, 14),
         (ErrorKind::Vsock, VMCELL_ERROR_VSOCK, 15),
+        (ErrorKind::Snapshot, VMCELL_ERROR_SNAPSHOT, 16),
+        (ErrorKind::Volume, VMCELL_ERROR_VOLUME, 17),
+        (ErrorKind::VolumeKey, VMCELL_ERROR_VOLUME_KEY, 18),
     ];
 
     #[test]

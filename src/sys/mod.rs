@@ -24,6 +24,8 @@ mod forbid;
 mod landlock;
 mod link;
 mod lock;
+#[cfg(feature = "volume")]
+mod locked;
 #[cfg(shuttle)]
 pub(crate) mod model;
 mod namespace;
@@ -59,6 +61,8 @@ pub(crate) use folder::Folder;
 pub(crate) use forbid::forbid;
 pub(crate) use landlock::{Beneath, Forbids, landlock_version, restrict_this_thread};
 pub(crate) use lock::{lock, lock_if_free};
+#[cfg(feature = "volume")]
+pub(crate) use locked::{Locked, LockedBytes, zero};
 #[cfg(shuttle)]
 pub use model::EventFd;
 #[cfg(shuttle)]

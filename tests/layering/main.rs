@@ -33,11 +33,11 @@ const HOUSE: House<'_> = House {
         &["kvm", "bus", "limit", "save"],
         &["arch", "legacy", "virtio"],
         &["host", "block", "net", "rng", "balloon", "vsock", "console"],
-        &["board", "metadata"],
+        &["board", "metadata", "volume"],
         &["vm"],
         &["ffi"],
     ],
-    unsafe_rooms: &["sys", "memory", "kvm", "ffi"],
+    unsafe_rooms: &["sys", "memory", "kvm", "ffi", "volume/cipher/wide.rs"],
     apart: "testing",
 };
 

@@ -9,7 +9,7 @@ use crate::resolve::resolve;
 pub struct House<'a> {
     /// Lowest first; the rooms of one line never use each other.
     pub ranks: &'a [&'a [&'a str]],
-    /// Rooms that may be unsafe.
+    /// Rooms that may be unsafe, and single files.
     pub unsafe_rooms: &'a [&'a str],
     /// The room that may use every other, and that none may use.
     pub apart: &'a str,
@@ -48,7 +48,8 @@ impl House<'_> {
         let mut wrong = BTreeSet::new();
         for (index, module) in program.modules.iter().enumerate() {
             let room = program.room(index).unwrap_or("root");
-            for line in module.unsafe_lines.iter().filter(|_| !self.unsafe_rooms.contains(&room)) {
+            let may = self.unsafe_rooms.contains(&room) || self.unsafe_rooms.contains(&module.file.as_str());
+            for line in module.unsafe_lines.iter().filter(|_| !may) {
                 wrong.insert(format!("{}:{line}: unsafe in the room {room}", module.file));
             }
         }

@@ -23,13 +23,16 @@ use crate::host::Kvm;
 use crate::packages::{self, Purpose};
 use summary::Summary;
 
+const PURPOSES: [Purpose; 6] =
+    [Purpose::Build, Purpose::Guest, Purpose::Nested, Purpose::Network, Purpose::CFace, Purpose::Oracle];
+
 /// Runs everything; returns the exit status.
 pub fn run(options: &TestOptions) -> Result<u8> {
     let began = Instant::now();
     let place = kvm::Place::choose(Kvm::detect(), options.nested);
     println!("host: {place}");
     let distro = Distro::detect()?;
-    packages::ensure(&distro, &[Purpose::Build, Purpose::Guest, Purpose::Nested, Purpose::Network, Purpose::CFace])?;
+    packages::ensure(&distro, &PURPOSES)?;
     let mut summary = Summary::default();
     if let Some(check) = &options.check {
         steps::run(Some(check), options.long, &mut summary)?;

@@ -17,13 +17,14 @@ use crate::tools::CARGO_DENY;
 /// A check by its name, which runs with more load if it is told to.
 type Check = (&'static str, fn(bool, &mut Summary));
 
-const CHECKS: [Check; 11] = [
+const CHECKS: [Check; 12] = [
     ("format", |_, summary| step(summary, "format", &["fmt", "--all", "--check"], &[])),
     ("clippy", |_, summary| step(summary, "clippy", CLIPPY, &[])),
     ("docs", |_, summary| {
         step(summary, "docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
     }),
     ("unit", |_, summary| unit_tests(summary)),
+    ("volumes", |_, summary| volumes(summary)),
     ("models", models::run),
     (NIGHTLY, |_, summary| nightly::run(summary)),
     ("package", |_, summary| packaged(summary)),
@@ -72,6 +73,11 @@ fn status_of(result: Result<()>) -> Status {
 
 fn unit_tests(summary: &mut Summary) {
     tests(summary, "unit, doc and layering tests", &["test", "--workspace", "--no-fail-fast"], &[]);
+}
+
+/// Beside a program that is there on this machine alone.
+fn volumes(summary: &mut Summary) {
+    tests(summary, "volumes and cryptsetup", &["test", "--test", "volume_cryptsetup", "--", "--ignored"], &[]);
 }
 
 fn packaged(summary: &mut Summary) {
@@ -171,7 +177,10 @@ mod tests {
     #[test]
     fn a_check_that_there_is_not_is_refused_with_those_that_there_are() {
         let error = run(Some("unt"), false, &mut Summary::default()).unwrap_err().to_string();
-        assert!(error.starts_with("there is no check `unt`; allowed: format, clippy, docs, unit, models,"), "{error}");
+        assert!(
+            error.starts_with("there is no check `unt`; allowed: format, clippy, docs, unit, volumes, models,"),
+            "{error}"
+        );
     }
 
     #[test]

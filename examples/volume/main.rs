@@ -1,0 +1,133 @@
+//! Encrypted volumes from the command line.
+//!
+//! `cargo run --release --features volume --example volume -- create data.vol --size 64M --key-file key`
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to the person who runs it")]
+
+mod size;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use size::Size;
+use vmcell::volume::{Key, Volume, VolumeFormat, VolumeInfo};
+
+/// Creates encrypted volumes (LUKS2), shows them, and changes their keys
+#[derive(Parser)]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Creates a volume in a new file, opened by a key file
+    Create(Create),
+    /// Shows what a volume's header tells without a key
+    Info { path: PathBuf },
+    /// Makes a volume larger, also while it is in use
+    Grow {
+        path: PathBuf,
+        /// The new size of its data: bytes, or a number with K, M, G or T
+        #[arg(long)]
+        size: Size,
+    },
+    /// Adds and removes what opens a volume
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+#[derive(Args)]
+struct Create {
+    path: PathBuf,
+    /// The size of its data: bytes, or a number with K, M, G or T
+    #[arg(long)]
+    size: Size,
+    #[command(flatten)]
+    key: KeyFile,
+    /// A name for people, which is not encrypted
+    #[arg(long, default_value = "")]
+    label: String,
+    /// The smallest part that is read and written, in bytes: 512 to 4096
+    #[arg(long, default_value_t = 4096)]
+    sector_size: usize,
+}
+
+#[derive(Args)]
+struct KeyFile {
+    /// The file whose content opens the volume, all of it
+    #[arg(long, value_name = "FILE")]
+    key_file: PathBuf,
+    /// The content is random, at least 32 bytes: opening takes milliseconds instead of a tenth of a second
+    #[arg(long)]
+    random_key: bool,
+}
+
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Adds a key
+    Add {
+        path: PathBuf,
+        /// A key file that opens the volume already
+        #[arg(long, value_name = "FILE")]
+        with: PathBuf,
+        #[command(flatten)]
+        new: KeyFile,
+    },
+    /// Removes a key, so that it opens the volume no longer
+    Remove {
+        path: PathBuf,
+        /// The number of its key slot, as `info` shows it
+        #[arg(long)]
+        slot: u32,
+    },
+}
+
+impl KeyFile {
+    fn read(&self) -> vmcell::Result<Key> {
+        if self.random_key { Key::random_file(&self.key_file) } else { Key::file(&self.key_file) }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Options::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("volume: {}", error.chain());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> vmcell::Result<()> {
+    match command {
+        Command::Create(create) => {
+            let format = VolumeFormat::new().label(create.label).sector_size(create.sector_size);
+            Volume::create_with(create.path, create.size.0, &create.key.read()?, &format)
+        }
+        Command::Info { path } => Volume::inspect(path).map(|info| show(&info)),
+        Command::Grow { path, size } => Volume::grow(path, size.0),
+        Command::Key(KeyCommand::Add { path, with, new }) => {
+            let slot = Volume::keys(path)?.add(&Key::file(with)?, &new.read()?)?;
+            println!("key slot {slot}");
+            Ok(())
+        }
+        Command::Key(KeyCommand::Remove { path, slot }) => Volume::keys(path)?.remove(slot),
+    }
+}
+
+fn show(info: &VolumeInfo) {
+    println!("uuid    {}", info.uuid);
+    if !info.label.is_empty() {
+        println!("label   {}", info.label);
+    }
+    println!("cipher  {}", info.cipher);
+    println!("sectors {} bytes", info.sector_size);
+    println!("data    from byte {}, {} bytes", info.data_offset, info.capacity);
+    for slot in &info.slots {
+        println!("key {:<3} {}", slot.number, slot.opened_by);
+    }
+    if let Some(problem) = &info.header_problem {
+        println!("warning {problem}");
+    }
+}

@@ -1,0 +1,233 @@
+//! Memory for keys: locked, in no core dump, in no child process, and zeroed before it is given back.
+
+use std::fs::File;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::ptr::{self, NonNull};
+
+/// Bytes of such memory, in pages of their own.
+///
+/// The pages are `memfd_secret`'s if the host has it: then the kernel itself has no mapping of them either, and neither a debugger nor
+/// another process's `process_vm_readv` reads them.
+pub(crate) struct LockedBytes {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to this value alone, like a `Box<[u8]>`.
+unsafe impl Send for LockedBytes {}
+// SAFETY: as above; through a shared reference its bytes are only read.
+unsafe impl Sync for LockedBytes {}
+
+impl LockedBytes {
+    /// Zeroes. An empty one is one page as well.
+    ///
+    /// # Errors
+    /// What the host reports: `ENOMEM` or `EAGAIN` if the process has locked as much memory as it may (`RLIMIT_MEMLOCK`).
+    pub(crate) fn zeroed(len: usize) -> io::Result<Self> {
+        let start = secret_pages(mapped_len(len)).or_else(|_| locked_pages(mapped_len(len)))?;
+        Ok(Self { start, len })
+    }
+
+    /// A copy of `bytes`, which the caller zeroes.
+    ///
+    /// # Errors
+    /// Those of [`zeroed`](Self::zeroed).
+    pub(crate) fn copy_of(bytes: &[u8]) -> io::Result<Self> {
+        let mut copy = Self::zeroed(bytes.len())?;
+        copy.copy_from_slice(bytes);
+        Ok(copy)
+    }
+}
+
+impl Deref for LockedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the mapping is at least so long, was zeroed by the kernel, and lives as long as `self`.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for LockedBytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above; `self` is borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl Drop for LockedBytes {
+    fn drop(&mut self) {
+        zero(self);
+        // SAFETY: the mapping is ours, of this length, and nothing refers to it any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), mapped_len(self.len)) };
+    }
+}
+
+impl std::fmt::Debug for LockedBytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} secret bytes", self.len)
+    }
+}
+
+/// A value in such memory.
+pub(crate) struct Locked<T> {
+    memory: LockedBytes,
+    value: std::marker::PhantomData<T>,
+}
+
+impl<T> Locked<T> {
+    /// Makes the value, and zeroes the part of the stack on which it was made.
+    ///
+    /// # Errors
+    /// Those of [`LockedBytes::zeroed`].
+    pub(crate) fn new(make: impl FnOnce() -> T) -> io::Result<Self> {
+        const { assert!(align_of::<T>() <= PAGE && !std::mem::needs_drop::<T>()) };
+        let memory = LockedBytes::zeroed(size_of::<T>())?;
+        // SAFETY: the pages are as long as the value, aligned to a page, which is enough as was asserted, and nobody else's.
+        unsafe { write_in_place(memory.start.cast(), make) };
+        scrub_stack();
+        Ok(Self { memory, value: std::marker::PhantomData })
+    }
+}
+
+impl<T> Deref for Locked<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: `new` has written the value there, and nothing else writes to the memory.
+        unsafe { self.memory.start.cast().as_ref() }
+    }
+}
+
+/// # Safety
+/// `at` must be valid for writing a `T`.
+#[inline(never)]
+unsafe fn write_in_place<T>(at: NonNull<T>, make: impl FnOnce() -> T) {
+    // SAFETY: the caller vouches for it.
+    unsafe { at.write(make()) };
+}
+
+const PAGE: usize = 4096;
+
+fn mapped_len(len: usize) -> usize {
+    len.max(1).checked_next_multiple_of(PAGE).unwrap_or(len)
+}
+
+/// Pages that the kernel has no mapping of, either.
+fn secret_pages(len: usize) -> io::Result<NonNull<u8>> {
+    // SAFETY: the call takes flags alone, and what it returns is a new descriptor, which is nobody else's.
+    let file = unsafe {
+        let fd = libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        File::from_raw_fd(libc::c_int::try_from(fd).map_err(io::Error::other)?)
+    };
+    file.set_len(len as u64)?;
+    let start = map(len, libc::MAP_SHARED, file.as_raw_fd())?;
+    keep_here(start, len).and_then(|()| touch(start, len)).map(|()| start).inspect_err(|_| unmap(start, len))
+}
+
+fn locked_pages(len: usize) -> io::Result<NonNull<u8>> {
+    let start = map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
+    keep_here(start, len).and_then(|()| touch(start, len)).map(|()| start).inspect_err(|_| unmap(start, len))
+}
+
+fn map(len: usize, flags: libc::c_int, fd: libc::c_int) -> io::Result<NonNull<u8>> {
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice touches no other one.
+    let start = unsafe { libc::mmap(ptr::null_mut(), len, access, flags, fd, 0) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(start.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+}
+
+/// Neither in a child nor in a core dump.
+fn keep_here(start: NonNull<u8>, len: usize) -> io::Result<()> {
+    for advice in [libc::MADV_DONTFORK, libc::MADV_DONTDUMP] {
+        // SAFETY: the mapping is of this length, and neither advice changes its content here.
+        if unsafe { libc::madvise(start.as_ptr().cast(), len, advice) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Brings the pages there and keeps them there, so that no access of them fails later.
+fn touch(start: NonNull<u8>, len: usize) -> io::Result<()> {
+    // SAFETY: the mapping is of this length.
+    match unsafe { libc::mlock(start.as_ptr().cast(), len) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn unmap(start: NonNull<u8>, len: usize) {
+    // SAFETY: the mapping is of this length, and nothing refers to it.
+    unsafe { libc::munmap(start.as_ptr().cast(), len) };
+}
+
+/// Zeroes `bytes` in a way that the compiler keeps, although nobody reads them.
+pub(crate) fn zero(bytes: &mut [u8]) {
+    bytes.fill(0);
+    std::hint::black_box(bytes);
+}
+
+/// Zeroes what calls have left on the stack below the caller's frame.
+#[inline(never)]
+fn scrub_stack() {
+    let mut below = [0_u8; 32 << 10];
+    zero(&mut below);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the kernel says of the mapping at an address.
+    fn flags(at: *const u8) -> String {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut is_it = false;
+        for line in maps.lines() {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let parse = |text: &str| usize::from_str_radix(text, 16).ok();
+            if let Some((from, to)) = range.and_then(|(from, to)| Some((parse(from)?, parse(to)?))) {
+                is_it = (from..to).contains(&at.addr());
+            }
+            if let (true, Some(flags)) = (is_it, line.strip_prefix("VmFlags: ")) {
+                return flags.to_owned();
+            }
+        }
+        panic!("there is no mapping at {at:?}");
+    }
+
+    #[test]
+    fn both_kinds_of_pages_are_locked_and_stay_out_of_dumps_and_children() {
+        for pages in [secret_pages, locked_pages] {
+            let Ok(start) = pages(PAGE) else { continue };
+            let flags = flags(start.as_ptr());
+            unmap(start, PAGE);
+            for flag in ["lo", "dd", "dc"] {
+                assert!(flags.split(' ').any(|one| one == flag), "{flag} is missing in {flags}");
+            }
+        }
+        assert!(locked_pages(PAGE).is_ok_and(|start| (unmap(start, PAGE), true).1));
+    }
+
+    #[test]
+    fn bytes_are_kept_and_not_printed() {
+        let bytes = LockedBytes::copy_of(b"a passphrase").unwrap();
+        assert_eq!((&*bytes, format!("{bytes:?}")), (&b"a passphrase"[..], "12 secret bytes".to_owned()));
+        assert_eq!(LockedBytes::zeroed(0).unwrap().len(), 0);
+        assert_eq!(*LockedBytes::zeroed(3 * PAGE).unwrap(), [0; 3 * PAGE]);
+    }
+
+    #[test]
+    fn a_value_is_where_it_was_made() {
+        let value = Locked::new(|| [7_u64; 60]).unwrap();
+        assert_eq!(*value, [7; 60]);
+    }
+}

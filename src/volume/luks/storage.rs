@@ -1,0 +1,28 @@
+//! What a header lies on: a file, or what a test makes of one.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+pub(crate) trait Storage {
+    /// Fills `into`, or fails.
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<()>;
+    /// Writes all of `bytes`.
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
+    /// Makes what was written stable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+impl Storage for File {
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<()> {
+        self.read_exact_at(into, at)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.write_all_at(bytes, at)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
