@@ -130,4 +130,51 @@ mod tests {
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         assert_eq!(Snapshot::load(path).expect("it is a snapshot").config().name, "golden");
     }
+
+    /// A file in which a guest of 16 GiB has no RAM of its own, but that of the file below.
+    fn link(number: u8, below: Option<u8>) -> Vec<u8> {
+        let (_, mut bytes) = seeds().remove(0);
+        let at = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight")) as usize;
+        let blocks = at(&bytes, SECTIONS[1] + 8);
+        bytes.truncate(blocks);
+        bytes.extend([number; 16]);
+        bytes.extend([below.unwrap_or_default(); 16]);
+        let name = below.map(|below| below.to_string()).unwrap_or_default();
+        bytes.extend((name.len() as u32).to_le_bytes());
+        bytes.extend(name.as_bytes());
+        bytes.extend(1u32.to_le_bytes());
+        bytes.extend([0u64.to_le_bytes(), GIB_16.to_le_bytes()].concat());
+        let kind = if below.is_some() { 2u64 } else { 0 };
+        bytes.extend((0..GIB_16 >> 16).flat_map(|_| kind.to_le_bytes()));
+        let len = (bytes.len() - blocks) as u64;
+        bytes[SECTIONS[1] + 16..SECTIONS[1] + 24].copy_from_slice(&len.to_le_bytes());
+        bytes.resize(bytes.len().next_multiple_of(PAGE), 0);
+        let end = bytes.len() as u64;
+        bytes[SECTIONS[2] + 8..SECTIONS[2] + 16].copy_from_slice(&end.to_le_bytes());
+        bytes[SECTIONS[2] + 16..SECTIONS[2] + 24].fill(0);
+        mend(&mut bytes);
+        bytes
+    }
+
+    const GIB_16: u64 = 16 << 30;
+
+    #[test]
+    fn as_many_files_as_may_build_on_each_other_take_no_more_memory_than_two() {
+        let folder = std::env::temp_dir().join(format!("vmcell-chain-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        for number in 0..65u8 {
+            let below = number.checked_sub(1);
+            std::fs::write(folder.join(number.to_string()), link(number, below)).expect("there is room");
+        }
+        // The list of blocks as it is in the file, as it is read, and what is known of each block in the end.
+        let most = (GIB_16 >> 16) * (8 + 8 + 16) + (1 << 20);
+        for last in [1, 63] {
+            let load = || Snapshot::load_with(folder.join(last.to_string()), LoadMemory::Map);
+            let error = Meter::new(most as i64).run(load).expect_err("another size is described");
+            assert!(error.to_string().contains("bytes of RAM, and "), "{}", error.chain());
+        }
+        let error = Snapshot::load(folder.join("64")).expect_err("they are too many");
+        assert!(error.to_string().ends_with("it builds on more than 63 files"), "{error}");
+        std::fs::remove_dir_all(&folder).expect("it was there");
+    }
 }

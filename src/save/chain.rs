@@ -1,17 +1,19 @@
 //! A file and those that it builds on, as one.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::iter;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::blocks::{Block, Region};
+use super::blocks::{Block, Map, Region};
 use super::read::{Saved, unreadable};
+use super::write::write_pages;
 use super::{BLOCK, Identity, damaged, refused};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{GuestAddress, Place, Template, ram_file, seal_ram_file};
 
-/// So many files may build on each other.
+/// So many files make a snapshot at most: the one that is loaded, and those that it builds on.
 const LONGEST: usize = 64;
 /// Zeroes that take less are not worth a mapping of their own.
 const LEAST_GAP: u64 = 2 << 20;
@@ -32,6 +34,8 @@ pub(crate) enum Taken {
 pub(crate) struct Chain {
     pub(crate) machine: Vec<u8>,
     pub(crate) identity: Identity,
+    /// The file itself, the one that it builds on, and so on.
+    files: Vec<Arc<File>>,
     regions: Vec<Located>,
 }
 
@@ -39,77 +43,99 @@ pub(crate) struct Chain {
 struct Located {
     start: GuestAddress,
     len: u64,
-    blocks: Vec<Option<Piece>>,
+    blocks: Vec<Lies>,
 }
 
-/// A block that is not zeroes.
-#[derive(Clone, Debug)]
-struct Piece {
-    file: Arc<File>,
-    offset: u64,
-    checksum: u32,
+/// Where a block lies. Small: a guest of 1 TiB has 16 million of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lies {
+    /// In a file that was not looked at yet.
+    Below,
+    /// It is zeroes.
+    Nowhere,
+    In {
+        file: u8,
+        checksum: u32,
+        offset: u64,
+    },
 }
 
 impl Chain {
+    /// Looks at a file, and at those that it builds on, one after the other: what is kept of them does not grow with their number.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        Self::open_at(path, LONGEST)
-    }
-
-    fn open_at(path: &Path, left: usize) -> Result<Self> {
         let saved = Saved::open(path)?;
-        let base = match &saved.map.base {
-            None => None,
-            Some(_) if left == 0 => return Err(refused(format!("it builds on more than {LONGEST} files"))),
-            Some((name, identity)) => {
-                let about = |error: Error| error.about(&format!("it builds on {}", name.escape_default()));
-                let base = Self::open_at(&path.with_file_name(name), left.saturating_sub(1)).map_err(about)?;
-                if base.identity != *identity {
-                    return Err(about(refused("that is another snapshot than the one it was saved on top of")));
-                }
-                Some(base)
-            }
+        let unknown = |region: &Region| {
+            let (start, len) = place(region);
+            Located { start, len, blocks: vec![Lies::Below; region.blocks.len()] }
         };
-        Self::locate(saved, base)
+        let regions = saved.map.regions.iter().map(unknown).collect();
+        let mut chain = Self { machine: saved.machine, identity: saved.map.identity, files: Vec::new(), regions };
+        let mut base = chain.lay_under(saved.file, saved.map, saved.memory)?;
+        while let Some((name, identity)) = base {
+            if chain.files.len() >= LONGEST {
+                return Err(refused(format!("it builds on more than {} files", LONGEST.saturating_sub(1))));
+            }
+            let saved = Saved::open(&path.with_file_name(&name)).and_then(|saved| {
+                let is_it = saved.map.identity == identity;
+                let another = || refused("that is another snapshot than the one it was saved on top of");
+                if is_it { Ok(saved) } else { Err(another()) }
+            });
+            let about = |error: Error| error.about(&format!("it builds on {}", name.escape_default()));
+            let saved = saved.map_err(about)?;
+            base = chain.lay_under(saved.file, saved.map, saved.memory)?;
+        }
+        Ok(chain)
     }
 
-    fn locate(saved: Saved, base: Option<Self>) -> Result<Self> {
-        let Saved { file, machine, map, memory } = saved;
-        let below = base.map(|base| base.regions);
-        if below.as_ref().is_some_and(|below| !below.iter().map(Located::place).eq(map.regions.iter().map(place))) {
+    /// Finds what was not found yet in a file further down. Gives the one that this builds on.
+    fn lay_under(&mut self, file: Arc<File>, map: Map, memory: u64) -> Result<Option<(String, Identity)>> {
+        if !self.regions().eq(map.regions.iter().map(place)) {
             return Err(damaged("its RAM is not where it is in the file that it builds on"));
         }
-        if map.base.is_some() && below.is_none() {
-            return Err(refused("it builds on another file, which is not there"));
-        }
-        let mut below = below.into_iter().flatten();
+        let number = u8::try_from(self.files.len()).map_err(|_| damaged("it builds on too many files"))?;
+        self.files.push(file);
         let mut offset = memory;
-        let locate = |region: Region| {
-            let mut below = below.next().map(|below| below.blocks).unwrap_or_default().into_iter();
-            let piece = |((_, len), block): ((u64, u64), Block)| {
-                let old = below.next().flatten();
-                match block {
-                    Block::Zeroes => None,
-                    Block::InBase => old,
-                    Block::Here { checksum } => {
-                        let piece = Piece { file: Arc::clone(&file), offset, checksum };
-                        offset = offset.saturating_add(len);
-                        Some(piece)
-                    }
+        let blocks = map.regions.iter().flat_map(|region| Region::places(region.len).zip(&region.blocks));
+        for (lies, ((_, len), block)) in self.regions.iter_mut().flat_map(|region| &mut region.blocks).zip(blocks) {
+            let found = match block {
+                Block::Zeroes => Lies::Nowhere,
+                Block::InBase => Lies::Below,
+                Block::Here { checksum } => {
+                    let here = Lies::In { file: number, checksum: *checksum, offset };
+                    offset = offset.saturating_add(len);
+                    here
                 }
             };
-            let blocks = Region::places(region.len).zip(region.blocks).map(piece).collect();
-            Located { start: region.start, len: region.len, blocks }
-        };
-        let regions = map.regions.into_iter().map(locate).collect();
-        Ok(Self { machine, identity: map.identity, regions })
+            if *lies == Lies::Below {
+                *lies = found;
+            }
+        }
+        Ok(map.base)
+    }
+
+    /// Refuses to have another file build on this one if it could not be read then: because there are too many, or because it takes the
+    /// place of one of them.
+    pub(crate) fn check_below(&self, path: &Path) -> Result<()> {
+        if self.files.len() >= LONGEST {
+            let message = format!("{LONGEST} files build on each other already, allowed are {LONGEST}; save it whole");
+            return Err(refused(message));
+        }
+        let Ok(replaced) = std::fs::metadata(path) else { return Ok(()) };
+        for file in &self.files {
+            let file = file.metadata().map_err(unreadable)?;
+            if (file.dev(), file.ino()) == (replaced.dev(), replaced.ino()) {
+                return Err(refused("it would take the place of a file that it builds on; allowed is another name"));
+            }
+        }
+        Ok(())
     }
 
     /// Takes the RAM. A copy takes as long as reading it does.
     pub(crate) fn memory(&self, taken: Taken) -> Result<Template> {
         let places = |region: &Located| {
             let places = match taken {
-                Taken::Copied => region.copied()?,
-                Taken::Mapped => region.mapped()?,
+                Taken::Copied => region.copied(&self.files)?,
+                Taken::Mapped => region.mapped(&self.files)?,
             };
             Ok((region.start, region.len, places))
         };
@@ -131,22 +157,27 @@ impl Located {
         (self.start, self.len)
     }
 
-    fn copied(&self) -> Result<Vec<Place>> {
+    fn copied(&self, files: &[Arc<File>]) -> Result<Vec<Place>> {
         let no_room = |e| Error::new(ErrorKind::HostMemory, "the host has no memory for its RAM").with_source(e);
         let file = ram_file(self.len).map_err(no_room)?;
         let mut buffer = vec![0; usize::try_from(BLOCK).unwrap_or_default()];
-        for ((offset, len), piece) in Region::places(self.len).zip(&self.blocks) {
-            let Some(piece) = piece else { continue };
+        for ((at, len), lies) in Region::places(self.len).zip(&self.blocks) {
+            let Lies::In { file: number, checksum, offset } = *lies else { continue };
+            let Some(saved) = files.get(usize::from(number)) else { continue };
             let bytes = usize::try_from(len).ok().and_then(|len| buffer.get_mut(..len)).unwrap_or_default();
-            piece.read(bytes, self.start.0.saturating_add(offset))?;
-            file.write_all_at(bytes, offset).map_err(no_room)?;
+            saved.read_exact_at(bytes, offset).map_err(unreadable)?;
+            if crc32fast::hash(bytes) != checksum {
+                let gpa = self.start.0.saturating_add(at);
+                return Err(damaged(format!("the checksum of the RAM at {gpa:#x} does not agree")));
+            }
+            write_pages(&file, bytes, at).map_err(no_room)?;
         }
         seal_ram_file(&file).map_err(no_room)?;
         let file = Arc::new(file);
         let mut places = Vec::<Place>::new();
         let mut at = 0u64;
-        for (len, stored) in self.runs(|one, other| one.is_some() == other.is_some()) {
-            let keeps = stored.is_some() || len < LEAST_GAP;
+        for (len, lies) in self.runs(|one, other| (one == Lies::Nowhere) == (other == Lies::Nowhere)) {
+            let keeps = lies != Lies::Nowhere || len < LEAST_GAP;
             match places.last_mut() {
                 Some((before, Some(_))) if keeps => *before = before.saturating_add(len),
                 _ => places.push((len, keeps.then(|| (Arc::clone(&file), at)))),
@@ -156,46 +187,39 @@ impl Located {
         Ok(places)
     }
 
-    fn mapped(&self) -> Result<Vec<Place>> {
+    fn mapped(&self, files: &[Arc<File>]) -> Result<Vec<Place>> {
         let runs = self.runs(|one, other| match (one, other) {
-            (Some(one), Some(other)) => {
-                Arc::ptr_eq(&one.file, &other.file) && one.offset.checked_add(BLOCK) == Some(other.offset)
+            (Lies::In { file, offset, .. }, Lies::In { file: next, offset: there, .. }) => {
+                file == next && offset.checked_add(BLOCK) == Some(there)
             }
-            (one, other) => one.is_none() && other.is_none(),
+            (one, other) => one == other,
         });
+        let runs: Vec<_> = runs.take(MOST_MAPPINGS.saturating_add(1)).collect();
         if runs.len() > MOST_MAPPINGS {
-            let count = runs.len();
             let message = format!(
-                "its RAM lies in {count} places, and {MOST_MAPPINGS} at most are mapped; reading it is allowed"
+                "its RAM lies in more than {MOST_MAPPINGS} places, which is the most that are mapped; reading it is allowed"
             );
             return Err(refused(message));
         }
-        let place = |piece: &Piece| (Arc::clone(&piece.file), piece.offset);
-        Ok(runs.into_iter().map(|(len, piece)| (len, piece.map(place))).collect())
+        let place = |lies| match lies {
+            Lies::In { file, offset, .. } => files.get(usize::from(file)).map(|file| (Arc::clone(file), offset)),
+            Lies::Below | Lies::Nowhere => None,
+        };
+        Ok(runs.into_iter().map(|(len, lies)| (len, place(lies))).collect())
     }
 
     /// Blocks in a row that `go_on` each other: their length, and the first of them.
-    fn runs(&self, go_on: impl Fn(Option<&Piece>, Option<&Piece>) -> bool) -> Vec<(u64, Option<&Piece>)> {
-        let (mut runs, mut before) = (Vec::<(u64, Option<&Piece>)>::new(), None);
-        for ((_, len), piece) in Region::places(self.len).zip(&self.blocks) {
-            let piece = piece.as_ref();
-            match runs.last_mut() {
-                Some((run, _)) if before.is_some_and(|before| go_on(before, piece)) => *run = run.saturating_add(len),
-                _ => runs.push((len, piece)),
+    fn runs(&self, go_on: impl Fn(Lies, Lies) -> bool) -> impl Iterator<Item = (u64, Lies)> {
+        let blocks = Region::places(self.len).zip(&self.blocks).map(|((_, len), lies)| (len, *lies));
+        let mut blocks = blocks.peekable();
+        iter::from_fn(move || {
+            let (mut run, first) = blocks.next()?;
+            let mut before = first;
+            while let Some((len, lies)) = blocks.next_if(|(_, next)| go_on(before, *next)) {
+                run = run.saturating_add(len);
+                before = lies;
             }
-            before = Some(piece);
-        }
-        runs
-    }
-}
-
-impl Piece {
-    /// Reads the block at guest address `gpa`.
-    fn read(&self, bytes: &mut [u8], gpa: u64) -> Result<()> {
-        self.file.read_exact_at(bytes, self.offset).map_err(unreadable)?;
-        if crc32fast::hash(bytes) != self.checksum {
-            return Err(damaged(format!("the checksum of the RAM at {gpa:#x} does not agree")));
-        }
-        Ok(())
+            Some((run, first))
+        })
     }
 }

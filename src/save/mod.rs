@@ -7,6 +7,7 @@ mod blocks;
 mod chain;
 mod header;
 mod pace;
+mod part;
 mod read;
 mod write;
 

@@ -1,18 +1,17 @@
 //! Writing a file: beside its place, and put there once it is whole and on storage.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use super::blocks::{Block, Map, Region, plain_name};
 use super::header::{self, HEADER, Section};
 use super::pace::Pace;
+use super::part::Part;
 use super::{BLOCK, Identity, refused};
 use crate::error::Result;
 use crate::memory::{Template, is_zero};
-use crate::sys::random_bytes;
 
 const PAGE: usize = 4096;
 
@@ -39,14 +38,10 @@ impl Draft<'_> {
     /// Writes the file. A file of that name is replaced at the end, at once. After an error, nothing is left.
     pub(crate) fn write(&self, path: &Path, pace: &mut Pace) -> Result<()> {
         let base = self.base.as_ref().map(|base| Ok((plain_name(base.name)?, base.identity))).transpose()?;
-        let beside = beside(path)?;
         let failed = |e: io::Error| refused("it cannot be written").with_source(e);
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&beside).map_err(failed)?;
-        let written = self.fill(&file, base, pace).and_then(|()| self.put_in_place(&file, &beside, path));
-        written.map_err(|e| {
-            let _ = fs::remove_file(&beside);
-            failed(e)
-        })
+        let part = Part::new(path, self.sync)?;
+        self.fill(&part.file, base, pace).map_err(failed)?;
+        part.put_in_place(path).map_err(failed)
     }
 
     fn fill(&self, file: &File, base: Option<(String, Identity)>, pace: &mut Pace) -> io::Result<()> {
@@ -90,21 +85,10 @@ impl Draft<'_> {
         }
         Ok(())
     }
-
-    fn put_in_place(&self, file: &File, beside: &Path, path: &Path) -> io::Result<()> {
-        if self.sync {
-            file.sync_all()?;
-        }
-        fs::rename(beside, path)?;
-        match path.parent() {
-            Some(folder) if self.sync => File::open(folder_of(folder))?.sync_all(),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// Writes pages, but for those of zeroes, which are left out of the file.
-fn write_pages(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+pub(super) fn write_pages(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     let mut at = 0usize;
     while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
         let wanted = is_zero(rest.get(..PAGE).unwrap_or(rest));
@@ -122,19 +106,4 @@ fn write_pages(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
 /// Where the next section begins: on a page of its own.
 fn end(section: &Section) -> u64 {
     section.offset.saturating_add(section.len).next_multiple_of(PAGE as u64)
-}
-
-/// Where the file is written to begin with: a name that no other save has, also one to the same place.
-fn beside(path: &Path) -> Result<PathBuf> {
-    let Some(name) = path.file_name() else { return Err(refused("its path has no file's name")) };
-    let mut random = [0; 8];
-    random_bytes(&mut random).map_err(|e| refused("the host has no random bytes for its name").with_source(e))?;
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{:016x}.part", u64::from_ne_bytes(random)));
-    Ok(path.with_file_name(hidden))
-}
-
-fn folder_of(parent: &Path) -> &Path {
-    if parent.as_os_str().is_empty() { Path::new(".") } else { parent }
 }

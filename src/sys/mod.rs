@@ -56,6 +56,8 @@ pub(crate) use file::{
     DirectAlignment, ZeroMode, allocate, appends, direct_alignment, file_limit, is_direct, is_in_memory, is_writable,
     lockable_bytes, merges_memory, next_data, open_disk, start_of_data, try_lock, unlock, waits_always, zero_range,
 };
+#[cfg(feature = "save")]
+pub(crate) use file::{give_name, nameless_file};
 pub(crate) use folder::Folder;
 #[cfg(test)]
 pub(crate) use forbid::forbid;

@@ -45,7 +45,7 @@ impl SaveOptions {
     }
 
     /// Leaves out of the file what lies in that of an older snapshot of the same VM, or of the one that it was forked of, whose file is called `name`
-    /// and stays in the same folder: loading reads both, and so on. At most 64 files build on each other.
+    /// and stays in the same folder: loading reads both, and so on. Such files are 64 at most, the first one included.
     ///
     /// It costs nothing to find out what has changed if the VM's RAM lies on a [memfd](crate::MemoryBacking::Memfd). Anonymous RAM is copied at each
     /// snapshot, so that nothing is left out.
@@ -108,8 +108,8 @@ impl Snapshot {
     /// long as writing takes, so that it is called on a thread for which that is no matter. `docs/snapshot.md` specifies the file. Needs
     /// the feature `save`.
     ///
-    /// The file is written under another name in the same folder, and takes its place, and that of a file which had the name, once it is
-    /// whole and on storage. It can be read by its owner alone: what the guest had in its memory is in it, secrets too.
+    /// The file has no name, or another one in the same folder, until it is whole and on storage; then it takes its place, and that of a file
+    /// which had the name. It can be read by its owner alone: what the guest had in its memory is in it, secrets too.
     ///
     /// ```no_run
     /// # fn main() -> vmcell::Result<()> {
@@ -136,7 +136,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// Those of [`save`](Self::save). [`ErrorKind::Snapshot`] if the file that this one is to build on has another snapshot than was said,
-    /// or its name leads to another folder; [`ErrorKind::InvalidConfig`] for 0 bytes a second.
+    /// its name leads to another folder, this one would take its place, or 64 files build on each other already; [`ErrorKind::InvalidConfig`] for 0 bytes a second.
     pub fn save_with(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<()> {
         let path = path.as_ref();
         self.write(path, options).map_err(|error| error.about(&named(path)))
@@ -159,6 +159,9 @@ impl Snapshot {
                     let message = format!("it is to build on {}, which holds another snapshot", name.display());
                     return Err(Error::new(ErrorKind::Snapshot, message));
                 }
+                there
+                    .check_below(path)
+                    .map_err(|error| error.about(&format!("it is to build on {}", name.display())))?;
                 if !older.parts.memory.regions().eq(parts.memory.regions()) {
                     let message = "it is to build on the snapshot of a guest with another amount of RAM";
                     return Err(Error::new(ErrorKind::Snapshot, message));
