@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
@@ -20,13 +20,17 @@ use crate::config::{MemoryConfig, PageSize};
 #[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::sys::lock;
+use crate::sys::{is_in_memory, lock};
 
 /// So much is looked at at once: if it is all zeroes, it is not stored.
 const STEP: usize = 64 << 10;
 
 /// A region that lies in more places than this is copied as a whole: each place is a mapping of the host's.
 const MOST_EXTENTS: usize = 256;
+
+/// A region whose files in memory take more than so many times as much as itself is copied as a whole, too: of a file from an earlier
+/// time, the guest may use a single page and keep all of it.
+const MOST_STORED: u64 = 2;
 
 /// What is known of RAM before the guest stands still: large parts of each region that it has not used.
 pub(crate) struct Survey(Vec<Vec<Range<u64>>>);
@@ -138,6 +142,9 @@ impl GuestMemory {
             return Ok(true);
         }
         let len = own.iter().fold(0u64, |sum, range| sum.saturating_add(range.end.saturating_sub(range.start)));
+        if in_memory(extents)?.saturating_add(len) > part.len().saturating_mul(MOST_STORED) {
+            return Ok(false);
+        }
         let file = Arc::new(mapping::memfd(usize::try_from(len).unwrap_or(usize::MAX))?);
         let mut offset = 0u64;
         for range in own {
@@ -223,6 +230,17 @@ impl Part<'_> {
 
 fn size(number: u64) -> io::Result<usize> {
     usize::try_from(number).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+/// How many bytes the files take in memory that extents lie in.
+fn in_memory(extents: &[Extent]) -> io::Result<u64> {
+    let mut files: Vec<_> = extents.iter().filter_map(|extent| extent.place.as_ref().map(|(file, _)| file)).collect();
+    files.sort_unstable_by_key(|file| Arc::as_ptr(file));
+    files.dedup_by_key(|file| Arc::as_ptr(file));
+    files.into_iter().filter(|file| is_in_memory(file)).try_fold(0u64, |sum, file| {
+        let blocks = file.metadata()?.blocks();
+        Ok(sum.saturating_add(blocks.saturating_mul(512)))
+    })
 }
 
 /// A file, but for its holes: a private mapping of one would have a page of the file taken for each that is changed.

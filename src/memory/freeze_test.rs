@@ -102,6 +102,25 @@ fn only_changed_pages_are_copied_the_second_time_and_all_of_them_if_they_are_all
 }
 
 #[test]
+fn snapshots_of_a_guest_that_uses_a_page_of_each_time_keep_no_more_than_two_times_its_memory_and_the_last_one() {
+    let regions = [(GuestAddress(0), 8 << 20)];
+    let config = MemoryConfig::default().backing(MemoryBacking::Memfd);
+    let memory = GuestMemory::configured(&regions, &config).unwrap();
+    for round in 0..60u8 {
+        memory.write(GuestAddress(0), &vec![round; 4 << 20]).unwrap();
+        memory.write(GuestAddress((4 << 20) + u64::from(round) * 0x1000), &[round]).unwrap();
+        let template = memory.freeze(&memory.survey(), &config).unwrap().finish();
+        let stored = in_memory(&template.regions[0].extents).unwrap();
+        assert!(stored <= 16 << 20, "{stored} after {round}");
+        let fork = GuestMemory::copy_of(&template, &regions, &config).unwrap();
+        for earlier in 0..=round {
+            assert_eq!(byte(&fork, (4 << 20) + u64::from(earlier) * 0x1000), earlier);
+        }
+        assert_eq!(byte(&fork, (4 << 20) - 1), round);
+    }
+}
+
+#[test]
 fn what_was_never_used_takes_no_page_of_the_templates_file_when_it_is() {
     let regions = [(GuestAddress(0), 64 << 20)];
     let config = MemoryConfig::default().backing(MemoryBacking::Memfd);
