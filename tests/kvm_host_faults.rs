@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::counts::{Counts, counter};
-use support::{Footprint, Kernel, Transcript, tiny};
+use support::{Footprint, Kernel, Transcript, is_long, tiny};
 use vmcell::testing::{TinyGuest, memory_disk};
-use vmcell::{Console, Disk, MemoryBacking, MemoryConfig, Status, Vm, VmBuilder};
+use vmcell::{Console, Disk, LoadMemory, MemoryBacking, MemoryConfig, SaveOptions, Snapshot, Status, Vm, VmBuilder};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_millis(100);
@@ -219,4 +219,37 @@ fn a_snapshot_and_a_fork_for_which_there_is_no_address_space_leave_nothing_and_t
         assert_eq!((Counts::fork(&snapshot).next(), source.next()), ('b', 'b'));
         source.vm.snapshot().unwrap();
     }
+}
+
+/// What this process has in memory, in KiB.
+fn resident_kib() -> u64 {
+    let text = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn forks_and_snapshots_that_are_gone_leave_no_descriptor_thread_mapping_or_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut source = Counts::boot();
+    assert_eq!(source.next(), 'a');
+    let once = |source: &mut Counts| {
+        let snapshot = source.vm.snapshot().unwrap();
+        let mut fork = Counts::fork(&snapshot);
+        assert_eq!(fork.next(), 'b');
+        fork.vm.snapshot().unwrap().save_with(folder.path().join("vm"), &SaveOptions::new().leave_in_cache()).unwrap();
+        let loaded = Snapshot::load(folder.path().join("vm")).unwrap();
+        assert_eq!(Counts::fork(&loaded).next(), 'c');
+        fork.vm.suspend(folder.path().join("fork"), LoadMemory::Map).unwrap();
+        fork.vm.resume().unwrap();
+        assert_eq!(fork.next(), 'c');
+    };
+    (0..5).for_each(|_| once(&mut source));
+    let (before, resident) = (Footprint::now(), resident_kib());
+    (0..if is_long() { 1000 } else { 20 }).for_each(|_| once(&mut source));
+    assert_eq!(Footprint::now(), before);
+    let grown = resident_kib().saturating_sub(resident);
+    assert!(grown < 4096, "{grown} KiB");
+    assert_eq!(source.next(), 'b');
 }

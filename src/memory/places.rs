@@ -23,6 +23,11 @@ impl Template {
         Self::new(regions.into_iter().map(region).collect())
     }
 
+    /// Makes one of regions that hold nothing but zeroes.
+    pub(crate) fn zeroes(regions: impl Iterator<Item = (GuestAddress, u64)>) -> Self {
+        Self::of_places(regions.map(|(start, len)| (start, len, vec![(len, None)])).collect())
+    }
+
     /// The first address and the length of each region.
     pub(crate) fn regions(&self) -> impl Iterator<Item = (GuestAddress, u64)> {
         self.regions.iter().map(|region| (region.start, region.len))

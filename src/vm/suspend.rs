@@ -6,6 +6,7 @@ use super::exit::Status;
 use super::saved::{Away, LoadMemory, named};
 use super::vm::{PAUSE_LIMIT, Vm};
 use crate::error::{Error, ErrorKind, Result};
+use crate::memory::Template;
 use crate::save::{Chain, Taken};
 use crate::sys::{check_may_wait, lock, may_wait};
 
@@ -14,10 +15,10 @@ impl Vm {
     /// the host. Its threads, descriptors and devices stay, so that [`resume`](Self::resume) goes on with it at once. Blocks until the file
     /// is on storage. Needs the feature `save`.
     ///
-    /// With [`LoadMemory::Copy`], resuming reads the file, compares its checksums, and blocks meanwhile; if that fails, the VM stays as it
-    /// is and may be resumed again. With [`LoadMemory::Map`], it returns at once, and each page is read when it is first used; the caller
-    /// vouches, until the VM is gone, for what is said there. Until it is resumed, nothing of the file may be changed or cut either way; it
-    /// may be deleted, and what it takes is free once the RAM was read.
+    /// With [`LoadMemory::Copy`], resuming reads the file, compares its checksums, and blocks meanwhile. If that fails, since somebody has
+    /// changed or cut the file, the VM stays as it is and may be resumed again. With [`LoadMemory::Map`], it returns at once, and each page
+    /// is read when it is first used; the caller vouches, until the VM is gone, for what is said there. The file may be deleted either way;
+    /// what it takes is free once the RAM was read.
     ///
     /// The file is a snapshot like others: if this process is gone, [`Snapshot::load`](crate::Snapshot::load) goes on with it.
     ///
@@ -41,10 +42,20 @@ impl Vm {
         let snapshot = self.snapshot_at_standstill()?;
         snapshot.save(path)?;
         let chain = Chain::open(path).map_err(|error| error.about(&named(path)))?;
-        let mapped = chain.memory(Taken::Mapped).map_err(|error| error.about(&named(path)))?;
-        self.saves.memory.rebase(&mapped, &self.saves.config.memory)?;
-        *lock(&self.saves.away) = Some(Away { chain, memory });
-        Ok(())
+        // What is read again needs no mapping of the file meanwhile, which somebody could cut.
+        let taken = match memory {
+            LoadMemory::Copy => Template::zeroes(chain.regions()),
+            LoadMemory::Map => chain.memory(Taken::Mapped).map_err(|error| error.about(&named(path)))?,
+        };
+        let mut away = lock(&self.saves.away);
+        *away = Some(Away { chain, memory });
+        let given = self.saves.memory.rebase(&taken, &self.saves.config.memory);
+        if given.is_err() {
+            // Some of it may be gone. If the rest is refused, too, it is taken from the file when the VM is resumed.
+            self.saves.memory.rebase(&snapshot.parts.memory, &self.saves.config.memory)?;
+            *away = None;
+        }
+        given
     }
 
     /// Takes the RAM back, if it was given away, by the one who holds `transition`.
