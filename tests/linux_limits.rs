@@ -3,12 +3,14 @@
 mod support;
 
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::linux::{HostTap, LinuxGuest, between, empty_disk, root_disk};
 use vmcell::{Disk, LimitGroup, Limits, Nic, RateLimit};
 
 const LONG: Duration = Duration::from_secs(240);
+/// The host's end of the card that is measured.
+const HOST: &str = "10.77.9.1";
 
 fn is_near(measured: f64, wanted: f64) -> bool {
     (measured - wanted).abs() <= wanted / 20.0
@@ -76,8 +78,32 @@ fn disks_of_a_group_have_together_what_the_group_may_have() {
     assert!(first > 130.0 && second > 130.0, "{text}");
 }
 
-/// An iperf3 server of the host that ends with this.
+/// Whether a process of this host does. Nothing is connected for that: the server would take it for its client.
+fn listens(port: u16) -> bool {
+    const LISTENING: &str = "00000000:0000 0A";
+    let sockets = std::fs::read_to_string("/proc/net/tcp").expect("the kernel lists them");
+    sockets.lines().any(|socket| socket.contains(&format!(":{port:04X} {LISTENING}")))
+}
+
+/// An iperf3 server of the host for one measurement, so that none finds what another left. It ends with this.
 struct Iperf(Child);
+
+impl Iperf {
+    /// Listens when this returns.
+    fn start(port: u16) -> Self {
+        assert!(!listens(port), "a server of another test listens on port {port}");
+        let mut iperf = Command::new("iperf3");
+        iperf.args(["-s", "-1", "-B", HOST, "-p", &port.to_string()]).stdout(Stdio::null());
+        let mut server = Self(iperf.spawn().expect("iperf3 starts"));
+        let begun = Instant::now();
+        while !listens(port) {
+            assert!(server.0.try_wait().expect("it is our child").is_none(), "iperf3 has ended");
+            assert!(begun.elapsed() < Duration::from_secs(30), "iperf3 does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        server
+    }
+}
 
 impl Drop for Iperf {
     fn drop(&mut self) {
@@ -89,14 +115,17 @@ impl Drop for Iperf {
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
 fn iperf3_measures_the_bytes_that_a_card_may_send_and_get() {
-    let tap = HostTap::new("vmc-limits", Some("10.77.9.1/24"), 1500);
-    let server = ["-s", "-B", "10.77.9.1"];
-    let _server = Iperf(Command::new("iperf3").args(server).stdout(Stdio::null()).spawn().expect("iperf3 starts"));
+    let tap = HostTap::new("vmc-limits", Some(&format!("{HOST}/24")), 1500);
+    let _servers = [5201, 5202].map(Iperf::start);
+    // A client that gets no answer says so, rather than hold the test up.
     let script = r#"
 in_root ip link set lo up; in_root ip address add 10.77.9.2/24 dev eth0; in_root ip link set eth0 up
-measure() { echo $1=$(in_root iperf3 -c 10.77.9.1 -t 8 -f k $2 | grep receiver | sed 's/.*Bytes *\([0-9.]*\) Kbits.*/\1/')-end; }
-measure sent
-measure got -R
+measure() {
+    in_root timeout 45 iperf3 -c 10.77.9.1 --connect-timeout 10000 -t 8 -f k $2 > /root/tmp/iperf 2>&1 || echo "iperf3 ended with $?: $(cat /root/tmp/iperf)"
+    echo $1=$(grep receiver /root/tmp/iperf | sed 's/.*Bytes *\([0-9.]*\) Kbits.*/\1/')-end
+}
+measure sent "-p 5201"
+measure got "-p 5202 -R"
 "#;
     // 16 and 24 Mbit/s.
     let rate = |bytes| Limits::new().bytes(RateLimit::per_second(bytes).burst(64 << 10));

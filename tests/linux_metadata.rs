@@ -91,11 +91,39 @@ status() {{ curl -o /dev/null -w '%{{http_code}}' "$@"; }}
     LinuxGuest::in_distribution(&format!("{setup}\n{script}")).limit(LONG)
 }
 
+/// Asks for what cloud-init's data source `Ec2` asks for, as it does: a token, the latest version that there is, and all that is listed
+/// below `meta-data/`, where `0=web` stands for the key at `0/openssh-key`.
+const WALK: &str = r#"
+import socket
+def ask(method, path, header):
+    stream = socket.create_connection(("169.254.169.254", 80), 60)
+    lines = [f"{method} /{path} HTTP/1.1", "Host: 169.254.169.254", "User-Agent: Cloud-Init/22.4.2", "Accept-Encoding: gzip, deflate",
+             "Accept: */*", "Connection: close", header]
+    stream.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+    head, body = b"".join(iter(lambda: stream.recv(65536), b"")).split(b"\r\n\r\n", 1)
+    return int(head.split()[1]), body.decode()
+token = ask("PUT", "latest/api/token", "X-aws-ec2-metadata-token-ttl-seconds: 21600")[1]
+def get(path):
+    status, body = ask("GET", path, "X-aws-ec2-metadata-token: " + token)
+    return body if status == 200 else None
+def walk(path):
+    found = {}
+    for entry in get(path).splitlines():
+        number, is_key, name = entry.partition("=")
+        if entry.endswith("/"):
+            found[entry[:-1]] = walk(path + entry)
+        else:
+            found[name or entry] = get(path + number + "/openssh-key" if is_key else path + entry)
+    return found
+versions = ["2021-03-23", "2018-09-24", "2016-09-02", "2009-04-04"]
+version = next(version for version in versions if get(version + "/meta-data/instance-id"))
+print("walked", version, walk(version + "/meta-data/"), repr(get(version + "/user-data")))
+"#;
+
 /// The answers that data source `Ec2` of cloud-init needs, and a long one.
 fn metadata(long: &str) -> Metadata {
     let metadata = Metadata::new();
-    let meta =
-        r#"{"instance-id":"i-17","local-hostname":"web-1","public-keys":{"0":{"openssh-key":"ssh-ed25519 AAAA"}}}"#;
+    let meta = r#"{"instance-id":"i-17","local-hostname":"web-1","public-keys":{"0=web":"","0":{"openssh-key":"ssh-ed25519 AAAA"}}}"#;
     let document = format!(
         "{{\"2009-04-04\":{{\"meta-data\":{meta},\"user-data\":\"#cloud-config\\nx: 1\\n\"}},\"latest\":{{\"meta-data\":{meta}}},\"long\":\"{long}\"}}"
     );
@@ -118,10 +146,10 @@ fn curl_reads_what_the_host_program_sets_and_the_tap_device_carries_none_of_it()
     let nic = Nic::tap(&tap.name).unwrap().layer(move |below| layer.layer(below)).never_blocks().metadata(&metadata);
     let script = r#"
 TOKEN=$(token)
-echo "versions=$(for version in 2021-03-23 2018-09-24 2016-09-02; do status -H "X-aws-ec2-metadata-token: $TOKEN" $url/$version/meta-data/instance-id; done)-end"
+in_root python3 /tmp/walk.py
 echo "list=$(get 2009-04-04/meta-data/ | tr '\n' ' ')-end"
 echo "id=$(get 2009-04-04/meta-data/instance-id)-end"
-echo "keys=$(get 2009-04-04/meta-data/public-keys/)$(get 2009-04-04/meta-data/public-keys/0/)-end"
+echo "keys=$(get 2009-04-04/meta-data/public-keys/ | tr '\n' ' ') $(get 2009-04-04/meta-data/public-keys/0/)-end"
 echo "key=$(get 2009-04-04/meta-data/public-keys/0/openssh-key)-end"
 echo "user=$(get 2009-04-04/user-data | md5sum | cut -d' ' -f1)-end"
 echo "json=$(get latest/meta-data/public-keys -H 'Accept: application/json')-end"
@@ -136,17 +164,20 @@ echo ready
 until [ "$(get latest/meta-data/instance-id)" = i-18 ]; do sleep 1; done
 echo "patched, and $(get latest/meta-data/local-hostname) is what it was"
 "#;
-    let guest = guest("10.77.9.2", script).start(|builder| builder.disk(root_disk()).nic(nic));
+    let script = format!("cat > /root/tmp/walk.py <<'END'\n{WALK}\nEND\n{script}");
+    let guest = guest("10.77.9.2", &script).start(|builder| builder.disk(root_disk()).nic(nic));
     guest.expect("ready");
     metadata.patch(r#"{"latest":{"meta-data":{"instance-id":"i-18"}}}"#).unwrap();
     let text = guest.finish();
-    assert_eq!(between(&text, "versions=", "-end"), "404404404", "{text}");
+    let walked = "walked 2009-04-04 {'instance-id': 'i-17', 'local-hostname': 'web-1', 'public-keys': {'0': {'openssh-key': \
+                  'ssh-ed25519 AAAA'}, 'web': 'ssh-ed25519 AAAA'}} '#cloud-config\\nx: 1\\n'";
+    assert!(text.contains(walked), "{text}");
     assert_eq!(between(&text, "list=", "-end"), "instance-id local-hostname public-keys/");
     assert_eq!(between(&text, "id=", "-end"), "i-17");
-    assert_eq!(between(&text, "keys=", "-end"), "0/openssh-key");
+    assert_eq!(between(&text, "keys=", "-end"), "0/ 0=web openssh-key");
     assert_eq!(between(&text, "key=", "-end"), "ssh-ed25519 AAAA");
     assert_eq!(between(&text, "user=", "-end"), md5("#cloud-config\nx: 1\n"));
-    assert_eq!(between(&text, "json=", "-end"), r#"{"0":{"openssh-key":"ssh-ed25519 AAAA"}}"#);
+    assert_eq!(between(&text, "json=", "-end"), r#"{"0":{"openssh-key":"ssh-ed25519 AAAA"},"0=web":""}"#);
     assert_eq!(between(&text, "refused=", "-end"), "401 401 400 405 400 404");
     assert_eq!(between(&text, "ended=", "-end"), "401");
     let sum = md5(&long.replace("\\n", "\n"));
