@@ -116,7 +116,6 @@ impl Drop for Iperf {
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
 fn iperf3_measures_the_bytes_that_a_card_may_send_and_get() {
     let tap = HostTap::new("vmc-limits", Some(&format!("{HOST}/24")), 1500);
-    let _servers = [5201, 5202].map(Iperf::start);
     // A client that gets no answer says so, rather than hold the test up.
     let script = r#"
 in_root ip link set lo up; in_root ip address add 10.77.9.2/24 dev eth0; in_root ip link set eth0 up
@@ -124,6 +123,7 @@ measure() {
     in_root timeout 45 iperf3 -c 10.77.9.1 --connect-timeout 10000 -t 8 -f k $2 > /root/tmp/iperf 2>&1 || echo "iperf3 ended with $?: $(cat /root/tmp/iperf)"
     echo $1=$(grep receiver /root/tmp/iperf | sed 's/.*Bytes *\([0-9.]*\) Kbits.*/\1/')-end
 }
+echo ready; read line
 measure sent "-p 5201"
 measure got "-p 5202 -R"
 "#;
@@ -132,7 +132,12 @@ measure got "-p 5202 -R"
     let nic = Nic::tap(&tap.name).expect("the TAP device is opened").send_limits(rate(2_000_000));
     let nic = nic.receive_limits(rate(3_000_000));
     let handle = nic.handle();
-    let text = LinuxGuest::in_distribution(script).limit(LONG).run(|builder| builder.disk(root_disk()).nic(nic));
+    let guest = LinuxGuest::in_distribution(script).limit(LONG).start(|builder| builder.disk(root_disk()).nic(nic));
+    guest.expect("ready");
+    // Not before: a server that has waited for two minutes has been seen to drop its client at once, and a guest may boot slowly.
+    let _servers = [5201, 5202].map(Iperf::start);
+    guest.type_in("\n");
+    let text = guest.finish();
     for (name, wanted) in [("sent", 16_000.0), ("got", 24_000.0)] {
         let kbits: f64 = between(&text, &format!("{name}="), "-end").parse().unwrap_or_else(|_| panic!("{text}"));
         // iperf3 counts what is in the TCP segments: of each 1514 bytes of a frame, 1448 if it is no longer than that.
