@@ -8,7 +8,7 @@
 mod process;
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use process::Process;
@@ -21,13 +21,20 @@ const BATCH: usize = 100;
 const MEMORY_MIB: u64 = 16;
 /// At most so many have a device more, each of which takes descriptors.
 const EQUIPPED: usize = 200;
+/// Which device alone is looked at, in the environment of a process that does that.
+const ONLY: &str = "VMCELL_BENCH_DEVICE";
 /// Of a disk.
 const DISK_BYTES: u64 = 1 << 20;
 /// For how long the process is watched while all its VMs are idle.
 const IDLE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    match count().and_then(|vms| run(vms).map_err(|error| error.chain())) {
+    let measured = count().and_then(|vms| {
+        let only = std::env::var(ONLY).ok();
+        run(vms, only.as_deref()).map_err(|error| error.chain())?;
+        if only.is_none() { report_devices(vms.min(EQUIPPED)) } else { Ok(()) }
+    });
+    match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("vms: {message}");
@@ -43,40 +50,62 @@ fn count() -> Result<usize, String> {
     vms.ok_or_else(|| format!("{count:?} VMs were asked for, allowed are 1 to 100000"))
 }
 
-fn run(vms: usize) -> vmcell::Result<()> {
+fn run(vms: usize, only: Option<&str>) -> vmcell::Result<()> {
     let guest = std::env::temp_dir().join(format!("vmcell-bench-halt-{}", std::process::id()));
     TinyGuest::halt().write_to(&guest).map_err(|e| Error::new(vmcell::ErrorKind::Host, "no guest").with_source(e))?;
-    let shared = IoThread::new("shared").and_then(|io_thread| {
+    let shared = || {
+        let io_thread = IoThread::new("shared")?;
         report("an I/O thread each", &many(vms, &guest, None, Ok)?);
         report("one I/O thread for all", &many(vms, &guest, Some(&io_thread), Ok)?);
-        report_devices(vms.min(EQUIPPED), &guest, &io_thread)
-    });
-    let _ = std::fs::remove_file(guest);
-    shared
+        Ok(())
+    };
+    let measured = only.map_or_else(shared, |device| measure(device, vms, &guest));
+    let _ = std::fs::remove_file(&guest);
+    measured
 }
 
 /// Gives a VM what it has beside RAM and a vCPU.
 type Equip = fn(VmBuilder) -> vmcell::Result<VmBuilder>;
 
-/// What each device adds to a VM whose guest has no driver for it.
-fn report_devices(vms: usize, guest: &Path, io_thread: &IoThread) -> vmcell::Result<()> {
-    let devices: [(&str, Equip); 5] = [
-        ("rng", |vm| Ok(vm.rng(RngConfig::new()))),
-        ("balloon", |vm| Ok(vm.balloon(BalloonConfig::new()))),
-        ("vsock", |vm| Ok(vm.vsock(VsockConfig::new(3)))),
-        ("disk", |vm| Ok(vm.disk(Disk::from_file(memory_disk(DISK_BYTES))?))),
-        ("limited disk", |vm| Ok(vm.disk(Disk::from_file(memory_disk(DISK_BYTES))?.limits(limits())))),
-    ];
-    // The first VMs find less memory to use again than those behind them.
-    many(vms, guest, Some(io_thread), Ok)?;
-    let each = |total: u64| total as f64 / vms as f64;
-    let plain = many(vms, guest, Some(io_thread), Ok)?.process;
+const NOTHING: &str = "nothing";
+const DEVICES: [(&str, Equip); 6] = [
+    (NOTHING, Ok),
+    ("rng", |vm| Ok(vm.rng(RngConfig::new()))),
+    ("balloon", |vm| Ok(vm.balloon(BalloonConfig::new()))),
+    ("vsock", |vm| Ok(vm.vsock(VsockConfig::new(3)))),
+    ("disk", |vm| Ok(vm.disk(Disk::from_file(memory_disk(DISK_BYTES))?))),
+    ("limited disk", |vm| Ok(vm.disk(Disk::from_file(memory_disk(DISK_BYTES))?.limits(limits())))),
+];
+
+/// Says what each device adds to a VM whose guest has no driver for it. Each is looked at by a process of its own, in which nothing has left
+/// memory that could be used again.
+fn report_devices(vms: usize) -> Result<(), String> {
     println!("a device more in each of {vms} VMs, without a driver:");
-    for (device, equip) in devices {
-        let with = many(vms, guest, Some(io_thread), equip)?.process.less(&plain);
-        let (kib, descriptors, mappings) = (each(with.resident_kib), each(with.descriptors), each(with.mappings));
-        println!("  {device:<17}  {kib:8.1} KiB, {descriptors:.1} descriptors, {mappings:.1} mappings");
+    let plain = measured_alone(NOTHING, vms)?;
+    for (device, _) in DEVICES.iter().filter(|(device, _)| *device != NOTHING) {
+        let (kib, descriptors) = measured_alone(device, vms)?;
+        println!("  {device:<17}  {:8.1} KiB, {:.1} descriptors", kib - plain.0, descriptors - plain.1);
     }
+    Ok(())
+}
+
+/// What a VM with this device takes of memory, in KiB, and of descriptors.
+fn measured_alone(device: &str, vms: usize) -> Result<(f64, f64), String> {
+    let own = std::env::current_exe().map_err(|e| e.to_string())?;
+    let output = Command::new(own).arg(vms.to_string()).env(ONLY, device).output().map_err(|e| e.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut numbers = text.split_whitespace().map_while(|number| number.parse().ok());
+    let taken = numbers.next().zip(numbers.next());
+    taken.ok_or_else(|| format!("{device}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Prints what a VM with this device takes, for the process that asked for it.
+fn measure(device: &str, vms: usize, guest: &Path) -> vmcell::Result<()> {
+    let equip = DEVICES.iter().find(|(name, _)| *name == device).map_or(Ok as Equip, |(_, equip)| *equip);
+    let io_thread = IoThread::new("shared")?;
+    let taken = many(vms, guest, Some(&io_thread), equip)?.process;
+    let each = |total: u64| total as f64 / vms as f64;
+    println!("{} {}", each(taken.resident_kib), each(taken.descriptors));
     Ok(())
 }
 
