@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use support::counts::Counts;
 use support::{BRING_UP, DEVICE, Kernel, stores, tiny};
 use vmcell::event::Io;
-use vmcell::testing::TinyGuest;
+use vmcell::testing::{TinyGuest, memory_disk};
 use vmcell::virtio::{Activation, Chain, DeviceInfo, DeviceState, Queues, VirtioDevice};
-use vmcell::{ErrorKind, Exit, Status, Vm};
+use vmcell::{Disk, ErrorKind, Exit, Status, Vm};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const STOP: Duration = Duration::from_millis(100);
@@ -158,4 +158,32 @@ fn a_vm_that_ends_while_snapshots_are_taken_refuses_the_next_and_one_of_before_i
     });
     vm.wait_timeout(LIMIT).unwrap();
     assert_eq!(Counts::fork(&last.expect("one before the end")).next(), 'b');
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_fork_with_another_disk_than_its_source_had_is_refused_and_told_the_difference() {
+    let disk = |bytes: u64| Disk::from_file(memory_disk(bytes)).unwrap();
+    let vm = tiny(&Kernel::new(&support::bring_up())).disk(disk(1 << 20)).build().unwrap();
+    vm.start().unwrap();
+    let began = Instant::now();
+    while vm.metrics().devices[0].transport.doorbells == 0 {
+        assert!(began.elapsed() < LIMIT);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let snapshot = vm.snapshot().unwrap();
+    let fork = |disk: Disk| Vm::builder().fork_of(&snapshot).disk(disk).build();
+    fork(disk(1 << 20)).unwrap().start().unwrap();
+    for (other, has) in [
+        (disk(512 << 10), "524288 bytes in blocks of 512, writable"),
+        (disk(2 << 20), "2097152 bytes in blocks of 512, writable"),
+        (disk(1 << 20).read_only(true), "1048576 bytes in blocks of 512, read-only"),
+    ] {
+        let error = fork(other).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        let expected = format!(
+            "the disk has {has}, allowed is one like the one that was saved, with 1048576 bytes in blocks of 512, writable"
+        );
+        assert!(error.to_string().ends_with(&expected), "{error}");
+    }
 }

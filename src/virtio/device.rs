@@ -160,6 +160,15 @@ pub trait VirtioDevice: Send {
     /// to its thread.
     fn metrics(&self, _meter: &mut Meter) {}
 
+    /// Refuses a saved state that the device cannot go on from, because it is that of another disk, for instance. Called before the device
+    /// is given to its thread, so that the VM is not built then; [`activate`](Self::activate) gets the state afterwards.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`], with what is refused and what is allowed.
+    fn check_state(&self, _state: &DeviceState) -> Result<()> {
+        Ok(())
+    }
+
     /// Returns what has to be known, apart from the features and the queues, to build the device anew and go on with it. Called
     /// while nothing is in flight.
     ///

@@ -129,7 +129,8 @@ impl VmBuilder {
     /// socket, unless the builder has one already; its connections are reset, and the guest reads its CID anew.
     ///
     /// Disks, network cards, other devices and the console are given anew: as many of the same kinds, in the same order, and disks with the
-    /// content that the source's had. Otherwise [`build`](Self::build) says which devices the source had. The pages and the backing of the
+    /// size, the block size, the access and the content that the source's had. Otherwise, but for the content, [`build`](Self::build) says what
+    /// differs. The pages and the backing of the
     /// memory are those of the snapshot, and none of it is taken in advance.
     ///
     /// Limits on disks, network cards and the console's output are given anew, too, and so are their groups; a group may be that of the

@@ -3,19 +3,21 @@
 mod config;
 mod exchange;
 mod limits;
+mod shape;
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
 use config::{QUEUE_SIZE, config_space, feature};
+use shape::Shape;
 
 use super::backend::{DiskBackend, DiskInfo, Done, Operation};
 use super::changes::{Change, Changes};
 use super::job::{Cutter, Job, Pending, Work, len};
 use super::request::{Limits, Refusal, Request, Status, parse};
 use super::tag::Slab;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Cause, Event, Io, Token, Wants};
 use crate::limit::Limiter;
 use crate::memory::Buffer;
@@ -26,9 +28,6 @@ use crate::virtio::{Activation, Chain, DeviceInfo, DeviceState, FailureCause, Gu
 const BARE_CHARGE: u64 = 4096;
 /// What a completion counts in a turn, in bytes.
 const DONE_CHARGE: u64 = 512;
-
-/// There is nothing to save beside features and queues; a number for the day that there is.
-const STATE_VERSION: u32 = 1;
 
 pub(crate) struct Block {
     backend: Guarded<dyn DiskBackend>,
@@ -376,8 +375,26 @@ impl VirtioDevice for Block {
         }
     }
 
+    fn check_state(&self, state: &DeviceState) -> Result<()> {
+        let (saved, own) = (Shape::read(state)?, self.shape());
+        match saved {
+            Some(saved) if saved != own => {
+                let message = format!("the disk has {own}, allowed is one like the one that was saved, with {saved}");
+                Err(Error::new(ErrorKind::InvalidConfig, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn save(&self) -> Result<DeviceState> {
-        Ok(DeviceState::new(STATE_VERSION, []))
+        Ok(self.shape().write())
+    }
+}
+
+impl Block {
+    fn shape(&self) -> Shape {
+        let DiskInfo { capacity, block_size, .. } = self.cutter.info;
+        Shape { capacity, block_size, read_only: self.read_only }
     }
 }
 

@@ -71,6 +71,9 @@ impl Common {
                 let features = state.features;
                 return Err(refused(format!("the features {features:#x} are none that the device agrees on")));
             }
+            if let Some(state) = &state.device {
+                device.ask(|device| device.check_state(state))??;
+            }
         }
         let doorbells = info.queue_sizes.iter().map(|_| Ok(Arc::new(EventFd::new()?))).collect::<Result<Vec<_>>>()?;
         let gate = Arc::new(Gate::new(&device.ask(|device| device.config())?));
