@@ -389,9 +389,7 @@ impl VirtioDevice for Net {
     }
 
     fn config_read(&mut self, io: &mut Io) {
-        if self.away.end(io) {
-            self.announce_again();
-        }
+        self.away.seen(io);
     }
 
     fn wants(&self, wants: &mut Wants) {

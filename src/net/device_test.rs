@@ -585,18 +585,22 @@ impl Rig {
 }
 
 #[test]
-fn a_card_in_another_vm_loses_its_link_and_has_it_back_once_the_guest_has_seen_that_and_asks_it_to_announce_itself() {
+fn a_card_in_another_vm_loses_its_link_and_has_it_back_soon_after_the_guest_has_seen_that_and_asks_it_to_announce_itself()
+ {
     let mut rig = rig(LINK);
     let mut back_within = || {
         rig.go_on_elsewhere();
         rig.expect_news();
         let seen = std::time::Instant::now();
-        assert_eq!(rig.status(), 0);
+        assert_eq!(rig.status() & 1, 0);
         rig.driver.wait_until("the link", || rig.status() == 3);
-        seen.elapsed()
+        let took = seen.elapsed();
+        rig.expect_news();
+        took
     };
-    // Well before it would be by itself; a busy host has several turns.
-    assert!((0..10).any(|_| back_within().as_millis() < 100));
+    let took = [(); 5].map(|()| back_within().as_millis());
+    // Not at once: Linux looks a second time. Well before it would be by itself; a busy host has several turns.
+    assert!(took.iter().all(|took| *took >= 50) && took.iter().any(|took| *took < 500), "{took:?}");
     rig.transmit([0; 12], &[2; 60]);
     assert_eq!(rig.on_the_wire()[12..], [2; 60]);
     // Once a VM.
