@@ -10,6 +10,7 @@ use super::aligned::Mapping;
 const PAGE: u64 = 4096;
 /// What the kernel tells of a page (Documentation/admin-guide/mm/pagemap.rst).
 const ENTRY: usize = size_of::<u64>();
+const IS_EXCLUSIVE: u64 = 1 << 56;
 const IS_FILE: u64 = 1 << 61;
 const IS_SWAPPED: u64 = 1 << 62;
 const IS_PRESENT: u64 = 1 << 63;
@@ -28,13 +29,15 @@ pub(super) enum Kept {
     Own,
     /// One of a file, in memory.
     OfFile,
+    /// One of no file that others have mapped, too: that of zeroes, or one that the kernel has merged with others.
+    Common,
 }
 
 /// Returns the ranges of bytes of a mapping that hold all pages of its own, in ascending order.
 pub(super) fn own_pages(mapping: &Mapping) -> io::Result<Vec<Range<u64>>> {
     let mut own = Vec::<Range<u64>>::new();
     each_page(mapping, |index, kept| {
-        if kept == Kept::Own {
+        if matches!(kept, Kept::Own | Kept::Common) {
             join(&mut own, index.saturating_mul(PAGE));
         }
     })?;
@@ -54,18 +57,21 @@ pub(super) fn each_page(mapping: &Mapping, mut tell: impl FnMut(u64, Kept)) -> i
         pagemap.read_exact_at(entries, first.saturating_add(page).saturating_mul(ENTRY as u64))?;
         for (index, entry) in (page..).zip(entries.chunks_exact(ENTRY)) {
             let entry = u64::from_ne_bytes(entry.try_into().unwrap_or_default());
-            tell(
-                index,
-                match (entry & IS_SWAPPED != 0, entry & IS_PRESENT != 0, entry & IS_FILE != 0) {
-                    (true, ..) | (_, true, false) => Kept::Own,
-                    (_, true, true) => Kept::OfFile,
-                    _ => Kept::Nothing,
-                },
-            );
+            tell(index, kept(entry));
         }
         page = page.saturating_add(step);
     }
     Ok(())
+}
+
+fn kept(entry: u64) -> Kept {
+    let is = |bit: u64| entry & bit != 0;
+    match (is(IS_SWAPPED), is(IS_PRESENT), is(IS_FILE), is(IS_EXCLUSIVE)) {
+        (true, ..) | (_, true, false, true) => Kept::Own,
+        (_, true, false, false) => Kept::Common,
+        (_, true, true, _) => Kept::OfFile,
+        _ => Kept::Nothing,
+    }
 }
 
 fn join(ranges: &mut Vec<Range<u64>>, at: u64) {

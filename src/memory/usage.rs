@@ -12,7 +12,7 @@ const PAGE: u64 = 4096;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryUse {
-    /// Bytes that are this VM's alone: they are free once it is gone, unless a snapshot of it is kept.
+    /// Bytes that are this VM's alone, pages of zeroes that it has only read left out: they are free once it is gone, unless a snapshot of it is kept.
     pub own_bytes: u64,
     /// Bytes that it uses of a snapshot, which others that began with it may use as well.
     pub shared_bytes: u64,
@@ -30,7 +30,7 @@ impl GuestMemory {
             let is_own_file = matches!(ground, Ground::Shared(_));
             let asked = each_page(mapping, |_, kept| {
                 let bytes = match kept {
-                    Kept::Nothing => return,
+                    Kept::Nothing | Kept::Common => return,
                     Kept::Own => &mut usage.own_bytes,
                     Kept::OfFile if is_own_file => &mut usage.own_bytes,
                     Kept::OfFile => &mut usage.shared_bytes,
@@ -72,5 +72,15 @@ mod tests {
         assert!(own == 0 && shared == 64 << 10, "{own} {shared}");
         fork.write(GuestAddress(0), &[2; 8192]).unwrap();
         assert_eq!(usage(&fork), (8192, 56 << 10));
+        // What was never used is zeroes, of which the kernel has one page for all.
+        (1024..1040).for_each(|page| fork.read(GuestAddress(page * PAGE), &mut byte).unwrap());
+        assert_eq!(usage(&fork), (8192, 56 << 10));
+        fork.write(GuestAddress(1024 * PAGE), &[3]).unwrap();
+        assert_eq!(usage(&fork), (12288, 56 << 10));
+        // A copy of it has that page, too.
+        let template = fork.freeze(&fork.survey(), &config).unwrap().finish();
+        let second = GuestMemory::copy_of(&template, &regions, &config).unwrap();
+        second.read(GuestAddress(1024 * PAGE), &mut byte).unwrap();
+        assert_eq!(byte, [3]);
     }
 }

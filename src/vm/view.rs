@@ -138,7 +138,8 @@ impl Vm {
     }
 
     /// Returns how much memory the host keeps for the guest's RAM: what is this VM's alone, and what it shares with a snapshot. What the VM takes
-    /// beside its RAM is less than 100 KiB. Any thread may ask, in any state of the VM; it takes about a millisecond for each GiB.
+    /// beside its RAM is less than 100 KiB. Any thread may ask, in any state of the VM; it takes about a millisecond for each GiB, since the kernel
+    /// is asked of each page, which is why it is none of the [metrics](Self::metrics).
     ///
     /// # Errors
     /// [`ErrorKind::Host`] without `/proc`, in a jail for instance.
