@@ -1,17 +1,21 @@
 //! A file that is written, and takes its place once it is whole.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::refused;
 use crate::error::Result;
-use crate::sys::{give_name, nameless_file, random_bytes};
+use crate::sys::{give_name, nameless_file, open_disk, random_bytes, try_lock};
 
 /// Only the owner reads what a guest had in its memory.
 const MODE: u32 = 0o600;
+
+/// How often another process may take a new file for one that is left over.
+const ATTEMPTS: u32 = 8;
 
 /// A file that is written. If it is dropped before it is put in place, nothing of it is left.
 pub(super) struct Part {
@@ -25,21 +29,31 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// Begins a file for a place.
+    /// Begins a file for a place, and removes what processes that were killed have left beside it.
     pub(super) fn new(place: &Path, sync: bool) -> Result<Self> {
         let failed = |e: io::Error| refused("it cannot be written").with_source(e);
-        let (beside, parent) = (beside(place)?, parent(place));
-        // Now, while nothing was replaced yet.
-        let folder = if sync { Some(File::open(parent).map_err(failed)?) } else { None };
-        match nameless_file(parent, MODE) {
-            Ok(file) => Ok(Self { file, beside, is_named: false, folder }),
-            Err(_) => Self::named(beside, folder).map_err(failed),
+        if place.file_name().is_none() {
+            return Err(refused("its path has no file's name"));
         }
+        // Now, while nothing was replaced yet.
+        let folder = if sync { Some(File::open(parent(place)).map_err(failed)?) } else { None };
+        remove_left_over(place);
+        let part = match nameless_file(parent(place), MODE) {
+            Ok(file) => is_ours(&file).and_then(|_| Ok(Self { file, beside: beside(place)?, is_named: false, folder })),
+            Err(_) => Self::named(place, folder),
+        };
+        part.map_err(failed)
     }
 
-    fn named(beside: PathBuf, folder: Option<File>) -> io::Result<Self> {
-        let file = File::options().write(true).create_new(true).mode(MODE).open(&beside)?;
-        Ok(Self { file, beside, is_named: true, folder })
+    fn named(place: &Path, folder: Option<File>) -> io::Result<Self> {
+        for _ in 0..ATTEMPTS {
+            let beside = beside(place)?;
+            let file = File::options().write(true).create_new(true).mode(MODE).open(&beside)?;
+            if is_ours(&file)? {
+                return Ok(Self { file, beside, is_named: true, folder });
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     /// Gives it its place; a file that is there is replaced at once. It is on storage before, if it is to be, and so is its name afterwards.
@@ -77,13 +91,41 @@ impl Drop for Part {
     }
 }
 
-fn beside(place: &Path) -> Result<PathBuf> {
-    let Some(name) = place.file_name() else { return Err(refused("its path has no file's name")) };
+/// Locks a file that was just made, for as long as it is open: others do not take it for one that is left over. Says whether nobody was
+/// quicker.
+fn is_ours(file: &File) -> io::Result<bool> {
+    match try_lock(file, true) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        // Without locks, nobody removes anything. One without a name yet is nobody else's.
+        _ => Ok(file.metadata().is_ok_and(|about| about.nlink() > 0)),
+    }
+}
+
+/// Removes the files that were begun for a place and whose process is gone, as far as that is allowed.
+fn remove_left_over(place: &Path) {
+    let (Ok(entries), Some(name)) = (fs::read_dir(parent(place)), place.file_name()) else { return };
+    for entry in entries.flatten() {
+        let is_part = is_part_of(&entry.file_name(), name) && entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_part && open_disk(&entry.path(), true, false).is_ok_and(|file| try_lock(&file, true).is_ok()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+const DIGITS: usize = 16;
+
+fn is_part_of(part: &OsStr, name: &OsStr) -> bool {
+    let middle = part.as_bytes().strip_prefix(b".").and_then(|rest| rest.strip_prefix(name.as_bytes()));
+    let digits = middle.and_then(|rest| rest.strip_prefix(b".")).and_then(|rest| rest.strip_suffix(b".part"));
+    digits.is_some_and(|digits| digits.len() == DIGITS && digits.iter().all(u8::is_ascii_hexdigit))
+}
+
+fn beside(place: &Path) -> io::Result<PathBuf> {
     let mut random = [0; 8];
-    random_bytes(&mut random).map_err(|e| refused("the host has no random bytes for its name").with_source(e))?;
+    random_bytes(&mut random)?;
     let mut hidden = OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{:016x}.part", u64::from_ne_bytes(random)));
+    hidden.push(place.file_name().unwrap_or_default());
+    hidden.push(format!(".{:0DIGITS$x}.part", u64::from_ne_bytes(random)));
     Ok(place.with_file_name(hidden))
 }
 
@@ -120,7 +162,7 @@ mod tests {
     fn without_such_files_it_has_a_name_of_its_own_which_is_gone_if_it_is_given_up() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("vm");
-        let named = || Part::named(beside(&place).unwrap(), None).unwrap();
+        let named = || Part::named(&place, None).unwrap();
         let mut part = named();
         part.file.write_all(b"text").unwrap();
         assert_eq!(names(folder.path()).len(), 1);
@@ -132,5 +174,22 @@ mod tests {
             part.put_in_place(&folder.path().join("folder")).unwrap_err();
         }
         assert_eq!(names(folder.path()).len(), 2);
+    }
+
+    #[test]
+    fn what_a_process_that_was_killed_has_left_is_removed_and_what_is_being_written_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("vm");
+        let path = |name: &str| folder.path().join(name);
+        let kept = [".vm.0123456789abcde.part", ".vm.0123456789abcdeg.part", ".vm2.0123456789abcdef.part", "vm.part"];
+        let left = [".vm.0123456789abcdef.part", ".vm.fedcba9876543210.part"];
+        kept.iter().chain(&left).for_each(|name| fs::write(path(name), "part").unwrap());
+        let being_written = Part::named(&place, None).unwrap();
+        let mut part = Part::new(&place, true).unwrap();
+        assert!(kept.iter().all(|name| path(name).exists()) && !left.iter().any(|name| path(name).exists()));
+        part.file.write_all(b"text").unwrap();
+        being_written.put_in_place(&place).unwrap();
+        part.put_in_place(&place).unwrap();
+        assert_eq!((names(folder.path()).len(), fs::read_to_string(&place).unwrap()), (kept.len() + 1, "text".into()));
     }
 }
