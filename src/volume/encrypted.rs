@@ -82,18 +82,10 @@ impl<B: DiskBackend> Encrypted<B> {
         let Some(stable) = stable else {
             return Ok(Some((Operation::Read { at: below, into: Buffer::Host(buffer) }, uses_reserve)));
         };
-        let filled = match operation {
-            Operation::Write { from, .. } => from.copy_out(0, &mut buffer).map_err(io::Error::other),
-            _ => {
-                buffer.fill(0);
-                Ok(())
-            }
-        };
-        if let Err(e) = filled {
+        if let Err(e) = self.fill(at, operation, &mut buffer) {
             self.reserve = uses_reserve.then_some(buffer).or(self.reserve.take());
             return Err(e);
         }
-        self.cipher.encrypt(self.data.for_cipher(at), &mut buffer);
         self.encrypted.add(len);
         io.charge(len);
         Ok(Some((Operation::Write { at: below, from: Buffer::Host(buffer), stable }, uses_reserve)))
@@ -110,15 +102,30 @@ impl<B: DiskBackend> Encrypted<B> {
         Some((buffer, uses_reserve))
     }
 
+    /// Fills a buffer with what an operation writes at `at`, encrypted.
+    fn fill(&self, at: u64, operation: &Operation, buffer: &mut [u8]) -> io::Result<()> {
+        for (offset, piece) in pieces(buffer) {
+            match operation {
+                Operation::Write { from, .. } => from.copy_out(offset, piece).map_err(io::Error::other)?,
+                _ => piece.fill(0),
+            }
+            self.cipher.encrypt(self.data.for_cipher(at.saturating_add(offset)), piece);
+        }
+        Ok(())
+    }
+
     /// The backend below is done: what was read goes to the caller.
     fn finish(&self, io: &mut Io, asked: &mut Asked, below: &mut Operation) -> io::Result<()> {
         let Operation::Read { at, into } = &mut asked.operation else { return Ok(()) };
         match below {
             Operation::Read { into: Buffer::Host(buffer), .. } if buffer.len() as u64 == into.len() => {
-                self.cipher.decrypt(self.data.for_cipher(*at), buffer);
+                for (offset, piece) in pieces(buffer) {
+                    self.cipher.decrypt(self.data.for_cipher(at.saturating_add(offset)), piece);
+                    into.copy_in(offset, piece).map_err(io::Error::other)?;
+                }
                 self.decrypted.add(into.len());
                 io.charge(into.len());
-                into.copy_in(0, buffer).map_err(io::Error::other)
+                Ok(())
             }
             _ => Err(io::Error::other("the backend below gave another operation back")),
         }
@@ -130,6 +137,14 @@ impl<B: DiskBackend> Encrypted<B> {
             self.reserve = Some(buffer);
         }
     }
+}
+
+/// A piece is copied and changed while it is in the CPU's first cache. Each sector fits into one.
+const PIECE: usize = 4096;
+
+/// A buffer in pieces, with their places.
+fn pieces(buffer: &mut [u8]) -> impl Iterator<Item = (u64, &mut [u8])> {
+    (0..).step_by(PIECE).zip(buffer.chunks_mut(PIECE))
 }
 
 impl<B: DiskBackend> DiskBackend for Encrypted<B> {

@@ -65,6 +65,7 @@ pub enum Command {
     Instructions(InstructionOptions),
     Scale(ScaleOptions),
     Snapshot(SnapshotOptions),
+    Volume,
 }
 
 /// Flags of `cargo xtask run`.
@@ -167,6 +168,7 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Command, String> {
         "bench" if rest.first().is_some_and(|arg| arg == "snapshot") => {
             parse_snapshot(&rest[1..]).map(Command::Snapshot)
         }
+        "bench" if rest.first().is_some_and(|arg| arg == "volume") => parse_volume(&rest[1..]),
         "bench" => parse_bench(rest).map(Command::Bench),
         other => Err(format!("unknown command `{other}`; allowed: run, test, fuzz, bench")),
     }
@@ -293,6 +295,13 @@ fn parse_snapshot(args: &[String]) -> Result<SnapshotOptions, String> {
     Ok(options)
 }
 
+fn parse_volume(args: &[String]) -> Result<Command, String> {
+    match args.first() {
+        None => Ok(Command::Volume),
+        Some(other) => Err(format!("bench volume: unknown argument `{other}`; none is allowed")),
+    }
+}
+
 fn parse_instructions(args: &[String]) -> Result<InstructionOptions, String> {
     let mut options = InstructionOptions::default();
     let mut args = args.iter();
@@ -400,6 +409,12 @@ mod tests {
         assert_eq!(parse_line("bench scale --vms 20"), Ok(Command::Scale(ScaleOptions { vms: 20 })));
         assert!(parse_line("bench scale --vms 0").unwrap_err().contains("1 to 100000"));
         assert!(parse_line("bench scale --rows disk").unwrap_err().contains("allowed: --vms"));
+    }
+
+    #[test]
+    fn volume_takes_no_argument() {
+        assert_eq!(parse_line("bench volume"), Ok(Command::Volume));
+        assert!(parse_line("bench volume --size 9").unwrap_err().contains("none is allowed"));
     }
 
     #[test]

@@ -22,6 +22,9 @@ const VECTOR: usize = 64;
 /// What is worked on at once: the smallest sector.
 const STEP: usize = VECTORS * VECTOR;
 
+/// For what is shifted out of a tweak, see [`times_x`].
+const POLYNOMIAL: i64 = 0x87;
+
 type RoundKeys = [[u8; BLOCK]; MOST_ROUND_KEYS];
 
 /// The round keys of both keys.
@@ -156,26 +159,31 @@ fn crypt<const ROUNDS: usize, const ENCRYPT: bool>(keys: &RoundKeys, first_tweak
     }
     let mut tweaks = first_tweaks(first_tweak);
     let (steps, _) = sector.as_chunks_mut::<STEP>();
+    // Loops over constants, which become straight code that keeps all vectors in registers.
     for step in steps {
         let start: *mut __m512i = step.as_mut_ptr().cast();
         let mut data = [_mm512_setzero_si512(); VECTORS];
-        for (index, (vector, tweak)) in data.iter_mut().zip(&tweaks).enumerate() {
+        for index in 0..VECTORS {
             // SAFETY: the step has so many vectors; no alignment is asked for.
             let plain = unsafe { _mm512_loadu_si512(start.add(index)) };
-            *vector = _mm512_xor_si512(_mm512_xor_si512(plain, *tweak), round_keys[0]);
+            data[index] = _mm512_xor_si512(_mm512_xor_si512(plain, tweaks[index]), round_keys[0]);
         }
-        for key in &round_keys[1..ROUNDS] {
+        for round in 1..ROUNDS {
             for vector in &mut data {
-                *vector =
-                    if ENCRYPT { _mm512_aesenc_epi128(*vector, *key) } else { _mm512_aesdec_epi128(*vector, *key) };
+                let key = round_keys[round];
+                *vector = if ENCRYPT { _mm512_aesenc_epi128(*vector, key) } else { _mm512_aesdec_epi128(*vector, key) };
             }
         }
         let last = round_keys[ROUNDS];
-        for (index, (vector, tweak)) in data.iter().zip(&mut tweaks).enumerate() {
-            let done =
+        for vector in &mut data {
+            *vector =
                 if ENCRYPT { _mm512_aesenclast_epi128(*vector, last) } else { _mm512_aesdeclast_epi128(*vector, last) };
+        }
+        for index in 0..VECTORS {
             // SAFETY: as above.
-            unsafe { _mm512_storeu_si512(start.add(index), _mm512_xor_si512(done, *tweak)) };
+            unsafe { _mm512_storeu_si512(start.add(index), _mm512_xor_si512(data[index], tweaks[index])) };
+        }
+        for tweak in &mut tweaks {
             *tweak = times_x_to::<4, 12>(*tweak); // 32 blocks further on
         }
     }
@@ -184,20 +192,35 @@ fn crypt<const ROUNDS: usize, const ENCRYPT: bool>(keys: &RoundKeys, first_tweak
 /// The tweaks of the first 32 blocks.
 #[target_feature(enable = "vpclmulqdq,avx512f,avx512bw")]
 fn first_tweaks(first: u128) -> [__m512i; VECTORS] {
-    let mut eight = [first; 8];
-    for index in 1..8 {
-        eight[index] = times_x(eight[index - 1]);
-    }
+    let second = times_x(first);
+    let third = times_x(second);
+    let fourth = times_x(third);
+    let (low, high) = (|tweak: u128| tweak as i64, |tweak: u128| (tweak >> 64) as i64);
     let mut tweaks = [_mm512_setzero_si512(); VECTORS];
-    // SAFETY: eight tweaks are two vectors.
-    unsafe {
-        tweaks[0] = _mm512_loadu_si512(eight.as_ptr().cast());
-        tweaks[1] = _mm512_loadu_si512(eight.as_ptr().add(4).cast());
-    }
+    tweaks[0] = _mm512_set_epi64(
+        high(fourth),
+        low(fourth),
+        high(third),
+        low(third),
+        high(second),
+        low(second),
+        high(first),
+        low(first),
+    );
+    tweaks[1] = times_x_four_times(tweaks[0]);
     for index in 2..VECTORS {
         tweaks[index] = times_x_to::<1, 15>(tweaks[index - 2]); // 8 blocks further on
     }
     tweaks
+}
+
+/// Four tweaks, each times x to the power of four.
+#[target_feature(enable = "vpclmulqdq,avx512f,avx512bw")]
+fn times_x_four_times(tweaks: __m512i) -> __m512i {
+    // What leaves each half: that of the lower one goes to the upper one, and that of the upper one is reduced.
+    let carried = _mm512_srli_epi64::<60>(tweaks);
+    let shifted = _mm512_xor_si512(_mm512_slli_epi64::<4>(tweaks), _mm512_bslli_epi128::<8>(carried));
+    _mm512_xor_si512(shifted, _mm512_clmulepi64_epi128::<1>(carried, _mm512_set1_epi64(POLYNOMIAL)))
 }
 
 /// Four tweaks, each times x to the power of eight times `BYTES`; `REST` is 16 less that. What is shifted out, times the polynomial, has
@@ -205,6 +228,6 @@ fn first_tweaks(first: u128) -> [__m512i; VECTORS] {
 #[target_feature(enable = "vpclmulqdq,avx512f,avx512bw")]
 fn times_x_to<const BYTES: i32, const REST: i32>(tweaks: __m512i) -> __m512i {
     let carried = _mm512_bsrli_epi128::<REST>(tweaks);
-    let polynomial = _mm512_set1_epi64(0x87);
-    _mm512_xor_si512(_mm512_bslli_epi128::<BYTES>(tweaks), _mm512_clmulepi64_epi128::<0>(carried, polynomial))
+    let reduced = _mm512_clmulepi64_epi128::<0>(carried, _mm512_set1_epi64(POLYNOMIAL));
+    _mm512_xor_si512(_mm512_bslli_epi128::<BYTES>(tweaks), reduced)
 }

@@ -12,6 +12,7 @@
 //! | How many instructions do the library's pieces need? | `instructions`, a command of its own |
 //! | What do many VMs in one process take? | `scale`, a command of its own |
 //! | What do snapshots and forks take? | `snapshot`, a command of its own |
+//! | What does encryption take? | `volume`, a command of its own |
 
 mod boot;
 mod carry;
@@ -31,6 +32,7 @@ pub mod snapshot;
 mod stats;
 mod tap;
 mod turn;
+pub mod volume;
 
 use crate::args::BenchOptions;
 use crate::cargo;
