@@ -168,10 +168,10 @@ fn crypt<const ROUNDS: usize, const ENCRYPT: bool>(keys: &RoundKeys, first_tweak
             let plain = unsafe { _mm512_loadu_si512(start.add(index)) };
             data[index] = _mm512_xor_si512(_mm512_xor_si512(plain, tweaks[index]), round_keys[0]);
         }
-        for round in 1..ROUNDS {
+        for key in &round_keys[1..ROUNDS] {
             for vector in &mut data {
-                let key = round_keys[round];
-                *vector = if ENCRYPT { _mm512_aesenc_epi128(*vector, key) } else { _mm512_aesdec_epi128(*vector, key) };
+                *vector =
+                    if ENCRYPT { _mm512_aesenc_epi128(*vector, *key) } else { _mm512_aesdec_epi128(*vector, *key) };
             }
         }
         let last = round_keys[ROUNDS];
@@ -195,9 +195,20 @@ fn first_tweaks(first: u128) -> [__m512i; VECTORS] {
     let second = times_x(first);
     let third = times_x(second);
     let fourth = times_x(third);
-    let (low, high) = (|tweak: u128| tweak as i64, |tweak: u128| (tweak >> 64) as i64);
     let mut tweaks = [_mm512_setzero_si512(); VECTORS];
-    tweaks[0] = _mm512_set_epi64(
+    tweaks[0] = four([first, second, third, fourth]);
+    tweaks[1] = times_x_four_times(tweaks[0]);
+    for index in 2..VECTORS {
+        tweaks[index] = times_x_to::<1, 15>(tweaks[index - 2]); // 8 blocks further on
+    }
+    tweaks
+}
+
+#[target_feature(enable = "avx512f")]
+#[allow(clippy::cast_possible_truncation, reason = "each is cut into its halves")]
+fn four([first, second, third, fourth]: [u128; 4]) -> __m512i {
+    let (low, high) = (|tweak: u128| tweak as i64, |tweak: u128| (tweak >> 64) as i64);
+    _mm512_set_epi64(
         high(fourth),
         low(fourth),
         high(third),
@@ -206,12 +217,7 @@ fn first_tweaks(first: u128) -> [__m512i; VECTORS] {
         low(second),
         high(first),
         low(first),
-    );
-    tweaks[1] = times_x_four_times(tweaks[0]);
-    for index in 2..VECTORS {
-        tweaks[index] = times_x_to::<1, 15>(tweaks[index - 2]); // 8 blocks further on
-    }
-    tweaks
+    )
 }
 
 /// Four tweaks, each times x to the power of four.
