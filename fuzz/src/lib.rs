@@ -30,6 +30,7 @@ pub mod registers;
 pub mod ring;
 pub mod saved;
 pub mod sweep;
+pub mod volume;
 pub mod vsock;
 pub mod world;
 
@@ -63,6 +64,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "windows", run: ports::windows::run, seeds: ports::windows::seeds },
     Target { name: "description", run: description::run, seeds: description::seeds },
     Target { name: "saved", run: saved::run, seeds: saved::seeds },
+    Target { name: "volume", run: volume::run, seeds: volume::seeds },
     Target { name: "launcher", run: launcher::run, seeds: launcher::seeds },
     Target { name: "ffi", run: ffi::run, seeds: ffi::seeds },
 ];

@@ -59,6 +59,11 @@ fn a_saved_snapshot_is_refused_or_is_one() {
 }
 
 #[test]
+fn a_header_of_a_volume_is_refused_or_is_one() {
+    run("volume");
+}
+
+#[test]
 fn a_metadata_service_stands_any_frame_and_forgets_who_is_silent() {
     run("metadata");
 }
