@@ -194,7 +194,7 @@ fn the_launcher_in_go_keeps_the_command_line() {
 }
 
 /// What the launcher in Rust has beyond the others: what concerns the host, and what is no data in C.
-const IN_RUST_ALONE: [&str; 4] = ["--doctor", "--print-config", "--restore", "--snapshot-to"];
+const IN_RUST_ALONE: [&str; 5] = ["--doctor", "--print-config", "--restore", "--snapshot-to", "--volume"];
 
 /// The options that a help names.
 fn named(help: &str) -> BTreeSet<&str> {

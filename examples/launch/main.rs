@@ -16,12 +16,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Parser;
-use vmcell::{Error, ErrorKind, Exit, FindingLevel, HostCheck, confine_this_thread};
+use vmcell::volume::{Key, Volume, VolumeOptions};
+use vmcell::{Disk, Error, ErrorKind, Exit, FindingLevel, HostCheck, confine_this_thread};
 
 use crate::confine::{enter_jail, join_cgroup};
 use crate::describe::{describe, is_on_stdio};
 use crate::metadata::with_metadata;
-use crate::options::Options;
+use crate::options::{Options, VolumeOption};
 use crate::snapshot::Saver;
 use crate::terminal::RawTerminal;
 
@@ -60,6 +61,11 @@ fn print(what: impl std::fmt::Display) -> vmcell::Result<()> {
         .map_err(|e| Error::new(ErrorKind::Host, "cannot write to standard output").with_source(e))
 }
 
+fn open(volume: &VolumeOption) -> vmcell::Result<Disk> {
+    let options = VolumeOptions::new(volume.disk.clone()).discard(volume.discard);
+    Ok(Volume::open_with(options, &Key::file(&volume.key_file)?)?.into_disk())
+}
+
 fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
     let begin = Instant::now();
     let saved = options.restore.as_deref().map(snapshot::load).transpose()?;
@@ -77,6 +83,9 @@ fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
         Some(path) => with_metadata(&config, path, options.taps.len())?,
         None => config.builder(),
     };
+    for volume in &options.volumes {
+        builder = builder.disk(open(volume)?);
+    }
     if let Some(saved) = &saved {
         builder = builder.fork_of(saved);
     }

@@ -106,6 +106,15 @@ pub struct Options {
     )]
     pub disks: Vec<DiskConfig>,
 
+    /// An encrypted volume (LUKS2) as a disk, opened by what is in the key file; may be given several times. Volumes come behind the disks.
+    /// The options of a disk apply; with "discard" the guest may give space back, which shows what it does not use
+    #[arg(
+        long = "volume",
+        value_name = "PATH,key-file=FILE[,discard][,ro][,engine=uring|sync][,direct][,iops=N[:BURST]][,bandwidth=BYTES[:BURST]]",
+        value_parser = parse_volume
+    )]
+    pub volumes: Vec<VolumeOption>,
+
     /// A TAP device; may be given several times. Limits are those of a disk, for the frames that the guest gets (rx) and for those that
     /// it sends (tx)
     #[arg(
@@ -384,8 +393,34 @@ fn parse_vsock(text: &str) -> Result<VsockConfig, String> {
     })
 }
 
+/// A volume, and what opens it.
+#[derive(Clone, Debug)]
+pub struct VolumeOption {
+    pub disk: DiskConfig,
+    pub key_file: PathBuf,
+    pub discard: bool,
+}
+
+fn parse_volume(text: &str) -> Result<VolumeOption, String> {
+    let (path, options) = split(text)?;
+    let (mut key_file, mut discard, mut of_disk) = (None, false, Vec::new());
+    for option in options {
+        match option.split_once('=') {
+            Some(("key-file", file)) if !file.is_empty() => key_file = Some(PathBuf::from(file)),
+            None if option == "discard" => discard = true,
+            _ => of_disk.push(option),
+        }
+    }
+    let key_file = key_file.ok_or("a volume needs key-file=FILE")?;
+    Ok(VolumeOption { disk: disk_with(path, of_disk)?, key_file, discard })
+}
+
 fn parse_disk(text: &str) -> Result<DiskConfig, String> {
     let (path, options) = split(text)?;
+    disk_with(path, options)
+}
+
+fn disk_with<'a>(path: &str, options: impl IntoIterator<Item = &'a str>) -> Result<DiskConfig, String> {
     let mut disk = DiskConfig::new(path);
     for option in options {
         match option.split_once('=') {

@@ -1,0 +1,107 @@
+//! Encrypted volumes under Linux's drivers and file systems, beside the kernel's dm-crypt.
+
+#[path = "support/plain.rs"]
+mod plain;
+mod support;
+
+use std::path::Path;
+use std::time::Duration;
+
+use plain::Plain;
+use support::linux::{LinuxGuest, between, host, root_disk};
+use vmcell::volume::{Key, Volume, VolumeFormat};
+
+const LONG: Duration = Duration::from_secs(240);
+const SIZE: u64 = 48 << 20;
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
+}
+
+/// A volume that the kernel has open by the device mapper, until this is dropped.
+struct Mapped(&'static str);
+
+impl Mapped {
+    fn new(name: &'static str, volume: &Path, key_file: &Path) -> Self {
+        host("cryptsetup", &["open", "--disable-keyring", "--key-file", text(key_file), text(volume), name]);
+        Self(name)
+    }
+
+    fn path(&self) -> String {
+        format!("/dev/mapper/{}", self.0)
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        host("cryptsetup", &["close", self.0]);
+    }
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn what_a_guest_writes_is_read_by_dm_crypt_and_the_other_way_around() {
+    for sector_size in [4096, 512] {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, key_file, mount) =
+            (folder.path().join("volume"), folder.path().join("key"), folder.path().join("mount"));
+        std::fs::create_dir(&mount).unwrap();
+        std::fs::write(&key_file, [0x3c; 32]).unwrap();
+        let key = Key::random_file(&key_file).unwrap();
+        Volume::create_with(&path, SIZE, &key, &VolumeFormat::new().sector_size(sector_size)).unwrap();
+        let script = r#"
+in_root mkfs.ext4 -q -F /dev/vdb && in_root mount /dev/vdb /mnt || echo failed
+for n in 1 2 3 4; do dd if=/dev/urandom of=/root/mnt/random$n bs=300k count=$n 2>/dev/null; done
+cd /root/mnt && echo begin-sums && md5sum random* && echo end-sums; cd /
+in_root umount /mnt && echo unmounted
+"#;
+        let disk = || Volume::open(&path, &key).unwrap().into_disk();
+        let said =
+            LinuxGuest::in_distribution(script).limit(LONG).run(|builder| builder.disk(root_disk()).disk(disk()));
+        assert!(said.contains("unmounted") && !said.contains("failed"), "{said}");
+        let sums = between(&said, "begin-sums\n", "end-sums").to_owned();
+        assert_eq!(sums.lines().count(), 4, "{said}");
+        {
+            let mapped = Mapped::new("vmcell-test", &path, &key_file);
+            host("e2fsck", &["-f", "-n", &mapped.path()]);
+            host("mount", &[&mapped.path(), text(&mount)]);
+            for (sum, name) in sums.lines().filter_map(|line| line.split_once("  ")) {
+                assert!(host("md5sum", &[text(&mount.join(name))]).starts_with(sum), "{name}");
+            }
+            std::fs::write(mount.join("from-the-host"), "written through dm-crypt").unwrap();
+            host("umount", &[text(&mount)]);
+        }
+        let script = "in_root e2fsck -f -n /dev/vdb; in_root mount -o ro /dev/vdb /mnt; cat /root/mnt/from-the-host";
+        let said =
+            LinuxGuest::in_distribution(script).limit(LONG).run(|builder| builder.disk(root_disk()).disk(disk()));
+        assert!(said.contains("written through dm-crypt"), "{said}");
+    }
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn fio_reads_back_what_it_wrote_and_the_guest_sees_a_volume_grow() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("volume");
+    let key = Key::generate().unwrap();
+    Volume::create(&path, SIZE, &key).unwrap();
+    let script = r#"
+in_root fio --name=verify --filename=/dev/vdb --size=12M --rw=randrw --bsrange=4k-256k --bs_unaligned=0 \
+  --blockalign=4096 --direct=1 --ioengine=libaio --iodepth=16 --verify=crc32c --verify_fatal=1 --do_verify=1 \
+  --randseed=7 --minimal >/root/tmp/fio.out 2>&1 && echo fio-was-happy || cat /root/tmp/fio.out
+in_root blkdiscard -z -o 16M -l 4M /dev/vdb && echo zeroed
+dd if=/dev/vdb bs=1M skip=16 count=4 iflag=direct 2>/dev/null | md5sum
+echo grow now; until [ $(cat /sys/block/vdb/size) = 196608 ]; do sleep 0.1; done; echo grown
+"#;
+    let disk = Volume::open(&path, &key).unwrap().into_disk();
+    let handle = disk.handle();
+    let guest = LinuxGuest::in_distribution(script).limit(LONG).start(|builder| builder.disk(root_disk()).disk(disk));
+    guest.expect("grow now");
+    Volume::grow(&path, 2 * SIZE).unwrap();
+    handle.refresh();
+    let said = guest.finish();
+    assert!(said.contains("fio-was-happy") && said.contains("zeroed") && said.contains("grown"), "{said}");
+    assert!(said.contains("b5cfa9d6c8febd618f91ac2843d50a1c"), "4 MiB of zeros:\n{said}");
+    let mut disk = Plain::new(Volume::open(&path, &key).unwrap().into_backend());
+    assert_eq!((disk.info().capacity, disk.read(16 << 20, 1 << 20).unwrap()), (2 * SIZE, vec![0; 1 << 20]));
+}
