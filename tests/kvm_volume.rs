@@ -63,7 +63,7 @@ fn the_launcher_opens_volumes_by_key_files_and_says_why_it_does_not() {
         (&["plain,key-file=key"], 1, "it is no LUKS volume"),
         (&["volume,key-file=key", "volume,key-file=key"], 1, "only one may write to it"),
         (&["volume"], 2, "a volume needs key-file=FILE"),
-        (&["volume,key-file="], 2, "unknown disk option 'key-file='"),
+        (&["volume,key-file="], 2, "a volume needs key-file=FILE"),
     ] {
         let (code, _, text) = launch(volumes);
         assert!(code == Some(status) && text.contains(said), "{volumes:?}: {code:?} {text}");

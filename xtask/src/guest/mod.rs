@@ -28,7 +28,7 @@ const GUEST_MODULES: Wanted<'_> = Wanted {
     spare: &["button", "cpuid", "evdev", "pvpanic-mmio", "virtio_balloon", "virtio_rng", "vmw_vsock_virtio_transport"],
 };
 /// The modules that make a host of a guest.
-const HOST_MODULES: &[&str] = &["kvm-amd", "tun", "bridge", "nvme", "ext4", "loop", "dm-crypt", "xts"];
+const HOST_MODULES: &[&str] = &["kvm-amd", "tun", "bridge", "nvme", "ext4", "loop", "dm-crypt", "ecb", "xts"];
 
 /// A kernel and everything that belongs to it.
 pub struct Assets {
