@@ -56,14 +56,15 @@ impl Fork {
     }
 
     /// Has it end, and checks what it found on its disk.
-    fn finish(self) {
+    fn finish(self, all: &[&str]) {
         self.type_in("end\n");
         let ended = self.vm.wait_timeout(LONG);
         let text = self.transcript.text().replace('\r', "");
         assert!(matches!(ended, Ok(Exit::Shutdown)), "{ended:?} after:\n{text}");
-        for wanted in ["worked ", "sums agree", "1000", "unmounted"] {
+        for wanted in all {
             assert!(text.contains(wanted), "{wanted} is not in:\n{text}");
         }
+        assert!(!text.contains("failed"), "{text}");
     }
 }
 
@@ -103,7 +104,65 @@ fn forks_of_a_guest_that_writes_go_on_with_copies_of_its_disk_and_lose_nothing()
         let fork = fork(snapshot, copy);
         fork.type_in("two\n");
         fork.transcript.expect("heard two", LONG);
-        fork.finish();
+        fork.finish(&["worked ", "sums agree", "1000", "unmounted"]);
         host("e2fsck", &["-f", "-n", copy.path().to_str().expect("a plain path")]);
     }
+}
+
+/// Runs a program in the distribution, with a file system on a disk of its own, until a line is typed.
+fn on_a_disk(program: &str) -> String {
+    format!(
+        r#"
+in_root mkfs.ext4 -q -F /dev/vdb && in_root mount /dev/vdb /mnt || echo failed
+cat > /root/mnt/work <<'EOF'
+{program}
+EOF
+in_root sh /mnt/work &
+echo ready
+read line
+touch /root/mnt/stop; wait
+in_root umount /mnt && echo unmounted
+"#
+    )
+}
+
+/// Takes a snapshot, with a copy of the disk, once the guest has said something. It goes on, and so do a fork and one from a file; each says
+/// what is wanted, and leaves a file system without faults.
+fn over_snapshot_fork_and_load(program: &str, until: &str, wanted: &[&str]) {
+    let (image, folder) = (empty_disk(64), tempfile::tempdir().expect("a folder"));
+    let disk = Disk::open(image.path()).expect("the disk is opened");
+    let guest = LinuxGuest::in_distribution(&on_a_disk(program)).limit(LONG).start(|builder| {
+        let memory = MemoryConfig::mib(256).backing(MemoryBacking::Memfd);
+        builder.vcpus(2).memory(memory).disk(root_disk()).disk(disk)
+    });
+    guest.expect(until);
+    let copies = [(); 2].map(|()| tempfile::NamedTempFile::new().expect("a temporary file"));
+    let copy = || copies.iter().try_for_each(|copy| fs::copy(image.path(), copy.path()).map(drop));
+    let snapshot = guest.vm.snapshot_with(copy).unwrap_or_else(|e| panic!("{}", e.chain()));
+    guest.type_in("end\n");
+    let source = guest.finish();
+    assert!(wanted.iter().all(|wanted| source.contains(wanted)) && !source.contains("failed"), "{source}");
+    snapshot.save(folder.path().join("vm")).expect("it is saved");
+    let loaded = Snapshot::load(folder.path().join("vm")).expect("it is loaded");
+    for (snapshot, copy) in [(&snapshot, &copies[0]), (&loaded, &copies[1])] {
+        fork(snapshot, copy).finish(wanted);
+    }
+    for disk in [&image, &copies[0], &copies[1]] {
+        host("e2fsck", &["-f", "-n", disk.path().to_str().expect("a plain path")]);
+    }
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn fio_reads_back_what_it_wrote_over_a_snapshot_in_the_source_in_a_fork_and_from_a_file() {
+    let program = r#"
+n=0
+while [ ! -e /mnt/stop ]; do
+    n=$((n + 1))
+    fio --name=verify --filename=/mnt/data --size=8M --rw=randrw --bs=16k --direct=1 --ioengine=libaio --iodepth=8 \
+      --verify=crc32c --verify_fatal=1 --do_verify=1 --randseed=$n --minimal >/mnt/fio.out 2>&1 \
+      && echo fio-was-happy || { cat /mnt/fio.out; echo failed; }
+done
+"#;
+    over_snapshot_fork_and_load(program, "fio-was-happy", &["fio-was-happy", "unmounted"]);
 }
