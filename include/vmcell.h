@@ -330,6 +330,36 @@
 #define VMCELL_DISK_NO_WRITE_ZEROES 2
 
 /**
+ * A passphrase: its key slot takes a tenth of a second and 64 MiB to open (argon2id).
+ */
+#define VMCELL_KEY_PASSPHRASE 0
+
+/**
+ * At least 32 bytes that the caller vouches are random: the key slot takes milliseconds to open.
+ */
+#define VMCELL_KEY_RANDOM 1
+
+/**
+ * The key of the data itself, 32 or 64 bytes, which needs no key slot.
+ */
+#define VMCELL_KEY_OF_DATA 2
+
+/**
+ * The guest may only read.
+ */
+#define VMCELL_VOLUME_READ_ONLY 1
+
+/**
+ * The guest may give space back, which shows whoever has the file what is not in use.
+ */
+#define VMCELL_VOLUME_DISCARD 2
+
+/**
+ * Data go past the host's page cache (O_DIRECT).
+ */
+#define VMCELL_VOLUME_DIRECT 4
+
+/**
  * The length of a MAC address in bytes.
  */
 #define VMCELL_MAC_BYTES 6
@@ -866,6 +896,12 @@ typedef struct vmcell_io_thread vmcell_io_thread;
  * vmcell_jail_free.
  */
 typedef struct vmcell_jail vmcell_jail;
+
+/**
+ * What opens encrypted volumes. Its bytes lie in memory that is locked, is in no core dump and in no child process, and is zeroed when it
+ * is freed. Made by vmcell_key_new and vmcell_key_new_from_file; freed by vmcell_key_free. Any thread may make any call.
+ */
+typedef struct vmcell_key vmcell_key;
 
 /**
  * Limits that several disks and interfaces keep to together, of one VM or of several, on whatever I/O threads. A device that waits is
@@ -1641,6 +1677,135 @@ int32_t vmcell_disk_handle_replace(vmcell_disk_handle *handle,
  * Errors: BAD_HANDLE.
  */
 int32_t vmcell_disk_handle_free(vmcell_disk_handle *handle);
+
+/**
+ * Makes a key of `len` bytes, at most 64 KiB, which are copied: the caller zeroes its own. `kind` is one of VMCELL_KEY_*. Never blocks.
+ *
+ * Errors: BAD_VALUE for another kind; VOLUME for another length, or if the process may not lock so much memory (RLIMIT_MEMLOCK).
+ */
+int32_t vmcell_key_new(int32_t kind,
+                       const uint8_t *bytes,
+                       size_t len,
+                       vmcell_key **key,
+                       vmcell_error **error);
+
+/**
+ * Makes a key of all that is in a file, of a line's end as well. `kind` is VMCELL_KEY_PASSPHRASE or VMCELL_KEY_RANDOM. Blocks while it reads.
+ *
+ * Errors: BAD_VALUE for another kind; VOLUME if the file cannot be read, and as for vmcell_key_new.
+ */
+int32_t vmcell_key_new_from_file(int32_t kind,
+                                 const char *path,
+                                 vmcell_key **key,
+                                 vmcell_error **error);
+
+/**
+ * Zeroes a key and frees it. Volumes that it has opened stay open. NULL is fine. Never blocks.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_key_free(vmcell_key *key);
+
+/**
+ * Creates an encrypted volume (LUKS2, AES-XTS) for `size` bytes of data, a multiple of its sectors, in a new file that nobody else may
+ * read, with a key slot for `key`. `label` is a name for people, or NULL. `sector_size` is 512, 1024, 2048 or 4096, or 0 for the default of 4096.
+ * `header_path` is where the header goes, or NULL for the front of the volume's file. Takes as long as a key slot of that kind takes to open; the file is
+ * on storage when it returns.
+ *
+ * Errors: VOLUME if the file exists, which is left alone, or cannot be written, and for a size or a setting that is not allowed.
+ */
+int32_t vmcell_volume_create(const char *path,
+                             uint64_t size,
+                             const vmcell_key *key,
+                             const char *label,
+                             size_t sector_size,
+                             const char *header_path,
+                             vmcell_error **error);
+
+/**
+ * Opens an encrypted volume and makes a disk of it, whose file is locked from now on. `header_path` is where the header is, or NULL for
+ * the front of the volume's file. `flags` is a sum of VMCELL_VOLUME_*, `engine` one of VMCELL_ENGINE_*. The disk takes its other settings as
+ * any disk does, but its engine, direct I/O, and whether it is read-only stay as they are here. Takes as long as the key slot costs.
+ *
+ * Errors: VOLUME_KEY if no key slot is opened by the key; VOLUME if the file is no volume, is damaged, or uses what is not known, which is
+ * named; DISK if the file cannot be opened, or is in use; BAD_VALUE for other flags or another engine.
+ */
+int32_t vmcell_disk_new_volume(const char *path,
+                               const vmcell_key *key,
+                               const char *header_path,
+                               uint32_t flags,
+                               int32_t engine,
+                               vmcell_disk **disk,
+                               vmcell_error **error);
+
+/**
+ * Writes what a volume's header tells without a key, as JSON with a NUL behind it, into `buffer` of `capacity` bytes, if it fits; `length`
+ * is set to what it needs without the NUL. Its fields are `uuid`, `label`, `cipher`, `sector_size`, `data_offset`, `capacity`, `slots` (a list of
+ * `number` and `opened_by`), and `header_problem`. Blocks while it reads.
+ *
+ * Errors: VOLUME if it is no volume, or is damaged.
+ */
+int32_t vmcell_volume_info(const char *path,
+                           char *buffer,
+                           size_t capacity,
+                           size_t *length,
+                           vmcell_error **error);
+
+/**
+ * Makes a volume's file longer, so that it has room for `size` bytes of data. If it is in use, vmcell_disk_handle_refresh tells its guest.
+ *
+ * Errors: VOLUME if it has more room already, the size is no multiple of its sectors, its header is elsewhere, or the file cannot grow.
+ */
+int32_t vmcell_volume_grow(const char *path,
+                           uint64_t size,
+                           vmcell_error **error);
+
+/**
+ * Adds a key slot for `new_key` to the volume or the detached header at `path`, which may be in use. `with` opens it already. `slot` gets the number of the
+ * key slot, 0 to 31, unless it is NULL. Takes as long as both key slots take to open.
+ *
+ * Errors: VOLUME_KEY if `with` opens no key slot; VOLUME if none is free, or the header cannot be read or written: then it is as it was.
+ */
+int32_t vmcell_volume_add_key(const char *path,
+                              const vmcell_key *with,
+                              const vmcell_key *new_key,
+                              uint32_t *slot,
+                              vmcell_error **error);
+
+/**
+ * Puts `new_key` in the place of `old_key`, in the volume or the detached header at `path`, which may be in use. At any moment one of them
+ * opens it. `slot` gets the number of the new key slot, unless it is NULL.
+ *
+ * Errors: those of vmcell_volume_add_key and vmcell_volume_remove_key.
+ */
+int32_t vmcell_volume_change_key(const char *path,
+                                 const vmcell_key *old_key,
+                                 const vmcell_key *new_key,
+                                 uint32_t *slot,
+                                 vmcell_error **error);
+
+/**
+ * Overwrites a key slot of the volume or the detached header at `path` and takes it out, also while the volume is in use.
+ *
+ * Errors: VOLUME if there is no such key slot, it is the last one, or the header cannot be read or written.
+ */
+int32_t vmcell_volume_remove_key(const char *path,
+                                 uint32_t slot,
+                                 vmcell_error **error);
+
+/**
+ * Copies the header at `path` and its key slots to a new file, as `cryptsetup luksHeaderBackup` does.
+ *
+ * Errors: VOLUME if the file exists or cannot be written, or the header cannot be read.
+ */
+int32_t vmcell_volume_back_up_header(const char *path, const char *to, vmcell_error **error);
+
+/**
+ * Puts a header back that was copied before: the keys of that moment open the volume again, and later ones no longer.
+ *
+ * Errors: VOLUME if the file is no header or another volume's, or this one cannot be written.
+ */
+int32_t vmcell_volume_restore_header(const char *path, const char *from, vmcell_error **error);
 
 /**
  * Attaches to an existing TAP device by its name, 1 to 15 bytes. Nothing else can attach to it while the interface, or

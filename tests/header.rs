@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 41] = [
+const SOURCES: [&str; 42] = [
     "library",
     "failure",
     "report",
@@ -21,6 +21,7 @@ const SOURCES: [&str; 41] = [
     "disk_port",
     "disk_backend",
     "disk_handle",
+    "volume",
     "nic",
     "nic_frame",
     "nic_port",

@@ -481,15 +481,15 @@ fn a_backup_brings_keys_back_and_another_volumes_header_is_refused() {
     keys.back_up(&backup).unwrap();
     assert!(keys.back_up(&backup).unwrap_err().chain().contains("File exists"));
     keys.change(&key(1), &key(2)).unwrap();
-    let error = Volume::keys(&other.path).unwrap().restore(&backup).unwrap_err();
+    let error = Volume::restore_header(&other.path, &backup).unwrap_err();
     assert!(error.to_string().contains("it is the header of volume"), "{error}");
     // Both copies are lost, and all key slots.
     rig.file().write_all_at(&vec![0; 1 << 20], 0).unwrap();
     assert!(refusal(&rig.path, &key(2)).1.contains("it is no LUKS volume"));
     assert!(Volume::keys(&rig.path).is_err());
-    keys.restore(&backup).unwrap();
+    Volume::restore_header(&rig.path, &backup).unwrap();
     assert_eq!(rig.open().read(0, 4096).unwrap(), [5; 4096]);
-    assert!(keys.restore(rig.in_folder("none")).is_err());
+    assert!(Volume::restore_header(&rig.path, rig.in_folder("none")).is_err());
 }
 
 #[test]

@@ -221,7 +221,7 @@ fn headers_are_backed_up_and_restored_by_either() {
     rig.cryptsetup(&["luksHeaderRestore", "@", "--header-backup-file", ours.to_str().unwrap()]);
     drop(rig.open());
     wipe();
-    keys.restore(&theirs).unwrap();
+    Volume::restore_header(&rig.path, &theirs).unwrap();
     rig.cryptsetup(&["open", "--test-passphrase", "@"]);
     drop(rig.open());
 }

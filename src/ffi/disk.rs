@@ -22,7 +22,7 @@ pub const VMCELL_ENGINE_SYNC: i32 = 1;
 /// The io_uring of the disk's I/O thread (Linux 5.18 or later). Making the VM fails if the host has none.
 pub const VMCELL_ENGINE_URING: i32 = 2;
 
-const ENGINES: [(i32, Engine); 3] =
+pub(super) const ENGINES: [(i32, Engine); 3] =
     [(VMCELL_ENGINE_AUTO, Engine::Auto), (VMCELL_ENGINE_SYNC, Engine::Sync), (VMCELL_ENGINE_URING, Engine::Uring)];
 
 /// What a guest gets as a disk: a raw file, a block device, or a backend of the caller's own. Made by vmcell_disk_new,

@@ -54,5 +54,6 @@ mod vm_exit;
 mod vm_metrics;
 mod vm_rates;
 mod vm_threads;
+mod volume;
 mod vsock;
 mod wake;

@@ -1,10 +1,12 @@
 //! What a volume's header tells without a key.
 
+use serde::Serialize;
+
 use super::luks::{CIPHER, Header, Kdf};
 use crate::error::Result;
 
 /// What a volume's header tells without a key. Nothing vouches for it: whoever can write to the file chooses it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VolumeInfo {
     /// The identifier that was made with the volume.
@@ -26,7 +28,7 @@ pub struct VolumeInfo {
 }
 
 /// One key slot of a volume.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct KeySlot {
     /// Its number, 0 to 31.
@@ -36,6 +38,11 @@ pub struct KeySlot {
 }
 
 impl VolumeInfo {
+    /// The same as JSON, with the names of the fields.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
     /// `file_len` is the length of the file with the data.
     pub(super) fn of(header: &Header, file_len: u64) -> Result<Self> {
         let slots = header.slots()?.into_iter().map(|(number, kdf)| {

@@ -135,29 +135,6 @@ impl VolumeKeys {
         })
     }
 
-    /// Puts a header back that [`back_up`](Self::back_up) or `cryptsetup luksHeaderBackup` has copied, key slots and all: the keys of that
-    /// moment open the volume again, and later ones no longer.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Volume`] if the file is no header, is the header of another volume, or has its data elsewhere, and if this header can
-    /// be read but not written.
-    pub fn restore(&self, from: impl AsRef<Path>) -> Result<()> {
-        let from = from.as_ref();
-        let about = |e: Error| e.about(&format!("header {}", from.display()));
-        let file = File::open(from).map_err(|e| about(refused("it cannot be opened").with_source(e)))?;
-        let mut new = Header::read(&file).map_err(about)?;
-        self.locked(|| {
-            // A header that is damaged beyond use is what backups are for, but then nobody can say whose it was.
-            if let Ok(old) = Header::read(&self.file) {
-                new.check_is_of_same(&old).map_err(about)?;
-            }
-            let failed = |e| refused("its header cannot be written").with_source(e);
-            let (first, len) = (new.len_of_both(), new.len()?);
-            copy_range(&file, &self.file, first..len).and_then(|()| self.file.sync_data()).map_err(failed)?;
-            new.write_both(&self.file)
-        })
-    }
-
     fn with_header<T>(&self, work: impl FnOnce(&mut Header) -> Result<T>) -> Result<T> {
         self.locked(|| work(&mut Header::read(&self.file)?))
     }
@@ -167,6 +144,23 @@ impl VolumeKeys {
         let _lock = HeaderLock::take(&self.file).map_err(about)?;
         work().map_err(about)
     }
+}
+
+/// See [`Volume::restore_header`](super::Volume::restore_header).
+pub(super) fn restore(path: &Path, from: &Path) -> Result<()> {
+    let about = |e: Error| e.about(&format!("header {}", from.display()));
+    let source = File::open(from).map_err(|e| about(refused("it cannot be opened").with_source(e)))?;
+    let mut new = Header::read(&source).map_err(about)?;
+    let opened = File::options().read(true).write(true).open(path);
+    let file = opened.map_err(|e| refused("it cannot be opened for writing").with_source(e))?;
+    let _lock = HeaderLock::take(&file)?;
+    // A header that is damaged beyond use is what backups are for, but then nobody can say whose it was.
+    if let Ok(old) = Header::read(&file) {
+        new.check_is_of_same(&old).map_err(about)?;
+    }
+    let failed = |e| refused("its header cannot be written").with_source(e);
+    copy_range(&source, &file, new.len_of_both()..new.len()?).and_then(|()| file.sync_data()).map_err(failed)?;
+    new.write_both(&file)
 }
 
 /// Holds the lock of a header. It excludes who changes keys, and nobody who reads or writes data.

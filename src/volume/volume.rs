@@ -8,7 +8,7 @@ use super::cipher::Cipher;
 use super::encrypted::Encrypted;
 use super::info::VolumeInfo;
 use super::key::{Key, Kind};
-use super::keys::{HeaderLock, VolumeKeys, len_of, secret_of, unlock};
+use super::keys::{HeaderLock, VolumeKeys, len_of, restore, secret_of, unlock};
 use super::luks::{Data, Header, UnlockLimits};
 use super::{no_random, no_secret_memory, refused};
 use crate::block::{Disk, DiskBackend, FileBackend};
@@ -273,6 +273,17 @@ impl Volume {
     pub fn grow(path: impl AsRef<Path>, size: u64) -> Result<()> {
         let path = path.as_ref();
         grow(path, size).map_err(|e| e.about(&format!("volume {}", path.display())))
+    }
+
+    /// Puts a header back that [`VolumeKeys::back_up`] or `cryptsetup luksHeaderBackup` has copied, key slots and all: the keys of that
+    /// moment open the volume again, and later ones no longer. `path` is the volume or its detached header, which may be damaged.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Volume`](crate::ErrorKind::Volume) if `from` is no header, is the header of another volume, or has its data elsewhere,
+    /// and if `path` cannot be written.
+    pub fn restore_header(path: impl AsRef<Path>, from: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        restore(path, from.as_ref()).map_err(|e| e.about(&format!("volume {}", path.display())))
     }
 
     /// The bytes of data that it has room for.

@@ -48,5 +48,6 @@ void test_console(const char *folder);
 void test_threads(const char *folder);
 void test_backends(const char *folder);
 void test_snapshots(const char *folder);
+void test_volumes(const char *folder);
 
 #endif

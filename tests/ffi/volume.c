@@ -1,0 +1,86 @@
+/* Encrypted volumes: created, opened as the disk of a VM, and their keys changed. */
+#include "check.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+static vmcell_key *key_of(uint8_t byte) {
+    uint8_t bytes[32];
+    vmcell_key *key;
+    memset(bytes, byte, sizeof bytes);
+    OK(vmcell_key_new(VMCELL_KEY_RANDOM, bytes, sizeof bytes, &key, &e));
+    return key;
+}
+
+static void test_keys(const char *folder) {
+    vmcell_key *key;
+    FAILS_SAYING(VMCELL_ERROR_VOLUME, "31 bytes, allowed are 32 to", vmcell_key_new(VMCELL_KEY_RANDOM, (const uint8_t *)"0123456789012345678901234567890", 31, &key, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_key_new(7, (const uint8_t *)"x", 1, &key, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_key_new_from_file(VMCELL_KEY_OF_DATA, in(folder, "echo"), &key, &e));
+    FAILS(VMCELL_ERROR_VOLUME, vmcell_key_new_from_file(VMCELL_KEY_PASSPHRASE, in(folder, "none"), &key, &e));
+    OK(vmcell_key_new(VMCELL_KEY_PASSPHRASE, (const uint8_t *)"x", 1, &key, &e));
+    CHECK(vmcell_key_free(key) == VMCELL_OK && vmcell_key_free(key) == VMCELL_ERROR_BAD_HANDLE);
+    CHECK(vmcell_key_free(NULL) == VMCELL_OK);
+}
+
+static void test_a_vm_on(const char *folder, const char *path, vmcell_key *key) {
+    vmcell_disk *disk, *again;
+    vmcell_vm *vm;
+    vmcell_config *config = config_of(in(folder, "echo"));
+    OK(vmcell_disk_new_volume(path, key, NULL, VMCELL_VOLUME_DISCARD, VMCELL_ENGINE_AUTO, &disk, &e));
+    FAILS_SAYING(VMCELL_ERROR_DISK, "only one may write to it", vmcell_disk_new_volume(path, key, NULL, 0, VMCELL_ENGINE_SYNC, &again, &e));
+    OK(vmcell_config_add_disk(config, disk, &e));
+    OK(vmcell_vm_new(config, &vm, &e));
+    OK(vmcell_vm_start(vm, &e));
+    OK(vmcell_volume_grow(path, 2 << 20, &e));
+    stop(vm);
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK);
+    OK(vmcell_disk_new_volume(path, key, NULL, VMCELL_VOLUME_READ_ONLY, VMCELL_ENGINE_AUTO, &disk, &e));
+    CHECK(vmcell_disk_free(disk) == VMCELL_OK);
+}
+
+void test_volumes(const char *folder) {
+    char path[256], header[256], backup[256], info[4096];
+    uint32_t slot = 99;
+    size_t length;
+    vmcell_disk *disk;
+    vmcell_key *one = key_of(1), *other = key_of(2);
+    test_keys(folder);
+    snprintf(path, sizeof path, "%s", in(folder, "volume"));
+    snprintf(header, sizeof header, "%s", in(folder, "header"));
+    snprintf(backup, sizeof backup, "%s", in(folder, "backup"));
+    unlink(path), unlink(header), unlink(backup);
+
+    FAILS_SAYING(VMCELL_ERROR_VOLUME, "multiples of 4096", vmcell_volume_create(path, 4097, one, NULL, 0, NULL, &e));
+    OK(vmcell_volume_create(path, 1 << 20, one, "a name", 512, NULL, &e));
+    FAILS(VMCELL_ERROR_VOLUME, vmcell_volume_create(path, 1 << 20, one, NULL, 0, NULL, &e));
+    struct stat of;
+    CHECK(stat(path, &of) == 0 && (of.st_mode & 0777) == 0600);
+    FAILS(VMCELL_ERROR_VOLUME_KEY, vmcell_disk_new_volume(path, other, NULL, 0, VMCELL_ENGINE_AUTO, &disk, &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "0x8", vmcell_disk_new_volume(path, one, NULL, 8, VMCELL_ENGINE_AUTO, &disk, &e));
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_disk_new_volume(path, (vmcell_key *)&of, NULL, 0, VMCELL_ENGINE_AUTO, &disk, &e));
+    test_a_vm_on(folder, path, one);
+
+    OK(vmcell_volume_back_up_header(path, backup, &e));
+    OK(vmcell_volume_add_key(path, one, other, &slot, &e));
+    CHECK(slot == 1);
+    OK(vmcell_volume_info(path, info, sizeof info, &length, &e));
+    CHECK(length == strlen(info) && strstr(info, "\"label\":\"a name\"") && strstr(info, "\"number\":1"));
+    OK(vmcell_volume_info(path, NULL, 0, &length, &e));
+    CHECK(length == strlen(info));
+    OK(vmcell_volume_remove_key(path, 0, &e));
+    FAILS_SAYING(VMCELL_ERROR_VOLUME, "the last one", vmcell_volume_remove_key(path, 1, &e));
+    FAILS(VMCELL_ERROR_VOLUME_KEY, vmcell_volume_change_key(path, one, other, NULL, &e));
+    OK(vmcell_volume_change_key(path, other, one, NULL, &e));
+    OK(vmcell_volume_restore_header(path, backup, &e));
+    FAILS_SAYING(VMCELL_ERROR_VOLUME, "it ends in the middle of its header", vmcell_volume_restore_header(path, in(folder, "echo"), &e));
+    OK(vmcell_disk_new_volume(path, one, NULL, 0, VMCELL_ENGINE_AUTO, &disk, &e));
+    CHECK(vmcell_disk_free(disk) == VMCELL_OK);
+
+    unlink(path);
+    OK(vmcell_volume_create(path, 1 << 20, other, NULL, 0, header, &e));
+    FAILS(VMCELL_ERROR_VOLUME, vmcell_disk_new_volume(path, other, NULL, 0, VMCELL_ENGINE_AUTO, &disk, &e));
+    OK(vmcell_disk_new_volume(path, other, header, 0, VMCELL_ENGINE_AUTO, &disk, &e));
+    CHECK(vmcell_disk_free(disk) == VMCELL_OK);
+    CHECK(vmcell_key_free(one) == VMCELL_OK && vmcell_key_free(other) == VMCELL_OK);
+}
