@@ -96,6 +96,8 @@ type Disk struct {
 	// close it after New.
 	File     *os.File
 	ReadOnly bool
+	// Volume says that Path is an encrypted volume, and what opens it.
+	Volume *Volume
 	// Serial is what the guest is told: at most 20 printable ASCII characters.
 	Serial string
 	Engine Engine

@@ -50,6 +50,10 @@ func (d *describer) refuseBoth(what, one, other string) {
 
 func (disk Disk) open(d *describer, h **C.vmcell_disk) {
 	switch {
+	case disk.Volume != nil && disk.File == nil:
+		disk.openVolume(d, h)
+	case disk.Volume != nil:
+		d.refuseBoth("a disk", "a volume by its path", "an open file")
 	case disk.File == nil:
 		d.withText(disk.Path, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_disk_new(t, h, e) })
 	case disk.Path != "":

@@ -901,6 +901,60 @@ func TestForksGoOnFromASnapshotAndFromItsFileAndASuspendedVMComesBack(t *testing
 	}
 }
 
+func TestAVolumeIsADiskAndItsKeysChange(t *testing.T) {
+	path, backup := filepath.Join(t.TempDir(), "volume"), filepath.Join(t.TempDir(), "backup")
+	ours, err := vmcell.NewKey(vmcell.KeyRandom, make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	other, err := vmcell.NewKey(vmcell.KeyPassphrase, []byte("a passphrase"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if _, err := vmcell.NewKeyFromFile(vmcell.KeyPassphrase, path); !errors.Is(err, vmcell.ErrVolume) {
+		t.Error(err)
+	}
+	if err := vmcell.CreateVolume(path, 1<<20, ours, vmcell.VolumeFormat{Label: "tenant", SectorSize: 512}); err != nil {
+		t.Fatal(err)
+	}
+	config := func(key *vmcell.Key) vmcell.Config {
+		return vmcell.Config{Kernel: guest(t, "spin"), Disks: []vmcell.Disk{{Path: path, Volume: &vmcell.Volume{Key: key}}}}
+	}
+	if _, err := vmcell.New(config(other)); !errors.Is(err, vmcell.ErrVolumeKey) {
+		t.Error(err)
+	}
+	vm := newVM(t, config(ours))
+	if _, err := vmcell.New(config(ours)); !errors.Is(err, vmcell.ErrDisk) {
+		t.Error(err)
+	}
+	if err := vmcell.BackUpVolumeHeader(path, backup); err != nil {
+		t.Error(err)
+	}
+	if slot, err := vmcell.AddVolumeKey(path, ours, other); slot != 1 || err != nil {
+		t.Error(slot, err)
+	}
+	if err := vmcell.RemoveVolumeKey(path, 0); err != nil {
+		t.Error(err)
+	}
+	if err := vmcell.GrowVolume(path, 2<<20); err != nil {
+		t.Error(err)
+	}
+	info, err := vmcell.InspectVolume(path)
+	if err != nil || info.Label != "tenant" || info.Capacity != 2<<20 || len(info.Slots) != 1 || info.Slots[0].Number != 1 {
+		t.Error(info, err)
+	}
+	if _, err := vmcell.ChangeVolumeKey(path, ours, other); !errors.Is(err, vmcell.ErrVolumeKey) {
+		t.Error(err)
+	}
+	vm.Close()
+	if err := vmcell.RestoreVolumeHeader(path, backup); err != nil {
+		t.Error(err)
+	}
+	newVM(t, config(ours)).Close()
+}
+
 func TestASourceOfRandomBytesIsADeviceAndALimitOfNothingIsRefused(t *testing.T) {
 	for _, rng := range []vmcell.RNG{{}, {PerSecond: 1024, Burst: 64}} {
 		vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin"), RNG: &rng})

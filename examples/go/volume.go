@@ -1,0 +1,216 @@
+package vmcell
+
+/*
+#include <vmcell.h>
+*/
+import "C"
+
+import (
+	"encoding/json"
+	"runtime"
+	"unsafe"
+)
+
+// KeyKind is what the bytes of a Key are.
+type KeyKind int32
+
+const (
+	// KeyPassphrase: a key slot for it takes a tenth of a second and 64 MiB to open.
+	KeyPassphrase KeyKind = C.VMCELL_KEY_PASSPHRASE
+	// KeyRandom: at least 32 bytes that the caller vouches are random; a key slot for them takes milliseconds to open.
+	KeyRandom KeyKind = C.VMCELL_KEY_RANDOM
+	// KeyOfData: the key of the data itself, 32 or 64 bytes, which needs no key slot.
+	KeyOfData KeyKind = C.VMCELL_KEY_OF_DATA
+)
+
+// Key opens encrypted volumes. Its bytes lie in locked memory outside of Go's, which is zeroed by Close.
+type Key struct{ handle *C.vmcell_key }
+
+// NewKey makes a key of bytes, at most 64 KiB. They are copied: zero your own.
+func NewKey(kind KeyKind, bytes []byte) (*Key, error) {
+	key := &Key{}
+	var e *C.vmcell_error
+	var place *C.uint8_t
+	if len(bytes) > 0 {
+		place = (*C.uint8_t)(unsafe.Pointer(&bytes[0]))
+	}
+	number := C.vmcell_key_new(C.int32_t(kind), place, C.size_t(len(bytes)), &key.handle, &e)
+	return key, failure(number, e)
+}
+
+// NewKeyFromFile makes a key of all that is in a file, of a line's end as well. The kind is KeyPassphrase or KeyRandom.
+func NewKeyFromFile(kind KeyKind, path string) (*Key, error) {
+	key := &Key{}
+	return key, withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_key_new_from_file(C.int32_t(kind), texts[0], &key.handle, e)
+	}, path)
+}
+
+// Close zeroes the key. Volumes that it has opened stay open.
+func (key *Key) Close() {
+	C.vmcell_key_free(key.handle)
+	key.handle = nil
+}
+
+// Volume makes a Disk of the encrypted volume (LUKS2) at its Path.
+type Volume struct {
+	// Key opens it.
+	Key *Key
+	// Header is where its header is, if that is not in front of the data.
+	Header string
+	// Discard lets the guest give space back, which shows whoever has the file what is not in use.
+	Discard bool
+}
+
+func (disk Disk) openVolume(d *describer, h **C.vmcell_disk) {
+	var flags C.uint32_t
+	for flag, is := range map[C.uint32_t]bool{
+		C.VMCELL_VOLUME_READ_ONLY: disk.ReadOnly,
+		C.VMCELL_VOLUME_DISCARD:   disk.Volume.Discard,
+		C.VMCELL_VOLUME_DIRECT:    disk.Direct,
+	} {
+		if is {
+			flags |= flag
+		}
+	}
+	if d.err == nil {
+		d.err = withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
+			header := texts[1]
+			if disk.Volume.Header == "" {
+				header = nil
+			}
+			return C.vmcell_disk_new_volume(texts[0], disk.Volume.Key.pointer(), header, flags, C.int32_t(disk.Engine), h, e)
+		}, disk.Path, disk.Volume.Header)
+	}
+	runtime.KeepAlive(disk.Volume.Key)
+}
+
+func (key *Key) pointer() *C.vmcell_key {
+	if key == nil {
+		return nil
+	}
+	return key.handle
+}
+
+// VolumeFormat is how a volume is created. The zero value has the defaults.
+type VolumeFormat struct {
+	// Label is a name for people, which is not encrypted.
+	Label string
+	// SectorSize is 512, 1024, 2048 or 4096 bytes; 0 means 4096.
+	SectorSize int
+	// Header is where the header goes, if not in front of the data.
+	Header string
+}
+
+// CreateVolume creates an encrypted volume for size bytes of data in a new file, with a key slot for key. The file is on storage when it returns.
+func CreateVolume(path string, size uint64, key *Key, format VolumeFormat) error {
+	err := withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
+		header := texts[2]
+		if format.Header == "" {
+			header = nil
+		}
+		return C.vmcell_volume_create(texts[0], C.uint64_t(size), key.pointer(), texts[1], C.size_t(format.SectorSize), header, e)
+	}, path, format.Label, format.Header)
+	runtime.KeepAlive(key)
+	return err
+}
+
+// VolumeInfo is what a volume's header tells without a key. Nothing vouches for it.
+type VolumeInfo struct {
+	UUID       string `json:"uuid"`
+	Label      string `json:"label"`
+	Cipher     string `json:"cipher"`
+	SectorSize int    `json:"sector_size"`
+	DataOffset uint64 `json:"data_offset"`
+	Capacity   uint64 `json:"capacity"`
+	Slots      []struct {
+		Number   uint32 `json:"number"`
+		OpenedBy string `json:"opened_by"`
+	} `json:"slots"`
+	// HeaderProblem says what is wrong with one of the header's two copies, or nothing.
+	HeaderProblem string `json:"header_problem"`
+}
+
+// InspectVolume reads a volume's header, and changes nothing.
+func InspectVolume(path string) (VolumeInfo, error) {
+	var info VolumeInfo
+	var length C.size_t
+	room := make([]C.char, 4096)
+	for {
+		err := withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
+			return C.vmcell_volume_info(texts[0], &room[0], C.size_t(len(room)), &length, e)
+		}, path)
+		if err != nil {
+			return info, err
+		}
+		if int(length) < len(room) {
+			return info, json.Unmarshal([]byte(C.GoString(&room[0])), &info)
+		}
+		room = make([]C.char, length+1)
+	}
+}
+
+// GrowVolume makes room for size bytes of data. If the volume is in use, VM.RefreshDisk tells its guest.
+func GrowVolume(path string, size uint64) error {
+	return withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_volume_grow(texts[0], C.uint64_t(size), e)
+	}, path)
+}
+
+// AddVolumeKey adds a key slot for key to the volume or the detached header at path, which may be in use and which with opens already. It returns the
+// number of the key slot.
+func AddVolumeKey(path string, with, key *Key) (uint32, error) {
+	var slot C.uint32_t
+	err := withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_volume_add_key(texts[0], with.pointer(), key.pointer(), &slot, e)
+	}, path)
+	runtime.KeepAlive([]*Key{with, key})
+	return uint32(slot), err
+}
+
+// ChangeVolumeKey puts key in the place of old. At any moment one of them opens the volume.
+func ChangeVolumeKey(path string, old, key *Key) (uint32, error) {
+	var slot C.uint32_t
+	err := withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_volume_change_key(texts[0], old.pointer(), key.pointer(), &slot, e)
+	}, path)
+	runtime.KeepAlive([]*Key{old, key})
+	return uint32(slot), err
+}
+
+// RemoveVolumeKey overwrites a key slot and takes it out.
+func RemoveVolumeKey(path string, slot uint32) error {
+	return withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_volume_remove_key(texts[0], C.uint32_t(slot), e)
+	}, path)
+}
+
+// BackUpVolumeHeader copies a header and its key slots to a new file, as cryptsetup luksHeaderBackup does.
+func BackUpVolumeHeader(path, to string) error {
+	return withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_volume_back_up_header(texts[0], texts[1], e)
+	}, path, to)
+}
+
+// RestoreVolumeHeader puts a header back that was copied before: the keys of that moment open the volume again, and later ones no longer.
+func RestoreVolumeHeader(path, from string) error {
+	return withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_volume_restore_header(texts[0], texts[1], e)
+	}, path, from)
+}
+
+// withTexts makes a call that takes texts.
+func withTexts(call func(texts []*C.char, e **C.vmcell_error) C.int32_t, values ...string) error {
+	pointers := make([]*C.char, len(values))
+	for i, value := range values {
+		t, err := newText(value)
+		if err != nil {
+			return err
+		}
+		defer t.free()
+		pointers[i] = t.pointer
+	}
+	var e *C.vmcell_error
+	number := call(pointers, &e)
+	return failure(number, e)
+}
