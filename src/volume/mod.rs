@@ -7,6 +7,7 @@
 //! [I/O thread](crate::event#what-a-callback-may-do). The disk that a volume becomes never blocks.
 
 mod cipher;
+mod cow;
 mod encrypted;
 mod info;
 mod key;

@@ -49,6 +49,8 @@ struct State {
     reported: VecDeque<ByteRange>,
     /// How many of them were made stable, and are not kept any more.
     settled: usize,
+    /// Operations that work before some fail.
+    working: usize,
     failures: usize,
 }
 
@@ -65,7 +67,7 @@ impl SimulatedDisk {
     pub fn new(capacity: u64) -> Self {
         let zeros = vec![0; usize::try_from(capacity).expect("it fits in memory")];
         let (stable, reported) = (zeros.clone(), VecDeque::new());
-        let state = State { capacity, content: zeros, stable, reported, settled: 0, failures: 0 };
+        let state = State { capacity, content: zeros, stable, reported, settled: 0, working: 0, failures: 0 };
         Self::on(SimulatedDiskHandle { state: Arc::new(Mutex::new(state)) })
     }
 
@@ -107,7 +109,13 @@ impl SimulatedDiskHandle {
 
     /// Makes the next `operations` operations fail.
     pub fn fail(&self, operations: usize) {
-        self.state().failures = operations;
+        self.fail_after(0, operations);
+    }
+
+    /// Makes `operations` operations fail after `working` that work.
+    pub fn fail_after(&self, working: usize, operations: usize) {
+        let mut state = self.state();
+        (state.working, state.failures) = (working, operations);
     }
 
     /// Changes the size to `capacity` bytes, a multiple of 512. The disk notices when it is [refreshed](DiskBackend::refresh).
@@ -137,7 +145,9 @@ impl State {
     }
 
     fn run(&mut self, begun: &mut Begun) -> io::Result<()> {
-        if self.failures > 0 {
+        if self.failures > 0 && self.working > 0 {
+            self.working -= 1;
+        } else if self.failures > 0 {
             self.failures -= 1;
             return Err(io::Error::from_raw_os_error(libc::EIO));
         }

@@ -1,0 +1,15 @@
+//! Copy-on-write layers: a disk that begins as another one, its base, and keeps what is written in a file of its own. `docs/volumes.md`
+//! specifies the layout.
+
+mod entry;
+mod flush;
+mod header;
+mod layer;
+mod load;
+mod map;
+mod page;
+mod space;
+
+pub(super) use header::{BaseRef, Header, MOST_CAPACITY};
+pub use layer::Layer;
+pub(super) use load::{Blocks, create, header, open, read_header, write_header};

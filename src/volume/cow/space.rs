@@ -1,0 +1,123 @@
+//! Which clusters of the file are free.
+
+use super::entry::Entry;
+use super::map::in_file;
+use crate::block::ByteRange;
+use crate::error::Result;
+use crate::volume::refused;
+
+pub(super) struct Space {
+    /// The first that was never used.
+    next: u32,
+    /// The last that there is room for.
+    last: u32,
+    free: Vec<u32>,
+    /// Held nothing when the map changed last: they are free once the file's map says so.
+    freed: Vec<u32>,
+}
+
+impl Space {
+    /// Of the clusters that a map names.
+    ///
+    /// # Errors
+    /// If it names one twice, or one that there is no room for.
+    pub(super) fn of(entries: &[Entry], room: u64) -> Result<Self> {
+        let last = u32::try_from(room).unwrap_or(u32::MAX);
+        let mut used: Vec<u32> = entries.iter().map(|entry| entry.cluster).filter(|cluster| *cluster != 0).collect();
+        used.sort_unstable();
+        let twice = used.iter().zip(used.iter().skip(1)).find(|(one, next)| one == next);
+        if let Some((cluster, _)) = twice {
+            return Err(refused(format!("the map names the cluster {cluster} twice")));
+        }
+        if let Some(beyond) = used.last().filter(|cluster| **cluster > last) {
+            return Err(refused(format!("the map names the cluster {beyond}, the file has room for {last}")));
+        }
+        let next = used.last().map_or(1, |cluster| cluster.saturating_add(1));
+        let mut free = Vec::new();
+        let mut expected = 1;
+        for cluster in used {
+            free.extend(expected..cluster);
+            expected = cluster.saturating_add(1);
+        }
+        Ok(Self { next, last, free, freed: Vec::new() })
+    }
+
+    /// The next one: behind all others while there is room, so that what is written in order lies in order.
+    pub(super) fn take(&mut self) -> Option<u32> {
+        if self.next <= self.last {
+            let cluster = self.next;
+            self.next = self.next.saturating_add(1);
+            return Some(cluster);
+        }
+        self.free.pop()
+    }
+
+    /// These hold nothing any more, but the file's map may still name them.
+    pub(super) fn put_aside(&mut self, clusters: Vec<u32>) {
+        self.freed.extend(clusters);
+    }
+
+    pub(super) fn has_freed(&self) -> bool {
+        !self.freed.is_empty()
+    }
+
+    /// What was put aside, for which the map in the file is about to be made right.
+    pub(super) fn freed(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.freed)
+    }
+
+    /// They are free, now that the file's map does not name them.
+    pub(super) fn put_back(&mut self, clusters: Vec<u32>) {
+        self.free.extend(clusters);
+    }
+}
+
+/// Where clusters lie, as few ranges as can be.
+pub(super) fn ranges(mut clusters: Vec<u32>, data_at: u64, cluster: u64) -> Vec<ByteRange> {
+    clusters.sort_unstable();
+    let mut ranges: Vec<ByteRange> = Vec::new();
+    for number in clusters {
+        let at = data_at.saturating_add(in_file(number));
+        match ranges.last_mut() {
+            Some(range) if range.at.saturating_add(range.len) == at => range.len = range.len.saturating_add(cluster),
+            _ => ranges.push(ByteRange { at, len: cluster }),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(clusters: &[u32]) -> Vec<Entry> {
+        clusters.iter().map(|cluster| Entry { cluster: *cluster, ..Entry::default() }).collect()
+    }
+
+    #[test]
+    fn new_clusters_come_first_and_freed_ones_when_there_is_no_room_behind() {
+        let mut space = Space::of(&entries(&[0, 4, 2]), 6).unwrap();
+        assert_eq!([space.take(), space.take()], [Some(5), Some(6)]);
+        let mut old = [space.take(), space.take()];
+        old.sort_unstable();
+        assert_eq!((old, space.take()), ([Some(1), Some(3)], None));
+        space.put_aside(vec![2]);
+        assert_eq!(space.take(), None, "the file's map still names it");
+        let freed = space.freed();
+        space.put_back(freed);
+        assert_eq!(space.take(), Some(2));
+    }
+
+    #[test]
+    fn a_map_that_names_a_cluster_twice_or_one_that_is_not_there_is_refused() {
+        let said = |clusters: &[u32]| Space::of(&entries(clusters), 6).err().unwrap().to_string();
+        assert_eq!(said(&[3, 1, 3]), "the map names the cluster 3 twice");
+        assert_eq!(said(&[7]), "the map names the cluster 7, the file has room for 6");
+    }
+
+    #[test]
+    fn neighbours_are_one_range() {
+        let range = |at, len| ByteRange { at, len };
+        assert_eq!(ranges(vec![3, 1, 2, 7], 100, 65536), [range(100, 3 * 65536), range(100 + 6 * 65536, 65536)]);
+    }
+}
