@@ -50,6 +50,7 @@ fn run() -> Result<()> {
     for direct in [false, true] {
         encrypted_beside_raw(folder.path(), direct)?;
     }
+    fork_beside_base(folder.path())?;
     opening(folder.path())
 }
 
@@ -118,6 +119,41 @@ fn encrypted_beside_raw(folder: &Path, direct: bool) -> Result<()> {
         let (ours, theirs) = (median(ours), median(theirs));
         println!("{:<44} {ours:>10.0} {theirs:>10.0} {:>8.2}", load.name, ours / theirs);
     }
+    Ok(())
+}
+
+/// A fork that nothing was written to, and one of which all was, each beside a volume without a base.
+fn fork_beside_base(folder: &Path) -> Result<()> {
+    let [base, alone, fresh, written] = ["base", "alone", "fresh", "written"].map(|name| folder.join(name));
+    let key = Key::generate()?;
+    let open = |path: &Path| Rig::new(Volume::open(path, &key)?.into_backend());
+    for path in [&base, &alone] {
+        Volume::create(path, SIZE, &key)?;
+        open(path)?.fill()?;
+    }
+    let began = Instant::now();
+    Volume::fork(&base, &key, &fresh, &key)?;
+    let took = began.elapsed().as_secs_f64() * 1e3;
+    Volume::fork(&base, &key, &written, &key)?;
+    open(&written)?.fill()?;
+    println!(
+        "\nforks beside a volume without a base, in the page cache: operations a second (median of {ROUNDS} turns each)"
+    );
+    println!("{:<44} {:>10} {:>10} {:>8}", "", "fork", "volume", "quotient");
+    for (path, what) in [(&fresh, "unwritten"), (&written, "written")] {
+        let (mut fork, mut volume) = (open(path)?, open(&alone)?);
+        for load in LOADS.iter().filter(|load| path == &written || matches!(load.kind, Kind::Read | Kind::RandomRead)) {
+            let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+            for _ in 0..ROUNDS {
+                ours.push(fork.run(*load, TURN)?);
+                theirs.push(volume.run(*load, TURN)?);
+            }
+            let (ours, theirs) = (median(ours), median(theirs));
+            let name = format!("{what}: {}", load.name);
+            println!("{name:<44} {ours:>10.0} {theirs:>10.0} {:>8.2}", ours / theirs);
+        }
+    }
+    println!("{:<44} {took:>10.2} ms", "making a fork");
     Ok(())
 }
 

@@ -25,6 +25,16 @@ enum Command {
     Create(Create),
     /// Shows what a volume's header tells without a key
     Info { path: PathBuf },
+    /// Makes a volume that begins as another one, and takes space for what is changed alone; the other one may only be read from then on
+    Fork {
+        base: PathBuf,
+        path: PathBuf,
+        /// The key file that opens the base
+        #[arg(long, value_name = "FILE")]
+        with: PathBuf,
+        #[command(flatten)]
+        key: KeyFile,
+    },
     /// Makes a volume larger, also while it is in use
     Grow {
         path: PathBuf,
@@ -106,6 +116,7 @@ fn run(command: Command) -> vmcell::Result<()> {
             Volume::create_with(create.path, create.size.0, &create.key.read()?, &format)
         }
         Command::Info { path } => Volume::inspect(path).map(|info| show(&info)),
+        Command::Fork { base, path, with, key } => Volume::fork(base, &Key::file(with)?, path, &key.read()?),
         Command::Grow { path, size } => Volume::grow(path, size.0),
         Command::Key(KeyCommand::Add { path, with, new }) => {
             let slot = Volume::keys(path)?.add(&Key::file(with)?, &new.read()?)?;
@@ -124,6 +135,12 @@ fn show(info: &VolumeInfo) {
     println!("cipher  {}", info.cipher);
     println!("sectors {} bytes", info.sector_size);
     println!("data    from byte {}, {} bytes", info.data_offset, info.capacity);
+    if info.is_fork {
+        println!("fork    of another volume");
+    }
+    if info.is_base {
+        println!("base    of others, so it may only be read");
+    }
     for slot in &info.slots {
         println!("key {:<3} {}", slot.number, slot.opened_by);
     }

@@ -21,6 +21,10 @@ pub struct VolumeInfo {
     pub data_offset: u64,
     /// The bytes of data that there is room for, in the file in which the header is.
     pub capacity: u64,
+    /// Whether it builds on another volume: then its data are a layer over that one's.
+    pub is_fork: bool,
+    /// Whether others build on it: then it may only be read.
+    pub is_base: bool,
     /// The key slots, in the order of their numbers.
     pub slots: Vec<KeySlot>,
     /// What is wrong with one of the header's two copies, if something is. The volume works by the other one.
@@ -57,6 +61,8 @@ impl VolumeInfo {
             sector_size: data.sector_size,
             data_offset: data.offset,
             capacity: data.capacity(file_len),
+            is_fork: header.is_layer(),
+            is_base: header.base_identity().is_some(),
             slots: slots.collect(),
             header_problem: header.stale(),
         })

@@ -6,6 +6,7 @@
 //! All calls here block while they read and write files, and while a key slot is computed. None belongs on an
 //! [I/O thread](crate::event#what-a-callback-may-do). The disk that a volume becomes never blocks.
 
+mod chain;
 mod cipher;
 mod cow;
 mod encrypted;
@@ -13,6 +14,7 @@ mod info;
 mod key;
 mod keys;
 mod luks;
+mod payload;
 #[allow(clippy::module_inception, reason = "the room is called after its main type")]
 mod volume;
 

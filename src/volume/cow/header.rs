@@ -1,9 +1,12 @@
 //! The header of a layer: what it is, what it builds on, and where its parts lie.
 
+use std::sync::Arc;
+
 use super::entry::CLUSTER;
 use super::page::{ENTRIES, PAGE};
 use crate::error::Result;
-use crate::volume::refused;
+use crate::sys::{LockedBytes, zero};
+use crate::volume::{no_secret_memory, refused};
 
 pub(crate) type Identity = [u8; 16];
 
@@ -14,36 +17,73 @@ const MOST_NAME: usize = 1024;
 /// The largest disk: its map has 128 MiB for each TiB, in memory as well.
 pub(crate) const MOST_CAPACITY: u64 = 8 << 40;
 
+/// The key of a base's data, which whoever opens the layer gets with it. Never printed.
+#[derive(Clone)]
+pub(crate) struct BaseKey(Arc<LockedBytes>);
+
+impl BaseKey {
+    /// # Errors
+    /// If it has another length than a key of data, or no memory can be locked for it.
+    pub(crate) fn new(bytes: &[u8]) -> Result<Self> {
+        if !matches!(bytes.len(), 32 | 64) {
+            return Err(refused(format!("the key of a layer's base has {} bytes, allowed are 32 and 64", bytes.len())));
+        }
+        Ok(Self(Arc::new(LockedBytes::copy_of(bytes).map_err(no_secret_memory)?)))
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl PartialEq for BaseKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl std::fmt::Debug for BaseKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BaseKey")
+    }
+}
+
 /// What a layer builds on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct BaseRef {
     pub(crate) identity: Identity,
+    pub(crate) key: BaseKey,
     /// A path, from the folder of this file on unless it is absolute.
     pub(crate) name: String,
     /// The bytes of data that it has. What lies behind is zeroes.
     pub(crate) len: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Header {
     pub(crate) identity: Identity,
     /// Bytes of the disk, in whole blocks.
     pub(crate) capacity: u64,
-    /// Whether others build on it, so that it does not change any more.
-    pub(crate) is_frozen: bool,
     pub(crate) base: BaseRef,
     /// Which of the two copies is newer.
     pub(crate) sequence: u64,
 }
 
+/// Of the header.
+pub(super) const COPIES: u64 = 2;
+
 /// Where the fields lie.
 const SUM: std::ops::Range<usize> = 12..16;
-const NAME: usize = 96;
+const NAME: usize = 176;
+/// The base's key, padded with zeroes, and its length in front.
+const KEY_LEN: usize = 80;
+const KEY: usize = 112;
+const MOST_KEY: usize = 64;
 
 impl Header {
     /// Both copies, then both slots of each page of the map, then the clusters.
     pub(crate) fn map_at(&self) -> u64 {
-        2 * PAGE as u64
+        COPIES.saturating_mul(PAGE as u64)
     }
 
     /// Clusters of the disk.
@@ -80,7 +120,9 @@ impl Header {
         if name.is_empty() || name.len() > MOST_NAME {
             return Err(refused(format!("the base's path has {} bytes, allowed are 1 to {MOST_NAME}", name.len())));
         }
-        let fields: [&[u8]; 11] = [
+        let mut key = [0; MOST_KEY];
+        key.iter_mut().zip(self.base.key.bytes()).for_each(|(to, from)| *to = *from);
+        let fields: [&[u8]; 13] = [
             MAGIC,
             &VERSION.to_le_bytes(),
             &[0; 4],
@@ -89,13 +131,18 @@ impl Header {
             &self.base.identity,
             &self.capacity.to_le_bytes(),
             &self.base.len.to_le_bytes(),
-            &u32::from(self.is_frozen).to_le_bytes(),
+            &[0; 4],
             &u32::try_from(name.len()).unwrap_or_default().to_le_bytes(),
-            &[0; 16],
+            &u32::try_from(self.base.key.bytes().len()).unwrap_or_default().to_le_bytes(),
+            &[0; KEY - KEY_LEN - 4],
+            &key,
         ];
         let mut page = [0; PAGE];
-        let bytes = [&fields.concat(), name].concat();
+        let mut bytes = fields.concat();
         page.iter_mut().zip(&bytes).for_each(|(to, from)| *to = *from);
+        page.iter_mut().skip(NAME).zip(name).for_each(|(to, from)| *to = *from);
+        zero(&mut bytes);
+        zero(&mut key);
         let sum = crc32fast::hash(&page).to_le_bytes();
         page.get_mut(SUM).unwrap_or_default().copy_from_slice(&sum);
         Ok(page)
@@ -119,7 +166,9 @@ impl Header {
         }
         let mut bare = *page;
         bare.get_mut(SUM).unwrap_or_default().fill(0);
-        if crc32fast::hash(&bare) != half(SUM.start) {
+        let sum = crc32fast::hash(&bare);
+        zero(&mut bare);
+        if sum != half(SUM.start) {
             return Err(refused("the header of a layer is damaged: its checksum is another"));
         }
         let (capacity, base_len, len) = (number(56), number(64), half(76) as usize);
@@ -132,8 +181,9 @@ impl Header {
             page.get(NAME..).and_then(|rest| rest.get(..len)).filter(|name| (1..=MOST_NAME).contains(&name.len()));
         let name = name.and_then(|name| String::from_utf8(name.to_vec()).ok());
         let name = name.ok_or_else(|| refused("the path of a layer's base is none"))?;
-        let base = BaseRef { identity: identity(40), name, len: base_len };
-        Ok(Self { identity: identity(24), capacity, is_frozen: half(72) != 0, base, sequence: number(16) })
+        let key = page.get(KEY..).and_then(|rest| rest.get(..(half(KEY_LEN) as usize).min(MOST_KEY)));
+        let base = BaseRef { identity: identity(40), key: BaseKey::new(key.unwrap_or_default())?, name, len: base_len };
+        Ok(Self { identity: identity(24), capacity, base, sequence: number(16) })
     }
 }
 
@@ -142,8 +192,9 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        let base = BaseRef { identity: [2; 16], name: "base.vol".into(), len: 1 << 20 };
-        Header { identity: [1; 16], capacity: 3 << 20, is_frozen: true, base, sequence: 5 }
+        let key = BaseKey::new(&[9; 32]).unwrap();
+        let base = BaseRef { identity: [2; 16], key, name: "base.vol".into(), len: 1 << 20 };
+        Header { identity: [1; 16], capacity: 3 << 20, base, sequence: 5 }
     }
 
     #[test]
@@ -166,7 +217,9 @@ mod tests {
         assert!(said(&|page| page[56] = 1, true).contains("allowed are multiples of 4096"));
         assert!(said(&|page| page[62] = 255, true).contains("allowed are multiples of 4096, up to 8796093022208"));
         assert!(said(&|page| page[77] = 255, true).contains("the path of a layer's base is none"));
-        assert!(said(&|page| page[96] = 255, true).contains("the path of a layer's base is none"));
+        assert!(said(&|page| page[NAME] = 255, true).contains("the path of a layer's base is none"));
+        assert!(said(&|page| page[KEY_LEN] = 33, true).contains("has 33 bytes, allowed are 32 and 64"));
+        assert!(!format!("{:?}", header()).contains('9'));
         let nameless = Header { base: BaseRef { name: String::new(), ..header().base }, ..header() };
         assert!(nameless.encode().is_err());
     }

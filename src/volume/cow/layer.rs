@@ -22,10 +22,10 @@ const PAGES_AT_ONCE: usize = 16;
 /// So many changed pages are written although nobody asks for a flush, and at so many nothing more is written before they are.
 const MANY_DIRTY: usize = 256;
 const MOST_DIRTY: usize = 1024;
-const ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A copy-on-write layer: what is written goes into `top`, what was never written is read from `base`, which is only read.
-pub struct Layer<T, B> {
+pub(crate) struct Layer<T, B> {
     top: T,
     base: B,
     header: Header,
@@ -65,7 +65,7 @@ enum OnTop {
 }
 
 enum OnBase {
-    Read { tag: Tag, at: u64 },
+    Read { tag: Tag },
     Piece,
 }
 
@@ -147,7 +147,7 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
                 Ok(())
             }
             RunPlace::Base => {
-                let own = self.on_base.insert(OnBase::Read { tag, at });
+                let own = self.on_base.insert(OnBase::Read { tag });
                 let below = Operation::Read { at, into };
                 let Ok(own) = own else { return Err(below) };
                 let result = self.base.submit(io, own, below);
@@ -545,7 +545,7 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
 
     fn base_done(&mut self, io: &mut Io, Done { tag, operation: below, result, .. }: Done) {
         match self.on_base.remove(tag) {
-            Some(OnBase::Read { tag, .. }) => self.ready.push_back(Done::new(tag, below, result)),
+            Some(OnBase::Read { tag }) => self.ready.push_back(Done::new(tag, below, result)),
             Some(OnBase::Piece) => self.piece_done(io, below, result),
             None => self.ready.push_back(unknown(below, result)),
         }

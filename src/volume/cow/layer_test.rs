@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use super::super::header::{BaseRef, Header};
+use super::super::header::{BaseKey, BaseRef, Header};
 use super::super::load::{self, Blocks};
 use super::*;
 use crate::testing::{DiskConformance, IoRig, SimulatedDisk, SimulatedDiskHandle};
@@ -97,7 +97,11 @@ impl Blocks for Driven {
 const SIZE: u64 = 2 << 20;
 
 fn header() -> Header {
-    load::header([7; 16], SIZE, BaseRef { identity: [1; 16], name: "base".into(), len: SIZE })
+    load::new_header(
+        [7; 16],
+        SIZE,
+        BaseRef { identity: [1; 16], key: BaseKey::new(&[5; 64]).unwrap(), name: "base".into(), len: SIZE },
+    )
 }
 
 /// A top with an empty layer, and its handle.

@@ -3,13 +3,14 @@
 use std::io;
 
 use super::entry::Entry;
-use super::header::{BaseRef, Header};
+use super::header::{BaseRef, COPIES, Header};
 use super::layer::Layer;
 use super::map::Map;
 use super::page::{self, ENTRIES, PAGE, Place};
 use super::space::Space;
 use crate::block::DiskBackend;
 use crate::error::{Error, Result};
+use crate::sys::zero;
 use crate::volume::refused;
 
 /// What a layer lies on while it is made or opened: the data of a volume, decrypted.
@@ -46,8 +47,9 @@ pub(crate) fn create(blocks: &mut impl Blocks, header: &Header) -> Result<()> {
 
 /// Writes the header into the copy of its sequence number; the other one stays as it is.
 pub(crate) fn write_header(blocks: &mut impl Blocks, header: &Header) -> Result<()> {
-    let page = header.encode()?;
-    let written = blocks.write_at(header.sequence % 2 * PAGE as u64, &page).and_then(|()| blocks.sync());
+    let mut page = header.encode()?;
+    let written = blocks.write_at(copy_at(header.sequence % COPIES), &page).and_then(|()| blocks.sync());
+    zero(&mut page);
     written.map_err(|e| refused("the header of the layer cannot be written").with_source(e))
 }
 
@@ -55,11 +57,13 @@ pub(crate) fn write_header(blocks: &mut impl Blocks, header: &Header) -> Result<
 pub(crate) fn read_header(blocks: &mut impl Blocks) -> Result<Header> {
     let mut found: Option<Header> = None;
     let mut wrong: Option<Error> = None;
-    for copy in 0..2 {
+    for copy in 0..COPIES {
         let mut page = [0; PAGE];
-        let read = blocks.read_at(copy * PAGE as u64, &mut page);
+        let read = blocks.read_at(copy_at(copy), &mut page);
         read.map_err(|e| refused("the header of the layer cannot be read").with_source(e))?;
-        match Header::decode(&page) {
+        let decoded = Header::decode(&page);
+        zero(&mut page);
+        match decoded {
             Ok(header) if found.as_ref().is_none_or(|other| other.sequence < header.sequence) => found = Some(header),
             Ok(_) => {}
             Err(e) => wrong = Some(wrong.filter(|_| copy == 0).unwrap_or(e)),
@@ -78,7 +82,7 @@ pub(super) fn read_map(blocks: &mut impl Blocks, header: &Header) -> Result<(Map
     let mut many = vec![0; 2 * AT_ONCE * PAGE];
     let pages: Vec<u64> = (0..header.pages()).collect();
     for some in pages.chunks(AT_ONCE) {
-        let room = many.get_mut(..2 * some.len() * PAGE).unwrap_or_default();
+        let room = many.get_mut(..some.len().saturating_mul(2 * PAGE)).unwrap_or_default();
         let at = header.slot_at(some.first().copied().unwrap_or_default(), 0);
         blocks.read_at(at, room).map_err(|e| refused("the map cannot be read").with_source(e))?;
         let (slots, _) = room.as_chunks::<PAGE>();
@@ -113,8 +117,12 @@ pub(crate) fn open<T: DiskBackend, B: DiskBackend>(
 }
 
 /// A header for a new layer.
-pub(crate) fn header(identity: [u8; 16], capacity: u64, base: BaseRef) -> Header {
-    Header { identity, capacity, is_frozen: false, base, sequence: 0 }
+pub(crate) fn new_header(identity: [u8; 16], capacity: u64, base: BaseRef) -> Header {
+    Header { identity, capacity, base, sequence: 0 }
+}
+
+fn copy_at(copy: u64) -> u64 {
+    copy.saturating_mul(PAGE as u64)
 }
 
 fn first_half(header: &Header) -> u64 {

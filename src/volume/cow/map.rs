@@ -50,15 +50,6 @@ impl Map {
         Self { of, entries, generations, dirty: BTreeSet::new(), writing: BTreeMap::new() }
     }
 
-    /// How many bytes the disk of these entries may have.
-    pub(super) fn clusters(&self) -> u64 {
-        self.entries.len() as u64
-    }
-
-    pub(super) fn entries(&self) -> &[Entry] {
-        &self.entries
-    }
-
     pub(super) fn entry(&self, index: u64) -> Entry {
         usize::try_from(index).ok().and_then(|index| self.entries.get(index)).copied().unwrap_or_default()
     }

@@ -10,6 +10,6 @@ mod map;
 mod page;
 mod space;
 
-pub(super) use header::{BaseRef, Header, MOST_CAPACITY};
-pub use layer::Layer;
-pub(super) use load::{Blocks, create, header, open, read_header, write_header};
+pub(super) use header::Header as LayerHeader;
+pub(super) use header::{BaseKey, BaseRef, MOST_CAPACITY};
+pub(super) use load::{Blocks, create, new_header, open, read_header};

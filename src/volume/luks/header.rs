@@ -20,6 +20,10 @@ const PAGE: u64 = 4096;
 /// Of the digest. The key is random, so more would protect nothing.
 const DIGEST_ITERATIONS: u32 = 1000;
 
+/// Types of our tokens.
+const LAYER: &str = "vmcell-layer";
+const BASE: &str = "vmcell-base";
+
 pub(crate) struct Header {
     copy: Copy,
     metadata: Metadata,
@@ -145,6 +149,35 @@ impl Header {
 
     pub(crate) fn label(&self) -> &str {
         &self.copy.label
+    }
+
+    /// The data are a layer over another volume.
+    pub(crate) fn is_layer(&self) -> bool {
+        self.metadata.token(LAYER).is_some()
+    }
+
+    /// Says so, from the next time that the header is written on.
+    pub(crate) fn make_layer(&mut self) {
+        self.metadata.add_token(LAYER, ("layout", "1"));
+    }
+
+    /// What the layers over it know it by, if there are any: then it may not change any more.
+    pub(crate) fn base_identity(&self) -> Option<[u8; 16]> {
+        let text = self.metadata.token(BASE)?.get("identity")?.as_str()?;
+        u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes)
+    }
+
+    /// Makes it the base of layers, and gives what they know it by.
+    pub(crate) fn make_base(&mut self, file: &impl Storage) -> Result<[u8; 16]> {
+        if let Some(identity) = self.base_identity() {
+            return Ok(identity);
+        }
+        let mut identity = [0; 16];
+        random_bytes(&mut identity).map_err(no_random)?;
+        let mut changed = self.metadata.clone();
+        changed.add_token(BASE, ("identity", &format!("{:032x}", u128::from_be_bytes(identity))));
+        self.write(file, changed)?;
+        Ok(identity)
     }
 
     /// The copy that is not as it should be, if one is not.

@@ -125,6 +125,20 @@ impl Metadata {
         }
     }
 
+    /// A token of ours, which other programs keep and do not look into.
+    pub(super) fn token(&self, kind: &str) -> Option<&Map<String, Value>> {
+        let tokens = self.root.get("tokens").and_then(Value::as_object)?;
+        let ours = |token: &&Value| token.get("type").and_then(Value::as_str) == Some(kind);
+        tokens.values().find(ours).and_then(Value::as_object)
+    }
+
+    /// Adds a token, with this beside its type.
+    pub(super) fn add_token(&mut self, kind: &str, more: (&str, &str)) {
+        let Some(tokens) = self.list_mut("tokens") else { return };
+        let number = (0..MOST_SLOTS).find(|number| !tokens.contains_key(&number.to_string())).unwrap_or_default();
+        tokens.insert(number.to_string(), json!({ "type": kind, "keyslots": [], more.0: more.1 }));
+    }
+
     /// Adds a slot, whose key is the data's.
     pub(super) fn add(&mut self, slot: u32, keyslot: &Keyslot) {
         if let Some(slots) = self.list_mut("keyslots") {

@@ -1,0 +1,119 @@
+//! A volume over another one, and that over a third: how the chain is opened, and how it gets longer.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::cipher::Cipher;
+use super::cow::{self, BaseKey, BaseRef};
+use super::encrypted::Encrypted;
+use super::keys::{HeaderLock, len_of};
+use super::luks::{Data, Header, UnlockLimits};
+use super::payload::Payload;
+use super::{no_random, refused};
+use crate::block::{DiskBackend, FileBackend};
+use crate::config::DiskConfig;
+use crate::error::Result;
+use crate::sys::random_bytes;
+
+/// How many volumes may lie over each other.
+pub(super) const MOST_DEPTH: usize = 16;
+
+/// A volume's file with its header and the key of its data.
+pub(super) struct Opened<'a> {
+    pub(super) path: &'a Path,
+    pub(super) file: &'a File,
+    pub(super) header: &'a Header,
+    pub(super) data: Data,
+    pub(super) key: &'a [u8],
+}
+
+impl Opened<'_> {
+    fn payload(&self) -> Result<Payload<'_>> {
+        Ok(Payload { file: self.file, cipher: Cipher::new(self.key, self.data.sector_size)?, data: self.data })
+    }
+
+    /// The disk of a volume that lies on `backend`, with all those that it builds on.
+    pub(super) fn disk(&self, backend: FileBackend, discard: bool, depth: usize) -> Result<Box<dyn DiskBackend>> {
+        let cipher = Cipher::new(self.key, self.data.sector_size)?;
+        let own = Encrypted::new(backend, cipher, self.data, discard);
+        if !self.header.is_layer() {
+            return Ok(Box::new(own));
+        }
+        if depth >= MOST_DEPTH {
+            return Err(refused(format!("it lies over more volumes than {MOST_DEPTH}, the most that are allowed")));
+        }
+        let mut payload = self.payload()?;
+        let layer = cow::read_header(&mut payload)?;
+        let path = beside(self.path, &layer.base.name);
+        let base = open_base(&path, &layer.base, depth).map_err(|e| e.about(&format!("base {}", path.display())))?;
+        Ok(Box::new(cow::open(&mut payload, layer, own, base)?))
+    }
+
+    /// The bytes of the disk that it is.
+    pub(super) fn capacity(&self) -> Result<u64> {
+        if self.header.is_layer() {
+            return Ok(cow::read_header(&mut self.payload()?)?.capacity);
+        }
+        Ok(self.data.capacity(len_of(self.file)?))
+    }
+}
+
+/// The disk of a base, which is only read.
+fn open_base(path: &Path, wanted: &BaseRef, depth: usize) -> Result<Box<dyn DiskBackend>> {
+    let mut config = DiskConfig::new(path);
+    config.read_only = true;
+    let backend = FileBackend::open(&config)?;
+    let file = File::open(path).map_err(|e| refused("its header cannot be opened").with_source(e))?;
+    let header = {
+        let _lock = HeaderLock::take(&file)?;
+        Header::read(&file)?
+    };
+    if header.base_identity() != Some(wanted.identity) {
+        return Err(refused("it is another volume than the one that the layer was made over"));
+    }
+    header.check_key(wanted.key.bytes(), UnlockLimits::default())?;
+    let opened = Opened { path, file: &file, data: header.data_behind()?, header: &header, key: wanted.key.bytes() };
+    let capacity = opened.capacity()?;
+    if capacity < wanted.len {
+        let message = format!("it has {capacity} bytes, and had {} when the layer was made over it", wanted.len);
+        return Err(refused(message));
+    }
+    opened.disk(backend, false, depth.saturating_add(1))
+}
+
+/// What a new volume is to know of the one that it is made over, which may not change from now on. `new` is where it will be.
+pub(super) fn make_base(path: &Path, new: &Path, file: &File, header: &mut Header, key: &[u8]) -> Result<BaseRef> {
+    let data = header.data_behind()?;
+    let len = Opened { path, file, header, data, key }.capacity()?;
+    if !len.is_multiple_of(4096) || len > cow::MOST_CAPACITY {
+        let message =
+            format!("it has {len} bytes, allowed for a base are multiples of 4096, up to {}", cow::MOST_CAPACITY);
+        return Err(refused(message));
+    }
+    let identity = header.make_base(file)?;
+    Ok(BaseRef { identity, key: BaseKey::new(key)?, name: name_for(path, new)?, len })
+}
+
+/// An empty layer over a base, as a header that is not written yet.
+pub(super) fn new_layer(base: BaseRef) -> Result<cow::LayerHeader> {
+    let mut identity = [0; 16];
+    random_bytes(&mut identity).map_err(no_random)?;
+    let capacity = base.len;
+    Ok(cow::new_header(identity, capacity, base))
+}
+
+/// How `new` names a base: by its file's name if both are in one folder, and by its whole path otherwise.
+fn name_for(base: &Path, new: &Path) -> Result<String> {
+    let lost = |e| refused("its place is not known").with_source(e);
+    let base = base.canonicalize().map_err(lost)?;
+    let folder = new.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let is_beside = base.parent() == Some(&*folder.canonicalize().map_err(lost)?);
+    let name = if is_beside { base.file_name().map(PathBuf::from) } else { Some(base.clone()) };
+    let name = name.and_then(|name| name.into_os_string().into_string().ok());
+    name.ok_or_else(|| refused(format!("the path of a base is {}, which is not UTF-8", base.display())))
+}
+
+/// What a layer's file calls its base, as a path.
+fn beside(path: &Path, name: &str) -> PathBuf {
+    path.parent().map_or_else(|| PathBuf::from(name), |folder| folder.join(name))
+}
