@@ -44,12 +44,23 @@ impl Rig {
         Ok(Self { backend: Box::new(backend), io, memory, state: 1, next: 0 })
     }
 
-    /// Writes all of it once.
+    /// Writes all of it once, and makes it stable.
     pub fn fill(&mut self) -> Result<()> {
         let load = Load { name: "", kind: Kind::Write, len: MOST_LEN, depth: 4 };
         let count = self.backend.info().capacity / MOST_LEN as u64;
         self.next = 0;
-        self.serve(load, |done| done >= count).map(drop)
+        self.serve(load, |done| done >= count)?;
+        let tag = Slab::new(1).insert(()).map_err(|()| broken("it has no tag"))?;
+        let refused = self.backend.submit(&mut self.io.turn_without_clock(), tag, Operation::Flush);
+        refused.map_err(|_| broken("it takes no flush"))?;
+        self.backend.commit(&mut self.io.turn_without_clock());
+        while self.backend.completed(&mut self.io.turn_without_clock()).is_none() {
+            let backend = &mut self.backend;
+            for event in self.io.wait(Duration::from_secs(10), |wants| backend.wants(wants))? {
+                self.backend.woken(&mut self.io.turn_without_clock(), &event);
+            }
+        }
+        Ok(())
     }
 
     /// Runs a load for so long; gives operations a second.

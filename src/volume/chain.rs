@@ -28,7 +28,7 @@ pub(super) struct Opened<'a> {
 }
 
 impl Opened<'_> {
-    fn payload(&self) -> Result<Payload<'_>> {
+    fn payload(&self) -> Result<Payload<'_, File>> {
         Ok(Payload { file: self.file, cipher: Cipher::new(self.key, self.data.sector_size)?, data: self.data })
     }
 

@@ -10,7 +10,7 @@ use super::cow::{self, BaseRef, LayerHeader};
 use super::info::VolumeInfo;
 use super::key::{Key, Kind};
 use super::keys::{HeaderLock, VolumeKeys, len_of, restore, secret_of, unlock};
-use super::luks::{Header, UnlockLimits};
+use super::luks::{Header, NewFile, UnlockLimits};
 use super::payload::Payload;
 use super::{no_random, no_secret_memory, refused};
 use crate::block::{Disk, DiskBackend, FileBackend};
@@ -421,15 +421,16 @@ impl Draft<'_> {
             Some(apart) => (new_file(apart, before, made)?, Some(new_file(self.path, self.size, made)?)),
             None => (new_file(self.path, before.saturating_add(self.size), made)?, None),
         };
+        let new = NewFile(&file);
         if let Some(layer) = self.layer {
             let (cipher, data) = (Cipher::new(self.data_key, self.sector)?, header.data_behind()?);
-            cow::create(&mut Payload { file: &file, cipher, data }, layer)?;
+            cow::create(&mut Payload { file: &new, cipher, data }, layer)?;
             header.make_layer();
         }
         if self.key.kind() == Kind::OfData {
-            header.write_both(&file)?;
+            header.write_both(&new)?;
         } else {
-            header.add(&file, self.data_key, secret_of(self.key)?, self.key.cost())?;
+            header.add(&new, self.data_key, secret_of(self.key)?, self.key.cost())?;
         }
         let synced = file.sync_all().and_then(|()| data.map_or(Ok(()), |data| data.sync_all()));
         let stable = synced.and_then(|()| made.iter().try_for_each(|path| sync_folder(path)));

@@ -50,7 +50,7 @@ pub(crate) struct Layer<T, B> {
     /// Clusters whose place is given back to the host, before they are used again.
     punching: VecDeque<(ByteRange, Vec<u32>)>,
     is_punching: bool,
-    /// A turn has ended in the middle of what needs nothing from below.
+    /// A turn has ended in the middle of what need not wait.
     is_unfinished: bool,
 }
 
@@ -605,6 +605,8 @@ impl<T: DiskBackend, B: DiskBackend> DiskBackend for Layer<T, B> {
             self.go_on(io);
             if io.spent() {
                 self.commit(io);
+                // More may be done below than there is time for now.
+                self.is_unfinished = true;
                 return self.ready.pop_front();
             }
         }

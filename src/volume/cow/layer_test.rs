@@ -197,6 +197,31 @@ fn what_was_never_written_is_the_bases_and_the_base_stays_as_it_is() {
 }
 
 #[test]
+fn data_in_many_places_are_read_without_a_wait_between_the_pieces() {
+    let began = std::time::Instant::now();
+    for like in LIKE {
+        let handle = new_top(SimulatedDisk::new);
+        let mut disk = Driven::new(again(&handle, like));
+        for block in (1..SIZE / BLOCK).step_by(2) {
+            disk.write_at(block * BLOCK, &[block as u8 ^ 0xff; BLOCK as usize]).unwrap();
+        }
+        for at in (0..SIZE).step_by(128 << 10) {
+            disk.begin(Operation::Read { at, into: Buffer::Host(HostBuffer::new(128 << 10)) });
+        }
+        for done in disk.finish() {
+            let Operation::Read { at, into } = done.operation else { panic!("another operation") };
+            let mut bytes = vec![0; 128 << 10];
+            into.copy_out(0, &mut bytes).unwrap();
+            for (block, bytes) in (at / BLOCK..).zip(bytes.chunks(BLOCK as usize)) {
+                let expected = if block % 2 == 1 { block as u8 ^ 0xff } else { block as u8 };
+                assert!(bytes.iter().all(|byte| *byte == expected), "block {block}");
+            }
+        }
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[test]
 fn space_is_used_again_only_once_that_is_stable() {
     let handle = new_top(SimulatedDisk::new);
     let mut disk = Driven::new(again(&handle, |disk| disk));

@@ -21,3 +21,4 @@ pub use kdf::UnlockLimits;
 pub(super) use kdf::{Cost, Kdf};
 pub(super) use keyslot::CIPHER;
 pub(super) use segment::Data;
+pub(super) use storage::{NewFile, Storage};

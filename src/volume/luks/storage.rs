@@ -13,6 +13,23 @@ pub(crate) trait Storage {
     fn sync(&self) -> io::Result<()>;
 }
 
+/// A new file, which is made stable as a whole at its end.
+pub(crate) struct NewFile<'a>(pub(crate) &'a File);
+
+impl Storage for NewFile<'_> {
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<()> {
+        self.0.read_exact_at(into, at)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, at)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Storage for File {
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<()> {
         self.read_exact_at(into, at)
