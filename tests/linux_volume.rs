@@ -80,6 +80,53 @@ in_root umount /mnt && echo unmounted
 
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn forks_of_a_file_system_go_their_own_ways_and_are_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let keys = [Key::generate().unwrap(), Key::generate().unwrap()];
+    Volume::create(path("base"), SIZE, &keys[0]).unwrap();
+    let run = |name: &str, key: &Key, script: &str| {
+        let disk = Volume::open(path(name), key).unwrap().into_disk();
+        LinuxGuest::in_distribution(script).limit(LONG).run(|builder| builder.disk(root_disk()).disk(disk))
+    };
+    let said = run(
+        "base",
+        &keys[0],
+        r#"
+in_root mkfs.ext4 -q -F /dev/vdb && in_root mount /dev/vdb /mnt || echo failed
+dd if=/dev/urandom of=/root/mnt/common bs=1M count=8 2>/dev/null; echo sum $(md5sum < /root/mnt/common)
+in_root umount /mnt && echo unmounted
+"#,
+    );
+    assert!(said.contains("unmounted") && !said.contains("failed"), "{said}");
+    let sum = between(&said, "sum ", " -").to_owned();
+    Volume::fork(path("base"), &keys[0], path("one"), &keys[1]).unwrap();
+    Volume::fork(path("base"), &keys[0], path("other"), &keys[1]).unwrap();
+    for name in ["one", "other"] {
+        let script = format!(
+            r#"
+in_root mount /dev/vdb /mnt || echo failed
+echo common $(md5sum < /root/mnt/common)
+in_root fio --name=verify --filename=/mnt/fio --size=6M --rw=randrw --bsrange=4k-128k --blockalign=4096 --direct=1 --ioengine=libaio \
+  --iodepth=16 --verify=crc32c --verify_fatal=1 --do_verify=1 --fsync=16 --minimal >/root/tmp/fio.out 2>&1 && echo fio-was-happy || cat /root/tmp/fio.out
+echo {name} > /root/mnt/name; rm /root/mnt/common
+in_root umount /mnt; in_root e2fsck -f -n /dev/vdb && echo whole
+"#
+        );
+        let said = run(name, &keys[1], &script);
+        assert!(said.contains(&format!("common {sum}")) && said.contains("fio-was-happy"), "{said}");
+        assert!(said.contains("whole") && !said.contains("failed"), "{said}");
+    }
+    for name in ["one", "other"] {
+        let script =
+            "in_root mount /dev/vdb /mnt; echo name $(cat /root/mnt/name) $(ls /root/mnt); in_root umount /mnt";
+        let said = run(name, &keys[1], script);
+        assert!(said.contains(&format!("name {name} fio lost+found name")), "{said}");
+    }
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
 fn fio_reads_back_what_it_wrote_and_the_guest_sees_a_volume_grow() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("volume");
