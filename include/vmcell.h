@@ -1740,7 +1740,7 @@ int32_t vmcell_disk_new_volume(const char *path,
 
 /**
  * Writes what a volume's header tells without a key, as JSON with a NUL behind it, into `buffer` of `capacity` bytes, if it fits; `length`
- * is set to what it needs without the NUL. Its fields are `uuid`, `label`, `cipher`, `sector_size`, `data_offset`, `capacity`, `slots` (a list of
+ * is set to what it needs without the NUL. Its fields are `uuid`, `label`, `cipher`, `sector_size`, `data_offset`, `capacity`, `is_fork`, `is_base`, `slots` (a list of
  * `number` and `opened_by`), and `header_problem`. Blocks while it reads.
  *
  * Errors: VOLUME if it is no volume, or is damaged.
@@ -1750,6 +1750,27 @@ int32_t vmcell_volume_info(const char *path,
                            size_t capacity,
                            size_t *length,
                            vmcell_error **error);
+
+/**
+ * Creates a volume in the new file `path` that begins as the one at `base`, which `base_key` opens, and takes space only for what is
+ * changed in it. It has a key slot for `key`, which opens it with all that it builds on. From now on, until vmcell_volume_release, the base may only be
+ * read. Takes as long as both key slots cost.
+ *
+ * Errors: those of vmcell_volume_create and vmcell_disk_new_volume; DISK also if the base is in use for writing.
+ */
+int32_t vmcell_volume_fork(const char *base,
+                           const vmcell_key *base_key,
+                           const char *path,
+                           const vmcell_key *key,
+                           vmcell_error **error);
+
+/**
+ * Lets a base be written to again. The caller vouches that no volume builds on it any more: one that does is refused from now on.
+ *
+ * Errors: VOLUME if it is no volume, or its header cannot be written.
+ */
+int32_t vmcell_volume_release(const char *base,
+                              vmcell_error **error);
 
 /**
  * Makes a volume's file longer, so that it has room for `size` bytes of data. If it is in use, vmcell_disk_handle_refresh tells its guest.

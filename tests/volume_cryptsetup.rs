@@ -191,6 +191,28 @@ fn data_that_are_written_here_are_encrypted_anew_by_cryptsetup() {
 
 #[test]
 #[ignore = "needs cryptsetup"]
+fn cryptsetup_opens_a_fork_and_its_base_and_keeps_what_tells_them() {
+    let rig = Rig::new();
+    let base = Rig::new();
+    Volume::create(&base.path, SIZE, &base.key()).unwrap();
+    Volume::fork(&base.path, &base.key(), &rig.path, &rig.key()).unwrap();
+    for volume in [&base, &rig] {
+        volume.cryptsetup(&["open", "--test-passphrase", "@"]);
+        let other = volume.file("other");
+        fs::write(&other, "another").unwrap();
+        volume.cryptsetup(&[&CHEAP[..], &["luksAddKey", "@", other.to_str().unwrap()]].concat());
+        volume.cryptsetup(&["luksKillSlot", "@", "1"]);
+        assert!(volume.cryptsetup(&["luksDump", "@"]).contains("vmcell-"));
+    }
+    let info = |rig: &Rig| Volume::inspect(&rig.path).unwrap();
+    assert!(info(&base).is_base && info(&rig).is_fork);
+    let mut disk = rig.open();
+    disk.write(0, &data(4096)).unwrap();
+    assert_eq!(disk.read(0, 4096).unwrap(), data(4096));
+}
+
+#[test]
+#[ignore = "needs cryptsetup"]
 fn the_key_of_the_data_is_the_same() {
     let rig = Rig::new();
     Volume::create(&rig.path, SIZE, &rig.key()).unwrap();

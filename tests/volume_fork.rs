@@ -201,9 +201,26 @@ fn a_base_of_a_size_that_is_no_whole_blocks_is_refused_and_nothing_is_left() {
         Volume::fork(rig.path("base"), &key(9), rig.path("one"), &key(1)).unwrap_err().kind(),
         ErrorKind::VolumeKey
     );
+    assert!(!Volume::inspect(rig.path("base")).unwrap().is_base);
     fs::write(rig.path("there"), "kept").unwrap();
     assert!(Volume::fork(rig.path("base"), &key(0), rig.path("there"), &key(1)).is_err());
     assert_eq!(fs::read(rig.path("there")).unwrap(), b"kept");
+    assert!(!Volume::inspect(rig.path("base")).unwrap().is_base, "there is no fork");
+    rig.fork("base", 0, "one", 1);
+    assert!(Volume::fork(rig.path("base"), &key(0), rig.path("there"), &key(1)).is_err());
+    drop(rig.open("one", 1));
+}
+
+#[test]
+fn a_base_that_is_released_is_written_to_again_and_its_forks_are_refused() {
+    let rig = Rig::new();
+    rig.fork("base", 0, "one", 1);
+    Volume::release(rig.path("base")).unwrap();
+    rig.open("base", 0).write(0, &[9; BLOCK as usize]).unwrap();
+    assert!(rig.refusal("one", 1).contains("it is another volume"));
+    rig.fork("base", 0, "other", 1);
+    assert_eq!(block(&mut rig.open("other", 1), 0), 9);
+    assert!(rig.refusal("one", 1).contains("it is another volume"));
 }
 
 #[test]

@@ -953,6 +953,18 @@ func TestAVolumeIsADiskAndItsKeysChange(t *testing.T) {
 		t.Error(err)
 	}
 	newVM(t, config(ours)).Close()
+	fork := path + ".fork"
+	if err := vmcell.ForkVolume(path, ours, fork, other); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := vmcell.InspectVolume(path); err != nil || !info.IsBase || info.IsFork {
+		t.Error(info, err)
+	}
+	forked := vmcell.Disk{Path: fork, Volume: &vmcell.Volume{Key: other}}
+	newVM(t, vmcell.Config{Kernel: guest(t, "spin"), Disks: []vmcell.Disk{forked}}).Close()
+	if err := vmcell.ReleaseVolume(path); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestASourceOfRandomBytesIsADeviceAndALimitOfNothingIsRefused(t *testing.T) {

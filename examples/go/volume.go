@@ -123,7 +123,11 @@ type VolumeInfo struct {
 	SectorSize int    `json:"sector_size"`
 	DataOffset uint64 `json:"data_offset"`
 	Capacity   uint64 `json:"capacity"`
-	Slots      []struct {
+	// IsFork says that it builds on another volume, IsBase that others build on it, so that it may only be read.
+	IsFork bool `json:"is_fork"`
+	IsBase bool `json:"is_base"`
+	// Slots are its key slots.
+	Slots []struct {
 		Number   uint32 `json:"number"`
 		OpenedBy string `json:"opened_by"`
 	} `json:"slots"`
@@ -148,6 +152,23 @@ func InspectVolume(path string) (VolumeInfo, error) {
 		}
 		room = make([]C.char, length+1)
 	}
+}
+
+// ForkVolume creates a volume in a new file that begins as base, which baseKey opens, and takes space only for what is changed in it. It has a key
+// slot for key, which opens it with all that it builds on. From now on, until ReleaseVolume, the base may only be read.
+func ForkVolume(base string, baseKey *Key, path string, key *Key) error {
+	err := withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_volume_fork(texts[0], baseKey.pointer(), texts[1], key.pointer(), e)
+	}, base, path)
+	runtime.KeepAlive([]*Key{baseKey, key})
+	return err
+}
+
+// ReleaseVolume lets a base be written to again. The caller vouches that no volume builds on it any more: one that does is refused from now on.
+func ReleaseVolume(base string) error {
+	return withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_volume_release(texts[0], e)
+	}, base)
 }
 
 // GrowVolume makes room for size bytes of data. If the volume is in use, VM.RefreshDisk tells its guest.

@@ -35,6 +35,8 @@ enum Command {
         #[command(flatten)]
         key: KeyFile,
     },
+    /// Lets a volume be written to again that others were made over, once those are gone
+    Release { path: PathBuf },
     /// Makes a volume larger, also while it is in use
     Grow {
         path: PathBuf,
@@ -117,6 +119,7 @@ fn run(command: Command) -> vmcell::Result<()> {
         }
         Command::Info { path } => Volume::inspect(path).map(|info| show(&info)),
         Command::Fork { base, path, with, key } => Volume::fork(base, &Key::file(with)?, path, &key.read()?),
+        Command::Release { path } => Volume::release(path),
         Command::Grow { path, size } => Volume::grow(path, size.0),
         Command::Key(KeyCommand::Add { path, with, new }) => {
             let slot = Volume::keys(path)?.add(&Key::file(with)?, &new.read()?)?;

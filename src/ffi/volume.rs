@@ -173,7 +173,7 @@ pub unsafe extern "C" fn vmcell_disk_new_volume(
 }
 
 /// Writes what a volume's header tells without a key, as JSON with a NUL behind it, into `buffer` of `capacity` bytes, if it fits; `length`
-/// is set to what it needs without the NUL. Its fields are `uuid`, `label`, `cipher`, `sector_size`, `data_offset`, `capacity`, `slots` (a list of
+/// is set to what it needs without the NUL. Its fields are `uuid`, `label`, `cipher`, `sector_size`, `data_offset`, `capacity`, `is_fork`, `is_base`, `slots` (a list of
 /// `number` and `opened_by`), and `header_problem`. Blocks while it reads.
 ///
 /// Errors: VOLUME if it is no volume, or is damaged.
@@ -194,6 +194,43 @@ pub unsafe extern "C" fn vmcell_volume_info(
         let path = unsafe { read_path(path, "path") }?;
         out.write(&Volume::inspect(path)?.to_json());
         Ok(())
+    })
+}
+
+/// Creates a volume in the new file `path` that begins as the one at `base`, which `base_key` opens, and takes space only for what is
+/// changed in it. It has a key slot for `key`, which opens it with all that it builds on. From now on, until vmcell_volume_release, the base may only be
+/// read. Takes as long as both key slots cost.
+///
+/// Errors: those of vmcell_volume_create and vmcell_disk_new_volume; DISK also if the base is in use for writing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_volume_fork(
+    base: *const c_char,
+    base_key: *const KeyObject,
+    path: *const c_char,
+    key: *const KeyObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or texts that end with a NUL.
+        let (base, path) = unsafe { (read_path(base, "base")?, read_path(path, "path")?) };
+        let (base_key, key) = (objects::get(base_key)?, objects::get(key)?);
+        Ok(Volume::fork(base, &base_key.0, path, &key.0)?)
+    })
+}
+
+/// Lets a base be written to again. The caller vouches that no volume builds on it any more: one that does is refused from now on.
+///
+/// Errors: VOLUME if it is no volume, or its header cannot be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_volume_release(base: *const c_char, error: *mut *mut ErrorObject) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a text that ends with a NUL.
+        let base = unsafe { read_path(base, "base") }?;
+        Ok(Volume::release(base)?)
     })
 }
 

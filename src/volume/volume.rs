@@ -197,7 +197,7 @@ impl Volume {
     /// Creates a volume in a new file that begins as another one, which `base_key` opens, and takes space only for what is changed in it.
     /// It has a key of its own, and a key slot for `key` alone, which opens it with all that it builds on.
     ///
-    /// From now on, the base may only be read, by this volume and by others; any number of volumes may be made over it, and over each of
+    /// From now on, until it is [released](Self::release), the base may only be read, by this volume and by others; any number of volumes may be made over it, and over each of
     /// those. It must stay where it is, or move together with the new one if both are in one folder. The new volume has blocks of 4096 bytes.
     ///
     /// Takes as long as both key slots cost, and some milliseconds for each 10 GiB. The file is stable when this returns.
@@ -207,6 +207,7 @@ impl Volume {
     /// writing.
     pub fn fork(base: impl AsRef<Path>, base_key: &Key, path: impl AsRef<Path>, key: &Key) -> Result<()> {
         let (base, path) = (base.as_ref(), path.as_ref());
+        let was_base = Self::inspect(base)?.is_base;
         let reference = base_for(base, base_key, path).map_err(|e| e.about(&format!("base {}", base.display())))?;
         let write = || {
             let layer = new_layer(reference)?;
@@ -215,7 +216,28 @@ impl Volume {
             Draft { path, size, key, data_key: &data_key, sector: DEFAULT_SECTOR, format: &format, layer: Some(&layer) }
                 .write()
         };
-        write().map_err(|e| e.about(&format!("volume {}", path.display())))
+        write().map_err(|e| {
+            if !was_base {
+                // There is no fork, so it may be written to as before.
+                let _ = Self::release(base);
+            }
+            e.about(&format!("volume {}", path.display()))
+        })
+    }
+
+    /// Lets a base be written to again. The caller vouches that no volume builds on it any more: one that does is refused from now on,
+    /// since what it was made over may have changed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Volume`](crate::ErrorKind::Volume) if it is no volume, or its header cannot be written.
+    pub fn release(base: impl AsRef<Path>) -> Result<()> {
+        let base = base.as_ref();
+        let release = || {
+            let file = File::options().read(true).write(true).open(base).map_err(unopened)?;
+            let _lock = HeaderLock::take(&file)?;
+            Header::read(&file)?.release(&file)
+        };
+        release().map_err(|e: Error| e.about(&format!("volume {}", base.display())))
     }
 
     /// Opens a volume by a key. The guest may write to it.

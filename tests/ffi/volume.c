@@ -77,6 +77,17 @@ void test_volumes(const char *folder) {
     OK(vmcell_disk_new_volume(path, one, NULL, 0, VMCELL_ENGINE_AUTO, &disk, &e));
     CHECK(vmcell_disk_free(disk) == VMCELL_OK);
 
+    snprintf(header, sizeof header, "%s", in(folder, "fork"));
+    unlink(header);
+    FAILS(VMCELL_ERROR_VOLUME_KEY, vmcell_volume_fork(path, other, header, other, &e));
+    OK(vmcell_volume_fork(path, one, header, other, &e));
+    FAILS_SAYING(VMCELL_ERROR_VOLUME, "only be read", vmcell_disk_new_volume(path, one, NULL, 0, VMCELL_ENGINE_AUTO, &disk, &e));
+    OK(vmcell_disk_new_volume(header, other, NULL, 0, VMCELL_ENGINE_AUTO, &disk, &e));
+    CHECK(vmcell_disk_free(disk) == VMCELL_OK);
+    OK(vmcell_volume_release(path, &e));
+    FAILS_SAYING(VMCELL_ERROR_VOLUME, "another volume", vmcell_disk_new_volume(header, other, NULL, 0, VMCELL_ENGINE_AUTO, &disk, &e));
+
+    snprintf(header, sizeof header, "%s", in(folder, "header"));
     unlink(path);
     OK(vmcell_volume_create(path, 1 << 20, other, NULL, 0, header, &e));
     FAILS(VMCELL_ERROR_VOLUME, vmcell_disk_new_volume(path, other, NULL, 0, VMCELL_ENGINE_AUTO, &disk, &e));

@@ -52,6 +52,7 @@ pub(crate) struct Layer<T, B> {
     is_punching: bool,
     /// A turn has ended in the middle of what need not wait.
     is_unfinished: bool,
+    base_first: bool,
 }
 
 /// What an operation below is for; a read of clusters has its epoch.
@@ -115,6 +116,7 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
             punching: VecDeque::new(),
             is_punching: false,
             is_unfinished: false,
+            base_first: false,
         };
         layer.buffer = Some(HostBuffer::new(usize::try_from(layer.info().max_transfer).unwrap_or_default()));
         layer
@@ -143,6 +145,7 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
             RunPlace::Zeroes => {
                 let mut operation = Operation::Read { at, into };
                 let result = fill_with_zeroes(&mut operation, 0, len);
+                io.charge(len);
                 self.ready.push_back(Done::new(tag, operation, result));
                 Ok(())
             }
@@ -593,7 +596,12 @@ impl<T: DiskBackend, B: DiskBackend> DiskBackend for Layer<T, B> {
             if let Some(done) = self.ready.pop_front() {
                 return Some(done);
             }
-            if let Some(done) = self.top.completed(io) {
+            // In turns, so that neither waits for the other.
+            self.base_first = !self.base_first;
+            let from_base = if self.base_first { self.base.completed(io) } else { None };
+            if let Some(done) = from_base {
+                self.base_done(io, done);
+            } else if let Some(done) = self.top.completed(io) {
                 self.top_done(io, done);
             } else if let Some(done) = self.base.completed(io) {
                 self.base_done(io, done);

@@ -180,6 +180,13 @@ impl Header {
         Ok(identity)
     }
 
+    /// No layer lies over it any more; those that do know it no longer.
+    pub(crate) fn release(&mut self, file: &impl Storage) -> Result<()> {
+        let mut changed = self.metadata.clone();
+        changed.remove_tokens(BASE);
+        self.write(file, changed)
+    }
+
     /// The copy that is not as it should be, if one is not.
     pub(crate) fn stale(&self) -> Option<String> {
         let (which, why) = self.stale.as_ref()?;

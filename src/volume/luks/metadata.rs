@@ -139,6 +139,12 @@ impl Metadata {
         tokens.insert(number.to_string(), json!({ "type": kind, "keyslots": [], more.0: more.1 }));
     }
 
+    pub(super) fn remove_tokens(&mut self, kind: &str) {
+        if let Some(tokens) = self.list_mut("tokens") {
+            tokens.retain(|_, token| token.get("type").and_then(Value::as_str) != Some(kind));
+        }
+    }
+
     /// Adds a slot, whose key is the data's.
     pub(super) fn add(&mut self, slot: u32, keyslot: &Keyslot) {
         if let Some(slots) = self.list_mut("keyslots") {
