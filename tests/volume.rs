@@ -220,6 +220,22 @@ fn each_key_opens_until_it_is_removed_and_the_last_one_stays() {
 }
 
 #[test]
+fn threads_that_share_keys_take_key_slots_of_their_own() {
+    let rig = Rig::new();
+    let keys = Volume::keys(&rig.path).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4_u8 {
+            let keys = &keys;
+            scope.spawn(move || {
+                (0..4).for_each(|one| drop(keys.add(&key(1), &key(10 + 4 * thread + one)).unwrap().to_string()))
+            });
+        }
+    });
+    assert_eq!(keys.info().unwrap().slots.len(), 17);
+    (10..26).for_each(|number| drop(Volume::open(&rig.path, &key(number)).unwrap()));
+}
+
+#[test]
 fn a_removed_key_slot_is_overwritten() {
     let rig = Rig::new();
     let keys = Volume::keys(&rig.path).unwrap();
@@ -508,6 +524,49 @@ fn a_key_is_never_printed_and_its_bounds_are_told() {
     assert!(said(Key::file(rig.in_folder("none"))).contains("it cannot be read: No such file"));
     fs::write(&path, "with a line's end\n").unwrap();
     assert_eq!(Key::file(&path).unwrap().expose(), b"with a line's end\n");
+}
+
+/// How often this process has these bytes in memory that can be read, beside where they are.
+fn copies_in_memory(of: &[u8]) -> usize {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let memory = File::open("/proc/self/mem").unwrap();
+    let mut count = 0;
+    for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|access| access.starts_with("rw"))) {
+        let (from, to) = line.split(' ').next().and_then(|range| range.split_once('-')).unwrap();
+        let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap());
+        let mut bytes = vec![0; 1 << 20];
+        for at in (from..to).step_by(bytes.len() - of.len()) {
+            let len = bytes.len().min((to - at) as usize);
+            // Some mappings cannot be read, those of keys among them.
+            if memory.read_exact_at(&mut bytes[..len], at).is_ok() {
+                let found = (at as usize..).zip(bytes[..len].windows(of.len())).filter(|(_, window)| *window == of);
+                count += found.filter(|(place, _)| *place != of.as_ptr().addr()).count();
+            }
+        }
+        // The buffer may lie where it is looked at next.
+        bytes.fill(0);
+    }
+    count
+}
+
+#[test]
+fn no_key_is_left_in_memory_that_can_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (raw, other) = (folder.path().join("raw"), folder.path().join("other"));
+    let data_key = Key::of_data(Key::generate().unwrap().expose()).unwrap();
+    let random = Key::generate().unwrap();
+    Volume::create(&raw, SIZE, &data_key).unwrap();
+    Volume::create(&other, SIZE, &random).unwrap();
+    Volume::fork(&raw, &data_key, folder.path().join("fork"), &random).unwrap();
+    for (path, key) in [(&folder.path().join("fork"), &random), (&other, &random)] {
+        let mut disk = Plain::new(Volume::open(path, key).unwrap().into_backend());
+        disk.write(0, &[1; 4096]).unwrap();
+    }
+    for (name, key) in [("the key of the data", &data_key), ("a random key", &random)] {
+        for part in key.expose().chunks(16) {
+            assert_eq!(copies_in_memory(part), 0, "{name}");
+        }
+    }
 }
 
 #[test]

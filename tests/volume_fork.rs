@@ -112,6 +112,17 @@ fn a_chain_is_opened_by_the_key_of_its_last_volume_alone() {
 }
 
 #[test]
+fn a_header_from_before_the_fork_keeps_its_base_a_base() {
+    let rig = Rig::new();
+    let backup = rig.path("backup");
+    Volume::keys(rig.path("base")).unwrap().back_up(&backup).unwrap();
+    rig.fork("base", 0, "one", 1);
+    Volume::restore_header(rig.path("base"), &backup).unwrap();
+    assert!(rig.refusal("base", 0).contains("others build on it"));
+    assert_eq!(block(&mut rig.open("one", 1), 3), 3);
+}
+
+#[test]
 fn too_long_a_chain_is_refused() {
     let rig = Rig::new();
     fs::rename(rig.path("base"), rig.path("0")).unwrap();

@@ -4,6 +4,7 @@ use std::fs::{File, TryLockError};
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::info::VolumeInfo;
@@ -11,7 +12,7 @@ use super::key::{Key, Kind};
 use super::luks::{Header, UnlockLimits};
 use super::refused;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::LockedBytes;
+use crate::sys::{LockedBytes, lock};
 
 /// The keys of a volume, in its file or in a detached header. Each call reads the header anew and holds an advisory lock on it (`flock`, as
 /// `cryptsetup` does), so several programs may change keys at once, also while the volume is in use.
@@ -38,6 +39,8 @@ use crate::sys::LockedBytes;
 #[derive(Debug)]
 pub struct VolumeKeys {
     file: File,
+    /// The file's lock keeps other programs away, but not other threads that share the file.
+    changing: Mutex<()>,
     path: PathBuf,
     limits: UnlockLimits,
 }
@@ -52,7 +55,7 @@ impl VolumeKeys {
         let opened = File::options().read(true).write(true).open(path);
         let file = opened.map_err(|e| about(refused("it cannot be opened for writing").with_source(e)))?;
         Header::read(&file).map_err(about)?;
-        Ok(Self { file, path: path.to_owned(), limits: UnlockLimits::default() })
+        Ok(Self { file, changing: Mutex::new(()), path: path.to_owned(), limits: UnlockLimits::default() })
     }
 
     /// Bounds what opening a key slot may cost. The default is [`UnlockLimits::default`].
@@ -141,6 +144,7 @@ impl VolumeKeys {
 
     fn locked<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let about = |e: Error| e.about(&format!("volume {}", self.path.display()));
+        let _changing = lock(&self.changing);
         let _lock = HeaderLock::take(&self.file).map_err(about)?;
         work().map_err(about)
     }
@@ -157,6 +161,7 @@ pub(super) fn restore(path: &Path, from: &Path) -> Result<()> {
     // A header that is damaged beyond use is what backups are for, but then nobody can say whose it was.
     if let Ok(old) = Header::read(&file) {
         new.check_is_of_same(&old).map_err(about)?;
+        new.keep_tokens(&old);
     }
     let failed = |e| refused("its header cannot be written").with_source(e);
     copy_range(&source, &file, new.len_of_both()..new.len()?).and_then(|()| file.sync_data()).map_err(failed)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::entry::CLUSTER;
 use super::page::{ENTRIES, PAGE};
 use crate::error::Result;
-use crate::sys::{LockedBytes, zero};
+use crate::sys::LockedBytes;
 use crate::volume::{no_secret_memory, refused};
 
 pub(crate) type Identity = [u8; 16];
@@ -115,42 +115,38 @@ impl Header {
         self.data_at().saturating_add(self.room().saturating_mul(CLUSTER))
     }
 
-    pub(crate) fn encode(&self) -> Result<[u8; PAGE]> {
+    /// A page with the header, in memory that is fit for the key in it.
+    pub(crate) fn encode(&self) -> Result<LockedBytes> {
         let name = self.base.name.as_bytes();
         if name.is_empty() || name.len() > MOST_NAME {
             return Err(refused(format!("the base's path has {} bytes, allowed are 1 to {MOST_NAME}", name.len())));
         }
-        let mut key = [0; MOST_KEY];
-        key.iter_mut().zip(self.base.key.bytes()).for_each(|(to, from)| *to = *from);
-        let fields: [&[u8]; 13] = [
-            MAGIC,
-            &VERSION.to_le_bytes(),
-            &[0; 4],
-            &self.sequence.to_le_bytes(),
-            &self.identity,
-            &self.base.identity,
-            &self.capacity.to_le_bytes(),
-            &self.base.len.to_le_bytes(),
-            &[0; 4],
-            &u32::try_from(name.len()).unwrap_or_default().to_le_bytes(),
-            &u32::try_from(self.base.key.bytes().len()).unwrap_or_default().to_le_bytes(),
-            &[0; KEY - KEY_LEN - 4],
-            &key,
+        let len_of = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or_default().to_le_bytes();
+        let fields: [(usize, &[u8]); 11] = [
+            (0, MAGIC),
+            (8, &VERSION.to_le_bytes()),
+            (16, &self.sequence.to_le_bytes()),
+            (24, &self.identity),
+            (40, &self.base.identity),
+            (56, &self.capacity.to_le_bytes()),
+            (64, &self.base.len.to_le_bytes()),
+            (76, &len_of(name)),
+            (KEY_LEN, &len_of(self.base.key.bytes())),
+            (KEY, self.base.key.bytes()),
+            (NAME, name),
         ];
-        let mut page = [0; PAGE];
-        let mut bytes = fields.concat();
-        page.iter_mut().zip(&bytes).for_each(|(to, from)| *to = *from);
-        page.iter_mut().skip(NAME).zip(name).for_each(|(to, from)| *to = *from);
-        zero(&mut bytes);
-        zero(&mut key);
-        let sum = crc32fast::hash(&page).to_le_bytes();
+        let mut page = LockedBytes::zeroed(PAGE).map_err(no_secret_memory)?;
+        for (at, bytes) in fields {
+            page.iter_mut().skip(at).zip(bytes).for_each(|(to, from)| *to = *from);
+        }
+        let sum = checksum(&page).to_le_bytes();
         page.get_mut(SUM).unwrap_or_default().copy_from_slice(&sum);
         Ok(page)
     }
 
     /// # Errors
     /// If it is no header of a layer, or a damaged one.
-    pub(crate) fn decode(page: &[u8; PAGE]) -> Result<Self> {
+    pub(crate) fn decode(page: &[u8]) -> Result<Self> {
         let number = |at: usize| {
             page.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes))
         };
@@ -164,11 +160,7 @@ impl Header {
         if half(8) != VERSION {
             return Err(refused(format!("it is a layer of version {}, known is version {VERSION}", half(8))));
         }
-        let mut bare = *page;
-        bare.get_mut(SUM).unwrap_or_default().fill(0);
-        let sum = crc32fast::hash(&bare);
-        zero(&mut bare);
-        if sum != half(SUM.start) {
+        if checksum(page) != half(SUM.start) {
             return Err(refused("the header of a layer is damaged: its checksum is another"));
         }
         let (capacity, base_len, len) = (number(56), number(64), half(76) as usize);
@@ -187,6 +179,15 @@ impl Header {
     }
 }
 
+/// Of a page, with zeroes in the checksum's place.
+fn checksum(page: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(page.get(..SUM.start).unwrap_or_default());
+    sum.update(&[0; SUM.end - SUM.start]);
+    sum.update(page.get(SUM.end..).unwrap_or_default());
+    sum.finalize()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,12 +202,11 @@ mod tests {
     fn a_header_comes_back_and_what_is_wrong_with_another_one_is_told() {
         let page = header().encode().unwrap();
         assert_eq!(Header::decode(&page), Ok(header()));
-        let said = |change: &dyn Fn(&mut [u8; PAGE]), sign: bool| {
-            let mut page = page;
+        let said = |change: &dyn Fn(&mut [u8]), sign: bool| {
+            let mut page = page.to_vec();
             change(&mut page);
             if sign {
-                page[SUM].fill(0);
-                let sum = crc32fast::hash(&page).to_le_bytes();
+                let sum = checksum(&page).to_le_bytes();
                 page[SUM].copy_from_slice(&sum);
             }
             Header::decode(&page).unwrap_err().to_string()

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::time::{Duration, Instant};
 
 use super::entry::{BLOCK, CLUSTER};
 use super::flush::{Asked, Flush, Step};
@@ -11,7 +12,7 @@ use super::page::PAGE;
 use super::space::{Space, ranges};
 use crate::block::{ByteRange, DiskBackend, DiskInfo, DiskStatus, Done, Operation, Slab, Tag};
 use crate::error::Result;
-use crate::event::{Event, Io, Wants};
+use crate::event::{Event, Io, Token, Wants};
 use crate::memory::{Buffer, HostBuffer};
 use crate::meter::Meter;
 
@@ -22,6 +23,8 @@ const PAGES_AT_ONCE: usize = 16;
 /// So many changed pages are written although nobody asks for a flush, and at so many nothing more is written before they are.
 const MANY_DIRTY: usize = 256;
 const MOST_DIRTY: usize = 1024;
+/// What has changed is stable after this time, although nobody asks for it.
+const LATEST: Duration = Duration::from_millis(200);
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A copy-on-write layer: what is written goes into `top`, what was never written is read from `base`, which is only read.
@@ -52,6 +55,11 @@ pub(crate) struct Layer<T, B> {
     is_punching: bool,
     /// A turn has ended in the middle of what need not wait.
     is_unfinished: bool,
+    /// A flush that nobody asked for has failed: the next one that is asked for says so, and none begins unasked before.
+    lost: Option<io::Error>,
+    /// When what has changed is flushed although nobody asks.
+    due: Option<Instant>,
+    token: Option<Token>,
     base_first: bool,
 }
 
@@ -116,6 +124,9 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
             punching: VecDeque::new(),
             is_punching: false,
             is_unfinished: false,
+            lost: None,
+            due: None,
+            token: None,
             base_first: false,
         };
         layer.buffer = Some(HostBuffer::new(usize::try_from(layer.info().max_transfer).unwrap_or_default()));
@@ -199,12 +210,19 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
     ) -> std::result::Result<(), Operation> {
         let len = from.len();
         let operation = Operation::Write { at, from, stable };
+        if let (true, Some(lost)) = (self.map.dirty_pages() >= MOST_DIRTY, &self.lost) {
+            let result = Err(same(lost));
+            self.ready.push_back(Done::new(tag, operation, result));
+            return Ok(());
+        }
         if self.map.dirty_pages() >= MOST_DIRTY || self.on_top.is_full() {
             return Err(operation);
         }
         if !self.place(at, len) {
             // What was freed comes back once that is stable.
-            if self.space.has_freed() || self.flush.is_some() || !self.held.is_empty() || !self.punching.is_empty() {
+            let comes_back =
+                self.space.has_freed() || self.flush.is_some() || !self.held.is_empty() || !self.punching.is_empty();
+            if comes_back && self.lost.is_none() {
                 self.begin_flush();
                 self.go_on(io);
                 self.commit(io);
@@ -265,7 +283,10 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
         stable: bool,
     ) -> std::result::Result<(), Operation> {
         if self.map.dirty_pages() >= MOST_DIRTY {
-            return Err(operation);
+            let Some(lost) = &self.lost else { return Err(operation) };
+            let result = Err(same(lost));
+            self.ready.push_back(Done::new(tag, operation, result));
+            return Ok(());
         }
         let empty = self.map.zero(range.at, range.len);
         self.space.put_aside(empty);
@@ -287,13 +308,14 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
         if self.flush.is_none() {
             let (asked, pages, freed) = (std::mem::take(&mut self.asked), self.map.take_dirty(), self.space.freed());
             self.flush = Some(Flush::new(asked, pages, self.epoch, freed));
+            self.due = None;
             self.epoch = self.epoch.saturating_add(1);
         }
     }
 
     /// Begins whatever can be begun below.
     fn go_on(&mut self, io: &mut Io) {
-        if self.flush.is_none() && (!self.asked.is_empty() || self.map.dirty_pages() >= MANY_DIRTY) {
+        if self.flush.is_none() && (!self.asked.is_empty() || self.is_to_flush_unasked()) {
             self.begin_flush();
         }
         self.go_on_with_flush(io);
@@ -305,6 +327,17 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
             }
         }
         self.go_on_with_punching(io);
+    }
+
+    /// Whether so much has changed, or some of it so long ago, that it is to be stable although nobody asks.
+    fn is_to_flush_unasked(&mut self) -> bool {
+        if self.map.dirty_pages() == 0 || self.lost.is_some() {
+            self.due = None;
+            return false;
+        }
+        let now = Instant::now();
+        let due = *self.due.get_or_insert_with(|| now.checked_add(LATEST).unwrap_or(now));
+        self.map.dirty_pages() >= MANY_DIRTY || due <= now
     }
 
     fn go_on_with_flush(&mut self, io: &mut Io) {
@@ -489,7 +522,10 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
 
     fn end_flush(&mut self) {
         let Some(ended) = self.flush.take().map(Flush::end) else { return };
-        match &ended.failed {
+        let is_asked = !ended.asked.is_empty();
+        // The kernel tells an error of its own writing once, to whoever asks first.
+        let failed = ended.failed.or_else(|| self.lost.take_if(|_| is_asked));
+        match &failed {
             None => {
                 ended.pages.iter().for_each(|page| self.map.is_stable(page));
                 self.held.push_back((ended.epoch, ended.freed));
@@ -500,8 +536,11 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
             }
         }
         for Asked { tag, operation } in ended.asked {
-            let result = ended.failed.as_ref().map_or(Ok(()), |e| Err(same(e)));
+            let result = failed.as_ref().map_or(Ok(()), |e| Err(same(e)));
             self.ready.push_back(Done::new(tag, operation, result));
+        }
+        if !is_asked && failed.is_some() {
+            self.lost = failed;
         }
     }
 
@@ -567,6 +606,7 @@ impl<T: DiskBackend, B: DiskBackend> DiskBackend for Layer<T, B> {
     }
 
     fn attach(&mut self, io: &mut Io) -> Result<()> {
+        self.token = Some(io.token());
         self.base.attach(io)?;
         self.top.attach(io)
     }
@@ -633,6 +673,9 @@ impl<T: DiskBackend, B: DiskBackend> DiskBackend for Layer<T, B> {
     fn wants(&self, wants: &mut Wants) {
         if self.is_unfinished || !self.ready.is_empty() {
             wants.again();
+        }
+        if let (Some(due), Some(token), None) = (self.due, self.token, &self.flush) {
+            wants.deadline(token, due);
         }
         self.top.wants(wants);
         self.base.wants(wants);

@@ -178,6 +178,31 @@ fn a_failure_below_is_that_of_one_operation_and_a_flush_that_failed_is_tried_aga
 }
 
 #[test]
+fn what_changed_is_stable_after_a_while_and_a_failure_of_that_is_told_to_the_next_flush() {
+    let handle = new_top(SimulatedDisk::new);
+    let mut disk = Driven::new(again(&handle, |disk| disk));
+    let wait = |disk: &mut Driven| {
+        for _ in 0..3 {
+            for event in disk.rig.wait(Duration::from_millis(300), |wants| disk.disk.wants(wants)).unwrap() {
+                disk.disk.woken(&mut disk.rig.turn(), &event);
+            }
+            assert!(disk.disk.completed(&mut disk.rig.turn()).is_none());
+        }
+    };
+    disk.write_at(0, &[1; 4096]).unwrap();
+    wait(&mut disk);
+    assert_eq!(Driven::new(again(&handle, |disk| disk)).read(0, 4096), [1; 4096]);
+
+    let mut disk = Driven::new(again(&handle, |disk| disk));
+    disk.write_at(4096, &[2; 4096]).unwrap();
+    handle.fail(1);
+    wait(&mut disk);
+    assert!(disk.run(Operation::Flush).is_err(), "somebody has to be told");
+    disk.flush();
+    assert_eq!(Driven::new(again(&handle, |disk| disk)).read(4096, 4096), [2; 4096]);
+}
+
+#[test]
 fn what_was_never_written_is_the_bases_and_the_base_stays_as_it_is() {
     let handle = new_top(SimulatedDisk::new);
     let mut disk = Driven::new(again(&handle, |disk| disk));

@@ -10,8 +10,8 @@ use super::page::{self, ENTRIES, PAGE, Place};
 use super::space::Space;
 use crate::block::DiskBackend;
 use crate::error::{Error, Result};
-use crate::sys::zero;
-use crate::volume::refused;
+use crate::sys::LockedBytes;
+use crate::volume::{no_secret_memory, refused};
 
 /// What a layer lies on while it is made or opened: the data of a volume, decrypted.
 pub(crate) trait Blocks {
@@ -47,9 +47,8 @@ pub(crate) fn create(blocks: &mut impl Blocks, header: &Header) -> Result<()> {
 
 /// Writes the header into the copy of its sequence number; the other one stays as it is.
 pub(crate) fn write_header(blocks: &mut impl Blocks, header: &Header) -> Result<()> {
-    let mut page = header.encode()?;
+    let page = header.encode()?;
     let written = blocks.write_at(copy_at(header.sequence % COPIES), &page).and_then(|()| blocks.sync());
-    zero(&mut page);
     written.map_err(|e| refused("the header of the layer cannot be written").with_source(e))
 }
 
@@ -58,12 +57,10 @@ pub(crate) fn read_header(blocks: &mut impl Blocks) -> Result<Header> {
     let mut found: Option<Header> = None;
     let mut wrong: Option<Error> = None;
     for copy in 0..COPIES {
-        let mut page = [0; PAGE];
+        let mut page = LockedBytes::zeroed(PAGE).map_err(no_secret_memory)?;
         let read = blocks.read_at(copy_at(copy), &mut page);
         read.map_err(|e| refused("the header of the layer cannot be read").with_source(e))?;
-        let decoded = Header::decode(&page);
-        zero(&mut page);
-        match decoded {
+        match Header::decode(&page) {
             Ok(header) if found.as_ref().is_none_or(|other| other.sequence < header.sequence) => found = Some(header),
             Ok(_) => {}
             Err(e) => wrong = Some(wrong.filter(|_| copy == 0).unwrap_or(e)),

@@ -175,9 +175,22 @@ impl Header {
         let mut identity = [0; 16];
         random_bytes(&mut identity).map_err(no_random)?;
         let mut changed = self.metadata.clone();
-        changed.add_token(BASE, ("identity", &format!("{:032x}", u128::from_be_bytes(identity))));
+        add_base(&mut changed, identity);
         self.write(file, changed)?;
         Ok(identity)
+    }
+
+    /// What a header says of layers is true of the data, whenever its keys are from.
+    pub(crate) fn keep_tokens(&mut self, of: &Self) {
+        for kind in [LAYER, BASE] {
+            self.metadata.remove_tokens(kind);
+        }
+        if of.is_layer() {
+            self.make_layer();
+        }
+        if let Some(identity) = of.base_identity() {
+            add_base(&mut self.metadata, identity);
+        }
     }
 
     /// No layer lies over it any more; those that do know it no longer.
@@ -349,6 +362,10 @@ impl Header {
         (self.copy, self.metadata, self.stale) = (copy, metadata, None);
         Ok(())
     }
+}
+
+fn add_base(metadata: &mut Metadata, identity: [u8; 16]) {
+    metadata.add_token(BASE, ("identity", &format!("{:032x}", u128::from_be_bytes(identity))));
 }
 
 fn whole(copy: Result<Copy>) -> Result<(Copy, Metadata)> {
