@@ -130,8 +130,10 @@ fn too_long_a_chain_is_refused() {
         rig.fork(&number.to_string(), number, &(number + 1).to_string(), number + 1);
         drop(rig.open(&(number + 1).to_string(), number + 1));
     }
-    rig.fork("16", 16, "17", 17);
-    assert!(rig.refusal("17", 17).contains("more volumes than 16"), "{}", rig.refusal("17", 17));
+    let error = Volume::fork(rig.path("16"), &key(16), rig.path("17"), &key(17)).unwrap_err();
+    assert!(error.to_string().contains("more volumes than 16"), "{error}");
+    assert!(!rig.path("17").exists());
+    rig.open("16", 16).write(0, &[1; BLOCK as usize]).unwrap();
 }
 
 #[test]
@@ -186,6 +188,22 @@ fn both_move_together_and_a_base_elsewhere_stays_where_it_is() {
     }
     open(&other.path().join("beside")).unwrap();
     assert!(open(&inner.join("elsewhere")).unwrap_err().chain().contains("No such file"));
+}
+
+#[test]
+fn a_fork_is_opened_by_a_link_and_not_if_it_is_cut() {
+    let rig = Rig::new();
+    rig.fork("base", 0, "one", 1);
+    let other = tempfile::tempdir().unwrap();
+    let link = other.path().join("link");
+    std::os::unix::fs::symlink(rig.path("one"), &link).unwrap();
+    let volume = Volume::open(&link, &key(1)).unwrap();
+    assert_eq!((volume.capacity(), volume.info().capacity), (SIZE, Some(SIZE)));
+    drop(volume);
+    assert_eq!(Volume::inspect(&link).unwrap().capacity, None);
+    let file = File::options().write(true).open(&link).unwrap();
+    file.set_len(fs::metadata(&link).unwrap().len() - 4096).unwrap();
+    assert!(rig.refusal("one", 1).contains("it is cut: its file has"), "{}", rig.refusal("one", 1));
 }
 
 #[test]

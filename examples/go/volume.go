@@ -122,7 +122,8 @@ type VolumeInfo struct {
 	Cipher     string `json:"cipher"`
 	SectorSize int    `json:"sector_size"`
 	DataOffset uint64 `json:"data_offset"`
-	Capacity   uint64 `json:"capacity"`
+	// Capacity is 0 of a fork, which tells it to who has its key alone.
+	Capacity uint64 `json:"capacity"`
 	// IsFork says that it builds on another volume, IsBase that others build on it, so that it may only be read.
 	IsFork bool `json:"is_fork"`
 	IsBase bool `json:"is_base"`

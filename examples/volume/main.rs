@@ -137,7 +137,8 @@ fn show(info: &VolumeInfo) {
     }
     println!("cipher  {}", info.cipher);
     println!("sectors {} bytes", info.sector_size);
-    println!("data    from byte {}, {} bytes", info.data_offset, info.capacity);
+    let capacity = info.capacity.map_or_else(|| "as many as its base's".to_owned(), |bytes| bytes.to_string());
+    println!("data    from byte {}, {capacity} bytes", info.data_offset);
     if info.is_fork {
         println!("fork    of another volume");
     }

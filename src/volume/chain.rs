@@ -44,6 +44,10 @@ impl Opened<'_> {
         }
         let mut payload = self.payload()?;
         let layer = cow::read_header(&mut payload)?;
+        let (len, whole) = (len_of(self.file)?, self.data.below(layer.file_len()));
+        if len < whole {
+            return Err(refused(format!("it is cut: its file has {len} bytes, and had {whole} when it was made")));
+        }
         let path = beside(self.path, &layer.base.name);
         let base = open_base(&path, &layer.base, depth).map_err(|e| e.about(&format!("base {}", path.display())))?;
         Ok(Box::new(cow::open(&mut payload, layer, own, base)?))
@@ -60,9 +64,7 @@ impl Opened<'_> {
 
 /// The disk of a base, which is only read.
 fn open_base(path: &Path, wanted: &BaseRef, depth: usize) -> Result<Box<dyn DiskBackend>> {
-    let mut config = DiskConfig::new(path);
-    config.read_only = true;
-    let backend = FileBackend::open(&config)?;
+    let backend = FileBackend::open(&read_only(path))?;
     let file = File::open(path).map_err(|e| refused("its header cannot be opened").with_source(e))?;
     let header = {
         let _lock = HeaderLock::take(&file)?;
@@ -90,6 +92,9 @@ pub(super) fn make_base(path: &Path, new: &Path, file: &File, header: &mut Heade
             format!("it has {len} bytes, allowed for a base are multiples of 4096, up to {}", cow::MOST_CAPACITY);
         return Err(refused(message));
     }
+    let opened = Opened { path, file, header, data, key };
+    // It has to open with one more above it.
+    opened.disk(FileBackend::open(&read_only(path))?, false, 1)?;
     let identity = header.make_base(file)?;
     Ok(BaseRef { identity, key: BaseKey::new(key)?, name: name_for(path, new)?, len })
 }
@@ -100,6 +105,12 @@ pub(super) fn new_layer(base: BaseRef) -> Result<cow::LayerHeader> {
     random_bytes(&mut identity).map_err(no_random)?;
     let capacity = base.len;
     Ok(cow::new_header(identity, capacity, base))
+}
+
+fn read_only(path: &Path) -> DiskConfig {
+    let mut config = DiskConfig::new(path);
+    config.read_only = true;
+    config
 }
 
 /// How `new` names a base: by its file's name if both are in one folder, and by its whole path otherwise.
@@ -115,5 +126,7 @@ fn name_for(base: &Path, new: &Path) -> Result<String> {
 
 /// What a layer's file calls its base, as a path.
 fn beside(path: &Path, name: &str) -> PathBuf {
+    // A link to the file may lie elsewhere.
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     path.parent().map_or_else(|| PathBuf::from(name), |folder| folder.join(name))
 }

@@ -19,8 +19,8 @@ pub struct VolumeInfo {
     pub sector_size: usize,
     /// Where the data begin in the file, in bytes.
     pub data_offset: u64,
-    /// The bytes of data that there is room for, in the file in which the header is.
-    pub capacity: u64,
+    /// The bytes of data that there is room for, in the file in which the header is; `None` of a fork, which tells it to who has its key alone.
+    pub capacity: Option<u64>,
     /// Whether it builds on another volume: then its data are a layer over that one's.
     pub is_fork: bool,
     /// Whether others build on it: then it may only be read.
@@ -60,7 +60,7 @@ impl VolumeInfo {
             cipher: CIPHER.to_owned(),
             sector_size: data.sector_size,
             data_offset: data.offset,
-            capacity: data.capacity(file_len),
+            capacity: (!header.is_layer()).then(|| data.capacity(file_len)),
             is_fork: header.is_layer(),
             is_base: header.base_identity().is_some(),
             slots: slots.collect(),

@@ -281,12 +281,13 @@ impl Volume {
         if header.base_identity().is_some() && !options.disk.read_only {
             return Err(refused("others build on it, so it may only be read: fork it to change what it holds"));
         }
-        let info = VolumeInfo::of(&header, backend.info().capacity)?;
+        let mut info = VolumeInfo::of(&header, backend.info().capacity)?;
         let place = options.disk.path.as_path();
         // A detached header has no layers.
         let opened =
             Opened { path: place, file: &File::open(place).map_err(unopened)?, header: &header, data, key: &key };
         let disk = opened.disk(backend, options.discard, 0)?;
+        info.capacity = Some(disk.info().capacity);
         Ok(Self { disk, info, options })
     }
 
