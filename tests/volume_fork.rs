@@ -123,6 +123,14 @@ fn a_header_from_before_the_fork_keeps_its_base_a_base() {
 }
 
 #[test]
+fn what_was_completed_is_there_when_the_disk_is_opened_again() {
+    let rig = Rig::new();
+    rig.fork("base", 0, "one", 1);
+    rig.open("one", 1).write(0, &[7; BLOCK as usize]).unwrap();
+    assert_eq!(block(&mut rig.open("one", 1), 0), 7);
+}
+
+#[test]
 fn too_long_a_chain_is_refused() {
     let rig = Rig::new();
     fs::rename(rig.path("base"), rig.path("0")).unwrap();

@@ -28,12 +28,18 @@ pub(super) struct Opened<'a> {
 }
 
 impl Opened<'_> {
-    fn payload(&self) -> Result<Payload<'_, File>> {
-        Ok(Payload { file: self.file, cipher: Cipher::new(self.key, self.data.sector_size)?, data: self.data })
+    fn payload<S>(&self, file: S) -> Result<Payload<S>> {
+        Ok(Payload { file, cipher: Cipher::new(self.key, self.data.sector_size)?, data: self.data })
     }
 
     /// The disk of a volume that lies on `backend`, with all those that it builds on.
-    pub(super) fn disk(&self, backend: FileBackend, discard: bool, depth: usize) -> Result<Box<dyn DiskBackend>> {
+    pub(super) fn disk(
+        &self,
+        backend: FileBackend,
+        discard: bool,
+        is_read_only: bool,
+        depth: usize,
+    ) -> Result<Box<dyn DiskBackend>> {
         let cipher = Cipher::new(self.key, self.data.sector_size)?;
         let own = Encrypted::new(backend, cipher, self.data, discard);
         if !self.header.is_layer() {
@@ -42,7 +48,7 @@ impl Opened<'_> {
         if depth >= MOST_DEPTH {
             return Err(refused(format!("it lies over more volumes than {MOST_DEPTH}, the most that are allowed")));
         }
-        let mut payload = self.payload()?;
+        let mut payload = self.payload(self.file)?;
         let layer = cow::read_header(&mut payload)?;
         let (len, whole) = (len_of(self.file)?, self.data.below(layer.file_len()));
         if len < whole {
@@ -50,13 +56,19 @@ impl Opened<'_> {
         }
         let path = beside(self.path, &layer.base.name);
         let base = open_base(&path, &layer.base, depth).map_err(|e| e.about(&format!("base {}", path.display())))?;
-        Ok(Box::new(cow::open(&mut payload, layer, own, base)?))
+        let disk = cow::open(&mut payload, layer, own, base)?;
+        if is_read_only {
+            return Ok(Box::new(disk));
+        }
+        let unopened = |e| refused("it cannot be opened for writing").with_source(e);
+        let file = File::options().read(true).write(true).open(self.path).map_err(unopened)?;
+        Ok(Box::new(disk.kept_by(self.payload(file)?)))
     }
 
     /// The bytes of the disk that it is.
     pub(super) fn capacity(&self) -> Result<u64> {
         if self.header.is_layer() {
-            return Ok(cow::read_header(&mut self.payload()?)?.capacity);
+            return Ok(cow::read_header(&mut self.payload(self.file)?)?.capacity);
         }
         Ok(self.data.capacity(len_of(self.file)?))
     }
@@ -80,7 +92,7 @@ fn open_base(path: &Path, wanted: &BaseRef, depth: usize) -> Result<Box<dyn Disk
         let message = format!("it has {capacity} bytes, and had {} when the layer was made over it", wanted.len);
         return Err(refused(message));
     }
-    opened.disk(backend, false, depth.saturating_add(1))
+    opened.disk(backend, false, true, depth.saturating_add(1))
 }
 
 /// What a new volume is to know of the one that it is made over, which may not change from now on. `new` is where it will be.
@@ -94,7 +106,7 @@ pub(super) fn make_base(path: &Path, new: &Path, file: &File, header: &mut Heade
     }
     let opened = Opened { path, file, header, data, key };
     // It has to open with one more above it.
-    opened.disk(FileBackend::open(&read_only(path))?, false, 1)?;
+    opened.disk(FileBackend::open(&read_only(path))?, false, true, 1)?;
     let identity = header.make_base(file)?;
     Ok(BaseRef { identity, key: BaseKey::new(key)?, name: name_for(path, new)?, len })
 }

@@ -7,14 +7,14 @@ use super::cow::Blocks;
 use super::luks::{Data, Storage};
 use crate::sys::zero;
 
-pub(super) struct Payload<'a, S> {
-    pub(super) file: &'a S,
+pub(super) struct Payload<S> {
+    pub(super) file: S,
     pub(super) cipher: Cipher,
     pub(super) data: Data,
 }
 
 /// Whole sectors alone are read and written.
-impl<S: Storage> Blocks for Payload<'_, S> {
+impl<S: Storage> Blocks for Payload<S> {
     fn read_at(&mut self, at: u64, into: &mut [u8]) -> io::Result<()> {
         self.file.read_at(into, self.data.below(at))?;
         self.cipher.decrypt(self.data.for_cipher(at), into);

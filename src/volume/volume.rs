@@ -286,7 +286,7 @@ impl Volume {
         // A detached header has no layers.
         let opened =
             Opened { path: place, file: &File::open(place).map_err(unopened)?, header: &header, data, key: &key };
-        let disk = opened.disk(backend, options.discard, 0)?;
+        let disk = opened.disk(backend, options.discard, options.disk.read_only, 0)?;
         info.capacity = Some(disk.info().capacity);
         Ok(Self { disk, info, options })
     }

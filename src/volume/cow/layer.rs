@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::blocks::Blocks;
 use super::entry::{BLOCK, CLUSTER};
 use super::flush::{Asked, Flush, Step};
 use super::header::Header;
@@ -28,7 +29,9 @@ const LATEST: Duration = Duration::from_millis(200);
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A copy-on-write layer: what is written goes into `top`, what was never written is read from `base`, which is only read.
-pub(crate) struct Layer<T, B> {
+pub(crate) struct Layer<T: DiskBackend, B> {
+    /// Writes what is not in the file yet when the layer is dropped.
+    keeper: Option<Box<dyn Blocks + Send>>,
     top: T,
     base: B,
     header: Header,
@@ -105,6 +108,7 @@ impl Slow {
 impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
     pub(super) fn new(top: T, base: B, header: Header, map: Map, space: Space) -> Self {
         let mut layer = Self {
+            keeper: None,
             top,
             base,
             header,
@@ -131,6 +135,13 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
         };
         layer.buffer = Some(HostBuffer::new(usize::try_from(layer.info().max_transfer).unwrap_or_default()));
         layer
+    }
+
+    /// Has the map kept by the file's data, opened a second time, if the layer is dropped before it was flushed: what was completed is there
+    /// then, as on a plain file. The thread that drops it waits for that.
+    pub(crate) fn kept_by(mut self, keeper: impl Blocks + Send + 'static) -> Self {
+        self.keeper = Some(Box::new(keeper));
+        self
     }
 
     /// What comes first of `at..at + len`, and how long that is.
@@ -590,6 +601,21 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
             Some(OnBase::Read { tag }) => self.ready.push_back(Done::new(tag, below, result)),
             Some(OnBase::Piece) => self.piece_done(io, below, result),
             None => self.ready.push_back(unknown(below, result)),
+        }
+    }
+}
+
+impl<T: DiskBackend, B> Drop for Layer<T, B> {
+    fn drop(&mut self) {
+        let Some(keeper) = &mut self.keeper else { return };
+        let unfinished = self.flush.take().map(Flush::end);
+        unfinished.iter().flat_map(|ended| &ended.pages).for_each(|page| self.map.is_dirty(page));
+        let pages = self.map.take_dirty();
+        // The data first, as at any flush. Nobody is left who could be told of a failure.
+        if !pages.is_empty() && keeper.sync().is_ok() {
+            for page in pages {
+                let _ = keeper.write_at(self.header.slot_at(page.index.into(), page.slot()), &*page.bytes);
+            }
         }
     }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use super::super::blocks::Blocks;
 use super::super::header::{BaseKey, BaseRef, Header};
-use super::super::load::{self, Blocks};
+use super::super::load;
 use super::*;
 use crate::testing::{DiskConformance, IoRig, SimulatedDisk, SimulatedDiskHandle};
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::blocks::Blocks;
 use super::entry::Entry;
 use super::header::{BaseRef, COPIES, Header};
 use super::layer::Layer;
@@ -12,13 +13,6 @@ use crate::block::DiskBackend;
 use crate::error::{Error, Result};
 use crate::sys::LockedBytes;
 use crate::volume::{no_secret_memory, refused};
-
-/// What a layer lies on while it is made or opened: the data of a volume, decrypted.
-pub(crate) trait Blocks {
-    fn read_at(&mut self, at: u64, into: &mut [u8]) -> io::Result<()>;
-    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
-    fn sync(&mut self) -> io::Result<()>;
-}
 
 /// Pages that are read or written at once.
 const AT_ONCE: usize = 64;

@@ -1,6 +1,7 @@
 //! Copy-on-write layers: a disk that begins as another one, its base, and keeps what is written in a file of its own. `docs/volumes.md`
 //! specifies the layout.
 
+mod blocks;
 mod entry;
 mod flush;
 mod header;
@@ -10,6 +11,7 @@ mod map;
 mod page;
 mod space;
 
+pub(super) use blocks::Blocks;
 pub(super) use header::Header as LayerHeader;
 pub(super) use header::{BaseKey, BaseRef, MOST_CAPACITY};
-pub(super) use load::{Blocks, create, new_header, open, read_header};
+pub(super) use load::{create, new_header, open, read_header};

@@ -30,6 +30,20 @@ impl Storage for NewFile<'_> {
     }
 }
 
+impl<T: Storage> Storage for &T {
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<()> {
+        (*self).read_at(into, at)
+    }
+
+    fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        (*self).write_at(bytes, at)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        (*self).sync()
+    }
+}
+
 impl Storage for File {
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<()> {
         self.read_exact_at(into, at)

@@ -1,0 +1,10 @@
+//! A layer's file while nobody uses it as a disk.
+
+use std::io;
+
+/// What a layer lies on while it is made or opened: the data of a volume, decrypted.
+pub(crate) trait Blocks {
+    fn read_at(&mut self, at: u64, into: &mut [u8]) -> io::Result<()>;
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
+    fn sync(&mut self) -> io::Result<()>;
+}
