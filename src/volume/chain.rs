@@ -25,6 +25,7 @@ pub(super) struct Opened<'a> {
     pub(super) header: &'a Header,
     pub(super) data: Data,
     pub(super) key: &'a [u8],
+    pub(super) limits: UnlockLimits,
 }
 
 impl Opened<'_> {
@@ -55,7 +56,8 @@ impl Opened<'_> {
             return Err(refused(format!("it is cut: its file has {len} bytes, and had {whole} when it was made")));
         }
         let path = beside(self.path, &layer.base.name);
-        let base = open_base(&path, &layer.base, depth).map_err(|e| e.about(&format!("base {}", path.display())))?;
+        let base = open_base(&path, &layer.base, self.limits, depth)
+            .map_err(|e| e.about(&format!("base {}", path.display())))?;
         let disk = cow::open(&mut payload, layer, own, base)?;
         if is_read_only {
             return Ok(Box::new(disk));
@@ -75,7 +77,7 @@ impl Opened<'_> {
 }
 
 /// The disk of a base, which is only read.
-fn open_base(path: &Path, wanted: &BaseRef, depth: usize) -> Result<Box<dyn DiskBackend>> {
+fn open_base(path: &Path, wanted: &BaseRef, limits: UnlockLimits, depth: usize) -> Result<Box<dyn DiskBackend>> {
     let backend = FileBackend::open(&read_only(path))?;
     let file = File::open(path).map_err(|e| refused("its header cannot be opened").with_source(e))?;
     let header = {
@@ -85,8 +87,9 @@ fn open_base(path: &Path, wanted: &BaseRef, depth: usize) -> Result<Box<dyn Disk
     if header.base_identity() != Some(wanted.identity) {
         return Err(refused("it is another volume than the one that the layer was made over"));
     }
-    header.check_key(wanted.key.bytes(), UnlockLimits::default())?;
-    let opened = Opened { path, file: &file, data: header.data_behind()?, header: &header, key: wanted.key.bytes() };
+    header.check_key(wanted.key.bytes(), limits)?;
+    let (data, key) = (header.data_behind()?, wanted.key.bytes());
+    let opened = Opened { path, file: &file, data, header: &header, key, limits };
     let capacity = opened.capacity()?;
     if capacity < wanted.len {
         let message = format!("it has {capacity} bytes, and had {} when the layer was made over it", wanted.len);
@@ -98,13 +101,14 @@ fn open_base(path: &Path, wanted: &BaseRef, depth: usize) -> Result<Box<dyn Disk
 /// What a new volume is to know of the one that it is made over, which may not change from now on. `new` is where it will be.
 pub(super) fn make_base(path: &Path, new: &Path, file: &File, header: &mut Header, key: &[u8]) -> Result<BaseRef> {
     let data = header.data_behind()?;
-    let len = Opened { path, file, header, data, key }.capacity()?;
+    let limits = UnlockLimits::default();
+    let len = Opened { path, file, header, data, key, limits }.capacity()?;
     if !len.is_multiple_of(4096) || len > cow::MOST_CAPACITY {
         let message =
             format!("it has {len} bytes, allowed for a base are multiples of 4096, up to {}", cow::MOST_CAPACITY);
         return Err(refused(message));
     }
-    let opened = Opened { path, file, header, data, key };
+    let opened = Opened { path, file, header, data, key, limits };
     // It has to open with one more above it.
     opened.disk(FileBackend::open(&read_only(path))?, false, true, 1)?;
     let identity = header.make_base(file)?;

@@ -163,6 +163,11 @@ pub(super) fn restore(path: &Path, from: &Path) -> Result<()> {
         new.check_is_of_same(&old).map_err(about)?;
         new.keep_tokens(&old);
     }
+    let (len, there) = (new.len()?, len_of(&file)?);
+    if new.data_behind().is_err() && there > len {
+        let message = format!("it is a header without data behind it, of {len} bytes, and there are {there}");
+        return Err(about(refused(message)));
+    }
     let failed = |e| refused("its header cannot be written").with_source(e);
     copy_range(&source, &file, new.len_of_both()..new.len()?).and_then(|()| file.sync_data()).map_err(failed)?;
     new.write_both(&file)

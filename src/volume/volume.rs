@@ -284,8 +284,14 @@ impl Volume {
         let mut info = VolumeInfo::of(&header, backend.info().capacity)?;
         let place = options.disk.path.as_path();
         // A detached header has no layers.
-        let opened =
-            Opened { path: place, file: &File::open(place).map_err(unopened)?, header: &header, data, key: &key };
+        let opened = Opened {
+            path: place,
+            file: &File::open(place).map_err(unopened)?,
+            header: &header,
+            data,
+            key: &key,
+            limits: options.limits,
+        };
         let disk = opened.disk(backend, options.discard, options.disk.read_only, 0)?;
         info.capacity = Some(disk.info().capacity);
         Ok(Self { disk, info, options })
@@ -325,7 +331,8 @@ impl Volume {
     }
 
     /// Puts a header back that [`VolumeKeys::back_up`] or `cryptsetup luksHeaderBackup` has copied, key slots and all: the keys of that
-    /// moment open the volume again, and later ones no longer. `path` is the volume or its detached header, which may be damaged.
+    /// moment open the volume again, and later ones no longer. `path` is the volume or its detached header, which may be damaged. If this is
+    /// interrupted, restore again.
     ///
     /// # Errors
     /// [`ErrorKind::Volume`](crate::ErrorKind::Volume) if `from` is no header, is the header of another volume, or has its data elsewhere,

@@ -169,6 +169,9 @@ impl Header {
                 format!("a layer has {capacity} bytes, allowed are multiples of {PAGE}, up to {MOST_CAPACITY}");
             return Err(refused(message));
         }
+        if !base_len.is_multiple_of(PAGE as u64) {
+            return Err(refused(format!("a layer's base has {base_len} bytes, allowed are multiples of {PAGE}")));
+        }
         let name =
             page.get(NAME..).and_then(|rest| rest.get(..len)).filter(|name| (1..=MOST_NAME).contains(&name.len()));
         let name = name.and_then(|name| String::from_utf8(name.to_vec()).ok());
@@ -216,6 +219,7 @@ mod tests {
         assert!(said(&|page| page[100] ^= 1, false).contains("its checksum is another"));
         assert!(said(&|page| page[56] = 1, true).contains("allowed are multiples of 4096"));
         assert!(said(&|page| page[62] = 255, true).contains("allowed are multiples of 4096, up to 8796093022208"));
+        assert!(said(&|page| page[64] = 1, true).contains("base has 1048577 bytes, allowed are multiples of 4096"));
         assert!(said(&|page| page[77] = 255, true).contains("the path of a layer's base is none"));
         assert!(said(&|page| page[NAME] = 255, true).contains("the path of a layer's base is none"));
         assert!(said(&|page| page[KEY_LEN] = 33, true).contains("has 33 bytes, allowed are 32 and 64"));

@@ -274,9 +274,10 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
 
     /// Gives each cluster of the disk one in the file. Says whether there was room.
     fn place(&mut self, at: u64, len: u64) -> bool {
+        let free_ones_first = !self.top.info().discard;
         for (index, ..) in parts(at, len) {
             if self.map.entry(index).cluster == 0 {
-                match self.space.take() {
+                match self.space.take(free_ones_first) {
                     Some(cluster) => self.map.place(index, cluster),
                     None => return false,
                 }

@@ -42,8 +42,12 @@ impl Space {
         Ok(Self { next, last, free, freed: Vec::new() })
     }
 
-    /// The next one: behind all others while there is room, so that what is written in order lies in order.
-    pub(super) fn take(&mut self) -> Option<u32> {
+    /// The next one: behind all others while there is room, so that what is written in order lies in order, unless those that are free
+    /// still take space on the host.
+    pub(super) fn take(&mut self, free_ones_first: bool) -> Option<u32> {
+        if let (true, Some(cluster)) = (free_ones_first, self.free.pop()) {
+            return Some(cluster);
+        }
         if self.next <= self.last {
             let cluster = self.next;
             self.next = self.next.saturating_add(1);
@@ -97,15 +101,17 @@ mod tests {
     #[test]
     fn new_clusters_come_first_and_freed_ones_when_there_is_no_room_behind() {
         let mut space = Space::of(&entries(&[0, 4, 2]), 6).unwrap();
-        assert_eq!([space.take(), space.take()], [Some(5), Some(6)]);
-        let mut old = [space.take(), space.take()];
+        assert_eq!([space.take(false), space.take(false)], [Some(5), Some(6)]);
+        let mut old = [space.take(false), space.take(false)];
         old.sort_unstable();
-        assert_eq!((old, space.take()), ([Some(1), Some(3)], None));
+        assert_eq!((old, space.take(false)), ([Some(1), Some(3)], None));
         space.put_aside(vec![2]);
-        assert_eq!(space.take(), None, "the file's map still names it");
+        assert_eq!(space.take(false), None, "the file's map still names it");
         let freed = space.freed();
         space.put_back(freed);
-        assert_eq!(space.take(), Some(2));
+        assert_eq!(space.take(false), Some(2));
+        let mut space = Space::of(&entries(&[2]), 6).unwrap();
+        assert_eq!([space.take(true), space.take(true)], [Some(1), Some(3)]);
     }
 
     #[test]

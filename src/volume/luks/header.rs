@@ -182,6 +182,8 @@ impl Header {
 
     /// What a header says of layers is true of the data, whenever its keys are from.
     pub(crate) fn keep_tokens(&mut self, of: &Self) {
+        // So that it counts as the newer one.
+        self.copy.sequence = self.copy.sequence.max(of.copy.sequence);
         for kind in [LAYER, BASE] {
             self.metadata.remove_tokens(kind);
         }
