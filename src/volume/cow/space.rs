@@ -45,7 +45,7 @@ impl Space {
     /// The next one: behind all others while there is room, so that what is written in order lies in order, unless those that are free
     /// still take space on the host.
     pub(super) fn take(&mut self, free_ones_first: bool) -> Option<u32> {
-        if let (true, Some(cluster)) = (free_ones_first, self.free.pop()) {
+        if free_ones_first && let Some(cluster) = self.free.pop() {
             return Some(cluster);
         }
         if self.next <= self.last {
