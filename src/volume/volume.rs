@@ -200,7 +200,7 @@ impl Volume {
     /// From now on, until it is [released](Self::release), the base may only be read, by this volume and by others; any number of volumes may be made over it, and over each of
     /// those. It must stay where it is, or move together with the new one if both are in one folder. The new volume has blocks of 4096 bytes.
     ///
-    /// Takes as long as both key slots cost, and some milliseconds for each 10 GiB. The file is stable when this returns.
+    /// Takes as long as both key slots cost, and writes a map of 256 KiB for each GiB of the base. The file is stable when this returns.
     ///
     /// # Errors
     /// Those of [`create`](Self::create) and [`open`](Self::open). [`ErrorKind::Disk`](crate::ErrorKind::Disk) if the base is in use for

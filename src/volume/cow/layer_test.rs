@@ -244,7 +244,8 @@ fn data_in_many_places_are_read_without_a_wait_between_the_pieces() {
             }
         }
     }
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    // A wait for what does not come takes ten seconds, and there would be many.
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
 }
 
 #[test]
