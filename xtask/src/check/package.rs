@@ -34,7 +34,8 @@ fn unpack(folder: &Path) -> Result<PathBuf> {
     let made = files(&target.join("package"))?;
     let archive = made.iter().find(|path| path.extension().is_some_and(|extension| extension == "crate"));
     let archive = archive.ok_or_else(|| Error::new("cargo package made no .crate file"))?;
-    exec::run(Command::new("tar").arg("-xzf").arg(archive).arg("-C").arg(folder))?;
+    // With the time of now: the archive's files are all of one time, by which cargo would take what it built before for theirs.
+    exec::run(Command::new("tar").arg("-xmzf").arg(archive).arg("-C").arg(folder))?;
     archive.file_stem().map(|name| folder.join(name)).ok_or_else(|| Error::new("the .crate file has no name"))
 }
 
