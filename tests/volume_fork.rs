@@ -242,6 +242,7 @@ fn a_base_of_a_size_that_is_no_whole_blocks_is_refused_and_nothing_is_left() {
     fs::write(rig.path("there"), "kept").unwrap();
     assert!(Volume::fork(rig.path("base"), &key(0), rig.path("there"), &key(1)).is_err());
     assert_eq!(fs::read(rig.path("there")).unwrap(), b"kept");
+    assert!(Volume::fork(rig.path("base"), &key(0), rig.path("none/one"), &key(1)).is_err());
     assert!(!Volume::inspect(rig.path("base")).unwrap().is_base, "there is no fork");
     rig.fork("base", 0, "one", 1);
     assert!(Volume::fork(rig.path("base"), &key(0), rig.path("there"), &key(1)).is_err());

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use super::cipher::Cipher;
 use super::cow::{self, BaseKey, BaseRef};
 use super::encrypted::Encrypted;
-use super::keys::{HeaderLock, len_of};
+use super::key::Key;
+use super::keys::{HeaderLock, len_of, unlock};
 use super::luks::{Data, Header, UnlockLimits};
 use super::payload::Payload;
 use super::{no_random, refused};
@@ -98,29 +99,53 @@ fn open_base(path: &Path, wanted: &BaseRef, limits: UnlockLimits, depth: usize) 
     opened.disk(backend, false, true, depth.saturating_add(1))
 }
 
-/// What a new volume is to know of the one that it is made over, which may not change from now on. `new` is where it will be.
-pub(super) fn make_base(path: &Path, new: &Path, file: &File, header: &mut Header, key: &[u8]) -> Result<BaseRef> {
-    let data = header.data_behind()?;
-    let limits = UnlockLimits::default();
-    let len = Opened { path, file, header, data, key, limits }.capacity()?;
-    if !len.is_multiple_of(4096) || len > cow::MOST_CAPACITY {
-        let message =
-            format!("it has {len} bytes, allowed for a base are multiples of 4096, up to {}", cow::MOST_CAPACITY);
-        return Err(refused(message));
+/// A volume that another one is to be made over. Nobody writes to it, and nobody else changes its header, as long as this lives.
+pub(super) struct Base<'a> {
+    file: &'a File,
+    header: Header,
+    /// Holds its file, and those of all that it builds on.
+    _disk: Box<dyn DiskBackend>,
+    _lock: HeaderLock<'a>,
+}
+
+impl<'a> Base<'a> {
+    /// Opens it with all that it builds on, and says what the new volume, which will be at `new`, is to know of it. Changes nothing yet.
+    pub(super) fn open(path: &Path, file: &'a File, key: &Key, new: &Path) -> Result<(Self, BaseRef)> {
+        let backend = FileBackend::open(&read_only(path))?;
+        let lock = HeaderLock::take(file)?;
+        let header = Header::read(file)?;
+        let limits = UnlockLimits::default();
+        let (data, key) = (header.data_behind()?, unlock(&header, file, key, limits)?);
+        let opened = Opened { path, file, header: &header, data, key: &key, limits };
+        let len = opened.capacity()?;
+        if !len.is_multiple_of(4096) || len > cow::MOST_CAPACITY {
+            let message =
+                format!("it has {len} bytes, allowed for a base are multiples of 4096, up to {}", cow::MOST_CAPACITY);
+            return Err(refused(message));
+        }
+        // It has to open with one more above it.
+        let disk = opened.disk(backend, false, true, 1)?;
+        let identity = header.base_identity().map_or_else(new_identity, Ok)?;
+        let reference = BaseRef { identity, key: BaseKey::new(&key)?, name: name_for(path, new)?, len };
+        Ok((Self { file, header, _disk: disk, _lock: lock }, reference))
     }
-    let opened = Opened { path, file, header, data, key, limits };
-    // It has to open with one more above it.
-    opened.disk(FileBackend::open(&read_only(path))?, false, true, 1)?;
-    let identity = header.make_base(file)?;
-    Ok(BaseRef { identity, key: BaseKey::new(key)?, name: name_for(path, new)?, len })
+
+    /// From now on it may only be read.
+    pub(super) fn make(&mut self, identity: [u8; 16]) -> Result<()> {
+        self.header.make_base(self.file, identity)
+    }
 }
 
 /// An empty layer over a base, as a header that is not written yet.
 pub(super) fn new_layer(base: BaseRef) -> Result<cow::LayerHeader> {
+    let capacity = base.len;
+    Ok(cow::new_header(new_identity()?, capacity, base))
+}
+
+fn new_identity() -> Result<[u8; 16]> {
     let mut identity = [0; 16];
     random_bytes(&mut identity).map_err(no_random)?;
-    let capacity = base.len;
-    Ok(cow::new_header(identity, capacity, base))
+    Ok(identity)
 }
 
 fn read_only(path: &Path) -> DiskConfig {

@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::chain::{Opened, make_base, new_layer};
+use super::chain::{Base, Opened, new_layer};
 use super::cipher::Cipher;
-use super::cow::{self, BaseRef, LayerHeader};
+use super::cow::{self, LayerHeader};
 use super::info::VolumeInfo;
 use super::key::{Key, Kind};
 use super::keys::{HeaderLock, VolumeKeys, len_of, restore, secret_of, unlock};
@@ -197,8 +197,8 @@ impl Volume {
     /// Creates a volume in a new file that begins as another one, which `base_key` opens, and takes space only for what is changed in it.
     /// It has a key of its own, and a key slot for `key` alone, which opens it with all that it builds on.
     ///
-    /// From now on, until it is [released](Self::release), the base may only be read, by this volume and by others; any number of volumes may be made over it, and over each of
-    /// those. It must stay where it is, or move together with the new one if both are in one folder. The new volume has blocks of 4096 bytes.
+    /// From now on, until it is [released](Self::release), the base may only be read, by this volume and by others; any number of volumes
+    /// may be made over it, and over each of those. It must stay where it is, or move together with the new one if both are in one folder. The new volume has blocks of 4096 bytes.
     ///
     /// Takes as long as both key slots cost, and writes a map of 256 KiB for each GiB of the base. The file is stable when this returns.
     ///
@@ -207,8 +207,10 @@ impl Volume {
     /// writing.
     pub fn fork(base: impl AsRef<Path>, base_key: &Key, path: impl AsRef<Path>, key: &Key) -> Result<()> {
         let (base, path) = (base.as_ref(), path.as_ref());
-        let was_base = Self::inspect(base)?.is_base;
-        let reference = base_for(base, base_key, path).map_err(|e| e.about(&format!("base {}", base.display())))?;
+        let about = |e: Error| e.about(&format!("base {}", base.display()));
+        let file = File::options().read(true).write(true).open(base).map_err(|e| about(unopened(e)))?;
+        let (mut opened, reference) = Base::open(base, &file, base_key, path).map_err(about)?;
+        let identity = reference.identity;
         let write = || {
             let layer = new_layer(reference)?;
             let format = VolumeFormat::new();
@@ -216,12 +218,11 @@ impl Volume {
             Draft { path, size, key, data_key: &data_key, sector: DEFAULT_SECTOR, format: &format, layer: Some(&layer) }
                 .write()
         };
-        write().map_err(|e| {
-            if !was_base {
-                // There is no fork, so it may be written to as before.
-                let _ = Self::release(base);
-            }
-            e.about(&format!("volume {}", path.display()))
+        write().map_err(|e| e.about(&format!("volume {}", path.display())))?;
+        // The base last, so that a fork that fails changes nothing. Until then, the fork is none of its.
+        opened.make(identity).map_err(|e| {
+            let _ = fs::remove_file(path);
+            about(e)
         })
     }
 
@@ -407,19 +408,6 @@ fn data_key_for(key: &Key) -> Result<LockedBytes> {
     let mut data_key = LockedBytes::zeroed(KEY_LEN).map_err(no_secret_memory)?;
     random_bytes(&mut data_key).map_err(no_random)?;
     Ok(data_key)
-}
-
-/// What a new volume over `base` is to know of it.
-fn base_for(base: &Path, key: &Key, new: &Path) -> Result<BaseRef> {
-    let mut config = DiskConfig::new(base);
-    config.read_only = true;
-    // Nobody writes to it meanwhile.
-    let _in_use = FileBackend::open(&config)?;
-    let file = File::options().read(true).write(true).open(base).map_err(unopened)?;
-    let _lock = HeaderLock::take(&file)?;
-    let mut header = Header::read(&file)?;
-    let data_key = unlock(&header, &file, key, UnlockLimits::default())?;
-    make_base(base, new, &file, &mut header, &data_key)
 }
 
 /// A volume that is to be.

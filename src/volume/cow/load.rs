@@ -40,7 +40,7 @@ pub(crate) fn create(blocks: &mut impl Blocks, header: &Header) -> Result<()> {
 }
 
 /// Writes the header into the copy of its sequence number; the other one stays as it is.
-pub(crate) fn write_header(blocks: &mut impl Blocks, header: &Header) -> Result<()> {
+fn write_header(blocks: &mut impl Blocks, header: &Header) -> Result<()> {
     let page = header.encode()?;
     let written = blocks.write_at(copy_at(header.sequence % COPIES), &page).and_then(|()| blocks.sync());
     written.map_err(|e| refused("the header of the layer cannot be written").with_source(e))

@@ -167,17 +167,14 @@ impl Header {
         u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes)
     }
 
-    /// Makes it the base of layers, and gives what they know it by.
-    pub(crate) fn make_base(&mut self, file: &impl Storage) -> Result<[u8; 16]> {
-        if let Some(identity) = self.base_identity() {
-            return Ok(identity);
+    /// Makes it the base of layers, which know it by `identity`, unless it is one already.
+    pub(crate) fn make_base(&mut self, file: &impl Storage, identity: [u8; 16]) -> Result<()> {
+        if self.base_identity().is_some() {
+            return Ok(());
         }
-        let mut identity = [0; 16];
-        random_bytes(&mut identity).map_err(no_random)?;
         let mut changed = self.metadata.clone();
         add_base(&mut changed, identity);
-        self.write(file, changed)?;
-        Ok(identity)
+        self.write(file, changed)
     }
 
     /// What a header says of layers is true of the data, whenever its keys are from.
