@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::chain::{Base, Opened, new_layer};
-use super::cipher::Cipher;
+use super::cipher::{Cipher, SECTOR_SIZES};
 use super::cow::{self, LayerHeader};
 use super::info::VolumeInfo;
 use super::key::{Key, Kind};
@@ -103,7 +103,7 @@ impl VolumeFormat {
             return Err(refused(message));
         }
         let sector = self.sector_size.unwrap_or(DEFAULT_SECTOR);
-        if !matches!(sector, 512 | 1024 | 2048 | 4096) {
+        if !SECTOR_SIZES.contains(&sector) {
             return Err(refused(format!(
                 "sectors of {sector} bytes were asked for, allowed are 512, 1024, 2048 and 4096"
             )));

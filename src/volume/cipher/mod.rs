@@ -12,6 +12,8 @@ use crate::sys::Locked;
 use wide::Wide;
 use xts::Xts;
 
+/// The sizes that a sector may have, in bytes.
+pub(crate) const SECTOR_SIZES: [usize; 4] = [512, 1024, 2048, 4096];
 /// What the initial vector counts, in bytes, whatever the size of a sector.
 const UNIT: u64 = 512;
 
@@ -54,7 +56,7 @@ impl Cipher {
             _ => None,
         }
         .ok_or_else(|| refused(format!("a key of AES-XTS has {} bytes, allowed are 32 and 64", key.len())))?;
-        if !matches!(sector_size, 512 | 1024 | 2048 | 4096) {
+        if !SECTOR_SIZES.contains(&sector_size) {
             return Err(refused(format!("a sector has {sector_size} bytes, allowed are 512, 1024, 2048 and 4096")));
         }
         let way = Locked::new(|| match (wide(key), halves) {

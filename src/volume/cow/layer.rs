@@ -21,9 +21,10 @@ use crate::meter::Meter;
 const IN_FLIGHT: usize = 1280;
 /// Pages of the map that are written at once.
 const PAGES_AT_ONCE: usize = 16;
-/// So many changed pages are written although nobody asks for a flush, and at so many nothing more is written before they are.
-const MANY_DIRTY: usize = 256;
-const MOST_DIRTY: usize = 1024;
+/// So many changed pages are written although nobody asks for a flush, and at so many nothing more is written before they are: a flush
+/// begins with a copy of them all, which is to take less than a turn.
+const MANY_DIRTY: usize = 64;
+const MOST_DIRTY: usize = 256;
 /// What has changed is stable after this time, although nobody asks for it.
 const LATEST: Duration = Duration::from_millis(200);
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
@@ -274,10 +275,10 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
 
     /// Gives each cluster of the disk one in the file. Says whether there was room.
     fn place(&mut self, at: u64, len: u64) -> bool {
-        let free_ones_first = !self.top.info().discard;
         for (index, ..) in parts(at, len) {
             if self.map.entry(index).cluster == 0 {
-                match self.space.take(free_ones_first) {
+                // Those that are free still take space if the host does not get it back.
+                match self.space.take(!self.top.info().discard) {
                     Some(cluster) => self.map.place(index, cluster),
                     None => return false,
                 }
@@ -522,14 +523,7 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
         if !info.discard || at_once == 0 {
             return self.space.put_back(clusters);
         }
-        let mut sorted = clusters;
-        sorted.sort_unstable();
-        for some in sorted.chunk_by(|one, next| one.checked_add(1) == Some(*next)).flat_map(|some| some.chunks(at_once))
-        {
-            for range in ranges(some.to_vec(), self.header.data_at(), CLUSTER) {
-                self.punching.push_back((range, some.to_vec()));
-            }
-        }
+        self.punching.extend(ranges(clusters, self.header.data_at(), at_once));
     }
 
     fn end_flush(&mut self) {
@@ -540,7 +534,9 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
         match &failed {
             None => {
                 ended.pages.iter().for_each(|page| self.map.is_stable(page));
-                self.held.push_back((ended.epoch, ended.freed));
+                if !ended.freed.is_empty() {
+                    self.held.push_back((ended.epoch, ended.freed));
+                }
             }
             Some(_) => {
                 ended.pages.iter().for_each(|page| self.map.is_dirty(page));

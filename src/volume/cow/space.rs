@@ -1,6 +1,6 @@
 //! Which clusters of the file are free.
 
-use super::entry::Entry;
+use super::entry::{CLUSTER, Entry};
 use super::map::in_file;
 use crate::block::ByteRange;
 use crate::error::Result;
@@ -76,18 +76,15 @@ impl Space {
     }
 }
 
-/// Where clusters lie, as few ranges as can be.
-pub(super) fn ranges(mut clusters: Vec<u32>, data_at: u64, cluster: u64) -> Vec<ByteRange> {
+/// Where clusters lie: ranges of at most so many, each with its clusters.
+pub(super) fn ranges(mut clusters: Vec<u32>, data_at: u64, at_once: usize) -> Vec<(ByteRange, Vec<u32>)> {
     clusters.sort_unstable();
-    let mut ranges: Vec<ByteRange> = Vec::new();
-    for number in clusters {
-        let at = data_at.saturating_add(in_file(number));
-        match ranges.last_mut() {
-            Some(range) if range.at.saturating_add(range.len) == at => range.len = range.len.saturating_add(cluster),
-            _ => ranges.push(ByteRange { at, len: cluster }),
-        }
-    }
-    ranges
+    let neighbours = clusters.chunk_by(|one, next| one.checked_add(1) == Some(*next));
+    let ranges = neighbours.flat_map(|some| some.chunks(at_once)).map(|some| {
+        let at = data_at.saturating_add(in_file(some.first().copied().unwrap_or_default()));
+        (ByteRange { at, len: CLUSTER.saturating_mul(some.len() as u64) }, some.to_vec())
+    });
+    ranges.collect()
 }
 
 #[cfg(test)]
@@ -122,8 +119,11 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_one_range() {
-        let range = |at, len| ByteRange { at, len };
-        assert_eq!(ranges(vec![3, 1, 2, 7], 100, 65536), [range(100, 3 * 65536), range(100 + 6 * 65536, 65536)]);
+    fn neighbours_are_one_range_unless_that_is_too_long() {
+        let range = |at, len, clusters: &[u32]| (ByteRange { at, len }, clusters.to_vec());
+        let (one, two) = (range(100, 3 * 65536, &[1, 2, 3]), range(100 + 6 * 65536, 65536, &[7]));
+        assert_eq!(ranges(vec![3, 1, 2, 7], 100, 8), [one, two.clone()]);
+        let cut = [range(100, 2 * 65536, &[1, 2]), range(100 + 2 * 65536, 65536, &[3]), two];
+        assert_eq!(ranges(vec![3, 1, 2, 7], 100, 2), cut);
     }
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::json::Long;
 use super::keyslot::CIPHER;
 use crate::error::Result;
+use crate::volume::cipher::SECTOR_SIZES;
 use crate::volume::refused;
 
 /// Where the data lie, and how they are encrypted.
@@ -72,7 +73,7 @@ impl Segment {
             let message = format!("its data are encrypted by {:?}, known is {CIPHER}", self.encryption);
             return Err(refused(message));
         }
-        if !matches!(self.sector_size, 512 | 1024 | 2048 | 4096) {
+        if !SECTOR_SIZES.contains(&self.sector_size) {
             let message = format!("its sectors have {} bytes, allowed are 512, 1024, 2048 and 4096", self.sector_size);
             return Err(refused(message));
         }
