@@ -202,6 +202,11 @@
 #define VMCELL_ERROR_VOLUME_KEY 18
 
 /**
+ * A secret was refused, or could not be sealed, opened, kept or delivered.
+ */
+#define VMCELL_ERROR_SECRET 19
+
+/**
  * An argument is NULL but must not be.
  */
 #define VMCELL_ERROR_NULL_ARGUMENT 100

@@ -78,6 +78,8 @@ pub enum ErrorKind {
     Volume = 17,
     /// No key of a volume's is opened by what was given.
     VolumeKey = 18,
+    /// A secret was refused, or could not be sealed, opened, kept or delivered.
+    Secret = 19,
 }
 
 impl Error {

@@ -60,6 +60,7 @@
 //! | `host` | what the host offers for isolation and speed, and lacks |
 //! | [`block`], [`net`], `rng`, `balloon`, `vsock`, `console` | one folder a device; none knows another |
 //! | `metadata` | a metadata service on a network card, with the feature of that name |
+//! | `secret` | secrets of guests, with the feature of that name |
 //! | `volume` | encrypted volumes, with the feature of that name |
 //! | `board` | which chips and ports a machine of this CPU family has, and where |
 //! | `vm` | builder, handle, vCPU threads, order of start and stop |
@@ -138,6 +139,8 @@ pub mod net;
 mod rng;
 #[cfg(feature = "save")]
 mod save;
+#[cfg(feature = "secret")]
+pub mod secret;
 mod sys;
 #[cfg(any(test, feature = "test-util"))]
 #[allow(

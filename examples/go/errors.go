@@ -30,6 +30,7 @@ const (
 	ErrSnapshot       Number = C.VMCELL_ERROR_SNAPSHOT
 	ErrVolume         Number = C.VMCELL_ERROR_VOLUME
 	ErrVolumeKey      Number = C.VMCELL_ERROR_VOLUME_KEY
+	ErrSecret         Number = C.VMCELL_ERROR_SECRET
 	ErrNullArgument   Number = C.VMCELL_ERROR_NULL_ARGUMENT
 	ErrBadHandle      Number = C.VMCELL_ERROR_BAD_HANDLE
 	ErrNotUTF8        Number = C.VMCELL_ERROR_NOT_UTF8

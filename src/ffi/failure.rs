@@ -43,6 +43,8 @@ pub const VMCELL_ERROR_SNAPSHOT: i32 = 16;
 pub const VMCELL_ERROR_VOLUME: i32 = 17;
 /// No key of a volume's is opened by what was given.
 pub const VMCELL_ERROR_VOLUME_KEY: i32 = 18;
+/// A secret was refused, or could not be sealed, opened, kept or delivered.
+pub const VMCELL_ERROR_SECRET: i32 = 19;
 /// An argument is NULL but must not be.
 pub const VMCELL_ERROR_NULL_ARGUMENT: i32 = 100;
 /// An object was freed or handed over before, has another type, or does not come from this library.
@@ -115,6 +117,7 @@ fn number_of(kind: ErrorKind) -> i32 {
         ErrorKind::Snapshot => VMCELL_ERROR_SNAPSHOT,
         ErrorKind::Volume => VMCELL_ERROR_VOLUME,
         ErrorKind::VolumeKey => VMCELL_ERROR_VOLUME_KEY,
+        ErrorKind::Secret => VMCELL_ERROR_SECRET,
     }
 }
 
@@ -123,7 +126,7 @@ mod tests {
     use super::*;
 
     /// Numbers are never reused: a line here is added, never changed or removed.
-    const NUMBERS: [(ErrorKind, i32, i32); 18] = [
+    const NUMBERS: [(ErrorKind, i32, i32); 19] = [
         (ErrorKind::InvalidConfig, VMCELL_ERROR_INVALID_CONFIG, 1),
         (ErrorKind::BootImage, VMCELL_ERROR_BOOT_IMAGE, 2),
         (ErrorKind::Disk, VMCELL_ERROR_DISK, 3),
@@ -142,6 +145,7 @@ mod tests {
         (ErrorKind::Snapshot, VMCELL_ERROR_SNAPSHOT, 16),
         (ErrorKind::Volume, VMCELL_ERROR_VOLUME, 17),
         (ErrorKind::VolumeKey, VMCELL_ERROR_VOLUME_KEY, 18),
+        (ErrorKind::Secret, VMCELL_ERROR_SECRET, 19),
     ];
 
     #[test]

@@ -1,7 +1,7 @@
 //! Memory for keys: locked, in no core dump, in no child process, and zeroed before it is given back.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::{self, NonNull};
@@ -28,6 +28,30 @@ impl LockedBytes {
     pub(crate) fn zeroed(len: usize) -> io::Result<Self> {
         let start = secret_pages(mapped_len(len)).or_else(|_| locked_pages(mapped_len(len)))?;
         Ok(Self { start, len })
+    }
+
+    /// What is left of `file`, which is at most `most` bytes; of a longer one it is one byte more than that.
+    ///
+    /// # Errors
+    /// Those of [`zeroed`](Self::zeroed), and of reading.
+    pub(crate) fn read(file: &mut impl Read, most: usize) -> io::Result<Self> {
+        let mut bytes = Self::zeroed(most.saturating_add(1))?;
+        let mut len = 0;
+        loop {
+            match file.read(bytes.get_mut(len..).unwrap_or_default()) {
+                Ok(0) => break,
+                Ok(more) => len = len.saturating_add(more),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Self::copy_of(bytes.get(..len).unwrap_or_default())
+    }
+
+    /// Where they begin, at the start of a page.
+    #[cfg(feature = "volume")]
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.start
     }
 
     /// A copy of `bytes`, which the caller zeroes.
@@ -71,45 +95,7 @@ impl std::fmt::Debug for LockedBytes {
     }
 }
 
-/// A value in such memory.
-pub(crate) struct Locked<T> {
-    memory: LockedBytes,
-    value: std::marker::PhantomData<T>,
-}
-
-impl<T> Locked<T> {
-    /// Makes the value, and zeroes the part of the stack on which it was made.
-    ///
-    /// # Errors
-    /// Those of [`LockedBytes::zeroed`].
-    pub(crate) fn new(make: impl FnOnce() -> T) -> io::Result<Self> {
-        const { assert!(align_of::<T>() <= PAGE && !std::mem::needs_drop::<T>()) };
-        let memory = LockedBytes::zeroed(size_of::<T>())?;
-        // SAFETY: the pages are as long as the value, aligned to a page, which is enough as was asserted, and nobody else's.
-        unsafe { write_in_place(memory.start.cast(), make) };
-        scrub_stack();
-        Ok(Self { memory, value: std::marker::PhantomData })
-    }
-}
-
-impl<T> Deref for Locked<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: `new` has written the value there, and nothing else writes to the memory.
-        unsafe { self.memory.start.cast().as_ref() }
-    }
-}
-
-/// # Safety
-/// `at` must be valid for writing a `T`.
-#[inline(never)]
-unsafe fn write_in_place<T>(at: NonNull<T>, make: impl FnOnce() -> T) {
-    // SAFETY: the caller vouches for it.
-    unsafe { at.write(make()) };
-}
-
-const PAGE: usize = 4096;
+pub(super) const PAGE: usize = 4096;
 
 fn mapped_len(len: usize) -> usize {
     len.max(1).checked_next_multiple_of(PAGE).unwrap_or(len)
@@ -180,13 +166,6 @@ pub(crate) fn zero(bytes: &mut [u8]) {
     std::hint::black_box(bytes);
 }
 
-/// Zeroes what calls have left on the stack below the caller's frame.
-#[inline(never)]
-fn scrub_stack() {
-    let mut below = [0_u8; 32 << 10];
-    zero(&mut below);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,11 +210,5 @@ mod tests {
         assert_eq!((&*bytes, format!("{bytes:?}")), (&b"a passphrase"[..], "12 secret bytes".to_owned()));
         assert_eq!(LockedBytes::zeroed(0).unwrap().len(), 0);
         assert_eq!(*LockedBytes::zeroed(3 * PAGE).unwrap(), [0; 3 * PAGE]);
-    }
-
-    #[test]
-    fn a_value_is_where_it_was_made() {
-        let value = Locked::new(|| [7_u64; 60]).unwrap();
-        assert_eq!(*value, [7; 60]);
     }
 }

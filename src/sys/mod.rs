@@ -24,10 +24,14 @@ mod forbid;
 mod landlock;
 mod link;
 mod lock;
-#[cfg(feature = "volume")]
+#[cfg(any(feature = "secret", feature = "volume"))]
 mod locked;
+#[cfg(feature = "volume")]
+mod locked_value;
 #[cfg(shuttle)]
 pub(crate) mod model;
+#[cfg(feature = "save")]
+mod nameless;
 mod namespace;
 mod process;
 mod random;
@@ -56,19 +60,23 @@ pub(crate) use file::{
     DirectAlignment, ZeroMode, allocate, appends, direct_alignment, file_limit, is_direct, is_in_memory, is_writable,
     lockable_bytes, merges_memory, next_data, open_disk, start_of_data, try_lock, unlock, waits_always, zero_range,
 };
-#[cfg(feature = "save")]
-pub(crate) use file::{give_name, nameless_file};
 pub(crate) use folder::Folder;
 #[cfg(test)]
 pub(crate) use forbid::forbid;
 pub(crate) use landlock::{Beneath, Forbids, landlock_version, restrict_this_thread};
 pub(crate) use lock::{lock, lock_if_free};
+#[cfg(any(feature = "secret", feature = "volume"))]
+pub(crate) use locked::LockedBytes;
 #[cfg(feature = "volume")]
-pub(crate) use locked::{Locked, LockedBytes, zero};
+pub(crate) use locked::zero;
+#[cfg(feature = "volume")]
+pub(crate) use locked_value::Locked;
 #[cfg(shuttle)]
 pub use model::EventFd;
 #[cfg(shuttle)]
 pub(crate) use model::{Epoll, Ready, Watch};
+#[cfg(feature = "save")]
+pub(crate) use nameless::{give_name, nameless_file};
 pub(crate) use namespace::{
     Kept, Namespace, NoUserNamespace, enter_empty_root, forbid_user_namespaces, leave_namespace, leave_user_namespace,
     open_path, try_user_namespace,

@@ -1,7 +1,7 @@
 //! What opens a volume.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use super::luks::Cost;
@@ -105,18 +105,8 @@ impl Key {
         let about = format!("key file {}", path.display());
         let unreadable = |e: io::Error| refused("it cannot be read").with_source(e);
         let read = || {
-            let mut file = File::open(path).map_err(unreadable)?;
-            // One byte more, so that a file that is too long shows.
-            let mut room = LockedBytes::zeroed(MOST + 1).map_err(no_secret_memory)?;
-            let mut len = 0;
-            loop {
-                match file.read(room.get_mut(len..).unwrap_or_default()) {
-                    Ok(0) => return Self::new(room.get(..len).unwrap_or_default(), kind, fewest),
-                    Ok(more) => len = len.saturating_add(more),
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    Err(e) => return Err(unreadable(e)),
-                }
-            }
+            let bytes = LockedBytes::read(&mut File::open(path).map_err(unreadable)?, MOST).map_err(unreadable)?;
+            check_len(bytes.len(), fewest).map(|()| Self { bytes, kind })
         };
         read().map_err(|e| e.about(&about))
     }

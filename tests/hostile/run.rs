@@ -23,6 +23,8 @@ const SOON: Duration = Duration::from_secs(30);
 /// A thread that was joined is to be seen in `/proc` for a moment still.
 const LINGER: Duration = Duration::from_secs(5);
 
+/// How often a case that takes too long is tried, at most.
+const ATTEMPTS: u32 = 3;
 /// What the I/O thread does before it comes to another source: its own turn, and one of each of the others.
 const TURN: Duration = Duration::from_millis(5);
 /// One turn: what is promised, and the one piece of work during which its time runs out.
@@ -74,11 +76,26 @@ pub fn run(case: &Case) {
         Err(why) => return println!("{}: skipped: {why}", case.name),
     };
     println!("{}:", case.name);
+    let mut findings = attempt(case, &bench);
+    for _ in 1..ATTEMPTS {
+        if !findings.are_of_time_alone() {
+            break;
+        }
+        println!("  too slow, which a busy host may be: again");
+        let bench = Bench::new(&case.setup).expect("it was made before");
+        let earlier = std::mem::replace(&mut findings, attempt(case, &bench));
+        findings.keep_if_also_in(&earlier);
+    }
+    findings.judge(case.name, FALLS_SHORT);
+}
+
+/// Puts the case to the monitor once.
+fn attempt(case: &Case, bench: &Bench) -> Findings {
     let scarce = case.setup.scarce.then(Scarce::begin);
     let mut findings = Findings::default();
     let panics = count_panics();
     let before = threads_of_ours().len();
-    side_by_side(case, &bench, &mut findings);
+    side_by_side(case, bench, &mut findings);
     let begin = Instant::now();
     while threads_of_ours().len() > before && begin.elapsed() < LINGER {
         std::thread::sleep(Duration::from_millis(1));
@@ -88,7 +105,7 @@ pub fn run(case: &Case) {
     findings.check(Oracle::Threads, left.len() <= before, format_args!("threads are left over: {left:?}"));
     let panicked = count_panics() - panics;
     findings.check(Oracle::Panic, panicked == 0, format_args!("{panicked} threads panicked"));
-    findings.judge(case.name, FALLS_SHORT);
+    findings
 }
 
 /// Everything that lives on the I/O thread, and the thread itself, is gone when this returns.

@@ -31,6 +31,13 @@ pub enum Oracle {
     Failures,
 }
 
+impl Oracle {
+    /// Whether another program that takes the processor for a moment could be all that is wrong.
+    fn tells_time(self) -> bool {
+        matches!(self, Self::Turn | Self::Blocks | Self::Neighbour | Self::Idle | Self::Stop)
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Findings(Vec<(Oracle, String)>);
 
@@ -39,6 +46,22 @@ impl Findings {
         if !holds {
             self.0.push((oracle, what.to_string()));
         }
+    }
+
+    /// Whether nothing is wrong but that something took too long.
+    pub fn are_of_time_alone(&self) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|(oracle, _)| oracle.tells_time())
+    }
+
+    /// Leaves what `earlier` found wrong as well: a defect is there each time, and a busy host is not.
+    pub fn keep_if_also_in(&mut self, earlier: &Self) {
+        self.0.retain(|(oracle, what)| {
+            let again = !oracle.tells_time() || earlier.0.iter().any(|(other, _)| other == oracle);
+            if !again {
+                println!("  found once ({oracle:?}): {what}");
+            }
+            again
+        });
     }
 
     /// Fails for what was not known before; says which entries of the list have become needless.
