@@ -955,6 +955,18 @@ typedef struct vmcell_snapshot vmcell_snapshot;
 typedef struct vmcell_vm vmcell_vm;
 
 /**
+ * Takes snapshots of a volume while its VM runs. Made by vmcell_volume_handle_new; freed by vmcell_volume_handle_free, before or after the disk or
+ * its VM. Any thread may make any call.
+ */
+typedef struct vmcell_volume_handle vmcell_volume_handle;
+
+/**
+ * A snapshot of a volume that is prepared. Made by vmcell_volume_handle_prepare_snapshot; freed by vmcell_volume_snapshot_free, which leaves the
+ * volume as it was unless vmcell_volume_snapshot_take was called.
+ */
+typedef struct vmcell_volume_snapshot vmcell_volume_snapshot;
+
+/**
  * A port of the host that a guest connects to. Made by vmcell_vsock_listener_new; freed by vmcell_vsock_listener_free, before or after
  * its VM. Any thread may make any call.
  */
@@ -1832,6 +1844,78 @@ int32_t vmcell_volume_back_up_header(const char *path, const char *to, vmcell_er
  * Errors: VOLUME if the file is no header or another volume's, or this one cannot be written.
  */
 int32_t vmcell_volume_restore_header(const char *path, const char *from, vmcell_error **error);
+
+/**
+ * Makes a handle to the volume of a disk that vmcell_disk_new_volume has made. `disk` is borrowed. Never blocks.
+ *
+ * Errors: BAD_VALUE if the disk is none of a volume.
+ */
+int32_t vmcell_volume_handle_new(const vmcell_disk *disk, vmcell_volume_handle **handle, vmcell_error **error);
+
+/**
+ * Takes a snapshot of a volume in use: what is in its file stays as it is, and the VM goes on writing to a new file at `path`, a fork that `key` opens.
+ * From now on, that is the file to open for the VM; the old one may be read and forked, and both stay where they are, or move
+ * together. After a crash in the middle, the new file has all that the VM had made stable, or, if that one is refused, the old one has it.
+ * `pause_us` gets for how long the disk stood still, in microseconds, unless it is NULL. Blocks for as long as making a fork takes, and
+ * then until the disk was served, at most `limit_ms` milliseconds, and until the old file is stable, at most as long again.
+ *
+ * Errors: VOLUME if `path` exists or cannot be written, the volume is read-only, has a header of its own or blocks of less than 4096 bytes, lies
+ * over 16 others, or its file was replaced; TIMEOUT if the disk was not served, because its VM is not there or paused; INVALID_STATE while
+ * another snapshot is prepared, and in a function that an I/O thread calls. If the file exists after an error, the snapshot was taken, and only
+ * the old file's data are not known to be stable.
+ */
+int32_t vmcell_volume_handle_snapshot(const vmcell_volume_handle *handle,
+                                      const char *path,
+                                      const vmcell_key *key,
+                                      uint32_t limit_ms,
+                                      uint64_t *pause_us,
+                                      vmcell_error **error);
+
+/**
+ * Does what takes time of vmcell_volume_handle_snapshot, so that vmcell_volume_snapshot_take takes none: in the function of vmcell_vm_snapshot, for instance,
+ * so that RAM and disks are of one instant. The VM must have been made, and not be paused. Blocks for as long as making a fork takes, and
+ * until the disk was served, at most `limit_ms` milliseconds.
+ *
+ * Errors: those of vmcell_volume_handle_snapshot. The volume is as it was then.
+ */
+int32_t vmcell_volume_handle_prepare_snapshot(const vmcell_volume_handle *handle,
+                                              const char *path,
+                                              const vmcell_key *key,
+                                              uint32_t limit_ms,
+                                              vmcell_volume_snapshot **snapshot,
+                                              vmcell_error **error);
+
+/**
+ * Frees a handle. The disk stays as it is. NULL is fine. Never blocks.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_volume_handle_free(vmcell_volume_handle *handle);
+
+/**
+ * Takes a snapshot that is prepared: what the disk begins from now on goes to the new file. A second call does nothing. Never blocks.
+ */
+int32_t vmcell_volume_snapshot_take(const vmcell_volume_snapshot *snapshot,
+                                    vmcell_error **error);
+
+/**
+ * Waits until a snapshot is taken and the old file is stable; then it may be read and forked. `pause_us` is as in
+ * vmcell_volume_handle_snapshot. May be called again. Blocks for at most `limit_ms` milliseconds.
+ *
+ * Errors: TIMEOUT if that has not come, because the VM is paused or the storage is slow; INVALID_STATE if vmcell_volume_snapshot_take was not called, the
+ * VM has ended, and in a function that an I/O thread calls; VOLUME if the old file's data cannot be made stable.
+ */
+int32_t vmcell_volume_snapshot_wait(const vmcell_volume_snapshot *snapshot,
+                                    uint32_t limit_ms,
+                                    uint64_t *pause_us,
+                                    vmcell_error **error);
+
+/**
+ * Frees a snapshot. If it was not taken, the new file is removed, for which this blocks. NULL is fine.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_volume_snapshot_free(vmcell_volume_snapshot *snapshot);
 
 /**
  * Attaches to an existing TAP device by its name, 1 to 15 bytes. Nothing else can attach to it while the interface, or

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 42] = [
+const SOURCES: [&str; 43] = [
     "library",
     "failure",
     "report",
@@ -22,6 +22,7 @@ const SOURCES: [&str; 42] = [
     "disk_backend",
     "disk_handle",
     "volume",
+    "volume_handle",
     "nic",
     "nic_frame",
     "nic_port",

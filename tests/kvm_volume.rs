@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use support::{Kernel, tiny};
 use vmcell::testing::TinyGuest;
-use vmcell::volume::{Key, Volume};
-use vmcell::{ErrorKind, Exit, Seccomp};
+use vmcell::volume::{Key, Volume, VolumeOptions};
+use vmcell::{DiskConfig, ErrorKind, Exit, Seccomp};
 
 const SIZE: u64 = 1 << 20;
 
@@ -33,6 +33,47 @@ fn a_vm_on_a_volume_starts_and_ends_under_its_filters() {
         vm.start().unwrap();
         assert!(matches!(vm.wait_timeout(Duration::from_secs(30)).unwrap(), Exit::Shutdown));
         assert!(handle.backend_counters().contains_key("decrypted_bytes"));
+    }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_volume_is_snapshotted_with_its_vm_at_one_instant_under_its_filters() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: u8| folder.path().join(name.to_string());
+    let key = Key::generate().unwrap();
+    Volume::create(path(0), SIZE, &key).unwrap();
+    let limit = Duration::from_secs(60);
+    let mut last = 0;
+    for seccomp in [Seccomp::Off, Seccomp::Kill] {
+        let volume = Volume::open(path(last), &key).unwrap();
+        let handle = volume.handle();
+        let kernel = Kernel::new(&TinyGuest::spin());
+        let vm = tiny(&kernel).seccomp(seccomp).disk(volume.into_disk()).build().unwrap();
+        vm.start().unwrap();
+        handle.snapshot(path(last + 1), &key, limit).unwrap();
+        let prepared = handle.prepare_snapshot(path(last + 2), &key, limit).unwrap();
+        let ram = vm
+            .snapshot_with(|| {
+                prepared.take();
+                Ok(())
+            })
+            .unwrap();
+        prepared.wait(limit).unwrap();
+        // The file of that instant belongs to the snapshot's forks now, while the VM runs.
+        let mut read_only = DiskConfig::new(path(last + 1));
+        read_only.read_only = true;
+        drop(Volume::open_with(VolumeOptions::new(read_only), &key).unwrap());
+        drop(ram);
+        vm.pause().unwrap();
+        let error = handle.snapshot(path(99), &key, Duration::from_millis(20)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "a paused VM does not serve its disk");
+        vm.resume().unwrap();
+        handle.snapshot(path(last + 3), &key, limit).unwrap();
+        vm.stop().unwrap();
+        drop(vm);
+        assert_eq!(handle.snapshot(path(99), &key, limit).unwrap_err().kind(), ErrorKind::Volume, "it has ended");
+        last += 3;
     }
 }
 

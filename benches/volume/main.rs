@@ -20,6 +20,8 @@ use vmcell::{DiskConfig, Engine, Error, ErrorKind, Result};
 
 const ROUNDS: usize = 7;
 const SIZE: u64 = 256 << 20;
+/// Of one volume, each over the one before.
+const SNAPSHOTS: usize = 7;
 const MIB: f64 = 1048576.0;
 /// Each turn of a load.
 const TURN: Duration = Duration::from_millis(400);
@@ -51,6 +53,7 @@ fn run() -> Result<()> {
         encrypted_beside_raw(folder.path(), direct)?;
     }
     fork_beside_base(folder.path())?;
+    snapshots(folder.path())?;
     opening(folder.path())
 }
 
@@ -154,6 +157,48 @@ fn fork_beside_base(folder: &Path) -> Result<()> {
         }
     }
     println!("{:<44} {took:>10.2} ms", "making a fork");
+    Ok(())
+}
+
+/// How long a disk stands still for a snapshot, under a load, and how long it takes in all.
+fn snapshots(folder: &Path) -> Result<()> {
+    let key = Key::generate()?;
+    println!("\nsnapshots of a volume in use (median and most of {SNAPSHOTS} each)");
+    println!("{:<60} {:>11} {:>12} {:>12}", "", "pause", "most", "in all");
+    for direct in [false, true] {
+        for load in LOADS.iter().filter(|load| load.depth > 1) {
+            let path =
+                |number: usize| folder.join(format!("snapshot-{direct}-{}-{number}", load.name.replace(' ', "-")));
+            Volume::create(path(0), SIZE, &key)?;
+            let mut config = DiskConfig::new(path(0));
+            config.direct = direct;
+            let volume = Volume::open_with(VolumeOptions::new(config), &key)?;
+            let handle = volume.handle();
+            let mut rig = Rig::new(volume.into_backend())?;
+            rig.fill()?;
+            let taken = std::thread::scope(|scope| {
+                let taker = scope.spawn(|| {
+                    (1..=SNAPSHOTS)
+                        .map(|number| {
+                            let began = Instant::now();
+                            let pause = handle.snapshot(path(number), &key, Duration::from_secs(60))?;
+                            Ok((pause.as_secs_f64() * 1e3, began.elapsed().as_secs_f64() * 1e3))
+                        })
+                        .collect::<Result<Vec<_>>>()
+                });
+                while !taker.is_finished() {
+                    rig.run(*load, TURN / 8)?;
+                }
+                taker.join().unwrap_or_else(|_| Err(Error::new(ErrorKind::Host, "a thread has panicked")))
+            })?;
+            let (pauses, totals): (Vec<f64>, Vec<f64>) = taken.into_iter().unzip();
+            let most = pauses.iter().copied().fold(0.0, f64::max);
+            let name = format!("{}{}", load.name, if direct { ", past the page cache" } else { "" });
+            println!("{name:<60} {:>8.3} ms {most:>9.3} ms {:>9.1} ms", median(pauses), median(totals));
+            drop(rig);
+            (0..=SNAPSHOTS).for_each(|number| drop(std::fs::remove_file(path(number))));
+        }
+    }
     Ok(())
 }
 

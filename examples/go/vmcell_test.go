@@ -967,6 +967,50 @@ func TestAVolumeIsADiskAndItsKeysChange(t *testing.T) {
 	}
 }
 
+func TestASnapshotOfAVolumeInUseIsOfTheInstantOfTheVMs(t *testing.T) {
+	folder := t.TempDir()
+	path := func(name string) string { return filepath.Join(folder, name) }
+	key, err := vmcell.NewKey(vmcell.KeyRandom, make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer key.Close()
+	if err := vmcell.CreateVolume(path("monday"), 1<<20, key, vmcell.VolumeFormat{}); err != nil {
+		t.Fatal(err)
+	}
+	volume := &vmcell.Volume{Key: key}
+	if _, err := volume.Snapshot(path("tuesday"), key, time.Minute); !errors.Is(err, vmcell.ErrInvalidState) {
+		t.Error(err)
+	}
+	disk := vmcell.Disk{Path: path("monday"), Volume: volume}
+	vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin"), Disks: []vmcell.Disk{disk}})
+	if _, err := volume.Snapshot(path("tuesday"), key, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	prepared, err := volume.PrepareSnapshot(path("wednesday"), key, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer prepared.Close()
+	if _, err := prepared.Wait(time.Millisecond); !errors.Is(err, vmcell.ErrInvalidState) {
+		t.Error(err)
+	}
+	ram, err := vm.Snapshot(prepared.Take)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ram.Close()
+	if _, err := prepared.Wait(time.Minute); err != nil {
+		t.Error(err)
+	}
+	for name, is := range map[string][2]bool{"monday": {true, false}, "tuesday": {true, true}, "wednesday": {false, true}} {
+		if info, err := vmcell.InspectVolume(path(name)); err != nil || [2]bool{info.IsBase, info.IsFork} != is {
+			t.Error(name, info, err)
+		}
+	}
+	vm.Close()
+}
+
 func TestASourceOfRandomBytesIsADeviceAndALimitOfNothingIsRefused(t *testing.T) {
 	for _, rng := range []vmcell.RNG{{}, {PerSecond: 1024, Burst: 64}} {
 		vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin"), RNG: &rng})

@@ -8,6 +8,7 @@ import "C"
 import (
 	"encoding/json"
 	"runtime"
+	"time"
 	"unsafe"
 )
 
@@ -60,6 +61,9 @@ type Volume struct {
 	Header string
 	// Discard lets the guest give space back, which shows whoever has the file what is not in use.
 	Discard bool
+
+	// Since a VM was made with it.
+	inUse *volumeHandle
 }
 
 func (disk Disk) openVolume(d *describer, h **C.vmcell_disk) {
@@ -83,6 +87,12 @@ func (disk Disk) openVolume(d *describer, h **C.vmcell_disk) {
 		}, disk.Path, disk.Volume.Header)
 	}
 	runtime.KeepAlive(disk.Volume.Key)
+	d.do(func(e **C.vmcell_error) C.int32_t {
+		handle := &volumeHandle{}
+		runtime.SetFinalizer(handle, func(handle *volumeHandle) { C.vmcell_volume_handle_free(handle.handle) })
+		disk.Volume.inUse = handle
+		return C.vmcell_volume_handle_new(*h, &handle.handle, e)
+	})
 }
 
 func (key *Key) pointer() *C.vmcell_key {
@@ -164,6 +174,66 @@ func ForkVolume(base string, baseKey *Key, path string, key *Key) error {
 	runtime.KeepAlive([]*Key{baseKey, key})
 	return err
 }
+
+// VolumeSnapshot is a snapshot of a volume in use that is prepared: all is done but for the moment itself.
+type VolumeSnapshot struct{ handle *C.vmcell_volume_snapshot }
+
+// Snapshot takes a snapshot of a volume while the VM that was made last with it runs: what is in its file stays as it is, and the VM goes on writing to a
+// new file at path, a fork that key opens, which is the one to open for the VM from now on. It returns for how long the disk stood still.
+func (volume *Volume) Snapshot(path string, key *Key, limit time.Duration) (time.Duration, error) {
+	snapshot, err := volume.PrepareSnapshot(path, key, limit)
+	if err != nil {
+		return 0, err
+	}
+	defer snapshot.Close()
+	if err := snapshot.Take(); err != nil {
+		return 0, err
+	}
+	return snapshot.Wait(limit)
+}
+
+// PrepareSnapshot does what takes time of Snapshot, so that Take is done in no time: in the function of VM.Snapshot, for instance, so that RAM and
+// disks are of one instant.
+func (volume *Volume) PrepareSnapshot(path string, key *Key, limit time.Duration) (*VolumeSnapshot, error) {
+	inUse := volume.inUse
+	if inUse == nil {
+		return nil, &Error{Number: ErrInvalidState, Message: "a snapshot was to be taken of a volume with which no VM was made"}
+	}
+	snapshot := &VolumeSnapshot{}
+	err := withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_volume_handle_prepare_snapshot(inUse.handle, texts[0], key.pointer(), C.uint32_t(limit.Milliseconds()), &snapshot.handle, e)
+	}, path)
+	runtime.KeepAlive(inUse)
+	runtime.KeepAlive(key)
+	if err != nil {
+		return nil, err
+	}
+	return snapshot, nil
+}
+
+// Take takes the snapshot: what the disk begins from now on goes to the new file. It never blocks.
+func (snapshot *VolumeSnapshot) Take() error {
+	var e *C.vmcell_error
+	number := C.vmcell_volume_snapshot_take(snapshot.handle, &e)
+	return failure(number, e)
+}
+
+// Wait waits until the snapshot is taken and the old file is stable, so that it may be read and forked. It returns for how long the disk stood still.
+func (snapshot *VolumeSnapshot) Wait(limit time.Duration) (time.Duration, error) {
+	var pause C.uint64_t
+	var e *C.vmcell_error
+	number := C.vmcell_volume_snapshot_wait(snapshot.handle, C.uint32_t(limit.Milliseconds()), &pause, &e)
+	return time.Duration(pause) * time.Microsecond, failure(number, e)
+}
+
+// Close frees the snapshot. If it was not taken, the volume is as it was, and the new file is removed.
+func (snapshot *VolumeSnapshot) Close() {
+	C.vmcell_volume_snapshot_free(snapshot.handle)
+	snapshot.handle = nil
+}
+
+// volumeHandle takes snapshots of a volume.
+type volumeHandle struct{ handle *C.vmcell_volume_handle }
 
 // ReleaseVolume lets a base be written to again. The caller vouches that no volume builds on it any more: one that does is refused from now on.
 func ReleaseVolume(base string) error {

@@ -35,6 +35,13 @@ enum Command {
         #[command(flatten)]
         key: KeyFile,
     },
+    /// Keeps what a volume holds now: it may only be read from then on, and NEW, opened by the same key, goes on from it
+    Snapshot {
+        path: PathBuf,
+        new: PathBuf,
+        #[command(flatten)]
+        key: KeyFile,
+    },
     /// Lets a volume be written to again that others were made over, once those are gone
     Release { path: PathBuf },
     /// Makes a volume larger, also while it is in use
@@ -119,6 +126,10 @@ fn run(command: Command) -> vmcell::Result<()> {
         }
         Command::Info { path } => Volume::inspect(path).map(|info| show(&info)),
         Command::Fork { base, path, with, key } => Volume::fork(base, &Key::file(with)?, path, &key.read()?),
+        Command::Snapshot { path, new, key } => {
+            let key = key.read()?;
+            Volume::fork(path, &key, new, &key)
+        }
         Command::Release { path } => Volume::release(path),
         Command::Grow { path, size } => Volume::grow(path, size.0),
         Command::Key(KeyCommand::Add { path, with, new }) => {

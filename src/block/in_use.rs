@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::medium::{self, Identity};
 use crate::error::Result;
@@ -20,7 +21,8 @@ struct Users {
 /// One disk's use of its storage, for as long as this lives.
 pub(super) struct InUse {
     identity: Identity,
-    read_only: bool,
+    /// Changed while [`USERS`] is locked.
+    read_only: AtomicBool,
 }
 
 impl InUse {
@@ -34,7 +36,25 @@ impl InUse {
         }
         let count = if read_only { &mut users.readers } else { &mut users.writers };
         *count = count.saturating_add(1);
-        Ok(Self { identity, read_only })
+        Ok(Self { identity, read_only: AtomicBool::new(read_only) })
+    }
+
+    /// The disk that was to write only reads from now on.
+    #[cfg(feature = "volume")]
+    pub(super) fn only_reads(&self) {
+        let mut all = lock(&USERS);
+        if self.read_only.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        if let Some(users) = all.get_mut(&self.identity) {
+            users.writers = users.writers.saturating_sub(1);
+            users.readers = users.readers.saturating_add(1);
+        }
+    }
+
+    #[cfg(feature = "volume")]
+    pub(super) fn is_on(&self, identity: Identity) -> bool {
+        self.identity == identity
     }
 
     /// Whether no other disk uses the storage.
@@ -47,7 +67,8 @@ impl Drop for InUse {
     fn drop(&mut self) {
         let mut all = lock(&USERS);
         let Some(users) = all.get_mut(&self.identity) else { return };
-        let count = if self.read_only { &mut users.readers } else { &mut users.writers };
+        let read_only = self.read_only.load(Ordering::SeqCst);
+        let count = if read_only { &mut users.readers } else { &mut users.writers };
         *count = count.saturating_sub(1);
         if users.readers == 0 && users.writers == 0 {
             all.remove(&self.identity);

@@ -18,6 +18,8 @@ mod tag;
 
 pub use backend::{ByteRange, DiskBackend, DiskInfo, DiskStatus, Done, Operation};
 pub use disk::{Disk, DiskHandle};
+#[cfg(feature = "volume")]
+pub(crate) use file::Claim;
 pub use file::{FileBackend, abandoned_threads, abandoned_transfers};
 pub(crate) use medium::Identity;
 pub use metrics::DiskMetrics;

@@ -12,6 +12,7 @@ use super::report::{ErrorObject, Report};
 use super::slot::{Described, Slot, update};
 use crate::block::Disk;
 use crate::config::Engine;
+use crate::volume::{Volume, VolumeHandle};
 
 /// The io_uring if the host has it, otherwise ordinary system calls. The default.
 pub const VMCELL_ENGINE_AUTO: i32 = 0;
@@ -28,11 +29,20 @@ pub(super) const ENGINES: [(i32, Engine); 3] =
 /// What a guest gets as a disk: a raw file, a block device, or a backend of the caller's own. Made by vmcell_disk_new,
 /// vmcell_disk_new_from_fd or vmcell_disk_new_backend; taken by vmcell_config_add_disk or vmcell_disk_handle_replace; freed by
 /// vmcell_disk_free.
-pub struct DiskObject(Slot<Disk>);
+pub struct DiskObject(Slot<Disk>, Option<VolumeHandle>);
 
 impl DiskObject {
     pub(super) fn new(disk: Disk) -> Self {
-        Self(Slot::new(disk))
+        Self(Slot::new(disk), None)
+    }
+
+    pub(super) fn on_volume(volume: Volume) -> Self {
+        let handle = volume.handle();
+        Self(Slot::new(volume.into_disk()), Some(handle))
+    }
+
+    pub(super) fn volume(&self) -> Option<&VolumeHandle> {
+        self.1.as_ref()
     }
 }
 

@@ -8,7 +8,7 @@ use super::super::{
     config_memory::*, config_rng::*, config_threads::*, config_vsock::*, console::*, console_status::*, counter::*,
     disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, host::*, io_thread::*, jail::*,
     library::*, limit_group::*, metadata::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*,
-    snapshot::*, vm::*, vm_exit::*, vm_metrics::*, vm_rates::*, vm_threads::*, volume::*, vsock::*,
+    snapshot::*, vm::*, vm_exit::*, vm_metrics::*, vm_rates::*, vm_threads::*, volume::*, volume_handle::*, vsock::*,
 };
 use super::panic_in_next_call;
 
@@ -92,10 +92,15 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_volume_create(null(), 0, null(), null(), 0, null()),
         vmcell_volume_fork(null(), null(), null(), null()),
         vmcell_volume_grow(null(), 0),
+        vmcell_volume_handle_new(null(), null_mut()),
+        vmcell_volume_handle_prepare_snapshot(null(), null(), null(), 0, null_mut()),
+        vmcell_volume_handle_snapshot(null(), null(), null(), 0, null_mut()),
         vmcell_volume_info(null(), null_mut(), 0, null_mut()),
         vmcell_volume_release(null()),
         vmcell_volume_remove_key(null(), 0),
         vmcell_volume_restore_header(null(), null()),
+        vmcell_volume_snapshot_take(null()),
+        vmcell_volume_snapshot_wait(null(), 0, null_mut()),
         vmcell_snapshot_load(null(), 0, null_mut()),
         vmcell_snapshot_save(null(), null(), null(), null(), 0),
         vmcell_snapshot_standstill(null(), null_mut()),
@@ -235,6 +240,8 @@ fn silent() -> Vec<(&'static str, bool)> {
         ("vmcell_io_thread_free", after_panic(|| vmcell_io_thread_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_jail_free", after_panic(|| vmcell_jail_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_limit_group_free", after_panic(|| vmcell_limit_group_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_volume_handle_free", after_panic(|| vmcell_volume_handle_free(null_mut())) == VMCELL_ERROR_PANIC),
+        ("vmcell_volume_snapshot_free", after_panic(|| vmcell_volume_snapshot_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_key_free", after_panic(|| vmcell_key_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_snapshot_free", after_panic(|| vmcell_snapshot_free(null_mut())) == VMCELL_ERROR_PANIC),
         ("vmcell_metadata_free", after_panic(|| vmcell_metadata_free(null_mut())) == VMCELL_ERROR_PANIC),

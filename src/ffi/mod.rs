@@ -55,5 +55,6 @@ mod vm_metrics;
 mod vm_rates;
 mod vm_threads;
 mod volume;
+mod volume_handle;
 mod vsock;
 mod wake;

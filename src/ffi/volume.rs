@@ -37,6 +37,12 @@ const KINDS: [(i32, MakeKey); 3] =
 /// is freed. Made by vmcell_key_new and vmcell_key_new_from_file; freed by vmcell_key_free. Any thread may make any call.
 pub struct KeyObject(Key);
 
+impl KeyObject {
+    pub(super) fn key(&self) -> &Key {
+        &self.0
+    }
+}
+
 impl Object for KeyObject {
     const NAME: &'static str = "vmcell_key";
 }
@@ -168,7 +174,7 @@ pub unsafe extern "C" fn vmcell_disk_new_volume(
             options = options.header(unsafe { read_path(header_path, "header_path") }?);
         }
         let key = objects::get(key)?;
-        disk.insert(DiskObject::new(Volume::open_with(options, &key.0)?.into_disk()))
+        disk.insert(DiskObject::on_volume(Volume::open_with(options, &key.0)?))
     })
 }
 

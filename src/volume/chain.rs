@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::cipher::Cipher;
-use super::cow::{self, BaseKey, BaseRef};
+use super::cow::{self, BaseKey, BaseRef, EmptyLayer};
 use super::encrypted::Encrypted;
 use super::key::Key;
 use super::keys::{HeaderLock, len_of, unlock};
@@ -34,22 +34,14 @@ impl Opened<'_> {
         Ok(Payload { file, cipher: Cipher::new(self.key, self.data.sector_size)?, data: self.data })
     }
 
-    /// The disk of a volume that lies on `backend`, with all those that it builds on.
-    pub(super) fn disk(
-        &self,
-        backend: FileBackend,
-        discard: bool,
-        is_read_only: bool,
-        depth: usize,
-    ) -> Result<Box<dyn DiskBackend>> {
+    /// The disk of a volume that lies on `backend`, with all those that it builds on. `above` is how many lie over it.
+    pub(super) fn disk(&self, backend: FileBackend, discard: bool, is_read_only: bool, above: usize) -> Result<Chain> {
         let cipher = Cipher::new(self.key, self.data.sector_size)?;
         let own = Encrypted::new(backend, cipher, self.data, discard);
         if !self.header.is_layer() {
-            return Ok(Box::new(own));
+            return Ok(Chain { disk: Box::new(own), depth: 0 });
         }
-        if depth >= MOST_DEPTH {
-            return Err(refused(format!("it lies over more volumes than {MOST_DEPTH}, the most that are allowed")));
-        }
+        check_depth(above)?;
         let mut payload = self.payload(self.file)?;
         let layer = cow::read_header(&mut payload)?;
         let (len, whole) = (len_of(self.file)?, self.data.below(layer.file_len()));
@@ -57,15 +49,42 @@ impl Opened<'_> {
             return Err(refused(format!("it is cut: its file has {len} bytes, and had {whole} when it was made")));
         }
         let path = beside(self.path, &layer.base.name);
-        let base = open_base(&path, &layer.base, self.limits, depth)
+        let base = open_base(&path, &layer.base, self.limits, above)
             .map_err(|e| e.about(&format!("base {}", path.display())))?;
-        let disk = cow::open(&mut payload, layer, own, base)?;
-        if is_read_only {
-            return Ok(Box::new(disk));
+        let depth = base.depth.saturating_add(1);
+        let mut disk = cow::open(&mut payload, layer, own, base.disk)?;
+        if !is_read_only {
+            disk = disk.kept_by(Box::new(self.writable()?));
         }
+        Ok(Chain { disk: Box::new(disk), depth })
+    }
+
+    /// Its data, opened once more.
+    fn writable(&self) -> Result<Payload<File>> {
         let unopened = |e| refused("it cannot be opened for writing").with_source(e);
-        let file = File::options().read(true).write(true).open(self.path).map_err(unopened)?;
-        Ok(Box::new(disk.kept_by(self.payload(file)?)))
+        self.payload(File::options().read(true).write(true).open(self.path).map_err(unopened)?)
+    }
+
+    /// The fork that it is, without its base. Nothing may have been written to it.
+    pub(super) fn empty_layer(
+        &self,
+        backend: FileBackend,
+        discard: bool,
+    ) -> Result<EmptyLayer<Encrypted<FileBackend>>> {
+        let own = Encrypted::new(backend, Cipher::new(self.key, self.data.sector_size)?, self.data, discard);
+        let mut payload = self.writable()?;
+        EmptyLayer::open(cow::read_header(&mut payload)?, own, payload)
+    }
+
+    /// What a fork at `new` is to know of it.
+    pub(super) fn as_base(&self, identity: [u8; 16], new: &Path) -> Result<BaseRef> {
+        let len = self.capacity()?;
+        if !len.is_multiple_of(4096) || len > cow::MOST_CAPACITY {
+            let message =
+                format!("it has {len} bytes, allowed for a base are multiples of 4096, up to {}", cow::MOST_CAPACITY);
+            return Err(refused(message));
+        }
+        Ok(BaseRef { identity, key: BaseKey::new(self.key)?, name: name_for(self.path, new)?, len })
     }
 
     /// The bytes of the disk that it is.
@@ -77,8 +96,23 @@ impl Opened<'_> {
     }
 }
 
+/// A volume with all those that it builds on.
+pub(super) struct Chain {
+    pub(super) disk: Box<dyn DiskBackend>,
+    /// How many it lies over.
+    pub(super) depth: usize,
+}
+
+/// Refuses a fork that so many volumes lie above of.
+pub(super) fn check_depth(above: usize) -> Result<()> {
+    if above < MOST_DEPTH {
+        return Ok(());
+    }
+    Err(refused(format!("it lies over more volumes than {MOST_DEPTH}, the most that are allowed")))
+}
+
 /// The disk of a base, which is only read.
-fn open_base(path: &Path, wanted: &BaseRef, limits: UnlockLimits, depth: usize) -> Result<Box<dyn DiskBackend>> {
+fn open_base(path: &Path, wanted: &BaseRef, limits: UnlockLimits, above: usize) -> Result<Chain> {
     let backend = FileBackend::open(&read_only(path))?;
     let file = File::open(path).map_err(|e| refused("its header cannot be opened").with_source(e))?;
     let header = {
@@ -96,7 +130,7 @@ fn open_base(path: &Path, wanted: &BaseRef, limits: UnlockLimits, depth: usize) 
         let message = format!("it has {capacity} bytes, and had {} when the layer was made over it", wanted.len);
         return Err(refused(message));
     }
-    opened.disk(backend, false, true, depth.saturating_add(1))
+    opened.disk(backend, false, true, above.saturating_add(1))
 }
 
 /// A volume that another one is to be made over. Nobody writes to it, and nobody else changes its header, as long as this lives.
@@ -117,16 +151,10 @@ impl<'a> Base<'a> {
         let limits = UnlockLimits::default();
         let (data, key) = (header.data_behind()?, unlock(&header, file, key, limits)?);
         let opened = Opened { path, file, header: &header, data, key: &key, limits };
-        let len = opened.capacity()?;
-        if !len.is_multiple_of(4096) || len > cow::MOST_CAPACITY {
-            let message =
-                format!("it has {len} bytes, allowed for a base are multiples of 4096, up to {}", cow::MOST_CAPACITY);
-            return Err(refused(message));
-        }
-        // It has to open with one more above it.
-        let disk = opened.disk(backend, false, true, 1)?;
         let identity = header.base_identity().map_or_else(new_identity, Ok)?;
-        let reference = BaseRef { identity, key: BaseKey::new(&key)?, name: name_for(path, new)?, len };
+        let reference = opened.as_base(identity, new)?;
+        // It has to open with one more above it.
+        let disk = opened.disk(backend, false, true, 1)?.disk;
         Ok((Self { file, header, _disk: disk, _lock: lock }, reference))
     }
 
@@ -142,7 +170,7 @@ pub(super) fn new_layer(base: BaseRef) -> Result<cow::LayerHeader> {
     Ok(cow::new_header(new_identity()?, capacity, base))
 }
 
-fn new_identity() -> Result<[u8; 16]> {
+pub(super) fn new_identity() -> Result<[u8; 16]> {
     let mut identity = [0; 16];
     random_bytes(&mut identity).map_err(no_random)?;
     Ok(identity)

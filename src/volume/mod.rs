@@ -9,21 +9,26 @@
 mod chain;
 mod cipher;
 mod cow;
+mod draft;
 mod encrypted;
 mod info;
 mod key;
 mod keys;
+mod live;
 mod luks;
 mod payload;
+mod snapshot;
 #[allow(clippy::module_inception, reason = "the room is called after its main type")]
 mod volume;
 
+pub use draft::VolumeFormat;
 pub use encrypted::Encrypted;
 pub use info::{KeySlot, VolumeInfo};
 pub use key::Key;
 pub use keys::VolumeKeys;
 pub use luks::UnlockLimits;
-pub use volume::{Volume, VolumeFormat, VolumeOptions};
+pub use snapshot::{VolumeHandle, VolumeSnapshot};
+pub use volume::{Volume, VolumeOptions};
 
 use crate::error::{Error, ErrorKind};
 

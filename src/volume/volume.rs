@@ -1,22 +1,20 @@
 //! A volume: created, opened, and made the disk of a VM.
 
 use std::fs::{self, File};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::chain::{Base, Opened, new_layer};
-use super::cipher::{Cipher, SECTOR_SIZES};
-use super::cow::{self, LayerHeader};
+use super::draft::{Draft, MOST_SIZE, VolumeFormat, data_key_for, write_fork};
 use super::info::VolumeInfo;
-use super::key::{Key, Kind};
-use super::keys::{HeaderLock, VolumeKeys, len_of, restore, secret_of, unlock};
-use super::luks::{Header, NewFile, UnlockLimits};
-use super::payload::Payload;
-use super::{no_random, no_secret_memory, refused};
+use super::key::Key;
+use super::keys::{HeaderLock, VolumeKeys, len_of, restore, unlock};
+use super::live::Live;
+use super::luks::{Header, UnlockLimits};
+use super::refused;
+use super::snapshot::{Current, VolumeHandle};
 use crate::block::{Disk, DiskBackend, FileBackend};
 use crate::config::DiskConfig;
 use crate::error::{Error, Result};
-use crate::sys::{LockedBytes, random_bytes};
 
 /// An encrypted volume that is open: LUKS2 in a file or on a block device, with AES-XTS. `cryptsetup` opens what this creates, and this
 /// opens what `cryptsetup luksFormat` creates.
@@ -40,85 +38,11 @@ use crate::sys::{LockedBytes, random_bytes};
 /// # Ok::<(), vmcell::Error>(())
 /// ```
 pub struct Volume {
-    disk: Box<dyn DiskBackend>,
+    disk: Live,
+    handle: VolumeHandle,
     info: VolumeInfo,
     options: VolumeOptions,
 }
-
-/// How a volume is created.
-///
-/// ```
-/// use vmcell::volume::VolumeFormat;
-///
-/// let format = VolumeFormat::new().label("postgres").sector_size(512);
-/// ```
-#[derive(Debug, Default)]
-pub struct VolumeFormat {
-    label: String,
-    sector_size: Option<usize>,
-    header: Option<PathBuf>,
-}
-
-/// The longest label, with a zero behind it.
-const MOST_LABEL: usize = 47;
-const DEFAULT_SECTOR: usize = 4096;
-/// Of a new volume's data: AES-256.
-const KEY_LEN: usize = 64;
-
-impl VolumeFormat {
-    /// The defaults.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets a name for people, of at most 47 bytes, which is not encrypted. It is empty by default.
-    #[must_use]
-    pub fn label(mut self, label: impl Into<String>) -> Self {
-        self.label = label.into();
-        self
-    }
-
-    /// Sets the bytes of a sector, the smallest part that is read and written: 512, 1024, 2048 or 4096. The default is 4096, which is
-    /// fastest; the guest sees a disk with blocks of that size.
-    #[must_use]
-    pub fn sector_size(mut self, bytes: usize) -> Self {
-        self.sector_size = Some(bytes);
-        self
-    }
-
-    /// Puts the header, which has the keys, into a file of its own, so that the volume's file is ciphertext from its first byte on.
-    /// Without that file the data are lost.
-    #[must_use]
-    pub fn header(mut self, path: impl Into<PathBuf>) -> Self {
-        self.header = Some(path.into());
-        self
-    }
-
-    fn check(&self, size: u64) -> Result<usize> {
-        if self.label.len() > MOST_LABEL || self.label.contains('\0') {
-            let message = format!(
-                "the label {:?} was asked for, allowed are at most {MOST_LABEL} bytes without a zero",
-                self.label
-            );
-            return Err(refused(message));
-        }
-        let sector = self.sector_size.unwrap_or(DEFAULT_SECTOR);
-        if !SECTOR_SIZES.contains(&sector) {
-            return Err(refused(format!(
-                "sectors of {sector} bytes were asked for, allowed are 512, 1024, 2048 and 4096"
-            )));
-        }
-        if size == 0 || !size.is_multiple_of(sector as u64) || size > MOST_SIZE {
-            let message =
-                format!("a size of {size} bytes was asked for, allowed are multiples of {sector}, up to {MOST_SIZE}");
-            return Err(refused(message));
-        }
-        Ok(sector)
-    }
-}
-
-/// 4 EiB: with what lies in front, it fits into a file's length.
-const MOST_SIZE: u64 = 1 << 62;
 
 /// How a volume is opened.
 ///
@@ -213,10 +137,7 @@ impl Volume {
         let identity = reference.identity;
         let write = || {
             let layer = new_layer(reference)?;
-            let format = VolumeFormat::new();
-            let (size, data_key) = (layer.file_len(), data_key_for(key)?);
-            Draft { path, size, key, data_key: &data_key, sector: DEFAULT_SECTOR, format: &format, layer: Some(&layer) }
-                .write()
+            write_fork(path, key, &data_key_for(key)?, &layer)
         };
         write().map_err(|e| e.about(&format!("volume {}", path.display())))?;
         // The base last, so that a fork that fails changes nothing. Until then, the fork is none of its.
@@ -293,9 +214,17 @@ impl Volume {
             key: &key,
             limits: options.limits,
         };
-        let disk = opened.disk(backend, options.discard, options.disk.read_only, 0)?;
-        info.capacity = Some(disk.info().capacity);
-        Ok(Self { disk, info, options })
+        let claim = backend.claim();
+        let chain = opened.disk(backend, options.discard, options.disk.read_only, 0)?;
+        info.capacity = Some(chain.disk.info().capacity);
+        let current = match (&options.header, options.disk.read_only) {
+            (None, false) => Ok(Current::new(&opened, claim, &chain, &options.disk, options.discard)?),
+            (Some(_), _) => Err("its header is in a file of its own"),
+            (None, true) => Err("it was opened to be read alone"),
+        };
+        let disk = Live::new(chain.disk);
+        let handle = VolumeHandle::new(disk.orders(), current);
+        Ok(Self { disk, handle, info, options })
     }
 
     /// Says what the header of a volume tells without a key, and changes nothing.
@@ -353,6 +282,11 @@ impl Volume {
         &self.info
     }
 
+    /// Returns a handle that takes snapshots of it while its VM runs. Take it before the volume becomes a disk.
+    pub fn handle(&self) -> VolumeHandle {
+        self.handle.clone()
+    }
+
     /// Makes it the disk of a VM, with the settings that it was [opened with](VolumeOptions::new). It never blocks.
     pub fn into_disk(self) -> Disk {
         let config = self.options.disk.clone();
@@ -366,7 +300,7 @@ impl Volume {
 
     /// Makes it a backend, for a layer of your own or a test.
     pub fn into_backend(self) -> Box<dyn DiskBackend> {
-        self.disk
+        Box::new(self.disk)
     }
 }
 
@@ -400,76 +334,6 @@ fn grow(path: &Path, size: u64) -> Result<()> {
     file.set_len(data.below(size)).and_then(|()| file.sync_all()).map_err(no_size)
 }
 
-/// The key of a new volume's data.
-fn data_key_for(key: &Key) -> Result<LockedBytes> {
-    if key.kind() == Kind::OfData {
-        return LockedBytes::copy_of(key.expose()).map_err(no_secret_memory);
-    }
-    let mut data_key = LockedBytes::zeroed(KEY_LEN).map_err(no_secret_memory)?;
-    random_bytes(&mut data_key).map_err(no_random)?;
-    Ok(data_key)
-}
-
-/// A volume that is to be.
-struct Draft<'a> {
-    path: &'a Path,
-    size: u64,
-    key: &'a Key,
-    data_key: &'a [u8],
-    sector: usize,
-    format: &'a VolumeFormat,
-    layer: Option<&'a LayerHeader>,
-}
-
-impl Draft<'_> {
-    fn write(&self) -> Result<()> {
-        let mut made = Vec::new();
-        self.write_files(&mut made).inspect_err(|_| {
-            // What was not there before is not there afterwards.
-            made.iter().for_each(|path| drop(fs::remove_file(path)));
-        })
-    }
-
-    /// Puts the paths of the files that it has made into `made`.
-    fn write_files(&self, made: &mut Vec<PathBuf>) -> Result<()> {
-        let apart = self.format.header.as_deref();
-        let mut header = Header::new(&self.format.label, self.sector, apart.is_some(), self.data_key)?;
-        let before = header.len()?;
-        let (file, data) = match apart {
-            Some(apart) => (new_file(apart, before, made)?, Some(new_file(self.path, self.size, made)?)),
-            None => (new_file(self.path, before.saturating_add(self.size), made)?, None),
-        };
-        let new = NewFile(&file);
-        if let Some(layer) = self.layer {
-            let (cipher, data) = (Cipher::new(self.data_key, self.sector)?, header.data_behind()?);
-            cow::create(&mut Payload { file: &new, cipher, data }, layer)?;
-            header.make_layer();
-        }
-        if self.key.kind() == Kind::OfData {
-            header.write_both(&new)?;
-        } else {
-            header.add(&new, self.data_key, secret_of(self.key)?, self.key.cost())?;
-        }
-        let synced = file.sync_all().and_then(|()| data.map_or(Ok(()), |data| data.sync_all()));
-        let stable = synced.and_then(|()| made.iter().try_for_each(|path| sync_folder(path)));
-        stable.map_err(|e| refused("it cannot be made stable").with_source(e))
-    }
-}
-
-fn new_file(path: &Path, len: u64, made: &mut Vec<PathBuf>) -> Result<File> {
-    let created = File::options().read(true).write(true).create_new(true).mode(0o600).open(path);
-    let file = created.map_err(|e| refused(format!("{} cannot be made", path.display())).with_source(e))?;
-    made.push(path.to_owned());
-    file.set_len(len).map_err(|e| refused(format!("it cannot have {len} bytes")).with_source(e))?;
-    Ok(file)
-}
-
 fn unopened(e: std::io::Error) -> Error {
     refused("it cannot be opened").with_source(e)
-}
-
-/// Makes a file's name stable.
-fn sync_folder(path: &Path) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
 }

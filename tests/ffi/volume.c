@@ -39,6 +39,50 @@ static void test_a_vm_on(const char *folder, const char *path, vmcell_key *key) 
     CHECK(vmcell_disk_free(disk) == VMCELL_OK);
 }
 
+static int32_t take(void *snapshot) { return vmcell_volume_snapshot_take(snapshot, NULL); }
+
+static void test_snapshots_in_use(const char *folder, vmcell_key *key) {
+    char paths[4][256], info[4096];
+    const char *names[] = {"monday", "tuesday", "wednesday", "thursday"};
+    uint64_t pause = UINT64_MAX;
+    size_t length;
+    vmcell_disk *disk, *plain;
+    vmcell_volume_handle *handle;
+    vmcell_volume_snapshot *prepared;
+    vmcell_snapshot *ram;
+    vmcell_vm *vm;
+    for (int i = 0; i < 4; i++)
+        snprintf(paths[i], sizeof paths[i], "%s", in(folder, names[i])), unlink(paths[i]);
+    OK(vmcell_volume_create(paths[0], 1 << 20, key, NULL, 0, NULL, &e));
+    OK(vmcell_disk_new(paths[0], &plain, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_volume_handle_new(plain, &handle, &e));
+    CHECK(vmcell_disk_free(plain) == VMCELL_OK);
+    OK(vmcell_disk_new_volume(paths[0], key, NULL, 0, VMCELL_ENGINE_AUTO, &disk, &e));
+    OK(vmcell_volume_handle_new(disk, &handle, &e));
+    FAILS(VMCELL_ERROR_TIMEOUT, vmcell_volume_handle_snapshot(handle, paths[1], key, 20, &pause, &e));
+    vmcell_config *config = config_of(in(folder, "spin"));
+    OK(vmcell_config_add_disk(config, disk, &e));
+    OK(vmcell_vm_new(config, &vm, &e));
+    OK(vmcell_vm_start(vm, &e));
+    OK(vmcell_volume_handle_snapshot(handle, paths[1], key, 60000, &pause, &e));
+    CHECK(pause < 60000000);
+    OK(vmcell_volume_handle_prepare_snapshot(handle, paths[2], key, 60000, &prepared, &e));
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_volume_handle_snapshot(handle, paths[3], key, 1, NULL, &e));
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_volume_snapshot_wait(prepared, 1, NULL, &e));
+    OK(vmcell_vm_snapshot(vm, take, prepared, &ram, &e));
+    OK(vmcell_volume_snapshot_wait(prepared, 60000, &pause, &e));
+    CHECK(vmcell_volume_snapshot_free(prepared) == VMCELL_OK && vmcell_snapshot_free(ram) == VMCELL_OK);
+    OK(vmcell_volume_handle_prepare_snapshot(handle, paths[3], key, 60000, &prepared, &e));
+    CHECK(vmcell_volume_snapshot_free(prepared) == VMCELL_OK && access(paths[3], F_OK) != 0);
+    OK(vmcell_volume_info(paths[2], info, sizeof info, &length, &e));
+    CHECK(strstr(info, "\"is_fork\":true,\"is_base\":false"));
+    stop(vm);
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK);
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_volume_handle_snapshot(handle, paths[3], key, 1000, NULL, &e));
+    CHECK(vmcell_volume_handle_free(handle) == VMCELL_OK && vmcell_volume_handle_free(NULL) == VMCELL_OK);
+    CHECK(vmcell_volume_snapshot_free(NULL) == VMCELL_OK);
+}
+
 void test_volumes(const char *folder) {
     char path[256], header[256], backup[256], info[4096];
     uint32_t slot = 99;
@@ -60,6 +104,7 @@ void test_volumes(const char *folder) {
     FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "0x8", vmcell_disk_new_volume(path, one, NULL, 8, VMCELL_ENGINE_AUTO, &disk, &e));
     FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_disk_new_volume(path, (vmcell_key *)&of, NULL, 0, VMCELL_ENGINE_AUTO, &disk, &e));
     test_a_vm_on(folder, path, one);
+    test_snapshots_in_use(folder, one);
 
     OK(vmcell_volume_back_up_header(path, backup, &e));
     OK(vmcell_volume_add_key(path, one, other, &slot, &e));

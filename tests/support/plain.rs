@@ -66,9 +66,19 @@ impl Plain {
         }
     }
 
+    /// Serves it for a moment while there is nothing to do.
+    pub fn idle(&mut self) {
+        for event in self.rig.wait(Duration::from_millis(1), |wants| self.backend.wants(wants)).unwrap() {
+            self.backend.woken(&mut self.rig.turn(), &event);
+        }
+        assert!(self.backend.completed(&mut self.rig.turn()).is_none());
+        self.backend.commit(&mut self.rig.turn());
+    }
+
     fn run(&mut self, operation: Operation) -> io::Result<Operation> {
         let tag = self.tags.insert(()).unwrap();
-        assert!(self.backend.submit(&mut self.rig.turn(), tag, operation).is_ok(), "there is nothing else in flight");
+        let refused = self.backend.submit(&mut self.rig.turn(), tag, operation);
+        assert!(refused.is_ok(), "there is nothing else in flight");
         self.backend.commit(&mut self.rig.turn());
         loop {
             if let Some(done) = self.backend.completed(&mut self.rig.turn()) {

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
+#[cfg(feature = "volume")]
+use std::sync::Weak;
 
 use super::abandoned;
 use super::batches::Batches;
@@ -59,6 +61,25 @@ pub struct FileBackend {
     begun: bool,
 }
 
+/// The lock that a disk has on its file, as long as it has it.
+#[cfg(feature = "volume")]
+pub(crate) struct Claim(Weak<DiskFile>);
+
+#[cfg(feature = "volume")]
+impl Claim {
+    /// The disk has written for the last time: from now on others may read the file, too.
+    pub(crate) fn only_reads(&self) {
+        if let Some(file) = self.0.upgrade() {
+            file.only_reads();
+        }
+    }
+
+    /// Whether this is the file that the disk has locked.
+    pub(crate) fn is_on(&self, file: &File) -> Result<bool> {
+        self.0.upgrade().map_or(Ok(false), |own| own.is_locked_as(file))
+    }
+}
+
 /// How data are moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -90,6 +111,12 @@ impl FileBackend {
     pub fn engine(mut self, engine: Engine) -> Self {
         self.engine = engine;
         self
+    }
+
+    /// Its lock on the file, for whoever decides how that is used.
+    #[cfg(feature = "volume")]
+    pub(crate) fn claim(&self) -> Claim {
+        Claim(Arc::downgrade(&self.file))
     }
 
     pub(in crate::block) fn on(name: &str, file: DiskFile, engine: Engine) -> Result<Self> {

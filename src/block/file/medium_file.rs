@@ -35,6 +35,22 @@ impl DiskFile {
         Self(file, Some(in_use))
     }
 
+    /// Whoever uses it has written for the last time: from now on others may read it, too.
+    #[cfg(feature = "volume")]
+    pub(in crate::block) fn only_reads(&self) {
+        if let Some(in_use) = &self.1 {
+            let _ = medium::lock("", &self.0, true);
+            in_use.only_reads();
+        }
+    }
+
+    /// Whether it was locked for a disk, and is this file.
+    #[cfg(feature = "volume")]
+    pub(in crate::block) fn is_locked_as(&self, other: &File) -> Result<bool> {
+        let identity = medium::Identity::of(&medium::metadata("from a file", other)?);
+        Ok(self.1.as_ref().is_some_and(|in_use| in_use.is_on(identity)))
+    }
+
     /// Moves data if that takes no waiting; says whether all of them were moved.
     ///
     /// # Errors

@@ -10,5 +10,7 @@ mod medium_file;
 mod ring;
 
 pub use abandoned::{abandoned_threads, abandoned_transfers};
+#[cfg(feature = "volume")]
+pub(crate) use engine::Claim;
 pub use engine::FileBackend;
 pub(super) use medium_file::DiskFile;

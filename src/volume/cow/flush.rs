@@ -1,5 +1,6 @@
 //! A flush: the data are made stable, then the pages of the map that changed are written, then those are made stable. So the file's map
-//! never names what is not there, and a crash leaves each page as it was before or as it is after.
+//! never names what is not there, and a crash leaves each page as it was before or as it is after. The base comes first as long as what was
+//! written to it, before this layer was put on top of it, is not stable.
 
 use std::io;
 
@@ -15,6 +16,8 @@ pub(super) struct Asked {
 /// What is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
+    /// The base is to be made stable.
+    Base,
     /// The data, or the pages, are to be made stable.
     Sync,
     /// That was asked for.
@@ -48,10 +51,11 @@ pub(super) struct Ended {
 }
 
 impl Flush {
-    pub(super) fn new(asked: Vec<Asked>, pages: Vec<Image>, epoch: u64, freed: Vec<u32>) -> Self {
+    /// `first` is where it begins: with the base, or with the data.
+    pub(super) fn new(first: Step, asked: Vec<Asked>, pages: Vec<Image>, epoch: u64, freed: Vec<u32>) -> Self {
         let is_last = pages.is_empty();
         let (written, failed) = (Vec::new(), None);
-        Self { asked, epoch, freed, step: Step::Sync, left: pages, written, in_flight: 0, failed, is_last }
+        Self { asked, epoch, freed, step: first, left: pages, written, in_flight: 0, failed, is_last }
     }
 
     pub(super) fn step(&self) -> Step {
@@ -88,6 +92,13 @@ impl Flush {
             return false;
         }
         (self.step, self.is_last) = (Step::Sync, true);
+        self.failed.is_some()
+    }
+
+    /// The base is stable, or not. Says whether the flush is over.
+    pub(super) fn base_synced(&mut self, result: io::Result<()>) -> bool {
+        self.note(result);
+        self.step = Step::Sync;
         self.failed.is_some()
     }
 

@@ -9,7 +9,9 @@ use super::entry::{BLOCK, CLUSTER};
 use super::flush::{Asked, Flush, Step};
 use super::header::Header;
 use super::map::{Image, Map, RunPlace, parts};
+use super::operation::{fill_with_zeroes, host_buffer, moved, same, unknown};
 use super::page::PAGE;
+use super::settled::Settled;
 use super::space::{Space, ranges};
 use crate::block::{ByteRange, DiskBackend, DiskInfo, DiskStatus, Done, Operation, Slab, Tag};
 use crate::error::Result;
@@ -27,7 +29,6 @@ const MANY_DIRTY: usize = 64;
 const MOST_DIRTY: usize = 256;
 /// What has changed is stable after this time, although nobody asks for it.
 const LATEST: Duration = Duration::from_millis(200);
-static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A copy-on-write layer: what is written goes into `top`, what was never written is read from `base`, which is only read.
 pub(crate) struct Layer<T: DiskBackend, B> {
@@ -45,6 +46,8 @@ pub(crate) struct Layer<T: DiskBackend, B> {
     slow: VecDeque<Slow>,
     /// For the pieces; it is away while one is under way.
     buffer: Option<HostBuffer>,
+    /// The base is to be flushed once, since it was written to before this layer was put on top of it. Whoever is told of that.
+    unsettled: Option<Settled>,
     flush: Option<Flush>,
     /// Whoever waits for the next flush.
     asked: Vec<Asked>,
@@ -80,6 +83,7 @@ enum OnTop {
 enum OnBase {
     Read { tag: Tag },
     Piece,
+    Sync,
 }
 
 struct Slow {
@@ -120,6 +124,7 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
             ready: VecDeque::new(),
             slow: VecDeque::new(),
             buffer: None,
+            unsettled: None,
             flush: None,
             asked: Vec::new(),
             pages: (0..PAGES_AT_ONCE).map(|_| HostBuffer::new(PAGE)).collect(),
@@ -140,8 +145,28 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
 
     /// Has the map kept by the file's data, opened a second time, if the layer is dropped before it was flushed: what was completed is there
     /// then, as on a plain file. The thread that drops it waits for that.
-    pub(crate) fn kept_by(mut self, keeper: impl Blocks + Send + 'static) -> Self {
-        self.keeper = Some(Box::new(keeper));
+    pub(crate) fn kept_by(mut self, keeper: Box<dyn Blocks + Send>) -> Self {
+        self.keeper = Some(keeper);
+        self
+    }
+
+    pub(super) fn info_over(header: &Header, top: DiskInfo, base: Option<DiskInfo>) -> DiskInfo {
+        let base = base.unwrap_or(top);
+        let mut info = DiskInfo::new(header.capacity);
+        let block = u32::try_from(BLOCK).unwrap_or(top.block_size);
+        info.block_size = block.max(top.block_size).max(base.block_size);
+        info.max_transfer = top.max_transfer.min(base.max_transfer).min(HostBuffer::MAX_LEN as u64);
+        info.max_segments = top.max_segments.min(base.max_segments);
+        info
+    }
+
+    /// Makes its base stable, which was written to until now and is attached, as this layer's own file is: with the next flush, and at once if
+    /// nobody asks for one. Data written to either meanwhile do not wait for it.
+    pub(super) fn settling(mut self, settled: Settled, io: &mut Io) -> Self {
+        self.unsettled = Some(settled);
+        self.token = Some(io.token());
+        self.go_on(io);
+        self.commit(io);
         self
     }
 
@@ -320,7 +345,8 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
     fn begin_flush(&mut self) {
         if self.flush.is_none() {
             let (asked, pages, freed) = (std::mem::take(&mut self.asked), self.map.take_dirty(), self.space.freed());
-            self.flush = Some(Flush::new(asked, pages, self.epoch, freed));
+            let first = if self.unsettled.is_some() { Step::Base } else { Step::Sync };
+            self.flush = Some(Flush::new(first, asked, pages, self.epoch, freed));
             self.due = None;
             self.epoch = self.epoch.saturating_add(1);
         }
@@ -344,6 +370,9 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
 
     /// Whether so much has changed, or some of it so long ago, that it is to be stable although nobody asks.
     fn is_to_flush_unasked(&mut self) -> bool {
+        if self.unsettled.is_some() && self.lost.is_none() {
+            return true;
+        }
         if self.map.dirty_pages() == 0 || self.lost.is_some() {
             self.due = None;
             return false;
@@ -355,6 +384,13 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
 
     fn go_on_with_flush(&mut self, io: &mut Io) {
         let Some(flush) = &mut self.flush else { return };
+        if flush.step() == Step::Base {
+            let Ok(own) = self.on_base.insert(OnBase::Sync) else { return };
+            match self.base.submit(io, own, Operation::Flush) {
+                Ok(()) => flush.syncs(),
+                Err(_) => _ = self.on_base.remove(own),
+            }
+        }
         if flush.step() == Step::Sync {
             let Ok(own) = self.on_top.insert(OnTop::Sync) else { return };
             match self.top.submit(io, own, Operation::Flush) {
@@ -552,6 +588,16 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
         }
     }
 
+    fn base_synced(&mut self, result: io::Result<()>) {
+        if let Some(settled) = self.unsettled.take() {
+            settled.tell(result.as_ref().map_or_else(|e| Err(same(e)), |()| Ok(())));
+            self.unsettled = result.is_err().then_some(settled);
+        }
+        if self.flush.as_mut().is_some_and(|flush| flush.base_synced(result)) {
+            self.end_flush();
+        }
+    }
+
     fn top_done(&mut self, io: &mut Io, Done { tag, operation: below, result, .. }: Done) {
         match self.on_top.remove(tag) {
             Some(OnTop::Read { tag, at, epoch }) => {
@@ -597,6 +643,7 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
         match self.on_base.remove(tag) {
             Some(OnBase::Read { tag }) => self.ready.push_back(Done::new(tag, below, result)),
             Some(OnBase::Piece) => self.piece_done(io, below, result),
+            Some(OnBase::Sync) => self.base_synced(result),
             None => self.ready.push_back(unknown(below, result)),
         }
     }
@@ -619,13 +666,7 @@ impl<T: DiskBackend, B> Drop for Layer<T, B> {
 
 impl<T: DiskBackend, B: DiskBackend> DiskBackend for Layer<T, B> {
     fn info(&self) -> DiskInfo {
-        let (top, base) = (self.top.info(), self.base.info());
-        let mut info = DiskInfo::new(self.header.capacity);
-        let block = u32::try_from(BLOCK).unwrap_or(top.block_size);
-        info.block_size = block.max(top.block_size).max(base.block_size);
-        info.max_transfer = top.max_transfer.min(base.max_transfer).min(HostBuffer::MAX_LEN as u64);
-        info.max_segments = top.max_segments.min(base.max_segments);
-        info
+        Self::info_over(&self.header, self.top.info(), Some(self.base.info()))
     }
 
     fn attach(&mut self, io: &mut Io) -> Result<()> {
@@ -693,6 +734,10 @@ impl<T: DiskBackend, B: DiskBackend> DiskBackend for Layer<T, B> {
         self.base.cancel(io);
     }
 
+    fn refresh(&mut self, io: &mut Io) {
+        self.top.refresh(io);
+    }
+
     fn wants(&self, wants: &mut Wants) {
         if self.is_unfinished || !self.ready.is_empty() {
             wants.again();
@@ -716,49 +761,6 @@ impl<T: DiskBackend, B: DiskBackend> DiskBackend for Layer<T, B> {
     fn metrics(&self, meter: &mut Meter) {
         self.top.metrics(meter);
     }
-}
-
-/// The same operation elsewhere.
-fn moved(operation: Operation, at: u64) -> Operation {
-    match operation {
-        Operation::Read { into, .. } => Operation::Read { at, into },
-        Operation::Write { from, stable, .. } => Operation::Write { at, from, stable },
-        other => other,
-    }
-}
-
-fn host_buffer(operation: Operation) -> Option<HostBuffer> {
-    match operation {
-        Operation::Read { into: Buffer::Host(buffer), .. } | Operation::Write { from: Buffer::Host(buffer), .. } => {
-            Some(buffer)
-        }
-        _ => None,
-    }
-}
-
-fn fill_with_zeroes(operation: &mut Operation, from: u64, len: u64) -> io::Result<()> {
-    let Operation::Read { into, .. } = operation else { return Ok(()) };
-    let mut done = 0;
-    while done < len {
-        let some = usize::try_from(len.saturating_sub(done)).unwrap_or(usize::MAX).min(ZEROES.len());
-        let zeroes = ZEROES.get(..some).unwrap_or_default();
-        into.copy_in(from.saturating_add(done), zeroes).map_err(io::Error::other)?;
-        done = done.saturating_add(some as u64);
-    }
-    Ok(())
-}
-
-/// The failure of one operation is that of all that waited for it.
-fn same(error: &io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(number) => io::Error::from_raw_os_error(number),
-        None => io::Error::new(error.kind(), error.to_string()),
-    }
-}
-
-/// A rule was broken below. Nobody above knows this tag, so the disk will say so.
-fn unknown(below: Operation, result: io::Result<()>) -> Done {
-    Done::new(Tag::from_bits(u64::MAX), below, result)
 }
 
 #[cfg(test)]

@@ -2,16 +2,21 @@
 //! specifies the layout.
 
 mod blocks;
+mod empty;
 mod entry;
 mod flush;
 mod header;
 mod layer;
 mod load;
 mod map;
+mod operation;
 mod page;
+mod settled;
 mod space;
 
 pub(super) use blocks::Blocks;
+pub(super) use empty::EmptyLayer;
 pub(super) use header::Header as LayerHeader;
 pub(super) use header::{BaseKey, BaseRef, MOST_CAPACITY};
 pub(super) use load::{create, new_header, open, read_header};
+pub(super) use settled::Settled;
