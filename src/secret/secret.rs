@@ -1,6 +1,7 @@
 //! A name and the bytes that only its guest should have.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use super::{no_secret_memory, refused};
@@ -26,9 +27,9 @@ pub struct Secret {
 }
 
 /// The most bytes of a name; a file in Linux may have no longer one.
-const LONGEST_NAME: usize = 255;
+pub(super) const LONGEST_NAME: usize = 255;
 /// The most bytes of a value.
-const LONGEST_VALUE: usize = 64 << 10;
+pub(super) const LONGEST_VALUE: usize = 64 << 10;
 
 impl Secret {
     /// A copy of `value`, which the caller still has and should zero.
@@ -56,6 +57,23 @@ impl Secret {
         let unreadable = |e| refused(format!("secret {name}: {} cannot be read", path.display())).with_source(e);
         let value = LockedBytes::read(&mut File::open(path).map_err(unreadable)?, LONGEST_VALUE).map_err(unreadable)?;
         check_len(value.len()).map_err(|e| e.about(&format!("secret {name}: {}", path.display())))?;
+        Ok(Self { name: name.into(), value })
+    }
+
+    /// What is left to read of `source`, a pipe for example. Blocks until its end.
+    ///
+    /// # Errors
+    /// Those of [`file`](Self::file).
+    pub fn read(name: &str, mut source: impl Read) -> Result<Self> {
+        check_name(name)?;
+        let about = |e: crate::Error| e.about(&format!("secret {name}"));
+        let unreadable = |e| about(refused("it cannot be read").with_source(e));
+        Self::of(name, LockedBytes::read(&mut source, LONGEST_VALUE).map_err(unreadable)?).map_err(about)
+    }
+
+    /// Takes a value that is in such memory already.
+    pub(super) fn of(name: &str, value: LockedBytes) -> Result<Self> {
+        check_len(value.len())?;
         Ok(Self { name: name.into(), value })
     }
 

@@ -4,7 +4,8 @@ use std::io;
 use std::ops::Deref;
 use std::ptr::NonNull;
 
-use super::locked::{LockedBytes, PAGE, zero};
+use super::locked::{LockedBytes, PAGE};
+use super::scrub::scrub_stack;
 
 /// A value in memory for keys.
 pub(crate) struct Locked<T> {
@@ -42,13 +43,6 @@ impl<T> Deref for Locked<T> {
 unsafe fn write_in_place<T>(at: NonNull<T>, make: impl FnOnce() -> T) {
     // SAFETY: the caller vouches for it.
     unsafe { at.write(make()) };
-}
-
-/// Zeroes what calls have left on the stack below the caller's frame.
-#[inline(never)]
-fn scrub_stack() {
-    let mut below = [0_u8; 32 << 10];
-    zero(&mut below);
 }
 
 #[cfg(test)]

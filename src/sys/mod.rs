@@ -30,11 +30,13 @@ mod locked;
 mod locked_value;
 #[cfg(shuttle)]
 pub(crate) mod model;
-#[cfg(feature = "save")]
+#[cfg(any(feature = "save", feature = "secret"))]
 mod nameless;
 mod namespace;
 mod process;
 mod random;
+#[cfg(any(feature = "secret", feature = "volume"))]
+mod scrub;
 mod signal;
 mod stage;
 mod stream;
@@ -67,7 +69,7 @@ pub(crate) use landlock::{Beneath, Forbids, landlock_version, restrict_this_thre
 pub(crate) use lock::{lock, lock_if_free};
 #[cfg(any(feature = "secret", feature = "volume"))]
 pub(crate) use locked::LockedBytes;
-#[cfg(feature = "volume")]
+#[cfg(any(feature = "secret", feature = "volume"))]
 pub(crate) use locked::zero;
 #[cfg(feature = "volume")]
 pub(crate) use locked_value::Locked;
@@ -75,7 +77,7 @@ pub(crate) use locked_value::Locked;
 pub use model::EventFd;
 #[cfg(shuttle)]
 pub(crate) use model::{Epoll, Ready, Watch};
-#[cfg(feature = "save")]
+#[cfg(any(feature = "save", feature = "secret"))]
 pub(crate) use nameless::{give_name, nameless_file};
 pub(crate) use namespace::{
     Kept, Namespace, NoUserNamespace, enter_empty_root, forbid_user_namespaces, leave_namespace, leave_user_namespace,
@@ -87,6 +89,8 @@ pub(crate) use process::{
     limit_resource, locks_without_limit,
 };
 pub(crate) use random::{random_bytes, random_bytes_now};
+#[cfg(feature = "secret")]
+pub(crate) use scrub::on_scrubbed_stack;
 pub use signal::DEFAULT_KICK_SIGNAL;
 pub(crate) use signal::{KickSignal, SignalSet};
 pub(crate) use stream::{Attempt, Direction, Stream, set_nonblocking};
