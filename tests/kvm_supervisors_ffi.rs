@@ -5,7 +5,6 @@ mod support;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant, SystemTime};
@@ -265,24 +264,10 @@ fn refuses(program: impl Fn() -> Command) {
     assert_eq!(run(&["-h"]).0, Some(0));
 }
 
-/// Builds the program in Rust as this test was built.
-fn in_rust() -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    let profile = own.ancestors().nth(2).unwrap();
-    let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--locked", "--example", "supervisor"]).current_dir(repository(""));
-    cargo.arg("--target-dir").arg(profile.parent().unwrap());
-    if profile.ends_with("release") {
-        cargo.arg("--release");
-    }
-    run(&mut cargo);
-    profile.join("examples/supervisor")
-}
-
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
 fn the_supervisor_in_rust_restarts_what_crashes_and_ends_when_it_is_told_to() {
-    let program = in_rust();
+    let program = support::built_example("supervisor");
     // tokio's own, and two that build VMs.
     keeps_vms_running(|| Command::new(&program), 20, Some(3));
     tries_again(|| Command::new(&program));

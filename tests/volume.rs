@@ -1,5 +1,7 @@
 //! Encrypted volumes: what is written comes back with the right key alone, and bad files are refused by what is wrong with them.
 
+#[path = "support/memory.rs"]
+mod memory;
 #[path = "support/plain.rs"]
 mod plain;
 
@@ -8,6 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use memory::copies_in_memory;
 use plain::Plain;
 use tempfile::TempDir;
 use vmcell::volume::{Encrypted, Key, UnlockLimits, Volume, VolumeFormat, VolumeOptions};
@@ -524,29 +527,6 @@ fn a_key_is_never_printed_and_its_bounds_are_told() {
     assert!(said(Key::file(rig.in_folder("none"))).contains("it cannot be read: No such file"));
     fs::write(&path, "with a line's end\n").unwrap();
     assert_eq!(Key::file(&path).unwrap().expose(), b"with a line's end\n");
-}
-
-/// How often this process has these bytes in memory that can be read, beside where they are.
-fn copies_in_memory(of: &[u8]) -> usize {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let memory = File::open("/proc/self/mem").unwrap();
-    let mut count = 0;
-    for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|access| access.starts_with("rw"))) {
-        let (from, to) = line.split(' ').next().and_then(|range| range.split_once('-')).unwrap();
-        let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap());
-        let mut bytes = vec![0; 1 << 20];
-        for at in (from..to).step_by(bytes.len() - of.len()) {
-            let len = bytes.len().min((to - at) as usize);
-            // Some mappings cannot be read, those of keys among them.
-            if memory.read_exact_at(&mut bytes[..len], at).is_ok() {
-                let found = (at as usize..).zip(bytes[..len].windows(of.len())).filter(|(_, window)| *window == of);
-                count += found.filter(|(place, _)| *place != of.as_ptr().addr()).count();
-            }
-        }
-        // The buffer may lie where it is looked at next.
-        bytes.fill(0);
-    }
-    count
 }
 
 #[test]

@@ -112,6 +112,20 @@ pub fn launcher() -> std::process::Command {
     std::process::Command::new(std::env::var_os("VMCELL_LAUNCH").map_or_else(built, PathBuf::from))
 }
 
+/// Builds an example as this test program was built.
+pub fn built_example(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("this program has a path");
+    let profile = own.ancestors().nth(2).expect("a folder of a profile");
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--locked", "--example", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.arg("--target-dir").arg(profile.parent().expect("a target directory"));
+    if profile.ends_with("release") {
+        cargo.arg("--release");
+    }
+    assert!(cargo.status().expect("cargo starts").success(), "{name} was not built");
+    profile.join("examples").join(name)
+}
+
 /// Brings the first device up with a queue that leads to no RAM but for its rings, and rings for it, then waits for ever.
 pub fn bring_up() -> TinyGuest {
     let mut code = stores(&BRING_UP);
