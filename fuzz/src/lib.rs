@@ -29,6 +29,8 @@ pub mod random;
 pub mod registers;
 pub mod ring;
 pub mod saved;
+pub mod sealed;
+pub mod secret_store;
 pub mod sweep;
 pub mod volume;
 pub mod vsock;
@@ -65,6 +67,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "description", run: description::run, seeds: description::seeds },
     Target { name: "saved", run: saved::run, seeds: saved::seeds },
     Target { name: "volume", run: volume::run, seeds: volume::seeds },
+    Target { name: "sealed", run: sealed::run, seeds: sealed::seeds },
+    Target { name: "secret_store", run: secret_store::run, seeds: secret_store::seeds },
     Target { name: "launcher", run: launcher::run, seeds: launcher::seeds },
     Target { name: "ffi", run: ffi::run, seeds: ffi::seeds },
 ];

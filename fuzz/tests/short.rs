@@ -64,6 +64,16 @@ fn a_header_of_a_volume_is_refused_or_is_one() {
 }
 
 #[test]
+fn nothing_opens_but_what_was_sealed() {
+    run("sealed");
+}
+
+#[test]
+fn a_store_of_secrets_is_refused_or_is_one() {
+    run("secret_store");
+}
+
+#[test]
 fn a_metadata_service_stands_any_frame_and_forgets_who_is_silent() {
     run("metadata");
 }

@@ -66,6 +66,7 @@ const TABLE: &[Row] = &[
     row("make", Purpose::CFace, "builds the launcher in C"),
     row("pkg-config", Purpose::CFace, "finds the installed library"),
     row("python3", Purpose::CFace, "the documentation's example"),
+    row("age", Purpose::Oracle, "encrypts what the tests import as secrets"),
     row("cryptsetup-bin", Purpose::Oracle, "reads and writes encrypted volumes as the tests do"),
     row("python3-prometheus-client", Purpose::CFace, "reads the metrics in a test"),
     row("valgrind", Purpose::CFace, "finds leaks in the tests in C"),

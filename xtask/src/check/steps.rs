@@ -17,7 +17,7 @@ use crate::tools::CARGO_DENY;
 /// A check by its name, which runs with more load if it is told to.
 type Check = (&'static str, fn(bool, &mut Summary));
 
-const CHECKS: [Check; 12] = [
+const CHECKS: [Check; 13] = [
     ("format", |_, summary| step(summary, "format", &["fmt", "--all", "--check"], &[])),
     ("clippy", |_, summary| step(summary, "clippy", CLIPPY, &[])),
     ("docs", |_, summary| {
@@ -25,6 +25,7 @@ const CHECKS: [Check; 12] = [
     }),
     ("unit", |_, summary| unit_tests(summary)),
     ("volumes", |_, summary| volumes(summary)),
+    ("secrets", |_, summary| secrets(summary)),
     ("models", models::run),
     (NIGHTLY, |_, summary| nightly::run(summary)),
     ("package", |_, summary| packaged(summary)),
@@ -78,6 +79,11 @@ fn unit_tests(summary: &mut Summary) {
 /// Beside a program that is there on this machine alone.
 fn volumes(summary: &mut Summary) {
     tests(summary, "volumes and cryptsetup", &["test", "--test", "volume_cryptsetup", "--", "--ignored"], &[]);
+}
+
+/// Beside another such program.
+fn secrets(summary: &mut Summary) {
+    tests(summary, "secrets and age", &["test", "--test", "secret_example", "--", "--ignored"], &[]);
 }
 
 fn packaged(summary: &mut Summary) {
@@ -178,7 +184,7 @@ mod tests {
     fn a_check_that_there_is_not_is_refused_with_those_that_there_are() {
         let error = run(Some("unt"), false, &mut Summary::default()).unwrap_err().to_string();
         assert!(
-            error.starts_with("there is no check `unt`; allowed: format, clippy, docs, unit, volumes, models,"),
+            error.starts_with("there is no check `unt`; allowed: format, clippy, docs, unit, volumes, secrets,"),
             "{error}"
         );
     }
