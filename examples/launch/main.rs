@@ -13,11 +13,12 @@ mod terminal;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
+use vmcell::secret::Secret;
 use vmcell::volume::{Key, Volume, VolumeOptions};
-use vmcell::{Disk, Error, ErrorKind, Exit, FindingLevel, HostCheck, confine_this_thread};
+use vmcell::{Disk, Error, ErrorKind, Exit, FindingLevel, HostCheck, VmBuilder, confine_this_thread};
 
 use crate::confine::{enter_jail, join_cgroup};
 use crate::describe::{describe, is_on_stdio};
@@ -66,6 +67,19 @@ fn open(volume: &VolumeOption) -> vmcell::Result<Disk> {
     Ok(Volume::open_with(options, &Key::file(&volume.key_file)?)?.into_disk())
 }
 
+/// Gives the VM its secrets. Returns those that it can only be given once it is built, since its guest has booted already.
+fn with_secrets(mut builder: VmBuilder, options: &Options) -> vmcell::Result<(VmBuilder, Vec<Secret>)> {
+    if let Some(limit) = options.scrub_secrets {
+        builder = builder.scrub_secrets_after(Duration::from_secs(limit));
+    }
+    let secrets = options.secrets.iter().map(|secret| Secret::file(&secret.name, &secret.file));
+    let secrets = secrets.collect::<vmcell::Result<Vec<_>>>()?;
+    if options.restore.is_some() {
+        return Ok((builder, secrets));
+    }
+    Ok((secrets.into_iter().fold(builder, VmBuilder::secret), Vec::new()))
+}
+
 fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
     let begin = Instant::now();
     let saved = options.restore.as_deref().map(snapshot::load).transpose()?;
@@ -89,6 +103,7 @@ fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
     if let Some(saved) = &saved {
         builder = builder.fork_of(saved);
     }
+    let (mut builder, renewed) = with_secrets(builder, options)?;
     if options.verbose {
         builder = builder.log(|record| eprintln!("launch: {record}\r"));
     }
@@ -100,6 +115,7 @@ fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
         enter_jail(&opened, &config, options, saves)?;
     }
     let vm = Arc::new(opened.build()?);
+    renewed.into_iter().try_for_each(|secret| vm.renew_secret(&secret))?;
     vm.start()?;
     let saving = saver.map(|saver| saver.start(Arc::clone(&vm)));
     confine_this_thread(config.seccomp)?;

@@ -147,6 +147,15 @@ pub struct Options {
     #[arg(long, value_name = "CID[,path=PATH]", value_parser = parse_vsock)]
     pub vsock: Option<VsockConfig>,
 
+    /// A secret of the guest's, which is what the file holds: systemd in the guest has it as a credential, by LoadCredential=NAME. May be given
+    /// several times
+    #[arg(long = "secret", value_name = "NAME=FILE", value_parser = parse_secret)]
+    pub secrets: Vec<SecretOption>,
+
+    /// How many seconds after the start the secrets are wiped from where the guest finds them [default: 300]
+    #[arg(long, value_name = "SECONDS", requires = "secrets", value_parser = clap::value_parser!(u64).range(1..))]
+    pub scrub_secrets: Option<u64>,
+
     /// How the guest finds its devices [default: acpi]
     #[arg(long)]
     pub discovery: Option<Discovery>,
@@ -413,6 +422,23 @@ fn parse_volume(text: &str) -> Result<VolumeOption, String> {
     }
     let key_file = key_file.ok_or("a volume needs key-file=FILE")?;
     Ok(VolumeOption { disk: disk_with(path, of_disk)?, key_file, discard })
+}
+
+/// What a secret is called, and the file that has it.
+#[derive(Clone, Debug)]
+pub struct SecretOption {
+    pub name: String,
+    pub file: PathBuf,
+}
+
+fn parse_secret(text: &str) -> Result<SecretOption, String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => {
+            Ok(SecretOption { name: name.to_owned(), file: PathBuf::from(file) })
+        }
+        // What was given may be the secret itself.
+        _ => Err("allowed is NAME=FILE, with the file that has the secret".to_owned()),
+    }
 }
 
 fn parse_disk(text: &str) -> Result<DiskConfig, String> {

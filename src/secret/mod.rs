@@ -8,6 +8,7 @@
 //! [I/O thread](crate::event#what-a-callback-may-do).
 
 mod contents;
+mod credential;
 mod fields;
 mod files;
 mod host_key;
@@ -23,6 +24,7 @@ mod suite;
 mod text;
 mod turn;
 
+pub(crate) use credential::{Place, check};
 pub use host_key::HostKey;
 pub use info::{SecretInfo, StoreInfo};
 pub use sealed::{MOST_VERSION, SealedSecret};

@@ -68,9 +68,7 @@ pub(crate) use forbid::forbid;
 pub(crate) use landlock::{Beneath, Forbids, landlock_version, restrict_this_thread};
 pub(crate) use lock::{lock, lock_if_free};
 #[cfg(any(feature = "secret", feature = "volume"))]
-pub(crate) use locked::LockedBytes;
-#[cfg(any(feature = "secret", feature = "volume"))]
-pub(crate) use locked::zero;
+pub(crate) use locked::{LockedBytes, zero};
 #[cfg(feature = "volume")]
 pub(crate) use locked_value::Locked;
 #[cfg(shuttle)]

@@ -10,6 +10,8 @@ use super::builder::VmBuilder;
 use super::cgroup::VmCgroup;
 use super::devices::{Devices, Handle, Part, Parts};
 use super::lifecycle::Lifecycle;
+#[cfg(feature = "secret")]
+use super::secrets::Wanted;
 use super::snapshot::Snapshot;
 use super::spared;
 use super::threads::{OnStart, ThreadSetup, core_group};
@@ -80,6 +82,10 @@ impl VmBuilder {
         }
         let core = core_group(self.config.core_scheduling, &logger)?;
         let (config, snapshot) = (self.config.clone(), self.snapshot.take());
+        #[cfg(feature = "secret")]
+        let secrets = std::mem::take(&mut self.secrets);
+        #[cfg(feature = "secret")]
+        secrets.check(snapshot.is_some())?;
         let (opened, kvm) = (self.open_devices()?, Kvm::open()?);
         let beginning = match snapshot {
             Some(snapshot) => Beginning::Snapshot(snapshot),
@@ -88,7 +94,17 @@ impl VmBuilder {
         // Last, since it is not undone by closing something.
         let make = |wanted: &CgroupConfig| VmCgroup::make(wanted, &config.name, &logger).map(Arc::new);
         let cgroup = config.cgroup.as_ref().map(make).transpose().map_err(|error| error.about("cgroup"))?;
-        Ok(OpenVm { kvm, beginning, config, core, cgroup, logger, opened })
+        Ok(OpenVm {
+            kvm,
+            beginning,
+            config,
+            core,
+            cgroup,
+            logger,
+            opened,
+            #[cfg(feature = "secret")]
+            secrets,
+        })
     }
 
     /// Opens the devices that the configuration names.
@@ -167,6 +183,8 @@ pub struct OpenVm {
     core: Option<Arc<CoreGroup>>,
     logger: Logger,
     opened: Opened,
+    #[cfg(feature = "secret")]
+    secrets: Wanted,
     /// Behind what may have threads.
     cgroup: Option<Arc<VmCgroup>>,
 }
@@ -206,7 +224,17 @@ impl OpenVm {
     /// # Errors
     /// Those of [`VmBuilder::build`].
     pub fn build(self) -> Result<Vm> {
-        let Self { kvm, beginning, config, core, logger, opened, cgroup } = self;
+        let Self {
+            kvm,
+            beginning,
+            config,
+            core,
+            logger,
+            opened,
+            cgroup,
+            #[cfg(feature = "secret")]
+            secrets,
+        } = self;
         let (kick, boot) = (config.kick()?, config.boot()?);
         let board = Board::new(&kvm, config.vcpus, &config.cpu, config.memory.bytes())?;
         let memory = beginning.memory(&board, &config.memory)?;
@@ -244,6 +272,8 @@ impl OpenVm {
         }
         let parts = opened.into_parts(&config, setup.clone())?;
         let devices = Devices::assemble(&board, vm, &memory, &lifecycle, parts, snapshot.as_deref())?;
+        #[cfg(feature = "secret")]
+        let secrets = secrets.deliver(&memory, snapshot.as_deref(), &devices, setup.logger.clone())?;
         let saves = Saves {
             config,
             memory,
@@ -252,6 +282,8 @@ impl OpenVm {
             cpu,
             #[cfg(feature = "save")]
             away: Mutex::default(),
+            #[cfg(feature = "secret")]
+            secrets,
         };
         Ok(Vm::new(lifecycle, devices, vcpus, setup, saves))
     }

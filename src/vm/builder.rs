@@ -47,6 +47,8 @@ pub struct VmBuilder {
     pub(super) log: Option<Box<Log>>,
     /// Where the guest begins, in place of a kernel.
     pub(super) snapshot: Option<Snapshot>,
+    #[cfg(feature = "secret")]
+    pub(super) secrets: super::secrets::Wanted,
 }
 
 /// What a host program does with what is said of a VM.
@@ -72,6 +74,8 @@ impl VmConfig {
             on_thread_start: None,
             log: None,
             snapshot: None,
+            #[cfg(feature = "secret")]
+            secrets: super::secrets::Wanted::default(),
         }
     }
 }

@@ -19,6 +19,8 @@ use crate::config::{RateLimit, Seccomp};
 use crate::confine::{Kind, ThreadFilter};
 use crate::console::{Console, ConsoleStatus};
 use crate::error::{Error, Result};
+#[cfg(feature = "secret")]
+use crate::event::Participant;
 use crate::event::{IoThread, IoThreadMetrics, Membership, Placement};
 use crate::kvm::{ChipsState, KvmVm};
 use crate::logging::{LogLevel, Voice};
@@ -77,9 +79,13 @@ pub(super) struct Devices {
     /// Of each transport.
     names: Vec<String>,
     port: SerialPort,
-    console: Mutex<Option<Membership>>,
+    /// The console, and what else of the VM's lives on its I/O thread beside the devices.
+    members: Mutex<Vec<Membership>>,
     /// Each signal is a press.
     power_button: Option<EventFd>,
+    /// Serves all that has no thread of its own.
+    #[cfg(feature = "secret")]
+    shared: IoThread,
     /// The I/O threads that the VM made for itself.
     own_threads: Vec<(ThreadRole, IoThread)>,
     /// Those that the caller made.
@@ -161,11 +167,13 @@ impl Devices {
             buses: Arc::new(buses),
             transports,
             port,
-            console: Mutex::new(Some(console)),
+            members: Mutex::new(vec![console]),
             power_button,
             handles,
             labels,
             names,
+            #[cfg(feature = "secret")]
+            shared,
             own_threads,
             given_threads,
             vm,
@@ -332,11 +340,19 @@ impl Devices {
         self.port.output.end();
     }
 
-    /// Takes the console off the I/O thread; waits for a callback that is running.
+    /// Takes the console and the like off the I/O thread; waits for a callback that is running.
     pub(super) fn detach(&self) {
-        let console = lock(&self.console).take();
-        // Without the lock: what it says at the end goes to the host program.
-        drop(console);
+        let members = std::mem::take(&mut *lock(&self.members));
+        // Without the lock: what the console says at the end goes to the host program.
+        drop(members);
+    }
+
+    /// Gives something of the VM's to its I/O thread, until the VM is dropped.
+    #[cfg(feature = "secret")]
+    pub(super) fn add(&self, participant: Box<dyn Participant>) -> Result<()> {
+        let member = self.shared.add(participant)?;
+        lock(&self.members).push(member);
+        Ok(())
     }
 }
 

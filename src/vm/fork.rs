@@ -75,6 +75,8 @@ impl Vm {
             return Err(Error::new(ErrorKind::InvalidState, message));
         }
         self.expect_guest(call)?;
+        #[cfg(feature = "secret")]
+        self.check_holds_no_secrets(call)?;
         #[cfg(feature = "save")]
         self.check_has_ram(call)?;
         Ok(())
@@ -98,8 +100,20 @@ impl Vm {
         let frozen = saves.memory.freeze(survey, &saves.config.memory)?;
         let (config, memory, generation) = (saves.config.clone(), frozen.template().clone(), saves.generation);
         let (standstill, cpu) = (Duration::ZERO, saves.cpu.clone());
-        let parts =
-            SnapshotParts { identity, standstill, config, memory, generation, cpu, vcpus, chips, ports, devices };
+        let parts = SnapshotParts {
+            identity,
+            standstill,
+            config,
+            memory,
+            generation,
+            cpu,
+            vcpus,
+            chips,
+            ports,
+            devices,
+            #[cfg(feature = "secret")]
+            secrets: saves.secrets.places().to_vec(),
+        };
         Ok((parts, frozen))
     }
 }

@@ -15,6 +15,8 @@ mod metrics;
 #[cfg(feature = "save")]
 mod saved;
 mod seat;
+#[cfg(feature = "secret")]
+mod secrets;
 mod snapshot;
 mod spared;
 #[cfg(feature = "save")]

@@ -101,6 +101,10 @@ struct Machine {
     devices: Vec<(String, TransportState)>,
     /// Where the guest finds the identifier of its generation, if it was told of one.
     generation: Option<u64>,
+    /// Where its secrets were.
+    #[cfg(feature = "secret")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    secrets: Vec<crate::secret::Place>,
 }
 
 impl Snapshot {
@@ -207,10 +211,33 @@ fn read(chain: &Chain, taken: Taken) -> Result<Snapshot> {
     })?;
     machine.check(chain)?;
     let memory = chain.memory(taken)?;
-    let Machine { config, cpu, vcpus, chips, ports, devices, generation } = machine;
+    let Machine {
+        config,
+        cpu,
+        vcpus,
+        chips,
+        ports,
+        devices,
+        generation,
+        #[cfg(feature = "secret")]
+        secrets,
+    } = machine;
     let (identity, generation) = (chain.identity, generation.map(GuestAddress));
     let standstill = Duration::ZERO;
-    let parts = SnapshotParts { identity, standstill, config, memory, generation, cpu, vcpus, chips, ports, devices };
+    let parts = SnapshotParts {
+        identity,
+        standstill,
+        config,
+        memory,
+        generation,
+        cpu,
+        vcpus,
+        chips,
+        ports,
+        devices,
+        #[cfg(feature = "secret")]
+        secrets,
+    };
     Ok(Snapshot { parts: Arc::new(parts) })
 }
 
@@ -225,6 +252,8 @@ impl Machine {
             ports: ports.clone(),
             devices: devices.clone(),
             generation: generation.map(|place| place.0),
+            #[cfg(feature = "secret")]
+            secrets: parts.secrets.clone(),
         }
     }
 

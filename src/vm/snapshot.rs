@@ -55,6 +55,9 @@ pub(super) struct SnapshotParts {
     pub(super) ports: PortsState,
     /// What messages call each device, and its state.
     pub(super) devices: Vec<(String, TransportState)>,
+    /// Where the source's secrets were, which are none any more.
+    #[cfg(feature = "secret")]
+    pub(super) secrets: Vec<crate::secret::Place>,
 }
 
 impl Snapshot {

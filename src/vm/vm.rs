@@ -81,6 +81,8 @@ pub(super) struct Saves {
     /// What takes the place of the RAM while the VM is suspended.
     #[cfg(feature = "save")]
     pub(super) away: Mutex<Option<super::saved::Away>>,
+    #[cfg(feature = "secret")]
+    pub(super) secrets: Arc<super::secrets::Secrets>,
 }
 
 impl Vm {
@@ -115,6 +117,8 @@ impl Vm {
     pub fn start(&self) -> Result<()> {
         let count = self.seats.len();
         self.lifecycle.start(count)?;
+        #[cfg(feature = "secret")]
+        self.saves.secrets.begin();
         // Those of a fork stand still until now.
         self.devices.resume_devices();
         self.setup.logger.say(LogLevel::Info, "vm", || format!("starts with {}", so_many(count)));

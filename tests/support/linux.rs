@@ -153,12 +153,17 @@ pub fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
 
 /// The base initrd with `script` as `/test.sh`: the kernel unpacks concatenated archives one after the other.
 pub fn initrd_with(script: &str) -> NamedTempFile {
+    initrd_with_file("test.sh", script)
+}
+
+/// An initrd with a program in it, or a script.
+pub fn initrd_with_file(name: &str, content: &str) -> NamedTempFile {
     let mut file = NamedTempFile::new().expect("a temporary file");
     let base = std::fs::read(path_of("VMCELL_INITRD")).expect("the initrd is readable");
     file.write_all(&base).expect("the initrd is written");
     // An archive begins at a multiple of four bytes, padded with zeros, which the kernel skips.
     file.write_all(&vec![0; base.len().next_multiple_of(4) - base.len()]).expect("the initrd is written");
-    file.write_all(&cpio(&[("test.sh", 0o100_755, script.as_bytes())])).expect("the initrd is written");
+    file.write_all(&cpio(&[(name, 0o100_755, content.as_bytes())])).expect("the initrd is written");
     file
 }
 

@@ -4,6 +4,7 @@
 pub mod counts;
 pub mod ffi;
 pub mod linux;
+pub mod traces;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};

@@ -10,6 +10,7 @@
 //! 0x9_fc00     end of low RAM
 //! 0xe_0000     ACPI tables
 //! 0xf_0000     MP table
+//! 0xf_2000     SMBIOS tables, if there are any
 //! 0xf_e000     generation identifier
 //! 0x10_0000    kernel
 //!   ...        initrd, as high as possible
@@ -39,6 +40,10 @@ pub(super) const RSDP: GuestAddress = GuestAddress(0xe_0000);
 /// A kernel that reads no ACPI tables looks for the MP table from here on (MultiProcessor Specification 1.4, section 4), so the
 /// ACPI tables end here.
 pub(super) const MP_TABLE: GuestAddress = GuestAddress(0xf_0000);
+/// The entry point of SMBIOS, with its table behind it. A kernel looks from 0xf_0000 on (DSP0134 3.0, section 5.2.2); the MP table of the most
+/// vCPUs ends before.
+#[cfg(feature = "secret")]
+pub(super) const SMBIOS: GuestAddress = GuestAddress(0xf_2000);
 /// The generation identifier of the VM: 16 bytes on a page that is not RAM for the kernel, and below which no kernel looks for
 /// option ROMs.
 pub(crate) const GENERATION_ID: GuestAddress = GuestAddress(0xf_e000);

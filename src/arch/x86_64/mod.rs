@@ -8,6 +8,7 @@
 //! | Can a guest that was saved go on with this host's CPU? | `cpu_here` |
 //! | Where does the guest start, and with which registers? | `entry`, `regs`, `msr` |
 //! | What if the guest jumps to the firmware? | `reset_vector` |
+//! | How does the guest find what the host tells it in words? | `smbios` |
 //! | How does the guest find its CPUs and devices? | `platform`, written by `acpi`, `mp_table` and `boot::cmdline` |
 
 mod acpi;
@@ -23,6 +24,8 @@ mod msr;
 mod platform;
 mod regs;
 mod reset_vector;
+#[cfg(feature = "secret")]
+mod smbios;
 
 pub(crate) use boot::{Images, load};
 pub(crate) use cpu_here::{check_cpu, offered_cpu};
@@ -35,6 +38,8 @@ pub(crate) use layout::{
     POWER_PORT, POWER_PORTS, RESET_VALUE, SLEEP_TYPE_S5, memory_layout, mmio_device,
 };
 pub(crate) use platform::Platform;
+#[cfg(feature = "secret")]
+pub(crate) use smbios::{BLANK, MOST_OEM_STRINGS, OEM_STRINGS_ROOM, write_oem_strings};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::{CpuidEntry, LocalApicLine, Vcpu};

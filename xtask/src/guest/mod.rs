@@ -25,7 +25,16 @@ pub use modules::load as load_module;
 /// The modules that a guest on virtio-mmio needs; their dependencies are looked up.
 const GUEST_MODULES: Wanted<'_> = Wanted {
     load: &["virtio_mmio", "virtio_blk", "virtio_net", "ext4"],
-    spare: &["button", "cpuid", "evdev", "pvpanic-mmio", "virtio_balloon", "virtio_rng", "vmw_vsock_virtio_transport"],
+    spare: &[
+        "button",
+        "cpuid",
+        "dmi-sysfs",
+        "evdev",
+        "pvpanic-mmio",
+        "virtio_balloon",
+        "virtio_rng",
+        "vmw_vsock_virtio_transport",
+    ],
 };
 /// The modules that make a host of a guest.
 const HOST_MODULES: &[&str] = &["kvm-amd", "tun", "bridge", "nvme", "ext4", "loop", "dm-crypt", "ecb", "xts"];
