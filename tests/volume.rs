@@ -4,8 +4,6 @@
 mod memory;
 #[path = "support/plain.rs"]
 mod plain;
-#[path = "support/traces.rs"]
-mod traces;
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -15,7 +13,6 @@ use std::time::{Duration, Instant};
 use memory::copies_in_memory;
 use plain::Plain;
 use tempfile::TempDir;
-use traces::copies_in_memory;
 use vmcell::volume::{Encrypted, Key, UnlockLimits, Volume, VolumeFormat, VolumeOptions};
 use vmcell::{DiskConfig, ErrorKind};
 

@@ -8,10 +8,10 @@ use std::sync::Mutex;
 
 use super::builder::VmBuilder;
 use super::cgroup::VmCgroup;
+#[cfg(feature = "secret")]
+use super::delivery::Wanted;
 use super::devices::{Devices, Handle, Part, Parts};
 use super::lifecycle::Lifecycle;
-#[cfg(feature = "secret")]
-use super::secrets::Wanted;
 use super::snapshot::Snapshot;
 use super::spared;
 use super::threads::{OnStart, ThreadSetup, core_group};

@@ -48,7 +48,7 @@ pub struct VmBuilder {
     /// Where the guest begins, in place of a kernel.
     pub(super) snapshot: Option<Snapshot>,
     #[cfg(feature = "secret")]
-    pub(super) secrets: super::secrets::Wanted,
+    pub(super) secrets: super::delivery::Wanted,
 }
 
 /// What a host program does with what is said of a VM.
@@ -75,7 +75,7 @@ impl VmConfig {
             log: None,
             snapshot: None,
             #[cfg(feature = "secret")]
-            secrets: super::secrets::Wanted::default(),
+            secrets: super::delivery::Wanted::default(),
         }
     }
 }

@@ -4,6 +4,8 @@
 mod build;
 mod builder;
 mod cgroup;
+#[cfg(feature = "secret")]
+mod delivery;
 mod devices;
 mod discard;
 mod exit;

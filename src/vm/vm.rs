@@ -82,7 +82,7 @@ pub(super) struct Saves {
     #[cfg(feature = "save")]
     pub(super) away: Mutex<Option<super::saved::Away>>,
     #[cfg(feature = "secret")]
-    pub(super) secrets: Arc<super::secrets::Secrets>,
+    pub(super) secrets: Arc<super::delivery::Secrets>,
 }
 
 impl Vm {

@@ -4,7 +4,7 @@
 pub mod counts;
 pub mod ffi;
 pub mod linux;
-pub mod traces;
+pub mod memory;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
