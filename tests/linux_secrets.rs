@@ -28,7 +28,7 @@ ExecStart=/bin/sh -c 'echo "key has $(sha256sum <$$CREDENTIALS_DIRECTORY/key.bin
 ExecStart=/bin/sh -c 'stat -c "%%a %%U %%n" /run/credentials/@system/token'
 ExecStart=/bin/sh -c 'echo "ready"; read line </dev/console'
 ExecStart=/bin/sh -c 'echo "tables: $(tr -d -c - </sys/firmware/dmi/entries/11-0/raw | wc -c)"'
-ExecStart=/bin/sh -c 'echo "token is still $(cat $$CREDENTIALS_DIRECTORY/token)"'
+ExecStart=/bin/sh -c 'read line </dev/console; echo "anew: $(grep -a -o token=.* /sys/firmware/dmi/entries/11-0/raw)"; echo "token is still $(cat $$CREDENTIALS_DIRECTORY/token)"'
 ExecStartPost=/bin/sh -c 'echo o >/proc/sysrq-trigger; sleep 1000'
 END
 for dir in dev proc sys; do mount --move /$dir /root/$dir; done
@@ -58,6 +58,9 @@ fn a_unit_of_systemd_reads_its_credential_and_the_tables_are_scrubbed_afterwards
     transcript.expect("ready", 2 * BOOT_LIMIT);
     vm.scrub_secrets().unwrap();
     assert_eq!(vm.write_console(b"\n"), 1);
+    transcript.expect("tables: ", BOOT_LIMIT);
+    vm.renew_secret(&Secret::new("token", b"another").unwrap()).unwrap();
+    assert_eq!(vm.write_console(b"\n"), 1);
     let ended = vm.wait_timeout(BOOT_LIMIT);
     let text = transcript.text().replace('\r', "");
     assert!(matches!(ended, Ok(Exit::Shutdown)), "{ended:?} after:\n{text}");
@@ -68,6 +71,7 @@ fn a_unit_of_systemd_reads_its_credential_and_the_tables_are_scrubbed_afterwards
     assert!(text.contains("400 root /run/credentials/@system/token"), "{text}");
     // What the tables had in 29 + 5 + 1 + 16 and 29 + 7 + 1 + 344 bytes.
     assert!(text.contains("tables: 432\n"), "{text}");
+    assert!(text.contains("anew: token=YW5vdGhlcg==\n"), "{text}");
     assert!(text.contains("token is still open sesame\n"), "{text}");
 }
 

@@ -55,8 +55,8 @@ impl Fork {
         assert_eq!(self.vm.write_console(text.as_bytes()), text.len());
     }
 
-    /// Has it end, and checks what it found on its disk.
-    fn finish(self, all: &[&str]) {
+    /// Has it end, and checks what it found on its disk. Returns all that it said.
+    fn finish(self, all: &[&str]) -> String {
         self.type_in("end\n");
         let ended = self.vm.wait_timeout(LONG);
         let text = self.transcript.text().replace('\r', "");
@@ -65,6 +65,7 @@ impl Fork {
             assert!(text.contains(wanted), "{wanted} is not in:\n{text}");
         }
         assert!(!text.contains("failed"), "{text}");
+        text
     }
 }
 
@@ -127,8 +128,8 @@ in_root umount /mnt && echo unmounted
 }
 
 /// Takes a snapshot, with a copy of the disk, once the guest has said something. It goes on, and so do a fork and one from a file; each says
-/// what is wanted, and leaves a file system without faults.
-fn over_snapshot_fork_and_load(program: &str, until: &str, wanted: &[&str]) {
+/// what is wanted, and leaves a file system without faults. Returns what was said before the snapshot, and in the end by each of the three.
+fn over_snapshot_fork_and_load(program: &str, until: &str, wanted: &[&str]) -> (String, [String; 3]) {
     let (image, folder) = (empty_disk(64), tempfile::tempdir().expect("a folder"));
     let disk = Disk::open(image.path()).expect("the disk is opened");
     let guest = LinuxGuest::in_distribution(&on_a_disk(program)).limit(LONG).start(|builder| {
@@ -137,6 +138,7 @@ fn over_snapshot_fork_and_load(program: &str, until: &str, wanted: &[&str]) {
     });
     guest.expect(until);
     let copies = [(); 2].map(|()| tempfile::NamedTempFile::new().expect("a temporary file"));
+    let before = guest.transcript.text().replace('\r', "");
     let copy = || copies.iter().try_for_each(|copy| fs::copy(image.path(), copy.path()).map(drop));
     let snapshot = guest.vm.snapshot_with(copy).unwrap_or_else(|e| panic!("{}", e.chain()));
     guest.type_in("end\n");
@@ -144,11 +146,35 @@ fn over_snapshot_fork_and_load(program: &str, until: &str, wanted: &[&str]) {
     assert!(wanted.iter().all(|wanted| source.contains(wanted)) && !source.contains("failed"), "{source}");
     snapshot.save(folder.path().join("vm")).expect("it is saved");
     let loaded = Snapshot::load(folder.path().join("vm")).expect("it is loaded");
-    for (snapshot, copy) in [(&snapshot, &copies[0]), (&loaded, &copies[1])] {
-        fork(snapshot, copy).finish(wanted);
-    }
+    let [one, two] =
+        [(&snapshot, &copies[0]), (&loaded, &copies[1])].map(|(snapshot, copy)| fork(snapshot, copy).finish(wanted));
     for disk in [&image, &copies[0], &copies[1]] {
         host("e2fsck", &["-f", "-n", disk.path().to_str().expect("a plain path")]);
+    }
+    (before, [source, one, two])
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn a_database_with_synchronous_writes_has_each_row_in_the_source_in_a_fork_and_from_a_file() {
+    let program = r#"
+sqlite3 /mnt/db "create table rows(n integer primary key, text)"
+n=0
+while [ ! -e /mnt/stop ]; do
+    n=$((n + 1))
+    sqlite3 /mnt/db "pragma synchronous = full; insert into rows values($n, hex(randomblob(200)))" && echo "has $n rows"
+done
+sqlite3 /mnt/db "pragma integrity_check; select 'ends with ' || count(*) || ' of ' || max(n) || ' rows' from rows"
+"#;
+    let (before, texts) = over_snapshot_fork_and_load(program, "has 5 rows", &["ok\n", "unmounted"]);
+    let number = |text: &str, behind: &str| -> u64 {
+        let rest = text.rsplit_once(behind).expect("it is there").1;
+        rest.split(' ').next().expect("a word").parse().expect("a number")
+    };
+    let told = number(before.rsplit_once(" rows").expect("some rows").0, "has ");
+    for text in texts {
+        let (count, last) = (number(&text, "ends with "), number(&text, " of "));
+        assert!(count == last && last >= told, "{count} of {last}, {told} were told:\n{text}");
     }
 }
 
