@@ -26,10 +26,15 @@ TTYPath=/dev/console
 ExecStart=/bin/sh -c 'echo "token is $(cat $$CREDENTIALS_DIRECTORY/token)"'
 ExecStart=/bin/sh -c 'echo "key has $(sha256sum <$$CREDENTIALS_DIRECTORY/key.bin)"'
 ExecStart=/bin/sh -c 'stat -c "%%a %%U %%n" /run/credentials/@system/token'
-ExecStart=/bin/sh -c 'echo "ready"; read line </dev/console'
-ExecStart=/bin/sh -c 'echo "tables: $(tr -d -c - </sys/firmware/dmi/entries/11-0/raw | wc -c)"'
-ExecStart=/bin/sh -c 'read line </dev/console; echo "anew: $(grep -a -o token=.* /sys/firmware/dmi/entries/11-0/raw)"; echo "token is still $(cat $$CREDENTIALS_DIRECTORY/token)"'
+ExecStart=/bin/sh /run/later.sh
 ExecStartPost=/bin/sh -c 'echo o >/proc/sysrq-trigger; sleep 1000'
+END
+cat >/root/run/later.sh <<'END'
+exec </dev/console
+echo ready; read line
+echo "tables: $(tr -d -c - </sys/firmware/dmi/entries/11-0/raw | wc -c)"; read line
+echo "anew: $(grep -a -o token=.* /sys/firmware/dmi/entries/11-0/raw)"
+echo "token is still $(cat $CREDENTIALS_DIRECTORY/token)"
 END
 for dir in dev proc sys; do mount --move /$dir /root/$dir; done
 exec switch_root /root /lib/systemd/systemd
