@@ -365,6 +365,16 @@
 #define VMCELL_VOLUME_DIRECT 4
 
 /**
+ * X25519, HKDF-SHA256, ChaCha20-Poly1305 (RFC 9180).
+ */
+#define VMCELL_SUITE_X25519 0
+
+/**
+ * X-Wing in the place of X25519: what is sealed stays so if that falls to a quantum computer.
+ */
+#define VMCELL_SUITE_X_WING 1
+
+/**
  * The length of a MAC address in bytes.
  */
 #define VMCELL_MAC_BYTES 6
@@ -890,6 +900,13 @@ typedef struct vmcell_disk_port vmcell_disk_port;
 typedef struct vmcell_error vmcell_error;
 
 /**
+ * The private key of a host: it opens what was sealed to it. It lies in memory that is locked, is in no core dump and in no child process, and
+ * is zeroed when it is freed. Made by vmcell_host_key_new and vmcell_host_key_new_from_file; freed by vmcell_host_key_free. Any thread
+ * may make any call.
+ */
+typedef struct vmcell_host_key vmcell_host_key;
+
+/**
  * A thread that serves the devices of one VM or of many. A device that waits, such as a disk with a slow file, holds
  * up the others on its thread. By default, each VM has a thread of its own. Made by vmcell_io_thread_new; freed by
  * vmcell_io_thread_free.
@@ -940,6 +957,20 @@ typedef struct vmcell_nic vmcell_nic;
  * each call with it fails with BAD_HANDLE and does no harm.
  */
 typedef struct vmcell_nic_port vmcell_nic_port;
+
+/**
+ * A secret: a name, and a value of 1 byte to 64 KiB in memory that is locked, is in no core dump and in no child process, and is zeroed when
+ * it is freed. Made by vmcell_secret_new, vmcell_secret_new_from_file, vmcell_host_key_open, vmcell_secret_store_get and vmcell_secret_store_get_all; freed by
+ * vmcell_secret_free. Any thread may make any call.
+ */
+typedef struct vmcell_secret vmcell_secret;
+
+/**
+ * The sealed secrets of one application, in one file. Any number of threads and processes may change and read it at the same time; a change
+ * replaces the file at once, and is on storage when the call returns. All calls block while they read and write. Made by
+ * vmcell_secret_store_new; freed by vmcell_secret_store_free. Any thread may make any call.
+ */
+typedef struct vmcell_secret_store vmcell_secret_store;
 
 /**
  * A VM at one moment: all of it but the content of disks. Any number of VMs begin with it, by vmcell_config_new_fork. Made by vmcell_vm_snapshot
@@ -1916,6 +1947,242 @@ int32_t vmcell_volume_snapshot_wait(const vmcell_volume_snapshot *snapshot,
  * Errors: BAD_HANDLE.
  */
 int32_t vmcell_volume_snapshot_free(vmcell_volume_snapshot *snapshot);
+
+/**
+ * Makes a secret of `len` bytes, which are copied: the caller zeroes its own. A name has 1 to 255 ASCII letters, digits, '_', '-' and '.', and
+ * does not begin with a dot. Never blocks.
+ *
+ * Errors: SECRET for another name or length, or if the process may not lock so much memory (RLIMIT_MEMLOCK).
+ */
+int32_t vmcell_secret_new(const char *name,
+                          const uint8_t *value,
+                          size_t len,
+                          vmcell_secret **secret,
+                          vmcell_error **error);
+
+/**
+ * Makes a secret of all that is in a file, of a line's end as well. Blocks while it reads.
+ *
+ * Errors: SECRET if the file cannot be read, and as for vmcell_secret_new.
+ */
+int32_t vmcell_secret_new_from_file(const char *name, const char *path, vmcell_secret **secret, vmcell_error **error);
+
+/**
+ * Writes what the secret is called, with a NUL behind it, into `buffer` of `capacity` bytes, if it fits; `length` is set to what it needs without the
+ * NUL, at most 255. Never blocks.
+ */
+int32_t vmcell_secret_name(const vmcell_secret *secret,
+                           char *buffer,
+                           size_t capacity,
+                           size_t *length,
+                           vmcell_error **error);
+
+/**
+ * Copies the value into `buffer` of `capacity` bytes, if it fits; `length` is set to how many bytes it has. The caller zeroes its copy. Never
+ * blocks.
+ */
+int32_t vmcell_secret_value(const vmcell_secret *secret,
+                            uint8_t *buffer,
+                            size_t capacity,
+                            size_t *length,
+                            vmcell_error **error);
+
+/**
+ * Zeroes a secret and frees it. NULL is fine. Never blocks.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_secret_free(vmcell_secret *secret);
+
+/**
+ * Seals a secret to the owner of `sealing_key`, the text of a public key, and writes it into `buffer` of `capacity` bytes, if it fits; `length` is set
+ * to how many bytes it has: those of the value and at most 1,686 more. It opens only for the same application and version (1 to 2^53 - 1) and
+ * under the secret's name. Random: each call writes other bytes. Never blocks.
+ *
+ * Errors: SECRET for what is no such key, for an application whose name no secret could have, and for another version.
+ */
+int32_t vmcell_secret_seal(const vmcell_secret *secret,
+                           const char *sealing_key,
+                           const char *application,
+                           uint64_t version,
+                           uint8_t *buffer,
+                           size_t capacity,
+                           size_t *length,
+                           vmcell_error **error);
+
+/**
+ * Makes a new key. `suite` is one of VMCELL_SUITE_*. If `bytes` is not NULL, it is the key of these 32 bytes, which are copied, instead of a random
+ * one. Never blocks.
+ *
+ * Errors: BAD_VALUE for another suite; SECRET for another length, or if the process may not lock so much memory (RLIMIT_MEMLOCK).
+ */
+int32_t vmcell_host_key_new(int32_t suite,
+                            const uint8_t *bytes,
+                            size_t len,
+                            vmcell_host_key **key,
+                            vmcell_error **error);
+
+/**
+ * Reads a key from a file that vmcell_host_key_save has written. Blocks while it reads.
+ *
+ * Errors: SECRET if it cannot be read or is no host key, and if users other than its owner may change it, or any but its owner and group may read
+ * it.
+ */
+int32_t vmcell_host_key_new_from_file(const char *path,
+                                      vmcell_host_key **key,
+                                      vmcell_error **error);
+
+/**
+ * Writes a key to a new file that nobody else may read (mode 0600), and that is on storage when the call returns.
+ *
+ * Errors: SECRET if the file exists, which is left alone, or cannot be written.
+ */
+int32_t vmcell_host_key_save(const vmcell_host_key *key, const char *path, vmcell_error **error);
+
+/**
+ * Writes the text of the public half, which others need to seal secrets to this host, with a NUL behind it, into `buffer` of `capacity` bytes, if it fits;
+ * `length` is set to what it needs without the NUL, at most 1,700. Never blocks.
+ */
+int32_t vmcell_host_key_sealing_key(const vmcell_host_key *key,
+                                    char *buffer,
+                                    size_t capacity,
+                                    size_t *length,
+                                    vmcell_error **error);
+
+/**
+ * Opens `len` bytes that vmcell_secret_seal wrote, if they are what the caller takes them for. Never blocks.
+ *
+ * Errors: SECRET, which names what is not as it should be, if they were sealed for another application, under another name, as another
+ * version, to another key, or were changed since.
+ */
+int32_t vmcell_host_key_open(const vmcell_host_key *key,
+                             const uint8_t *sealed,
+                             size_t len,
+                             const char *application,
+                             const char *name,
+                             uint64_t version,
+                             vmcell_secret **secret,
+                             vmcell_error **error);
+
+/**
+ * Zeroes a key and frees it. NULL is fine. Never blocks.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_host_key_free(vmcell_host_key *key);
+
+/**
+ * Makes an empty store in a new file that nobody else may read (mode 0600). The name of an application follows the rules for those of
+ * secrets.
+ *
+ * Errors: SECRET for another name, or if the file exists, which is left alone, or cannot be written.
+ */
+int32_t vmcell_secret_store_create(const char *path,
+                                   const char *application,
+                                   vmcell_error **error);
+
+/**
+ * Opens the store of an application. If its file is at a lower revision than `at_least`, now or later, an older copy was put back, and it is
+ * refused; 0 for no such bound.
+ *
+ * Errors: SECRET if the file cannot be read, is damaged, is no store, older than that, or another application's.
+ */
+int32_t vmcell_secret_store_new(const char *path,
+                                const char *application,
+                                uint64_t at_least,
+                                vmcell_secret_store **store,
+                                vmcell_error **error);
+
+/**
+ * Seals `count` secrets to the owner of `sealing_key`, the text of a public key, and puts each in the place of the one of its name, all at
+ * once. `version` is set to their version, unless it is NULL.
+ *
+ * Errors: SECRET for what is no such key, if two secrets have the same name, there is no room (1024 secrets, 16 MiB), or the file cannot be
+ * read or written: then it is as it was.
+ */
+int32_t vmcell_secret_store_set(const vmcell_secret_store *store,
+                                const char *sealing_key,
+                                const vmcell_secret *const *secrets,
+                                size_t count,
+                                uint64_t *version,
+                                vmcell_error **error);
+
+/**
+ * Puts `len` bytes that vmcell_secret_seal wrote in the place of the secret of their name. Their version must be one more than the store's
+ * revision.
+ *
+ * Errors: SECRET if they are of another application or version, and as for vmcell_secret_store_set.
+ */
+int32_t vmcell_secret_store_put(const vmcell_secret_store *store,
+                                const uint8_t *sealed,
+                                size_t len,
+                                vmcell_error **error);
+
+/**
+ * Takes a secret out. `revision` is set to the store's without it, unless it is NULL.
+ *
+ * Errors: SECRET if there is none of this name, or the file cannot be read or written: then it is as it was.
+ */
+int32_t vmcell_secret_store_unset(const vmcell_secret_store *store,
+                                  const char *name,
+                                  uint64_t *revision,
+                                  vmcell_error **error);
+
+/**
+ * Opens all secrets by `from` and seals them to the owner of `to`, the text of a public key, at once. `version` is set to the version that all
+ * have then, unless it is NULL.
+ *
+ * Errors: SECRET if one of them is not opened by `from`, and as for vmcell_secret_store_set.
+ */
+int32_t vmcell_secret_store_reseal(const vmcell_secret_store *store,
+                                   const vmcell_host_key *from,
+                                   const char *to,
+                                   uint64_t *version,
+                                   vmcell_error **error);
+
+/**
+ * Writes which secrets there are, as JSON with a NUL behind it, into `buffer` of `capacity` bytes, if it fits; `length` is set to what it needs
+ * without the NUL. Its fields are `application`, `revision`, and `secrets` (a list of `name`, `version`, `suite`, `sealed_to`, `value_len` and `digest`, which is of the sealed bytes).
+ *
+ * Errors: SECRET if the file cannot be read, is damaged, older than it was, or another application's.
+ */
+int32_t vmcell_secret_store_list(const vmcell_secret_store *store,
+                                 char *buffer,
+                                 size_t capacity,
+                                 size_t *length,
+                                 vmcell_error **error);
+
+/**
+ * Opens the secret of this name, if it is of `version`; 0 for any.
+ *
+ * Errors: SECRET if there is none, it is of another version, or is not opened by the key, and as for vmcell_secret_store_list.
+ */
+int32_t vmcell_secret_store_get(const vmcell_secret_store *store,
+                                const vmcell_host_key *key,
+                                const char *name,
+                                uint64_t version,
+                                vmcell_secret **secret,
+                                vmcell_error **error);
+
+/**
+ * Opens all secrets, in the order of their names: those of one moment. Writes them into `secrets`, if there are no more than `capacity`; otherwise none is
+ * made. `count` is set to how many there are, at most 1024.
+ *
+ * Errors: SECRET if one of them is not opened by the key, and as for vmcell_secret_store_list.
+ */
+int32_t vmcell_secret_store_get_all(const vmcell_secret_store *store,
+                                    const vmcell_host_key *key,
+                                    vmcell_secret **secrets,
+                                    size_t capacity,
+                                    size_t *count,
+                                    vmcell_error **error);
+
+/**
+ * Closes a store and frees it. NULL is fine. Never blocks.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_secret_store_free(vmcell_secret_store *store);
 
 /**
  * Attaches to an existing TAP device by its name, 1 to 15 bytes. Nothing else can attach to it while the interface, or

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 43] = [
+const SOURCES: [&str; 46] = [
     "library",
     "failure",
     "report",
@@ -23,6 +23,9 @@ const SOURCES: [&str; 43] = [
     "disk_handle",
     "volume",
     "volume_handle",
+    "secret",
+    "host_key",
+    "secret_store",
     "nic",
     "nic_frame",
     "nic_port",

@@ -142,6 +142,10 @@ fn several_secrets_are_set_at_once_or_none_is() {
     let (user, password) = (secret("user", "u"), secret("password", "p"));
     assert_eq!(rig.store.set_all(rig.host.sealing_key(), &[&user, &password]).unwrap(), 1);
     assert!(rig.store.list().unwrap().secrets.iter().all(|it| it.version == 1));
+    let all = rig.store.get_all(&rig.host).unwrap();
+    let all: Vec<_> = all.iter().map(|secret| (secret.name(), secret.expose())).collect();
+    assert_eq!(all, [("password", &b"p"[..]), ("user", b"u")]);
+    assert!(told(rig.store.get_all(&HostKey::generate().unwrap())).contains("sealed secret password"));
     let twice = rig.store.set_all(rig.host.sealing_key(), &[&user, &password, &user]);
     assert!(told(twice).ends_with("the secret user is to be set twice at once"));
     assert_eq!(rig.store.list().unwrap().revision, 1);

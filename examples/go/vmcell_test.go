@@ -967,6 +967,100 @@ func TestAVolumeIsADiskAndItsKeysChange(t *testing.T) {
 	}
 }
 
+func TestSecretsAreSealedToAHostAndKeptInAStore(t *testing.T) {
+	folder := t.TempDir()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	secretOf := func(name, value string) *vmcell.Secret {
+		secret, err := vmcell.NewSecret(name, []byte(value))
+		must(err)
+		t.Cleanup(secret.Close)
+		return secret
+	}
+	opened := func(secret *vmcell.Secret, err error) string {
+		t.Helper()
+		must(err)
+		defer secret.Close()
+		value, err := secret.Value()
+		must(err)
+		return string(value)
+	}
+	refused := func(err error, said string) {
+		t.Helper()
+		if !errors.Is(err, vmcell.ErrSecret) || !strings.Contains(err.Error(), said) {
+			t.Fatalf("%v", err)
+		}
+	}
+	host, err := vmcell.NewHostKey(vmcell.SuiteXWing)
+	must(err)
+	defer host.Close()
+	must(host.Save(filepath.Join(folder, "host.key")))
+	again, err := vmcell.NewHostKeyFromFile(filepath.Join(folder, "host.key"))
+	must(err)
+	defer again.Close()
+	public, err := host.SealingKey()
+	must(err)
+
+	sealed, err := secretOf("token", "hunter2").Seal(public, "shop", 2)
+	must(err)
+	if value := opened(again.Open(sealed, "shop", "token", 2)); value != "hunter2" {
+		t.Fatal(value)
+	}
+	_, err = host.Open(sealed, "forum", "token", 2)
+	refused(err, "it is of application shop")
+	_, err = vmcell.HostKeyOf(vmcell.SuiteX25519, []byte("short"))
+	refused(err, "5 were given")
+	_, err = vmcell.NewSecretFromFile("token", folder)
+	refused(err, "cannot be read")
+
+	path := filepath.Join(folder, "secrets")
+	must(vmcell.CreateSecretStore(path, "shop"))
+	_, err = vmcell.OpenSecretStore(path, "shop", 1)
+	refused(err, "an older copy was put back")
+	store, err := vmcell.OpenSecretStore(path, "shop", 0)
+	must(err)
+	defer store.Close()
+	if version, err := store.Set(public, secretOf("user", "u"), secretOf("password", "p")); version != 1 || err != nil {
+		t.Fatal(version, err)
+	}
+	must(store.Put(sealed))
+	refused(store.Put(sealed), "the next one is 3")
+	if value := opened(store.Get(again, "token", 2)); value != "hunter2" {
+		t.Fatal(value)
+	}
+	_, err = store.Get(host, "user", 2)
+	refused(err, "it is version 1, asked for was 2")
+	all, err := store.GetAll(host)
+	if err != nil || len(all) != 3 {
+		t.Fatal(all, err)
+	}
+	for i, name := range []string{"password", "token", "user"} {
+		if found, err := all[i].Name(); found != name || err != nil {
+			t.Fatal(found, err)
+		}
+		all[i].Close()
+	}
+	other, err := vmcell.NewHostKey(vmcell.SuiteX25519)
+	must(err)
+	defer other.Close()
+	public, err = other.SealingKey()
+	must(err)
+	if version, err := store.Reseal(host, public); version != 3 || err != nil {
+		t.Fatal(version, err)
+	}
+	if revision, err := store.Unset("user"); revision != 4 || err != nil {
+		t.Fatal(revision, err)
+	}
+	info, err := store.List()
+	if err != nil || info.Revision != 4 || len(info.Secrets) != 2 || info.Secrets[0].Name != "password" || info.Secrets[1].ValueLen != 7 {
+		t.Fatalf("%+v %v", info, err)
+	}
+}
+
 func TestASnapshotOfAVolumeInUseIsOfTheInstantOfTheVMs(t *testing.T) {
 	folder := t.TempDir()
 	path := func(name string) string { return filepath.Join(folder, name) }

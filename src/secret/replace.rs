@@ -23,15 +23,14 @@ pub(super) trait Steps {
     fn give_up(&mut self);
 }
 
-/// Replaces a file. If it fails before the last step, the old one is there still.
+/// Replaces a file. If it fails, the old one is there still. It is on storage once the folder is, too.
 pub(super) fn replace(steps: &mut impl Steps, bytes: &[u8]) -> io::Result<()> {
     steps.begin()?;
     let placed = steps.write(bytes).and_then(|()| steps.sync()).and_then(|()| steps.take_place());
     if placed.is_err() {
         steps.give_up();
-        return placed;
     }
-    steps.sync_folder()
+    placed
 }
 
 /// A file that whoever replaces it has locked, so that nobody else replaces it meanwhile.

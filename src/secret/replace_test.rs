@@ -59,7 +59,8 @@ fn a_process_that_is_killed_at_any_step_leaves_the_old_store_or_the_new_one_and_
 
         let like = fs::metadata(&path).unwrap();
         let mut killed = Killed { steps: InPlace::new(&path, &like).unwrap(), left };
-        assert_eq!(replace(&mut killed, &new).is_ok(), left == STEPS);
+        let done = replace(&mut killed, &new).and_then(|()| killed.sync_folder());
+        assert_eq!(done.is_ok(), left == STEPS);
         drop(killed);
 
         let store = SecretStore::open(&path, "app").unwrap();
@@ -130,7 +131,7 @@ impl Disk {
 fn after_a_power_failure_at_any_step_the_file_is_the_old_one_or_the_new_one() {
     for left in 0..=STEPS {
         let mut disk = Killed { steps: Disk::default(), left };
-        let done = replace(&mut disk, b"new");
+        let done = replace(&mut disk, b"new").and_then(|()| disk.sync_folder());
         let found = disk.steps.found();
         assert!(!found.is_empty() && found.iter().all(|found| matches!(*found, b"old" | b"new")), "{left}: {found:?}");
         assert_eq!(done.is_ok(), found == [b"new"], "{left}: what was done is on storage");

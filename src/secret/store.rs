@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::contents::{Contents, MOST_BYTES};
 use super::host_key::HostKey;
 use super::info::StoreInfo;
-use super::replace::{InPlace, replace};
+use super::replace::{InPlace, Steps, replace};
 use super::sealed::SealedSecret;
 use super::sealing_key::SealingKey;
 use super::secret::{Secret, check_name};
@@ -211,6 +211,15 @@ impl SecretStore {
         self.open_sealed(key, &sealed, sealed.version())
     }
 
+    /// Opens all secrets, in the order of their names: those of one moment, whoever changes the store meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`list`](Self::list) and of [`HostKey::open`], if any of them is not opened.
+    pub fn get_all(&self, key: &HostKey) -> Result<Vec<Secret>> {
+        let contents = self.read()?;
+        contents.secrets.iter().map(|sealed| self.open_sealed(key, sealed, sealed.version())).collect()
+    }
+
     /// Opens the secret of this name if it is of this version, which the caller has kept elsewhere: whoever can write to the file cannot
     /// put an older value back.
     ///
@@ -257,6 +266,8 @@ impl SecretStore {
             let mut steps = InPlace::new(&self.path, &turn.about).map_err(failed)?;
             replace(&mut steps, &bytes).map_err(failed)?;
             self.seen.fetch_max(revision, Ordering::Relaxed);
+            let unsure = |e| refused("it was replaced, but a power failure may bring the old one back").with_source(e);
+            steps.sync_folder().map_err(unsure)?;
             Ok(revision)
         };
         change().map_err(|e: Error| about(&self.path, &e))

@@ -49,5 +49,6 @@ void test_threads(const char *folder);
 void test_backends(const char *folder);
 void test_snapshots(const char *folder);
 void test_volumes(const char *folder);
+void test_secrets(const char *folder);
 
 #endif
