@@ -365,6 +365,16 @@
 #define VMCELL_VOLUME_DIRECT 4
 
 /**
+ * The commit is refused, unless the base's header says that this is the only fork that was ever made over it.
+ */
+#define VMCELL_OTHER_FORKS_REFUSE 0
+
+/**
+ * The caller vouches that there are none any more. If there is one, it is refused from the commit on.
+ */
+#define VMCELL_OTHER_FORKS_GIVE_UP 1
+
+/**
  * X25519, HKDF-SHA256, ChaCha20-Poly1305 (RFC 9180).
  */
 #define VMCELL_SUITE_X25519 0
@@ -1149,6 +1159,12 @@ typedef struct {
      */
     uint32_t flags;
 } vmcell_disk_info;
+
+/**
+ * Is told how far work on a volume has come: `done` of `total` bytes of its disk. Called each MiB, on the calling thread. Returns 0 to go on, anything
+ * else to break off. It must not unwind: no C++ exception, no longjmp.
+ */
+typedef int32_t (*vmcell_volume_progress)(void *user, uint64_t done, uint64_t total);
 
 /**
  * A frame that the guest sends, valid until `send` returns.
@@ -1947,6 +1963,64 @@ int32_t vmcell_volume_snapshot_wait(const vmcell_volume_snapshot *snapshot,
  * Errors: BAD_HANDLE.
  */
 int32_t vmcell_volume_snapshot_free(vmcell_volume_snapshot *snapshot);
+
+/**
+ * Copies what a fork has from the volumes that it builds on into its own file, so that it builds on none. `key` opens it; no VM may use it meanwhile.
+ * `progress` is called with `user`, unless it is NULL. `is_done` gets 0 if that has broken off, else 1, unless it is NULL. The fork is as good as before
+ * then, and after an error or a crash; flattening it again goes on where this has stopped. Blocks while it reads and writes.
+ *
+ * Errors: VOLUME if it builds on no other volume, or data cannot be read or written; VOLUME_KEY; DISK if it is in use.
+ */
+int32_t vmcell_volume_flatten(const char *path,
+                              const vmcell_key *key,
+                              vmcell_volume_progress progress,
+                              void *user,
+                              int32_t *is_done,
+                              vmcell_error **error);
+
+/**
+ * Copies a volume, with all that it builds on, to a new file at `to`: a volume of its own, opened by `new_key`, which cryptsetup opens as well. No VM may write
+ * to the old one meanwhile. `progress`, `user` and `is_done` are as in vmcell_volume_flatten; if this is broken off or fails, there is no new file.
+ * Blocks while it reads and writes.
+ *
+ * Errors: VOLUME if the new file exists or cannot be written, or data cannot be read; VOLUME_KEY; DISK if the old one is in use for writing.
+ */
+int32_t vmcell_volume_flatten_to(const char *path,
+                                 const vmcell_key *key,
+                                 const char *to,
+                                 const vmcell_key *new_key,
+                                 vmcell_volume_progress progress,
+                                 void *user,
+                                 int32_t *is_done,
+                                 vmcell_error **error);
+
+/**
+ * Writes a fork's changes into its base, which then may be written to, and removes the fork's file. `key` opens the fork; no VM may use either
+ * meanwhile. `others` is one of VMCELL_OTHER_FORKS_*: other forks of the base would see data that are not theirs, so they are refused from then on. `progress`, `user`
+ * and `is_done` are as in vmcell_volume_flatten. If this is broken off or fails, and after a crash, the fork has all data as before, and works; the base
+ * opens alone no longer until the fork is committed again, which begins anew. Blocks while it reads and writes.
+ *
+ * Errors: VOLUME if it builds on no other volume, others build on it, there may be other forks of its base, or data cannot be read or written; VOLUME_KEY; DISK if
+ * either is in use; BAD_VALUE for another number of `others`.
+ */
+int32_t vmcell_volume_commit(const char *path,
+                             const vmcell_key *key,
+                             int32_t others,
+                             vmcell_volume_progress progress,
+                             void *user,
+                             int32_t *is_done,
+                             vmcell_error **error);
+
+/**
+ * Makes a fork larger, to `size` bytes; what is added is zeroes. `key` opens it. No VM may use it meanwhile. vmcell_volume_grow is for volumes that are no
+ * forks. Blocks while it writes a new map, of 256 KiB for each GiB.
+ *
+ * Errors: VOLUME if it is no fork, has more room already, `size` is no multiple of 4096 or too large, or the file cannot grow; VOLUME_KEY; DISK if it is in use.
+ */
+int32_t vmcell_volume_grow_fork(const char *path,
+                                const vmcell_key *key,
+                                uint64_t size,
+                                vmcell_error **error);
 
 /**
  * Makes a secret of `len` bytes, which are copied: the caller zeroes its own. A name has 1 to 255 ASCII letters, digits, '_', '-' and '.', and

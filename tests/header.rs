@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 46] = [
+const SOURCES: [&str; 47] = [
     "library",
     "failure",
     "report",
@@ -23,6 +23,7 @@ const SOURCES: [&str; 46] = [
     "disk_handle",
     "volume",
     "volume_handle",
+    "volume_merge",
     "secret",
     "host_key",
     "secret_store",

@@ -1105,6 +1105,46 @@ func TestASnapshotOfAVolumeInUseIsOfTheInstantOfTheVMs(t *testing.T) {
 	vm.Close()
 }
 
+func TestAForkIsFlattenedCommittedAndGrown(t *testing.T) {
+	folder := t.TempDir()
+	path := func(name string) string { return filepath.Join(folder, name) }
+	key, err := vmcell.NewKey(vmcell.KeyRandom, make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer key.Close()
+	if err := vmcell.CreateVolume(path("base"), 2<<20, key, vmcell.VolumeFormat{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"one", "other"} {
+		if err := vmcell.ForkVolume(path("base"), key, path(name), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := vmcell.GrowVolumeFork(path("one"), key, 4<<20); err != nil {
+		t.Error(err)
+	}
+	stop := func(done, total uint64) bool { return done < 1<<20 }
+	if done, err := vmcell.FlattenVolume(path("one"), key, stop); done || err != nil {
+		t.Error(done, err)
+	}
+	if done, err := vmcell.FlattenVolumeTo(path("one"), key, path("copy"), key, nil); !done || err != nil {
+		t.Error(done, err)
+	}
+	if done, err := vmcell.FlattenVolume(path("one"), key, func(done, total uint64) bool { return total == 4<<20 }); !done || err != nil {
+		t.Error(done, err)
+	}
+	if _, err := vmcell.CommitVolume(path("other"), key, vmcell.OtherForksRefuse, nil); !errors.Is(err, vmcell.ErrVolume) {
+		t.Error(err)
+	}
+	if done, err := vmcell.CommitVolume(path("other"), key, vmcell.OtherForksGiveUp, nil); !done || err != nil {
+		t.Error(done, err)
+	}
+	if info, err := vmcell.InspectVolume(path("copy")); err != nil || info.Capacity != 4<<20 || info.IsFork {
+		t.Error(info, err)
+	}
+}
+
 func TestASourceOfRandomBytesIsADeviceAndALimitOfNothingIsRefused(t *testing.T) {
 	for _, rng := range []vmcell.RNG{{}, {PerSecond: 1024, Burst: 64}} {
 		vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin"), RNG: &rng})

@@ -2,12 +2,16 @@ package vmcell
 
 /*
 #include <vmcell.h>
+
+// In Go, the function that is told of progress is called by its caller's number.
+int32_t vmcellVolumeProgress(void *user, uint64_t done, uint64_t total);
 */
 import "C"
 
 import (
 	"encoding/json"
 	"runtime"
+	"runtime/cgo"
 	"time"
 	"unsafe"
 )
@@ -247,6 +251,78 @@ func GrowVolume(path string, size uint64) error {
 	return withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
 		return C.vmcell_volume_grow(texts[0], C.uint64_t(size), e)
 	}, path)
+}
+
+// GrowVolumeFork makes a fork larger, to size bytes; what is added is zeroes. No VM may use it meanwhile.
+func GrowVolumeFork(path string, key *Key, size uint64) error {
+	err := withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_volume_grow_fork(texts[0], key.pointer(), C.uint64_t(size), e)
+	}, path)
+	runtime.KeepAlive(key)
+	return err
+}
+
+// VolumeProgress is told how far work on a volume has come, in bytes of its disk, each MiB. It returns false to break off.
+type VolumeProgress func(done, total uint64) bool
+
+// FlattenVolume copies what a fork has from the volumes that it builds on into its own file, so that it builds on none. It returns false if progress, which may
+// be nil, has broken off; the fork is as good as before then, and flattening it again goes on there. No VM may use it meanwhile.
+func FlattenVolume(path string, key *Key, progress VolumeProgress) (bool, error) {
+	return withProgress(progress, func(texts []*C.char, call C.vmcell_volume_progress, user unsafe.Pointer, done *C.int32_t, e **C.vmcell_error) C.int32_t {
+		defer runtime.KeepAlive(key)
+		return C.vmcell_volume_flatten(texts[0], key.pointer(), call, user, done, e)
+	}, path)
+}
+
+// FlattenVolumeTo copies a volume, with all that it builds on, to a new file: a volume of its own, opened by newKey, which cryptsetup opens as well. If progress,
+// which may be nil, breaks off, it returns false, and there is no new file.
+func FlattenVolumeTo(path string, key *Key, to string, newKey *Key, progress VolumeProgress) (bool, error) {
+	return withProgress(progress, func(texts []*C.char, call C.vmcell_volume_progress, user unsafe.Pointer, done *C.int32_t, e **C.vmcell_error) C.int32_t {
+		defer runtime.KeepAlive([]*Key{key, newKey})
+		return C.vmcell_volume_flatten_to(texts[0], key.pointer(), texts[1], newKey.pointer(), call, user, done, e)
+	}, path, to)
+}
+
+// OtherForks is what becomes of other forks of a base to which one is committed.
+type OtherForks int32
+
+const (
+	// OtherForksRefuse: the commit is refused, unless the base's header says that this is the only fork that was ever made over it.
+	OtherForksRefuse OtherForks = C.VMCELL_OTHER_FORKS_REFUSE
+	// OtherForksGiveUp: the caller vouches that there are none any more. If there is one, it is refused from the commit on.
+	OtherForksGiveUp OtherForks = C.VMCELL_OTHER_FORKS_GIVE_UP
+)
+
+// CommitVolume writes a fork's changes into its base, which then may be written to, and removes the fork. It returns false if progress, which may be nil, has
+// broken off: the fork has all data as before then, and the base opens alone no longer until the fork is committed again. No VM may use either meanwhile.
+func CommitVolume(path string, key *Key, others OtherForks, progress VolumeProgress) (bool, error) {
+	return withProgress(progress, func(texts []*C.char, call C.vmcell_volume_progress, user unsafe.Pointer, done *C.int32_t, e **C.vmcell_error) C.int32_t {
+		defer runtime.KeepAlive(key)
+		return C.vmcell_volume_commit(texts[0], key.pointer(), C.int32_t(others), call, user, done, e)
+	}, path)
+}
+
+// withProgress makes a call that tells of its progress.
+func withProgress(progress VolumeProgress, do func(texts []*C.char, call C.vmcell_volume_progress, user unsafe.Pointer, done *C.int32_t, e **C.vmcell_error) C.int32_t,
+	values ...string) (bool, error) {
+	var call C.vmcell_volume_progress
+	var user unsafe.Pointer
+	if progress != nil {
+		number := cgo.NewHandle(progress)
+		defer number.Delete()
+		call, user = C.vmcell_volume_progress(C.vmcellVolumeProgress), unsafe.Pointer(&number)
+	}
+	var done C.int32_t
+	err := withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t { return do(texts, call, user, &done, e) }, values...)
+	return done != 0, err
+}
+
+//export vmcellVolumeProgress
+func vmcellVolumeProgress(user unsafe.Pointer, done, total C.uint64_t) C.int32_t {
+	if (*(*cgo.Handle)(user)).Value().(VolumeProgress)(uint64(done), uint64(total)) {
+		return 0
+	}
+	return 1
 }
 
 // AddVolumeKey adds a key slot for key to the volume or the detached header at path, which may be in use and which with opens already. It returns the

@@ -5,12 +5,14 @@
 
 mod size;
 
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use size::Size;
-use vmcell::volume::{Key, Volume, VolumeFormat, VolumeInfo};
+use vmcell::volume::{Key, OtherForks, Volume, VolumeFormat, VolumeInfo, VolumeProgress};
 
 /// Creates encrypted volumes (LUKS2), shows them, and changes their keys
 #[derive(Parser)]
@@ -44,12 +46,35 @@ enum Command {
     },
     /// Lets a volume be written to again that others were made over, once those are gone
     Release { path: PathBuf },
-    /// Makes a volume larger, also while it is in use
+    /// Makes a volume larger, also while it is in use; a fork only while it is not
     Grow {
         path: PathBuf,
         /// The new size of its data: bytes, or a number with K, M, G or T
         #[arg(long)]
         size: Size,
+        /// The key file that opens it, which a fork needs
+        #[arg(long, value_name = "FILE")]
+        with: Option<PathBuf>,
+    },
+    /// Makes a fork independent of what it builds on
+    Flatten {
+        path: PathBuf,
+        /// The key file that opens it
+        #[arg(long, value_name = "FILE")]
+        with: PathBuf,
+        /// Leaves it as it is, and copies all of it to a new file, opened by the same key, which cryptsetup opens as well
+        #[arg(long, value_name = "NEW")]
+        to: Option<PathBuf>,
+    },
+    /// Writes a fork's changes into its base, which then may be written to, and removes the fork
+    Commit {
+        path: PathBuf,
+        /// The key file that opens it
+        #[arg(long, value_name = "FILE")]
+        with: PathBuf,
+        /// Vouches that the base has no other forks any more: those that it has are refused from then on
+        #[arg(long)]
+        give_up_others: bool,
     },
     /// Adds and removes what opens a volume
     #[command(subcommand)]
@@ -131,13 +156,36 @@ fn run(command: Command) -> vmcell::Result<()> {
             Volume::fork(path, &key, new, &key)
         }
         Command::Release { path } => Volume::release(path),
-        Command::Grow { path, size } => Volume::grow(path, size.0),
+        Command::Grow { path, size, with: None } => Volume::grow(path, size.0),
+        Command::Grow { path, size, with: Some(with) } => Volume::grow_fork(path, &Key::file(with)?, size.0),
+        Command::Flatten { path, with, to: None } => Volume::flatten(path, &Key::file(with)?, progress()).map(drop),
+        Command::Flatten { path, with, to: Some(to) } => {
+            // It stays what it was: a machine's key file opens its new key slot in a tenth of a second.
+            let key = Key::file(with)?;
+            Volume::flatten_to(path, &key, to, &key, progress()).map(drop)
+        }
+        Command::Commit { path, with, give_up_others } => {
+            let others = if give_up_others { OtherForks::GiveUp } else { OtherForks::Refuse };
+            Volume::commit(path, &Key::file(with)?, others, progress()).map(drop)
+        }
         Command::Key(KeyCommand::Add { path, with, new }) => {
             let slot = Volume::keys(path)?.add(&Key::file(with)?, &new.read()?)?;
             println!("key slot {slot}");
             Ok(())
         }
         Command::Key(KeyCommand::Remove { path, slot }) => Volume::keys(path)?.remove(slot),
+    }
+}
+
+/// Says on standard error how far long work is, if somebody looks at it.
+fn progress() -> impl FnMut(VolumeProgress) -> ControlFlow<()> {
+    let (is_terminal, mut said) = (std::io::stderr().is_terminal(), None);
+    move |now| {
+        let percent = now.done.saturating_mul(100).checked_div(now.total).unwrap_or(100);
+        if is_terminal && said.replace(percent) != Some(percent) {
+            eprint!("\r{percent:>3} %{}", if now.done == now.total { "\n" } else { "" });
+        }
+        ControlFlow::Continue(())
     }
 }
 

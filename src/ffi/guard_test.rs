@@ -9,7 +9,7 @@ use super::super::{
     disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, host::*, host_key::*, io_thread::*,
     jail::*, library::*, limit_group::*, metadata::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*,
     secret::*, secret_store::*, snapshot::*, vm::*, vm_exit::*, vm_metrics::*, vm_rates::*, vm_threads::*, volume::*,
-    volume_handle::*, vsock::*,
+    volume_handle::*, volume_merge::*, vsock::*,
 };
 use super::panic_in_next_call;
 
@@ -91,6 +91,10 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_volume_back_up_header(null(), null()),
         vmcell_volume_change_key(null(), null(), null(), null_mut()),
         vmcell_volume_create(null(), 0, null(), null(), 0, null()),
+        vmcell_volume_commit(null(), null(), 0, None, null_mut(), null_mut()),
+        vmcell_volume_flatten(null(), null(), None, null_mut(), null_mut()),
+        vmcell_volume_flatten_to(null(), null(), null(), null(), None, null_mut(), null_mut()),
+        vmcell_volume_grow_fork(null(), null(), 0),
         vmcell_volume_fork(null(), null(), null(), null()),
         vmcell_volume_grow(null(), 0),
         vmcell_volume_handle_new(null(), null_mut()),

@@ -59,5 +59,6 @@ mod vm_rates;
 mod vm_threads;
 mod volume;
 mod volume_handle;
+mod volume_merge;
 mod vsock;
 mod wake;

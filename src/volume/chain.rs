@@ -4,16 +4,17 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::cipher::Cipher;
-use super::cow::{self, BaseKey, BaseRef, EmptyLayer};
+use super::cow::{self, BaseKey, BaseRef, EmptyLayer, Identity};
 use super::encrypted::Encrypted;
 use super::key::Key;
 use super::keys::{HeaderLock, len_of, unlock};
 use super::luks::{Data, Header, UnlockLimits};
 use super::payload::Payload;
 use super::{no_random, refused};
-use crate::block::{DiskBackend, FileBackend};
+use crate::block::{DiskBackend, DiskInfo, Done, FileBackend, Operation, Tag};
 use crate::config::DiskConfig;
 use crate::error::Result;
+use crate::event::Io;
 use crate::sys::random_bytes;
 
 /// How many volumes may lie over each other.
@@ -30,7 +31,7 @@ pub(super) struct Opened<'a> {
 }
 
 impl Opened<'_> {
-    fn payload<S>(&self, file: S) -> Result<Payload<S>> {
+    pub(super) fn payload<S>(&self, file: S) -> Result<Payload<S>> {
         Ok(Payload { file, cipher: Cipher::new(self.key, self.data.sector_size)?, data: self.data })
     }
 
@@ -48,10 +49,15 @@ impl Opened<'_> {
         if len < whole {
             return Err(refused(format!("it is cut: its file has {len} bytes, and had {whole} when it was made")));
         }
-        let path = beside(self.path, &layer.base.name);
-        let base = open_base(&path, &layer.base, self.limits, above)
-            .map_err(|e| e.about(&format!("base {}", path.display())))?;
-        let depth = base.depth.saturating_add(1);
+        let base = match &layer.base {
+            Some(base) => {
+                let path = beside(self.path, &base.name);
+                let below = open_base(&path, base, layer.identity, self.limits, above);
+                below.map_err(|e| e.about(&format!("base {}", path.display())))?
+            }
+            None => Chain { disk: Box::new(NoBase(own.info())), depth: 0 },
+        };
+        let depth = base.depth.saturating_add(usize::from(layer.base.is_some()));
         let mut disk = cow::open(&mut payload, layer, own, base.disk)?;
         if !is_read_only {
             disk = disk.kept_by(Box::new(self.writable()?));
@@ -87,6 +93,16 @@ impl Opened<'_> {
         Ok(BaseRef { identity, key: BaseKey::new(self.key)?, name: name_for(self.path, new)?, len })
     }
 
+    /// Refuses a base that is shorter than it was.
+    pub(super) fn check_len(&self, wanted: &BaseRef) -> Result<()> {
+        let capacity = self.capacity()?;
+        if capacity >= wanted.len {
+            return Ok(());
+        }
+        let message = format!("it has {capacity} bytes, and had {} when the layer was made over it", wanted.len);
+        Err(refused(message))
+    }
+
     /// The bytes of the disk that it is.
     pub(super) fn capacity(&self) -> Result<u64> {
         if self.header.is_layer() {
@@ -111,26 +127,48 @@ pub(super) fn check_depth(above: usize) -> Result<()> {
     Err(refused(format!("it lies over more volumes than {MOST_DEPTH}, the most that are allowed")))
 }
 
-/// The disk of a base, which is only read.
-fn open_base(path: &Path, wanted: &BaseRef, limits: UnlockLimits, above: usize) -> Result<Chain> {
+/// The disk of the base of the layer `above_it`, which is only read.
+fn open_base(path: &Path, wanted: &BaseRef, above_it: Identity, limits: UnlockLimits, above: usize) -> Result<Chain> {
     let backend = FileBackend::open(&read_only(path))?;
     let file = File::open(path).map_err(|e| refused("its header cannot be opened").with_source(e))?;
+    let header = base_header(&file, wanted, above_it, limits)?;
+    let (data, key) = (header.data_behind()?, wanted.key.bytes());
+    let opened = Opened { path, file: &file, data, header: &header, key, limits };
+    opened.check_len(wanted)?;
+    opened.disk(backend, false, true, above.saturating_add(1))
+}
+
+/// The header of a base, if it is the one that the layer `above_it` was made over.
+pub(super) fn base_header(file: &File, wanted: &BaseRef, above_it: Identity, limits: UnlockLimits) -> Result<Header> {
     let header = {
-        let _lock = HeaderLock::take(&file)?;
-        Header::read(&file)?
+        let _lock = HeaderLock::take(file)?;
+        Header::read(file)?
     };
     if header.base_identity() != Some(wanted.identity) {
         return Err(refused("it is another volume than the one that the layer was made over"));
     }
-    header.check_key(wanted.key.bytes(), limits)?;
-    let (data, key) = (header.data_behind()?, wanted.key.bytes());
-    let opened = Opened { path, file: &file, data, header: &header, key, limits };
-    let capacity = opened.capacity()?;
-    if capacity < wanted.len {
-        let message = format!("it has {capacity} bytes, and had {} when the layer was made over it", wanted.len);
-        return Err(refused(message));
+    if header.commit().is_some_and(|fork| fork != above_it) {
+        return Err(refused("another fork of it is being committed to it, so it is not what the layer was made over"));
     }
-    opened.disk(backend, false, true, above.saturating_add(1))
+    header.check_key(wanted.key.bytes(), limits)?;
+    Ok(header)
+}
+
+/// Below a layer that has no base, and asks for nothing.
+struct NoBase(DiskInfo);
+
+impl DiskBackend for NoBase {
+    fn info(&self) -> DiskInfo {
+        self.0
+    }
+
+    fn submit(&mut self, _: &mut Io, _: Tag, operation: Operation) -> std::result::Result<(), Operation> {
+        Err(operation)
+    }
+
+    fn completed(&mut self, _: &mut Io) -> Option<Done> {
+        None
+    }
 }
 
 /// A volume that another one is to be made over. Nobody writes to it, and nobody else changes its header, as long as this lives.
@@ -148,6 +186,7 @@ impl<'a> Base<'a> {
         let backend = FileBackend::open(&read_only(path))?;
         let lock = HeaderLock::take(file)?;
         let header = Header::read(file)?;
+        header.check_no_commit()?;
         let limits = UnlockLimits::default();
         let (data, key) = (header.data_behind()?, unlock(&header, file, key, limits)?);
         let opened = Opened { path, file, header: &header, data, key: &key, limits };
@@ -159,8 +198,8 @@ impl<'a> Base<'a> {
     }
 
     /// From now on it may only be read.
-    pub(super) fn make(&mut self, identity: [u8; 16]) -> Result<()> {
-        self.header.make_base(self.file, identity)
+    pub(super) fn make(&mut self, identity: Identity, fork: Identity) -> Result<()> {
+        self.header.make_base(self.file, identity, fork)
     }
 }
 
@@ -176,7 +215,7 @@ pub(super) fn new_identity() -> Result<[u8; 16]> {
     Ok(identity)
 }
 
-fn read_only(path: &Path) -> DiskConfig {
+pub(super) fn read_only(path: &Path) -> DiskConfig {
     let mut config = DiskConfig::new(path);
     config.read_only = true;
     config
@@ -194,7 +233,7 @@ fn name_for(base: &Path, new: &Path) -> Result<String> {
 }
 
 /// What a layer's file calls its base, as a path.
-fn beside(path: &Path, name: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, name: &str) -> PathBuf {
     // A link to the file may lie elsewhere.
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     path.parent().map_or_else(|| PathBuf::from(name), |folder| folder.join(name))

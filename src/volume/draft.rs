@@ -118,15 +118,26 @@ pub(super) struct Draft<'a> {
 
 impl Draft<'_> {
     pub(super) fn write(&self) -> Result<()> {
+        self.write_with(|_| Ok(true)).map(drop)
+    }
+
+    /// Writes it with its data, unless `fill` says that it is not to be. The header comes last, so that a file that is not whole is no volume.
+    pub(super) fn write_with(&self, fill: impl FnOnce(&mut Payload<&NewFile<'_>>) -> Result<bool>) -> Result<bool> {
         let mut made = Vec::new();
-        self.write_files(&mut made).inspect_err(|_| {
+        let written = self.write_files(&mut made, fill);
+        if !matches!(written, Ok(true)) {
             // What was not there before is not there afterwards.
             made.iter().for_each(|path| drop(fs::remove_file(path)));
-        })
+        }
+        written
     }
 
     /// Puts the paths of the files that it has made into `made`.
-    fn write_files(&self, made: &mut Vec<PathBuf>) -> Result<()> {
+    fn write_files(
+        &self,
+        made: &mut Vec<PathBuf>,
+        fill: impl FnOnce(&mut Payload<&NewFile<'_>>) -> Result<bool>,
+    ) -> Result<bool> {
         let apart = self.format.header.as_deref();
         let mut header = Header::new(&self.format.label, self.sector, apart.is_some(), self.data_key)?;
         let before = header.len()?;
@@ -135,10 +146,16 @@ impl Draft<'_> {
             None => (new_file(self.path, before.saturating_add(self.size), made)?, None),
         };
         let new = NewFile(&file);
-        if let Some(layer) = self.layer {
-            let (cipher, data) = (Cipher::new(self.data_key, self.sector)?, header.data_behind()?);
-            cow::create(&mut Payload { file: &new, cipher, data }, layer)?;
-            header.make_layer();
+        if data.is_none() {
+            let cipher = Cipher::new(self.data_key, self.sector)?;
+            let mut payload = Payload { file: &new, cipher, data: header.data_behind()? };
+            if let Some(layer) = self.layer {
+                cow::create(&mut payload, layer)?;
+                header.make_layer();
+            }
+            if !fill(&mut payload)? {
+                return Ok(false);
+            }
         }
         if self.key.kind() == Kind::OfData {
             header.write_both(&new)?;
@@ -147,7 +164,8 @@ impl Draft<'_> {
         }
         let synced = file.sync_all().and_then(|()| data.map_or(Ok(()), |data| data.sync_all()));
         let stable = synced.and_then(|()| made.iter().try_for_each(|path| sync_folder(path)));
-        stable.map_err(|e| refused("it cannot be made stable").with_source(e))
+        stable.map_err(|e| refused("it cannot be made stable").with_source(e))?;
+        Ok(true)
     }
 }
 

@@ -16,6 +16,8 @@ mod key;
 mod keys;
 mod live;
 mod luks;
+mod merge;
+mod offline;
 mod payload;
 mod snapshot;
 #[allow(clippy::module_inception, reason = "the room is called after its main type")]
@@ -27,6 +29,7 @@ pub use info::{KeySlot, VolumeInfo};
 pub use key::Key;
 pub use keys::VolumeKeys;
 pub use luks::UnlockLimits;
+pub use merge::{OtherForks, VolumeProgress};
 pub use snapshot::{VolumeHandle, VolumeSnapshot};
 pub use volume::{Volume, VolumeOptions};
 

@@ -178,7 +178,7 @@ impl VolumeHandle {
         let (next, offered, news) = self.offer(current, path, &data_key).map_err(about)?;
         heard(&news.said, limit).map_err(about)?;
         // From now on, the fork has what the volume has, also after a crash: it is not written to before it is on top.
-        header.make_base(&file, identity)?;
+        header.make_base(&file, identity, layer.identity)?;
         made.is_kept = true;
         let (shared, path, before) = (Arc::clone(&self.shared), path.to_owned(), current.path.clone());
         let (next, base, news) = (Mutex::new(Some(next)), Mutex::new(None), Mutex::new((news, None)));

@@ -137,11 +137,11 @@ impl Volume {
         let identity = reference.identity;
         let write = || {
             let layer = new_layer(reference)?;
-            write_fork(path, key, &data_key_for(key)?, &layer)
+            write_fork(path, key, &data_key_for(key)?, &layer).map(|()| layer.identity)
         };
-        write().map_err(|e| e.about(&format!("volume {}", path.display())))?;
+        let fork = write().map_err(|e: Error| e.about(&format!("volume {}", path.display())))?;
         // The base last, so that a fork that fails changes nothing. Until then, the fork is none of its.
-        opened.make(identity).map_err(|e| {
+        opened.make(identity, fork).map_err(|e| {
             let _ = fs::remove_file(path);
             about(e)
         })
@@ -157,7 +157,9 @@ impl Volume {
         let release = || {
             let file = File::options().read(true).write(true).open(base).map_err(unopened)?;
             let _lock = HeaderLock::take(&file)?;
-            Header::read(&file)?.release(&file)
+            let mut header = Header::read(&file)?;
+            header.check_no_commit()?;
+            header.release(&file)
         };
         release().map_err(|e: Error| e.about(&format!("volume {}", base.display())))
     }
@@ -200,6 +202,7 @@ impl Volume {
             let message = format!("it is cut: its data have {wanted} bytes at least, the file has {there} for them");
             return Err(refused(message));
         }
+        header.check_no_commit()?;
         if header.base_identity().is_some() && !options.disk.read_only {
             return Err(refused("others build on it, so it may only be read: fork it to change what it holds"));
         }

@@ -83,6 +83,42 @@ static void test_snapshots_in_use(const char *folder, vmcell_key *key) {
     CHECK(vmcell_volume_snapshot_free(NULL) == VMCELL_OK);
 }
 
+static int32_t count(void *user, uint64_t done, uint64_t total) {
+    uint64_t *left = user;
+    CHECK(done <= total);
+    return (*left)-- == 0;
+}
+
+static void test_merges(const char *folder, vmcell_key *key) {
+    char paths[4][256], info[4096];
+    const char *names[] = {"golden", "tenant", "second", "copy"};
+    uint64_t left = 0;
+    int32_t done = -1;
+    size_t length;
+    for (int i = 0; i < 4; i++)
+        snprintf(paths[i], sizeof paths[i], "%s", in(folder, names[i])), unlink(paths[i]);
+    OK(vmcell_volume_create(paths[0], 2 << 20, key, NULL, 0, NULL, &e));
+    OK(vmcell_volume_fork(paths[0], key, paths[1], key, &e));
+    OK(vmcell_volume_fork(paths[0], key, paths[2], key, &e));
+    OK(vmcell_volume_grow_fork(paths[1], key, 4 << 20, &e));
+    FAILS(VMCELL_ERROR_VOLUME, vmcell_volume_grow_fork(paths[1], key, 2 << 20, &e));
+    OK(vmcell_volume_flatten(paths[1], key, count, &left, &done, &e));
+    CHECK(done == 0);
+    left = 100;
+    OK(vmcell_volume_flatten_to(paths[1], key, paths[3], key, count, &left, &done, &e));
+    CHECK(done == 1 && left < 97);
+    OK(vmcell_volume_flatten(paths[1], key, NULL, NULL, NULL, &e));
+    FAILS_SAYING(VMCELL_ERROR_VOLUME, "no other volume", vmcell_volume_flatten(paths[1], key, NULL, NULL, NULL, &e));
+    FAILS_SAYING(VMCELL_ERROR_VOLUME, "2 forks", vmcell_volume_commit(paths[2], key, VMCELL_OTHER_FORKS_REFUSE, NULL, NULL, &done, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_volume_commit(paths[2], key, 7, NULL, NULL, &done, &e));
+    OK(vmcell_volume_commit(paths[2], key, VMCELL_OTHER_FORKS_GIVE_UP, NULL, NULL, &done, &e));
+    CHECK(done == 1 && access(paths[2], F_OK) != 0);
+    OK(vmcell_volume_info(paths[0], info, sizeof info, &length, &e));
+    CHECK(strstr(info, "\"is_base\":false"));
+    OK(vmcell_volume_info(paths[3], info, sizeof info, &length, &e));
+    CHECK(strstr(info, "\"capacity\":4194304") && strstr(info, "\"is_fork\":false"));
+}
+
 void test_volumes(const char *folder) {
     char path[256], header[256], backup[256], info[4096];
     uint32_t slot = 99;
@@ -105,6 +141,7 @@ void test_volumes(const char *folder) {
     FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_disk_new_volume(path, (vmcell_key *)&of, NULL, 0, VMCELL_ENGINE_AUTO, &disk, &e));
     test_a_vm_on(folder, path, one);
     test_snapshots_in_use(folder, one);
+    test_merges(folder, one);
 
     OK(vmcell_volume_back_up_header(path, backup, &e));
     OK(vmcell_volume_add_key(path, one, other, &slot, &e));

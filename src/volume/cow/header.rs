@@ -1,5 +1,6 @@
 //! The header of a layer: what it is, what it builds on, and where its parts lie.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::entry::CLUSTER;
@@ -11,7 +12,8 @@ use crate::volume::{no_secret_memory, refused};
 pub(crate) type Identity = [u8; 16];
 
 const MAGIC: &[u8; 8] = b"VMCELLCW";
-const VERSION: u32 = 1;
+/// Of a layer with a base, whose parts lie where the first program put them; and of any other.
+const VERSIONS: [u32; 2] = [1, 2];
 /// The longest name of a base, in bytes.
 const MOST_NAME: usize = 1024;
 /// The largest disk: its map has 128 MiB for each TiB, in memory as well.
@@ -64,9 +66,39 @@ pub(crate) struct Header {
     pub(crate) identity: Identity,
     /// Bytes of the disk, in whole blocks.
     pub(crate) capacity: u64,
-    pub(crate) base: BaseRef,
+    /// If there is none, what was never written is zeroes.
+    pub(crate) base: Option<BaseRef>,
+    pub(crate) place: Place,
     /// Which of the two copies is newer.
     pub(crate) sequence: u64,
+}
+
+/// Where the parts of a layer lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Both slots of each page of the map.
+    map: u64,
+    /// The clusters.
+    data: u64,
+    /// How many clusters there is room for.
+    room: u64,
+}
+
+impl Place {
+    /// Of a new layer: the map, the clusters, and room for those of the disk and some for what was freed and is not stable yet.
+    pub(crate) fn of(capacity: u64) -> Self {
+        let (map, clusters) = (COPIES.saturating_mul(PAGE as u64), capacity.div_ceil(CLUSTER));
+        let data = map.saturating_add(map_len(capacity)).next_multiple_of(CLUSTER);
+        Self { map, data, room: clusters.saturating_add(clusters / 16).saturating_add(64) }
+    }
+}
+
+fn pages_of(capacity: u64) -> u64 {
+    capacity.div_ceil(CLUSTER).div_ceil(ENTRIES as u64)
+}
+
+fn map_len(capacity: u64) -> u64 {
+    pages_of(capacity).saturating_mul(2 * PAGE as u64)
 }
 
 /// Of the header.
@@ -79,60 +111,118 @@ const NAME: usize = 176;
 const KEY_LEN: usize = 80;
 const KEY: usize = 112;
 const MOST_KEY: usize = 64;
+/// Of version 2.
+const MAP_AT: usize = 88;
+const DATA_AT: usize = 96;
+const ROOM: usize = 104;
+/// No part lies behind it.
+const MOST_LEN: u64 = 1 << 62;
 
 impl Header {
-    /// Both copies, then both slots of each page of the map, then the clusters.
-    pub(crate) fn map_at(&self) -> u64 {
-        COPIES.saturating_mul(PAGE as u64)
-    }
-
     /// Clusters of the disk.
     pub(crate) fn clusters(&self) -> u64 {
         self.capacity.div_ceil(CLUSTER)
     }
 
     pub(crate) fn pages(&self) -> u64 {
-        self.clusters().div_ceil(ENTRIES as u64)
+        pages_of(self.capacity)
     }
 
     /// Where one of the two slots of a page lies.
     pub(crate) fn slot_at(&self, page: u64, slot: u64) -> u64 {
         let index = page.saturating_mul(2).saturating_add(slot);
-        self.map_at().saturating_add(index.saturating_mul(PAGE as u64))
+        self.place.map.saturating_add(index.saturating_mul(PAGE as u64))
     }
 
     pub(crate) fn data_at(&self) -> u64 {
-        self.slot_at(self.pages(), 0).next_multiple_of(CLUSTER)
+        self.place.data
     }
 
-    /// How many clusters the file has room for: those of the disk, and some for what was freed and is not stable yet.
+    /// How many clusters the file has room for.
     pub(crate) fn room(&self) -> u64 {
-        self.clusters().saturating_add(self.clusters() / 16).saturating_add(64)
+        self.place.room
+    }
+
+    /// The numbers of clusters in whose place the map lies.
+    pub(crate) fn taken(&self) -> Range<u32> {
+        let number = |at: u64| u32::try_from(at).unwrap_or(u32::MAX);
+        let (Some(from), end) = (self.place.map.checked_sub(self.place.data), self.map_end()) else { return 0..0 };
+        let to = end.saturating_sub(self.place.data).div_ceil(CLUSTER);
+        number((from / CLUSTER).saturating_add(1))..number(to.saturating_add(1))
+    }
+
+    /// The same for a disk that has grown to `capacity` bytes: its map lies behind all that there was room for, and its clusters where they
+    /// are, with more of them behind the map.
+    pub(crate) fn grown(&self, capacity: u64) -> Self {
+        let map = self.file_len().next_multiple_of(CLUSTER);
+        let map_end = map.saturating_add(map_len(capacity)).next_multiple_of(CLUSTER);
+        // In case all that was added is written, and of what is freed some is not stable yet.
+        let added = capacity.saturating_sub(self.capacity).div_ceil(CLUSTER);
+        let end = map_end.saturating_sub(self.place.data) / CLUSTER;
+        let room = end.saturating_add(added).saturating_add(added / 16).saturating_add(64);
+        Self { capacity, place: Place { map, data: self.place.data, room }, ..self.clone() }
+    }
+
+    fn map_end(&self) -> u64 {
+        self.slot_at(self.pages(), 0)
     }
 
     /// The length of a file with room for all clusters. It has holes for those that are not there.
     pub(crate) fn file_len(&self) -> u64 {
-        self.data_at().saturating_add(self.room().saturating_mul(CLUSTER))
+        let clusters = self.place.room.saturating_mul(CLUSTER);
+        self.place.data.saturating_add(clusters).max(self.map_end())
+    }
+
+    /// How much of the disk the base has. What lies behind is zeroes.
+    pub(crate) fn base_len(&self) -> u64 {
+        self.base.as_ref().map_or(0, |base| base.len)
+    }
+
+    fn version(&self) -> u32 {
+        let [first, second] = VERSIONS;
+        if self.base.is_some() && self.place == Place::of(self.capacity) { first } else { second }
+    }
+
+    /// Refuses parts that lie over each other.
+    fn check_place(&self) -> Result<()> {
+        let Place { map, data, room } = self.place;
+        let is_whole = map.is_multiple_of(PAGE as u64) && data.is_multiple_of(CLUSTER) && u32::try_from(room).is_ok();
+        let is_behind = map >= COPIES.saturating_mul(PAGE as u64) && data >= CLUSTER && map.max(data) < MOST_LEN;
+        if is_whole && is_behind && (map >= data || self.map_end() <= data) {
+            return Ok(());
+        }
+        let message =
+            format!("the map of a layer lies at byte {map}, its data at {data}, with room for {room} clusters");
+        Err(refused(message))
     }
 
     /// A page with the header, in memory that is fit for the key in it.
     pub(crate) fn encode(&self) -> Result<LockedBytes> {
-        let name = self.base.name.as_bytes();
-        if name.is_empty() || name.len() > MOST_NAME {
+        let (name, key, identity) = self
+            .base
+            .as_ref()
+            .map_or((&[][..], &[][..], [0; 16]), |base| (base.name.as_bytes(), base.key.bytes(), base.identity));
+        if self.base.is_some() != (1..=MOST_NAME).contains(&name.len()) {
             return Err(refused(format!("the base's path has {} bytes, allowed are 1 to {MOST_NAME}", name.len())));
         }
         let len_of = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or_default().to_le_bytes();
-        let fields: [(usize, &[u8]); 11] = [
+        let version = self.version();
+        let place = if version == 1 { [0; 3] } else { [self.place.map, self.place.data, self.place.room] };
+        let [map, data, room] = place.map(u64::to_le_bytes);
+        let fields: [(usize, &[u8]); 14] = [
             (0, MAGIC),
-            (8, &VERSION.to_le_bytes()),
+            (8, &version.to_le_bytes()),
             (16, &self.sequence.to_le_bytes()),
             (24, &self.identity),
-            (40, &self.base.identity),
+            (40, &identity),
             (56, &self.capacity.to_le_bytes()),
-            (64, &self.base.len.to_le_bytes()),
+            (64, &self.base_len().to_le_bytes()),
             (76, &len_of(name)),
-            (KEY_LEN, &len_of(self.base.key.bytes())),
-            (KEY, self.base.key.bytes()),
+            (KEY_LEN, &len_of(key)),
+            (MAP_AT, &map),
+            (DATA_AT, &data),
+            (ROOM, &room),
+            (KEY, key),
             (NAME, name),
         ];
         let mut page = LockedBytes::zeroed(PAGE).map_err(no_secret_memory)?;
@@ -157,8 +247,9 @@ impl Header {
         if !page.starts_with(MAGIC) {
             return Err(refused("it is no layer over another volume: its data do not begin as one"));
         }
-        if half(8) != VERSION {
-            return Err(refused(format!("it is a layer of version {}, known is version {VERSION}", half(8))));
+        let version = half(8);
+        if !VERSIONS.contains(&version) {
+            return Err(refused(format!("it is a layer of version {version}, known are versions 1 and 2")));
         }
         if checksum(page) != half(SUM.start) {
             return Err(refused("the header of a layer is damaged: its checksum is another"));
@@ -172,14 +263,28 @@ impl Header {
         if !base_len.is_multiple_of(PAGE as u64) {
             return Err(refused(format!("a layer's base has {base_len} bytes, allowed are multiples of {PAGE}")));
         }
-        let name =
-            page.get(NAME..).and_then(|rest| rest.get(..len)).filter(|name| (1..=MOST_NAME).contains(&name.len()));
-        let name = name.and_then(|name| String::from_utf8(name.to_vec()).ok());
-        let name = name.ok_or_else(|| refused("the path of a layer's base is none"))?;
-        let key = page.get(KEY..).and_then(|rest| rest.get(..(half(KEY_LEN) as usize).min(MOST_KEY)));
-        let base = BaseRef { identity: identity(40), key: BaseKey::new(key.unwrap_or_default())?, name, len: base_len };
-        Ok(Self { identity: identity(24), capacity, base, sequence: number(16) })
+        let place = match version {
+            1 => Place::of(capacity),
+            _ => Place { map: number(MAP_AT), data: number(DATA_AT), room: number(ROOM) },
+        };
+        let base = match (version, len) {
+            (2, 0) if base_len == 0 => None,
+            _ => {
+                let key = page.get(KEY..).and_then(|rest| rest.get(..(half(KEY_LEN) as usize).min(MOST_KEY)));
+                let key = BaseKey::new(key.unwrap_or_default())?;
+                Some(BaseRef { identity: identity(40), key, name: name_in(page, len)?, len: base_len })
+            }
+        };
+        let header = Self { identity: identity(24), capacity, base, place, sequence: number(16) };
+        header.check_place()?;
+        Ok(header)
     }
+}
+
+fn name_in(page: &[u8], len: usize) -> Result<String> {
+    let name = page.get(NAME..).and_then(|rest| rest.get(..len)).filter(|name| (1..=MOST_NAME).contains(&name.len()));
+    let name = name.and_then(|name| String::from_utf8(name.to_vec()).ok());
+    name.ok_or_else(|| refused("the path of a layer's base is none"))
 }
 
 /// Of a page, with zeroes in the checksum's place.
@@ -198,7 +303,7 @@ mod tests {
     fn header() -> Header {
         let key = BaseKey::new(&[9; 32]).unwrap();
         let base = BaseRef { identity: [2; 16], key, name: "base.vol".into(), len: 1 << 20 };
-        Header { identity: [1; 16], capacity: 3 << 20, base, sequence: 5 }
+        Header { identity: [1; 16], capacity: 3 << 20, base: Some(base), place: Place::of(3 << 20), sequence: 5 }
     }
 
     #[test]
@@ -215,7 +320,7 @@ mod tests {
             Header::decode(&page).unwrap_err().to_string()
         };
         assert!(said(&|page| page[0] = 0, true).contains("it is no layer"));
-        assert!(said(&|page| page[8] = 2, true).contains("a layer of version 2, known is version 1"));
+        assert!(said(&|page| page[8] = 3, true).contains("a layer of version 3, known are versions 1 and 2"));
         assert!(said(&|page| page[100] ^= 1, false).contains("its checksum is another"));
         assert!(said(&|page| page[56] = 1, true).contains("allowed are multiples of 4096"));
         assert!(said(&|page| page[62] = 255, true).contains("allowed are multiples of 4096, up to 8796093022208"));
@@ -223,15 +328,42 @@ mod tests {
         assert!(said(&|page| page[77] = 255, true).contains("the path of a layer's base is none"));
         assert!(said(&|page| page[NAME] = 255, true).contains("the path of a layer's base is none"));
         assert!(said(&|page| page[KEY_LEN] = 33, true).contains("has 33 bytes, allowed are 32 and 64"));
-        assert!(!format!("{:?}", header()).contains('9'));
-        let nameless = Header { base: BaseRef { name: String::new(), ..header().base }, ..header() };
-        assert!(nameless.encode().is_err());
+        assert!(!format!("{:?}", header()).contains("9, 9"));
+        let nameless = BaseRef { name: String::new(), ..header().base.unwrap() };
+        assert!(Header { base: Some(nameless), ..header() }.encode().is_err());
+    }
+
+    #[test]
+    fn one_without_a_base_or_with_parts_elsewhere_is_of_the_second_version() {
+        let alone = Header { base: None, ..header() };
+        let elsewhere = Header { place: Place { map: 6 << 20, data: 128 << 10, room: 200 }, ..header() };
+        for header in [&alone, &elsewhere] {
+            let page = header.encode().unwrap();
+            assert_eq!((page[8], Header::decode(&page)), (2, Ok(header.clone())));
+        }
+        assert_eq!(header().encode().unwrap()[8], 1);
+        assert_eq!((alone.base_len(), alone.taken()), (0, 0..0));
+        // From the 6 MiB that lie 128 KiB further in the file than the first cluster.
+        assert_eq!((elsewhere.taken(), elsewhere.file_len()), (95..96, (128 << 10) + (200 << 16)));
+        for place in [
+            Place { map: 4096, ..elsewhere.place },
+            Place { map: 8193, ..elsewhere.place },
+            Place { data: 65537, ..elsewhere.place },
+            Place { map: 64 << 10, data: 64 << 10 | 4096, ..elsewhere.place },
+            Place { map: u64::MAX << 12, ..elsewhere.place },
+            Place { room: 1 << 32, ..elsewhere.place },
+            Place { map: 128 << 10 | 4096, data: 128 << 10, room: u64::MAX },
+        ] {
+            let page = Header { place, ..header() }.encode().unwrap();
+            let said = Header::decode(&page).unwrap_err().to_string();
+            assert!(said.contains("the map of a layer lies at byte"), "{place:?}: {said}");
+        }
     }
 
     #[test]
     fn parts_lie_behind_each_other() {
         for capacity in [4096, 1 << 20, 100 << 30, MOST_CAPACITY] {
-            let header = Header { capacity, ..header() };
+            let header = Header { capacity, place: Place::of(capacity), ..header() };
             assert!(header.slot_at(header.pages() - 1, 1) + PAGE as u64 <= header.data_at());
             assert!(header.pages() * ENTRIES as u64 >= header.clusters() && header.clusters() * CLUSTER >= capacity);
             assert!(header.data_at().is_multiple_of(CLUSTER) && header.file_len() > header.data_at() + capacity);

@@ -173,7 +173,7 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
     /// What comes first of `at..at + len`, and how long that is.
     fn first_run(&self, at: u64, len: u64) -> (u64, RunPlace) {
         let run = self.map.first_run(at, len);
-        let base = self.header.base.len;
+        let base = self.header.base_len();
         match run.place {
             RunPlace::Base if at >= base => (run.len, RunPlace::Zeroes),
             RunPlace::Base => (run.len.min(base.saturating_sub(at)), RunPlace::Base),

@@ -4,7 +4,7 @@ use std::io;
 
 use super::blocks::Blocks;
 use super::entry::Entry;
-use super::header::{BaseRef, COPIES, Header};
+use super::header::{BaseRef, COPIES, Header, Place as Parts};
 use super::layer::Layer;
 use super::map::Map;
 use super::page::{self, ENTRIES, PAGE, Place};
@@ -19,15 +19,22 @@ const AT_ONCE: usize = 64;
 
 /// Makes an empty layer: all is what the base has. It is stable when this returns.
 pub(crate) fn create(blocks: &mut impl Blocks, header: &Header) -> Result<()> {
+    write_map(blocks, header, &[])?;
+    write_header(blocks, header)
+}
+
+/// Writes all pages of a map, with these entries and empty ones behind them. It is stable when this returns.
+pub(super) fn write_map(blocks: &mut impl Blocks, header: &Header, entries: &[Entry]) -> Result<()> {
     let unwritten = |e: io::Error| refused("it cannot be written").with_source(e);
     let mut many = Vec::with_capacity(2 * AT_ONCE * PAGE);
+    let mut left = entries.chunks(ENTRIES);
     let pages: Vec<u64> = (0..header.pages()).collect();
     for some in pages.chunks(AT_ONCE) {
         many.clear();
         for index in some {
             let place =
                 Place { of: first_half(header), index: u32::try_from(*index).unwrap_or(u32::MAX), generation: 0 };
-            many.extend(page::encode(place, &[]));
+            many.extend(page::encode(place, left.next().unwrap_or_default()));
             // The other slot is written when the page changes.
             many.extend([0; PAGE]);
         }
@@ -35,12 +42,11 @@ pub(crate) fn create(blocks: &mut impl Blocks, header: &Header) -> Result<()> {
         blocks.write_at(at, &many).map_err(unwritten)?;
     }
     // The header last: without it, nobody takes the rest for a layer.
-    blocks.sync().map_err(unwritten)?;
-    write_header(blocks, header)
+    blocks.sync().map_err(unwritten)
 }
 
 /// Writes the header into the copy of its sequence number; the other one stays as it is.
-fn write_header(blocks: &mut impl Blocks, header: &Header) -> Result<()> {
+pub(super) fn write_header(blocks: &mut impl Blocks, header: &Header) -> Result<()> {
     let page = header.encode()?;
     let written = blocks.write_at(copy_at(header.sequence % COPIES), &page).and_then(|()| blocks.sync());
     written.map_err(|e| refused("the header of the layer cannot be written").with_source(e))
@@ -83,7 +89,7 @@ pub(super) fn read_map(blocks: &mut impl Blocks, header: &Header) -> Result<(Map
             generations.push(generation);
         }
     }
-    let space = Space::of(&entries, header.room())?;
+    let space = Space::of(&entries, header.room(), header.taken())?;
     Ok((Map::new(first_half(header), entries, generations), space))
 }
 
@@ -109,7 +115,7 @@ pub(crate) fn open<T: DiskBackend, B: DiskBackend>(
 
 /// A header for a new layer.
 pub(crate) fn new_header(identity: [u8; 16], capacity: u64, base: BaseRef) -> Header {
-    Header { identity, capacity, base, sequence: 0 }
+    Header { identity, capacity, base: Some(base), place: Parts::of(capacity), sequence: 0 }
 }
 
 fn copy_at(copy: u64) -> u64 {

@@ -54,6 +54,10 @@ impl Map {
         usize::try_from(index).ok().and_then(|index| self.entries.get(index)).copied().unwrap_or_default()
     }
 
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     fn change<R>(&mut self, index: u64, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
         let place = usize::try_from(index).ok()?;
         let entry = self.entries.get_mut(place)?;

@@ -13,10 +13,12 @@ mod operation;
 mod page;
 mod settled;
 mod space;
+mod still;
 
 pub(super) use blocks::Blocks;
 pub(super) use empty::EmptyLayer;
 pub(super) use header::Header as LayerHeader;
-pub(super) use header::{BaseKey, BaseRef, MOST_CAPACITY};
+pub(super) use header::{BaseKey, BaseRef, Identity, MOST_CAPACITY};
 pub(super) use load::{create, new_header, open, read_header};
 pub(super) use settled::Settled;
+pub(super) use still::{Part, Still};

@@ -1,5 +1,7 @@
 //! Which clusters of the file are free.
 
+use std::ops::Range;
+
 use super::entry::{CLUSTER, Entry};
 use super::map::in_file;
 use crate::block::ByteRange;
@@ -11,17 +13,19 @@ pub(super) struct Space {
     next: u32,
     /// The last that there is room for.
     last: u32,
+    /// Those in whose place the map lies.
+    taken: Range<u32>,
     free: Vec<u32>,
     /// Held nothing when the map changed last: they are free once the file's map says so.
     freed: Vec<u32>,
 }
 
 impl Space {
-    /// Of the clusters that a map names.
+    /// Of the clusters that a map names. In the place of those that are `taken` lies something else.
     ///
     /// # Errors
     /// If it names one twice, or one that there is no room for.
-    pub(super) fn of(entries: &[Entry], room: u64) -> Result<Self> {
+    pub(super) fn of(entries: &[Entry], room: u64, taken: Range<u32>) -> Result<Self> {
         let last = u32::try_from(room).unwrap_or(u32::MAX);
         let mut used: Vec<u32> = entries.iter().map(|entry| entry.cluster).filter(|cluster| *cluster != 0).collect();
         used.sort_unstable();
@@ -32,14 +36,17 @@ impl Space {
         if let Some(beyond) = used.last().filter(|cluster| **cluster > last) {
             return Err(refused(format!("the map names the cluster {beyond}, the file has room for {last}")));
         }
+        if let Some(other) = used.iter().find(|cluster| taken.contains(cluster)) {
+            return Err(refused(format!("the map names the cluster {other}, where the map itself lies")));
+        }
         let next = used.last().map_or(1, |cluster| cluster.saturating_add(1));
         let mut free = Vec::new();
         let mut expected = 1;
         for cluster in used {
-            free.extend(expected..cluster);
+            free.extend((expected..cluster).filter(|cluster| !taken.contains(cluster)));
             expected = cluster.saturating_add(1);
         }
-        Ok(Self { next, last, free, freed: Vec::new() })
+        Ok(Self { next, last, taken, free, freed: Vec::new() })
     }
 
     /// The next one: behind all others while there is room, so that what is written in order lies in order, unless those that are free
@@ -47,6 +54,9 @@ impl Space {
     pub(super) fn take(&mut self, free_ones_first: bool) -> Option<u32> {
         if free_ones_first && let Some(cluster) = self.free.pop() {
             return Some(cluster);
+        }
+        if self.taken.contains(&self.next) {
+            self.next = self.taken.end;
         }
         if self.next <= self.last {
             let cluster = self.next;
@@ -97,7 +107,7 @@ mod tests {
 
     #[test]
     fn new_clusters_come_first_and_freed_ones_when_there_is_no_room_behind() {
-        let mut space = Space::of(&entries(&[0, 4, 2]), 6).unwrap();
+        let mut space = Space::of(&entries(&[0, 4, 2]), 6, 0..0).unwrap();
         assert_eq!([space.take(false), space.take(false)], [Some(5), Some(6)]);
         let mut old = [space.take(false), space.take(false)];
         old.sort_unstable();
@@ -107,15 +117,26 @@ mod tests {
         let freed = space.freed();
         space.put_back(freed);
         assert_eq!(space.take(false), Some(2));
-        let mut space = Space::of(&entries(&[2]), 6).unwrap();
+        let mut space = Space::of(&entries(&[2]), 6, 0..0).unwrap();
         assert_eq!([space.take(true), space.take(true)], [Some(1), Some(3)]);
     }
 
     #[test]
     fn a_map_that_names_a_cluster_twice_or_one_that_is_not_there_is_refused() {
-        let said = |clusters: &[u32]| Space::of(&entries(clusters), 6).err().unwrap().to_string();
+        let said = |clusters: &[u32]| Space::of(&entries(clusters), 6, 5..6).err().unwrap().to_string();
         assert_eq!(said(&[3, 1, 3]), "the map names the cluster 3 twice");
         assert_eq!(said(&[7]), "the map names the cluster 7, the file has room for 6");
+        assert_eq!(said(&[5]), "the map names the cluster 5, where the map itself lies");
+    }
+
+    #[test]
+    fn what_lies_among_the_clusters_is_left_alone() {
+        let mut space = Space::of(&entries(&[1, 6]), 9, 3..6).unwrap();
+        let mut taken: Vec<u32> = std::iter::from_fn(|| space.take(true)).collect();
+        taken.sort_unstable();
+        assert_eq!(taken, [2, 7, 8, 9]);
+        let mut space = Space::of(&entries(&[1]), 7, 2..5).unwrap();
+        assert_eq!(std::iter::from_fn(|| space.take(false)).collect::<Vec<_>>(), [5, 6, 7]);
     }
 
     #[test]

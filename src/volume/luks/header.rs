@@ -1,5 +1,7 @@
 //! A volume's header with its key slots: read, opened by a key, changed, and written so that a crash leaves the old one or the new one.
 
+use serde_json::{Map, Value};
+
 use super::binary::{BINARY, Copy, SIZES, Which};
 use super::digest::Digest;
 use super::hash::Hash;
@@ -23,6 +25,11 @@ const DIGEST_ITERATIONS: u32 = 1000;
 /// Types of our tokens.
 const LAYER: &str = "vmcell-layer";
 const BASE: &str = "vmcell-base";
+/// So many layers over a base are noted.
+const MOST_FORKS: usize = 64;
+
+/// What a layer, or the layers over a base, are known by.
+type Identity = [u8; 16];
 
 pub(crate) struct Header {
     copy: Copy,
@@ -158,22 +165,58 @@ impl Header {
 
     /// Says so, from the next time that the header is written on.
     pub(crate) fn make_layer(&mut self) {
-        self.metadata.add_token(LAYER, ("layout", "1"));
+        self.metadata.add_token(LAYER, Map::from_iter([("layout".to_owned(), "1".into())]));
     }
 
     /// What the layers over it know it by, if there are any: then it may not change any more.
-    pub(crate) fn base_identity(&self) -> Option<[u8; 16]> {
-        let text = self.metadata.token(BASE)?.get("identity")?.as_str()?;
-        u128::from_str_radix(text, 16).ok().map(u128::to_be_bytes)
+    pub(crate) fn base_identity(&self) -> Option<Identity> {
+        identity(self.metadata.token(BASE)?.get("identity")?)
     }
 
-    /// Makes it the base of layers, which know it by `identity`, unless it is one already.
-    pub(crate) fn make_base(&mut self, file: &impl Storage, identity: [u8; 16]) -> Result<()> {
-        if self.base_identity().is_some() {
-            return Ok(());
+    /// The layers that were made over it, if that is known.
+    pub(crate) fn forks(&self) -> Option<Vec<Identity>> {
+        self.metadata.token(BASE)?.get("forks")?.as_array()?.iter().map(identity).collect()
+    }
+
+    /// The layer that is being committed to it.
+    pub(crate) fn commit(&self) -> Option<Identity> {
+        identity(self.metadata.token(BASE)?.get("commit")?)
+    }
+
+    /// Refuses one to which a layer is being committed, as long as that is not done.
+    pub(crate) fn check_no_commit(&self) -> Result<()> {
+        if self.metadata.token(BASE).is_some_and(|token| token.contains_key("commit")) {
+            let message = "a fork is being committed to it, and that is not done: commit it again, or open the fork";
+            return Err(refused(message));
         }
+        Ok(())
+    }
+
+    /// Makes it a base, which `fork` and all other layers over it know by `identity`, unless it is one already; notes that layer.
+    pub(crate) fn make_base(&mut self, file: &impl Storage, identity: Identity, fork: Identity) -> Result<()> {
+        let mut forks = if self.base_identity().is_none() { Some(Vec::new()) } else { self.forks() };
+        forks = forks.filter(|forks| forks.len() < MOST_FORKS);
+        forks.iter_mut().for_each(|forks| forks.push(fork));
+        self.write_base(file, self.base_identity().unwrap_or(identity), forks.as_deref(), None)
+    }
+
+    /// From now on, `fork` alone may be opened over it, while it is committed to it.
+    pub(crate) fn begin_commit(&mut self, file: &impl Storage, fork: Identity) -> Result<()> {
+        let identity = self.base_identity().ok_or_else(|| refused("it is no base"))?;
+        let forks = self.forks();
+        self.write_base(file, identity, forks.as_deref(), Some(fork))
+    }
+
+    fn write_base(
+        &mut self,
+        file: &impl Storage,
+        identity: Identity,
+        forks: Option<&[Identity]>,
+        commit: Option<Identity>,
+    ) -> Result<()> {
         let mut changed = self.metadata.clone();
-        add_base(&mut changed, identity);
+        changed.remove_tokens(BASE);
+        changed.add_token(BASE, base_fields(identity, forks, commit));
         self.write(file, changed)
     }
 
@@ -188,7 +231,7 @@ impl Header {
             self.make_layer();
         }
         if let Some(identity) = of.base_identity() {
-            add_base(&mut self.metadata, identity);
+            self.metadata.add_token(BASE, base_fields(identity, of.forks().as_deref(), of.commit()));
         }
     }
 
@@ -363,8 +406,24 @@ impl Header {
     }
 }
 
-fn add_base(metadata: &mut Metadata, identity: [u8; 16]) {
-    metadata.add_token(BASE, ("identity", &format!("{:032x}", u128::from_be_bytes(identity))));
+fn base_fields(of: Identity, forks: Option<&[Identity]>, commit: Option<Identity>) -> Map<String, Value> {
+    let mut fields = Map::new();
+    fields.insert("identity".into(), text(of));
+    if let Some(forks) = forks {
+        fields.insert("forks".into(), forks.iter().copied().map(text).collect());
+    }
+    if let Some(fork) = commit {
+        fields.insert("commit".into(), text(fork));
+    }
+    fields
+}
+
+fn text(identity: Identity) -> Value {
+    format!("{:032x}", u128::from_be_bytes(identity)).into()
+}
+
+fn identity(text: &Value) -> Option<Identity> {
+    u128::from_str_radix(text.as_str()?, 16).ok().map(u128::to_be_bytes)
 }
 
 fn whole(copy: Result<Copy>) -> Result<(Copy, Metadata)> {

@@ -132,11 +132,13 @@ impl Metadata {
         tokens.values().find(ours).and_then(Value::as_object)
     }
 
-    /// Adds a token, with this beside its type.
-    pub(super) fn add_token(&mut self, kind: &str, more: (&str, &str)) {
+    /// Adds a token, with these fields beside its type.
+    pub(super) fn add_token(&mut self, kind: &str, mut fields: Map<String, Value>) {
         let Some(tokens) = self.list_mut("tokens") else { return };
         let number = (0..MOST_SLOTS).find(|number| !tokens.contains_key(&number.to_string())).unwrap_or_default();
-        tokens.insert(number.to_string(), json!({ "type": kind, "keyslots": [], more.0: more.1 }));
+        fields.insert("type".into(), kind.into());
+        fields.insert("keyslots".into(), json!([]));
+        tokens.insert(number.to_string(), fields.into());
     }
 
     pub(super) fn remove_tokens(&mut self, kind: &str) {
