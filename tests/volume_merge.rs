@@ -6,7 +6,8 @@ mod plain;
 use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use plain::Plain;
 use tempfile::TempDir;
@@ -232,6 +233,81 @@ fn a_commit_that_is_broken_off_or_killed_leaves_the_fork_whole_and_is_done_again
             assert!(rig.all(&below, forks - 1) == before);
         }
     }
+}
+
+/// A file system of this many bytes that is unmounted with this; `None` if it takes rights that this process has not.
+struct Small(TempDir);
+
+impl Small {
+    fn mount(bytes: u64) -> Option<Self> {
+        let small = tempfile::tempdir().unwrap();
+        let is_mounted = host("mount", &["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"], small.path());
+        is_mounted.then_some(Self(small))
+    }
+
+    fn resize(&self, bytes: u64) {
+        assert!(host("mount", &["-o", &format!("remount,size={bytes}")], self.0.path()));
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        host("umount", &[], self.0.path());
+    }
+}
+
+fn host(program: &str, arguments: &[&str], path: &Path) -> bool {
+    Command::new(program).args(arguments).arg(path).output().is_ok_and(|output| output.status.success())
+}
+
+#[test]
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+fn a_full_disk_in_the_middle_loses_nothing_and_the_work_goes_on_once_there_is_room() {
+    const LARGE: u64 = 64 << 20;
+    let Some(small) = Small::mount(SIZE + (5 << 18)) else {
+        return eprintln!("skipped: no file system of our own can be mounted here (it takes root and mount)");
+    };
+    let rig = Rig::new(1);
+    let before = rig.all("1", 1);
+    Volume::fork(rig.path("1"), &key(1), small.0.path().join("2"), &key(2)).unwrap();
+    let is_full = |result: vmcell::Result<bool>| {
+        let error = result.unwrap_err();
+        assert!(error.chain().contains("No space left on device"), "{}", error.chain());
+    };
+    let path = small.0.path().join("2");
+    let all = |path: &Path, of: u8| {
+        let mut disk = Plain::new(Volume::open(path, &key(of)).unwrap().into_backend());
+        (0..SIZE).step_by(1 << 18).flat_map(|at| disk.read(at, 1 << 18).unwrap()).collect::<Vec<_>>()
+    };
+    // The copy of a chain: nothing is left of it. There is no room for a snapshot either, and the volume is as it was.
+    fs::write(small.0.path().join("ballast"), vec![1; 5 << 19]).unwrap();
+    is_full(Volume::flatten_to(&path, &key(2), small.0.path().join("copy"), &key(3), go_on));
+    assert!(!small.0.path().join("copy").exists());
+    is_full(Volume::flatten(&path, &key(2), go_on));
+    assert!(all(&path, 2) == before);
+    is_full(Volume::fork(&path, &key(2), small.0.path().join("3"), &key(3)).map(|()| true));
+    assert!(!small.0.path().join("3").exists() && all(&path, 2) == before);
+    small.resize(LARGE);
+    assert!(Volume::flatten(&path, &key(2), go_on).unwrap());
+    assert!(all(&path, 2) == before);
+
+    // A commit to a base for which there is no room.
+    Volume::fork(&path, &key(2), rig.path("3"), &key(3)).unwrap();
+    let mut disk = rig.open("3", 3);
+    (0..SIZE >> 20).for_each(|mib| disk.write(mib << 20, &[3; 1 << 20]).unwrap());
+    disk.flush().unwrap();
+    drop(disk);
+    Volume::grow_fork(rig.path("3"), &key(3), 2 * SIZE).unwrap();
+    let mut disk = rig.open("3", 3);
+    (SIZE >> 20..SIZE >> 19).for_each(|mib| disk.write(mib << 20, &[4; 1 << 20]).unwrap());
+    drop(disk);
+    let before = rig.all("3", 3);
+    fs::write(small.0.path().join("ballast"), vec![1; (LARGE - 2 * SIZE) as usize]).unwrap();
+    is_full(Volume::commit(rig.path("3"), &key(3), OtherForks::Refuse, go_on));
+    assert!(rig.all("3", 3) == before);
+    fs::remove_file(small.0.path().join("ballast")).unwrap();
+    assert!(Volume::commit(rig.path("3"), &key(3), OtherForks::Refuse, go_on).unwrap());
+    assert!(all(&path, 2) == before[..SIZE as usize]);
 }
 
 #[test]

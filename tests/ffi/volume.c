@@ -78,7 +78,7 @@ static void test_snapshots_in_use(const char *folder, vmcell_key *key) {
     CHECK(strstr(info, "\"is_fork\":true,\"is_base\":false"));
     stop(vm);
     CHECK(vmcell_vm_free(vm) == VMCELL_OK);
-    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_volume_handle_snapshot(handle, paths[3], key, 1000, NULL, &e));
+    FAILS_SAYING(VMCELL_ERROR_VOLUME, "not in use any more", vmcell_volume_handle_snapshot(handle, paths[3], key, 1000, NULL, &e));
     CHECK(vmcell_volume_handle_free(handle) == VMCELL_OK && vmcell_volume_handle_free(NULL) == VMCELL_OK);
     CHECK(vmcell_volume_snapshot_free(NULL) == VMCELL_OK);
 }

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "not each test uses all of it")]
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vmcell::block::{ByteRange, DiskBackend, DiskInfo, Operation, Slab};
 use vmcell::testing::IoRig;
@@ -85,7 +85,13 @@ impl Plain {
                 self.tags.remove(done.tag);
                 return done.result.map(|()| done.operation);
             }
-            for event in self.rig.wait(Duration::from_secs(10), |wants| self.backend.wants(wants)).unwrap() {
+            let began = Instant::now();
+            let events = self.rig.wait(Duration::from_secs(10), |wants| self.backend.wants(wants)).unwrap();
+            assert!(
+                began.elapsed() < Duration::from_secs(10),
+                "an operation is in flight, and nothing wakes the backend"
+            );
+            for event in events {
                 self.backend.woken(&mut self.rig.turn(), &event);
             }
         }

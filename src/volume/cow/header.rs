@@ -98,7 +98,7 @@ fn pages_of(capacity: u64) -> u64 {
 }
 
 fn map_len(capacity: u64) -> u64 {
-    pages_of(capacity).saturating_mul(2 * PAGE as u64)
+    pages_of(capacity).saturating_mul(2).saturating_mul(PAGE as u64)
 }
 
 /// Of the header.

@@ -696,6 +696,7 @@ impl<T: DiskBackend, B: DiskBackend> DiskBackend for Layer<T, B> {
     }
 
     fn completed(&mut self, io: &mut Io) -> Option<Done> {
+        let mut has_looked = false;
         loop {
             if let Some(done) = self.ready.pop_front() {
                 return Some(done);
@@ -709,11 +710,16 @@ impl<T: DiskBackend, B: DiskBackend> DiskBackend for Layer<T, B> {
                 self.top_done(io, done);
             } else if let Some(done) = self.base.completed(io) {
                 self.base_done(io, done);
+            } else if has_looked {
+                return self.ready.pop_front();
             } else {
+                // What this begins below may be done at once, and then nothing else would say so.
+                has_looked = true;
                 self.go_on(io);
                 self.commit(io);
-                return self.ready.pop_front();
+                continue;
             }
+            has_looked = false;
             self.go_on(io);
             if io.spent() {
                 self.commit(io);
