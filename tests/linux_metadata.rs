@@ -210,6 +210,43 @@ echo "queues=$(ls -d /sys/class/net/eth0/queues/tx-* | wc -l)-end"
     assert_eq!(between(&text, "queues=", "-end"), "2");
 }
 
+/// Runs cloud-init's stages as systemd's units do.
+const CLOUD_INIT: &str = r#"
+cp -a /root/etc /root/tmp/etc && mount -o bind /root/tmp/etc /root/etc
+mount -t tmpfs lib /root/var/lib; mount -t tmpfs log /root/var/log
+cat >/root/etc/cloud/cloud.cfg.d/99-vmcell.cfg <<'END'
+datasource_list: [Ec2]
+datasource: {Ec2: {strict_id: false, metadata_urls: ["http://169.254.169.254"]}}
+network: {config: disabled}
+cloud_init_modules: [set_hostname]
+cloud_config_modules: []
+cloud_final_modules: [scripts-user]
+END
+in_root cloud-init init
+echo "instance=$(in_root cloud-init query v1.instance_id)-end"
+echo "hostname=$(in_root hostname)-end"
+echo "key=$(in_root cloud-init query ds.meta_data.public-keys.web)-end"
+in_root cloud-init modules --mode=final
+"#;
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn cloud_init_takes_name_key_and_script_from_the_metadata() {
+    let tap = HostTap::new("vmc-cloud", Some("10.77.12.1/24"), 1500);
+    // It takes no token where it does not take the machine for one of Amazon's.
+    let metadata = Metadata::new().needs_token(false);
+    let script = "#!/bin/sh\necho script of $(hostname)\n";
+    let meta = r#"{"instance-id":"i-17","local-hostname":"web-1","public-keys":{"0=web":"","0":{"openssh-key":"ssh-ed25519 AAAA"}}}"#;
+    let document = format!(r#"{{"2009-04-04":{{"meta-data":{meta},"user-data":{script:?}}},"latest":{{}}}}"#);
+    metadata.set(&document).unwrap();
+    let nic = Nic::tap(&tap.name).unwrap().metadata(&metadata);
+    let text = guest("10.77.12.2", CLOUD_INIT).run(|builder| builder.disk(root_disk()).nic(nic));
+    assert_eq!(between(&text, "instance=", "-end"), "i-17", "{text}");
+    assert_eq!(between(&text, "hostname=", "-end"), "web-1", "{text}");
+    assert_eq!(between(&text, "key=", "-end"), "ssh-ed25519 AAAA", "{text}");
+    assert!(text.contains("script of web-1"), "{text}");
+}
+
 fn md5(text: &str) -> String {
     use std::process::{Command, Stdio};
     let mut child = Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("md5sum starts");

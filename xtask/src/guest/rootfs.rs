@@ -9,7 +9,7 @@ use crate::cache::Cache;
 use crate::distro::Distro;
 use crate::exec::{self, Context, Error, Result};
 
-const PACKAGES: &str = "bash,ca-certificates,cryptsetup-bin,curl,e2fsprogs,fio,iperf3,iproute2,iputils-ping,kmod,mount,procps,python3-minimal,rng-tools5,socat,sqlite3,systemd,util-linux";
+const PACKAGES: &str = "bash,ca-certificates,cloud-init,cryptsetup-bin,curl,e2fsprogs,fio,iperf3,iproute2,iputils-ping,kmod,mount,procps,python3-minimal,rng-tools5,socat,sqlite3,systemd,util-linux";
 /// Left out of the image, because nobody reads them in a guest.
 const EXCLUDE: &[&str] = &["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*"];
 /// The file is sparse, so its free room costs nothing until a guest writes to it.
