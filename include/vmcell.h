@@ -3426,6 +3426,49 @@ int32_t vmcell_config_set_never_snapshot(vmcell_config *config,
                                          vmcell_error **error);
 
 /**
+ * Gives the guest a secret, as a system credential of systemd and among the OEM strings of SMBIOS; docs/secrets.md says how it is read there. It is
+ * copied, and may be freed or given to other VMs afterwards. vmcell_vm_new writes it to the guest's memory, zeroes the copy, and says what
+ * cannot be given: SECRET for two of the same name, for more than 255, for more than there is room for, and for a fork, which
+ * vmcell_vm_renew_secret gives one. Until vmcell_vm_scrub_secrets or the time limit, no snapshot is taken. Never blocks.
+ *
+ * Errors: SECRET if the process may not lock so much memory.
+ */
+int32_t vmcell_config_add_secret(vmcell_config *config,
+                                 const vmcell_secret *secret,
+                                 vmcell_error **error);
+
+/**
+ * Sets how many milliseconds after its start the VM writes over its secrets, unless vmcell_vm_scrub_secrets has done so before; UINT64_MAX leaves it
+ * to that alone. The default is 300,000. Never blocks.
+ */
+int32_t vmcell_config_set_scrub_secrets_after(vmcell_config *config,
+                                              uint64_t milliseconds,
+                                              vmcell_error **error);
+
+/**
+ * Writes over the secrets in the tables of the guest. What it has read of them stays its own. Does nothing if that is done already. Never blocks
+ * for long.
+ */
+int32_t vmcell_vm_scrub_secrets(vmcell_vm *vm,
+                                vmcell_error **error);
+
+/**
+ * Sets `in_clear` to 1 if secrets lie in the tables of the guest, and to 0 otherwise. Never blocks.
+ */
+int32_t vmcell_vm_has_secrets_in_clear(vmcell_vm *vm, int32_t *in_clear, vmcell_error **error);
+
+/**
+ * Puts a secret in the place of the one of that name with which the guest was booted, also in a fork, before its start or afterwards. Nothing tells the
+ * guest. The time until it is written over begins anew. Blocks only while another thread pauses the VM or takes a snapshot.
+ *
+ * Errors: SECRET if the guest was booted without a secret of that name, or with a shorter one; INVALID_STATE if the VM was suspended, and in a
+ * callback.
+ */
+int32_t vmcell_vm_renew_secret(vmcell_vm *vm,
+                               const vmcell_secret *secret,
+                               vmcell_error **error);
+
+/**
  * Blocks until the VM has ended, for at most `timeout_ms` milliseconds: 0 only looks, VMCELL_WAIT_FOREVER (-1) has no
  * limit. Writes how the VM ended, one of VMCELL_EXIT_*, to `exit_kind`, which may be NULL. By then the guest's output
  * has reached its console, unless a reader took too long and missed it. Any number of threads may wait, any number of

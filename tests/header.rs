@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 47] = [
+const SOURCES: [&str; 48] = [
     "library",
     "failure",
     "report",
@@ -47,6 +47,7 @@ const SOURCES: [&str; 47] = [
     "jail",
     "vm",
     "snapshot",
+    "secret_delivery",
     "vm_exit",
     "vm_threads",
     "vm_metrics",

@@ -230,6 +230,11 @@ type Config struct {
 	ForkClock ForkClock
 	// NeverSnapshot has Snapshot and Suspend refuse the VM: what is in its memory is never to be copied.
 	NeverSnapshot bool
+	// Secrets are given to the guest as system credentials of systemd, until ScrubSecrets or the time limit. They stay the caller's to close. A
+	// fork is given none: see VM.RenewSecret.
+	Secrets []*Secret
+	// ScrubSecretsAfter is how long after the start they are written over; the default is five minutes. Less than 0 leaves that to ScrubSecrets alone.
+	ScrubSecretsAfter time.Duration
 	// Name stands in messages and in the names of the VM's threads: at most 64 printable ASCII characters.
 	Name string
 	// VCPUs is how many vCPUs there are, 1 to 64; the default is 1.
@@ -407,6 +412,7 @@ func (c Config) machine(d *describer) {
 	if c.NeverSnapshot {
 		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_never_snapshot(d.config, 1, e) })
 	}
+	c.secrets(d)
 	if c.VCPUs != 0 {
 		d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_config_set_vcpus(d.config, C.uint32_t(c.VCPUs), e) })
 	}

@@ -967,6 +967,48 @@ func TestAVolumeIsADiskAndItsKeysChange(t *testing.T) {
 	}
 }
 
+func TestAGuestHasASecretUntilItIsScrubbed(t *testing.T) {
+	ctx := context.Background()
+	secret, err := vmcell.NewSecret("token", []byte("sesame"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer secret.Close()
+	twice := vmcell.Config{Kernel: guest(t, "echo"), Secrets: []*vmcell.Secret{secret, secret}}
+	if _, err := vmcell.New(twice); !errors.Is(err, vmcell.ErrSecret) {
+		t.Error(err)
+	}
+	vm := started(t, ctx, vmcell.Config{Kernel: guest(t, "echo"), Secrets: []*vmcell.Secret{secret}, ScrubSecretsAfter: -1})
+	if _, err := vm.Snapshot(nil); !errors.Is(err, vmcell.ErrInvalidState) {
+		t.Error(err)
+	}
+	if err := vm.ScrubSecrets(); err != nil {
+		t.Error(err)
+	}
+	snapshot, err := vm.Snapshot(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer snapshot.Close()
+	fork := newVM(t, vmcell.Config{ForkOf: snapshot, ScrubSecretsAfter: time.Nanosecond})
+	if err := fork.RenewSecret(secret); err != nil {
+		t.Error(err)
+	}
+	if inClear, err := fork.HasSecretsInClear(); !inClear || err != nil {
+		t.Error(inClear, err)
+	}
+	if err := fork.Start(ctx); err != nil {
+		t.Error(err)
+	}
+	for tries := 0; tries < 1000; tries++ {
+		if inClear, err := fork.HasSecretsInClear(); !inClear && err == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("it is there for ever")
+}
+
 func TestSecretsAreSealedToAHostAndKeptInAStore(t *testing.T) {
 	folder := t.TempDir()
 	must := func(err error) {

@@ -3,6 +3,7 @@
 use std::ffi::c_char;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::console::ConsoleObject;
 use super::convert::{Out, choice, read_path, read_text};
@@ -21,8 +22,9 @@ use crate::error::Result;
 use crate::event::IoThread;
 use crate::logging::LogRecord;
 use crate::net::Nic;
+use crate::secret::Secret;
 use crate::sys::DEFAULT_KICK_SIGNAL;
-use crate::vm::{OpenVm, Snapshot, ThreadRole, Vm};
+use crate::vm::{OpenVm, Snapshot, ThreadRole, Vm, VmBuilder};
 
 /// Private anonymous memory. The default.
 pub const VMCELL_MEMORY_ANONYMOUS: i32 = 0;
@@ -104,6 +106,8 @@ pub(super) struct Description {
     pub(super) log: Option<Box<Log>>,
     /// What the VM begins with, rather than boot.
     pub(super) snapshot: Option<Snapshot>,
+    pub(super) secrets: Vec<Secret>,
+    pub(super) scrub_secrets_after: Option<Duration>,
     /// In place of all but `config`, once it was opened.
     opened: Option<OpenVm>,
 }
@@ -149,6 +153,10 @@ impl Description {
         }
         if let Some(snapshot) = self.snapshot {
             builder = builder.fork_of(&snapshot);
+        }
+        builder = self.secrets.into_iter().fold(builder, VmBuilder::secret);
+        if let Some(limit) = self.scrub_secrets_after {
+            builder = builder.scrub_secrets_after(limit);
         }
         builder.open()
     }

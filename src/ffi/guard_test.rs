@@ -8,8 +8,8 @@ use super::super::{
     config_memory::*, config_rng::*, config_threads::*, config_vsock::*, console::*, console_status::*, counter::*,
     disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, host::*, host_key::*, io_thread::*,
     jail::*, library::*, limit_group::*, metadata::*, nic::*, nic_backend::*, nic_handle::*, nic_port::*, report::*,
-    secret::*, secret_store::*, snapshot::*, vm::*, vm_exit::*, vm_metrics::*, vm_rates::*, vm_threads::*, volume::*,
-    volume_handle::*, volume_merge::*, vsock::*,
+    secret::*, secret_delivery::*, secret_store::*, snapshot::*, vm::*, vm_exit::*, vm_metrics::*, vm_rates::*,
+    vm_threads::*, volume::*, volume_handle::*, volume_merge::*, vsock::*,
 };
 use super::panic_in_next_call;
 
@@ -84,6 +84,11 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_config_new_fork(null(), 0, null_mut()),
         vmcell_config_set_fork_clock(null_mut(), 0),
         vmcell_config_set_never_snapshot(null_mut(), 1),
+        vmcell_config_add_secret(null_mut(), null()),
+        vmcell_config_set_scrub_secrets_after(null_mut(), 1),
+        vmcell_vm_scrub_secrets(null_mut()),
+        vmcell_vm_has_secrets_in_clear(null_mut(), null_mut()),
+        vmcell_vm_renew_secret(null_mut(), null()),
         vmcell_disk_new_volume(null(), null(), null(), 0, 0, null_mut()),
         vmcell_key_new(0, null(), 0, null_mut()),
         vmcell_key_new_from_file(0, null(), null_mut()),

@@ -49,6 +49,7 @@ mod nic_port;
 mod objects;
 mod report;
 mod secret;
+mod secret_delivery;
 mod secret_store;
 mod slot;
 mod snapshot;

@@ -117,6 +117,52 @@ static void test_stores(const char *folder, vmcell_host_key *host, const char *p
     CHECK(vmcell_secret_store_free(store) == VMCELL_OK && vmcell_secret_store_free(NULL) == VMCELL_OK);
 }
 
+static vmcell_vm *started(vmcell_config *config) {
+    vmcell_vm *vm;
+    OK(vmcell_vm_new(config, &vm, &e));
+    OK(vmcell_vm_start(vm, &e));
+    return vm;
+}
+
+static void test_delivery(const char *folder) {
+    vmcell_secret *secret = secret_of("token", "sesame"), *longer = secret_of("token", "sesame!"), *other = secret_of("other", "x");
+    vmcell_config *config = config_of(in(folder, "echo"));
+    vmcell_vm *vm, *fork;
+    vmcell_snapshot *snapshot;
+    int32_t in_clear = 7;
+    OK(vmcell_config_add_secret(config, secret, &e));
+    OK(vmcell_config_add_secret(config, secret, &e));
+    FAILS_SAYING(VMCELL_ERROR_SECRET, "secret token was given twice", vmcell_vm_new(config, &vm, &e));
+    config = config_of(in(folder, "echo"));
+    OK(vmcell_config_add_secret(config, secret, &e));
+    OK(vmcell_config_set_scrub_secrets_after(config, UINT64_MAX, &e));
+    vm = started(config);
+    OK(vmcell_vm_has_secrets_in_clear(vm, &in_clear, &e));
+    CHECK(in_clear == 1);
+    FAILS_SAYING(VMCELL_ERROR_INVALID_STATE, "secrets are in clear", vmcell_vm_snapshot(vm, NULL, NULL, &snapshot, &e));
+    OK(vmcell_vm_scrub_secrets(vm, &e));
+    OK(vmcell_vm_snapshot(vm, NULL, NULL, &snapshot, &e));
+    OK(vmcell_config_new_fork(snapshot, 0, &config, &e));
+    OK(vmcell_config_add_secret(config, other, &e));
+    FAILS_SAYING(VMCELL_ERROR_SECRET, "secret other was given to a fork", vmcell_vm_new(config, &fork, &e));
+    OK(vmcell_config_new_fork(snapshot, 0, &config, &e));
+    OK(vmcell_config_set_scrub_secrets_after(config, 1, &e));
+    fork = started(config);
+    FAILS_SAYING(VMCELL_ERROR_SECRET, "allowed are 6", vmcell_vm_renew_secret(fork, longer, &e));
+    FAILS_SAYING(VMCELL_ERROR_SECRET, "it has a place for: token", vmcell_vm_renew_secret(fork, other, &e));
+    OK(vmcell_vm_renew_secret(fork, secret, &e));
+    for (int tries = 0; in_clear == 1 && tries < 1000; tries++) {
+        usleep(10000);
+        OK(vmcell_vm_has_secrets_in_clear(fork, &in_clear, &e));
+    }
+    CHECK(in_clear == 0);
+    CHECK(vmcell_snapshot_free(snapshot) == VMCELL_OK && vmcell_secret_free(secret) == VMCELL_OK);
+    CHECK(vmcell_secret_free(longer) == VMCELL_OK && vmcell_secret_free(other) == VMCELL_OK);
+    stop(fork);
+    stop(vm);
+    CHECK(vmcell_vm_free(fork) == VMCELL_OK && vmcell_vm_free(vm) == VMCELL_OK);
+}
+
 void test_secrets(const char *folder) {
     char path[512], public_key[2048], again[2048];
     struct stat about;
@@ -137,5 +183,6 @@ void test_secrets(const char *folder) {
     FAILS_SAYING(VMCELL_ERROR_SECRET, "its mode is 0644", vmcell_host_key_new_from_file(path, &made, &e));
     test_sealing(folder, host, public_key);
     test_stores(folder, host, public_key);
+    test_delivery(folder);
     CHECK(vmcell_host_key_free(host) == VMCELL_OK);
 }
