@@ -69,7 +69,9 @@ fn a_suspended_vm_whose_ram_is_to_be_read_has_nothing_of_the_file_mapped_so_that
     fs::File::options().write(true).open(folder.path("vm")).unwrap().set_len(8192).unwrap();
     let error = vm.vm.resume().unwrap_err();
     assert_eq!((error.kind(), vm.vm.status()), (ErrorKind::Snapshot, Status::Paused));
-    assert!(vm.vm.memory_use().unwrap().own_bytes < 1 << 20);
+    let memory = vm.vm.metrics_with_memory().unwrap().memory;
+    assert!(memory.is_some_and(|memory| memory.own_bytes < 1 << 20), "{memory:?}");
+    assert_eq!(memory, vm.vm.memory_use().ok());
     // To the same file, which is open.
     fs::write(folder.path("vm"), &whole).unwrap();
     vm.vm.resume().unwrap();

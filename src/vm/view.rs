@@ -134,12 +134,22 @@ impl Vm {
             io_threads: self.devices.thread_metrics(),
             devices: self.devices.metrics(),
             console: self.devices.console_metrics(),
+            memory: None,
         }
+    }
+
+    /// Returns the [metrics](Self::metrics), and with them how much memory the host keeps for the guest's RAM, at the cost of
+    /// [`memory_use`](Self::memory_use).
+    ///
+    /// # Errors
+    /// Those of [`memory_use`](Self::memory_use).
+    pub fn metrics_with_memory(&self) -> Result<Metrics> {
+        Ok(Metrics { memory: Some(self.memory_use()?), ..self.metrics() })
     }
 
     /// Returns how much memory the host keeps for the guest's RAM: what is this VM's alone, and what it shares with a snapshot. What the VM takes
     /// beside its RAM is less than 100 KiB. Any thread may ask, in any state of the VM; it takes about a millisecond for each GiB, since the kernel
-    /// is asked of each page, which is why it is none of the [metrics](Self::metrics).
+    /// is asked of each page, which is why only [`metrics_with_memory`](Self::metrics_with_memory) has it.
     ///
     /// # Errors
     /// [`ErrorKind::Host`] without `/proc`, in a jail for instance.

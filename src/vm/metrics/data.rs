@@ -6,12 +6,13 @@ use std::time::Duration;
 use crate::balloon::BalloonMetrics;
 use crate::block::DiskMetrics;
 use crate::event::IoThreadMetrics;
+use crate::memory::MemoryUse;
 use crate::net::NicMetrics;
 use crate::virtio::TransportMetrics;
 
 /// What a VM has done since it was built; see [`Vm::metrics`](crate::Vm::metrics).
 ///
-/// Counters begin at 0 and only go up, also when a guest resets its devices; the sizes of a balloon are none. They have 64 bits. Each of them is right by itself; two of
+/// Counters begin at 0 and only go up, also when a guest resets its devices; the sizes of a balloon and of memory are none. They have 64 bits. Each of them is right by itself; two of
 /// them may be read at moments that differ a little. See [`meter`](crate::meter). With the feature `serde` it can be serialized, as the object that
 /// [`to_json`](Self::to_json) writes.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,6 +28,8 @@ pub struct Metrics {
     pub devices: Vec<DeviceMetrics>,
     /// The serial console.
     pub console: ConsoleMetrics,
+    /// What the host keeps of the RAM, which goes up and down. [`Vm::metrics_with_memory`](crate::Vm::metrics_with_memory) asks for it.
+    pub memory: Option<MemoryUse>,
 }
 
 /// What a vCPU has done.

@@ -114,6 +114,13 @@ pub(super) const FAMILIES: &[Family] = &[
         help: "How long ago the guest said that.",
         samples: Samples::Vm(balloon_statistics_age),
     },
+    Family {
+        name: "vmcell_memory_bytes",
+        kind: Kind::Gauge,
+        unit: "bytes",
+        help: "RAM that the host keeps for the guest: its own alone, and shared with a snapshot.",
+        samples: Samples::Vm(memory_bytes),
+    },
     counter("vmcell_console_bytes", "bytes", "Bytes that passed through the console.", Samples::Vm(console_bytes)),
     counter(
         "vmcell_console_limited",
@@ -328,6 +335,13 @@ fn nic_limited_time(metrics: &Metrics, add: &mut Add<'_>) {
                 add(&[("device", &device.name), ("direction", direction)], Value::Seconds(time));
             }
         }
+    }
+}
+
+fn memory_bytes(metrics: &Metrics, add: &mut Add<'_>) {
+    if let Some(memory) = metrics.memory {
+        add(&[("kind", "own")], Value::Count(memory.own_bytes));
+        add(&[("kind", "shared")], Value::Count(memory.shared_bytes));
     }
 }
 

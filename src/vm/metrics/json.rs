@@ -43,6 +43,13 @@ fn write(metrics: &Metrics) -> String {
             json.number("input_bytes", metrics.console.input_bytes);
             json.number("limited", metrics.console.limited);
         });
+        if let Some(memory) = metrics.memory {
+            json.member("memory");
+            json.object(|json| {
+                json.number("own_bytes", memory.own_bytes);
+                json.number("shared_bytes", memory.shared_bytes);
+            });
+        }
     });
     json.into_text()
 }

@@ -5,6 +5,7 @@ use super::super::data::{DeviceKindMetrics, DeviceMetrics, VcpuMetrics};
 use super::*;
 use crate::balloon::{BalloonMetrics, BalloonStatistics};
 use crate::block::DiskMetrics;
+use crate::memory::MemoryUse;
 use crate::net::NicMetrics;
 
 fn thread(name: &str, tid: i32, is_own: bool) -> IoThreadMetrics {
@@ -36,6 +37,7 @@ fn full(vm: &str) -> Metrics {
         vcpus: vec![vcpu],
         io_threads: vec![thread("a:io", 10, true), thread("shared", 11, false)],
         devices: vec![disk, nic, balloon],
+        memory: Some(MemoryUse { own_bytes: 4096, shared_bytes: 8192 }),
         ..Metrics::default()
     }
 }
@@ -55,6 +57,7 @@ fn samples_stand_with_their_labels_units_and_escapes() {
         "# TYPE vmcell_balloon_bytes gauge",
         r#"vmcell_balloon_bytes{vm="web \"1\"",device="balloon0",size="target"} 8192"#,
         r#"vmcell_balloon_bytes{vm="web \"1\"",device="balloon0",size="actual"} 0"#,
+        r#"vmcell_memory_bytes{vm="web \"1\"",kind="shared"} 8192"#,
         r#"vmcell_balloon_statistic{vm="web \"1\"",device="balloon0",statistic="free"} 4096"#,
         r#"vmcell_balloon_statistic{vm="web \"1\"",device="balloon0",statistic="direct_reclaims"} 5"#,
         r#"vmcell_balloon_statistics_age_seconds{vm="web \"1\"",device="balloon0"} 2.000000000"#,
