@@ -117,7 +117,7 @@ fn json_has_every_field_and_escapes_what_it_must() {
         r#""disk":{"engine":"sync","fallback":"this host \"forbids\"\u000ait \\","reads":3,"#,
         r#""counters":{"cache hits":9}}"#,
         r#""balloon":{"target_bytes":8192,"actual_bytes":0,"statistics":{"age_ns":2000000000,"free":4096,"direct_reclaims":5}},"#,
-        r#""console":{"output_bytes":0,"dropped_bytes":0,"lost_bytes":0,"input_bytes":0,"limited":0}}"#,
+        r#""console":{"output_bytes":0,"dropped_bytes":0,"lost_bytes":0,"input_bytes":0,"limited":0},"memory":{"own_bytes":4096,"shared_bytes":8192}}"#,
     ] {
         assert!(text.contains(part), "{part}\nis not in\n{text}");
     }
