@@ -67,7 +67,12 @@ impl Steps for InPlace<'_> {
         file.write_all(bytes)?;
         let made = file.metadata()?;
         if (made.uid(), made.gid()) != (self.like.uid(), self.like.gid()) {
-            fchown(&file, Some(self.like.uid()), Some(self.like.gid()))?;
+            let (user, group) = (self.like.uid(), self.like.gid());
+            let refused = |e: io::Error| {
+                let message = format!("the new file cannot be given to its owner, user {user} and group {group}: {e}");
+                io::Error::new(e.kind(), message)
+            };
+            fchown(&file, Some(user), Some(group)).map_err(refused)?;
         }
         file.set_permissions(fs::Permissions::from_mode(self.like.mode() & 0o777))
     }

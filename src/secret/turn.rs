@@ -24,20 +24,23 @@ impl Turn {
     pub(super) fn wait_for(path: &Path) -> Result<Self> {
         let until = Instant::now().checked_add(PATIENCE);
         loop {
-            let (file, about) = open_plain(path, true)?;
-            match file.try_lock() {
-                // The one who had it may have replaced the file: then the lock is that of a file which is gone.
-                Ok(()) if is_in_place(path, &about) => return Ok(Self { file, about }),
-                Ok(()) | Err(TryLockError::WouldBlock) if until.is_some_and(|until| Instant::now() < until) => {
-                    std::thread::sleep(BETWEEN_LOOKS);
-                }
-                Ok(()) | Err(TryLockError::WouldBlock) => {
-                    let message = format!("others have had it locked for {} s", PATIENCE.as_secs());
-                    return Err(refused(message));
-                }
-                Err(TryLockError::Error(e)) => {
-                    return Err(refused("it cannot be locked, and what others write could be lost").with_source(e));
-                }
+            if let Some(turn) = Self::of(open_plain(path, true)?, path)? {
+                return Ok(turn);
+            }
+            if until.is_none_or(|until| Instant::now() >= until) {
+                return Err(refused(format!("others have had it locked for {} s", PATIENCE.as_secs())));
+            }
+            std::thread::sleep(BETWEEN_LOOKS);
+        }
+    }
+
+    /// Locks a file, unless somebody else has, or has put another one in its place since it was opened: then the lock keeps nobody away.
+    fn of((file, about): (File, Metadata), path: &Path) -> Result<Option<Self>> {
+        match file.try_lock() {
+            Ok(()) if is_in_place(path, &about) => Ok(Some(Self { file, about })),
+            Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => {
+                Err(refused("it cannot be locked, and what others write could be lost").with_source(e))
             }
         }
     }
@@ -64,4 +67,26 @@ pub(super) fn open_plain(path: &Path, write: bool) -> Result<(File, Metadata)> {
         return Err(refused("it is no file, but a folder, a pipe or a device"));
     }
     Ok((file, about))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_of_a_file_that_was_replaced_is_no_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, new) = (folder.path().join("store"), folder.path().join("new"));
+        fs::write(&path, "old").unwrap();
+        let old = open_plain(&path, true).unwrap();
+        fs::write(&new, "new").unwrap();
+        fs::rename(&new, &path).unwrap();
+        assert!(Turn::of(old, &path).unwrap().is_none());
+        let turn = Turn::wait_for(&path).unwrap();
+        assert!(Turn::of(open_plain(&path, true).unwrap(), &path).unwrap().is_none(), "somebody has it");
+        drop(turn);
+        assert!(Turn::of(open_plain(&path, true).unwrap(), &path).unwrap().is_some());
+        fs::remove_file(&path).unwrap();
+        assert!(Turn::wait_for(&path).is_err(), "there is nothing to wait for");
+    }
 }
