@@ -262,6 +262,21 @@ fn a_base_that_is_released_is_written_to_again_and_its_forks_are_refused() {
 }
 
 #[test]
+fn a_base_is_not_written_to_while_a_fork_of_it_is_open_whatever_its_header_says() {
+    let rig = Rig::new();
+    rig.fork("base", 0, "one", 1);
+    let mut fork = rig.open("one", 1);
+    Volume::release(rig.path("base")).unwrap();
+    std::os::unix::fs::symlink(rig.path("base"), rig.path("link")).unwrap();
+    fs::hard_link(rig.path("base"), rig.path("hard")).unwrap();
+    for name in ["base", "link", "hard"] {
+        let error = Volume::open(rig.path(name), &key(0)).unwrap_err();
+        assert!(error.kind() == ErrorKind::Disk && error.to_string().contains("only one may write to it"), "{error}");
+    }
+    assert_eq!(block(&mut fork, 5), 5);
+}
+
+#[test]
 fn discards_give_space_back_through_each_layer() {
     let rig = Rig::new();
     rig.fork("base", 0, "one", 1);

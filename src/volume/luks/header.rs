@@ -9,7 +9,7 @@ use super::kdf::{Cost, Kdf, UnlockLimits};
 use super::keyslot::{Keyslot, STRIPES};
 use super::metadata::{KEYSLOTS_END, MOST_SLOTS, Metadata};
 use super::segment::Data;
-use super::split::{merge, split};
+use super::split::{Merger, Splitter};
 use super::storage::Storage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{LockedBytes, random_bytes};
@@ -18,6 +18,8 @@ use crate::volume::{no_random, no_secret_memory, refused};
 
 /// Areas of key slots are encrypted in sectors of this size, and begin and end at pages.
 const AREA_SECTOR: usize = 512;
+/// So much of an area is in memory at once, since it is locked there. It is whole sectors, and whole stripes.
+const AREA_PIECE: usize = 16 << 10;
 const PAGE: u64 = 4096;
 /// Of the digest. The key is random, so more would protect nothing.
 const DIGEST_ITERATIONS: u32 = 1000;
@@ -308,13 +310,18 @@ impl Header {
         left: &mut UnlockLimits,
     ) -> Result<LockedBytes> {
         let stripes = keyslot.stripes()?;
-        let len = stripes.count.saturating_mul(keyslot.key_size);
         let key = keyslot.kdf.derive(secret, keyslot.area.key_size, left)?;
-        let mut area = LockedBytes::zeroed(len.next_multiple_of(AREA_SECTOR)).map_err(no_secret_memory)?;
-        let unreadable = |e| refused("its area cannot be read").with_source(e);
-        file.read_at(&mut area, keyslot.area.offset.0).map_err(unreadable)?;
-        Cipher::new(&key, AREA_SECTOR)?.decrypt(0, &mut area);
-        merge(area.get(..len).unwrap_or_default(), keyslot.key_size, stripes.hash)
+        let cipher = Cipher::new(&key, AREA_SECTOR)?;
+        let mut merger = Merger::new(keyslot.key_size, stripes.count, stripes.hash)?;
+        let mut room = LockedBytes::zeroed(AREA_PIECE).map_err(no_secret_memory)?;
+        for (at, len) in pieces(stripes.count.saturating_mul(keyslot.key_size)) {
+            let piece = room.get_mut(..len).unwrap_or_default();
+            let read = file.read_at(piece, keyslot.area.offset.0.saturating_add(at));
+            read.map_err(|e| refused("its area cannot be read").with_source(e))?;
+            cipher.decrypt(at, piece);
+            merger.add(piece);
+        }
+        Ok(merger.key())
     }
 
     /// Adds a key slot that `secret` opens, and writes the header.
@@ -327,16 +334,19 @@ impl Header {
             return Err(refused(format!("all {MOST_SLOTS} key slots are taken")));
         };
         let hash = Hash::Sha256;
-        let stripes = split(key, STRIPES, hash)?;
-        let len = stripes.len().next_multiple_of(AREA_SECTOR);
+        let len = key.len().saturating_mul(STRIPES);
         let offset = self.free_area((len as u64).next_multiple_of(PAGE))?;
-        let kdf = Kdf::new(cost)?;
-        let keyslot = Keyslot::new(key.len(), offset, hash, kdf);
-        let mut area = LockedBytes::zeroed(len).map_err(no_secret_memory)?;
-        area.get_mut(..stripes.len()).unwrap_or_default().copy_from_slice(&stripes);
+        let keyslot = Keyslot::new(key.len(), offset, hash, Kdf::new(cost)?);
         let slot_key = keyslot.kdf.derive(secret, keyslot.area.key_size, &mut UnlockLimits::default())?;
-        Cipher::new(&slot_key, AREA_SECTOR)?.encrypt(0, &mut area);
-        file.write_at(&area, offset.0).and_then(|()| file.sync()).map_err(unwritten)?;
+        let (cipher, mut splitter) = (Cipher::new(&slot_key, AREA_SECTOR)?, Splitter::new(key, STRIPES, hash)?);
+        let mut room = LockedBytes::zeroed(AREA_PIECE).map_err(no_secret_memory)?;
+        for (at, len) in pieces(len) {
+            let piece = room.get_mut(..len).unwrap_or_default();
+            splitter.fill(piece)?;
+            cipher.encrypt(at, piece);
+            file.write_at(piece, offset.0.saturating_add(at)).map_err(unwritten)?;
+        }
+        file.sync().map_err(unwritten)?;
         let mut changed = self.metadata.clone();
         changed.add(slot, &keyslot);
         self.write(file, changed)?;
@@ -370,9 +380,12 @@ impl Header {
             let there: Vec<String> = slots.iter().map(u32::to_string).collect();
             return Err(refused(format!("there is no key slot {slot}, only {}", there.join(", "))));
         }
-        let opening = self.metadata.digest()?.keyslots;
-        if opening.len() <= 1 && opening.iter().all(|only| *only == slot.to_string()) {
-            return Err(refused(format!("key slot {slot} is the last one: without it the data are lost")));
+        let opening: Vec<u32> = self.metadata.digest()?.keyslots.iter().filter_map(|slot| slot.parse().ok()).collect();
+        // One of a kind that is not known here is no way in.
+        let opens = |slot: &u32| self.metadata.slot(*slot).and_then(|keyslot| keyslot.stripes().map(drop)).is_ok();
+        if opening.contains(&slot) && !opening.iter().any(|other| *other != slot && opens(other)) {
+            let message = format!("key slot {slot} is the last one that can be used: without it the data are lost");
+            return Err(refused(message));
         }
         if let Some((_, offset, size)) = self.metadata.areas()?.into_iter().find(|(number, ..)| *number == slot) {
             overwrite(file, offset, size).map_err(unwritten)?;
@@ -404,6 +417,12 @@ impl Header {
         (self.copy, self.metadata, self.stale) = (copy, metadata, None);
         Ok(())
     }
+}
+
+/// An area of `len` bytes in pieces of whole sectors: where each is, and its length.
+fn pieces(len: usize) -> impl Iterator<Item = (u64, usize)> {
+    let len = len.next_multiple_of(AREA_SECTOR);
+    (0..len).step_by(AREA_PIECE).map(move |at| (at as u64, AREA_PIECE.min(len.saturating_sub(at))))
 }
 
 fn base_fields(of: Identity, forks: Option<&[Identity]>, commit: Option<Identity>) -> Map<String, Value> {

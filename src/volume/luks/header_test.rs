@@ -177,3 +177,39 @@ fn an_identifier_is_one_of_rfc_9562() {
     assert_eq!(random_uuid([0xff; 16]), "ffffffff-ffff-4fff-bfff-ffffffffffff");
     assert_eq!(random_uuid([0; 16]), "00000000-0000-4000-8000-000000000000");
 }
+
+#[test]
+fn a_key_slot_of_a_kind_that_is_not_known_does_not_stand_in_for_the_last_one() {
+    let (file, mut header) = volume(2);
+    let text = String::from_utf8(header.metadata.text()).unwrap();
+    // The one that goes by its number 1: another program's.
+    let mut root: serde_json::Value = serde_json::from_str(&text).unwrap();
+    root["keyslots"]["1"]["type"] = "token-only".into();
+    header.metadata = Metadata::parse(root.to_string().as_bytes()).unwrap();
+    header.write_both(&file).unwrap();
+    let mut header = Header::read(&file).unwrap();
+    let said = header.remove(&file, 0).unwrap_err().to_string();
+    assert!(said.contains("key slot 0 is the last one that can be used"), "{said}");
+    assert!(opens(&file, 0));
+    header.remove(&file, 1).unwrap();
+    assert!(header.remove(&file, 0).is_err() && opens(&file, 0));
+}
+
+#[test]
+fn the_forks_of_a_base_are_noted_until_there_are_too_many() {
+    let (file, mut header) = volume(1);
+    let of = |number: u8| [number; 16];
+    header.make_base(&file, of(9), of(0)).unwrap();
+    for number in 1..MOST_FORKS as u8 {
+        header.make_base(&file, of(1), of(number)).unwrap();
+    }
+    let mut header = Header::read(&file).unwrap();
+    assert_eq!(header.base_identity(), Some(of(9)), "the first one counts");
+    assert_eq!(header.forks(), Some((0..MOST_FORKS as u8).map(of).collect()));
+    header.begin_commit(&file, of(3)).unwrap();
+    assert_eq!((header.commit(), header.check_no_commit().is_err()), (Some(of(3)), true));
+    header.make_base(&file, of(1), of(200)).unwrap();
+    header.make_base(&file, of(1), of(201)).unwrap();
+    let header = Header::read(&file).unwrap();
+    assert_eq!((header.base_identity(), header.forks()), (Some(of(9)), None), "nobody knows how many");
+}
