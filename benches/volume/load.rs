@@ -63,6 +63,13 @@ impl Rig {
         Ok(())
     }
 
+    /// Passes on what other threads have woken the backend for.
+    pub fn look(&mut self) {
+        for event in self.io.woken() {
+            self.backend.woken(&mut self.io.turn_without_clock(), &event);
+        }
+    }
+
     /// Runs a load for so long; gives operations a second.
     pub fn run(&mut self, load: Load, time: Duration) -> Result<f64> {
         let began = Instant::now();

@@ -187,7 +187,8 @@ fn snapshots(folder: &Path) -> Result<()> {
                         .collect::<Result<Vec<_>>>()
                 });
                 while !taker.is_finished() {
-                    rig.run(*load, TURN / 8)?;
+                    rig.look();
+                    rig.run(*load, TURN / 200)?;
                 }
                 taker.join().unwrap_or_else(|_| Err(Error::new(ErrorKind::Host, "a thread has panicked")))
             })?;
