@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use support::counts::Counts;
 use tempfile::TempDir;
-use vmcell::{ErrorKind, LoadMemory, MemoryBacking, SaveOptions, Snapshot, Status, Vm};
+use vmcell::{ErrorKind, GuestAddress, LoadMemory, MemoryBacking, SaveOptions, Snapshot, Status, Vm};
 
 struct Folder(TempDir);
 
@@ -44,6 +44,28 @@ fn a_guest_goes_on_from_a_file_when_its_source_is_gone() {
             }
         }
     }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn what_is_left_out_of_a_file_is_gone_for_who_goes_on_with_it() {
+    let (folder, mut source) = (Folder::new(), Counts::boot());
+    assert_eq!([source.next(), source.next()], ['a', 'b']);
+    let snapshot = source.vm.snapshot().unwrap();
+    // Where the guest keeps its count.
+    let options = SaveOptions::new().leave_out(GuestAddress(0x20_0000), 4);
+    snapshot.save_with(folder.path("vm"), &options).unwrap();
+    assert_eq!(Counts::fork(&Snapshot::load(folder.path("vm")).unwrap()).next(), 'a');
+    assert_eq!(Counts::fork(&snapshot).next(), 'c');
+    for (start, len) in [(0xff_ffff, 2), (u64::MAX, 1), (1 << 40, 1)] {
+        let options = SaveOptions::new().leave_out(GuestAddress(start), len);
+        let error = snapshot.save_with(folder.path("vm"), &options).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(error.to_string().contains("which is not within the guest's RAM"), "{error}");
+    }
+    let many = (0..1025).fold(SaveOptions::new(), |options, page| options.leave_out(GuestAddress(page * 4096), 1));
+    let error = snapshot.save_with(folder.path("vm"), &many).unwrap_err().to_string();
+    assert!(error.ends_with("1025 ranges are to be left out, allowed are 1024"), "{error}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ mod write;
 
 pub(crate) use chain::{Chain, Taken};
 pub(crate) use pace::Pace;
-pub(crate) use write::{Base, Draft};
+pub(crate) use write::{Base, Draft, LeftOut};
 
 use crate::error::{Error, ErrorKind};
 

@@ -42,7 +42,7 @@ fn content(memory: &Template) -> Vec<u8> {
 }
 
 fn draft(memory: &Template, identity: u8) -> Draft<'_> {
-    Draft { identity: [identity; 16], machine: MACHINE, memory, base: None, sync: false }
+    Draft { identity: [identity; 16], machine: MACHINE, memory, base: None, left_out: &[], sync: false }
 }
 
 fn save(draft: &Draft<'_>, path: &Path) {
@@ -90,6 +90,23 @@ fn what_was_saved_is_read_and_mapped_again_and_zeroes_take_no_room() {
     assert_eq!((file.len(), file.mode() & 0o777), (4096 * 3 + 2 * BLOCK + 0x8000, 0o600));
     assert!(file.blocks() * 512 <= 6 * 4096, "{}", file.blocks());
     assert_eq!(folder.names(), ["vm"]);
+}
+
+#[test]
+fn what_is_left_out_is_zeroes_in_the_file_whatever_block_or_base_it_lies_in() {
+    let folder = Folder::new();
+    let (first, number) = (ram(&[(0, 1), (15, 1), (16, 1), (32, 1)]), |page: u64| GuestAddress(START.0 + page * 4096));
+    save(&draft(&first, 1), &folder.path("one"));
+    let left_out =
+        [LeftOut { start: GuestAddress(number(15).0 + 1), len: 8190 }, LeftOut { start: number(32), len: 4096 }];
+    let base = Base { name: b"one", identity: [1; 16], memory: &first };
+    save(&Draft { left_out: &left_out, base: Some(base), ..draft(&first, 2) }, &folder.path("two"));
+    let mut expected = content(&first);
+    expected[15 * 4096 + 1..17 * 4096 - 1].fill(0);
+    expected[32 * 4096..33 * 4096].fill(0);
+    for taken in [Taken::Copied, Taken::Mapped] {
+        assert!(content(&load(&folder.path("two"), taken)) == expected, "{taken:?}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use super::pace::Pace;
 use super::part::Part;
 use super::{BLOCK, Identity, refused};
 use crate::error::Result;
-use crate::memory::{Template, is_zero};
+use crate::memory::{GuestAddress, Template, is_zero};
 
 const PAGE: usize = 4096;
 
@@ -23,6 +24,23 @@ pub(crate) struct Base<'a> {
     pub(crate) memory: &'a Template,
 }
 
+/// A range of the RAM.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeftOut {
+    pub(crate) start: GuestAddress,
+    pub(crate) len: u64,
+}
+
+impl LeftOut {
+    /// Which of the `len` bytes from `start` on it covers.
+    fn part_of(self, start: u64, len: u64) -> Option<Range<usize>> {
+        let from = self.start.0.max(start);
+        let to = self.start.0.saturating_add(self.len).min(start.saturating_add(len));
+        let within = |address: u64| usize::try_from(address.saturating_sub(start)).unwrap_or(usize::MAX);
+        (from < to).then(|| within(from)..within(to))
+    }
+}
+
 /// What a file is to hold.
 pub(crate) struct Draft<'a> {
     pub(crate) identity: Identity,
@@ -30,6 +48,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) machine: &'a [u8],
     pub(crate) memory: &'a Template,
     pub(crate) base: Option<Base<'a>>,
+    /// What is not to be in the file; zeroes take its place.
+    pub(crate) left_out: &'a [LeftOut],
     /// Whether it is on storage before it takes its place.
     pub(crate) sync: bool,
 }
@@ -68,13 +88,20 @@ impl Draft<'_> {
         let mut buffer = vec![0; usize::try_from(BLOCK).unwrap_or_default()];
         for (index, region) in map.regions.iter_mut().enumerate() {
             for ((offset, len), block) in Region::places(region.len).zip(&mut region.blocks) {
-                let base = self.base.as_ref().map(|base| base.memory);
+                let start = region.start.0.saturating_add(offset);
+                let mut left_out = self.left_out.iter().filter_map(|range| range.part_of(start, len)).peekable();
+                // What is left out may lie in the base.
+                let base = self.base.as_ref().filter(|_| left_out.peek().is_none()).map(|base| base.memory);
                 if base.is_some_and(|base| self.memory.lies_where(base, index, offset, len)) {
                     *block = Block::InBase;
                     continue;
                 }
                 let bytes = usize::try_from(len).ok().and_then(|len| buffer.get_mut(..len)).unwrap_or_default();
-                if !self.memory.read(index, offset, bytes)? || is_zero(bytes) {
+                if !self.memory.read(index, offset, bytes)? {
+                    continue;
+                }
+                left_out.for_each(|range| bytes.get_mut(range).unwrap_or_default().fill(0));
+                if is_zero(bytes) {
                     continue;
                 }
                 *block = Block::Here { checksum: crc32fast::hash(bytes) };

@@ -11,9 +11,12 @@ use crate::board::PortsState;
 use crate::config::VmConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvm::{ChipsState, CpuidEntry, VcpuState};
-use crate::memory::GuestAddress;
-use crate::save::{Base, Chain, Draft, Pace, Taken};
+use crate::memory::{GuestAddress, Template};
+use crate::save::{Base, Chain, Draft, LeftOut, Pace, Taken};
 use crate::virtio::TransportState;
+
+/// How many ranges may be left out of a file.
+const MOST_LEFT_OUT: usize = 1024;
 
 /// How a snapshot is put in a file; for [`Snapshot::save_with`].
 ///
@@ -36,6 +39,7 @@ pub struct SaveOptions {
     since: Option<(Snapshot, PathBuf)>,
     bytes_per_second: Option<u64>,
     in_cache: bool,
+    left_out: Vec<LeftOut>,
 }
 
 impl SaveOptions {
@@ -57,6 +61,15 @@ impl SaveOptions {
     /// Writes no more than so many bytes of RAM a second, 1 or more, so that others have their share of the storage.
     pub fn bytes_per_second(mut self, rate: u64) -> Self {
         self.bytes_per_second = Some(rate);
+        self
+    }
+
+    /// Leaves a range of the guest's memory out of the file: what begins with it has zeroes there. It is for what must not lie on a disk, such as keys in memory that
+    /// the guest has told its host program of. Copies elsewhere, in the guest's page cache for instance, are not found by this. A file that builds
+    /// on this one has zeroes there as well, unless something was changed. May be said several times, up to 1,024. Forks of the snapshot in memory have all
+    /// of it.
+    pub fn leave_out(mut self, start: GuestAddress, len: u64) -> Self {
+        self.left_out.push(LeftOut { start, len });
         self
     }
 
@@ -151,6 +164,7 @@ impl Snapshot {
             return Err(Error::new(ErrorKind::InvalidConfig, "0 bytes a second were asked for, allowed are 1 or more"));
         }
         let parts = &self.parts;
+        check_left_out(&options.left_out, &parts.memory)?;
         let machine = Machine::of(parts);
         let machine = serde_json::to_vec(&machine)
             .map_err(|e| Error::new(ErrorKind::InvalidConfig, "the description cannot be saved").with_source(e))?;
@@ -174,8 +188,14 @@ impl Snapshot {
                 Some(Base { name, identity: there.identity, memory: &older.parts.memory })
             }
         };
-        let draft =
-            Draft { identity: parts.identity, machine: &machine, memory: &parts.memory, base, sync: !options.in_cache };
+        let draft = Draft {
+            identity: parts.identity,
+            machine: &machine,
+            memory: &parts.memory,
+            base,
+            left_out: &options.left_out,
+            sync: !options.in_cache,
+        };
         draft.write(path, &mut Pace::new(options.bytes_per_second))
     }
 
@@ -202,6 +222,28 @@ impl Snapshot {
         };
         Chain::open(path).and_then(|chain| read(&chain, taken)).map_err(|error| error.about(&named(path)))
     }
+}
+
+/// Refuses ranges that are not in the RAM: what they are about would be in the file.
+fn check_left_out(left_out: &[LeftOut], memory: &Template) -> Result<()> {
+    let refused = |message| Err(Error::new(ErrorKind::InvalidConfig, message));
+    if left_out.len() > MOST_LEFT_OUT {
+        let count = left_out.len();
+        return refused(format!("{count} ranges are to be left out, allowed are {MOST_LEFT_OUT}"));
+    }
+    for LeftOut { start, len } in left_out {
+        let end = start.0.checked_add(*len);
+        let is_ram = |(from, size): (GuestAddress, u64)| {
+            from <= *start && end.is_some_and(|end| end <= from.0.saturating_add(size))
+        };
+        if !memory.regions().any(is_ram) {
+            return refused(format!(
+                "{len} bytes at {:#x} are to be left out, which is not within the guest's RAM",
+                start.0
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn read(chain: &Chain, taken: Taken) -> Result<Snapshot> {
