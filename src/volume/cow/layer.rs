@@ -352,6 +352,11 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
         }
     }
 
+    /// How much is in flight below.
+    fn below(&self) -> usize {
+        self.on_top.len().saturating_add(self.on_base.len())
+    }
+
     /// Begins whatever can be begun below.
     fn go_on(&mut self, io: &mut Io) {
         if self.flush.is_none() && (!self.asked.is_empty() || self.is_to_flush_unasked()) {
@@ -696,30 +701,31 @@ impl<T: DiskBackend, B: DiskBackend> DiskBackend for Layer<T, B> {
     }
 
     fn completed(&mut self, io: &mut Io) -> Option<Done> {
-        let mut has_looked = false;
         loop {
             if let Some(done) = self.ready.pop_front() {
                 return Some(done);
             }
-            // In turns, so that neither waits for the other.
+            // In turns, so that neither waits for the other; each once, since below a base may be many more.
             self.base_first = !self.base_first;
             let from_base = if self.base_first { self.base.completed(io) } else { None };
             if let Some(done) = from_base {
                 self.base_done(io, done);
             } else if let Some(done) = self.top.completed(io) {
                 self.top_done(io, done);
-            } else if let Some(done) = self.base.completed(io) {
+            } else if !self.base_first
+                && let Some(done) = self.base.completed(io)
+            {
                 self.base_done(io, done);
-            } else if has_looked {
-                return self.ready.pop_front();
             } else {
-                // What this begins below may be done at once, and then nothing else would say so.
-                has_looked = true;
+                let before = self.below();
                 self.go_on(io);
                 self.commit(io);
-                continue;
+                if self.below() > before && self.ready.is_empty() {
+                    // It may be done at once, and then nothing else would say so.
+                    continue;
+                }
+                return self.ready.pop_front();
             }
-            has_looked = false;
             self.go_on(io);
             if io.spent() {
                 self.commit(io);
