@@ -5,9 +5,12 @@ use std::io;
 use std::time::Duration;
 
 use super::super::blocks::Blocks;
+use super::super::entry::CLUSTER;
 use super::super::header::{BaseKey, BaseRef, Header};
 use super::super::load;
 use super::*;
+use crate::block::Tag;
+use crate::memory::Buffer;
 use crate::testing::{DiskConformance, IoRig, SimulatedDisk, SimulatedDiskHandle};
 
 /// A disk that is driven from here, one operation after the other.
