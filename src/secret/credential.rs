@@ -2,6 +2,8 @@
 
 use base64ct::{Base64, Encoding};
 
+#[cfg(feature = "save")]
+use super::secret::check_name;
 use super::{Secret, refused};
 use crate::arch;
 use crate::error::Result;
@@ -81,18 +83,28 @@ impl Place {
         memory.write(GuestAddress(self.at), &vec![arch::BLANK; self.len()])
     }
 
-    /// Refuses places that no table of ours has.
+    /// Refuses places that no table of ours has. They may be anybody's.
     ///
     /// # Errors
-    /// `ErrorKind::GuestAddress`.
+    /// `ErrorKind::Secret` for a name that no secret has, and `ErrorKind::GuestAddress`.
     #[cfg(feature = "save")]
-    pub(crate) fn check(&self, memory: &GuestMemory) -> Result<()> {
-        let len = self.len();
-        if len <= arch::OEM_STRINGS_ROOM && memory.contains(GuestAddress(self.at), len as u64) {
-            return Ok(());
+    pub(crate) fn check_all(places: &[Self], memory: &GuestMemory) -> Result<()> {
+        let refused = |message| Err(crate::Error::new(crate::ErrorKind::GuestAddress, message));
+        let (count, most, room) = (places.len(), arch::MOST_OEM_STRINGS, arch::OEM_STRINGS_ROOM);
+        if count > most {
+            return refused(format!("there are places for {count} secrets, allowed are {most}"));
         }
-        let message = format!("secret {:?} lies in {len} bytes at {:#x}, where none can be", self.name, self.at);
-        Err(crate::Error::new(crate::ErrorKind::GuestAddress, message))
+        let bytes = places.iter().fold(0, |sum: usize, place| sum.saturating_add(place.len()).saturating_add(1));
+        if bytes > room {
+            return refused(format!("the places of secrets take {bytes} bytes, allowed are {room}"));
+        }
+        for Self { name, at, len } in places {
+            check_name(name)?;
+            if !memory.contains(GuestAddress(*at), u64::from(*len)) {
+                return refused(format!("secret {name} lies in {len} bytes at {at:#x}, where none can be"));
+            }
+        }
+        Ok(())
     }
 
     fn len(&self) -> usize {
@@ -129,7 +141,7 @@ pub(crate) fn check(secrets: &[Secret]) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "the secrets of a VM take {bytes} bytes in its tables, allowed are {room}: each takes its name, 30 bytes, and 4 bytes for 3 of its value"
+        "the secrets of a VM take {bytes} bytes in its tables, allowed are {room}: each takes its name, 31 bytes, and 4 bytes for 3 of its value"
     );
     Err(refused(message))
 }

@@ -63,9 +63,18 @@ fn what_no_table_has_room_for_is_refused_with_the_numbers() {
 
 #[cfg(feature = "save")]
 #[test]
-fn a_place_that_somebody_made_up_is_refused() {
+fn places_that_somebody_made_up_are_refused() {
+    let check = |places: &[Place]| Place::check_all(places, &memory());
+    let place = |name: &str, at, len| Place { name: name.into(), at, len };
     for (at, len) in [(u64::MAX, 1), (0xf_2000, 1 << 20), (16 << 20, 1)] {
-        let error = Place { name: "a".into(), at, len }.check(&memory()).unwrap_err();
+        let error = check(&[place("a", at, len)]).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::GuestAddress, "{error}");
     }
+    let many = vec![place("a", 0, 1); 256];
+    assert!(check(&many[..255]).is_ok());
+    assert!(check(&many).unwrap_err().to_string().contains("places for 256 secrets, allowed are 255"));
+    let long = [place("a", 0, 49107), place("b", 0, 1)];
+    assert!(check(&long[..1]).is_ok());
+    assert!(check(&long).unwrap_err().to_string().contains("take 49110 bytes, allowed are 49108"));
+    assert!(check(&[place("\u{1b}[2J", 0, 1)]).unwrap_err().to_string().contains("no name that is allowed"));
 }

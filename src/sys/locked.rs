@@ -30,14 +30,21 @@ impl LockedBytes {
         Ok(Self { start, len })
     }
 
-    /// What is left of `file`, which is at most `most` bytes; of a longer one it is one byte more than that.
+    /// What is left of `file`, which is at most `most` bytes; of a longer one it is one byte more than that. Locks no more than about three times as
+    /// much as is read, since a process may lock little.
     ///
     /// # Errors
-    /// Those of [`zeroed`](Self::zeroed), and of reading.
+    /// Those of [`zeroed`](Self::zeroed), which say so, and of reading.
     pub(crate) fn read(file: &mut impl Read, most: usize) -> io::Result<Self> {
-        let mut bytes = Self::zeroed(most.saturating_add(1))?;
+        let most = most.saturating_add(1);
+        let mut bytes = Self::room(most.min(PAGE))?;
         let mut len = 0;
         loop {
+            if len == bytes.len() && len < most {
+                let mut longer = Self::room(len.saturating_mul(2).min(most))?;
+                longer.iter_mut().zip(bytes.iter()).for_each(|(place, byte)| *place = *byte);
+                bytes = longer;
+            }
             match file.read(bytes.get_mut(len..).unwrap_or_default()) {
                 Ok(0) => break,
                 Ok(more) => len = len.saturating_add(more),
@@ -45,7 +52,17 @@ impl LockedBytes {
                 Err(e) => return Err(e),
             }
         }
-        Self::copy_of(bytes.get(..len).unwrap_or_default())
+        let read = bytes.get(..len).unwrap_or_default();
+        let mut copy = Self::room(read.len())?;
+        copy.copy_from_slice(read);
+        Ok(copy)
+    }
+
+    /// For what is read: otherwise it would seem that the file is at fault.
+    fn room(len: usize) -> io::Result<Self> {
+        Self::zeroed(len).map_err(|e| {
+            io::Error::new(e.kind(), format!("no memory can be locked for it (RLIMIT_MEMLOCK, ulimit -l): {e}"))
+        })
     }
 
     /// Where they begin, at the start of a page.
@@ -210,5 +227,36 @@ mod tests {
         assert_eq!((&*bytes, format!("{bytes:?}")), (&b"a passphrase"[..], "12 secret bytes".to_owned()));
         assert_eq!(LockedBytes::zeroed(0).unwrap().len(), 0);
         assert_eq!(*LockedBytes::zeroed(3 * PAGE).unwrap(), [0; 3 * PAGE]);
+    }
+    /// Notes how much it is asked for.
+    struct Asked(usize, usize);
+
+    impl Read for Asked {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 = self.1.max(buffer.len());
+            let count = buffer.len().min(self.0).min(1000);
+            buffer[..count].fill(7);
+            self.0 -= count;
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn reading_a_little_locks_a_little_whatever_would_be_allowed() {
+        let mut file = Asked(3, 0);
+        assert_eq!(*LockedBytes::read(&mut file, 64 << 10).unwrap(), [7; 3]);
+        assert_eq!(file.1, PAGE);
+        for (has, most) in [(0, 0), (0, 9), (9, 9), (PAGE, PAGE), (PAGE + 1, 2 * PAGE), (64 << 10, 64 << 10)] {
+            assert_eq!(*LockedBytes::read(&mut Asked(has, 0), most).unwrap(), vec![7; has]);
+        }
+        for most in [0, 9, PAGE - 1, PAGE, 64 << 10] {
+            assert_eq!(LockedBytes::read(&mut Asked(1 << 20, 0), most).unwrap().len(), most + 1);
+        }
+    }
+
+    #[test]
+    fn it_is_told_if_the_limit_and_not_the_file_is_at_fault() {
+        let error = LockedBytes::room(isize::MAX as usize).unwrap_err().to_string();
+        assert!(error.starts_with("no memory can be locked for it (RLIMIT_MEMLOCK"), "{error}");
     }
 }

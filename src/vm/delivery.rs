@@ -53,7 +53,7 @@ impl Wanted {
             None => Place::for_all(memory, &self.given)?,
         };
         #[cfg(feature = "save")]
-        places.iter().try_for_each(|place| place.check(memory))?;
+        Place::check_all(&places, memory)?;
         let state = State { in_clear: !self.given.is_empty(), ..State::default() };
         let has_places = !places.is_empty();
         let (memory, scrub_after, state) = (memory.clone(), self.scrub_after, Mutex::new(state));
@@ -98,7 +98,10 @@ impl Secrets {
     }
 
     pub(super) fn scrub(&self) -> Result<()> {
-        let mut state = lock(&self.state);
+        self.scrub_held(&mut lock(&self.state))
+    }
+
+    fn scrub_held(&self, state: &mut State) -> Result<()> {
         if state.in_clear {
             self.places.iter().try_for_each(|place| place.scrub(&self.memory))?;
             state.in_clear = false;
@@ -132,11 +135,15 @@ impl Secrets {
 
     /// Scrubs them if it is time, and says when it will be.
     fn look(&self) -> Option<Instant> {
-        let at = lock(&self.state).scrub_at?;
+        let mut state = lock(&self.state);
+        let at = state.scrub_at?;
         if at > Instant::now() {
             return Some(at);
         }
-        match self.scrub() {
+        // Under the same lock: what is renewed behind this has a time of its own.
+        let scrubbed = self.scrub_held(&mut state);
+        drop(state);
+        match scrubbed {
             Ok(()) => self.logger.say(LogLevel::Info, "secrets", || "are scrubbed, since their time is up".into()),
             Err(error) => self.logger.say(LogLevel::Error, "secrets", || error.chain()),
         }
@@ -169,3 +176,7 @@ impl Participant for Scrubber {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "delivery_test.rs"]
+mod tests;

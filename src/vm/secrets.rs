@@ -15,7 +15,7 @@ impl VmBuilder {
     ///
     /// The secret is written to the guest's memory when the VM is built, and ours is zeroed. It stays there until [`Vm::scrub_secrets`] or
     /// [the time limit](Self::scrub_secrets_after): until then no snapshot can be taken. All secrets of a VM take 49,108 bytes of its tables, of which
-    /// each takes 30, its name, and 4 for 3 of its value. They are 255 at most, each with another name. Needs the feature `secret`.
+    /// each takes 31, its name, and 4 for 3 of its value. They are 255 at most, each with another name. Needs the feature `secret`.
     ///
     /// A fork has no secrets of its own: see [`Vm::renew_secret`]. `docs/secrets.md` says who can read what, and when.
     ///
