@@ -33,6 +33,7 @@ pub mod sealed;
 pub mod secret_store;
 pub mod sweep;
 pub mod volume;
+pub mod volume_fork;
 pub mod vsock;
 pub mod world;
 
@@ -67,6 +68,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "description", run: description::run, seeds: description::seeds },
     Target { name: "saved", run: saved::run, seeds: saved::seeds },
     Target { name: "volume", run: volume::run, seeds: volume::seeds },
+    Target { name: "volume_fork", run: volume_fork::run, seeds: volume_fork::seeds },
     Target { name: "sealed", run: sealed::run, seeds: sealed::seeds },
     Target { name: "secret_store", run: secret_store::run, seeds: secret_store::seeds },
     Target { name: "launcher", run: launcher::run, seeds: launcher::seeds },

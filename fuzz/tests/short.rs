@@ -64,6 +64,11 @@ fn a_header_of_a_volume_is_refused_or_is_one() {
 }
 
 #[test]
+fn a_map_of_a_fork_is_refused_or_keeps_what_is_written() {
+    run("volume_fork");
+}
+
+#[test]
 fn nothing_opens_but_what_was_sealed() {
     run("sealed");
 }
