@@ -321,3 +321,13 @@ fn keys_of_another_length_are_refused() {
     let key = SealingKey::from_bytes(Suite::X25519, host.sealing_key().as_bytes()).unwrap();
     assert_eq!((&key, key.suite(), host.expose()), (host.sealing_key(), Suite::X25519, &[1; 32][..]));
 }
+
+#[test]
+fn a_store_whose_file_could_not_be_replaced_later_is_not_made() {
+    let rig = Rig::new();
+    let error = told(SecretStore::create(rig.file(&"n".repeat(251)), "shop"));
+    assert!(error.ends_with("the name of its file has 251 bytes, allowed are 250"), "{error}");
+    assert_eq!(fs::read_dir(rig.folder.path()).unwrap().count(), 1);
+    let store = SecretStore::create(rig.file(&"n".repeat(250)), "shop").unwrap();
+    assert_eq!(store.set(rig.host.sealing_key(), &secret("one", "value")).unwrap(), 1);
+}

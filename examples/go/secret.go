@@ -94,13 +94,21 @@ const (
 type HostKey struct{ handle *C.vmcell_host_key }
 
 // NewHostKey makes a random key.
-func NewHostKey(suite Suite) (*HostKey, error) { return HostKeyOf(suite, nil) }
+func NewHostKey(suite Suite) (*HostKey, error) { return hostKeyOf(suite, nil, 0) }
 
 // HostKeyOf makes the key of 32 random bytes, which are copied: zero your own.
 func HostKeyOf(suite Suite, bytes []byte) (*HostKey, error) {
+	place, length := bytesOf(bytes)
+	if place == nil {
+		// Without a place, it would be a random key.
+		place = new(C.uint8_t)
+	}
+	return hostKeyOf(suite, place, length)
+}
+
+func hostKeyOf(suite Suite, place *C.uint8_t, length C.size_t) (*HostKey, error) {
 	key := &HostKey{}
 	var e *C.vmcell_error
-	place, length := bytesOf(bytes)
 	number := C.vmcell_host_key_new(C.int32_t(suite), place, length, &key.handle, &e)
 	return key, failure(number, e)
 }

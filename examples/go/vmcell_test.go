@@ -1056,6 +1056,8 @@ func TestSecretsAreSealedToAHostAndKeptInAStore(t *testing.T) {
 	refused(err, "it is of application shop")
 	_, err = vmcell.HostKeyOf(vmcell.SuiteX25519, []byte("short"))
 	refused(err, "5 were given")
+	_, err = vmcell.HostKeyOf(vmcell.SuiteX25519, nil)
+	refused(err, "0 were given")
 	_, err = vmcell.NewSecretFromFile("token", folder)
 	refused(err, "cannot be read")
 

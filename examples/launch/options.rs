@@ -1,10 +1,12 @@
 //! The command line, which programs outside this project rely on.
 
+use std::ffi::OsStr;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Parser, ValueEnum};
+use clap::builder::TypedValueParser;
+use clap::{Arg, Command, Parser, ValueEnum};
 use vmcell::{
     BalloonConfig, CgroupConfig, ConsoleConfig, ConsoleFile, CpuConfig, CpuLevel, CpuShare, DiskConfig, Engine, Limits,
     NicConfig, RateLimit, RngConfig, VsockConfig,
@@ -149,7 +151,7 @@ pub struct Options {
 
     /// A secret of the guest's, which is what the file holds: systemd in the guest has it as a credential, by LoadCredential=NAME. May be given
     /// several times
-    #[arg(long = "secret", value_name = "NAME=FILE", value_parser = parse_secret)]
+    #[arg(long = "secret", value_name = "NAME=FILE", value_parser = SecretParser)]
     pub secrets: Vec<SecretOption>,
 
     /// How many seconds after the start the secrets are wiped from where the guest finds them [default: 300]
@@ -431,13 +433,23 @@ pub struct SecretOption {
     pub file: PathBuf,
 }
 
-fn parse_secret(text: &str) -> Result<SecretOption, String> {
-    match text.split_once('=') {
-        Some((name, file)) if !name.is_empty() && !file.is_empty() => {
-            Ok(SecretOption { name: name.to_owned(), file: PathBuf::from(file) })
+/// With a message of its own: the usual one shows what was given, which may be the secret itself.
+#[derive(Clone)]
+struct SecretParser;
+
+impl TypedValueParser for SecretParser {
+    type Value = SecretOption;
+
+    fn parse_ref(&self, command: &Command, _arg: Option<&Arg>, text: &OsStr) -> clap::error::Result<SecretOption> {
+        match text.to_str().and_then(|text| text.split_once('=')) {
+            Some((name, file)) if !name.is_empty() && !file.is_empty() => {
+                Ok(SecretOption { name: name.to_owned(), file: PathBuf::from(file) })
+            }
+            _ => {
+                let message = "--secret: allowed is NAME=FILE, with the file that has the secret\n";
+                Err(clap::Error::raw(clap::error::ErrorKind::ValueValidation, message).with_cmd(command))
+            }
         }
-        // What was given may be the secret itself.
-        _ => Err("allowed is NAME=FILE, with the file that has the secret".to_owned()),
     }
 }
 

@@ -21,7 +21,7 @@ impl Object for SecretStoreObject {
 }
 
 /// Makes an empty store in a new file that nobody else may read (mode 0600). The name of an application follows the rules for those of
-/// secrets.
+/// secrets, and that of the file has at most 250 bytes.
 ///
 /// Errors: SECRET for another name, or if the file exists, which is left alone, or cannot be written.
 #[unsafe(no_mangle)]

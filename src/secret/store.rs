@@ -59,16 +59,19 @@ pub struct SecretStore {
     seen: AtomicU64,
 }
 
+/// With a dot in front and `.new` behind it, it is one of 255 bytes.
+const LONGEST_FILE_NAME: usize = 250;
+
 impl SecretStore {
     /// Makes an empty store in a new file that nobody else may read (mode 0600). The name of an application follows the rules for
-    /// [those of secrets](Secret::new).
+    /// [those of secrets](Secret::new), and that of the file has at most 250 bytes.
     ///
     /// # Errors
     /// [`ErrorKind::Secret`](crate::ErrorKind::Secret) for another name, or if the file exists, which is left alone, or cannot be written.
     pub fn create(path: impl AsRef<Path>, application: &str) -> Result<Self> {
         let path = path.as_ref();
         let contents = Contents::new(application)?;
-        let made = contents.to_bytes().and_then(|bytes| files::create(path, &bytes));
+        let made = check_file_name(path).and_then(|()| files::create(path, &contents.to_bytes()?));
         made.map_err(|e| about(path, &e))?;
         Self::open(path, application)
     }
@@ -272,6 +275,15 @@ impl SecretStore {
         };
         change().map_err(|e: Error| about(&self.path, &e))
     }
+}
+
+/// The new file of a change lies beside the old one, and Linux takes names of 255 bytes.
+fn check_file_name(path: &Path) -> Result<()> {
+    let len = path.file_name().unwrap_or_default().len();
+    if len <= LONGEST_FILE_NAME {
+        return Ok(());
+    }
+    Err(refused(format!("the name of its file has {len} bytes, allowed are {LONGEST_FILE_NAME}")))
 }
 
 fn read_file(path: &Path) -> Result<Contents> {
