@@ -53,3 +53,20 @@ fn nothing_prints_a_value_or_a_key() {
     let id = host.sealing_key().id();
     assert!(printed.starts_with(&format!("HostKey(x25519, {id}) SealingKey(x25519, {id}) Secret(one, 14 bytes)")));
 }
+
+#[test]
+fn as_much_stack_as_is_documented_is_enough() {
+    for suite in [Suite::X25519, Suite::XWing] {
+        let work = move || {
+            let folder = tempfile::tempdir().unwrap();
+            let path = |name: &str| folder.path().join(name);
+            HostKey::generate_for(suite).unwrap().save(path("key")).unwrap();
+            let host = HostKey::file(path("key")).unwrap();
+            let store = SecretStore::create(path("store"), "app").unwrap();
+            store.set(host.sealing_key(), &Secret::new("one", b"value").unwrap()).unwrap();
+            store.reseal(&host, host.sealing_key()).unwrap();
+            assert_eq!(store.get(&host, "one").unwrap().expose(), b"value");
+        };
+        std::thread::Builder::new().stack_size(320 << 10).spawn(work).unwrap().join().unwrap();
+    }
+}

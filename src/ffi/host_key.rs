@@ -18,7 +18,7 @@ const SUITES: [(i32, Suite); 2] = [(VMCELL_SUITE_X25519, Suite::X25519), (VMCELL
 
 /// The private key of a host: it opens what was sealed to it. It lies in memory that is locked, is in no core dump and in no child process, and
 /// is zeroed when it is freed. Made by vmcell_host_key_new and vmcell_host_key_new_from_file; freed by vmcell_host_key_free. Any thread
-/// may make any call.
+/// may make any call if its stack has 320 KiB left, which also goes for sealing and for stores: the calls zero what they have used of it.
 pub struct HostKeyObject(pub(super) HostKey);
 
 impl Object for HostKeyObject {

@@ -4,6 +4,8 @@
 //! [`SealedSecret`]. A [`SecretStore`] is a file with the sealed secrets of one application. `docs/secrets.md` says what is in the files, and
 //! who can read what.
 //!
+//! Calls that make or take keys zero the 256 KiB of the stack that they may have used, so that they need a thread whose stack has 320 KiB left.
+//!
 //! All calls here that take a path block while they read and write files. None belongs on an
 //! [I/O thread](crate::event#what-a-callback-may-do).
 
