@@ -4,12 +4,15 @@
 mod plain;
 mod support;
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use plain::Plain;
 use support::linux::{LinuxGuest, between, host, root_disk};
 use vmcell::volume::{Key, Volume, VolumeFormat};
+use vmcell::{Disk, VmBuilder};
 
 const LONG: Duration = Duration::from_secs(240);
 const SIZE: u64 = 48 << 20;
@@ -151,4 +154,126 @@ echo grow now; until [ $(cat /sys/block/vdb/size) = 196608 ]; do sleep 0.1; done
     assert!(said.contains("b5cfa9d6c8febd618f91ac2843d50a1c"), "4 MiB of zeros:\n{said}");
     let mut disk = Plain::new(Volume::open(&path, &key).unwrap().into_backend());
     assert_eq!((disk.info().capacity, disk.read(16 << 20, 1 << 20).unwrap()), (2 * SIZE, vec![0; 1 << 20]));
+}
+
+/// The volume that a VM begins with, and those that its snapshots make, each the base of the next one.
+const CHAIN: [&str; 4] = ["first", "second", "third", "fourth"];
+/// Where a process that is to be killed finds them.
+const KILLED: &str = "VMCELL_TEST_KILLED";
+
+fn key_of(number: usize) -> Key {
+    Key::random(&[u8::try_from(number).unwrap(); 32]).unwrap()
+}
+
+/// Writes to a database, and tells of each row that is stable: with less than `extra`, the journal's end is not, and takes the last row back.
+const DATABASE: &str = r#"
+in_root mkfs.ext4 -q -F /dev/vdb && in_root mount /dev/vdb /mnt || echo failed
+cat > /root/tmp/rows <<'EOF'
+sqlite3 /mnt/db "create table rows(n integer primary key, text)"
+n=0
+while true; do
+    n=$((n + 1))
+    sqlite3 /mnt/db "pragma synchronous = extra; insert into rows values($n, hex(randomblob(2000)))" && echo "has $n rows" || echo failed
+done
+EOF
+in_root sh /tmp/rows
+"#;
+
+/// The last row that was told of.
+fn rows_in(text: &str) -> u64 {
+    let told = text.lines().filter_map(|line| line.trim().strip_prefix("has ")?.strip_suffix(" rows")?.parse().ok());
+    told.max().unwrap_or(0)
+}
+
+/// Runs a VM, takes snapshots of its volume, and tells on the way what the guest says, until this process is killed.
+fn snapshots_until_killed(folder: &Path) {
+    let volume = Volume::open(folder.join(CHAIN[0]), &key_of(0)).unwrap();
+    let handle = volume.handle();
+    let with_disks = |builder: VmBuilder| builder.disk(root_disk()).disk(volume.into_disk());
+    let guest = LinuxGuest::in_distribution(DATABASE).limit(LONG).start(with_disks);
+    let (mut told, mut taken, mut due) = (0, 1, 4);
+    let (mut out, begun) = (std::io::stdout(), Instant::now());
+    while begun.elapsed() < LONG {
+        std::thread::sleep(Duration::from_millis(20));
+        let text = guest.transcript.text();
+        // Whole lines.
+        let whole = text.rfind('\n').map_or(told, |last| last + 1);
+        out.write_all(&text.as_bytes()[told..whole]).unwrap();
+        told = whole;
+        let rows = rows_in(&text[..whole]);
+        if taken < CHAIN.len() && rows >= due {
+            handle.snapshot(folder.join(CHAIN[taken]), &key_of(taken), LONG).unwrap();
+            writeln!(out, "taken {taken} after {rows}").unwrap();
+            (taken, due) = (taken + 1, rows + 4);
+        }
+    }
+}
+
+/// Runs [`snapshots_until_killed`] in a process of its own, and kills that some rows after the last snapshot. Returns how many rows were told
+/// before each snapshot, and in the end.
+fn kill_amid_snapshots(folder: &Path, test: &str) -> Vec<u64> {
+    let own = std::env::current_exe().unwrap();
+    let mut command = Command::new(own);
+    command.args(["--ignored", "--exact", "--nocapture", test]).env(KILLED, folder);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let (mut text, mut counts, mut is_killed) = (String::new(), Vec::new(), false);
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if let Some((_, rows)) = line.strip_prefix("taken ").and_then(|rest| rest.split_once(" after ")) {
+            counts.push(rows.parse().unwrap());
+        }
+        text += &(line + "\n");
+        let is_late = counts.last().is_some_and(|last| rows_in(&text) >= last + 4);
+        if counts.len() == CHAIN.len() - 1 && is_late && !is_killed {
+            child.kill().unwrap();
+            is_killed = true;
+        }
+    }
+    let status = child.wait().unwrap();
+    assert!(is_killed && !text.contains("failed"), "{status}:\n{text}");
+    counts.push(rows_in(&text));
+    counts
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn a_database_has_each_row_in_each_snapshot_of_its_volume_after_the_vmm_is_killed() {
+    if let Some(folder) = std::env::var_os(KILLED) {
+        return snapshots_until_killed(Path::new(&folder));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    Volume::create(folder.path().join(CHAIN[0]), SIZE, &key_of(0)).unwrap();
+    let counts = kill_amid_snapshots(
+        folder.path(),
+        "a_database_has_each_row_in_each_snapshot_of_its_volume_after_the_vmm_is_killed",
+    );
+    // A journal is replayed in a fork of each base, which stays as it is, and in the newest file itself.
+    let disks: Vec<Disk> = (0..CHAIN.len())
+        .map(|number| {
+            let path = folder.path().join(CHAIN[number]);
+            if number == CHAIN.len() - 1 {
+                return Volume::open(path, &key_of(number)).unwrap().into_disk();
+            }
+            let fork = folder.path().join(format!("check{number}"));
+            Volume::fork(path, &key_of(number), &fork, &key_of(9)).unwrap();
+            Volume::open(fork, &key_of(9)).unwrap().into_disk()
+        })
+        .collect();
+    let script = r#"
+for disk in b c d e; do
+    in_root mount /dev/vd$disk /mnt && in_root sqlite3 /mnt/db "pragma integrity_check; select 'rows of $disk ' || count(*) || ' ' || max(n) || ' .' from rows"
+    in_root umount /mnt && in_root e2fsck -f -n /dev/vd$disk >/root/tmp/e2fsck 2>&1 && echo "$disk is whole" || cat /root/tmp/e2fsck
+done
+"#;
+    let with_disks = |builder: VmBuilder| disks.into_iter().fold(builder.disk(root_disk()), VmBuilder::disk);
+    let said = LinuxGuest::in_distribution(script).limit(LONG).run(with_disks);
+    assert_eq!(said.matches("ok\n").count(), CHAIN.len(), "{said}");
+    for (disk, told) in ["b", "c", "d", "e"].into_iter().zip(counts) {
+        let numbers: Vec<u64> = between(&said, &format!("rows of {disk} "), " .")
+            .split(' ')
+            .map(|number| number.parse().unwrap())
+            .collect();
+        assert!(numbers[0] == numbers[1] && numbers[0] >= told, "{disk} has {numbers:?}, {told} were told:\n{said}");
+        assert!(said.contains(&format!("{disk} is whole")), "{said}");
+    }
 }
