@@ -1003,7 +1003,7 @@ typedef struct vmcell_volume_handle vmcell_volume_handle;
 
 /**
  * A snapshot of a volume that is prepared. Made by vmcell_volume_handle_prepare_snapshot; freed by vmcell_volume_snapshot_free, which leaves the
- * volume as it was unless vmcell_volume_snapshot_take was called.
+ * volume as it was unless vmcell_volume_snapshot_take was called. If it was called and nobody waits, the old file stays locked until the VM ends.
  */
 typedef struct vmcell_volume_snapshot vmcell_volume_snapshot;
 
@@ -1958,7 +1958,8 @@ int32_t vmcell_volume_snapshot_wait(const vmcell_volume_snapshot *snapshot,
                                     vmcell_error **error);
 
 /**
- * Frees a snapshot. If it was not taken, the new file is removed, for which this blocks. NULL is fine.
+ * Frees a snapshot. If it was not taken, the new file is removed, for which this blocks, unless the VM has ended and that file is in use or was
+ * written to. NULL is fine.
  *
  * Errors: BAD_HANDLE.
  */

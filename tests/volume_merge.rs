@@ -185,6 +185,14 @@ fn a_committed_fork_is_its_base() {
 }
 
 #[test]
+fn a_fork_that_is_committed_by_a_link_is_gone_and_the_link_leads_nowhere() {
+    let rig = Rig::new(1);
+    std::os::unix::fs::symlink(rig.path("1"), rig.path("link")).unwrap();
+    assert!(Volume::commit(rig.path("link"), &key(1), OtherForks::Refuse, go_on).unwrap());
+    assert!(!rig.path("1").exists() && rig.path("link").is_symlink());
+}
+
+#[test]
 fn a_commit_that_others_would_suffer_from_is_refused_unless_they_are_given_up() {
     let rig = Rig::new(2);
     Volume::fork(rig.path("0"), &key(0), rig.path("other"), &key(8)).unwrap();
@@ -225,6 +233,8 @@ fn a_commit_that_is_broken_off_or_killed_leaves_the_fork_whole_and_is_done_again
             assert!(rig.refusal("other", 8).contains("another fork of it is being committed"));
             assert!(rig.refusal(&below, forks - 1).contains("a fork is being committed to it"));
             assert!(Volume::release(rig.path(&below)).is_err());
+            let copied = Volume::flatten_to(rig.path(&below), &key(forks - 1), rig.path("x"), &key(1), go_on);
+            assert!(copied.unwrap_err().to_string().contains("a fork is being committed to it"));
             let again = Volume::fork(rig.path(&below), &key(forks - 1), rig.path("x"), &key(1));
             assert!(again.unwrap_err().to_string().contains("a fork is being committed to it"));
             // The fork may be used before it is committed again.

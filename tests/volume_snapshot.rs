@@ -216,6 +216,49 @@ fn a_snapshot_that_is_prepared_and_not_taken_changes_nothing() {
 }
 
 #[test]
+fn what_somebody_wrote_over_a_snapshot_that_was_not_taken_stays_if_its_vm_has_ended() {
+    for is_in_use in [false, true] {
+        let rig = Rig::new();
+        let disk = Served::open(&rig.path("0"));
+        let prepared = disk.handle.prepare_snapshot(rig.path("1"), &key(), LIMIT).unwrap();
+        drop(disk);
+        let fork = Served::open(&rig.path("1"));
+        if is_in_use {
+            drop(prepared);
+            fork.write(1, 1);
+            drop(fork);
+        } else {
+            fork.write(1, 1);
+            drop(fork);
+            drop(prepared);
+        }
+        let mut fork = Plain::new(Volume::open(rig.path("1"), &key()).unwrap().into_backend());
+        assert_eq!(block(&mut fork, 1), 1, "{is_in_use}");
+    }
+    let rig = Rig::new();
+    let disk = Served::open(&rig.path("0"));
+    let prepared = disk.handle.prepare_snapshot(rig.path("1"), &key(), LIMIT).unwrap();
+    drop(disk);
+    Volume::fork(rig.path("0"), &key(), rig.path("other"), &key()).unwrap();
+    drop(prepared);
+    assert!(!rig.path("1").exists() && Volume::open(rig.path("other"), &key()).is_ok());
+}
+
+#[test]
+fn a_snapshot_that_is_dropped_once_all_is_stable_lets_the_old_file_be_forked() {
+    let rig = Rig::new();
+    let disk = Served::open(&rig.path("0"));
+    let prepared = disk.handle.prepare_snapshot(rig.path("1"), &key(), LIMIT).unwrap();
+    prepared.take();
+    prepared.take();
+    disk.write(1, 1);
+    disk.flush();
+    drop(prepared);
+    Volume::fork(rig.path("0"), &key(), rig.path("other"), &key()).unwrap();
+    assert_eq!(disk.block(1), 1);
+}
+
+#[test]
 fn what_cannot_be_snapshotted_is_refused_and_nothing_is_left() {
     let rig = Rig::new();
     let disk = Served::open(&rig.path("0"));

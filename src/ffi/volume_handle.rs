@@ -21,7 +21,7 @@ impl Object for VolumeHandleObject {
 }
 
 /// A snapshot of a volume that is prepared. Made by vmcell_volume_handle_prepare_snapshot; freed by vmcell_volume_snapshot_free, which leaves the
-/// volume as it was unless vmcell_volume_snapshot_take was called.
+/// volume as it was unless vmcell_volume_snapshot_take was called. If it was called and nobody waits, the old file stays locked until the VM ends.
 pub struct VolumeSnapshotObject(VolumeSnapshot);
 
 impl Object for VolumeSnapshotObject {
@@ -149,7 +149,8 @@ pub unsafe extern "C" fn vmcell_volume_snapshot_wait(
     })
 }
 
-/// Frees a snapshot. If it was not taken, the new file is removed, for which this blocks. NULL is fine.
+/// Frees a snapshot. If it was not taken, the new file is removed, for which this blocks, unless the VM has ended and that file is in use or was
+/// written to. NULL is fine.
 ///
 /// Errors: BAD_HANDLE.
 #[unsafe(no_mangle)]

@@ -268,7 +268,8 @@ fn commit(path: &Path, key: &Key, others: OtherForks, progress: Progress<'_>) ->
     }
     let _lock = HeaderLock::take(&base.payload.file)?;
     base.header.release(&base.payload.file).map_err(&about)?;
-    let gone = fs::remove_file(path);
+    // A link to it leads nowhere then.
+    let gone = path.canonicalize().and_then(fs::remove_file);
     gone.map_err(|e| refused("its changes are in its base, and its file cannot be removed").with_source(e))?;
     Ok(true)
 }

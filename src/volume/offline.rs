@@ -41,6 +41,7 @@ impl Offline {
             let _lock = HeaderLock::take(&file)?;
             Header::read(&file)?
         };
+        header.check_no_commit()?;
         let key = unlock(&header, &file)?;
         Self::on(path, claim, file, header, &key, writable, 0)
     }

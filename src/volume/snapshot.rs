@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::chain::{Chain, Opened, check_depth, new_identity, new_layer};
-use super::cow::BaseKey;
+use super::cow::{self, BaseKey, Part, Still};
 use super::draft::{data_key_for, write_fork};
 use super::key::Key;
 use super::keys::HeaderLock;
@@ -93,6 +93,23 @@ impl Current {
             return Err(refused(message));
         }
         Ok(())
+    }
+
+    /// Keeps others from a fork that goes, unless somebody uses it, or did so.
+    fn claim_untouched(&self) -> Result<FileBackend> {
+        let claim = FileBackend::open(&self.disk)?;
+        let file = File::open(&self.path).map_err(|e| refused("it cannot be opened").with_source(e))?;
+        let header = Header::read(&file)?;
+        let (data, key, limits) = (header.data_behind()?, self.key.bytes(), self.limits);
+        let opened = Opened { path: &self.path, file: &file, header: &header, data, key, limits };
+        let mut payload = opened.payload(&file)?;
+        let layer = cow::read_header(&mut payload)?;
+        let capacity = layer.capacity;
+        let first = Still::open(&mut payload, layer)?.first_part(0, capacity);
+        if header.base_identity().is_none() && first == (capacity, Part::Base) {
+            return Ok(claim);
+        }
+        Err(refused("it was written to"))
     }
 
     /// Its header, if this is the file that the VM has.
@@ -237,7 +254,8 @@ impl Drop for Made<'_> {
 }
 
 /// A snapshot of a volume that is prepared: all is done but for the moment itself. If it is dropped before it was taken, the volume is as it
-/// was before.
+/// was before; but if the VM has ended and the new file is in use, or was written to, both files stay as they are. If it was taken and
+/// nobody [waits](Self::wait) for it, the old file stays locked until the VM ends.
 pub struct VolumeSnapshot {
     shared: Arc<Shared>,
     /// What the VM writes to afterwards, until then.
@@ -327,25 +345,28 @@ impl VolumeSnapshot {
         Ok(stood)
     }
 
-    /// The volume is as it was before.
-    fn undo(&self) -> Result<()> {
+    /// The volume is as it was before, unless somebody builds on what the snapshot has made: then that stays.
+    fn undo(&self, fork: &Current) -> Result<()> {
         self.offered.cancel();
+        let heard = lock(&self.news).0.said.recv_timeout(FOR_CLOSING);
+        // As long as the disk's thread has the fork, nobody else does.
+        let is_held = matches!(heard, Err(RecvTimeoutError::Timeout));
+        drop(heard);
+        let _claim = if is_held { None } else { Some(fork.claim_untouched()?) };
         let unopened = |e| refused("it cannot be opened").with_source(e);
         let file = File::options().read(true).write(true).open(&self.before).map_err(unopened)?;
         let _lock = HeaderLock::take(&file)?;
         let mut header = Header::read(&file)?;
-        if header.base_identity() == Some(self.identity) {
+        let is_alone = header.forks().is_some_and(|forks| forks.len() == 1);
+        if is_alone && header.base_identity() == Some(self.identity) {
             header.release(&file)?;
         }
         // Only now: a base without its fork could not be written to.
-        fs::remove_file(&self.path).map_err(|e| refused("its fork cannot be removed").with_source(e))?;
-        // Its thread need not close the file.
-        let _ = lock(&self.news).0.said.recv_timeout(FOR_CLOSING);
-        Ok(())
+        fs::remove_file(&self.path).map_err(|e| refused("its fork cannot be removed").with_source(e))
     }
 }
 
-/// How long a snapshot that is not taken waits for its file, which is closed by the disk's thread otherwise.
+/// How long a snapshot that is not taken waits for its file, which the disk's thread gives back.
 const FOR_CLOSING: Duration = Duration::from_millis(100);
 
 fn ended() -> Error {
@@ -354,10 +375,14 @@ fn ended() -> Error {
 
 impl Drop for VolumeSnapshot {
     fn drop(&mut self) {
-        if lock(&self.next).take().is_some() {
+        let next = lock(&self.next).take();
+        if let Some(next) = next {
             // Nobody is left who could be told; the fork works then, and the volume can be released.
-            let _ = self.undo();
+            let _ = self.undo(&next);
             self.shared.is_pending.store(false, Ordering::SeqCst);
+        } else {
+            // Perhaps the old file is stable by now.
+            let _ = self.wait(Duration::ZERO);
         }
     }
 }
