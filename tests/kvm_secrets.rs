@@ -202,6 +202,16 @@ fn what_a_guest_cannot_be_given_is_refused_before_anything_is_made() {
 
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_guest_that_has_ended_leaves_no_secret_in_its_memory() {
+    let kernel = Kernel::new(&TinyGuest::power_off());
+    let vm = tiny(&kernel).secret(secret("token", b"sesame")).build().unwrap();
+    vm.start().unwrap();
+    vm.wait().unwrap();
+    assert!(!vm.has_secrets_in_clear());
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
 fn nothing_of_a_secret_is_left_in_memory_once_it_was_scrubbed() {
     let mut value = *b"0123456789abcdef0123456789abcdef";
     let random = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut value));

@@ -101,6 +101,13 @@ impl Secrets {
         self.scrub_held(&mut lock(&self.state))
     }
 
+    /// Nobody reads them any more. The guest's memory is there until the VM is dropped, and so are they otherwise.
+    pub(super) fn guest_has_ended(&self) {
+        if let Err(error) = self.scrub() {
+            self.logger.say(LogLevel::Error, "secrets", || error.chain());
+        }
+    }
+
     fn scrub_held(&self, state: &mut State) -> Result<()> {
         if state.in_clear {
             self.places.iter().try_for_each(|place| place.scrub(&self.memory))?;

@@ -35,7 +35,7 @@ impl VmBuilder {
         self
     }
 
-    /// How long after its start the VM scrubs its secrets, unless that is [done](Vm::scrub_secrets) before. The default is five minutes;
+    /// How long after its start the VM scrubs its secrets, unless that is [done](Vm::scrub_secrets) before, or the guest ends. The default is five minutes;
     /// with [`Duration::MAX`], only the caller does it. The VM's I/O thread does it. Time that the VM is paused counts as well.
     #[must_use]
     pub fn scrub_secrets_after(mut self, limit: Duration) -> Self {

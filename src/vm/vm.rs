@@ -350,12 +350,18 @@ impl Vm {
     fn spawn(&self, index: u32, seat: &Arc<Seat>, gate: Receiver<()>) -> Result<(ThreadHandle, Result<()>)> {
         let counters = usize::try_from(index).ok().and_then(|index| self.counters.get(index));
         let (devices, lifecycle, logger) = (self.devices.clone(), self.lifecycle.clone(), self.setup.logger.clone());
+        #[cfg(feature = "secret")]
+        let secrets = Arc::clone(&self.saves.secrets);
         let duty = Duty {
             index,
             seat: Arc::clone(seat),
             buses: self.devices.buses().clone(),
             lifecycle: self.lifecycle.clone(),
-            on_last: Arc::new(move || guest_has_ended(&logger, &lifecycle, &devices)),
+            on_last: Arc::new(move || {
+                guest_has_ended(&logger, &lifecycle, &devices);
+                #[cfg(feature = "secret")]
+                secrets.guest_has_ended();
+            }),
             setup: self.setup.clone(),
             counters: counters.cloned().unwrap_or_default(),
         };

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::cow::{Blocks, Identity, MOST_CAPACITY, Part, Still};
 use super::draft::{Draft, VolumeFormat, data_key_for};
@@ -40,8 +41,9 @@ type Progress<'a> = &'a mut dyn FnMut(VolumeProgress) -> ControlFlow<()>;
 
 /// Bytes that are moved between two looks at whether to go on.
 const STEP: u64 = 1 << 20;
-/// And between two moments at which what was done is made stable.
+/// What was done is made stable each time that there is so much of it, and after so long: what breaks this off loses no more.
 const STABLE: u64 = 64 << 20;
+const STABLE_AFTER: Duration = Duration::from_secs(1);
 
 fn open(path: &Path, key: &Key, writable: usize) -> Result<Offline> {
     Offline::open(path, |header, file| unlock(header, file, key, UnlockLimits::default()), writable)
@@ -53,7 +55,7 @@ fn failed(e: io::Error) -> Error {
 
 /// Calls `step` for each part of a disk; says whether all were done.
 fn in_steps(total: u64, progress: Progress<'_>, mut step: impl FnMut(u64, u64, bool) -> Result<()>) -> Result<bool> {
-    let mut done = 0;
+    let (mut done, mut stable) = (0, Instant::now());
     while done < total {
         let len = STEP.min(total.saturating_sub(done));
         let end = done.saturating_add(len);
@@ -62,7 +64,11 @@ fn in_steps(total: u64, progress: Progress<'_>, mut step: impl FnMut(u64, u64, b
             step(done, 0, true)?;
             return Ok(false);
         }
-        step(done, len, end == total || end.is_multiple_of(STABLE))?;
+        let settles = end == total || end.is_multiple_of(STABLE) || stable.elapsed() >= STABLE_AFTER;
+        step(done, len, settles)?;
+        if settles {
+            stable = Instant::now();
+        }
         done = end;
     }
     let _ = progress(VolumeProgress { done, total });

@@ -315,6 +315,8 @@ impl VolumeSnapshot {
         }
         self.wait_for_both(limit).map_err(about)
     }
+
+    /// Until the fork is on top, and then until what lies below it is stable.
     fn wait_for_both(&self, limit: Duration) -> Result<Duration> {
         let begun = Instant::now();
         let late = |what: &str| {
