@@ -28,6 +28,8 @@ use crate::tools::CARGO_C;
 const LIMIT: Duration = Duration::from_secs(180);
 /// The same for one under more load.
 const LONG_LIMIT: Duration = Duration::from_secs(1800);
+/// What a test that measures something says in front of it.
+const FIGURE: &str = "figure: ";
 /// Names the initramfs of virtio-villain, for `tests/linux_villain.rs`.
 const VILLAIN: &str = "VMCELL_VILLAIN";
 const AGENT: &str = include_str!("../nested/agent.sh");
@@ -245,6 +247,9 @@ fn add(done: &Done, summary: &mut Summary) {
     let title = format!("{binary}::{name}");
     let Some(why) = &done.failure else {
         summary.add(&title, Status::Passed, done.took);
+        for figure in done.output.lines().filter_map(|line| line.split_once(FIGURE)) {
+            println!("            {}", figure.1);
+        }
         if !lost.is_empty() {
             summary.note(format!("{title} passed at try {}; before that: {}", lost.len() + 1, lost.join("; ")));
         }
