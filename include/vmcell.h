@@ -3439,8 +3439,8 @@ int32_t vmcell_config_add_secret(vmcell_config *config,
                                  vmcell_error **error);
 
 /**
- * Sets how many milliseconds after its start the VM writes over its secrets, unless vmcell_vm_scrub_secrets has done so before; UINT64_MAX leaves it
- * to that alone. The default is 300,000. Never blocks.
+ * Sets how many milliseconds after its start the VM writes over its secrets, unless vmcell_vm_scrub_secrets has done so before or the guest has ended;
+ * UINT64_MAX is no limit. The default is 300,000. Never blocks.
  */
 int32_t vmcell_config_set_scrub_secrets_after(vmcell_config *config,
                                               uint64_t milliseconds,

@@ -48,7 +48,7 @@ fn a_guest_goes_on_from_a_file_when_its_source_is_gone() {
 
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
-fn what_is_left_out_of_a_file_is_gone_for_who_goes_on_with_it() {
+fn a_guest_from_a_file_has_zeroes_where_memory_was_left_out() {
     let (folder, mut source) = (Folder::new(), Counts::boot());
     assert_eq!([source.next(), source.next()], ['a', 'b']);
     let snapshot = source.vm.snapshot().unwrap();

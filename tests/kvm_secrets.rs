@@ -181,7 +181,7 @@ fn a_guest_that_runs_is_given_another_value_for_a_while() {
 
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
-fn what_a_guest_cannot_be_given_is_refused_before_anything_is_made() {
+fn secrets_that_a_guest_cannot_be_given_are_refused_before_anything_is_made() {
     let kernel = Kernel::new(&reader());
     let said = |builder: VmBuilder| {
         let error = builder.open().unwrap_err();

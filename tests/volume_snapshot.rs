@@ -113,7 +113,7 @@ impl Rig {
 }
 
 #[test]
-fn what_was_written_stays_in_the_base_and_what_comes_goes_to_the_fork() {
+fn data_written_before_stay_in_the_base_and_later_ones_go_to_the_fork() {
     let rig = Rig::new();
     let disk = Served::open(&rig.path("0"));
     for number in 0..5_u8 {
@@ -216,7 +216,7 @@ fn a_snapshot_that_is_prepared_and_not_taken_changes_nothing() {
 }
 
 #[test]
-fn what_somebody_wrote_over_a_snapshot_that_was_not_taken_stays_if_its_vm_has_ended() {
+fn data_written_over_a_snapshot_that_was_not_taken_stay_if_its_vm_has_ended() {
     for is_in_use in [false, true] {
         let rig = Rig::new();
         let disk = Served::open(&rig.path("0"));
@@ -259,7 +259,7 @@ fn a_snapshot_that_is_dropped_once_all_is_stable_lets_the_old_file_be_forked() {
 }
 
 #[test]
-fn what_cannot_be_snapshotted_is_refused_and_nothing_is_left() {
+fn volumes_that_cannot_be_snapshotted_are_refused_and_nothing_is_left() {
     let rig = Rig::new();
     let disk = Served::open(&rig.path("0"));
     let refusal = |handle: &VolumeHandle, name: &str| {

@@ -233,7 +233,7 @@ type Config struct {
 	// Secrets are given to the guest as system credentials of systemd, until ScrubSecrets or the time limit. They stay the caller's to close. A
 	// fork is given none: see VM.RenewSecret.
 	Secrets []*Secret
-	// ScrubSecretsAfter is how long after the start they are written over; the default is five minutes. Less than 0 leaves that to ScrubSecrets alone.
+	// ScrubSecretsAfter is how long after the start they are written over; the default is five minutes. Less than 0 is no limit.
 	ScrubSecretsAfter time.Duration
 	// Name stands in messages and in the names of the VM's threads: at most 64 printable ASCII characters.
 	Name string

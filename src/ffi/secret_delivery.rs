@@ -32,8 +32,8 @@ pub unsafe extern "C" fn vmcell_config_add_secret(
     })
 }
 
-/// Sets how many milliseconds after its start the VM writes over its secrets, unless vmcell_vm_scrub_secrets has done so before; UINT64_MAX leaves it
-/// to that alone. The default is 300,000. Never blocks.
+/// Sets how many milliseconds after its start the VM writes over its secrets, unless vmcell_vm_scrub_secrets has done so before or the guest has ended;
+/// UINT64_MAX is no limit. The default is 300,000. Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_config_set_scrub_secrets_after(
     config: *mut ConfigObject,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::refused;
 use crate::error::Result;
-use crate::sys::{give_name, nameless_file, open_disk, random_bytes, try_lock};
+use crate::sys::{folder_of, give_name, nameless_file, open_disk, random_bytes, try_lock};
 
 /// Only the owner reads what a guest had in its memory.
 const MODE: u32 = 0o600;
@@ -36,9 +36,9 @@ impl Part {
             return Err(refused("its path has no file's name"));
         }
         // Now, while nothing was replaced yet.
-        let folder = if sync { Some(File::open(parent(place)).map_err(failed)?) } else { None };
+        let folder = if sync { Some(File::open(folder_of(place)).map_err(failed)?) } else { None };
         remove_left_over(place);
-        let part = match nameless_file(parent(place), MODE) {
+        let part = match nameless_file(folder_of(place), MODE) {
             Ok(file) => is_ours(&file).and_then(|_| Ok(Self { file, beside: beside(place)?, is_named: false, folder })),
             Err(_) => Self::named(place, folder),
         };
@@ -103,7 +103,7 @@ fn is_ours(file: &File) -> io::Result<bool> {
 
 /// Removes the files that were begun for a place and whose process is gone, as far as that is allowed.
 fn remove_left_over(place: &Path) {
-    let (Ok(entries), Some(name)) = (fs::read_dir(parent(place)), place.file_name()) else { return };
+    let (Ok(entries), Some(name)) = (fs::read_dir(folder_of(place)), place.file_name()) else { return };
     for entry in entries.flatten() {
         let is_part = is_part_of(&entry.file_name(), name) && entry.file_type().is_ok_and(|kind| kind.is_file());
         if is_part && open_disk(&entry.path(), true, false).is_ok_and(|file| try_lock(&file, true).is_ok()) {
@@ -127,11 +127,6 @@ fn beside(place: &Path) -> io::Result<PathBuf> {
     hidden.push(place.file_name().unwrap_or_default());
     hidden.push(format!(".{:0DIGITS$x}.part", u64::from_ne_bytes(random)));
     Ok(place.with_file_name(hidden))
-}
-
-fn parent(place: &Path) -> &Path {
-    let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty());
-    parent.unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

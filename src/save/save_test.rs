@@ -93,7 +93,7 @@ fn what_was_saved_is_read_and_mapped_again_and_zeroes_take_no_room() {
 }
 
 #[test]
-fn what_is_left_out_is_zeroes_in_the_file_whatever_block_or_base_it_lies_in() {
+fn ranges_that_are_left_out_are_zeroes_in_the_file_in_any_block_and_over_any_base() {
     let folder = Folder::new();
     let (first, number) = (ram(&[(0, 1), (15, 1), (16, 1), (32, 1)]), |page: u64| GuestAddress(START.0 + page * 4096));
     save(&draft(&first, 1), &folder.path("one"));

@@ -48,7 +48,7 @@ fn another_value_fits_if_it_is_not_longer_and_reads_the_same_as_if_it_were_alone
 }
 
 #[test]
-fn what_no_table_has_room_for_is_refused_with_the_numbers() {
+fn secrets_that_no_table_has_room_for_are_refused_with_the_numbers() {
     let many: Vec<_> = (0..256).map(|index| secret(&format!("s{index}"), 1)).collect();
     assert!(check(&many).unwrap_err().to_string().contains("256 secrets, allowed are 255"));
     assert!(check(&many[..255]).is_ok());

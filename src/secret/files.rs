@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{no_random, refused};
 use crate::error::Result;
-use crate::sys::{LockedBytes, give_name, nameless_file, random_bytes};
+use crate::sys::{LockedBytes, folder_of, give_name, nameless_file, random_bytes};
 
 /// Whether others may read a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,8 +52,8 @@ pub(super) fn create(path: &Path, bytes: &[u8]) -> Result<()> {
     if path.file_name().is_none() {
         return Err(refused("its path has no file's name"));
     }
-    let folder = File::open(parent(path)).map_err(failed)?;
-    let nameless = nameless_file(parent(path), MODE);
+    let folder = File::open(folder_of(path)).map_err(failed)?;
+    let nameless = nameless_file(folder_of(path), MODE);
     let made = match nameless {
         Ok(mut file) => write(&mut file, bytes).and_then(|()| give_name(&file, path)),
         Err(_) => create_beside(path, &beside(path)?, bytes),
@@ -92,8 +92,4 @@ pub(super) fn hidden(path: &Path, end: &str) -> PathBuf {
     hidden.push(".");
     hidden.push(end);
     path.with_file_name(hidden)
-}
-
-pub(super) fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

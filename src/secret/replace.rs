@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use super::files::{hidden, new_file, parent};
+use super::files::{hidden, new_file};
+use crate::sys::folder_of;
 
 /// What it takes, so that tests can stop at each step.
 pub(super) trait Steps {
@@ -46,7 +47,7 @@ impl<'a> InPlace<'a> {
     /// The new file will have the owner and the mode of `like`, the old one.
     pub(super) fn new(place: &'a Path, like: &'a Metadata) -> io::Result<Self> {
         // Now, while nothing was replaced yet.
-        let folder = File::open(parent(place))?;
+        let folder = File::open(folder_of(place))?;
         Ok(Self { place, like, beside: hidden(place, "new"), folder, file: None })
     }
 }

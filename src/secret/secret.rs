@@ -46,7 +46,7 @@ impl Secret {
         Ok(Self { name: name.into(), value: LockedBytes::copy_of(value).map_err(|e| about(no_secret_memory(e)))? })
     }
 
-    /// What the file at `path` holds, all of it: a line's end belongs to it. Reads until the end, so it blocks on a pipe until that is
+    /// Reads all of the file at `path`; a line's end belongs to the value. Reads until the end, so it blocks on a pipe until that is
     /// closed.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl Secret {
         Ok(Self { name: name.into(), value })
     }
 
-    /// What is left to read of `source`, a pipe for example. Blocks until its end.
+    /// Reads all that is left of `source`, a pipe for example. Blocks until its end.
     ///
     /// # Errors
     /// Those of [`file`](Self::file).
@@ -77,7 +77,7 @@ impl Secret {
         Ok(Self { name: name.into(), value })
     }
 
-    /// What it is called.
+    /// Returns the name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -94,7 +94,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Refuses what is no name of a secret.
+/// Refuses a text that cannot be the name of a secret.
 ///
 /// # Errors
 /// [`ErrorKind::Secret`](crate::ErrorKind::Secret).

@@ -8,6 +8,11 @@ use std::path::Path;
 
 use super::namespace::open_path;
 
+/// The folder that a path lies in; a bare name lies in the present one.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 pub(crate) struct Folder(OwnedFd);
 
 impl Folder {

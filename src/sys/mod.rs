@@ -62,7 +62,7 @@ pub(crate) use file::{
     DirectAlignment, ZeroMode, allocate, appends, direct_alignment, file_limit, is_direct, is_in_memory, is_writable,
     lockable_bytes, merges_memory, next_data, open_disk, start_of_data, try_lock, unlock, waits_always, zero_range,
 };
-pub(crate) use folder::Folder;
+pub(crate) use folder::{Folder, folder_of};
 #[cfg(test)]
 pub(crate) use forbid::forbid;
 pub(crate) use landlock::{Beneath, Forbids, landlock_version, restrict_this_thread};

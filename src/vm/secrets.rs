@@ -36,7 +36,7 @@ impl VmBuilder {
     }
 
     /// How long after its start the VM scrubs its secrets, unless that is [done](Vm::scrub_secrets) before, or the guest ends. The default is five minutes;
-    /// with [`Duration::MAX`], only the caller does it. The VM's I/O thread does it. Time that the VM is paused counts as well.
+    /// with [`Duration::MAX`], there is no limit. The VM's I/O thread does it. Time that the VM is paused counts as well.
     #[must_use]
     pub fn scrub_secrets_after(mut self, limit: Duration) -> Self {
         self.secrets.scrub_after = limit;

@@ -15,7 +15,7 @@ use crate::block::{DiskBackend, DiskInfo, Done, FileBackend, Operation, Tag};
 use crate::config::DiskConfig;
 use crate::error::Result;
 use crate::event::Io;
-use crate::sys::random_bytes;
+use crate::sys::{folder_of, random_bytes};
 
 /// How many volumes may lie over each other.
 pub(super) const MOST_DEPTH: usize = 16;
@@ -225,8 +225,7 @@ pub(super) fn read_only(path: &Path) -> DiskConfig {
 fn name_for(base: &Path, new: &Path) -> Result<String> {
     let lost = |e| refused("its place is not known").with_source(e);
     let base = base.canonicalize().map_err(lost)?;
-    let folder = new.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let is_beside = base.parent() == Some(&*folder.canonicalize().map_err(lost)?);
+    let is_beside = base.parent() == Some(&*folder_of(new).canonicalize().map_err(lost)?);
     let name = if is_beside { base.file_name().map(PathBuf::from) } else { Some(base.clone()) };
     let name = name.and_then(|name| name.into_os_string().into_string().ok());
     name.ok_or_else(|| refused(format!("the path of a base is {}, which is not UTF-8", base.display())))

@@ -12,7 +12,7 @@ use super::luks::{Header, NewFile};
 use super::payload::Payload;
 use super::{no_random, no_secret_memory, refused};
 use crate::error::Result;
-use crate::sys::{LockedBytes, random_bytes};
+use crate::sys::{LockedBytes, folder_of, random_bytes};
 
 /// How a volume is created.
 ///
@@ -179,6 +179,5 @@ fn new_file(path: &Path, len: u64, made: &mut Vec<PathBuf>) -> Result<File> {
 
 /// Makes a file's name stable.
 fn sync_folder(path: &Path) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    File::open(folder_of(path))?.sync_all()
 }

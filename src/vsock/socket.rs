@@ -6,7 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::{MAX_SOCKET_PATH, accept_now, connect_now, listen_privately};
+use crate::sys::{MAX_SOCKET_PATH, accept_now, connect_now, folder_of, listen_privately};
 
 /// The longest first line of a client: `CONNECT` and a port.
 pub(super) const MAX_GREETING: usize = 32;
@@ -45,8 +45,7 @@ impl Socket {
             Error::new(ErrorKind::Vsock, message).with_source(e)
         };
         // Its folder may be reached by another way later, or the process may go to another one.
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let folder = folder.canonicalize().map_err(failed)?;
+        let folder = folder_of(path).canonicalize().map_err(failed)?;
         let whole = path.file_name().map_or_else(|| path.to_owned(), |name| folder.join(name));
         check_length(&whole)?;
         let listener = listen_privately(path).map_err(failed)?;
