@@ -60,6 +60,7 @@
 //! | `host` | what the host offers for isolation and speed, and lacks |
 //! | [`block`], [`net`], `rng`, `balloon`, `vsock`, `console` | one folder a device; none knows another |
 //! | `metadata` | a metadata service on a network card, with the feature of that name |
+//! | `network` | a private network between VMs, with the feature of that name |
 //! | `secret` | secrets of guests, with the feature of that name |
 //! | `volume` | encrypted volumes, with the feature of that name |
 //! | `board` | which chips and ports a machine of this CPU family has, and where |
@@ -136,6 +137,8 @@ mod memory;
 mod metadata;
 pub mod meter;
 pub mod net;
+#[cfg(feature = "network")]
+pub mod network;
 mod rng;
 #[cfg(feature = "save")]
 mod save;

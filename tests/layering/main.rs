@@ -33,7 +33,7 @@ const HOUSE: House<'_> = House {
         &["kvm", "bus", "limit", "save"],
         &["arch", "legacy", "virtio"],
         &["host", "block", "net", "rng", "balloon", "vsock", "console"],
-        &["board", "metadata", "secret", "volume"],
+        &["board", "metadata", "network", "secret", "volume"],
         &["vm"],
         &["ffi"],
     ],
