@@ -2,7 +2,7 @@
 //! right of root's.
 //!
 //! A [`Subnet`] is the network's /64, from which the addresses of its [machines](MachineAddress) follow. A tunnel to other hosts takes
-//! part by an [`Uplink`].
+//! part by an [`Uplink`]; with the feature `wireguard`, there is one.
 
 mod address;
 #[cfg_attr(not(test), allow(dead_code, reason = "used once a network has ports"))]
@@ -12,6 +12,8 @@ mod prefix;
 mod reason;
 #[cfg_attr(not(test), allow(dead_code, reason = "used once a network has ports"))]
 mod uplink;
+#[cfg(feature = "wireguard")]
+pub mod wireguard;
 
 pub use address::{MachineAddress, Subnet};
 pub use prefix::Prefix;

@@ -17,7 +17,7 @@ pub fn check() -> Result<()> {
         "test",
         "--quiet",
         "--features",
-        "log,metadata,network,save,secret,serde,test-util,volume",
+        "log,metadata,network,save,secret,serde,test-util,volume,wireguard",
         "--lib",
         "--examples",
     ]))?;

@@ -10,7 +10,7 @@ use crate::tools::CARGO_PUBLIC_API;
 /// Where the list is, in the workspace.
 const LIST: &str = "docs/public-api.txt";
 /// Beside these there is `capi`, whose interface is the header.
-const FEATURES: &str = "log,metadata,network,save,secret,serde,test-util,volume";
+const FEATURES: &str = "log,metadata,network,save,secret,serde,test-util,volume,wireguard";
 /// Differences that are shown.
 const SHOWN: usize = 20;
 

@@ -1,0 +1,73 @@
+//! Checks keys and prefixes against each other.
+
+use std::collections::HashMap;
+
+use super::allowed_ip::AllowedIp;
+use super::config::{Config, MAX_ALLOWED_IPS, MAX_PEERS, check_mtu};
+use super::key::{PrivateKey, PublicKey};
+use super::refused;
+use crate::error::{Error, Result};
+
+impl Config {
+    /// Checks what [`parse`](Self::parse) checks, for a configuration that was put together by a program.
+    ///
+    /// # Errors
+    /// [`Network`](ErrorKind::Network): an MTU that is not allowed, too many peers or prefixes, a key or a prefix of two peers, a peer with
+    /// the interface's own key or one that everybody can prove to have.
+    pub fn check(&self) -> Result<()> {
+        let mut seen = Seen::new(&self.private_key);
+        if let Some(mtu) = self.mtu {
+            check_mtu(mtu)?;
+        }
+        for (index, peer) in self.peers.iter().enumerate() {
+            let named = |error: Error| error.about(&format!("peer {index} ({})", peer.public_key));
+            seen.key(&peer.public_key, index).map_err(named)?;
+            peer.allowed_ips.iter().try_for_each(|prefix| seen.prefix(*prefix, index)).map_err(named)?;
+            if peer.allowed_ips.len() > MAX_ALLOWED_IPS {
+                let count = peer.allowed_ips.len();
+                return Err(named(refused(format!("{count} allowed IPs, allowed are {MAX_ALLOWED_IPS}"))));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The keys and prefixes so far, each with its place: the index of a peer, or a line.
+pub(super) struct Seen {
+    private: PrivateKey,
+    own: PublicKey,
+    keys: HashMap<PublicKey, usize>,
+    prefixes: HashMap<AllowedIp, usize>,
+}
+
+impl Seen {
+    pub(super) fn new(private: &PrivateKey) -> Self {
+        let own = private.public_key();
+        Self { private: private.clone(), own, keys: HashMap::new(), prefixes: HashMap::new() }
+    }
+
+    pub(super) fn key(&mut self, key: &PublicKey, place: usize) -> Result<()> {
+        if *key == self.own {
+            return Err(refused("the public key is that of the interface itself"));
+        }
+        if self.private.shares_nothing_with(key) {
+            return Err(refused(format!("the public key {key} proves nothing: everybody can compute its secrets")));
+        }
+        if self.keys.len() >= MAX_PEERS {
+            return Err(refused(format!("more peers than {MAX_PEERS}")));
+        }
+        match self.keys.insert(*key, place) {
+            None => Ok(()),
+            Some(first) => Err(refused(format!("the public key {key} is that of an earlier peer (at {first}), too"))),
+        }
+    }
+
+    pub(super) fn prefix(&mut self, prefix: AllowedIp, place: usize) -> Result<()> {
+        match self.prefixes.insert(prefix, place) {
+            None => Ok(()),
+            Some(first) => {
+                Err(refused(format!("{prefix} is allowed twice, first at {first}: a packet to it has one way")))
+            }
+        }
+    }
+}
