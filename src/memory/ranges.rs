@@ -125,6 +125,29 @@ impl GuestRanges {
         Ok(())
     }
 
+    /// Copies `len` bytes from byte `offset` of these ranges on to other ranges, from byte `to_offset` of them on: from one guest's memory
+    /// to another's, without a copy in between.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) if either ranges are too short. Nothing is copied then.
+    pub fn copy_to(&self, offset: u64, to: &Self, to_offset: u64, len: usize) -> Result<()> {
+        self.check(offset, len)?;
+        to.check(to_offset, len)?;
+        let mut at = to_offset;
+        self.each_part(offset, len, |from| {
+            let mut done = 0;
+            to.each_part(at, from.len(), |into| {
+                // The parts of `into` are together as long as `from`.
+                if let Ok(from) = from.subslice(done, into.len()) {
+                    from.copy_to_volatile_slice(into);
+                }
+                done = done.saturating_add(into.len());
+            });
+            at = at.saturating_add(from.len() as u64);
+        });
+        Ok(())
+    }
+
     /// Cuts the ranges in two and returns the part from byte `at` on. If `at` lies past the end, that part is empty.
     #[must_use]
     pub fn split_off(&mut self, at: u64) -> Self {
@@ -159,6 +182,16 @@ impl GuestRanges {
             self.vectors.drain(..self.first);
             self.first = 0;
         }
+    }
+
+    /// Takes the first `count` parts off, and returns them as a buffer of their own, in the storage of `list`.
+    pub(crate) fn take_parts(&mut self, count: usize, list: RangeList) -> Self {
+        let mut taken = Self::new(list, self.lease.clone());
+        let count = count.min(self.vectors().len());
+        taken.len = self.len_of(count);
+        taken.vectors.extend_from_slice(self.vectors().get(..count).unwrap_or_default());
+        self.drop_front(count);
+        taken
     }
 
     /// Copies the first bytes to `bytes`, which is filled, and takes them off. Says whether there were enough.

@@ -45,6 +45,38 @@ fn copies_past_the_end_are_refused_and_change_nothing() {
 }
 
 #[test]
+fn a_copy_from_one_memory_to_another_crosses_the_ranges_of_both() {
+    let (one, other) = (memory(), memory());
+    one.write(GuestAddress(0xffa), b"0123456789ab").unwrap();
+    let from = ranges(&one, &[(0xffa, 5), (0xfff, 1), (0x1000, 6)]).unwrap();
+    for (offset, to_offset, len) in [(0, 0, 12), (1, 2, 9), (5, 0, 2), (11, 11, 1), (3, 3, 0)] {
+        let to = ranges(&other, &[(0x10, 3), (0x20, 4), (0xffe, 7)]).unwrap();
+        to.copy_in(0, &[b'.'; 14]).unwrap();
+        from.copy_to(offset, &to, to_offset, len).unwrap();
+        let mut expected = vec![b'.'; 14];
+        let (at, to_at) = (offset as usize, to_offset as usize);
+        expected[to_at..to_at + len].copy_from_slice(&b"0123456789ab"[at..at + len]);
+        assert_eq!(bytes(&to), expected, "{offset} {to_offset} {len}");
+        for (offset, to_offset, len) in [(0, 0, 13), (12, 0, 1), (0, 14, 1), (u64::MAX, 0, 1), (0, u64::MAX, 1)] {
+            assert!(from.copy_to(offset, &to, to_offset, len).is_err());
+        }
+        assert_eq!(bytes(&to), expected);
+    }
+}
+
+#[test]
+fn parts_that_are_taken_off_the_front_are_a_buffer_of_their_own() {
+    let memory = memory();
+    memory.write(GuestAddress(0), b"abcdefgh").unwrap();
+    for count in 0..=4 {
+        let mut rest = ranges(&memory, &[(0, 3), (4, 1), (5, 3)]).unwrap();
+        let taken = rest.take_parts(count, RangeList::default());
+        assert_eq!((taken.count(), rest.count()), (count.min(3), 3 - count.min(3)));
+        assert_eq!([bytes(&taken), bytes(&rest)].concat(), b"abcefgh");
+    }
+}
+
+#[test]
 fn a_range_outside_memory_is_refused() {
     assert!(ranges(&memory(), &[(0x1fff, 2)]).is_err());
     assert!(ranges(&memory(), &[(u64::MAX, 2)]).is_err());

@@ -10,7 +10,7 @@ use super::stack::{LONGEST, Stack};
 use crate::error::Result;
 use crate::event::{Event, Io, Token, Wants};
 use crate::meter::Meter;
-use crate::net::{Need, Nic, NicBackend, NicInfo, Offloads, RxBatch, TxBatch, TxFrame, VnetHeader};
+use crate::net::{Need, Nic, NicBackend, NicInfo, Offloads, RxBatch, RxReturn, TxBatch, TxFrame, VnetHeader};
 use crate::sys::lock;
 use crate::sys::sync::Mutex;
 
@@ -91,6 +91,10 @@ impl NicBackend for Layer {
             ours
         };
         frames.without(takes, |frames| below.send(io, frames));
+    }
+
+    fn recall(&mut self, io: &mut Io, back: &mut RxReturn) {
+        self.below.recall(io, back);
     }
 
     fn wants(&self, need: Need, wants: &mut Wants) {

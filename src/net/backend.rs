@@ -1,5 +1,6 @@
 //! The interface under a NIC: a backend is where frames come from and go to. It knows no queues.
 
+use super::lend::RxReturn;
 use super::offloads::Offloads;
 use super::receive::RxBatch;
 use super::transmit::TxBatch;
@@ -60,6 +61,11 @@ pub trait NicBackend: Send {
     /// after the next event.
     fn send(&mut self, io: &mut Io, frames: &mut TxBatch);
 
+    /// The card stands still, or the guest has reset it: the backend gives back [what it was lent](RxBatch::lend) and has not filled, as
+    /// far as it is at hand, and drops what was filled and not [delivered](RxBatch::deliver). A pause, a snapshot and a reset wait until
+    /// every buffer is given back or dropped, on whatever thread. A backend that borrows nothing leaves this out; a layer passes it on.
+    fn recall(&mut self, _io: &mut Io, _back: &mut RxReturn) {}
+
     /// Says what the backend waits for now. Called after each turn; what is not named is not waited for.
     fn wants(&self, _need: Need, _wants: &mut Wants) {}
 
@@ -92,6 +98,10 @@ impl<B: NicBackend + ?Sized> NicBackend for Box<B> {
 
     fn send(&mut self, io: &mut Io, frames: &mut TxBatch) {
         (**self).send(io, frames);
+    }
+
+    fn recall(&mut self, io: &mut Io, back: &mut RxReturn) {
+        (**self).recall(io, back);
     }
 
     fn wants(&self, need: Need, wants: &mut Wants) {

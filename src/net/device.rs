@@ -11,6 +11,7 @@ use super::backend::{Need, NicBackend, NicInfo};
 use super::control::{self, Command};
 use super::feature;
 use super::handle::NicHandle;
+use super::lend::RxReturn;
 use super::offloads::Offloads;
 use super::receive::{Receiver, RxBatch};
 use super::transmit::{Transmitter, TxBatch};
@@ -236,7 +237,7 @@ impl Net {
                     true
                 }
                 Some(Command::Pairs(count)) => {
-                    let obeyed = self.set_receiving(queues, count)?;
+                    let obeyed = self.set_receiving(io, queues, count)?;
                     pairs_changed |= obeyed;
                     obeyed
                 }
@@ -253,22 +254,50 @@ impl Net {
 
     /// Has so many pairs get frames; says whether the driver may ask for that. It may if it knows several pairs, and has set up
     /// those that it asks for (5.1.6.5.6.1).
-    fn set_receiving(&mut self, queues: &mut Queues, count: u16) -> Result<bool> {
+    fn set_receiving(&mut self, io: &mut Io, queues: &mut Queues, count: u16) -> Result<bool> {
         let Some(running) = self.running.as_mut().filter(|running| running.pairs.len() > 1) else { return Ok(false) };
         let count = usize::from(count);
         let is_set_up = |pair| receive_queue(queues, pair).is_some() && transmit_queue(queues, pair).is_some();
         if !(1..=running.pairs.len()).contains(&count) || !(0..count).all(is_set_up) {
             return Ok(false);
         }
+        if running.receiving == count {
+            return Ok(true);
+        }
+        // What is lent is of the pairs as they were.
+        self.put_back_buffers(io, queues)?;
+        let Some(running) = &mut self.running else { return Ok(false) };
         running.receiving = count;
-        for (index, pair) in running.pairs.iter_mut().enumerate().skip(count) {
+        for index in count..running.pairs.len() {
             if let Some(queue) = receive_queue(queues, index) {
-                pair.receiver.put_back(queue)?;
                 // No frame comes there once the driver has the answer, so what came before is shown first.
                 queue.notify();
             }
         }
         Ok(true)
+    }
+
+    /// Puts back all buffers for frames that are empty, also those that are lent, if they are at hand.
+    fn put_back_buffers(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
+        let Some(running) = &mut self.running else { return Ok(()) };
+        for (index, pair) in running.pairs.iter_mut().enumerate() {
+            if let Some(queue) = receive_queue(queues, index) {
+                pair.receiver.put_back(queue)?;
+            }
+        }
+        // What is lent was taken before what was not, and several backends may have it from one queue.
+        let mut back: Vec<_> = running.pairs.iter().map(|_| RxReturn::default()).collect();
+        for (index, backend) in self.backends.iter_mut().enumerate() {
+            if let Some(back) = back.get_mut(running.pair_of(index)) {
+                backend.call(io, |backend, io| backend.recall(io, back))?;
+            }
+        }
+        for (index, back) in back.into_iter().enumerate() {
+            if let Some(queue) = receive_queue(queues, index) {
+                back.put_back(queue);
+            }
+        }
+        Ok(())
     }
 
     fn take_announcement(&mut self, io: &mut Io) {
@@ -430,21 +459,22 @@ impl VirtioDevice for Net {
         self.transmit_backlogs(io, queues)
     }
 
-    fn quiesce(&mut self, _io: &mut Io, queues: &mut Queues) -> Result<()> {
+    fn quiesce(&mut self, io: &mut Io, queues: &mut Queues) -> Result<()> {
         self.receive_limiter.rest();
         let Some(running) = &mut self.running else { return Ok(()) };
         for (index, pair) in running.pairs.iter_mut().enumerate() {
-            if let Some(queue) = receive_queue(queues, index) {
-                pair.receiver.put_back(queue)?;
-            }
             if let Some(queue) = transmit_queue(queues, index) {
                 pair.transmitter.put_back(queue)?;
             }
         }
-        Ok(())
+        self.put_back_buffers(io, queues)
     }
 
     fn reset(&mut self, io: &mut Io) {
+        // The queues are gone, so what comes back is dropped. A backend that panics here is told of like any other.
+        for backend in &mut self.backends {
+            let _ = backend.call(io, |backend, io| backend.recall(io, &mut RxReturn::default()));
+        }
         self.running = None;
         self.receive_limiter.rest();
         let was_away = std::mem::take(&mut self.away).is_away();

@@ -82,6 +82,43 @@ impl VnetHeader {
         fits && self.checksum_fits(frame_len, offers) && self.segments_fit(frame_len, offers)
     }
 
+    /// Where the checksum that is left undone begins, and where behind that it stands.
+    #[cfg(feature = "network")]
+    pub(crate) fn checksum(&self) -> Option<(u16, u16)> {
+        (self.flags & FLAG_NEEDS_CSUM != 0).then_some((self.csum_start, self.csum_offset))
+    }
+
+    /// How long the segments are that a frame of TCP over IPv6 is to be cut into, and whether only the first has the flag that the
+    /// sender's window was reduced. `None` for a frame that is not to be cut. What is to be cut as something else is an error.
+    #[cfg(feature = "network")]
+    pub(crate) fn segments(&self) -> Result<Option<(u16, bool)>, ()> {
+        match self.gso_type & !GSO_ECN {
+            GSO_NONE => Ok(None),
+            GSO_TCPV6 => Ok(Some((self.gso_size, self.gso_type & GSO_ECN != 0))),
+            _ => Err(()),
+        }
+    }
+
+    /// The header of a frame whose checksum is left undone.
+    #[cfg(feature = "network")]
+    pub(crate) fn partial(csum_start: u16, csum_offset: u16) -> Self {
+        Self { flags: FLAG_NEEDS_CSUM, csum_start, csum_offset, ..Self::default() }
+    }
+
+    /// The same for one that is to be cut into segments behind each of which there is a copy of the first `header_len` bytes.
+    #[cfg(feature = "network")]
+    pub(crate) fn to_be_cut(self, header_len: u16, size: u16, ecn: bool) -> Self {
+        Self { gso_type: if ecn { GSO_TCPV6 | GSO_ECN } else { GSO_TCPV6 }, header_len, gso_size: size, ..self }
+    }
+
+    /// The header as the guest gets it, in front of a frame in so many buffers.
+    pub(super) fn with_count(&self, count: u16) -> [u8; Self::LEN] {
+        let mut bytes = self.to_bytes();
+        let [.., low, high] = &mut bytes;
+        [*low, *high] = count.to_le_bytes();
+        bytes
+    }
+
     /// Returns the header in the form of virtio 1.0, with the number of buffers set to zero.
     pub fn to_bytes(&self) -> [u8; Self::LEN] {
         let [a, b] = self.header_len.to_le_bytes();

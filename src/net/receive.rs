@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::header::{ETHERNET_LEN, HEADER_LEN, MAX_PACKET, NUM_BUFFERS_OFFSET, VnetHeader};
+use super::lend::RxBuffer;
 use super::metrics::{FrameCounts, NicCounters};
 use super::offloads::Offloads;
 use crate::error::Result;
@@ -19,6 +20,9 @@ const MAX_PARTS: usize = 1000;
 /// So many chains are taken at once if each frame goes to one: what the guest's CPU wrote comes sooner if it is asked for together.
 const AHEAD: usize = 16;
 
+/// To hand over a frame that is there already takes about as long as copying so many bytes.
+const DELIVERY_CHARGE: u64 = 512;
+
 /// The receiving half of a running device.
 pub(super) struct Receiver {
     /// A frame may be spread over several chains.
@@ -32,6 +36,8 @@ pub(super) struct Receiver {
     room: Option<GuestRanges>,
     spare: RangeList,
     filled: Vec<(Chain, u32)>,
+    /// Storage for what is lent.
+    lists: Vec<RangeList>,
     counts: FrameCounts,
 }
 
@@ -108,6 +114,37 @@ impl<'a> RxBatch<'a> {
         Ok(delivery)
     }
 
+    /// Lends the guest's next buffer, for a frame that is not there yet: any thread may [fill](RxBuffer::data) it, so that a frame of
+    /// another guest goes from memory to memory by one copy, on its sender's turn. `None` if there is no [room](Self::has_room).
+    ///
+    /// The buffer comes back to this card, filled by [`deliver`](Self::deliver) or not by [`recall`](super::NicBackend::recall). If it
+    /// is dropped instead, on whatever thread, the guest gets it back without a frame. While it is out, the guest's memory stays mapped,
+    /// and a pause or a reset of the card waits.
+    pub fn lend(&mut self, io: &mut Io) -> Option<RxBuffer> {
+        if self.has_room(io) { self.receiver.lend(self.queue) } else { None }
+    }
+
+    /// Whether the turn is not over, and the card's limits allow one more frame to be [delivered](Self::deliver).
+    pub fn may_deliver(&mut self, io: &mut Io) -> bool {
+        !io.spent() && self.limiter.settle_past(io.now())
+    }
+
+    /// Gives the guest a frame of `len` bytes that was put into buffers that this card has lent, all of which are given back: several if
+    /// the guest [allows that](RxBuffer::is_mergeable), otherwise one. The frame's bytes begin behind room for its header, which is
+    /// written now. What is too long for the buffers, or leaves undone what the guest does not cope with, is dropped, and so is a frame
+    /// in buffers that were lent before the guest's last reset.
+    pub fn deliver(
+        &mut self,
+        io: &mut Io,
+        header: &VnetHeader,
+        len: u64,
+        buffers: impl IntoIterator<Item = RxBuffer>,
+    ) -> Delivery {
+        io.charge(DELIVERY_CHARGE);
+        self.limiter.owe(Cost::new(1, len));
+        self.receiver.deliver_lent(self.queue, header, len, buffers)
+    }
+
     /// Counts what came; says why the queue cannot be trusted any more, if so.
     pub(super) fn finish(self, counters: &NicCounters) -> Result<()> {
         self.receiver.counts.publish(&counters.received);
@@ -124,6 +161,7 @@ impl Receiver {
             room: None,
             spare: RangeList::default(),
             filled: Vec::new(),
+            lists: Vec::new(),
             counts: FrameCounts::default(),
         }
     }
@@ -204,6 +242,48 @@ impl Receiver {
         let whole = !received.truncated && received.len >= HEADER_LEN.saturating_add(ETHERNET_LEN).into();
         let delivery = if whole { self.deliver(queue, received.len) } else { self.lose() };
         Ok((delivery, received.len.saturating_sub(HEADER_LEN.into())))
+    }
+
+    fn lend(&mut self, queue: &mut Queue) -> Option<RxBuffer> {
+        let room = self.room.as_mut()?;
+        let buffer = self.buffers.pop_front()?;
+        let data = room.take_parts(buffer.parts, self.lists.pop().unwrap_or_default());
+        self.give_back_unfit(queue);
+        Some(RxBuffer::new(buffer.chain, data, self.mergeable, self.offloads))
+    }
+
+    fn deliver_lent(
+        &mut self,
+        queue: &mut Queue,
+        header: &VnetHeader,
+        len: u64,
+        buffers: impl IntoIterator<Item = RxBuffer>,
+    ) -> Delivery {
+        let suits = u32::try_from(len).is_ok_and(|len| header.suits(len, self.offloads));
+        let mut rest = if suits { len.saturating_add(HEADER_LEN.into()) } else { 0 };
+        let mut first = None;
+        for buffer in buffers {
+            let (chain, data) = buffer.into_parts();
+            let written = rest.min(data.len());
+            rest = rest.saturating_sub(written);
+            self.filled.push((chain, u32::try_from(written).unwrap_or(u32::MAX)));
+            match first {
+                None => first = Some(data),
+                Some(_) => self.lists.push(data.into_list()),
+            }
+        }
+        let count = u16::try_from(self.filled.len()).unwrap_or(u16::MAX);
+        let whole = suits && rest == 0 && (count == 1 || self.mergeable);
+        let written = first.as_ref().filter(|_| whole).map(|data| data.copy_in(0, &header.with_count(count)));
+        self.lists.extend(first.map(GuestRanges::into_list));
+        if !matches!(written, Some(Ok(()))) {
+            // The guest gets its buffers back as they were.
+            self.filled.drain(..).for_each(|(chain, _)| queue.complete_later(chain, 0));
+            return self.lose();
+        }
+        self.counts.frame(len);
+        queue.complete_together(self.filled.drain(..));
+        Delivery::Delivered
     }
 
     fn lose(&mut self) -> Delivery {

@@ -1,21 +1,41 @@
 //! A private network between VMs, with the feature `network`: IPv6 alone, nothing allowed unless a rule says so, no TAP device, and no
 //! right of root's.
 //!
-//! A [`Subnet`] is the network's /64, from which the addresses of its [machines](MachineAddress) follow. A tunnel to other hosts takes
-//! part by an [`Uplink`]; with the feature `wireguard`, there is one.
+//! A [`Network`] is a switch in this process. Its [`Subnet`] is a /64, from which the addresses of its [machines](MachineAddress) follow;
+//! each machine has a [`Port`], on which its card is put, and [`Rule`]s say who may begin to speak with whom. A tunnel to other hosts
+//! takes part by an [`Uplink`]; with the feature `wireguard`, there is one.
 
 mod address;
-#[cfg_attr(not(test), allow(dead_code, reason = "used once a network has ports"))]
+mod checksum;
+mod flows;
+mod join;
+mod neighbour;
 mod outbox;
+mod packet;
+#[cfg(test)]
+#[path = "packets_test.rs"]
+mod packets;
+mod parcel;
+mod party;
+mod policy;
+mod pool;
+mod port;
 mod prefix;
-#[cfg_attr(not(test), allow(dead_code, reason = "used once a network has ports"))]
 mod reason;
-#[cfg_attr(not(test), allow(dead_code, reason = "used once a network has ports"))]
+mod rule;
+mod settings;
+mod switch;
 mod uplink;
+mod view;
 #[cfg(feature = "wireguard")]
 pub mod wireguard;
 
 pub use address::{MachineAddress, Subnet};
+pub use policy::RuleCount;
+pub use port::Port;
 pub use prefix::Prefix;
 pub use reason::Refusal;
+pub use rule::Rule;
+pub use settings::NetworkConfig;
+pub use switch::Network;
 pub use uplink::{Injected, Uplink};

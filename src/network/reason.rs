@@ -30,6 +30,8 @@ pub enum Refusal {
     Multicast,
     /// No rule allows it.
     Policy,
+    /// It has passed too many networks.
+    HopLimit,
     /// There is no room to remember one more flow.
     FlowTable,
     /// Nobody has its destination.
@@ -40,7 +42,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Malformed,
         Self::NotIpv6,
         Self::TooLong,
@@ -53,6 +55,7 @@ impl Refusal {
         Self::Tunnelled,
         Self::Multicast,
         Self::Policy,
+        Self::HopLimit,
         Self::FlowTable,
         Self::NoDestination,
         Self::NoRoom,
@@ -73,6 +76,7 @@ impl Refusal {
             Self::Tunnelled => "tunnelled",
             Self::Multicast => "multicast",
             Self::Policy => "policy",
+            Self::HopLimit => "hop_limit",
             Self::FlowTable => "flow_table",
             Self::NoDestination => "no_destination",
             Self::NoRoom => "no_room",

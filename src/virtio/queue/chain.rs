@@ -88,7 +88,8 @@ impl Chain {
         (taken.head, taken.position, taken.done) = (head, position, false);
     }
 
-    pub(super) fn position(&self) -> u16 {
+    /// Which of all chains of its queue it is, as the available ring counts them.
+    pub(crate) fn position(&self) -> u16 {
         self.taken.position
     }
 

@@ -1,0 +1,98 @@
+//! The network's side of an uplink.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::packet::{HEAD_LEN, Kind, Packet};
+use super::parcel::{Parcel, Source, Undone};
+use super::party::{Destination, UplinkEnd};
+use super::prefix::Prefix;
+use super::reason::Refusal;
+use super::uplink::{Injected, Inward};
+use super::view::View;
+use crate::error::Result;
+
+pub(super) struct Join {
+    view: View,
+    end: Arc<UplinkEnd>,
+    /// Whoever got the last packet, and was not woken yet.
+    last: Option<Destination>,
+}
+
+impl Join {
+    pub(super) fn new(view: View, end: Arc<UplinkEnd>) -> Self {
+        Self { view, end, last: None }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> std::result::Result<(), Refusal> {
+        let mut head = [0; HEAD_LEN];
+        let shown = bytes.len().min(HEAD_LEN);
+        for (to, byte) in head.iter_mut().zip(bytes) {
+            *to = *byte;
+        }
+        let packet = Packet::parse(head.get(..shown).unwrap_or_default(), bytes.len() as u64)?;
+        let flow = packet.flow;
+        let is_behind = self.view.uplink_of(flow.source).is_some_and(|uplink| Arc::ptr_eq(uplink, &self.end));
+        if !is_behind || self.view.table.ports.contains_key(&flow.source) {
+            return Err(Refusal::SourceAddress);
+        }
+        if matches!(packet.kind, Kind::Neighbour(_)) {
+            return Err(Refusal::NeighbourClaim);
+        }
+        if flow.destination.is_multicast() {
+            return Err(Refusal::Multicast);
+        }
+        if packet.len > usize::from(self.view.shared.config.mtu) {
+            return Err(Refusal::TooLong);
+        }
+        let to = self.view.find(flow.destination).ok_or(Refusal::NoDestination)?;
+        // What came by a tunnel does not go back by it: its peers speak with each other by themselves.
+        if matches!(&to, Destination::Uplink(uplink) if Arc::ptr_eq(uplink, &self.end)) {
+            return Err(Refusal::NoDestination);
+        }
+        let now = self.view.shared.time(Instant::now());
+        self.view.admit(&packet, &self.end.flows, to.flows(), now)?;
+        let mut parcel = Parcel { packet: &packet, head, source: Source::Host(bytes), undone: Undone::default() };
+        parcel.deliver(&to)?;
+        if self.last.as_ref().is_none_or(|last| !last.is(&to)) {
+            self.flush();
+            self.last = Some(to);
+        }
+        Ok(())
+    }
+}
+
+impl Inward for Join {
+    fn inject(&mut self, packet: &[u8]) -> Injected {
+        self.view.refresh();
+        match self.take(packet) {
+            Ok(()) => Injected::Delivered,
+            Err(reason) => {
+                self.view.shared.refusals.count(reason);
+                self.end.refusals.count(reason);
+                Injected::Dropped(reason)
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(last) = self.last.take() {
+            last.ring();
+        }
+    }
+
+    fn set_routes(&mut self, routes: &[Prefix]) -> Result<()> {
+        self.view.shared.set_routes(&self.end, routes)
+    }
+}
+
+impl Drop for Join {
+    fn drop(&mut self) {
+        self.flush();
+        let _ = self.view.shared.set_routes(&self.end, &[]);
+    }
+}
+
+#[cfg(test)]
+#[path = "join_test.rs"]
+mod tests;

@@ -1,0 +1,162 @@
+//! Who takes part in a network: machines at their ports, and what lies behind uplinks.
+
+use std::sync::Arc;
+
+use super::address::MachineAddress;
+use super::checksum::Sum;
+use super::flows::Flows;
+use super::neighbour::ethernet;
+use super::outbox::Outbox;
+use super::packet::ETHERNET_LEN;
+use super::pool::{Landing, Pool};
+use super::reason::Refusals;
+use super::settings::FlowLimits;
+use crate::memory::GuestRanges;
+use crate::net::{Offloads, VnetHeader};
+use crate::sys::sync::Mutex;
+
+/// A port, as others see it.
+pub(super) struct PortEnd {
+    pub(super) address: MachineAddress,
+    pub(super) pool: Pool,
+    pub(super) flows: Mutex<Flows>,
+    /// What came from it and was dropped.
+    pub(super) refusals: Refusals,
+}
+
+/// An uplink, as others see it.
+pub(super) struct UplinkEnd {
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) mtu: u16,
+    pub(super) flows: Mutex<Flows>,
+    pub(super) refusals: Refusals,
+}
+
+/// Where a packet goes.
+#[derive(Clone)]
+pub(super) enum Destination {
+    Port(Arc<PortEnd>),
+    Uplink(Arc<UplinkEnd>),
+}
+
+/// Room for one packet at its destination. Places in it are counted from the IPv6 header on.
+pub(super) enum Target {
+    Guest(Landing),
+    Host(Vec<u8>),
+}
+
+impl PortEnd {
+    pub(super) fn new(address: MachineAddress, limits: FlowLimits) -> Self {
+        let flows = Mutex::new(Flows::new(limits));
+        Self { address, pool: Pool::default(), flows, refusals: Refusals::default() }
+    }
+
+    /// Puts a packet of the switch's own there; says whether there was room.
+    pub(super) fn answer(&self, packet: &[u8]) -> bool {
+        let len = (packet.len() as u64).saturating_add(ETHERNET_LEN as u64);
+        let Some(landing) = self.pool.take(len) else { return false };
+        landing.write(0, &ethernet(self.address.mac()));
+        landing.write(ETHERNET_LEN as u64, packet);
+        self.pool.put(landing, VnetHeader::default(), len);
+        self.pool.ring();
+        true
+    }
+}
+
+impl Destination {
+    pub(super) fn flows(&self) -> &Mutex<Flows> {
+        match self {
+            Self::Port(port) => &port.flows,
+            Self::Uplink(uplink) => &uplink.flows,
+        }
+    }
+
+    /// What may be left undone; `None` if there is no room now.
+    pub(super) fn offloads(&self) -> Option<Offloads> {
+        match self {
+            Self::Port(port) => port.pool.offloads(),
+            Self::Uplink(_) => Some(Offloads::NONE),
+        }
+    }
+
+    /// How long packets may be, if not as long as in the network.
+    pub(super) fn mtu(&self) -> Option<u16> {
+        match self {
+            Self::Port(_) => None,
+            Self::Uplink(uplink) => Some(uplink.mtu),
+        }
+    }
+
+    pub(super) fn open(&self, len: usize) -> Option<Target> {
+        match self {
+            Self::Port(port) => port.pool.take((len as u64).saturating_add(ETHERNET_LEN as u64)).map(Target::Guest),
+            Self::Uplink(uplink) => {
+                let mut storage = uplink.outbox.storage()?;
+                storage.resize(len, 0);
+                Some(Target::Host(storage))
+            }
+        }
+    }
+
+    pub(super) fn close(&self, target: Target, header: VnetHeader, len: usize) {
+        match (self, target) {
+            (Self::Port(port), Target::Guest(landing)) => {
+                landing.write(0, &ethernet(port.address.mac()));
+                port.pool.put(landing, header, (len as u64).saturating_add(ETHERNET_LEN as u64));
+            }
+            (Self::Uplink(uplink), Target::Host(storage)) => uplink.outbox.put(storage),
+            // Each target was opened by its own destination.
+            (Self::Port(_), Target::Host(_)) | (Self::Uplink(_), Target::Guest(_)) => {}
+        }
+    }
+
+    /// Wakes whoever takes the packets.
+    pub(super) fn ring(&self) {
+        match self {
+            Self::Port(port) => port.pool.ring(),
+            Self::Uplink(uplink) => uplink.outbox.ring(),
+        }
+    }
+
+    pub(super) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Port(one), Self::Port(other)) => Arc::ptr_eq(one, other),
+            (Self::Uplink(one), Self::Uplink(other)) => Arc::ptr_eq(one, other),
+            (Self::Port(_), Self::Uplink(_)) | (Self::Uplink(_), Self::Port(_)) => false,
+        }
+    }
+}
+
+impl Target {
+    pub(super) fn write(&mut self, at: usize, bytes: &[u8]) {
+        match self {
+            Self::Guest(landing) => landing.write(at.saturating_add(ETHERNET_LEN) as u64, bytes),
+            Self::Host(storage) => {
+                if let Some(place) = storage.get_mut(at..at.saturating_add(bytes.len())) {
+                    place.copy_from_slice(bytes);
+                }
+            }
+        }
+    }
+
+    /// Copies from a guest's memory, from byte `offset` of it on.
+    pub(super) fn copy(&mut self, at: usize, from: &GuestRanges, offset: usize, len: usize) {
+        match self {
+            Self::Guest(landing) => landing.copy(at.saturating_add(ETHERNET_LEN) as u64, from, offset as u64, len),
+            Self::Host(storage) => {
+                if let Some(place) = storage.get_mut(at..at.saturating_add(len)) {
+                    let _ = from.copy_out(offset as u64, place);
+                }
+            }
+        }
+    }
+
+    pub(super) fn sum(&self, at: usize, len: usize, sum: &mut Sum) {
+        match self {
+            Self::Guest(landing) => landing.sum(at.saturating_add(ETHERNET_LEN) as u64, len, sum),
+            Self::Host(storage) => {
+                sum.add(storage.get(at..at.saturating_add(len)).unwrap_or_default());
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Who takes part in a network, and by which rules, as each thread that carries packets sees it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::flows::{Flows, Side};
+use super::packet::{ICMP, Kind, Packet, RST};
+use super::party::{Destination, PortEnd, UplinkEnd};
+use super::policy::Policy;
+use super::prefix::Prefix;
+use super::reason::{Refusal, Refusals};
+use super::settings::NetworkConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sys::sync::Mutex;
+use crate::sys::sync::atomic::{AtomicU64, Ordering};
+use crate::sys::{lock, lock_if_free};
+
+/// What lies behind one uplink is described by no more prefixes.
+const MOST_ROUTES: usize = 4096;
+
+/// A network, as all who take part have it.
+pub(super) struct Shared {
+    pub(super) config: NetworkConfig,
+    /// Replaced as a whole by each change, so that the cards' threads read it without a lock.
+    table: Mutex<Arc<Table>>,
+    /// Counts the changes.
+    version: AtomicU64,
+    pub(super) refusals: Refusals,
+    epoch: Instant,
+}
+
+/// Who takes part, and what may pass.
+#[derive(Clone, Default)]
+pub(super) struct Table {
+    pub(super) ports: HashMap<Ipv6Addr, Arc<PortEnd>>,
+    /// The longest prefixes first.
+    routes: Vec<(Prefix, Arc<UplinkEnd>)>,
+    pub(super) policy: Policy,
+}
+
+/// The network as one card or uplink sees it, on its own thread.
+pub(super) struct View {
+    pub(super) shared: Arc<Shared>,
+    pub(super) table: Arc<Table>,
+    version: u64,
+}
+
+impl Shared {
+    pub(super) fn new(config: NetworkConfig) -> Self {
+        let (table, version, refusals) = (Mutex::default(), AtomicU64::new(0), Refusals::default());
+        Self { config, table, version, refusals, epoch: Instant::now() }
+    }
+
+    /// As it is now.
+    pub(super) fn table(&self) -> Arc<Table> {
+        Arc::clone(&lock(&self.table))
+    }
+
+    /// Changes who takes part, or what may pass; nothing if that is refused.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Table) -> Result<()>) -> Result<()> {
+        let mut current = lock(&self.table);
+        let mut table = Table::clone(&current);
+        change(&mut table)?;
+        let before = std::mem::replace(&mut *current, Arc::new(table));
+        self.version.fetch_add(1, Ordering::SeqCst);
+        drop(current);
+        // It may be the last of it, which takes a while to go.
+        drop(before);
+        Ok(())
+    }
+
+    pub(super) fn remove_port(&self, end: &Arc<PortEnd>) {
+        let _ = self.change(|table| {
+            table.ports.remove(&end.address.ip());
+            Ok(())
+        });
+    }
+
+    /// What lies behind an uplink from now on.
+    pub(super) fn set_routes(&self, end: &Arc<UplinkEnd>, routes: &[Prefix]) -> Result<()> {
+        let refused = |message| Err(Error::new(ErrorKind::InvalidConfig, message));
+        if routes.len() > MOST_ROUTES {
+            return refused(format!("{} prefixes were given for one uplink, allowed are {MOST_ROUTES}", routes.len()));
+        }
+        self.change(|table| {
+            table.routes.retain(|(_, other)| !Arc::ptr_eq(other, end));
+            for prefix in routes {
+                if let Some((taken, _)) = table.routes.iter().find(|(taken, _)| taken.overlaps(*prefix)) {
+                    return refused(format!("the prefix {prefix} overlaps {taken}, which lies behind another uplink"));
+                }
+            }
+            table.routes.extend(routes.iter().map(|prefix| (*prefix, Arc::clone(end))));
+            table.routes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.bits()));
+            Ok(())
+        })
+    }
+
+    /// The time since the network was made.
+    pub(super) fn time(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.epoch)
+    }
+}
+
+impl View {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        let version = shared.version.load(Ordering::SeqCst);
+        Self { shared: Arc::clone(shared), table: shared.table(), version }
+    }
+
+    /// Looks whether something has changed. Never waits: if somebody is just changing it, that counts from the next time on.
+    pub(super) fn refresh(&mut self) {
+        let version = self.shared.version.load(Ordering::SeqCst);
+        if version != self.version
+            && let Some(table) = lock_if_free(&self.shared.table)
+        {
+            self.table = Arc::clone(&table);
+            self.version = version;
+        }
+    }
+
+    /// Who has an address.
+    pub(super) fn find(&self, address: Ipv6Addr) -> Option<Destination> {
+        if let Some(port) = self.table.ports.get(&address) {
+            return Some(Destination::Port(Arc::clone(port)));
+        }
+        self.uplink_of(address).map(|uplink| Destination::Uplink(Arc::clone(uplink)))
+    }
+
+    /// Behind which uplink an address lies.
+    pub(super) fn uplink_of(&self, address: Ipv6Addr) -> Option<&Arc<UplinkEnd>> {
+        let mut routes = self.table.routes.iter();
+        routes.find(|(prefix, _)| prefix.contains(address)).map(|(_, uplink)| uplink)
+    }
+
+    /// Whether a packet may pass, and counts it.
+    pub(super) fn admit(
+        &self,
+        packet: &Packet,
+        from: &Mutex<Flows>,
+        to: &Mutex<Flows>,
+        now: Duration,
+    ) -> std::result::Result<(), Refusal> {
+        let policy = &self.table.policy;
+        let (flow, back) = (packet.flow, packet.flow.reversed());
+        match packet.kind {
+            Kind::Error(about) => {
+                // It goes to whoever has sent what it is about.
+                let known = about.source == flow.destination
+                    && (lock(to).knows(policy, &about, now) || lock(from).knows(policy, &about.reversed(), now));
+                return if known { Ok(()) } else { Err(Refusal::Policy) };
+            }
+            Kind::EchoReply => {
+                let known = lock(to).pass(policy, &back, packet, Side::Other, now);
+                return if known { Ok(()) } else { Err(Refusal::Policy) };
+            }
+            Kind::Tcp(_) | Kind::Udp | Kind::EchoRequest | Kind::Neighbour(_) | Kind::Other => {}
+        }
+        if lock(from).pass(policy, &flow, packet, Side::First, now)
+            || flow.protocol != ICMP && lock(to).pass(policy, &back, packet, Side::Other, now)
+        {
+            return Ok(());
+        }
+        if matches!(packet.kind, Kind::Tcp(flags) if flags & RST != 0) {
+            return Err(Refusal::Policy);
+        }
+        let rule = policy.admit(&flow).ok_or(Refusal::Policy)?;
+        lock(from).begin(policy, packet, rule, now)
+    }
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("View").field("version", &self.version).finish_non_exhaustive()
+    }
+}
