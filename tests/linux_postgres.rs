@@ -142,7 +142,6 @@ fn kill_a_vmm(volume: &Path, told: u64) -> u64 {
     check(&text, told);
     let rows = rows_in(&text);
     assert!(rows > 0, "the guest never wrote:\n{text}");
-    println!("killed after {rows} transactions");
     rows
 }
 

@@ -10,36 +10,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use plain::Plain;
-use support::linux::{LinuxGuest, between, host, root_disk};
+use support::linux::{LinuxGuest, Mapped, between, host, path_text as text, root_disk};
 use vmcell::volume::{Key, Volume, VolumeFormat};
 use vmcell::{Disk, VmBuilder};
 
 const LONG: Duration = Duration::from_secs(240);
 const SIZE: u64 = 48 << 20;
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("a plain path")
-}
-
-/// A volume that the kernel has open by the device mapper, until this is dropped.
-struct Mapped(&'static str);
-
-impl Mapped {
-    fn new(name: &'static str, volume: &Path, key_file: &Path) -> Self {
-        host("cryptsetup", &["open", "--disable-keyring", "--key-file", text(key_file), text(volume), name]);
-        Self(name)
-    }
-
-    fn path(&self) -> String {
-        format!("/dev/mapper/{}", self.0)
-    }
-}
-
-impl Drop for Mapped {
-    fn drop(&mut self) {
-        host("cryptsetup", &["close", self.0]);
-    }
-}
 
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]

@@ -145,6 +145,30 @@ pub fn host(program: &str, arguments: &[&str]) -> String {
     text
 }
 
+pub fn path_text(path: &Path) -> &str {
+    path.to_str().expect("a plain path")
+}
+
+/// A volume that the kernel has open by the device mapper, until this is dropped.
+pub struct Mapped(&'static str);
+
+impl Mapped {
+    pub fn new(name: &'static str, volume: &Path, key_file: &Path) -> Self {
+        host("cryptsetup", &["open", "--disable-keyring", "--key-file", path_text(key_file), path_text(volume), name]);
+        Self(name)
+    }
+
+    pub fn path(&self) -> String {
+        format!("/dev/mapper/{}", self.0)
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        host("cryptsetup", &["close", self.0]);
+    }
+}
+
 /// What stands between `begin` and `end` of the lines that a script printed.
 pub fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
     let rest = text.split_once(begin).unwrap_or_else(|| panic!("no {begin:?} in:\n{text}")).1;

@@ -1,0 +1,79 @@
+//! How fast an encrypted volume is beside the kernel's dm-crypt, as disks of the same guest.
+
+mod support;
+
+use std::io::Write;
+use std::time::Duration;
+
+use support::is_long;
+use support::linux::{LinuxGuest, Mapped, root_disk};
+use vmcell::Disk;
+use vmcell::volume::{Key, Volume};
+
+const LIMIT: Duration = Duration::from_secs(400);
+const SIZE: u64 = 64 << 20;
+/// What `fio` does, and with how much at a time and at once.
+const LOADS: [(&str, &str); 4] = [
+    ("randread", "--bs=4k --iodepth=32"),
+    ("randwrite", "--bs=4k --iodepth=32"),
+    ("read", "--bs=256k --iodepth=4"),
+    ("write", "--bs=256k --iodepth=4"),
+];
+/// The first disk is the root.
+const DISKS: [(&str, &str); 2] = [("vmcell", "vdb"), ("dm-crypt", "vdc")];
+
+/// Each measurement is a line: what, on which disk, and how many requests a second.
+fn script(rounds: usize, seconds: u32) -> String {
+    let mut script = String::new();
+    for round in 0..=rounds {
+        for (load, how) in LOADS {
+            for (name, disk) in DISKS {
+                // The first round fills both disks and their host's cache.
+                let told = if round == 0 { format!("{load} {name} filled") } else { format!("measured {load} {name}") };
+                let field = if load.ends_with("read") { 8 } else { 49 };
+                script += &format!(
+                    "echo {told} $(in_root fio --name=x --filename=/dev/{disk} --rw={load} {how} --direct=1 --ioengine=libaio \
+                     --time_based --runtime={seconds} --minimal | cut -d';' -f{field})\n"
+                );
+            }
+        }
+    }
+    script
+}
+
+fn median(text: &str, load: &str, disk: &str) -> f64 {
+    let begin = format!("measured {load} {disk} ");
+    let mut all: Vec<f64> = text.lines().filter_map(|line| line.strip_prefix(&begin)?.trim().parse().ok()).collect();
+    assert!(!all.is_empty(), "no {begin:?} in {text}");
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn an_encrypted_volume_is_not_far_behind_dm_crypt() {
+    let (rounds, seconds) = if is_long() { (5, 3) } else { (1, 1) };
+    let folder = tempfile::tempdir().unwrap();
+    let [ours, theirs, key_file] = ["ours", "theirs", "key"].map(|name| folder.path().join(name));
+    std::fs::write(&key_file, [0x3c; 32]).unwrap();
+    let key = Key::random_file(&key_file).unwrap();
+    for path in [&ours, &theirs] {
+        Volume::create(path, SIZE, &key).unwrap();
+    }
+    let mapped = Mapped::new("vmcell-speed", &theirs, &key_file);
+    let disks = [Volume::open(&ours, &key).unwrap().into_disk(), Disk::open(mapped.path()).unwrap()];
+    let text = LinuxGuest::in_distribution(&script(rounds, seconds))
+        .limit(LIMIT)
+        .run(|builder| disks.into_iter().fold(builder.disk(root_disk()), vmcell::VmBuilder::disk));
+    for (load, how) in LOADS {
+        let [ours, theirs] = DISKS.map(|(name, _)| median(&text, load, name));
+        // Past what catches the output of tests that pass.
+        let told = writeln!(
+            std::io::stderr(),
+            "figure: {load} {how}: vmcell {ours:.0}, dm-crypt {theirs:.0} a second: {:.2}",
+            ours / theirs
+        );
+        told.expect("somebody reads it");
+        assert!(ours > theirs / 5.0, "{load}: a volume does {ours} a second, dm-crypt {theirs}: {text}");
+    }
+}
