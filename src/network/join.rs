@@ -8,6 +8,7 @@ use super::parcel::{Parcel, Source, Undone};
 use super::party::{Destination, UplinkEnd};
 use super::prefix::Prefix;
 use super::reason::Refusal;
+use super::reply::Reply;
 use super::uplink::{Injected, Inward};
 use super::view::View;
 use crate::error::Result;
@@ -24,7 +25,7 @@ impl Join {
         Self { view, end, last: None }
     }
 
-    fn take(&mut self, bytes: &[u8]) -> std::result::Result<(), Refusal> {
+    fn take(&mut self, bytes: &[u8]) -> std::result::Result<Injected, Refusal> {
         let mut head = [0; HEAD_LEN];
         let shown = bytes.len().min(HEAD_LEN);
         for (to, byte) in head.iter_mut().zip(bytes) {
@@ -45,6 +46,9 @@ impl Join {
         if packet.len > usize::from(self.view.shared.config.mtu) {
             return Err(Refusal::TooLong);
         }
+        if flow.destination == self.view.shared.config.subnet.dns() {
+            return self.name_server(&packet, bytes).map(|()| Injected::Answered);
+        }
         let to = self.view.find(flow.destination).ok_or(Refusal::NoDestination)?;
         // What came by a tunnel does not go back by it: its peers speak with each other by themselves.
         if matches!(&to, Destination::Uplink(uplink) if Arc::ptr_eq(uplink, &self.end)) {
@@ -58,6 +62,19 @@ impl Join {
             self.flush();
             self.last = Some(to);
         }
+        Ok(Injected::Delivered)
+    }
+
+    /// Has the network's DNS server answer those behind the uplink, if a rule lets them ask it.
+    fn name_server(&mut self, packet: &Packet, bytes: &[u8]) -> std::result::Result<(), Refusal> {
+        let policy = &self.view.table.policy;
+        let rule = policy.admit(&packet.flow).ok_or(Refusal::Policy)?;
+        policy.count(rule, packet.len);
+        let reply = Reply::to(packet, bytes, &self.view.table.names)?;
+        let mut storage = self.end.outbox.storage().ok_or(Refusal::NoRoom)?;
+        storage.extend_from_slice(reply.bytes());
+        self.end.outbox.put(storage);
+        self.end.outbox.ring();
         Ok(())
     }
 }
@@ -66,7 +83,7 @@ impl Inward for Join {
     fn inject(&mut self, packet: &[u8]) -> Injected {
         self.view.refresh();
         match self.take(packet) {
-            Ok(()) => Injected::Delivered,
+            Ok(injected) => injected,
             Err(reason) => {
                 self.view.shared.refusals.count(reason);
                 self.end.refusals.count(reason);

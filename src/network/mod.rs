@@ -7,8 +7,10 @@
 
 mod address;
 mod checksum;
+mod dns;
 mod flows;
 mod join;
+mod names;
 mod neighbour;
 mod outbox;
 mod packet;
@@ -22,6 +24,7 @@ mod pool;
 mod port;
 mod prefix;
 mod reason;
+mod reply;
 mod rule;
 mod settings;
 mod switch;

@@ -4,6 +4,7 @@ use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use super::address::{MachineAddress, Subnet};
+use super::port::Port;
 use super::settings::NetworkConfig;
 use super::switch::Network;
 use crate::event::IoThread;
@@ -113,9 +114,15 @@ impl Site {
 
     pub(super) fn add(&mut self, number: u32) {
         let port = self.network.port(machine(number)).unwrap();
+        self.join(port);
+    }
+
+    /// Brings a guest up at a port.
+    pub(super) fn join(&mut self, port: Port) {
+        let address = port.address();
         let mut driver = NicDriver::new(port.into_nic(), &self.io_thread).unwrap();
         driver.fill();
-        let mut guest = Guest { address: machine(number), driver };
+        let mut guest = Guest { address, driver };
         guest.settle();
         self.guests.push(guest);
     }

@@ -14,12 +14,15 @@ use super::settings::FlowLimits;
 use crate::memory::GuestRanges;
 use crate::net::{Offloads, VnetHeader};
 use crate::sys::sync::Mutex;
+use crate::sys::sync::atomic::{AtomicBool, Ordering};
 
 /// A port, as others see it.
 pub(super) struct PortEnd {
     pub(super) address: MachineAddress,
     pub(super) pool: Pool,
     pub(super) flows: Mutex<Flows>,
+    /// Its driver takes frames.
+    running: AtomicBool,
     /// What came from it and was dropped.
     pub(super) refusals: Refusals,
 }
@@ -48,7 +51,17 @@ pub(super) enum Target {
 impl PortEnd {
     pub(super) fn new(address: MachineAddress, limits: FlowLimits) -> Self {
         let flows = Mutex::new(Flows::new(limits));
-        Self { address, pool: Pool::default(), flows, refusals: Refusals::default() }
+        let (pool, refusals) = (Pool::default(), Refusals::default());
+        Self { address, pool, flows, running: AtomicBool::new(false), refusals }
+    }
+
+    /// Whether the machine runs: its driver is up, and it is not paused.
+    pub(super) fn runs(&self) -> bool {
+        self.running.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_running(&self, runs: bool) {
+        self.running.store(runs, Ordering::Relaxed);
     }
 
     /// Puts a packet of the switch's own there; says whether there was room.

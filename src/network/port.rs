@@ -13,6 +13,7 @@ use super::parcel::{Parcel, Source, Undone};
 use super::party::{Destination, PortEnd};
 use super::pool::Filled;
 use super::reason::Refusal;
+use super::reply::{LONGEST_QUERY, Reply};
 use super::view::View;
 use crate::error::Result;
 use crate::event::{Event, Io, Token, Wants};
@@ -23,6 +24,8 @@ use crate::net::{Need, Nic, NicBackend, NicInfo, Offloads, RxBatch, RxBuffer, Rx
 const MOST_LENT: usize = 256;
 /// To look at a frame's headers takes about as long as copying so many bytes.
 const LOOK_CHARGE: u64 = 512;
+/// The same for a question for a name.
+const NAME_CHARGE: u64 = 4096;
 const IPV6: u16 = 0x86dd;
 
 /// A machine's port: what its card is put on. Its address is free again when it is dropped, which the end of its VM does.
@@ -74,6 +77,17 @@ impl Port {
         self.end.address
     }
 
+    /// Gives the machine a name: the network's DNS server has its address under `NAME.internal` while it runs. Several machines may have
+    /// one name, and a machine eight.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for what is no name, as 1 to 63 letters, digits and hyphens are, and
+    /// for a name that the machine has.
+    pub fn named(self, name: &str) -> Result<Self> {
+        self.view.shared.change(|table| table.names.add(name, &self.end))?;
+        Ok(self)
+    }
+
     /// Makes the card, with the MAC address and the MTU that belong to the port. It never blocks, so it shares the VM's I/O thread.
     pub fn into_nic(self) -> Nic {
         let (mac, mtu) = (self.address().mac(), self.view.shared.config.mtu);
@@ -107,6 +121,9 @@ impl Port {
         }
         if ethernet.get(..6) != Some(&ROUTER_MAC) {
             return Err(Refusal::NoDestination);
+        }
+        if packet.flow.destination == self.view.shared.config.subnet.dns() {
+            return self.name_server(&packet, frame).map(|()| NAME_CHARGE);
         }
         let undone = Undone::of(frame.header(), &packet, self.link.mtu)?;
         let to = self.view.find(packet.flow.destination).ok_or(Refusal::NoDestination)?;
@@ -155,6 +172,16 @@ impl Port {
             Some(message) => self.answer(&message),
             None => Ok(()),
         }
+    }
+
+    /// Has the network's own DNS server answer.
+    fn name_server(&self, packet: &Packet, frame: &TxFrame) -> std::result::Result<(), Refusal> {
+        let mut bytes = [0; LONGEST_QUERY];
+        let bytes = bytes.get_mut(..packet.len).ok_or(Refusal::TooLong)?;
+        frame.data().copy_out(ETHERNET_LEN as u64, bytes).map_err(|_| Refusal::Malformed)?;
+        // The headers are those that were checked, whatever the guest has made of its own meanwhile.
+        let reply = Reply::to(packet, bytes, &self.view.table.names)?;
+        if self.end.answer(reply.bytes()) { Ok(()) } else { Err(Refusal::NoRoom) }
     }
 
     fn answer(&self, message: &Message) -> std::result::Result<(), Refusal> {
@@ -236,6 +263,7 @@ impl NicBackend for Port {
     }
 
     fn receive(&mut self, io: &mut Io, frames: &mut RxBatch) {
+        self.end.set_running(true);
         self.exchange(io, frames);
         self.deliver(io, frames);
     }
@@ -259,6 +287,7 @@ impl NicBackend for Port {
         let filled = self.filled.drain(..).flat_map(|filled| filled.buffers);
         filled.for_each(|buffer| back.give(buffer));
         self.end.pool.recall(back);
+        self.end.set_running(false);
         self.out = 0;
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::flows::{Flows, Side};
+use super::names::Names;
 use super::packet::{ICMP, Kind, Packet, RST};
 use super::party::{Destination, PortEnd, UplinkEnd};
 use super::policy::Policy;
@@ -39,6 +40,7 @@ pub(super) struct Table {
     /// The longest prefixes first.
     routes: Vec<(Prefix, Arc<UplinkEnd>)>,
     pub(super) policy: Policy,
+    pub(super) names: Names,
 }
 
 /// The network as one card or uplink sees it, on its own thread.
@@ -75,6 +77,7 @@ impl Shared {
     pub(super) fn remove_port(&self, end: &Arc<PortEnd>) {
         let _ = self.change(|table| {
             table.ports.remove(&end.address.ip());
+            table.names.remove(end);
             Ok(())
         });
     }
