@@ -43,6 +43,8 @@ mod stream;
 pub(crate) mod sync;
 mod tap;
 mod thread;
+#[cfg(feature = "wireguard")]
+mod udp;
 mod unix_socket;
 mod uring;
 
@@ -99,5 +101,7 @@ pub(crate) use thread::{
     is_filtered, kick_thread, may_wait, name_of_helper, note_filtered, spawn, thread_cpu_time, thread_cpu_time_of,
     thread_name, without_waiting,
 };
+#[cfg(feature = "wireguard")]
+pub(crate) use udp::{bind_udp, join_arrivals, receive_segments, send_segments, set_udp_buffers};
 pub(crate) use unix_socket::{MAX_SOCKET_PATH, accept_now, connect_now, listen_privately, non_blocking_pair, peek};
 pub(crate) use uring::{Move, Uring};

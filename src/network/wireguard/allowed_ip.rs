@@ -36,11 +36,17 @@ impl AllowedIp {
         if len > most {
             return Err(refused(format!("a prefix of {len} bits for {address}, allowed are 0 to {most}")));
         }
+        Ok(Self::cut(address, len))
+    }
+
+    /// The range of `len` bits that an address lies in.
+    pub(super) fn cut(address: IpAddr, len: u8) -> Self {
+        let len = len.min(most(address));
         let address = match address {
             IpAddr::V4(address) => IpAddr::V4((u32::from(address) & mask32(len)).into()),
             IpAddr::V6(address) => IpAddr::V6((u128::from(address) & mask128(len)).into()),
         };
-        Ok(Self { address, len })
+        Self { address, len }
     }
 
     /// A single address.
@@ -79,11 +85,11 @@ fn most(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-pub(super) fn mask32(len: u8) -> u32 {
+fn mask32(len: u8) -> u32 {
     u32::MAX.checked_shl(32_u32.saturating_sub(len.into())).unwrap_or(0)
 }
 
-pub(super) fn mask128(len: u8) -> u128 {
+fn mask128(len: u8) -> u128 {
     u128::MAX.checked_shl(128_u32.saturating_sub(len.into())).unwrap_or(0)
 }
 
