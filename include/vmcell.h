@@ -3384,6 +3384,26 @@ int32_t vmcell_snapshot_load(const char *path,
                              vmcell_error **error);
 
 /**
+ * Puts in the file `path` which parts of its RAM the guest has used since the VM began, for vmcell_snapshot_read_ahead. It takes about a millisecond
+ * for each GiB, and waits for the storage. It can be called in any state of the VM.
+ *
+ * Errors: HOST without /proc, in a jail for instance; SNAPSHOT if the file cannot be written.
+ */
+int32_t vmcell_vm_save_working_set(const vmcell_vm *vm,
+                                   const char *path,
+                                   vmcell_error **error);
+
+/**
+ * Asks the host to read those parts of the RAM into its cache that the file `path` names, made by vmcell_vm_save_working_set: VMs that begin with a
+ * snapshot that was mapped (VMCELL_LOAD_MAP) are faster then. It does not wait until all is read.
+ *
+ * Errors: SNAPSHOT if that file cannot be read, is none of those, or names what is not within the RAM.
+ */
+int32_t vmcell_snapshot_read_ahead(const vmcell_snapshot *snapshot,
+                                   const char *path,
+                                   vmcell_error **error);
+
+/**
  * For how many nanoseconds the VM stood still for a snapshot; 0 if it was paused already, or if the snapshot was loaded. Never blocks.
  */
 int32_t vmcell_snapshot_standstill(const vmcell_snapshot *snapshot,

@@ -185,5 +185,5 @@ pub use vm::{
     Status, ThreadRole, VcpuMetrics, Vm, VmBuilder, VmThread, openmetrics,
 };
 #[cfg(feature = "save")]
-pub use vm::{LoadMemory, SaveOptions};
+pub use vm::{LoadMemory, SaveOptions, WorkingSet};
 pub use vsock::{VsockHandle, VsockListener};

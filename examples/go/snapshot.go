@@ -142,6 +142,31 @@ func LoadSnapshot(path string, memory LoadMemory) (*Snapshot, error) {
 	return snapshot, nil
 }
 
+// SaveWorkingSet puts in a file which parts of its RAM the guest has used since the VM began, for [Snapshot.ReadAhead].
+func (vm *VM) SaveWorkingSet(path string) error {
+	name, err := newText(path)
+	if err != nil {
+		return err
+	}
+	defer name.free()
+	return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_vm_save_working_set(h, name.pointer, e)
+	})
+}
+
+// ReadAhead asks the host to read those parts of the RAM into its cache that a file of [VM.SaveWorkingSet] names: VMs that begin with a snapshot
+// that was mapped ([LoadMap]) are faster then. It does not wait until all is read.
+func (snapshot *Snapshot) ReadAhead(path string) error {
+	name, err := newText(path)
+	if err != nil {
+		return err
+	}
+	defer name.free()
+	var e *C.vmcell_error
+	number := C.vmcell_snapshot_read_ahead(snapshot.handle, name.pointer, &e)
+	return failure(number, e)
+}
+
 // Standstill is for how long the VM stood still for the snapshot; 0 if it was paused already, or if the snapshot was loaded.
 func (snapshot *Snapshot) Standstill() (time.Duration, error) {
 	var nanoseconds C.uint64_t

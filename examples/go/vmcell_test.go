@@ -870,6 +870,15 @@ func TestForksGoOnFromASnapshotAndFromItsFileAndASuspendedVMComesBack(t *testing
 		if own, shared, err := fork.MemoryUse(); err != nil || own > 1<<20 || shared == 0 {
 			t.Error(own, shared, err)
 		}
+		if err := fork.SaveWorkingSet(path + ".parts"); err != nil {
+			t.Fatal(err)
+		}
+		if err := source.ReadAhead(path + ".parts"); err != nil {
+			t.Error(err)
+		}
+		if err := source.ReadAhead(path); !errors.Is(err, vmcell.ErrSnapshot) {
+			t.Error(err)
+		}
 		if err := fork.Suspend(path+".away", vmcell.LoadCopy); err != nil {
 			t.Fatal(err)
 		}

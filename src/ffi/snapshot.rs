@@ -12,7 +12,7 @@ use super::objects::{self, Object};
 use super::report::{ErrorObject, Report};
 use super::vm::VmObject;
 use crate::config::ForkClock;
-use crate::vm::{LoadMemory, SaveOptions, Snapshot};
+use crate::vm::{LoadMemory, SaveOptions, Snapshot, WorkingSet};
 
 /// The RAM is copied from the file, and its checksums are compared. The file may be changed or deleted afterwards.
 pub const VMCELL_LOAD_COPY: i32 = 0;
@@ -157,6 +157,44 @@ pub unsafe extern "C" fn vmcell_snapshot_load(
         let path = unsafe { read_path(path, "path") }?;
         let memory = choice("memory", memory, &MEMORIES)?;
         snapshot.insert(SnapshotObject(Snapshot::load_with(path, memory)?))
+    })
+}
+
+/// Puts in the file `path` which parts of its RAM the guest has used since the VM began, for vmcell_snapshot_read_ahead. It takes about a millisecond
+/// for each GiB, and waits for the storage. It can be called in any state of the VM.
+///
+/// Errors: HOST without /proc, in a jail for instance; SNAPSHOT if the file cannot be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_vm_save_working_set(
+    vm: *const VmObject,
+    path: *const c_char,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a text that ends with a NUL.
+        let path = unsafe { read_path(path, "path") }?;
+        Ok(objects::get(vm)?.vm().working_set()?.save(path)?)
+    })
+}
+
+/// Asks the host to read those parts of the RAM into its cache that the file `path` names, made by vmcell_vm_save_working_set: VMs that begin with a
+/// snapshot that was mapped (VMCELL_LOAD_MAP) are faster then. It does not wait until all is read.
+///
+/// Errors: SNAPSHOT if that file cannot be read, is none of those, or names what is not within the RAM.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_snapshot_read_ahead(
+    snapshot: *const SnapshotObject,
+    path: *const c_char,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a text that ends with a NUL.
+        let path: PathBuf = unsafe { read_path(path, "path") }?;
+        Ok(objects::get(snapshot)?.0.read_ahead(&WorkingSet::load(path)?)?)
     })
 }
 

@@ -35,6 +35,8 @@ mod smaps;
 mod template;
 mod transfer;
 mod usage;
+#[cfg(feature = "save")]
+mod used;
 
 pub use address::GuestAddress;
 pub(crate) use area::GuestArea;

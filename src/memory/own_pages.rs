@@ -1,4 +1,4 @@
-//! Which pages of a private mapping are its own, since the guest has changed them.
+//! Which pages of a mapping the kernel keeps, and which of them are its own, since the guest has changed them.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ const IS_PRESENT: u64 = 1 << 63;
 /// So many entries are read at once.
 const AT_ONCE: usize = 8192;
 
-/// Pages that are apart by so few bytes count as one range, though those between them are not changed.
+/// Pages that are apart by so few bytes count as one range, though those between them are not among them.
 const NEAR: u64 = 64 << 10;
 
 /// What the kernel keeps of a page.
@@ -35,13 +35,18 @@ pub(super) enum Kept {
 
 /// Returns the ranges of bytes of a mapping that hold all pages of its own, in ascending order.
 pub(super) fn own_pages(mapping: &Mapping) -> io::Result<Vec<Range<u64>>> {
-    let mut own = Vec::<Range<u64>>::new();
+    pages_that(mapping, |kept| matches!(kept, Kept::Own | Kept::Common))
+}
+
+/// Returns the ranges of bytes of a mapping that hold all pages of which `are` tells that they are wanted, in ascending order.
+pub(super) fn pages_that(mapping: &Mapping, are: impl Fn(Kept) -> bool) -> io::Result<Vec<Range<u64>>> {
+    let mut found = Vec::<Range<u64>>::new();
     each_page(mapping, |index, kept| {
-        if matches!(kept, Kept::Own | Kept::Common) {
-            join(&mut own, index.saturating_mul(PAGE));
+        if are(kept) {
+            join(&mut found, index.saturating_mul(PAGE));
         }
     })?;
-    Ok(own)
+    Ok(found)
 }
 
 /// Tells of each page of a mapping, by its number, what the kernel keeps.

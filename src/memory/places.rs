@@ -73,7 +73,7 @@ impl Template {
     }
 
     /// What lies under a part of a region.
-    fn parts(&self, region: usize, offset: u64, len: u64) -> Vec<Extent> {
+    pub(super) fn parts(&self, region: usize, offset: u64, len: u64) -> Vec<Extent> {
         let (mut at, end, mut parts) = (0u64, offset.saturating_add(len), Vec::new());
         for extent in self.regions.get(region).map(|region| &*region.extents).unwrap_or_default() {
             let next = at.saturating_add(extent.len);

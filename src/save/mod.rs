@@ -9,10 +9,12 @@ mod header;
 mod pace;
 mod part;
 mod read;
+mod working_set;
 mod write;
 
 pub(crate) use chain::{Chain, Taken};
 pub(crate) use pace::Pace;
+pub(crate) use working_set::{read_working_set, write_working_set};
 pub(crate) use write::{Base, Draft, LeftOut};
 
 use crate::error::{Error, ErrorKind};

@@ -13,6 +13,17 @@ pub(crate) fn open_disk(path: &Path, write: bool, direct: bool) -> io::Result<Fi
     File::options().read(true).write(write).custom_flags(flags).open(path)
 }
 
+/// Asks the kernel to read a part of a file into its cache. It goes on reading when this returns.
+#[cfg(feature = "save")]
+pub(crate) fn read_ahead(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let whole = |bytes: u64| libc::off_t::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    // SAFETY: the descriptor is open, and the other arguments are numbers.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), whole(offset)?, whole(len)?, libc::POSIX_FADV_WILLNEED) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
 /// Whether the file's data go past the page cache.
 pub(crate) fn is_direct(file: &File) -> io::Result<bool> {
     Ok(flags(file)? & libc::O_DIRECT != 0)

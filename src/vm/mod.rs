@@ -28,6 +28,8 @@ mod vcpu;
 mod view;
 #[allow(clippy::module_inception, reason = "named after the type that it holds, as in `kvm`")]
 mod vm;
+#[cfg(feature = "save")]
+mod working_set;
 
 pub use build::OpenVm;
 pub use builder::VmBuilder;
@@ -41,6 +43,8 @@ pub use saved::{LoadMemory, SaveOptions};
 pub use snapshot::Snapshot;
 pub use threads::{ThreadRole, VmThread};
 pub use vm::Vm;
+#[cfg(feature = "save")]
+pub use working_set::WorkingSet;
 
 #[cfg(all(test, shuttle))]
 #[path = "model_test.rs"]

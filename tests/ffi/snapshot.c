@@ -141,6 +141,12 @@ void test_snapshots(const char *folder) {
         OK(vmcell_snapshot_load(in(folder, "second"), memory, &loaded, &e));
         fork = fork_of(loaded, &forked);
         type(fork, "y", &forked, "y");
+        FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_vm_save_working_set(fork, NULL, &e));
+        FAILS(VMCELL_ERROR_SNAPSHOT, vmcell_vm_save_working_set(fork, folder, &e));
+        OK(vmcell_vm_save_working_set(fork, in(folder, "parts"), &e));
+        FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_snapshot_read_ahead(loaded, NULL, &e));
+        FAILS_SAYING(VMCELL_ERROR_SNAPSHOT, "it is no working set", vmcell_snapshot_read_ahead(loaded, in(folder, "echo"), &e));
+        OK(vmcell_snapshot_read_ahead(loaded, in(folder, "parts"), &e));
         FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_vm_suspend(fork, in(folder, "away"), 2, &e));
         OK(vmcell_vm_suspend(fork, in(folder, "away"), memory, &e));
         OK(vmcell_vm_status(fork, &status, &e));
@@ -161,6 +167,6 @@ void test_snapshots(const char *folder) {
         CHECK(vmcell_snapshot_free(loaded) == VMCELL_OK && vmcell_snapshot_free(loaded) == VMCELL_ERROR_BAD_HANDLE);
     }
     end(vm);
-    for (size_t i = 0; i < 3; i++)
-        CHECK(unlink(in(folder, (const char *[]){"first", "second", "away"}[i])) == 0);
+    for (size_t i = 0; i < 4; i++)
+        CHECK(unlink(in(folder, (const char *[]){"first", "second", "away", "parts"}[i])) == 0);
 }
