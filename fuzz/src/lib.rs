@@ -21,6 +21,7 @@ pub mod input;
 pub mod launcher;
 pub mod metadata;
 pub mod net;
+pub mod network;
 #[path = "../../examples/launch/options.rs"]
 pub mod options;
 pub mod ports;
@@ -56,6 +57,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "random", run: random::run, seeds: random::seeds },
     Target { name: "balloon", run: balloon::run, seeds: balloon::seeds },
     Target { name: "metadata", run: metadata::run, seeds: metadata::seeds },
+    Target { name: "network", run: network::run, seeds: network::seeds },
     Target { name: "vsock", run: vsock::run, seeds: vsock::seeds },
     Target { name: "elf", run: boot::elf::run, seeds: boot::elf::seeds },
     Target { name: "pvh", run: boot::pvh::run, seeds: boot::pvh::seeds },

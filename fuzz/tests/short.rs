@@ -84,6 +84,11 @@ fn a_metadata_service_stands_any_frame_and_forgets_who_is_silent() {
 }
 
 #[test]
+fn packets_pass_a_private_network_if_its_model_lets_them() {
+    run("network");
+}
+
+#[test]
 fn an_elf_kernel_is_loaded_as_its_model() {
     run("elf");
 }

@@ -1,0 +1,308 @@
+//! A private network: guests that send each other any frames, while its rules change and they reset their cards. What arrives is checked
+//! against a model of who may speak with whom.
+
+use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use vmcell::network::{MachineAddress, Network, NetworkConfig, Prefix, Rule, Subnet, Uplink};
+use vmcell::testing::{InlineIo, NicDriver};
+
+use crate::input::{Input, Script};
+
+const SUBNET: Subnet = Subnet::new([1, 2, 3], 4);
+const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const GUESTS: u16 = 3;
+const MOST_STEPS: usize = 200;
+/// More turns than any step takes.
+const MOST_ROUNDS: usize = 1000;
+const FIRST_PORT: u16 = 1000;
+
+/// Protocol, who speaks, to whom, and their ports: what one flow is.
+type Flow = (u8, Ipv6Addr, Ipv6Addr, u16, u16);
+
+/// A rule as the model has it: whether it allows, whose flows, which protocol, and up to which port.
+#[derive(Clone, Copy)]
+struct Model {
+    allows: bool,
+    from: Option<Ipv6Addr>,
+    protocol: Option<u8>,
+    last_port: u16,
+}
+
+struct Test {
+    io: InlineIo,
+    network: Network,
+    guests: Vec<NicDriver>,
+    uplink: Uplink,
+    rules: Vec<Model>,
+    /// Flows that were seen to begin.
+    begun: BTreeSet<Flow>,
+}
+
+fn machine(number: u16) -> MachineAddress {
+    SUBNET.machine(1, u32::from(number) + 1).expect("a number that is allowed")
+}
+
+fn far() -> MachineAddress {
+    SUBNET.machine(2, 9).expect("a number that is allowed")
+}
+
+/// Runs one input.
+pub fn run(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let mut test = Test::new();
+    for _ in 0..MOST_STEPS {
+        if input.is_over() {
+            break;
+        }
+        test.step(&mut input);
+        assert!(test.io.settle(MOST_ROUNDS).is_some(), "the network comes to rest");
+        test.look();
+    }
+}
+
+impl Test {
+    fn new() -> Self {
+        let io = InlineIo::new();
+        let network = Network::new(NetworkConfig::new(SUBNET).flows(64)).expect("the settings are allowed");
+        let guest = |number| {
+            let port = network.port(machine(number)).expect("the address is free");
+            let port = port.named(&format!("vm{}", number % 2)).expect("a plain name");
+            let mut driver = NicDriver::new(port.into_nic(), io.io_thread()).expect("the NIC is well-formed");
+            driver.fill();
+            driver
+        };
+        let guests = (0..GUESTS).map(guest).collect();
+        let mut uplink = network.uplink(1280, 16, || {}).expect("the settings are allowed");
+        uplink.set_routes(&[SUBNET.host_prefix(2)]).expect("nothing else lies there");
+        io.settle(MOST_ROUNDS);
+        Self { io, network, guests, uplink, rules: Vec::new(), begun: BTreeSet::new() }
+    }
+
+    fn step(&mut self, input: &mut Input) {
+        let guest = usize::from(input.below(GUESTS));
+        match input.below(16) {
+            0 => self.set_rules(input),
+            1 if input.one_in(2) => {
+                self.guests[guest].restart(input.one_in(2), input.one_in(2));
+                self.guests[guest].fill();
+            }
+            1 => {
+                let packet = packet(input, far());
+                self.uplink.inject(&packet);
+                self.uplink.flush();
+            }
+            2 => {
+                let frame: Vec<u8> = (0..input.byte()).map(|_| input.byte()).collect();
+                self.guests[guest].send(&frame);
+            }
+            _ => {
+                let own = machine(u16::try_from(guest).expect("there are few"));
+                let packet = packet(input, own);
+                let mut sent = header(input).to_vec();
+                sent.extend(if input.one_in(16) { [0x33; 6] } else { ROUTER_MAC });
+                sent.extend(if input.one_in(16) { machine(input.below(4)).mac() } else { own.mac() });
+                sent.extend(if input.one_in(32) { [8, input.byte()] } else { [0x86, 0xdd] });
+                sent.extend(packet);
+                self.guests[guest].send(&sent);
+            }
+        }
+    }
+
+    fn set_rules(&mut self, input: &mut Input) {
+        let model = |input: &mut Input| Model {
+            allows: !input.one_in(3),
+            from: input.one_in(2).then(|| machine(input.below(GUESTS)).ip()),
+            protocol: [None, Some(6), Some(17), Some(58)][usize::from(input.below(4))],
+            last_port: FIRST_PORT + input.below(8),
+        };
+        self.rules = (0..input.below(4)).map(|_| model(input)).collect();
+        let rule = |model: &Model| {
+            let rule = if model.allows { Rule::allow() } else { Rule::deny() };
+            let rule = rule.from(model.from.map_or(Prefix::ALL, Prefix::from));
+            match model.protocol {
+                None => rule,
+                Some(6) => rule.tcp(0..=model.last_port),
+                Some(17) => rule.udp(0..=model.last_port),
+                Some(other) => rule.protocol(other),
+            }
+        };
+        let rules: Vec<_> = self.rules.iter().map(rule).collect();
+        self.network.set_rules(&rules).expect("there are few");
+    }
+
+    /// Whether the rules let a flow begin.
+    fn allows(&self, flow: &Flow) -> bool {
+        let (protocol, from, _, _, port) = *flow;
+        let fits = |model: &&Model| {
+            model.from.is_none_or(|own| own == from)
+                && model.protocol.is_none_or(|own| own == protocol)
+                && (model.protocol.is_none() || !matches!(protocol, 6 | 17) || port <= model.last_port)
+        };
+        self.rules.iter().find(fits).is_some_and(|model| model.allows)
+    }
+
+    /// Checks all that has arrived.
+    fn look(&mut self) {
+        for number in 0..GUESTS {
+            assert!(!self.guests[usize::from(number)].needs_reset(), "the device does not trust its driver any more");
+            while let Some(received) = self.guests[usize::from(number)].receive(Duration::ZERO) {
+                // A buffer that came back without a frame.
+                if received.is_empty() {
+                    continue;
+                }
+                let (own, frame) = (machine(number), &received[12..]);
+                assert_eq!((&frame[..6], &frame[6..12]), (&own.mac()[..], &ROUTER_MAC[..]));
+                assert_eq!(frame[12..14], [0x86, 0xdd]);
+                self.check(&frame[14..], own.ip());
+            }
+        }
+        let mut out = Vec::new();
+        self.uplink.drain(usize::MAX, |packet| {
+            out.push(packet.to_vec());
+            true
+        });
+        for packet in out {
+            assert!(packet.len() <= 1280, "it fits the tunnel");
+            self.check(&packet, far().ip());
+        }
+    }
+
+    fn check(&mut self, packet: &[u8], own: Ipv6Addr) {
+        let half = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
+        let address = |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).expect("it is there"));
+        assert_eq!((packet[0] >> 4, usize::from(half(4)) + 40), (6, packet.len()), "a whole packet");
+        let (source, destination, protocol) = (address(8), address(24), packet[6]);
+        let kind = packet[40];
+        // What the switch says itself: advertisements, and errors about what does not fit the tunnel.
+        if protocol == 58 && packet[7] == 255 && (matches!(kind, 134 | 136) || kind == 2 && source == router()) {
+            return;
+        }
+        assert_eq!(destination, own, "for somebody else");
+        assert!(![0, 43, 44, 51, 59, 60, 135, 4, 41, 47].contains(&protocol), "{protocol} must not pass");
+        if source == SUBNET.dns() {
+            return assert_eq!((protocol, half(40)), (17, 53));
+        }
+        let known = (0..GUESTS).map(machine).chain([far()]).any(|machine| machine.ip() == source);
+        assert!(known && source != own, "from {source}, which is nobody");
+        let (from, to) = match protocol {
+            6 | 17 => (half(40), half(42)),
+            58 => (half(44), half(44)),
+            _ => (0, 0),
+        };
+        let (flow, back) = ((protocol, source, destination, from, to), (protocol, destination, source, to, from));
+        if protocol == 58 && kind <= 4 {
+            return;
+        }
+        let answers = self.begun.contains(&back) && self.allows(&back);
+        if protocol == 58 && kind == 129 {
+            return assert!(answers, "an answer that nobody has asked for");
+        }
+        let begins = self.allows(&flow);
+        assert!(begins || answers, "{flow:?} is not allowed");
+        if begins {
+            self.begun.insert(flow);
+        }
+    }
+}
+
+fn router() -> Ipv6Addr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)
+}
+
+/// What a guest says that it has left undone.
+fn header(input: &mut Input) -> [u8; 12] {
+    let mut header = [0; 12];
+    if input.one_in(8) {
+        header[..10].fill_with(|| input.byte());
+    } else if input.one_in(4) {
+        header[0] = 1;
+        header[6] = 54;
+        header[8] = [16, 6, 2][usize::from(input.below(3))];
+        if input.one_in(2) {
+            header[1] = 4;
+            [header[4], header[5]] = (256 + u16::from(input.byte())).to_le_bytes();
+        }
+    }
+    header
+}
+
+/// A packet from `own`, or one that says so.
+fn packet(input: &mut Input, own: MachineAddress) -> Vec<u8> {
+    let source = match input.below(16) {
+        0 => machine(input.below(GUESTS)).ip(),
+        1 => own.link_local(),
+        2 => Ipv6Addr::UNSPECIFIED,
+        _ => own.ip(),
+    };
+    let destination = match input.below(16) {
+        0 => far().ip(),
+        1 => SUBNET.dns(),
+        2 => router(),
+        3 => "ff02::1".parse().expect("an address"),
+        4 => machine(9).ip(),
+        _ => machine(input.below(GUESTS)).ip(),
+    };
+    let kinds = [6, 6, 6, 17, 17, 17, 58, 58, 132, 0, 43, 44, 60, 41];
+    let protocol = kinds[usize::from(input.below(14))];
+    let mut payload = Vec::new();
+    match protocol {
+        6 | 17 => {
+            for _ in 0..2 {
+                payload.extend((FIRST_PORT + input.below(8)).to_be_bytes());
+            }
+            if protocol == 6 {
+                payload.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, input.byte(), 0xff, 0xff, 0, 0, 0, 0]);
+            } else {
+                payload.extend([0; 4]);
+            }
+        }
+        58 => payload.extend([
+            [128, 129, 1, 2, 133, 134, 135, 136][usize::from(input.below(8))],
+            0,
+            0,
+            0,
+            0,
+            input.byte(),
+        ]),
+        _ => {}
+    }
+    payload.extend((0..input.byte()).map(|_| input.byte()));
+    payload.resize(payload.len() + if input.one_in(8) { usize::from(input.half() % 9000) } else { 0 }, 7);
+    let len = u16::try_from(payload.len()).expect("it is short");
+    if protocol == 17 && payload.len() >= 8 {
+        payload[4..6].copy_from_slice(&len.to_be_bytes());
+        if destination == SUBNET.dns() {
+            payload[2..4].copy_from_slice(&53u16.to_be_bytes());
+        }
+    }
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend(len.to_be_bytes());
+    packet.extend([protocol, if protocol == 58 { 255 } else { 64 }]);
+    packet.extend(source.octets());
+    packet.extend(destination.octets());
+    packet.extend(payload);
+    // Now and then a byte is another, or the end is missing.
+    if input.one_in(8) {
+        let at = usize::from(input.below(60)).min(packet.len() - 1);
+        packet[at] = input.byte();
+    }
+    if input.one_in(16) {
+        packet.truncate(usize::from(input.byte()));
+    }
+    packet
+}
+
+/// Inputs that reach far.
+pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+    // Guest 0 sets one rule that allows all; then guests send each other plain packets.
+    let open = || Script::new().bytes(&[0, 0, 1, 1, 1, 0, 7]);
+    let send = |script: Script, guest: u8, to: u8, kind: u8| {
+        script.bytes(&[guest, 3, 15, 15, to, kind, 1, 2, 0x10, 0, 1, 1, 1, 1, 1, 1, 1])
+    };
+    let there = send(open(), 0, 1, 0);
+    let back = send(send(open(), 0, 1, 3), 1, 0, 3);
+    let many = (0..12).fold(open(), |script, n| send(script, n % 3, (n + 1) % 3, n % 8));
+    vec![("there", there.done()), ("and-back", back.done()), ("many", many.done())]
+}
