@@ -146,7 +146,8 @@ fn udp(bytes: &[u8], payload: usize, flow: Flow) -> Result<Transport, Refusal> {
 }
 
 fn icmp(bytes: &[u8], flow: Flow) -> Result<Transport, Refusal> {
-    let kind = *bytes.first().ok_or(Refusal::Malformed)?;
+    // No message is shorter.
+    let [kind, _, _, _, _, _, _, _, ..] = *bytes else { return Err(Refusal::Malformed) };
     let number = be16(bytes, 4)?;
     let echo = Flow { source_port: number, port: number, ..flow };
     match kind {

@@ -1,6 +1,26 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::network::packets::{ipv6, machine};
+
+#[test]
+fn headers_that_are_cut_short_are_refused() {
+    for (protocol, least) in [(6, 20), (17, 8), (58, 8)] {
+        let mut payload = vec![0; 60];
+        payload[12] = 0x50;
+        (payload[0], payload[13]) = (128, 0x10);
+        for len in 1..=30u8 {
+            payload[5] = len;
+            let packet = ipv6(machine(1).ip(), machine(2).ip(), protocol, &payload[..len.into()]);
+            let read = Packet::parse(&packet, packet.len() as u64).map(|packet| packet.headers);
+            assert_eq!(
+                read,
+                if len < least { Err(Refusal::Malformed) } else { Ok(40 + usize::from(least)) },
+                "{protocol} {len}"
+            );
+        }
+    }
+}
 
 proptest! {
     #[test]

@@ -107,6 +107,7 @@ fn what_is_no_plain_packet_for_somebody_is_dropped_by_its_name() {
         (raw([0x86, 0xdd], &cut), Refusal::Malformed),
         (raw([0x86, 0xdd], &udp_lies), Refusal::Malformed),
         (raw([0x86, 0xdd], &ipv6(source, to, 17, &[])), Refusal::Malformed),
+        (raw([0x86, 0xdd], &ipv6(source, to, 58, &[128, 0, 0, 0, 0, 1, 0])), Refusal::Malformed),
         (raw([0x86, 0xdd], &ipv6(source, to, 44, &[17, 0, 0, 1, 0, 0, 0, 1])), Refusal::Fragment),
         (raw([0x86, 0xdd], &ipv6(source, to, 43, &[17, 2, 0, 1, 0, 0, 0, 0])), Refusal::RoutingHeader),
         (raw([0x86, 0xdd], &ipv6(source, to, 60, &[60, 0, 1, 4, 0, 0, 0, 0])), Refusal::ExtensionHeaders),
