@@ -6,7 +6,7 @@ use crate::network::packets::{ipv6, machine};
 #[test]
 fn headers_that_are_cut_short_are_refused() {
     for (protocol, least) in [(6, 20), (17, 8), (58, 8)] {
-        let mut payload = vec![0; 60];
+        let mut payload = [0; 60];
         payload[12] = 0x50;
         (payload[0], payload[13]) = (128, 0x10);
         for len in 1..=30u8 {

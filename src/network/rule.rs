@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use super::packet::{Flow, ICMP, TCP, UDP};
 use super::prefix::Prefix;
@@ -103,6 +104,70 @@ impl Rule {
     }
 }
 
+impl FromStr for Rule {
+    type Err = Error;
+
+    /// Reads what a rule is [written](fmt::Display) as: `allow` or `deny`; then `all`, `tcp`, `udp`, `icmp` or `protocol` and its number;
+    /// behind `tcp` and `udp`, a port or the first and the last one as `80-89`, if not all; then `from` and `to`, each with a
+    /// [prefix](Prefix), if not everybody. `allow tcp 80 to fd00:1::/64`.
+    fn from_str(text: &str) -> Result<Self> {
+        let refused = |what: &str| {
+            let message =
+                format!("{text:?} is no rule: {what}; one looks like \"allow tcp 80-89 from fd00::/64 to fd00::2\"");
+            Error::new(ErrorKind::InvalidConfig, message)
+        };
+        let mut words = text.split_whitespace().peekable();
+        let rule = match words.next() {
+            Some("allow") => Self::allow(),
+            Some("deny") => Self::deny(),
+            _ => return Err(refused("it begins with neither allow nor deny")),
+        };
+        let what = words.next();
+        let ports = match words.peek() {
+            Some(word) if matches!(what, Some("tcp" | "udp")) && !matches!(*word, "from" | "to") => {
+                let ports = read_ports(word).ok_or_else(|| refused("its ports are none"))?;
+                words.next();
+                ports
+            }
+            _ => 0..=u16::MAX,
+        };
+        let mut rule = match what {
+            Some("all") => rule,
+            Some("tcp") => rule.tcp(ports),
+            Some("udp") => rule.udp(ports),
+            Some("icmp") => rule.icmp(),
+            Some("protocol") => {
+                let number = words.next().and_then(|number| number.parse().ok());
+                rule.protocol(number.ok_or_else(|| refused("its protocol is no number from 0 to 255"))?)
+            }
+            _ => return Err(refused("it names none of all, tcp, udp, icmp and protocol")),
+        };
+        let mut side = |name: &str| -> Result<Option<Prefix>> {
+            if words.next_if_eq(&name).is_none() {
+                return Ok(None);
+            }
+            words.next().ok_or_else(|| refused("it ends where a prefix belongs"))?.parse().map(Some)
+        };
+        if let Some(from) = side("from")? {
+            rule = rule.from(from);
+        }
+        if let Some(to) = side("to")? {
+            rule = rule.to(to);
+        }
+        if words.next().is_some() {
+            return Err(refused("it goes on where it should end"));
+        }
+        rule.check()?;
+        Ok(rule)
+    }
+}
+
+/// One port, or the first and the last.
+fn read_ports(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    Some(first.parse().ok()?..=last.parse().ok()?)
+}
+
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.allows { "allow" } else { "deny" })?;
@@ -117,5 +182,82 @@ impl fmt::Display for Rule {
             write!(f, " {}-{}", self.ports.start(), self.ports.end())?;
         }
         write!(f, " from {} to {}", self.from, self.to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_rule_is_read_as_it_was_written(
+            allows: bool, protocol: Option<u8>, ports: (u16, u16), from: u128, from_bits in 0u8..=128, to: u128,
+        ) {
+            let rule = if allows { Rule::allow() } else { Rule::deny() };
+            let rule = rule.from(Prefix::cut(from.into(), from_bits)).to(Prefix::from(std::net::Ipv6Addr::from(to)));
+            let ports = ports.0.min(ports.1)..=ports.0.max(ports.1);
+            let rule = match protocol {
+                None => rule,
+                Some(TCP) => rule.tcp(ports),
+                Some(UDP) => rule.udp(ports),
+                Some(number) => rule.protocol(number),
+            };
+            prop_assert_eq!(rule.to_string().parse::<Rule>().unwrap(), rule);
+        }
+    }
+
+    #[test]
+    fn what_may_be_left_out_of_a_rule_is() {
+        let prefix: Prefix = "fd00:1::/64".parse().unwrap();
+        for (text, rule) in [
+            ("allow all", Rule::allow()),
+            ("deny  tcp", Rule::deny().tcp(0..=u16::MAX)),
+            ("allow tcp 80 to fd00:1::/64", Rule::allow().tcp(80..=80).to(prefix)),
+            ("allow udp 1-2 from fd00:1::/64", Rule::allow().udp(1..=2).from(prefix)),
+            ("allow protocol 132", Rule::allow().protocol(132)),
+        ] {
+            assert_eq!(text.parse::<Rule>().unwrap(), rule);
+        }
+    }
+
+    #[test]
+    fn what_is_no_rule_is_refused_with_what_is_wrong_about_it() {
+        for (text, says) in [
+            ("", "begins with neither allow nor deny"),
+            ("allow", "names none of all, tcp, udp, icmp and protocol"),
+            ("allow sctp", "names none of all, tcp, udp, icmp and protocol"),
+            ("allow tcp eighty", "its ports are none"),
+            ("allow tcp 80-65536", "its ports are none"),
+            ("allow tcp 81-80", "a rule for the ports 81 to 80 fits nothing"),
+            ("allow protocol 256", "its protocol is no number from 0 to 255"),
+            ("allow all from", "it ends where a prefix belongs"),
+            ("allow all from fd00::1/64", "has bits behind it"),
+            ("allow all to fd00::1 from fd00::2", "goes on where it should end"),
+            ("allow icmp 8", "goes on where it should end"),
+        ] {
+            let error = text.parse::<Rule>().unwrap_err();
+            assert!(error.kind() == ErrorKind::InvalidConfig && error.to_string().contains(says), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_is_about_its_own_flows_alone() {
+        let [one, two] = ["fd00::1", "fd00::2"].map(|text| text.parse().unwrap());
+        let flow = |protocol, port| Flow { source: one, destination: two, protocol, source_port: 9, port };
+        let from_two = Rule::allow().from(Prefix::from(two));
+        for (rule, fitting) in [
+            (Rule::allow(), [true; 4]),
+            (Rule::allow().tcp(80..=81), [true, false, false, false]),
+            (Rule::allow().udp(80..=80), [false, false, true, false]),
+            (Rule::allow().icmp(), [false, false, false, true]),
+            (Rule::allow().from(one.into()).to(two.into()), [true; 4]),
+            (from_two, [false; 4]),
+        ] {
+            let flows = [flow(TCP, 80), flow(TCP, 82), flow(UDP, 80), flow(ICMP, 7)];
+            assert_eq!(flows.map(|flow| rule.fits(&flow)), fitting, "{rule}");
+        }
     }
 }
