@@ -211,3 +211,85 @@ impl Ports {
         self.port.serial.interrupt().take()
     }
 }
+
+/// A WireGuard interface without its socket: datagrams and packets go in, and come out, at the time that it is told.
+#[cfg(feature = "wireguard")]
+pub struct WireGuardInterface(crate::network::wireguard::Engine);
+
+/// What came of a datagram.
+#[cfg(feature = "wireguard")]
+pub enum WireGuardArrival {
+    /// A packet that its peer may send.
+    Packet(Vec<u8>),
+    /// A peer that is not known, and where its handshake came from.
+    Question(crate::network::wireguard::PublicKey, std::net::SocketAddr),
+    /// Neither.
+    Nothing,
+}
+
+#[cfg(feature = "wireguard")]
+impl WireGuardInterface {
+    /// Makes one whose clock begins at `epoch`; `asks` says whether there are [questions](WireGuardArrival::Question).
+    ///
+    /// # Errors
+    /// As starting a tunnel.
+    pub fn new(
+        config: &crate::network::wireguard::Config,
+        limits: crate::network::wireguard::TunnelLimits,
+        timing: crate::network::wireguard::Timing,
+        asks: bool,
+        epoch: std::time::Instant,
+    ) -> Result<Self> {
+        crate::network::wireguard::Engine::new(config, limits, timing, asks, epoch).map(Self)
+    }
+
+    /// Sends a packet; says whether it was taken.
+    pub fn send(&mut self, packet: &[u8], now: std::time::Instant) -> bool {
+        self.0.send(packet, now)
+    }
+
+    /// Takes a datagram.
+    pub fn receive(
+        &mut self,
+        datagram: &[u8],
+        from: std::net::SocketAddr,
+        now: std::time::Instant,
+    ) -> WireGuardArrival {
+        use crate::network::wireguard::Received;
+        match self.0.receive(datagram, from, now) {
+            Received::Packet(packet) => WireGuardArrival::Packet(packet.to_vec()),
+            Received::Question(key, from) => WireGuardArrival::Question(key, from),
+            Received::Nothing => WireGuardArrival::Nothing,
+        }
+    }
+
+    /// Answers a question; says whether that made a peer.
+    pub fn answer(
+        &mut self,
+        key: crate::network::wireguard::PublicKey,
+        answer: Option<&crate::network::wireguard::PeerConfig>,
+        now: std::time::Instant,
+    ) -> bool {
+        self.0.answered(key, answer, now)
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, now: std::time::Instant) {
+        self.0.tick(now);
+    }
+
+    /// Says when something is due.
+    pub fn next(&self) -> Option<std::time::Instant> {
+        self.0.next()
+    }
+
+    /// Takes the datagrams that it has sent.
+    pub fn sent(&mut self) -> Vec<(std::net::SocketAddr, Vec<u8>)> {
+        self.0.sent()
+    }
+
+    /// How many bytes wait for handshakes.
+    pub fn waiting(&self) -> usize {
+        self.0.waiting()
+    }
+}

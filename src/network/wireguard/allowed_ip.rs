@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::super::prefix::Prefix;
-use super::refused;
+use super::{refused, shown};
 use crate::error::{Error, Result};
 
 /// All addresses that begin with the same bits, of IPv4 or IPv6. The other bits of its address are zero.
@@ -96,14 +96,16 @@ fn mask128(len: u8) -> u128 {
 /// An address with the number of bits that follow a slash, all of them if there is no slash.
 pub(super) fn split(text: &str) -> Result<(IpAddr, u8)> {
     let (address, len) = text.split_once('/').map_or((text, None), |(address, len)| (address, Some(len)));
-    let address: IpAddr = address.parse().map_err(|_| refused(format!("`{text}` is no IP address with a prefix")))?;
+    let address: IpAddr =
+        address.parse().map_err(|_| refused(format!("`{}` is no IP address with a prefix", shown(text))))?;
     let most = most(address);
     let Some(len) = len else { return Ok((address, most)) };
     // A sign would be taken by the standard library.
     let digits = len.bytes().all(|byte| byte.is_ascii_digit());
     let bits = len.parse().ok().filter(|bits| digits && *bits <= most);
-    let bits =
-        bits.ok_or_else(|| refused(format!("`{text}` has a prefix of `{len}` bits, allowed are 0 to {most}")))?;
+    let bits = bits.ok_or_else(|| {
+        refused(format!("`{}` has a prefix of `{}` bits, allowed are 0 to {most}", shown(text), shown(len)))
+    })?;
     Ok((address, bits))
 }
 

@@ -10,19 +10,20 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, TunnResult};
 
 use super::allowed_ip::AllowedIp;
-use super::config::{Config, Endpoint, MAX_ALLOWED_IPS, PeerConfig};
+use super::config::{Config, PeerConfig};
 use super::counters::{Counters, PeerFigures};
 use super::key::{PrivateKey, PublicKey};
 use super::message;
 use super::outgoing::{MAX_MESSAGE, Outgoing};
-use super::peer::{NewPeer, Peer, Sealed, Work};
+use super::peer::{Peer, Sealed, Work};
 use super::refused;
 use super::settings::{Timing, TunnelLimits};
 use super::sources::Sources;
 use super::table::Table;
 use super::unknown::Unknown;
 use crate::error::Result;
-use crate::sys::random_bytes;
+
+mod roster;
 
 /// Room for any datagram, opened or made, and more than the least that boringtun demands.
 const SCRATCH: usize = 1 << 16;
@@ -32,7 +33,7 @@ const PADDING: usize = 16;
 const TICKS: usize = 64;
 
 /// All peers of an interface.
-pub(super) struct Engine {
+pub(crate) struct Engine {
     private: PrivateKey,
     public: PublicKey,
     limiter: RateLimiter,
@@ -60,7 +61,7 @@ pub(super) struct Engine {
 
 /// What came of a datagram.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Received<'a> {
+pub(crate) enum Received<'a> {
     /// A packet of a peer that may send from its source.
     Packet(&'a [u8]),
     /// The host program is to be asked about a peer.
@@ -71,7 +72,7 @@ pub(super) enum Received<'a> {
 
 impl Engine {
     /// `asks` says whether the host program wants to be asked about peers that are not known.
-    pub(super) fn new(config: &Config, limits: TunnelLimits, timing: Timing, asks: bool, now: Instant) -> Result<Self> {
+    pub(crate) fn new(config: &Config, limits: TunnelLimits, timing: Timing, asks: bool, now: Instant) -> Result<Self> {
         config.check()?;
         limits.check()?;
         timing.check()?;
@@ -117,102 +118,6 @@ impl Engine {
         &mut self.outgoing
     }
 
-    /// Adds a peer. One that is `temporary` is forgotten if it is not heard of.
-    ///
-    /// # Errors
-    /// Those of [`Config::check`]; a name as endpoint; more peers than the limit.
-    pub(super) fn add_peer(&mut self, config: &PeerConfig, temporary: bool, now: Instant) -> Result<Arc<PeerFigures>> {
-        let endpoint = self.check_peer(config)?;
-        let index = self.new_index()?;
-        let slot = self.free.pop().map_or_else(|| u32::try_from(self.peers.len()), Ok);
-        let slot = slot.map_err(|_| refused("there are too many peers"))?;
-        let new = NewPeer {
-            private: &self.private,
-            key: config.public_key,
-            preshared: config.preshared_key.as_ref().map(|key| *key.bytes()),
-            index,
-            endpoint,
-            persistent_keepalive: config.persistent_keepalive,
-            limiter: Arc::clone(&self.unlimited),
-            temporary,
-        };
-        let peer = Peer::new(new, config.allowed_ips.clone(), now);
-        let figures = Arc::clone(&peer.figures);
-        for prefix in &config.allowed_ips {
-            self.table.insert(*prefix, slot);
-        }
-        self.by_key.insert(config.public_key, slot);
-        self.by_index.insert(index, slot);
-        let at = usize::try_from(slot).unwrap_or(usize::MAX);
-        match self.peers.get_mut(at) {
-            Some(place) => *place = Some(peer),
-            None => self.peers.push(Some(peer)),
-        }
-        self.with(slot, now, |_, _| ());
-        Ok(figures)
-    }
-
-    fn check_peer(&self, config: &PeerConfig) -> Result<Option<SocketAddr>> {
-        let key = config.public_key;
-        if key == self.public || self.private.shares_nothing_with(&key) {
-            return Err(refused(format!("the public key {key} of a peer is the tunnel's own, or proves nothing")));
-        }
-        if self.by_key.contains_key(&key) {
-            return Err(refused(format!("there is a peer with the public key {key} already")));
-        }
-        if self.by_key.len() >= self.limits.peers {
-            return Err(refused(format!("a tunnel has {} peers, which is its limit", self.limits.peers)));
-        }
-        let count = config.allowed_ips.len();
-        if count > MAX_ALLOWED_IPS {
-            return Err(refused(format!("{count} allowed IPs of a peer, allowed are {MAX_ALLOWED_IPS}")));
-        }
-        for (number, prefix) in config.allowed_ips.iter().enumerate() {
-            let twice = config.allowed_ips.iter().take(number).any(|earlier| earlier == prefix);
-            if twice || self.table.owner(*prefix).is_some() {
-                return Err(refused(format!("{prefix} is allowed to a peer already: a packet to it has one way")));
-            }
-        }
-        match &config.endpoint {
-            None => Ok(None),
-            Some(Endpoint::Address(address)) => Ok(Some(canonical(*address))),
-            Some(Endpoint::Name { .. }) => Err(refused(format!(
-                "the endpoint `{}` of a peer is a name, which takes waiting to resolve: use `Endpoint::resolve` before",
-                config.endpoint.as_ref().map(ToString::to_string).unwrap_or_default()
-            ))),
-        }
-    }
-
-    /// A number of 24 bits that no other peer has, and that tells nobody how many there are.
-    fn new_index(&self) -> Result<u32> {
-        for _ in 0..1000 {
-            let mut bytes = [0; 4];
-            random_bytes(&mut bytes).map_err(|cause| refused("there are no random bytes").with_source(cause))?;
-            let index = u32::from_le_bytes(bytes) >> 8;
-            if !self.by_index.contains_key(&index) {
-                return Ok(index);
-            }
-        }
-        Err(refused("there are too many peers"))
-    }
-
-    /// Removes a peer; what waits for it is dropped. Says whether there was one.
-    pub(super) fn remove_peer(&mut self, key: &PublicKey, now: Instant) -> bool {
-        let Some(slot) = self.by_key.get(key).copied() else { return false };
-        self.with(slot, now, |peer, work| peer.end(work));
-        let at = usize::try_from(slot).unwrap_or(usize::MAX);
-        if let Some(peer) = self.peers.get_mut(at).and_then(Option::take) {
-            self.by_key.remove(key);
-            self.by_index.remove(&peer.index);
-            peer.allowed.iter().for_each(|prefix| self.table.remove(*prefix));
-            if let Some(registered) = peer.registered {
-                self.due.remove(&(registered, slot));
-            }
-            self.free.push(slot);
-        }
-        true
-    }
-
     /// All prefixes that belong to peers.
     pub(super) fn prefixes(&self) -> impl Iterator<Item = AllowedIp> {
         self.table.prefixes()
@@ -229,7 +134,7 @@ impl Engine {
     }
 
     /// Sends a packet of the network's. Says whether it was taken; if not, the socket has no room now.
-    pub(super) fn send(&mut self, packet: &[u8], now: Instant) -> bool {
+    pub(crate) fn send(&mut self, packet: &[u8], now: Instant) -> bool {
         let peer = message::destination(packet).and_then(|destination| self.table.get(destination));
         let Some(slot) = peer else {
             self.counters.dropped_no_peer.add(1);
@@ -251,7 +156,7 @@ impl Engine {
     }
 
     /// Takes a datagram that came.
-    pub(super) fn receive(&mut self, datagram: &[u8], from: SocketAddr, now: Instant) -> Received<'_> {
+    pub(crate) fn receive(&mut self, datagram: &[u8], from: SocketAddr, now: Instant) -> Received<'_> {
         let from = canonical(from);
         if now.saturating_duration_since(self.second) >= Duration::from_secs(1) {
             self.second = now;
@@ -344,6 +249,12 @@ impl Engine {
         Ok(Some(figures))
     }
 
+    /// As [`answer`](Self::answer), for tests: says whether there is such a peer now.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn answered(&mut self, key: PublicKey, answer: Option<&PeerConfig>, now: Instant) -> bool {
+        self.answer(key, answer, now).is_ok_and(|figures| figures.is_some())
+    }
+
     fn open(&mut self, datagram: &[u8], from: SocketAddr, now: Instant) -> Received<'_> {
         let index = message::receiver(datagram).unwrap_or_default();
         let opened = self.at_index(index, now, |peer, work| {
@@ -401,7 +312,7 @@ impl Engine {
     }
 
     /// Does what is due, for a bounded number of peers. Returns the keys of those that were forgotten.
-    pub(super) fn tick(&mut self, now: Instant) -> Vec<PublicKey> {
+    pub(crate) fn tick(&mut self, now: Instant) -> Vec<PublicKey> {
         let mut forgotten = Vec::new();
         for _ in 0..TICKS {
             let Some(slot) = pop_due(&mut self.due, now) else { break };
@@ -417,8 +328,25 @@ impl Engine {
         forgotten
     }
 
+    /// Takes the datagrams that wait for the socket.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn sent(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut all = Vec::new();
+        while let Some((run, bytes)) = self.outgoing.first() {
+            all.extend(bytes.chunks(run.segment.max(1)).map(|datagram| (run.to, datagram.to_vec())));
+            self.outgoing.sent(usize::MAX);
+        }
+        all
+    }
+
+    /// How many bytes wait for handshakes.
+    #[cfg(any(test, feature = "test-util"))]
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
     /// When [`tick`](Self::tick) has something to do.
-    pub(super) fn next(&self) -> Option<Instant> {
+    pub(crate) fn next(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }
 }

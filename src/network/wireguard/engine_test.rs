@@ -1,3 +1,4 @@
+use super::super::config::Endpoint;
 use super::super::key::PresharedKey;
 use super::*;
 
@@ -35,12 +36,7 @@ impl Side {
     }
 
     fn sent(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
-        let mut all = Vec::new();
-        while let Some((run, bytes)) = self.engine.outgoing().first() {
-            all.extend(bytes.chunks(run.segment).map(|bytes| (run.to, bytes.to_vec())));
-            self.engine.outgoing().sent(usize::MAX);
-        }
-        all
+        self.engine.sent()
     }
 
     fn take(&mut self, datagram: &[u8], from: SocketAddr, now: Instant) -> Option<Vec<u8>> {

@@ -40,6 +40,8 @@ mod write;
 pub use allowed_ip::AllowedIp;
 pub use config::{Config, Endpoint, InterfaceAddress, MAX_ALLOWED_IPS, MAX_MTU, MAX_PEERS, MIN_MTU, PeerConfig};
 pub use counters::PeerStatus;
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) use engine::{Engine, Received};
 pub use key::{KEY_LEN, PresharedKey, PrivateKey, PublicKey};
 pub use settings::{Timing, TunnelLimits};
 pub use shared::UnknownPeer;
@@ -49,4 +51,9 @@ use crate::error::{Error, ErrorKind};
 
 fn refused(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Network, message)
+}
+
+/// A part of a text, as it is shown: short, and on one line.
+fn shown(name: &str) -> String {
+    name.chars().take(40).map(|one| if one.is_control() { '?' } else { one }).collect()
 }

@@ -7,7 +7,7 @@ use super::allowed_ip::{AllowedIp, split};
 use super::check::Seen;
 use super::config::{Config, Endpoint, InterfaceAddress, MAX_ALLOWED_IPS, MAX_PEERS, PeerConfig, check_mtu};
 use super::key::{PresharedKey, PrivateKey, PublicKey};
-use super::refused;
+use super::{refused, shown};
 use crate::error::{Error, Result};
 
 /// The longest text, in bytes: that of the most peers, with a few prefixes each.
@@ -136,11 +136,6 @@ fn begin(
         return Err(refused(format!("the section `{}`, known are `[Interface]` and `[Peer]`", shown(line))));
     }
     Ok(())
-}
-
-/// A name from a file, as short as it is shown.
-fn shown(name: &str) -> String {
-    name.chars().take(40).map(|one| if one.is_control() { '?' } else { one }).collect()
 }
 
 /// Takes the value of a setting that may be given once.

@@ -17,6 +17,8 @@ use super::outgoing::Outgoing;
 use super::settings::{Timing, TunnelLimits};
 use super::waiting::Waiting;
 
+mod handshake;
+
 /// From here on nothing is sealed or opened by a key (section 6.1 of the paper: 2^64 - 2^13 - 1).
 const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 /// From here on a new key is made (2^60).
@@ -256,90 +258,20 @@ impl Peer {
         {
             self.clock.sent_any(work.now);
         }
-        self.is_live();
-        self.upkeep_at = (self.live || self.clock.is_trying()).then(|| after(work.now, UPKEEP));
+        // boringtun has dropped its half by then, which it only does in a call like this one.
+        let end = work.timing.reject_after.saturating_add(UPKEEP).saturating_add(UPKEEP);
+        for session in &mut self.sessions {
+            session.take_if(|session| work.now.saturating_duration_since(session.born) > end);
+        }
+        self.is_live(work);
+        let busy = self.sessions.iter().any(Option::is_some) || self.clock.is_trying();
+        self.upkeep_at = busy.then(|| after(work.now, UPKEEP));
         initiated
     }
 
-    fn is_live(&mut self) {
-        self.live = self.tunn.time_since_last_handshake().is_some();
-    }
-
-    /// A handshake that the peer began.
-    pub(super) fn take_initiation(&mut self, datagram: &[u8], from: SocketAddr, work: &mut Work<'_>) {
-        if self.last_answer.is_some_and(|last| after(last, INITIATION_INTERVAL) > work.now) {
-            return work.counters.dropped_handshake_limit.add(1);
-        }
-        self.look_after(work);
-        let answer = match self.tunn.decapsulate(None, datagram, work.scratch) {
-            TunnResult::WriteToNetwork(answer) => answer,
-            TunnResult::Err(WireGuardError::WrongTai64nTimestamp) => return work.counters.dropped_replayed.add(1),
-            _ => return work.counters.dropped_wrong_key.add(1),
-        };
-        let (ours, theirs) = (message::sender(answer), message::sender(datagram));
-        self.last_answer = Some(work.now);
-        self.keep(ours, theirs, false, work.now);
-        if !work.outgoing.push(from, answer) {
-            work.counters.dropped_no_room.add(1);
-        }
-        // One that was recorded and is sent again by somebody else must not lead an answer astray: only what comes by the new key
-        // shows where the peer is, unless nobody knows.
-        if self.endpoint.is_none() {
-            self.moved(from);
-        }
-        self.clock.received_any(work.now);
-        self.clock.sent_any(work.now);
-        self.is_live();
-        self.upkeep_at = Some(after(work.now, UPKEEP));
-    }
-
-    fn keep(&mut self, ours: Option<u32>, theirs: Option<u32>, initiator: bool, now: Instant) {
-        if let (Some(ours), Some(theirs)) = (ours, theirs)
-            && let Some(slot) = self.sessions.get_mut(slot(ours))
-        {
-            *slot = Some(Session { ours, theirs, born: now, initiator, confirmed: initiator });
-        }
-    }
-
-    fn moved(&mut self, from: SocketAddr) {
-        if self.endpoint != Some(from) {
-            self.endpoint = Some(from);
-            self.figures.set_endpoint(from);
-        }
-    }
-
-    /// An answer to a handshake of ours.
-    pub(super) fn take_answer(&mut self, datagram: &[u8], from: SocketAddr, work: &mut Work<'_>) {
-        self.look_after(work);
-        let confirmation = match self.tunn.decapsulate(None, datagram, work.scratch) {
-            TunnResult::WriteToNetwork(confirmation) => confirmation,
-            _ => return work.counters.dropped_no_key.add(1),
-        };
-        self.keep(message::answered(datagram), message::sender(datagram), true, work.now);
-        self.moved(from);
-        // If there is no room for it, the first packet confirms the key as well.
-        work.outgoing.push(from, confirmation);
-        self.clock.sent_any(work.now);
-        self.clock.received_any(work.now);
-        self.established(work);
-    }
-
-    fn established(&mut self, work: &mut Work<'_>) {
-        self.clock.established();
-        self.worn = None;
-        self.is_live();
-        self.figures.set_handshake(work.now);
-        work.counters.handshakes.add(1);
-        self.forget_at = self.forget_at.map(|_| after(work.now, work.limits.forget_after));
-        self.flush(work);
-    }
-
-    /// An answer to a handshake that wants a cookie first: the next one has it.
-    pub(super) fn take_cookie(&mut self, datagram: &[u8], work: &mut Work<'_>) {
-        self.look_after(work);
-        if let TunnResult::Err(_) = self.tunn.decapsulate(None, datagram, work.scratch) {
-            work.counters.dropped_no_key.add(1);
-        }
+    fn is_live(&mut self, work: &Work<'_>) {
+        let young = |session: &Session| work.now.saturating_duration_since(session.born) < work.timing.reject_after;
+        self.live = self.sessions.iter().flatten().any(young) && self.tunn.time_since_last_handshake().is_some();
     }
 
     /// Opens a message of data: the packet's length and source. It begins at the beginning of the scratch.
@@ -387,7 +319,7 @@ impl Peer {
             self.established(work);
         } else if !self.live || self.worn.is_some() {
             self.worn = self.worn.filter(|worn| *worn == session.theirs);
-            self.is_live();
+            self.is_live(work);
         }
         let patience = work.timing.keepalive.saturating_add(work.timing.rekey_timeout);
         if session.initiator && age >= work.timing.reject_after.saturating_sub(patience).max(work.timing.rekey_after) {
