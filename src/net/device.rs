@@ -288,7 +288,8 @@ impl Net {
         // What is lent was taken before what was not, and several backends may have it from one queue.
         let mut back: Vec<_> = running.pairs.iter().map(|_| RxReturn::default()).collect();
         for (index, backend) in self.backends.iter_mut().enumerate() {
-            if let Some(back) = back.get_mut(running.pair_of(index)) {
+            // One that is not called any more has let go of everything.
+            if let Some(back) = back.get_mut(running.pair_of(index)).filter(|_| !backend.is_condemned()) {
                 backend.call(io, |backend, io| backend.recall(io, back))?;
             }
         }
@@ -471,9 +472,11 @@ impl VirtioDevice for Net {
     }
 
     fn reset(&mut self, io: &mut Io) {
-        // The queues are gone, so what comes back is dropped. A backend that panics here is told of like any other.
-        for backend in &mut self.backends {
-            let _ = backend.call(io, |backend, io| backend.recall(io, &mut RxReturn::default()));
+        // The queues are gone, so what comes back is dropped.
+        for backend in self.backends.iter_mut().filter(|backend| !backend.is_condemned()) {
+            if backend.call(io, |backend, io| backend.recall(io, &mut RxReturn::default())).is_err() {
+                backend.tell_later();
+            }
         }
         self.running = None;
         self.receive_limiter.rest();

@@ -25,6 +25,7 @@ struct State {
     frames: Vec<(VnetHeader, u64, Vec<RxBuffer>)>,
     deliveries: Vec<Delivery>,
     waker: Option<Waker>,
+    recall_panics: bool,
 }
 
 struct Borrower {
@@ -93,7 +94,8 @@ impl NicBackend for Borrower {
     fn send(&mut self, _io: &mut Io, _frames: &mut TxBatch) {}
 
     fn recall(&mut self, _io: &mut Io, back: &mut RxReturn) {
-        let mut state = self.hands.state.lock().unwrap();
+        let mut state = self.hands.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        assert!(!state.recall_panics, "as the test wants it");
         // In another order than they came.
         state.lent.drain(..).rev().for_each(|buffer| back.give(buffer));
     }
@@ -229,4 +231,24 @@ fn a_buffer_of_before_a_reset_gets_no_frame_after_it() {
     assert_eq!(driver.receive(SOON).unwrap()[12..], frame(60));
     assert_eq!((driver.receive(NEVER), driver.needs_reset()), (None, false));
     drop(io_thread);
+}
+
+#[test]
+fn a_backend_that_panics_when_it_is_to_give_back_is_gone_and_so_are_its_buffers() {
+    let (driver, hands, _io_thread) = rig();
+    hands.state.lock().unwrap().wanted = 2;
+    hands.wake();
+    hands.wait(|state| (state.lent.len() == 2).then(|| state.recall_panics = true));
+    // What it holds keeps the pause waiting, until it is dropped.
+    let paused = driver.pause(NEVER);
+    drop(std::mem::take(&mut hands.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).lent));
+    assert!(paused.is_err() || driver.needs_reset());
+    driver.resume();
+    for _ in 0..1000 {
+        if driver.needs_reset() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("the driver was not told");
 }
