@@ -36,6 +36,8 @@ pub mod sweep;
 pub mod volume;
 pub mod volume_fork;
 pub mod vsock;
+pub mod wg_quick;
+pub mod wireguard;
 pub mod world;
 
 /// A target by its name.
@@ -73,6 +75,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "volume_fork", run: volume_fork::run, seeds: volume_fork::seeds },
     Target { name: "sealed", run: sealed::run, seeds: sealed::seeds },
     Target { name: "secret_store", run: secret_store::run, seeds: secret_store::seeds },
+    Target { name: "wireguard", run: wireguard::run, seeds: wireguard::seeds },
+    Target { name: "wg_quick", run: wg_quick::run, seeds: wg_quick::seeds },
     Target { name: "launcher", run: launcher::run, seeds: launcher::seeds },
     Target { name: "ffi", run: ffi::run, seeds: ffi::seeds },
 ];

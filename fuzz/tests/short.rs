@@ -89,6 +89,16 @@ fn packets_pass_a_private_network_if_its_model_lets_them() {
 }
 
 #[test]
+fn a_tunnel_gives_what_was_sealed_once_and_nothing_else() {
+    run("wireguard");
+}
+
+#[test]
+fn a_file_for_wg_quick_is_refused_by_its_line_or_is_one() {
+    run("wg_quick");
+}
+
+#[test]
 fn an_elf_kernel_is_loaded_as_its_model() {
     run("elf");
 }
