@@ -159,7 +159,13 @@ fn what_is_to_build_on_another_snapshot_or_is_saved_at_no_speed_is_refused() {
         refused(SaveOptions::new().since(&two, "one")).ends_with("it is to build on one, which holds another snapshot")
     );
     assert!(refused(SaveOptions::new().since(&one, "none")).contains("it is to build on none: it cannot be opened"));
-    assert!(refused(SaveOptions::new().bytes_per_second(0)).contains("allowed are 1 or more"));
+    for rate in [0, 65_535] {
+        let message = refused(SaveOptions::new().bytes_per_second(rate));
+        assert!(
+            message.contains(&format!("{rate} bytes a second were asked for, allowed are 65536 or more")),
+            "{message}"
+        );
+    }
 }
 
 #[test]

@@ -101,7 +101,7 @@ type SaveOptions struct {
 	// Since is an older snapshot of the same VM, whose file is called SinceName and stays in the same folder: what lies there is left out.
 	Since     *Snapshot
 	SinceName string
-	// BytesPerSecond is how much RAM is written a second at most; 0 is no limit.
+	// BytesPerSecond is how much RAM is written a second at most, 65,536 or more; 0 is no limit.
 	BytesPerSecond uint64
 }
 

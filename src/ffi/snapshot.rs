@@ -104,10 +104,10 @@ pub unsafe extern "C" fn vmcell_vm_suspend(
 
 /// Puts a snapshot in the file `path`, which takes the place of one of that name once it is whole and on storage. It can be read by its
 /// owner alone, and holds what the guest had in its memory, secrets too. If `older` is not NULL, what lies in the file of that snapshot is
-/// left out: it is called `older_name`, and stays in the same folder. At most `bytes_per_second` bytes of RAM are written a second, or as
-/// many as can be if that is 0. Blocks until that is done.
+/// left out: it is called `older_name`, and stays in the same folder. At most `bytes_per_second` bytes of RAM are written a second, 65536 or
+/// more, or as many as can be if that is 0. Blocks until that is done.
 ///
-/// Errors: SNAPSHOT, and nothing of the file is left; INVALID_CONFIG if a path of the description is not UTF-8.
+/// Errors: SNAPSHOT, and nothing of the file is left; INVALID_CONFIG for another rate, or if a path of the description is not UTF-8.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_snapshot_save(
     snapshot: *const SnapshotObject,

@@ -18,6 +18,9 @@ use crate::virtio::TransportState;
 /// How many ranges may be left out of a file.
 const MOST_LEFT_OUT: usize = 1024;
 
+/// A block of RAM a second: a save that is slower sleeps for hours.
+const SLOWEST: u64 = 64 << 10;
+
 /// How a snapshot is put in a file; for [`Snapshot::save_with`].
 ///
 /// ```no_run
@@ -58,7 +61,7 @@ impl SaveOptions {
         self
     }
 
-    /// Writes no more than so many bytes of RAM a second, 1 or more, so that others have their share of the storage.
+    /// Writes no more than so many bytes of RAM a second, 65,536 or more, so that others have their share of the storage.
     pub fn bytes_per_second(mut self, rate: u64) -> Self {
         self.bytes_per_second = Some(rate);
         self
@@ -153,15 +156,16 @@ impl Snapshot {
     ///
     /// # Errors
     /// Those of [`save`](Self::save). [`ErrorKind::Snapshot`] if the file that this one is to build on has another snapshot than was said,
-    /// its name leads to another folder, this one would take its place, or 64 files build on each other already; [`ErrorKind::InvalidConfig`] for 0 bytes a second.
+    /// its name leads to another folder, this one would take its place, or 64 files build on each other already; [`ErrorKind::InvalidConfig`] for less than 65,536 bytes a second.
     pub fn save_with(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<()> {
         let path = path.as_ref();
         self.write(path, options).map_err(|error| error.about(&named(path)))
     }
 
     fn write(&self, path: &Path, options: &SaveOptions) -> Result<()> {
-        if options.bytes_per_second == Some(0) {
-            return Err(Error::new(ErrorKind::InvalidConfig, "0 bytes a second were asked for, allowed are 1 or more"));
+        if let Some(rate) = options.bytes_per_second.filter(|rate| *rate < SLOWEST) {
+            let message = format!("{rate} bytes a second were asked for, allowed are {SLOWEST} or more");
+            return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
         let parts = &self.parts;
         check_left_out(&options.left_out, &parts.memory)?;
