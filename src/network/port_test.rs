@@ -5,7 +5,7 @@ use crate::network::packets::{
     Guest, NEVER, ROUTER_MAC, SOON, SUBNET, Site, echo, icmp, ipv6, is_whole, machine, tcp, udp,
 };
 use crate::network::{Network, NetworkConfig, Prefix, Rule};
-use crate::testing::NicConformance;
+use crate::testing::{NicConformance, NicDriver};
 
 /// What Linux offers a receiver that it knows nothing of.
 const NEEDS_CHECKSUM: u8 = 1;
@@ -340,4 +340,30 @@ fn nobody_makes_errors_about_flows_of_others() {
     }
     assert!(site.guests[0].gets_nothing() && site.guests[1].gets_nothing());
     assert_eq!(site.network.dropped(Refusal::Policy), 2);
+}
+
+#[test]
+fn frames_for_a_guest_whose_link_is_down_do_not_come_when_it_is_up_again() {
+    let mut site = Site::new(1);
+    open(&site);
+    let nic = site.network.port(machine(2)).unwrap().into_nic();
+    let handle = nic.handle();
+    let mut driver = NicDriver::new(nic, &site.io_thread).unwrap();
+    driver.fill();
+    let mut guest = Guest { address: machine(2), driver };
+    guest.settle();
+    let (before, begun) = (site.network.dropped(Refusal::NoRoom), Instant::now());
+    handle.set_link(false);
+    let packet = udp((machine(1), 1), (machine(2), 2), b"x");
+    while site.network.dropped(Refusal::NoRoom) == before {
+        site.guests[0].send(&packet);
+        assert!(begun.elapsed() < SOON, "the guest's buffers are full");
+    }
+    // Those that came before it was down.
+    while guest.driver.receive(NEVER).is_some() {}
+    handle.set_link(true);
+    assert!(guest.gets_nothing());
+    guest.settle();
+    site.guests[0].send(&packet);
+    assert_eq!(guest.receive(), Some(packet));
 }
