@@ -15,7 +15,7 @@ impl Config {
     /// Checks what [`parse`](Self::parse) checks, for a configuration that was put together by a program.
     ///
     /// # Errors
-    /// [`Network`](ErrorKind::Network): an MTU that is not allowed, too many peers or prefixes, a key or a prefix of two peers, a peer with
+    /// [`Network`](crate::ErrorKind::Network): an MTU that is not allowed, too many peers or prefixes, a key or a prefix of two peers, a peer with
     /// the interface's own key or one that everybody can prove to have, an endpoint's name or a search domain that is no name.
     pub fn check(&self) -> Result<()> {
         let mut seen = Seen::new(&self.private_key);

@@ -33,7 +33,7 @@ impl Config {
     /// Reads a `wg-quick` file.
     ///
     /// # Errors
-    /// [`Network`](ErrorKind::Network), with the number of the line: a bad value, a setting given twice, a key or a prefix of two
+    /// [`Network`](crate::ErrorKind::Network), with the number of the line: a bad value, a setting given twice, a key or a prefix of two
     /// peers, and any setting not known. `PostUp` and the like are refused, since a library runs no commands from a file, as are `FwMark` and
     /// `Table`, which belong to the kernel's routing.
     pub fn parse(text: &str) -> Result<Self> {
