@@ -37,7 +37,8 @@ const GUEST_MODULES: Wanted<'_> = Wanted {
     ],
 };
 /// The modules that make a host of a guest.
-const HOST_MODULES: &[&str] = &["kvm-amd", "tun", "bridge", "nvme", "ext4", "loop", "dm-crypt", "ecb", "xts"];
+const HOST_MODULES: &[&str] =
+    &["kvm-amd", "tun", "bridge", "veth", "wireguard", "sch_netem", "nvme", "ext4", "loop", "dm-crypt", "ecb", "xts"];
 
 /// A kernel and everything that belongs to it.
 pub struct Assets {
