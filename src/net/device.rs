@@ -447,6 +447,10 @@ impl VirtioDevice for Net {
         }
         if self.handle_token == Some(event.token) {
             self.take_announcement(io);
+            if !self.link_is_up() {
+                // What is lent would be filled meanwhile, and the frames would come when it is up again.
+                self.put_back_buffers(io, queues)?;
+            }
             // The link may be another.
             io.info_changed();
         } else if self.limit_token == Some(event.token) {

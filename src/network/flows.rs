@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use super::packet::{FIN, Flow, Kind, Packet, RST};
+use super::packet::{FIN, Flow, Kind, Packet, RST, SYN};
 use super::policy::Policy;
 use super::reason::Refusal;
 use super::settings::FlowLimits;
@@ -142,6 +142,10 @@ impl Entry {
         self.answered |= side == Side::Other;
         let [first, other] = &mut self.ended;
         if let Kind::Tcp(flags) = packet.kind {
+            if flags & SYN != 0 && side == Side::First && *first && *other {
+                // Another connection by the same ports.
+                (*first, *other, self.answered) = (false, false, false);
+            }
             let ended = if side == Side::First { &mut *first } else { &mut *other };
             *ended |= flags & FIN != 0;
             if flags & RST != 0 {

@@ -74,3 +74,13 @@ fn a_table_without_flows_takes_no_memory() {
     assert_eq!((flows.places.capacity(), flows.find(&unknown.flow, seconds(0))), (0, None));
     assert!(size_of::<Option<Entry>>() <= 88, "{}", size_of::<Option<Entry>>());
 }
+
+#[test]
+fn a_connection_that_begins_again_by_the_ports_of_one_that_ended_is_kept_like_any_other() {
+    let (mut flows, _, pass) = connection();
+    assert!(pass(&mut flows, Side::Other, 0x14, 1), "refused");
+    assert!(pass(&mut flows, Side::First, 2, 2), "tried again");
+    assert!(pass(&mut flows, Side::Other, 0x12, 3));
+    assert!(pass(&mut flows, Side::First, 0x10, 4));
+    assert!(pass(&mut flows, Side::Other, 0x18, 900), "the answer takes a while");
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::network::packets::{ROUTER_MAC, SUBNET, Site, is_whole, machine, tcp, udp};
+use crate::network::packets::{ROUTER_MAC, SUBNET, Site, icmp, ipv6, is_whole, machine, tcp, udp};
 use crate::network::{MachineAddress, Rule, Uplink};
 
 fn far(number: u32) -> MachineAddress {
@@ -103,10 +103,12 @@ fn a_long_frame_is_cut_so_that_it_fits_the_tunnel() {
 #[test]
 fn a_tunnel_that_takes_nothing_costs_what_is_for_it() {
     let (mut site, uplink, _) = site(1420);
+    // An answer to a guest that had lent nothing yet may be among them.
+    let before = site.network.dropped(Refusal::NoRoom);
     for _ in 0..100 {
         site.guests[0].send(&udp((machine(1), 1000), (far(5), 7), b"x"));
     }
-    assert_eq!(site.network.dropped(Refusal::NoRoom), 100 - 64);
+    assert_eq!(site.network.dropped(Refusal::NoRoom).saturating_sub(before), 100 - 64);
     drop(uplink);
     site.guests[0].send(&udp((machine(1), 1000), (far(5), 7), b"x"));
     assert_eq!(site.network.dropped(Refusal::NoDestination), 1, "nothing lies behind it any more");
@@ -150,4 +152,40 @@ fn numbers_out_of_range_are_refused() {
     ] {
         assert_eq!(site.network.uplink(mtu, packets, || {}).unwrap_err().to_string(), says);
     }
+}
+
+#[test]
+fn a_tunnel_does_not_speak_for_the_network_itself_nor_from_addresses_that_lead_nowhere() {
+    let (mut site, mut uplink, _) = site(1420);
+    uplink.set_routes(&[Prefix::ALL]).unwrap();
+    let plain = udp((far(5), 53), (machine(1), 1000), b"x");
+    for source in [
+        SUBNET.dns(),
+        "fe80::1".parse().unwrap(),
+        "::1".parse().unwrap(),
+        "::".parse().unwrap(),
+        "ff02::1".parse().unwrap(),
+    ] {
+        let packet = ipv6(source, machine(1).ip(), 17, &plain[40..]);
+        assert_eq!(uplink.inject(&packet), Injected::Dropped(Refusal::SourceAddress), "{source}");
+    }
+    uplink.flush();
+    assert!(site.guests[0].gets_nothing());
+    for destination in ["fe80::5", "::1", "::"] {
+        site.guests[0].send(&ipv6(machine(1).ip(), destination.parse().unwrap(), 17, &plain[40..]));
+    }
+    assert_eq!((all(&mut uplink).len(), site.network.dropped(Refusal::NoDestination)), (0, 3));
+}
+
+#[test]
+fn errors_come_by_the_tunnel_behind_which_their_flow_goes() {
+    let (mut site, mut uplink, _) = site(1420);
+    let mut other = site.network.uplink(1420, 8, || {}).unwrap();
+    other.set_routes(&[SUBNET.host_prefix(3)]).unwrap();
+    site.network.set_rules(&[Rule::allow().from(SUBNET.host_prefix(1))]).unwrap();
+    let ask = udp((machine(1), 1000), (far(5), 7), b"ask");
+    site.guests[0].send(&ask);
+    let about = |from: MachineAddress| icmp(from.ip(), machine(1).ip(), 1, &[&[0; 4], &ask[..]].concat());
+    assert_eq!(other.inject(&about(SUBNET.machine(3, 1).unwrap())), Injected::Dropped(Refusal::Policy));
+    assert_eq!(uplink.inject(&about(far(6))), Injected::Delivered, "a router on the way");
 }

@@ -99,13 +99,15 @@ impl Parcel<'_> {
     }
 
     fn whole(&mut self, to: &Destination, sums: bool) -> Result<(), Refusal> {
-        let Packet { len, headers, .. } = *self.packet;
+        let len = self.packet.len;
         let mut target = to.open(len).ok_or(Refusal::NoRoom)?;
         if sums {
             self.set_checksum(0);
         }
-        target.write(0, self.head.get(..headers).unwrap_or_default());
-        self.copy(&mut target, headers, headers, len.saturating_sub(headers));
+        // All that was looked at, which for an error is more than the headers.
+        let known = len.min(HEAD_LEN);
+        target.write(0, self.head.get(..known).unwrap_or_default());
+        self.copy(&mut target, known, known, len.saturating_sub(known));
         if sums {
             self.sum(&mut target, len);
         }
@@ -198,4 +200,41 @@ fn is_cut_by(offloads: Offloads, ecn: bool) -> bool {
 
 fn be32(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |word| u32::from_be_bytes(*word))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::network::flows::Flows;
+    use crate::network::outbox::Outbox;
+    use crate::network::packets::{SUBNET, icmp, machine, udp};
+    use crate::network::party::UplinkEnd;
+    use crate::network::reason::Refusals;
+    use crate::network::settings::NetworkConfig;
+    use crate::sys::sync::Mutex;
+
+    #[test]
+    fn what_was_judged_goes_out_whatever_its_sender_writes_there_meanwhile() {
+        let about = udp((machine(2), 7), (machine(1), 1000), b"x");
+        let error = icmp(machine(1).ip(), machine(2).ip(), 1, &[&[0; 4], &about[..]].concat());
+        for judged in [error, udp((machine(1), 1), (machine(2), 7), b"data")] {
+            let packet = Packet::parse(&judged, judged.len() as u64).unwrap();
+            let mut head = [0; HEAD_LEN];
+            head[..judged.len()].copy_from_slice(&judged);
+            let flows = Mutex::new(Flows::new(NetworkConfig::new(SUBNET).flows));
+            let outbox = Arc::new(Outbox::new(1, || {}));
+            let end = UplinkEnd { outbox: Arc::clone(&outbox), mtu: 1420, flows, refusals: Refusals::default() };
+            let meanwhile = vec![0xee; judged.len()];
+            let (source, undone) = (Source::Host(&meanwhile), Undone::default());
+            Parcel { packet: &packet, head, source, undone }.deliver(&Destination::Uplink(Arc::new(end))).unwrap();
+            let mut out = VecDeque::new();
+            outbox.take(&mut out, &mut Vec::new());
+            let mut expected = judged.clone();
+            expected[7] -= 1;
+            assert_eq!(out, [expected]);
+        }
+    }
 }

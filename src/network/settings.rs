@@ -54,8 +54,9 @@ impl NetworkConfig {
     }
 
     /// Sets how many flows are remembered that one machine, or what lies behind one uplink, has begun: a power of two from 64 to 16384.
-    /// The default is 4096. A flow that finds no room is refused and counted, and harms no other machine. Each takes 88 bytes of the
-    /// host's memory, which a machine that begins few flows never takes.
+    /// The default is 4096. A flow that finds no room is refused and counted, and harms no other machine, but those behind the same
+    /// uplink, which have one table together: give peers that do not trust each other a tunnel each. A flow takes 88 bytes of the host's
+    /// memory, which a machine that begins few flows never takes.
     #[must_use]
     pub const fn flows(mut self, most: usize) -> Self {
         self.flows.most = most;

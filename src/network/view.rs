@@ -116,10 +116,13 @@ impl View {
     /// Looks whether something has changed. Never waits: if somebody is just changing it, that counts from the next time on.
     pub(super) fn refresh(&mut self) {
         let version = self.shared.version.load(Ordering::SeqCst);
-        if version != self.version
-            && let Some(table) = lock_if_free(&self.shared.table)
-        {
-            self.table = Arc::clone(&table);
+        if version == self.version {
+            return;
+        }
+        let table = lock_if_free(&self.shared.table).map(|table| Arc::clone(&table));
+        if let Some(table) = table {
+            // Not under the lock: an uplink may go with the last table that has it, and what its owner gave it, which may ask for the lock.
+            self.table = table;
             self.version = version;
         }
     }
@@ -132,8 +135,11 @@ impl View {
         self.uplink_of(address).map(|uplink| Destination::Uplink(Arc::clone(uplink)))
     }
 
-    /// Behind which uplink an address lies.
+    /// Behind which uplink an address lies: none behind which there is nobody, or the network itself, whatever its prefixes are.
     pub(super) fn uplink_of(&self, address: Ipv6Addr) -> Option<&Arc<UplinkEnd>> {
+        if !travels(address) || address == self.shared.config.subnet.dns() {
+            return None;
+        }
         let mut routes = self.table.routes.iter();
         routes.find(|(prefix, _)| prefix.contains(address)).map(|(_, uplink)| uplink)
     }
@@ -150,8 +156,9 @@ impl View {
         let (flow, back) = (packet.flow, packet.flow.reversed());
         match packet.kind {
             Kind::Error(about) => {
-                // It goes to whoever has sent what it is about.
+                // It goes to whoever has sent what it is about, and comes from there, or from the way there.
                 let known = about.source == flow.destination
+                    && self.find(about.destination).is_some_and(|to| std::ptr::eq(to.flows(), from))
                     && (lock(to).knows(policy, &about, now) || lock(from).knows(policy, &about.reversed(), now));
                 return if known { Ok(()) } else { Err(Refusal::Policy) };
             }
@@ -174,8 +181,49 @@ impl View {
     }
 }
 
+/// Whether packets from and to an address leave their link (RFC 4291, 2.4).
+fn travels(address: Ipv6Addr) -> bool {
+    let stays = address.is_unicast_link_local() || address.is_loopback() || address.is_unspecified();
+    !stays && !address.is_multicast()
+}
+
 impl fmt::Debug for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("View").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+    use std::thread;
+
+    use super::*;
+    use crate::network::packets::{SOON, SUBNET};
+    use crate::network::{Network, NetworkConfig};
+
+    /// Looks at the network when it is dropped.
+    struct Looks(Network, Sender<usize>);
+
+    impl Drop for Looks {
+        fn drop(&mut self) {
+            let _ = self.1.send(self.0.machines().len());
+        }
+    }
+
+    #[test]
+    fn what_goes_with_the_last_look_at_how_a_network_was_may_use_the_network() {
+        let network = Network::new(NetworkConfig::new(SUBNET)).unwrap();
+        let (sender, looked) = channel();
+        let looks = Looks(network.clone(), sender);
+        let wake = move || {
+            let _ = &looks;
+        };
+        let mut uplink = network.uplink(1420, 1, wake).unwrap();
+        uplink.set_routes(&[Prefix::ALL]).unwrap();
+        let mut view = View::new(&network.shared);
+        drop(uplink);
+        thread::spawn(move || view.refresh());
+        assert_eq!(looked.recv_timeout(SOON), Ok(0));
     }
 }

@@ -3,26 +3,35 @@
 use std::collections::HashMap;
 
 use super::allowed_ip::AllowedIp;
-use super::config::{Config, MAX_ALLOWED_IPS, MAX_PEERS, check_mtu};
+use super::config::{Config, Endpoint, MAX_ALLOWED_IPS, MAX_PEERS, check_mtu};
 use super::key::{PrivateKey, PublicKey};
-use super::refused;
+use super::{refused, shown};
 use crate::error::{Error, Result};
+
+/// The longest name of a host (RFC 1035), and of a domain.
+const MAX_NAME: usize = 253;
 
 impl Config {
     /// Checks what [`parse`](Self::parse) checks, for a configuration that was put together by a program.
     ///
     /// # Errors
-    /// [`Network`](ErrorKind::Network): an MTU that is not allowed, too many peers or prefixes, a key or a prefix of two peers, a peer with
-    /// the interface's own key or one that everybody can prove to have.
+    /// [`Network`](crate::ErrorKind::Network): an MTU that is not allowed, too many peers or prefixes, a key or a prefix of two peers, a peer with
+    /// the interface's own key or one that everybody can prove to have, an endpoint's name or a search domain that is no name.
     pub fn check(&self) -> Result<()> {
         let mut seen = Seen::new(&self.private_key);
         if let Some(mtu) = self.mtu {
             check_mtu(mtu)?;
         }
+        for domain in &self.search_domains {
+            host_name(domain).map_err(|error| error.about("a search domain"))?;
+        }
         for (index, peer) in self.peers.iter().enumerate() {
             let named = |error: Error| error.about(&format!("peer {index} ({})", peer.public_key));
             seen.key(&peer.public_key, index).map_err(named)?;
             peer.allowed_ips.iter().try_for_each(|prefix| seen.prefix(*prefix, index)).map_err(named)?;
+            if let Some(Endpoint::Name { host, .. }) = &peer.endpoint {
+                host_name(host).map_err(named)?;
+            }
             if peer.allowed_ips.len() > MAX_ALLOWED_IPS {
                 let count = peer.allowed_ips.len();
                 return Err(named(refused(format!("{count} allowed IPs, allowed are {MAX_ALLOWED_IPS}"))));
@@ -30,6 +39,20 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// A name as hosts and domains have it. One that could be taken for an address with a slip in it is refused.
+pub(super) fn host_name(name: &str) -> Result<&str> {
+    let label = |label: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (1..=63).contains(&label.len()) && label.bytes().all(allowed)
+    };
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let number = last.bytes().all(|byte| byte.is_ascii_digit());
+    if name.len() > MAX_NAME || number || !name.split('.').all(label) {
+        return Err(refused(format!("`{}` is neither an address nor a name", shown(name))));
+    }
+    Ok(name)
 }
 
 /// The keys and prefixes so far, each with its place: the index of a peer, or a line.

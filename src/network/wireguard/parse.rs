@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use super::allowed_ip::{AllowedIp, split};
-use super::check::Seen;
+use super::check::{Seen, host_name};
 use super::config::{Config, Endpoint, InterfaceAddress, MAX_ALLOWED_IPS, MAX_PEERS, PeerConfig, check_mtu};
 use super::key::{PresharedKey, PrivateKey, PublicKey};
 use super::{refused, shown};
@@ -14,8 +14,6 @@ use crate::error::{Error, Result};
 const MAX_TEXT: usize = 32 << 20;
 /// The most values of a list of the interface.
 const MAX_LIST: usize = 1024;
-/// The longest name of a host (RFC 1035), and of a domain.
-const MAX_NAME: usize = 253;
 
 /// The settings that are known to `wg-quick` and refused here, with the reason.
 const REFUSED: [(&str, &str); 8] = [
@@ -35,7 +33,7 @@ impl Config {
     /// Reads a `wg-quick` file.
     ///
     /// # Errors
-    /// [`Network`](ErrorKind::Network), with the number of the line: a bad value, a setting given twice, a key or a prefix of two
+    /// [`Network`](crate::ErrorKind::Network), with the number of the line: a bad value, a setting given twice, a key or a prefix of two
     /// peers, and any setting not known. `PostUp` and the like are refused, since a library runs no commands from a file, as are `FwMark` and
     /// `Table`, which belong to the kernel's routing.
     pub fn parse(text: &str) -> Result<Self> {
@@ -204,20 +202,6 @@ impl Lists {
             Err(_) => push(&mut self.search_domains, host_name(value)?.to_owned(), MAX_LIST),
         }
     }
-}
-
-/// A name as hosts and domains have it. One that could be taken for an address with a slip in it is refused.
-fn host_name(name: &str) -> Result<&str> {
-    let label = |label: &str| {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        (1..=63).contains(&label.len()) && label.bytes().all(allowed)
-    };
-    let last = name.rsplit('.').next().unwrap_or_default();
-    let number = last.bytes().all(|byte| byte.is_ascii_digit());
-    if name.len() > MAX_NAME || number || !name.split('.').all(label) {
-        return Err(refused(format!("`{}` is neither an address nor a name", shown(name))));
-    }
-    Ok(name)
 }
 
 impl Peer {

@@ -150,3 +150,17 @@ proptest! {
         let _ = parse(&text);
     }
 }
+
+#[test]
+fn no_text_of_a_programs_becomes_a_setting_of_its_own() {
+    let mut config = Config::parse(&with("")).unwrap();
+    config.search_domains = vec!["internal\nPostUp = evil".to_owned()];
+    assert!(config.check().unwrap_err().chain().contains("neither an address nor a name"));
+    assert!(!config.to_text().lines().any(|line| line.starts_with("PostUp")), "{}", config.to_text());
+    config.search_domains.clear();
+    let mut peer = PeerConfig::new(PrivateKey::generate().unwrap().public_key());
+    peer.endpoint = Some(Endpoint::Name { host: "host\nAllowedIPs = ::/0\n#".to_owned(), port: 1 });
+    config.peers = vec![peer];
+    assert!(config.check().is_err());
+    assert!(!config.to_text().lines().any(|line| line.starts_with("AllowedIPs")), "{}", config.to_text());
+}

@@ -2,10 +2,11 @@
 
 use std::fmt::{Display, Write};
 
-use super::config::{Config, PeerConfig};
+use super::config::{Config, Endpoint, PeerConfig};
 
 impl Config {
-    /// Writes a `wg-quick` file. **It contains the private key**, and the preshared keys.
+    /// Writes a `wg-quick` file. **It contains the private key**, and the preshared keys. A name that [`check`](Self::check) refuses is
+    /// written with `?` for what no name has, and refused by [`parse`](Self::parse).
     pub fn to_text(&self) -> String {
         write(self)
     }
@@ -18,7 +19,8 @@ fn write(config: &Config) -> String {
     list(&mut text, "Address", &config.addresses);
     line(&mut text, "MTU", config.mtu);
     list(&mut text, "DNS", &config.dns);
-    list(&mut text, "DNS", &config.search_domains);
+    let domains: Vec<_> = config.search_domains.iter().map(|domain| name(domain)).collect();
+    list(&mut text, "DNS", &domains);
     config.peers.iter().for_each(|peer| write_peer(&mut text, peer));
     text
 }
@@ -28,9 +30,19 @@ fn write_peer(text: &mut String, peer: &PeerConfig) {
     line(text, "PublicKey", Some(peer.public_key));
     line(text, "PresharedKey", peer.preshared_key.as_ref().map(|key| key.reveal()));
     list(text, "AllowedIPs", &peer.allowed_ips);
-    line(text, "Endpoint", peer.endpoint.as_ref());
+    let endpoint = peer.endpoint.as_ref().map(|endpoint| match endpoint {
+        Endpoint::Address(address) => address.to_string(),
+        Endpoint::Name { host, port } => format!("{}:{port}", name(host)),
+    });
+    line(text, "Endpoint", endpoint);
     let keepalive = Some(peer.persistent_keepalive).filter(|seconds| *seconds > 0);
     line(text, "PersistentKeepalive", keepalive);
+}
+
+/// A name. What a name cannot have is written as `?`, so that no reader takes a part of it for a setting.
+fn name(text: &str) -> String {
+    let fits = |one: char| one.is_ascii_alphanumeric() || matches!(one, '-' | '_' | '.');
+    text.chars().map(|one| if fits(one) { one } else { '?' }).collect()
 }
 
 fn line(text: &mut String, name: &str, value: Option<impl Display>) {
