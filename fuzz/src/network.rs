@@ -199,7 +199,13 @@ impl Test {
         };
         let (flow, back) = ((protocol, source, destination, from, to), (protocol, destination, source, to, from));
         if protocol == 58 && kind <= 4 {
-            return;
+            let (sender, receiver) = (address(56), address(72));
+            let is_far = |address| SUBNET.host_prefix(2).contains(address);
+            assert_eq!(sender, destination, "an error goes to whoever has sent what it is about");
+            return assert!(
+                receiver == source || is_far(receiver) && is_far(source),
+                "{source} has nothing to do with what was sent to {receiver}"
+            );
         }
         let answers = self.begun.contains(&back) && self.allows(&back);
         if protocol == 58 && kind == 129 {
