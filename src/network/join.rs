@@ -34,7 +34,7 @@ impl Join {
         let packet = Packet::parse(head.get(..shown).unwrap_or_default(), bytes.len() as u64)?;
         let flow = packet.flow;
         let is_behind = self.view.uplink_of(flow.source).is_some_and(|uplink| Arc::ptr_eq(uplink, &self.end));
-        if !is_behind || self.view.table.ports.contains_key(&flow.source) {
+        if !is_behind || self.view.table.ports.get(flow.source).is_some() {
             return Err(Refusal::SourceAddress);
         }
         if matches!(packet.kind, Kind::Neighbour(_)) {

@@ -22,6 +22,7 @@ mod party;
 mod policy;
 mod pool;
 mod port;
+mod ports;
 mod prefix;
 mod reason;
 mod reply;

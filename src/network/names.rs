@@ -43,6 +43,11 @@ impl Names {
         Ok(())
     }
 
+    /// Whether a machine has any name.
+    pub(super) fn has(&self, machine: &Arc<PortEnd>) -> bool {
+        self.machines.values().flatten().any(|other| Arc::ptr_eq(other, machine))
+    }
+
     pub(super) fn remove(&mut self, machine: &Arc<PortEnd>) {
         self.machines.retain(|_, machines| {
             machines.retain(|other| !Arc::ptr_eq(other, machine));

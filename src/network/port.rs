@@ -84,7 +84,7 @@ impl Port {
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for what is no name, as 1 to 63 letters, digits and hyphens are, and
     /// for a name that the machine has.
     pub fn named(self, name: &str) -> Result<Self> {
-        self.view.shared.change(|table| table.names.add(name, &self.end))?;
+        self.view.shared.change(|table| Arc::make_mut(&mut table.names).add(name, &self.end))?;
         Ok(self)
     }
 
@@ -233,7 +233,7 @@ impl Port {
 
     #[cfg(test)]
     fn pass_test_frame(&mut self, frame: &TxFrame) -> std::result::Result<u64, Refusal> {
-        let mut others = self.view.table.ports.values().filter(|port| !Arc::ptr_eq(port, &self.end));
+        let mut others = self.view.table.ports.iter().filter(|port| !Arc::ptr_eq(port, &self.end));
         let other = Arc::clone(others.next().ok_or(Refusal::NoDestination)?);
         let landing = other.pool.take(frame.len()).ok_or(Refusal::NoRoom)?;
         landing.copy(0, frame.data(), 0, usize::try_from(frame.len()).unwrap());

@@ -74,14 +74,14 @@ impl Network {
         let config = &self.shared.config;
         let end = Arc::new(PortEnd::new(address, config.flows));
         self.shared.change(|table| {
-            if table.ports.contains_key(&address.ip()) {
+            if table.ports.get(address.ip()).is_some() {
                 return Err(refused(format!("the address {address} of the network {} is in use", self.subnet())));
             }
             if table.ports.len() >= config.ports {
                 let message = format!("the network {} has {} ports, which is the limit", self.subnet(), config.ports);
                 return Err(refused(message));
             }
-            table.ports.insert(address.ip(), Arc::clone(&end));
+            table.ports.insert(&end);
             Ok(())
         })?;
         Ok(Port::new(View::new(&self.shared), end))
@@ -115,7 +115,7 @@ impl Network {
     /// [`ErrorKind::InvalidConfig`] if they are too many, or one fits nothing. Then those before stay.
     pub fn set_rules(&self, rules: &[Rule]) -> Result<()> {
         self.shared.change(|table| {
-            table.policy = table.policy.with(rules)?;
+            table.policy = Arc::new(table.policy.with(rules)?);
             Ok(())
         })
     }
@@ -133,7 +133,7 @@ impl Network {
 
     /// Returns the machines that have ports now, in no order.
     pub fn machines(&self) -> Vec<MachineAddress> {
-        self.shared.table().ports.values().map(|port| port.address).collect()
+        self.shared.table().ports.iter().map(|port| port.address).collect()
     }
 }
 

@@ -1,6 +1,5 @@
 //! Who takes part in a network, and by which rules, as each thread that carries packets sees it.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use super::names::Names;
 use super::packet::{ICMP, Kind, Packet, RST};
 use super::party::{Destination, PortEnd, UplinkEnd};
 use super::policy::Policy;
+use super::ports::Ports;
 use super::prefix::Prefix;
 use super::reason::{Refusal, Refusals};
 use super::settings::NetworkConfig;
@@ -33,14 +33,14 @@ pub(super) struct Shared {
     epoch: Instant,
 }
 
-/// Who takes part, and what may pass.
+/// Who takes part, and what may pass. A change copies what it changes, and the rest is shared with the table before.
 #[derive(Clone, Default)]
 pub(super) struct Table {
-    pub(super) ports: HashMap<Ipv6Addr, Arc<PortEnd>>,
+    pub(super) ports: Ports,
     /// The longest prefixes first.
-    routes: Vec<(Prefix, Arc<UplinkEnd>)>,
-    pub(super) policy: Policy,
-    pub(super) names: Names,
+    routes: Arc<Vec<(Prefix, Arc<UplinkEnd>)>>,
+    pub(super) policy: Arc<Policy>,
+    pub(super) names: Arc<Names>,
 }
 
 /// The network as one card or uplink sees it, on its own thread.
@@ -76,8 +76,10 @@ impl Shared {
 
     pub(super) fn remove_port(&self, end: &Arc<PortEnd>) {
         let _ = self.change(|table| {
-            table.ports.remove(&end.address.ip());
-            table.names.remove(end);
+            table.ports.remove(end.address.ip());
+            if table.names.has(end) {
+                Arc::make_mut(&mut table.names).remove(end);
+            }
             Ok(())
         });
     }
@@ -89,14 +91,15 @@ impl Shared {
             return refused(format!("{} prefixes were given for one uplink, allowed are {MOST_ROUTES}", routes.len()));
         }
         self.change(|table| {
-            table.routes.retain(|(_, other)| !Arc::ptr_eq(other, end));
+            let all = Arc::make_mut(&mut table.routes);
+            all.retain(|(_, other)| !Arc::ptr_eq(other, end));
             for prefix in routes {
-                if let Some((taken, _)) = table.routes.iter().find(|(taken, _)| taken.overlaps(*prefix)) {
+                if let Some((taken, _)) = all.iter().find(|(taken, _)| taken.overlaps(*prefix)) {
                     return refused(format!("the prefix {prefix} overlaps {taken}, which lies behind another uplink"));
                 }
             }
-            table.routes.extend(routes.iter().map(|prefix| (*prefix, Arc::clone(end))));
-            table.routes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.bits()));
+            all.extend(routes.iter().map(|prefix| (*prefix, Arc::clone(end))));
+            all.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.bits()));
             Ok(())
         })
     }
@@ -129,7 +132,7 @@ impl View {
 
     /// Who has an address.
     pub(super) fn find(&self, address: Ipv6Addr) -> Option<Destination> {
-        if let Some(port) = self.table.ports.get(&address) {
+        if let Some(port) = self.table.ports.get(address) {
             return Some(Destination::Port(Arc::clone(port)));
         }
         self.uplink_of(address).map(|uplink| Destination::Uplink(Arc::clone(uplink)))
@@ -199,8 +202,8 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::network::packets::{SOON, SUBNET};
-    use crate::network::{Network, NetworkConfig};
+    use crate::network::packets::{SOON, SUBNET, machine};
+    use crate::network::{Network, NetworkConfig, Rule};
 
     /// Looks at the network when it is dropped.
     struct Looks(Network, Sender<usize>);
@@ -209,6 +212,19 @@ mod tests {
         fn drop(&mut self) {
             let _ = self.1.send(self.0.machines().len());
         }
+    }
+
+    #[test]
+    fn a_change_of_the_rules_or_the_machines_copies_nothing_else() {
+        let network = Network::new(NetworkConfig::new(SUBNET)).unwrap();
+        let _named = network.port(machine(1)).unwrap().named("web").unwrap();
+        let before = network.shared.table();
+        drop(network.port(machine(2)).unwrap());
+        let then = network.shared.table();
+        network.set_rules(&[Rule::allow()]).unwrap();
+        let now = network.shared.table();
+        assert!(Arc::ptr_eq(&before.names, &now.names) && Arc::ptr_eq(&before.routes, &now.routes));
+        assert!(Arc::ptr_eq(&before.policy, &then.policy));
     }
 
     #[test]
