@@ -8,7 +8,7 @@ use support::linux::{LinuxGuest, RunningGuest, between, root_disk};
 use vmcell::Nic;
 use vmcell::network::{MachineAddress, Network, NetworkConfig, Refusal, Rule, Subnet};
 
-const LONG: Duration = Duration::from_secs(300);
+const LONG: Duration = Duration::from_secs(150);
 const SUBNET: Subnet = Subnet::new([0xac, 0x17, 0x05], 7);
 
 fn machine(number: u32) -> MachineAddress {
@@ -55,6 +55,7 @@ echo got=$(md5sum < /tmp/data | cut -d' ' -f1)-end
 in_root socat -u STDIN TCP6-LISTEN:7001 < /tmp/data; echo served
 "#;
     let server = serve(&network, 2, server);
+    let mib = if support::is_long() { 100 } else { 8 };
     let client = format!(
         r#"
 mount -t tmpfs -o size=90% big /tmp
@@ -64,7 +65,7 @@ echo found=$(in_root getent ahostsv6 vm2.internal | grep STREAM | cut -d' ' -f1)
 echo missing=$(in_root getent ahostsv6 vm3.internal; echo $?)-end
 in_root ip -6 route show | sed 's/^/route: /'
 in_root ping -c 3 -i 0.2 -W 5 vm2.internal
-dd if=/dev/urandom of=/tmp/data bs=1M count=16 2>/dev/null
+dd if=/dev/urandom of=/tmp/data bs=1M count={mib} 2>/dev/null
 echo sent=$(md5sum < /tmp/data | cut -d' ' -f1)-end
 in_root socat -u STDIN TCP6:[{two}]:7000 < /tmp/data
 for n in 1 2 3 4 5 6 7 8 9; do in_root socat -u TCP6:[{two}]:7001 STDOUT > /tmp/back && break; sleep 1; done
