@@ -1,8 +1,9 @@
 //! How fast an encrypted volume is beside the kernel's dm-crypt, as disks of the same guest.
 
+#[path = "support/figures.rs"]
+mod figures;
 mod support;
 
-use std::io::Write;
 use std::time::Duration;
 
 use support::is_long;
@@ -41,14 +42,6 @@ fn script(rounds: usize, seconds: u32) -> String {
     script
 }
 
-fn median(text: &str, load: &str, disk: &str) -> f64 {
-    let begin = format!("measured {load} {disk} ");
-    let mut all: Vec<f64> = text.lines().filter_map(|line| line.strip_prefix(&begin)?.trim().parse().ok()).collect();
-    assert!(!all.is_empty(), "no {begin:?} in {text}");
-    all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
-}
-
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
 fn an_encrypted_volume_is_not_far_behind_dm_crypt() {
@@ -66,14 +59,8 @@ fn an_encrypted_volume_is_not_far_behind_dm_crypt() {
         .limit(LIMIT)
         .run(|builder| disks.into_iter().fold(builder.disk(root_disk()), vmcell::VmBuilder::disk));
     for (load, how) in LOADS {
-        let [ours, theirs] = DISKS.map(|(name, _)| median(&text, load, name));
-        // Past what catches the output of tests that pass.
-        let told = writeln!(
-            std::io::stderr(),
-            "figure: {load} {how}: vmcell {ours:.0}, dm-crypt {theirs:.0} a second: {:.2}",
-            ours / theirs
-        );
-        told.expect("somebody reads it");
+        let [ours, theirs] = DISKS.map(|(name, _)| figures::median(&text, &format!("measured {load} {name} ")));
+        figures::show(&format!("{load} {how}: vmcell {ours:.0}, dm-crypt {theirs:.0} a second: {:.2}", ours / theirs));
         assert!(ours > theirs / 5.0, "{load}: a volume does {ours} a second, dm-crypt {theirs}: {text}");
     }
 }

@@ -1,5 +1,7 @@
 //! How fast a vsock is beside virtio-net on TAP, in the same guest.
 
+#[path = "support/figures.rs"]
+mod figures;
 mod support;
 
 use std::io::{Read, Write};
@@ -76,14 +78,6 @@ fn serve(mut stream: impl Read + Write) -> std::io::Result<()> {
     }
 }
 
-fn median(text: &str, what: &str, how: &str) -> f64 {
-    let begin = format!("measured {what} {how} ");
-    let mut all: Vec<f64> = text.lines().filter_map(|line| line.strip_prefix(&begin)?.trim().parse().ok()).collect();
-    assert!(!all.is_empty(), "no {begin:?} in {text}");
-    all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
-}
-
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
 fn a_vsock_is_not_far_behind_a_network_card_on_tap() {
@@ -116,10 +110,8 @@ echo ready; read line; in_root python3 /tmp/test.py {rounds} {} {trips}",
     guest.type_in("\n");
     let text = guest.finish();
     for what in ["sent", "got", "trips_of_one_byte"] {
-        let [vsock, tap] = ["vsock", "tap"].map(|how| median(&text, what, how));
-        // Past what catches the output of tests that pass.
-        let told = writeln!(std::io::stderr(), "figure: {what}: vsock {vsock:.1}, card {tap:.1}: {:.2}", vsock / tap);
-        told.expect("somebody reads it");
+        let [vsock, tap] = ["vsock", "tap"].map(|how| figures::median(&text, &format!("measured {what} {how} ")));
+        figures::show(&format!("{what}: vsock {vsock:.1}, card {tap:.1}: {:.2}", vsock / tap));
         assert!(vsock > tap / 5.0, "{what}: a vsock does {vsock} a second, the card {tap}: {text}");
     }
 }
