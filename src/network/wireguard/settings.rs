@@ -52,9 +52,9 @@ pub struct TunnelLimits {
     pub handshakes: u32,
     /// The most handshakes a second from one IPv4 address or one IPv6 /64: 20.
     pub handshakes_a_source: u32,
-    /// The most unknown peers that the host program is asked about at once: 64.
+    /// The most unknown peers that the host program is asked about at once: 64. One IPv4 address or one IPv6 /64 has an eighth of them.
     pub questions: usize,
-    /// The most unknown peers that the host program is asked about in a second: 32.
+    /// The most unknown peers that the host program is asked about in a second: 32, and no more than 4,096. One IPv4 address or one IPv6 /64 has an eighth of them.
     pub questions_a_second: u32,
     /// How long an unknown peer that was refused is not asked about again: 10 s.
     pub refused_for: Duration,

@@ -42,7 +42,7 @@ impl Sources {
 }
 
 /// An IPv4 address, or the /64 of an IPv6 address, which is what one sender has.
-fn source(from: IpAddr) -> [u8; 8] {
+pub(super) fn source(from: IpAddr) -> [u8; 8] {
     match from {
         IpAddr::V4(address) => {
             let [a, b, c, d] = address.octets();

@@ -7,11 +7,16 @@ use std::time::{Duration, Instant};
 use super::clock::after;
 use super::key::PublicKey;
 use super::settings::TunnelLimits;
+use super::sources::source;
 
 /// The length of the first message of a handshake.
 pub(super) const INITIATION_LEN: usize = 148;
 /// The most keys that are remembered as refused.
 const MAX_REFUSED: usize = 1024;
+/// The most questions of a second, whatever the limit.
+const MAX_ASKED: usize = 4096;
+/// One sender has this part of the questions, so that it takes several to keep all others out.
+const SHARE: usize = 8;
 /// How long an answer is waited for: by then, the peer has begun another handshake.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
@@ -29,7 +34,13 @@ pub(super) struct Unknown {
     refused: HashMap<PublicKey, Instant>,
     order: VecDeque<(Instant, PublicKey)>,
     second: Option<Instant>,
-    asked: u32,
+    /// Because of whose handshakes the host program was asked in this second.
+    asked: Vec<[u8; 8]>,
+}
+
+/// What one sender has of a limit.
+fn share(limit: usize) -> usize {
+    limit.div_ceil(SHARE)
 }
 
 impl Unknown {
@@ -50,20 +61,31 @@ impl Unknown {
             *earlier = Held { until: earlier.until, ..held };
             return false;
         }
-        if self.refused.contains_key(&key) || self.held.len() >= limits.questions || !self.may_ask(limits, now) {
+        let source = source(from.ip());
+        let waiting = self.held.values().filter(|held| self::source(held.from.ip()) == source).count();
+        if self.refused.contains_key(&key)
+            || self.held.len() >= limits.questions
+            || waiting >= share(limits.questions)
+            || !self.may_ask(source, limits, now)
+        {
             return false;
         }
         self.held.insert(key, held);
         true
     }
 
-    fn may_ask(&mut self, limits: &TunnelLimits, now: Instant) -> bool {
+    fn may_ask(&mut self, source: [u8; 8], limits: &TunnelLimits, now: Instant) -> bool {
         if self.second.is_none_or(|second| after(second, Duration::from_secs(1)) <= now) {
-            (self.second, self.asked) = (Some(now), 0);
+            self.second = Some(now);
+            self.asked.clear();
         }
-        let may = self.asked < limits.questions_a_second;
-        self.asked = self.asked.saturating_add(1);
-        may
+        let most = usize::try_from(limits.questions_a_second).unwrap_or(usize::MAX);
+        let of_source = self.asked.iter().filter(|asked| **asked == source).count();
+        if self.asked.len() >= most.min(MAX_ASKED) || of_source >= share(most) {
+            return false;
+        }
+        self.asked.push(source);
+        true
     }
 
     /// The host program knows the peer, or it could not be asked: the handshake that waits, if it still does.
@@ -102,7 +124,24 @@ mod tests {
     }
 
     fn ask(unknown: &mut Unknown, byte: u8, limits: &TunnelLimits, now: Instant) -> bool {
-        unknown.ask(key(byte), &[byte; INITIATION_LEN], ([127, 0, 0, 1], 1).into(), limits, now)
+        unknown.ask(key(byte), &[byte; INITIATION_LEN], ([127, 0, 0, byte], 1).into(), limits, now)
+    }
+
+    #[test]
+    fn one_sender_takes_no_more_than_its_share_of_the_questions() {
+        let limits = TunnelLimits { questions: 16, questions_a_second: 24, ..TunnelLimits::default() };
+        let (now, mut unknown) = (Instant::now(), Unknown::default());
+        let from = |unknown: &mut Unknown, byte, host: u8, now| {
+            unknown.ask(key(byte), &[byte; INITIATION_LEN], ([10, 0, 0, host], u16::from(byte)).into(), &limits, now)
+        };
+        assert!(from(&mut unknown, 1, 1, now) && from(&mut unknown, 2, 1, now));
+        assert!(!from(&mut unknown, 3, 1, now), "two of its own wait");
+        assert!(from(&mut unknown, 4, 2, now), "another one is asked about");
+        unknown.take(&key(1));
+        assert!(from(&mut unknown, 5, 1, now));
+        unknown.take(&key(2));
+        assert!(!from(&mut unknown, 6, 1, now), "three in this second");
+        assert!(from(&mut unknown, 6, 1, now + Duration::from_secs(1)));
     }
 
     #[test]
