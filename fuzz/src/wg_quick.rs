@@ -125,6 +125,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
                 "[fd00::1]:7",
             ]),
         ),
+        ("private-key", words(&["[Peer]\n", "PublicKey=", KEY, "\n", "[Peer]\n", "PublicKey=", KEY])),
         ("own-key", words(&["[Peer]\n", "PublicKey=", "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo="])),
     ]
 }

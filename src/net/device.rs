@@ -63,6 +63,8 @@ struct Running {
     commands: bool,
     /// The driver knows announcements.
     announces: bool,
+    /// What is given back to each pair. Empty; kept for its storage.
+    returns: Vec<RxReturn>,
 }
 
 struct Pair {
@@ -286,18 +288,20 @@ impl Net {
             }
         }
         // What is lent was taken before what was not, and several backends may have it from one queue.
-        let mut back: Vec<_> = running.pairs.iter().map(|_| RxReturn::default()).collect();
+        let mut back = std::mem::take(&mut running.returns);
+        back.resize_with(running.pairs.len(), RxReturn::default);
         for (index, backend) in self.backends.iter_mut().enumerate() {
             // One that is not called any more has let go of everything.
             if let Some(back) = back.get_mut(running.pair_of(index)).filter(|_| !backend.is_condemned()) {
                 backend.call(io, |backend, io| backend.recall(io, back))?;
             }
         }
-        for (index, back) in back.into_iter().enumerate() {
+        for (index, back) in back.drain(..).enumerate() {
             if let Some(queue) = receive_queue(queues, index) {
                 back.put_back(queue);
             }
         }
+        running.returns = back;
         Ok(())
     }
 
@@ -391,7 +395,7 @@ impl VirtioDevice for Net {
             transmitter: Transmitter::new(Offloads::to_host(features), self.send_limiter(io)),
         };
         let count = if activation.has(feature::MQ) { self.backends.len() } else { 1 };
-        let pairs = std::iter::repeat_with(pair).take(count).collect();
+        let pairs: Vec<_> = std::iter::repeat_with(pair).take(count).collect();
         let mut receiving = 1;
         if let Some(state) = &activation.state {
             (self.announcing, receiving) = restore(state, count)?;
@@ -401,7 +405,8 @@ impl VirtioDevice for Net {
             }
         }
         let (commands, announces) = (activation.has(feature::CTRL_VQ), activation.has(feature::GUEST_ANNOUNCE));
-        self.running = Some(Running { pairs, receiving, commands, announces });
+        let returns = Vec::with_capacity(pairs.len());
+        self.running = Some(Running { pairs, receiving, commands, announces, returns });
         // What the host program asked for before is for this driver, if for any.
         self.take_announcement(io);
         Ok(())

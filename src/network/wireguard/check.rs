@@ -26,7 +26,10 @@ impl Config {
             host_name(domain).map_err(|error| error.about("a search domain"))?;
         }
         for (index, peer) in self.peers.iter().enumerate() {
-            let named = |error: Error| error.about(&format!("peer {index} ({})", peer.public_key));
+            let named = |error: Error| match self.private_key.is_given_away_by(&peer.public_key) {
+                true => error.about(&format!("peer {index}")),
+                false => error.about(&format!("peer {index} ({})", peer.public_key)),
+            };
             seen.key(&peer.public_key, index).map_err(named)?;
             peer.allowed_ips.iter().try_for_each(|prefix| seen.prefix(*prefix, index)).map_err(named)?;
             if let Some(Endpoint::Name { host, .. }) = &peer.endpoint {
@@ -70,6 +73,9 @@ impl Seen {
     }
 
     pub(super) fn key(&mut self, key: &PublicKey, place: usize) -> Result<()> {
+        if self.private.is_given_away_by(key) {
+            return Err(refused("the private key of the interface stands where a public key should"));
+        }
         if *key == self.own {
             return Err(refused("the public key is that of the interface itself"));
         }

@@ -72,6 +72,11 @@ impl PrivateKey {
         !self.secret().diffie_hellman(&peer.point()).was_contributory()
     }
 
+    /// Whether this key itself was given as a public one.
+    pub(super) fn is_given_away_by(&self, peer: &PublicKey) -> bool {
+        *self.0 == *peer.as_bytes()
+    }
+
     pub(super) fn secret(&self) -> StaticSecret {
         StaticSecret::from(*self.0)
     }

@@ -73,6 +73,10 @@ fn what_is_refused_is_said_with_its_line() {
         (peer("ListenPort=1"), "line 5: `ListenPort`: no setting of this section; known are PublicKey, "),
         (with("[Peer]\nAllowedIPs=::/0"), "line 3: this `[Peer]` has no `PublicKey`"),
         (with(&format!("[Peer]\nPublicKey={OWN}")), "line 4: the public key is that of the interface itself"),
+        (
+            with(&format!("[Peer]\nPublicKey={KEY}")),
+            "line 4: the private key of the interface stands where a public key",
+        ),
         (with(&format!("[Peer]\nPublicKey={NOTHING}")), "proves nothing"),
         (peer(&format!("[Peer]\nPublicKey={BOB}")), "line 6: the public key 3p7bfXt9"),
         (peer("AllowedIPs=10.0.0.0/8,10.1.1.1/8"), "line 5: 10.0.0.0/8 is allowed twice, first at 5"),
@@ -105,6 +109,8 @@ fn a_program_is_told_the_same_as_a_file() {
     assert!(config.check().unwrap_err().to_string().contains("peer 1 ("));
     config.peers = vec![PeerConfig::new(OWN.parse().unwrap())];
     assert!(config.check().unwrap_err().to_string().contains("the interface itself"));
+    config.peers = vec![PeerConfig::new(KEY.parse().unwrap())];
+    assert!(!config.check().unwrap_err().to_string().contains(KEY));
     let mut many = PeerConfig::new(BOB.parse().unwrap());
     let one = |index: u32| AllowedIp::single(std::net::Ipv4Addr::from(index).into());
     many.allowed_ips = (0..=1024).map(one).collect();
