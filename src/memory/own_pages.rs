@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use super::aligned::Mapping;
+use crate::error::{Error, ErrorKind};
 
 const PAGE: u64 = 4096;
 /// What the kernel tells of a page (Documentation/admin-guide/mm/pagemap.rst).
@@ -67,6 +68,12 @@ pub(super) fn each_page(mapping: &Mapping, mut tell: impl FnMut(u64, Kept)) -> i
         page = page.saturating_add(step);
     }
     Ok(())
+}
+
+/// For those whose question was about a whole guest.
+pub(super) fn untold(cause: io::Error) -> Error {
+    let message = "the kernel does not tell which pages a guest has (/proc/self/pagemap)";
+    Error::new(ErrorKind::Host, message).with_source(cause)
 }
 
 fn kept(entry: u64) -> Kept {

@@ -2,8 +2,8 @@
 
 use super::ground::Ground;
 use super::guest::GuestMemory;
-use super::own_pages::{Kept, each_page};
-use crate::error::{Error, ErrorKind, Result};
+use super::own_pages::{Kept, each_page, untold};
+use crate::error::Result;
 use crate::sys::lock;
 
 const PAGE: u64 = 4096;
@@ -22,7 +22,7 @@ impl GuestMemory {
     /// Asks the kernel of each page.
     ///
     /// # Errors
-    /// [`ErrorKind::Host`] without `/proc`.
+    /// [`Host`](crate::ErrorKind::Host) without `/proc`.
     pub(crate) fn usage(&self) -> Result<MemoryUse> {
         let mut usage = MemoryUse::default();
         for (mapping, ground) in self.mappings.iter().zip(&*lock(&self.grounds)) {
@@ -37,10 +37,7 @@ impl GuestMemory {
                 };
                 *bytes = bytes.saturating_add(PAGE);
             });
-            asked.map_err(|e| {
-                let message = "the kernel does not tell which pages a guest has (/proc/self/pagemap)";
-                Error::new(ErrorKind::Host, message).with_source(e)
-            })?;
+            asked.map_err(untold)?;
         }
         Ok(usage)
     }

@@ -4,23 +4,20 @@ use std::io;
 
 use super::GuestAddress;
 use super::guest::GuestMemory;
-use super::own_pages::{Kept, pages_that};
+use super::own_pages::{Kept, pages_that, untold};
 use super::template::Template;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::sys::read_ahead;
 
 impl GuestMemory {
     /// The ranges of RAM that the guest has used: the address and the length of each, in ascending order.
     ///
     /// # Errors
-    /// [`ErrorKind::Host`] without `/proc`.
+    /// [`Host`](crate::ErrorKind::Host) without `/proc`.
     pub(crate) fn used(&self) -> Result<Vec<(GuestAddress, u64)>> {
         let mut used = Vec::new();
         for (mapping, region) in self.mappings.iter().zip(self.regions()) {
-            let pages = pages_that(mapping, |kept| matches!(kept, Kept::Own | Kept::OfFile)).map_err(|e| {
-                let message = "the kernel does not tell which pages a guest has (/proc/self/pagemap)";
-                Error::new(ErrorKind::Host, message).with_source(e)
-            })?;
+            let pages = pages_that(mapping, |kept| matches!(kept, Kept::Own | Kept::OfFile)).map_err(untold)?;
             let place = |range: &std::ops::Range<u64>| {
                 (GuestAddress(region.start.0.saturating_add(range.start)), range.end.saturating_sub(range.start))
             };

@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::memory::GuestAddress;
 use crate::sys::open_disk;
 
-/// So many ranges a guest of 200 GiB has at most.
+/// More than two million ranges: a guest of 128 GiB has no more.
 const MOST: u64 = 64 << 20;
 const VERSION: u32 = 1;
 

@@ -44,7 +44,7 @@ impl AllowedIp {
         let len = len.min(most(address));
         let address = match address {
             IpAddr::V4(address) => IpAddr::V4((u32::from(address) & mask32(len)).into()),
-            IpAddr::V6(address) => IpAddr::V6((u128::from(address) & mask128(len)).into()),
+            IpAddr::V6(address) => IpAddr::V6(Prefix::cut(address, len).address()),
         };
         Self { address, len }
     }
@@ -69,7 +69,7 @@ impl AllowedIp {
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {
             (IpAddr::V4(own), IpAddr::V4(other)) => u32::from(own) == u32::from(other) & mask32(self.len),
-            (IpAddr::V6(own), IpAddr::V6(other)) => u128::from(own) == u128::from(other) & mask128(self.len),
+            (IpAddr::V6(own), IpAddr::V6(other)) => Prefix::cut(other, self.len).address() == own,
             _ => false,
         }
     }
@@ -87,10 +87,6 @@ fn most(address: IpAddr) -> u8 {
 
 fn mask32(len: u8) -> u32 {
     u32::MAX.checked_shl(32_u32.saturating_sub(len.into())).unwrap_or(0)
-}
-
-fn mask128(len: u8) -> u128 {
-    u128::MAX.checked_shl(128_u32.saturating_sub(len.into())).unwrap_or(0)
 }
 
 /// An address with the number of bits that follow a slash, all of them if there is no slash.

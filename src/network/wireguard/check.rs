@@ -58,6 +58,20 @@ pub(super) fn host_name(name: &str) -> Result<&str> {
     Ok(name)
 }
 
+/// Refuses a peer's public key that is the interface's own, or that tells nothing about who has it.
+pub(super) fn peer_key(key: &PublicKey, private: &PrivateKey, own: &PublicKey) -> Result<()> {
+    if private.is_given_away_by(key) {
+        return Err(refused("the private key of the interface stands where a public key should"));
+    }
+    if key == own {
+        return Err(refused("the public key is that of the interface itself"));
+    }
+    if private.shares_nothing_with(key) {
+        return Err(refused(format!("the public key {key} proves nothing: everybody can compute its secrets")));
+    }
+    Ok(())
+}
+
 /// The keys and prefixes so far, each with its place: the index of a peer, or a line.
 pub(super) struct Seen {
     private: PrivateKey,
@@ -73,15 +87,7 @@ impl Seen {
     }
 
     pub(super) fn key(&mut self, key: &PublicKey, place: usize) -> Result<()> {
-        if self.private.is_given_away_by(key) {
-            return Err(refused("the private key of the interface stands where a public key should"));
-        }
-        if *key == self.own {
-            return Err(refused("the public key is that of the interface itself"));
-        }
-        if self.private.shares_nothing_with(key) {
-            return Err(refused(format!("the public key {key} proves nothing: everybody can compute its secrets")));
-        }
+        peer_key(key, &self.private, &self.own)?;
         if self.keys.len() >= MAX_PEERS {
             return Err(refused(format!("more peers than {MAX_PEERS}")));
         }

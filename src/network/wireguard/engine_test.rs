@@ -1,5 +1,6 @@
 use super::super::config::Endpoint;
 use super::super::key::PresharedKey;
+use super::super::packet::packet;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -13,17 +14,6 @@ struct Side {
 
 fn address(host: u8) -> SocketAddr {
     ([10, 9, 9, host], 51820).into()
-}
-
-/// An IPv6 packet from one host's prefix to another's.
-fn packet(from: u8, to: u8, len: usize) -> Vec<u8> {
-    let mut packet = vec![0xab; 40 + len];
-    packet[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 0, 59, 64]);
-    packet[4..6].copy_from_slice(&u16::try_from(len).unwrap().to_be_bytes());
-    for (at, host) in [(8, from), (24, to)] {
-        packet[at..at + 16].copy_from_slice(&[0xfd, 0, 0, host, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
-    }
-    packet
 }
 
 fn peer(key: PublicKey, host: u8) -> PeerConfig {
@@ -458,6 +448,10 @@ fn peers_come_and_go_and_are_bounded() {
         a.engine.remove_peer(&keys[2], now);
         assert_eq!((a.engine.waiting, a.engine.next(), a.engine.peers.len()), (0, None, 3));
     }
+    // What was meant to be public, and is not, is not repeated.
+    let private = config.private_key.reveal();
+    let message = a.engine.add_peer(&peer(private.parse().unwrap(), 4), false, now).unwrap_err().to_string();
+    assert!(message.contains("private key of the interface") && !message.contains(&private), "{message}");
     config.peers.push(PeerConfig { endpoint: Some(Endpoint::Name { host: "x".into(), port: 1 }), ..peer(keys[0], 1) });
     let error = Engine::new(&config, limits, Timing::default(), false, now).err().unwrap().to_string();
     assert!(error.contains("`x:1` of a peer is a name"), "{error}");

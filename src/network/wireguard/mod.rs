@@ -7,7 +7,8 @@
 //! # What holds
 //! - Nothing of a network leaves in the clear. A packet goes to the peer whose [allowed IPs](PeerConfig::allowed_ips) contain its destination, and a
 //!   packet that comes is dropped unless they contain its source; the longest prefix decides.
-//! - A message that is not authentic changes nothing: no answer, no peer's place, no timer. One that comes again is dropped.
+//! - A message that is not authentic changes no peer, neither its place nor its timers, and the only answer to it is a cookie, while there are many
+//!   handshakes. One that comes again is dropped.
 //! - All that others can make this side keep or do is bounded, by [`TunnelLimits`]: packets that wait for handshakes, handshakes, questions.
 //!   [`Tunnel::metrics`] counts what was dropped by its reason.
 //! - A key seals nothing after 180 seconds or 2^64 - 2^13 - 1 messages, and is renewed after 120 seconds in use.
@@ -24,6 +25,9 @@ mod engine;
 mod key;
 mod message;
 mod outgoing;
+#[cfg(test)]
+#[path = "packet_test.rs"]
+mod packet;
 mod parse;
 mod peer;
 mod settings;

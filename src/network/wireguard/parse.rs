@@ -41,6 +41,14 @@ impl Config {
     }
 }
 
+/// What was read so far.
+#[derive(Default)]
+struct File {
+    section: Section,
+    interface: Interface,
+    peers: Vec<Peer>,
+}
+
 #[derive(Default)]
 struct Interface {
     started: Option<usize>,
@@ -67,7 +75,9 @@ struct Peer {
     persistent_keepalive: Option<(usize, u16)>,
 }
 
+#[derive(Default)]
 enum Section {
+    #[default]
     None,
     Interface,
     Peer,
@@ -77,63 +87,52 @@ fn parse(text: &str) -> Result<Config> {
     if text.len() > MAX_TEXT {
         return Err(refused(format!("a configuration of {} bytes, allowed are {MAX_TEXT}", text.len())));
     }
-    let (mut interface, mut peers, mut section) = (Interface::default(), Vec::new(), Section::None);
+    let mut file = File::default();
     for (number, line) in (1_usize..).zip(text.lines()) {
         let line = line.split('#').next().unwrap_or_default().trim();
         if !line.is_empty() {
-            read_line(line, number, &mut section, &mut interface, &mut peers)
-                .map_err(|error| error.about(&format!("line {number}")))?;
+            file.read(line, number).map_err(|error| error.about(&format!("line {number}")))?;
         }
     }
-    assemble(interface, peers)
+    assemble(file.interface, file.peers)
 }
 
-fn read_line(
-    line: &str,
-    number: usize,
-    section: &mut Section,
-    interface: &mut Interface,
-    peers: &mut Vec<Peer>,
-) -> Result<()> {
-    if line.starts_with('[') {
-        return begin(line, number, section, interface, peers);
+impl File {
+    fn read(&mut self, line: &str, number: usize) -> Result<()> {
+        if line.starts_with('[') {
+            return self.begin(line, number);
+        }
+        let Some((name, value)) = line.split_once('=').map(|(name, value)| (name.trim(), value.trim())) else {
+            return Err(refused("neither a section, as `[Peer]`, nor a setting, as `MTU = 1420`"));
+        };
+        if value.is_empty() && !name.eq_ignore_ascii_case("AllowedIPs") {
+            return Err(refused(format!("`{}` has no value", shown(name))));
+        }
+        let read = match (&self.section, self.peers.last_mut()) {
+            (Section::Interface, _) => self.interface.set(name, value, number),
+            (Section::Peer, Some(peer)) => peer.set(name, value, number),
+            _ => Err(refused("a setting before the first section, which is `[Interface]` or `[Peer]`")),
+        };
+        read.map_err(|error| error.about(&format!("`{}`", shown(name))))
     }
-    let Some((name, value)) = line.split_once('=').map(|(name, value)| (name.trim(), value.trim())) else {
-        return Err(refused("neither a section, as `[Peer]`, nor a setting, as `MTU = 1420`"));
-    };
-    if value.is_empty() && !name.eq_ignore_ascii_case("AllowedIPs") {
-        return Err(refused(format!("`{}` has no value", shown(name))));
-    }
-    let read = match (section, peers.last_mut()) {
-        (Section::Interface, _) => interface.set(name, value, number),
-        (Section::Peer, Some(peer)) => peer.set(name, value, number),
-        _ => Err(refused("a setting before the first section, which is `[Interface]` or `[Peer]`")),
-    };
-    read.map_err(|error| error.about(&format!("`{}`", shown(name))))
-}
 
-fn begin(
-    line: &str,
-    number: usize,
-    section: &mut Section,
-    interface: &mut Interface,
-    peers: &mut Vec<Peer>,
-) -> Result<()> {
-    if line.eq_ignore_ascii_case("[Interface]") {
-        if let Some(first) = interface.started.replace(number) {
-            return Err(refused(format!("a second `[Interface]`, the first is in line {first}")));
+    fn begin(&mut self, line: &str, number: usize) -> Result<()> {
+        if line.eq_ignore_ascii_case("[Interface]") {
+            if let Some(first) = self.interface.started.replace(number) {
+                return Err(refused(format!("a second `[Interface]`, the first is in line {first}")));
+            }
+            self.section = Section::Interface;
+        } else if line.eq_ignore_ascii_case("[Peer]") {
+            if self.peers.len() >= MAX_PEERS {
+                return Err(refused(format!("more peers than {MAX_PEERS}")));
+            }
+            self.peers.push(Peer { started: number, ..Peer::default() });
+            self.section = Section::Peer;
+        } else {
+            return Err(refused(format!("the section `{}`, known are `[Interface]` and `[Peer]`", shown(line))));
         }
-        *section = Section::Interface;
-    } else if line.eq_ignore_ascii_case("[Peer]") {
-        if peers.len() >= MAX_PEERS {
-            return Err(refused(format!("more peers than {MAX_PEERS}")));
-        }
-        peers.push(Peer { started: number, ..Peer::default() });
-        *section = Section::Peer;
-    } else {
-        return Err(refused(format!("the section `{}`, known are `[Interface]` and `[Peer]`", shown(line))));
+        Ok(())
     }
-    Ok(())
 }
 
 /// Takes the value of a setting that may be given once.

@@ -2,6 +2,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::mpsc::{Receiver, channel};
 
 use super::super::super::uplink::loose::LooseEnd;
+use super::super::packet::packet;
 use super::super::{AllowedIp, PrivateKey};
 use super::*;
 
@@ -12,16 +13,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Side {
     tunnel: Tunnel,
     end: LooseEnd,
-}
-
-fn packet(from: u8, to: u8, len: usize) -> Vec<u8> {
-    let mut packet = vec![0xab; 40 + len];
-    packet[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 0, 59, 64]);
-    packet[4..6].copy_from_slice(&u16::try_from(len).unwrap().to_be_bytes());
-    for (at, host) in [(8, from), (24, to)] {
-        packet[at..at + 16].copy_from_slice(&[0xfd, 0, 0, host, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
-    }
-    packet
 }
 
 fn prefix(host: u8) -> AllowedIp {

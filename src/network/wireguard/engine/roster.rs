@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::super::check::peer_key;
 use super::super::config::{Endpoint, MAX_ALLOWED_IPS, PeerConfig};
 use super::super::counters::PeerFigures;
 use super::super::key::PublicKey;
@@ -56,9 +57,7 @@ impl Engine {
 
     fn check_peer(&self, config: &PeerConfig) -> Result<Option<SocketAddr>> {
         let key = config.public_key;
-        if key == self.public || self.private.shares_nothing_with(&key) {
-            return Err(refused(format!("the public key {key} of a peer is the tunnel's own, or proves nothing")));
-        }
+        peer_key(&key, &self.private, &self.public)?;
         if self.by_key.contains_key(&key) {
             return Err(refused(format!("there is a peer with the public key {key} already")));
         }
