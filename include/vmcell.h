@@ -59,7 +59,7 @@
  *     it.
  *   - The library's threads (one per vCPU, one or more for I/O) block every signal and run none of the caller's code
  *     except the functions given to vmcell_console_new_callback, vmcell_config_set_thread_start and vmcell_config_set_log,
- *     and those in the tables of backends. A vCPU's thread lets one signal through, only while it is in the guest: it makes
+ *     those in the tables of backends, and that of vmcell_tunnel_settings. A vCPU's thread lets one signal through, only while it is in the guest: it makes
  *     the thread leave. It is never delivered; vmcell_config_set_kick_signal chooses it.
  *   - A function of the caller's that an I/O thread or a vCPU's thread calls may call any function of this library, for any
  *     object, also for the VM that it serves, unless its own documentation forbids that. As others wait for that thread,
@@ -414,6 +414,36 @@
  * Cutting segments with congestion notification. Needs VMCELL_OFFLOAD_TSO4 or VMCELL_OFFLOAD_TSO6.
  */
 #define VMCELL_OFFLOAD_ECN 8
+
+/**
+ * The IPv6 address of the machine, such as "fdac:1705:0:7:0:1ff:fe00:2".
+ */
+#define VMCELL_ADDRESS_MACHINE 0
+
+/**
+ * The address that the machine has on its link alone, such as "fe80::1ff:fe00:2".
+ */
+#define VMCELL_ADDRESS_LINK_LOCAL 1
+
+/**
+ * The range of all machines of its host, such as "fdac:1705:0:7:0:100::/88": what a tunnel to that host may carry.
+ */
+#define VMCELL_ADDRESS_HOST 2
+
+/**
+ * The range of the whole network, such as "fdac:1705:0:7::/64".
+ */
+#define VMCELL_ADDRESS_NETWORK 3
+
+/**
+ * Where the network's name server answers, such as "fdac:1705:0:7::3".
+ */
+#define VMCELL_ADDRESS_DNS 4
+
+/**
+ * The room for a key of WireGuard's as text, in bytes: 44 characters of base64, and a NUL.
+ */
+#define VMCELL_WIREGUARD_KEY_BYTES 45
 
 /**
  * Private anonymous memory. The default.
@@ -950,6 +980,20 @@ typedef struct vmcell_limit_group vmcell_limit_group;
 typedef struct vmcell_metadata vmcell_metadata;
 
 /**
+ * A private network between VMs in this process: a switch that needs no TAP device and no right of root's. Nothing passes until
+ * vmcell_network_set_rules allows it, in either direction. Machines come to it by vmcell_network_port_new, other hosts and laptops by
+ * vmcell_tunnel_new. docs/network.md says what passes, and what guests need. Made by vmcell_network_new; freed by vmcell_network_free, before or
+ * after its ports and tunnels, which keep it. Any thread may make any call.
+ */
+typedef struct vmcell_network vmcell_network;
+
+/**
+ * The place of a machine in a private network, which has its address as long as the port, or the interface that it became, lives. Made by
+ * vmcell_network_port_new; taken by vmcell_nic_new_network; freed by vmcell_network_port_free. Any thread may make any call.
+ */
+typedef struct vmcell_network_port vmcell_network_port;
+
+/**
  * Changes a network interface while its VM runs. Made by vmcell_nic_handle_new or vmcell_nic_handle_new_from_vm; freed
  * by vmcell_nic_handle_free, before or after the interface or its VM.
  */
@@ -988,6 +1032,19 @@ typedef struct vmcell_secret_store vmcell_secret_store;
  * make any call. docs/snapshot.md says what a fork can rely on.
  */
 typedef struct vmcell_snapshot vmcell_snapshot;
+
+/**
+ * A WireGuard interface whose inside is a private network and whose outside is a UDP socket. It needs no TUN device, no kernel module and no right of
+ * root's. Its peers are tunnels of other processes, or any other WireGuard. Made by vmcell_tunnel_new; freed by vmcell_tunnel_free. Any thread may
+ * make any call.
+ */
+typedef struct vmcell_tunnel vmcell_tunnel;
+
+/**
+ * A peer that has begun a handshake with a tunnel and is not known. Made for each call of `on_unknown_peer`; taken by vmcell_unknown_peer_accept; freed by
+ * vmcell_unknown_peer_free, which refuses it. Any thread may make any call.
+ */
+typedef struct vmcell_unknown_peer vmcell_unknown_peer;
 
 /**
  * A virtual machine, run by threads of its own: one per vCPU and one for I/O. Made by vmcell_vm_new; freed by
@@ -1258,6 +1315,111 @@ typedef struct {
 } vmcell_nic_info;
 
 /**
+ * A machine of a private network, by its numbers. docs/network.md shows how its addresses are made of them.
+ */
+typedef struct {
+    /**
+     * What networks belong together, 0 to 0xffffff: draw it by lot, so that realms which are joined one day do not clash.
+     */
+    uint32_t realm;
+    /**
+     * The network in its realm.
+     */
+    uint32_t network;
+    /**
+     * The host, 1 to 65535.
+     */
+    uint32_t host;
+    /**
+     * The machine on its host, 1 to 0xffffff.
+     */
+    uint32_t machine;
+} vmcell_machine_address;
+
+/**
+ * The settings of a network. Set `struct_size` to sizeof(vmcell_network_settings), and what has no need of another value to 0, which stands for the
+ * default.
+ */
+typedef struct {
+    /**
+     * The size of this structure, in bytes.
+     */
+    size_t struct_size;
+    /**
+     * How long a packet may be, in bytes with its IPv6 header: 1280 to 65535. The default is 1420, which fits through a tunnel on a link of 1500.
+     */
+    uint32_t mtu;
+    /**
+     * How many flows are remembered that one machine, or what lies behind one tunnel, has begun: a power of two from 64 to 16384. The
+     * default is 4096.
+     */
+    uint32_t flows;
+    /**
+     * How many ports the network may have at once, 1 to 65536. The default is 4096.
+     */
+    size_t ports;
+    /**
+     * After how many milliseconds without a packet a TCP connection is forgotten: 1000 to 604800000, which are seven days. The default is two hours.
+     */
+    uint32_t tcp_idle_ms;
+    /**
+     * The same for what is not TCP. The default is two minutes.
+     */
+    uint32_t idle_ms;
+} vmcell_network_settings;
+
+/**
+ * Is asked about a peer that is not known. `peer` belongs to the function, which accepts or frees it, or has another thread do that later. `public_key` is what it
+ * claims to be, and `source` the address and the port that its handshake came from; both are valid until the function returns. It is called on a thread of its
+ * own, for one peer after the other, and may block: the tunnel goes on meanwhile. It must not unwind: no C++ exception, no longjmp.
+ */
+typedef void (*vmcell_unknown_peer_call)(void *user,
+                                         vmcell_unknown_peer *peer,
+                                         const char *public_key,
+                                         const char *source);
+
+/**
+ * The settings of a tunnel that its configuration does not have. Set `struct_size` to sizeof(vmcell_tunnel_settings), and what has no need of another
+ * value to 0 or NULL, which stands for the default.
+ */
+typedef struct {
+    /**
+     * The size of this structure, in bytes.
+     */
+    size_t struct_size;
+    /**
+     * The IP address of the host that the socket is bound to. The default is all of them, of IPv4 and IPv6.
+     */
+    const char *listen_address;
+    /**
+     * The I/O thread that serves the tunnel, borrowed; its system calls may not be filtered (vmcell_io_thread_confine). The default is a thread of the
+     * tunnel's own.
+     */
+    const vmcell_io_thread *io_thread;
+    /**
+     * How many packets of the network may wait for the tunnel, 1 to 65536. The default is 1024.
+     */
+    size_t packets;
+    /**
+     * How many peers the tunnel may have, 1 to 65536. The default is 1024.
+     */
+    size_t peers;
+    /**
+     * Is asked about peers that are not known, and may make them just in time. The default is that their handshakes are dropped.
+     */
+    vmcell_unknown_peer_call on_unknown_peer;
+    /**
+     * Passed to `on_unknown_peer`.
+     */
+    void *user;
+    /**
+     * Called for `user` at the end, also if vmcell_tunnel_new fails, unless it fails for the settings' `struct_size`. It may come
+     * after vmcell_tunnel_free has returned. The default is that nothing is called.
+     */
+    vmcell_release release;
+} vmcell_tunnel_settings;
+
+/**
  * Receives the guest's output: `len` bytes, 1 to 4096, valid until it returns, and `user` as the caller gave it. The
  * I/O thread that serves the VM calls it, never two threads at once, and never after the release function. It must not
  * block, because the devices on that thread would wait for it, and must not unwind: no C++ exception, no longjmp. It
@@ -1346,7 +1508,8 @@ const char *vmcell_version(void);
 /**
  * Returns 1 if this build of the library has a feature; 0 if it does not, if it does not know the name, or if the name
  * is NULL. Every function is in every build; a missing feature fails at run time. Names: "acpi", "console", "disk",
- * "engine-sync", "json", "metadata", "nic", "test-util" (only tests have it). Never blocks.
+ * "engine-sync", "json" (descriptions of VMs), "metadata" (its service), "network" (private networks), "nic", "save" (files of snapshots), "secret",
+ * "test-util" (only tests have it), "volume" (encrypted volumes), "wireguard" (tunnels of private networks). Never blocks.
  */
 int32_t vmcell_has_feature(const char *name);
 
@@ -2511,6 +2674,292 @@ int32_t vmcell_nic_handle_set_send_limits(vmcell_nic_handle *handle,
  * Errors: BAD_HANDLE.
  */
 int32_t vmcell_nic_handle_free(vmcell_nic_handle *handle);
+
+/**
+ * Writes an address as text, with a NUL behind it, into `buffer` of `capacity` bytes, if it fits; `length` is set to what it needs without the NUL, at
+ * most 43. `what` is one of VMCELL_ADDRESS_*; the machine, or that and the host, are not looked at if it does not need them. Never blocks.
+ *
+ * Errors: BAD_VALUE for another `what`, and for a number that is out of range.
+ */
+int32_t vmcell_machine_address_text(const vmcell_machine_address *address,
+                                    int32_t what,
+                                    char *buffer,
+                                    size_t capacity,
+                                    size_t *length,
+                                    vmcell_error **error);
+
+/**
+ * Reads the IPv6 address of a machine of whatever network, and sets `address` to its numbers. Never blocks.
+ *
+ * Errors: BAD_VALUE if the text is no IPv6 address, or one that no machine of any network can have.
+ */
+int32_t vmcell_machine_address_parse(const char *text, vmcell_machine_address *address, vmcell_error **error);
+
+/**
+ * Writes the MAC address that belongs to an address: VMCELL_MAC_BYTES bytes. The interface of the machine has it. Never blocks.
+ *
+ * Errors: BAD_VALUE for a number that is out of range.
+ */
+int32_t vmcell_machine_address_mac(const vmcell_machine_address *address,
+                                   uint8_t *mac,
+                                   vmcell_error **error);
+
+/**
+ * Makes a network without machines, in which nothing is allowed. `realm` is 0 to 0xffffff, and drawn by lot once, `number` the network in it: the
+ * addresses follow from them (vmcell_machine_address). `settings` is copied; NULL stands for the defaults. Never blocks.
+ *
+ * Errors: BAD_VALUE for another realm, or a `struct_size`; INVALID_CONFIG for a setting that is out of range.
+ */
+int32_t vmcell_network_new(uint32_t realm,
+                           uint32_t number,
+                           const vmcell_network_settings *settings,
+                           vmcell_network **network,
+                           vmcell_error **error);
+
+/**
+ * Sets what may pass, in place of the rules before, also while VMs run: at most 1024 rules, one a line; empty lines, and those that begin with
+ * '#', say nothing. The first rule that fits a flow decides whether it may begin; if none fits, it may not. Answers pass by themselves. A
+ * rule reads "allow tcp 80-89 from fdac:1705:0:7:0:100::/88 to fdac:1705:0:7:0:1ff:fe00:2": "allow" or "deny"; then "all", "tcp", "udp", "icmp", or
+ * "protocol" and its number; behind "tcp" and "udp" a port, or the first and the last one, if not all; then "from" and "to" with a
+ * range of addresses, if not everybody. Flows that are not allowed any more end. Never blocks for long.
+ *
+ * Errors: INVALID_CONFIG, with the number of the line, for what is no rule, and for too many. Then those before stay.
+ */
+int32_t vmcell_network_set_rules(vmcell_network *network,
+                                 const char *rules,
+                                 vmcell_error **error);
+
+/**
+ * Writes how often each rule has decided, as a JSON array in the order of the rules, with a NUL behind it, into `buffer` of `capacity` bytes, if it fits;
+ * `length` is set to what it needs without the NUL. Each element has the members "rule" (its text), "flows" (how many it has let begin, or how many
+ * packets that would have begun one it has refused), and "packets" and "bytes", which have passed by it, answers among them. Never blocks for long.
+ */
+int32_t vmcell_network_rule_counts_json(const vmcell_network *network,
+                                        char *buffer,
+                                        size_t capacity,
+                                        size_t *length,
+                                        vmcell_error **error);
+
+/**
+ * Sets `count` to how many frames and packets of the network were dropped for a reason, which has one of the names of docs/network.md: "policy", for
+ * instance, if no rule allowed them. What one machine sent is among the counters of its interface in vmcell_vm_metrics_json, as
+ * "network_dropped_" and the name. Never blocks for long.
+ *
+ * Errors: BAD_VALUE for another name.
+ */
+int32_t vmcell_network_dropped(const vmcell_network *network,
+                               const char *reason,
+                               uint64_t *count,
+                               vmcell_error **error);
+
+/**
+ * Writes which machines have ports now to `machines`, which has room for `capacity`, in no order, and how many they are to `count`, which may be more.
+ * `machines` may be NULL if `capacity` is 0. Never blocks for long.
+ */
+int32_t vmcell_network_machines(const vmcell_network *network,
+                                vmcell_machine_address *machines,
+                                size_t capacity,
+                                size_t *count,
+                                vmcell_error **error);
+
+/**
+ * Lets go of a network. Its ports, and the VMs and tunnels that have them, keep it. NULL is fine. Never blocks.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_network_free(vmcell_network *network);
+
+/**
+ * Makes the port of machine number `number`, 1 to 0xffffff, of host number `host`, 1 to 65535. `network` is borrowed. Never blocks for long.
+ *
+ * Errors: BAD_VALUE for another number; INVALID_CONFIG if the address is in use, or the network has as many ports as it may.
+ */
+int32_t vmcell_network_port_new(const vmcell_network *network,
+                                uint32_t host,
+                                uint32_t number,
+                                vmcell_network_port **port,
+                                vmcell_error **error);
+
+/**
+ * Gives the machine a name, 1 to 63 letters, digits and hyphens: the network's name server has its address under "NAME.internal" while it runs.
+ * Several machines may have one name, and a machine eight. Never blocks for long.
+ *
+ * Errors: INVALID_CONFIG for another name, one that the machine has, and the ninth. Then the port stays as it is.
+ */
+int32_t vmcell_network_port_add_name(vmcell_network_port *port,
+                                     const char *name,
+                                     vmcell_error **error);
+
+/**
+ * Writes the machine's IPv6 address as text, with a NUL behind it, into `buffer` of `capacity` bytes, if it fits; `length` is set to what it needs without
+ * the NUL, at most 39. Never blocks.
+ */
+int32_t vmcell_network_port_address(const vmcell_network_port *port,
+                                    char *buffer,
+                                    size_t capacity,
+                                    size_t *length,
+                                    vmcell_error **error);
+
+/**
+ * Frees a port that no interface got: its address is free again. NULL is fine. Never blocks for long.
+ *
+ * Errors: BAD_HANDLE, also if it was handed over to an interface.
+ */
+int32_t vmcell_network_port_free(vmcell_network_port *port);
+
+/**
+ * Makes an interface on a port, with the MAC address and the MTU that belong to it, which must stay as they are. `port` is taken. It never blocks,
+ * so the VM's own I/O thread serves it. Never blocks.
+ */
+int32_t vmcell_nic_new_network(vmcell_network_port *port,
+                               vmcell_nic **nic,
+                               vmcell_error **error);
+
+/**
+ * Writes a new private key, with a NUL behind it, into `buffer` of `capacity` bytes (VMCELL_WIREGUARD_KEY_BYTES), if it fits; `length` is set to what it
+ * needs without the NUL, 44. The text is the caller's to protect and to erase. Waits only on a host that has just booted and has no entropy yet.
+ *
+ * Errors: HOST if the kernel gives no random bytes.
+ */
+int32_t vmcell_wireguard_private_key(char *buffer,
+                                     size_t capacity,
+                                     size_t *length,
+                                     vmcell_error **error);
+
+/**
+ * As vmcell_wireguard_private_key, for a preshared key: a secret that two peers share beside their key pairs, so that what is recorded today stays
+ * secret from a quantum computer.
+ */
+int32_t vmcell_wireguard_preshared_key(char *buffer,
+                                       size_t capacity,
+                                       size_t *length,
+                                       vmcell_error **error);
+
+/**
+ * Writes the public key that belongs to a private one, as vmcell_wireguard_private_key writes that. Never blocks.
+ *
+ * Errors: NETWORK for what is no key; the message does not contain it.
+ */
+int32_t vmcell_wireguard_public_key(const char *private_key,
+                                    char *buffer,
+                                    size_t capacity,
+                                    size_t *length,
+                                    vmcell_error **error);
+
+/**
+ * Makes an unknown peer a peer, as vmcell_tunnel_add_peer does, and answers its handshake. `peer` is taken. It is forgotten when it has had no key for ten
+ * minutes, and asked about again the next time. The key is only claimed until the handshake has ended: an impostor is forgotten after 15 seconds. A range
+ * that another peer has refuses the peer. Never blocks.
+ *
+ * Errors: NETWORK for what is no key or no range; BAD_VALUE for another `endpoint` or `keepalive_s`. Then the peer is refused.
+ */
+int32_t vmcell_unknown_peer_accept(vmcell_unknown_peer *peer,
+                                   const char *preshared_key,
+                                   const char *allowed_ips,
+                                   const char *endpoint,
+                                   uint32_t keepalive_s,
+                                   vmcell_error **error);
+
+/**
+ * Refuses an unknown peer: its handshake has no answer, and it is not asked about again for ten seconds. NULL is fine. Never blocks.
+ *
+ * Errors: BAD_HANDLE, also if it was accepted.
+ */
+int32_t vmcell_unknown_peer_free(vmcell_unknown_peer *peer);
+
+/**
+ * Makes a tunnel of a network from the text of a wg-quick file, of which it takes PrivateKey, ListenPort, MTU and the peers. The network's packets
+ * that go there are no longer than the MTU, 1420 if there is none. What the peers are allowed lies behind the tunnel from now on; the rules of the network
+ * say what may pass. `network` is borrowed, `settings` copied; NULL stands for the defaults. An endpoint is an address: look names up before. The
+ * caller erases its text, which holds the private key. Waits for the tunnel's thread, at most for ten seconds.
+ *
+ * Errors: NETWORK for a configuration that is refused, with the number of the line, and if the port cannot be bound; BAD_VALUE for a `struct_size` or a
+ * `listen_address`; INVALID_CONFIG for an address that lies behind another tunnel, and for an MTU below 1280 or another setting that is out of
+ * range; INVALID_STATE for a thread that is filtered, and in a function that the library calls.
+ */
+int32_t vmcell_tunnel_new(const vmcell_network *network,
+                          const char *config,
+                          const vmcell_tunnel_settings *settings,
+                          vmcell_tunnel **tunnel,
+                          vmcell_error **error);
+
+/**
+ * Writes the key by which peers know the tunnel, as vmcell_wireguard_public_key does. Never blocks.
+ */
+int32_t vmcell_tunnel_public_key(const vmcell_tunnel *tunnel,
+                                 char *buffer,
+                                 size_t capacity,
+                                 size_t *length,
+                                 vmcell_error **error);
+
+/**
+ * Writes where the socket is bound to, with the port that was chosen, such as "192.0.2.7:51820" or "[::]:51820", with a NUL behind it, into `buffer` of
+ * `capacity` bytes, if it fits; `length` is set to what it needs without the NUL, at most 58. Never blocks.
+ */
+int32_t vmcell_tunnel_local_address(const vmcell_tunnel *tunnel,
+                                    char *buffer,
+                                    size_t capacity,
+                                    size_t *length,
+                                    vmcell_error **error);
+
+/**
+ * Writes the tunnel's counters as a JSON object, with a NUL behind it, into `buffer` of `capacity` bytes, if it fits; `length` is set to what it needs without
+ * the NUL. They begin at 0 and only go up: "wireguard_sent_packets", "wireguard_received_bytes", "wireguard_handshakes", and one for each reason for
+ * which something is dropped, "wireguard_dropped_unknown_peer" for instance. A later version may have more. Never blocks.
+ */
+int32_t vmcell_tunnel_metrics_json(const vmcell_tunnel *tunnel,
+                                   char *buffer,
+                                   size_t capacity,
+                                   size_t *length,
+                                   vmcell_error **error);
+
+/**
+ * Closes a tunnel: nothing lies behind it any more, and its port is free. Waits for its thread, but not for a call of `on_unknown_peer`. NULL is
+ * fine.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_tunnel_free(vmcell_tunnel *tunnel);
+
+/**
+ * Adds a peer by its public key. `preshared_key` is a secret that is shared with it, or NULL. `allowed_ips` are ranges of addresses, separated by commas: the
+ * sources that its packets may have, and the destinations that go to it; another host of the network has the range of VMCELL_ADDRESS_HOST. `endpoint` is the
+ * address and the port where it is found first, or NULL: then it is where its first message comes from. After `keepalive_s` seconds without a message to it, an
+ * empty one is sent; 0 is never. Waits for the tunnel's thread, at most for ten seconds.
+ *
+ * Errors: NETWORK for what is no key or no range, for a key or a range that another peer has, and above the limit of peers; BAD_VALUE for another `endpoint` or
+ * `keepalive_s`; INVALID_CONFIG for a range that lies behind another tunnel of the network; INVALID_STATE in a function that the library calls; TIMEOUT.
+ */
+int32_t vmcell_tunnel_add_peer(vmcell_tunnel *tunnel,
+                               const char *public_key,
+                               const char *preshared_key,
+                               const char *allowed_ips,
+                               const char *endpoint,
+                               uint32_t keepalive_s,
+                               vmcell_error **error);
+
+/**
+ * Removes a peer: nothing is sent to it or taken from it any more. `was_there` is set to 1 if there was one, else to 0, unless it is NULL. Waits for the
+ * tunnel's thread, at most for ten seconds.
+ *
+ * Errors: NETWORK for what is no key; INVALID_STATE in a function that the library calls; TIMEOUT.
+ */
+int32_t vmcell_tunnel_remove_peer(vmcell_tunnel *tunnel,
+                                  const char *public_key,
+                                  int32_t *was_there,
+                                  vmcell_error **error);
+
+/**
+ * Writes what became of each peer, also of those that were made just in time, as a JSON array with a NUL behind it, into `buffer` of `capacity` bytes, if it
+ * fits; `length` is set to what it needs without the NUL. The members of each element are "public_key", "endpoint" (where its last authentic message came
+ * from, or null), "last_handshake_ms" (how many milliseconds ago keys were exchanged last, or null), "sent_bytes" and "received_bytes". Never
+ * blocks for long.
+ */
+int32_t vmcell_tunnel_peers_json(const vmcell_tunnel *tunnel,
+                                 char *buffer,
+                                 size_t capacity,
+                                 size_t *length,
+                                 vmcell_error **error);
 
 /**
  * Makes a service at 169.254.169.254, with an empty object as its document. Never blocks.

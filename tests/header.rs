@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 48] = [
+const SOURCES: [&str; 55] = [
     "library",
     "failure",
     "report",
@@ -32,6 +32,13 @@ const SOURCES: [&str; 48] = [
     "nic_port",
     "nic_backend",
     "nic_handle",
+    "machine_address",
+    "network",
+    "network_port",
+    "wireguard_key",
+    "unknown_peer",
+    "tunnel",
+    "tunnel_peer",
     "metadata",
     "console",
     "config",

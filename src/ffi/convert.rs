@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::ptr;
 
+use zeroize::Zeroizing;
+
 use super::failure::{
     Failure, FfiResult, VMCELL_ERROR_BAD_DESCRIPTOR, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_NOT_UTF8,
     VMCELL_ERROR_NULL_ARGUMENT,
@@ -83,7 +85,9 @@ impl OutText {
 
     pub(super) fn write(self, text: &str) {
         if text.len() < self.buffer.capacity() {
-            let bytes: Vec<c_char> = text.bytes().chain([0]).map(|byte| c_char::from_ne_bytes([byte])).collect();
+            // It may be a secret.
+            let mut bytes = Zeroizing::new(Vec::with_capacity(text.len().saturating_add(1)));
+            bytes.extend(text.bytes().chain([0]).map(|byte| c_char::from_ne_bytes([byte])));
             self.buffer.write(&bytes);
         }
         self.length.write(text.len());
@@ -167,6 +171,18 @@ pub(super) unsafe fn read_handles<T>(handles: *const *const T, count: usize, nam
     let bytes = unsafe { read_bytes(handles.cast(), len, name) }?;
     let handles = bytes.as_chunks().0.iter().map(|bytes| ptr::without_provenance(usize::from_ne_bytes(*bytes)));
     Ok(handles.collect())
+}
+
+/// Reads a structure of numbers.
+///
+/// # Safety
+/// `place` is NULL, which is refused, or points to a `T` that stays as it is until the call returns.
+pub(super) unsafe fn read_plain<T: Copy>(place: *const T, name: &str) -> FfiResult<T> {
+    if place.is_null() {
+        return Err(null(name));
+    }
+    // SAFETY: not NULL, and the caller's promise for the rest.
+    Ok(unsafe { place.read_unaligned() })
 }
 
 /// The largest structure that a caller may have, in bytes: more than any version of this library knows.

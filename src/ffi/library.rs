@@ -14,15 +14,20 @@ const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_V
 };
 
 /// The features that a program can ask for, and whether this build has them.
-const FEATURES: [(&str, bool); 8] = [
+const FEATURES: [(&str, bool); 13] = [
     ("acpi", true),
     ("console", true),
     ("disk", true),
     ("engine-sync", true),
     ("json", true),
     ("metadata", true),
+    ("network", true),
     ("nic", true),
+    ("save", true),
+    ("secret", true),
     ("test-util", cfg!(feature = "test-util")),
+    ("volume", true),
+    ("wireguard", true),
 ];
 
 /// Returns the version of the running library, such as "1.2.3"; VMCELL_VERSION is that of this header. Before 1.0.0 a
@@ -35,7 +40,8 @@ pub extern "C" fn vmcell_version() -> *const c_char {
 
 /// Returns 1 if this build of the library has a feature; 0 if it does not, if it does not know the name, or if the name
 /// is NULL. Every function is in every build; a missing feature fails at run time. Names: "acpi", "console", "disk",
-/// "engine-sync", "json", "metadata", "nic", "test-util" (only tests have it). Never blocks.
+/// "engine-sync", "json" (descriptions of VMs), "metadata" (its service), "network" (private networks), "nic", "save" (files of snapshots), "secret",
+/// "test-util" (only tests have it), "volume" (encrypted volumes), "wireguard" (tunnels of private networks). Never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_has_feature(name: *const c_char) -> i32 {
     guard_value(0, || {

@@ -84,8 +84,13 @@ impl Port {
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) for what is no name, as 1 to 63 letters, digits and hyphens are, and
     /// for a name that the machine has.
     pub fn named(self, name: &str) -> Result<Self> {
-        self.view.shared.change(|table| Arc::make_mut(&mut table.names).add(name, &self.end))?;
+        self.add_name(name)?;
         Ok(self)
+    }
+
+    /// As [`named`](Self::named), for who keeps the port if the name is refused.
+    pub(crate) fn add_name(&self, name: &str) -> Result<()> {
+        self.view.shared.change(|table| Arc::make_mut(&mut table.names).add(name, &self.end))
     }
 
     /// Makes the card, with the MAC address and the MTU that belong to the port. It never blocks, so it shares the VM's I/O thread.

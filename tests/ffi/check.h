@@ -50,5 +50,6 @@ void test_backends(const char *folder);
 void test_snapshots(const char *folder);
 void test_volumes(const char *folder);
 void test_secrets(const char *folder);
+void test_networks(const char *folder);
 
 #endif

@@ -77,6 +77,7 @@ int main(int argc, char **argv) {
     test_snapshots(folder);
     test_volumes(folder);
     test_secrets(folder);
+    test_networks(folder);
     /* Nothing was left behind by any of it. */
     CHECK(vmcell_handle_count() == 0);
     for (int tries = 0; tries < 10000 && threads() > 1; tries++) /* one that a VM was freed on ends by itself */
