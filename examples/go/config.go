@@ -112,7 +112,7 @@ type Disk struct {
 	IOThread *IOThread
 }
 
-// NIC is a network interface on a TAP device of the host.
+// NIC is a network interface on a TAP device of the host, or on a port of a private network.
 type NIC struct {
 	// Tap is the name of a TAP device.
 	Tap string
@@ -120,6 +120,8 @@ type NIC struct {
 	// and IFF_VNET_HDR, and with IFF_MULTI_QUEUE if there are several: each is a pair of queues. They are made non-blocking. They
 	// stay the caller's, who may close them after New.
 	Files []*os.File
+	// Port is a machine's place in a private network, in place of Tap. New takes it. MAC and MTU belong to it, and stay empty.
+	Port *Port
 	// MAC is what the guest is told. The default is a random one.
 	MAC net.HardwareAddr
 	// MTU is the largest packet that the guest is told to send. The default is to say nothing.

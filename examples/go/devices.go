@@ -67,6 +67,10 @@ func (disk Disk) open(d *describer, h **C.vmcell_disk) {
 
 func (nic NIC) open(d *describer, h **C.vmcell_nic) {
 	switch {
+	case nic.Port != nil && (nic.Tap != "" || len(nic.Files) > 0):
+		d.refuseBoth("an interface", "a port of a private network", "a TAP device or open files")
+	case nic.Port != nil:
+		nic.openPort(d, h)
 	case len(nic.Files) == 0:
 		d.withText(nic.Tap, func(t *C.char, e **C.vmcell_error) C.int32_t { return C.vmcell_nic_new(t, h, e) })
 	case nic.Tap != "":
