@@ -89,9 +89,7 @@ impl TunnelSettings {
             builder = builder.io_thread(&objects::get(self.io_thread)?.thread());
         }
         if self.peers != 0 {
-            let mut limits = TunnelLimits::default();
-            limits.peers = self.peers;
-            builder = builder.limits(limits);
+            builder = builder.limits(TunnelLimits { peers: self.peers, ..TunnelLimits::default() });
         }
         if let Some(call) = self.on_unknown_peer {
             // SAFETY: the caller promises the same.
