@@ -189,6 +189,8 @@ impl GuestRanges {
         let mut taken = Self::new(list, self.lease.clone());
         let count = count.min(self.vectors().len());
         taken.len = self.len_of(count);
+        // A guest may have hundreds of such buffers out, of one part each.
+        taken.vectors.reserve_exact(count);
         taken.vectors.extend_from_slice(self.vectors().get(..count).unwrap_or_default());
         self.drop_front(count);
         taken

@@ -22,6 +22,8 @@ use crate::net::{Need, Nic, NicBackend, NicInfo, Offloads, RxBatch, RxBuffer, Rx
 
 /// So many of a guest's buffers are out at once: all of a card's queue.
 const MOST_LENT: usize = 256;
+/// So many of them are handed over at once: room for all would stay taken for as long as the port lives.
+const AT_ONCE: usize = 16;
 /// To look at a frame's headers takes about as long as copying so many bytes.
 const LOOK_CHARGE: u64 = 512;
 /// The same for a question for a name.
@@ -206,13 +208,20 @@ impl Port {
 
     /// Lends the network all buffers that the guest has, and takes the frames that have come.
     fn exchange(&mut self, io: &mut Io, frames: &mut RxBatch) {
-        while self.out < MOST_LENT
-            && let Some(buffer) = frames.lend(io)
-        {
-            self.out = self.out.saturating_add(1);
-            self.lent.push(buffer);
+        loop {
+            while self.out < MOST_LENT
+                && self.lent.len() < AT_ONCE
+                && let Some(buffer) = frames.lend(io)
+            {
+                self.out = self.out.saturating_add(1);
+                self.lent.push(buffer);
+            }
+            let is_last = self.lent.len() < AT_ONCE;
+            self.end.pool.exchange(&mut self.lent, &mut self.spent, &mut self.filled);
+            if is_last {
+                break;
+            }
         }
-        self.end.pool.exchange(&mut self.lent, &mut self.spent, &mut self.filled);
     }
 
     fn deliver(&mut self, io: &mut Io, frames: &mut RxBatch) {

@@ -46,6 +46,10 @@ cargo xtask bench scale [--vms N]
     Show what many VMs in one process take: descriptors, mappings, threads, memory, and time to start and to end.
       --vms N             how many (1 to 100000, default 1000)
 
+cargo xtask bench network [ports | switch | wireguard]
+    Show what private networks take: guest to guest beside two TAP devices and a bridge (needs root), WireGuard beside
+    wireguard-go, if that is installed, and the memory of a port. Or one of these parts.
+
 Environment:
     VMCELL_KERNEL  a guest kernel (bzImage or ELF) instead of the distribution's; its modules are taken from beside it
                    (lib/modules/VERSION or ../lib/modules/VERSION, as unpacked from a package)
@@ -66,6 +70,8 @@ pub enum Command {
     Scale(ScaleOptions),
     Snapshot(SnapshotOptions),
     Volume,
+    /// Of which part alone, if of one.
+    Network(Option<String>),
 }
 
 /// Flags of `cargo xtask run`.
@@ -169,6 +175,7 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Command, String> {
             parse_snapshot(&rest[1..]).map(Command::Snapshot)
         }
         "bench" if rest.first().is_some_and(|arg| arg == "volume") => parse_volume(&rest[1..]),
+        "bench" if rest.first().is_some_and(|arg| arg == "network") => parse_network(&rest[1..]),
         "bench" => parse_bench(rest).map(Command::Bench),
         other => Err(format!("unknown command `{other}`; allowed: run, test, fuzz, bench")),
     }
@@ -302,6 +309,17 @@ fn parse_volume(args: &[String]) -> Result<Command, String> {
     }
 }
 
+fn parse_network(args: &[String]) -> Result<Command, String> {
+    const PARTS: [&str; 3] = ["ports", "switch", "wireguard"];
+    match args {
+        [] => Ok(Command::Network(None)),
+        [part] if PARTS.contains(&part.as_str()) => Ok(Command::Network(Some(part.clone()))),
+        [other, ..] => {
+            Err(format!("bench network: unknown argument `{other}`; allowed is one of {}", PARTS.join(", ")))
+        }
+    }
+}
+
 fn parse_instructions(args: &[String]) -> Result<InstructionOptions, String> {
     let mut options = InstructionOptions::default();
     let mut args = args.iter();
@@ -415,6 +433,13 @@ mod tests {
     fn volume_takes_no_argument() {
         assert_eq!(parse_line("bench volume"), Ok(Command::Volume));
         assert!(parse_line("bench volume --size 9").unwrap_err().contains("none is allowed"));
+    }
+
+    #[test]
+    fn network_takes_one_of_its_parts() {
+        assert_eq!(parse_line("bench network"), Ok(Command::Network(None)));
+        assert_eq!(parse_line("bench network switch"), Ok(Command::Network(Some("switch".into()))));
+        assert!(parse_line("bench network disks").unwrap_err().contains("ports, switch, wireguard"));
     }
 
     #[test]

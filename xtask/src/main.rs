@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         Command::Scale(options) => bench::scale::run(&options),
         Command::Snapshot(options) => bench::snapshot::run(&options),
         Command::Volume => bench::volume::run(),
+        Command::Network(part) => bench::network::run(part.as_deref()),
     };
     match outcome {
         Ok(status) => ExitCode::from(status),

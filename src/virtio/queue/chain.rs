@@ -32,6 +32,9 @@ struct Taken {
     done: bool,
 }
 
+/// So many segments have room at first, since there may be hundreds of chains that wait for frames.
+const USUAL_SEGMENTS: usize = 1;
+
 /// The segments of a chain: first what the device reads, then what it writes.
 #[derive(Default)]
 pub(super) struct Buffers {
@@ -57,6 +60,9 @@ impl Buffers {
             self.first_writable = self.first_writable.checked_add(1)?;
         } else {
             return None;
+        }
+        if self.segments.capacity() == 0 {
+            self.segments.reserve_exact(USUAL_SEGMENTS);
         }
         self.segments.push(segment);
         Some(())

@@ -13,12 +13,14 @@
 //! | What do many VMs in one process take? | `scale`, a command of its own |
 //! | What do snapshots and forks take? | `snapshot`, a command of its own |
 //! | What does encryption take? | `volume`, a command of its own |
+//! | What do private networks take? | `network`, a command of its own |
 
 mod boot;
 mod carry;
 mod contender;
 pub mod instructions;
 mod medium;
+pub mod network;
 mod process;
 mod report;
 mod result;

@@ -1,6 +1,6 @@
 //! What every run needs: the guest, the floor, a disk's file, a TAP.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::medium::Medium;
@@ -23,16 +23,14 @@ pub struct Setup {
 
 impl Setup {
     pub fn prepare(options: &BenchOptions, rows: &[Row]) -> Result<Self> {
-        let floor = cargo::build_program("vmcell-bench-floor", options.profile)?;
+        let floor = build_floor(options.profile)?;
         let folder = match &options.dir {
             Some(dir) => PathBuf::from(dir),
             None => cargo::target_dir().join("xtask/bench"),
         };
         let scratch = Scratch::new(&folder, "bench")?;
-        let guest = scratch.path().join("guest.elf");
-        std::fs::write(&guest, guest_image()?).context(guest.display())?;
-        let rate = exec::capture_text(Command::new(&floor).arg("tsc"))?;
-        let tsc_khz = rate.trim().parse().context("the rate of the time stamp counter")?;
+        let guest = write_guest(&scratch)?;
+        let tsc_khz = tsc_khz(&floor)?;
         let medium = Medium::prepare(&folder, options.disk_mib)?;
         let tap = rows.iter().any(Row::needs_network) && exec::is_root();
         let tap = if tap { Some(Tap::make()?) } else { None };
@@ -40,6 +38,21 @@ impl Setup {
     }
 }
 
-fn guest_image() -> Result<&'static [u8]> {
-    vmcell_bench_guest::image().ok_or_else(|| Error::new("there is no guest for this CPU yet"))
+/// The program that does the same work without a guest.
+pub fn build_floor(profile: &str) -> Result<PathBuf> {
+    cargo::build_program("vmcell-bench-floor", profile)
+}
+
+/// Writes the guest's image into a folder.
+pub fn write_guest(scratch: &Scratch) -> Result<PathBuf> {
+    let image = vmcell_bench_guest::image().ok_or_else(|| Error::new("there is no guest for this CPU yet"))?;
+    let guest = scratch.path().join("guest.elf");
+    std::fs::write(&guest, image).context(guest.display())?;
+    Ok(guest)
+}
+
+/// The rate of the time stamp counter, which the guest is told.
+pub fn tsc_khz(floor: &Path) -> Result<u64> {
+    let rate = exec::capture_text(Command::new(floor).arg("tsc"))?;
+    rate.trim().parse().context("the rate of the time stamp counter")
 }

@@ -9,6 +9,7 @@
 //! | When does a decent driver ring the doorbell? | `queue` |
 //! | How does it know when to begin, and tell what it counted? | `measure` |
 //! | What does it do to a disk, and to a network card? | `disk`, `frames` |
+//! | What do two guests say to each other? | `talk` |
 //!
 //! The command line: `bench=` and a workload's name, `tsc_khz=`, `warm_ms=`, `run_ms=`; the rest belongs to the workload.
 
@@ -20,6 +21,7 @@ mod interrupts;
 mod machine;
 mod measure;
 mod queue;
+mod talk;
 #[path = "../../../../tests/guests/guest/body/virtio/mod.rs"]
 mod virtio;
 
@@ -36,6 +38,8 @@ extern "C" fn main(zero_page: u64) -> ! {
         Some("write") => disk::run(&cmdline, disk::Kind::Write),
         Some("send") => frames::send(&cmdline),
         Some("receive") => frames::receive(&cmdline),
+        Some("ask") => talk::ask(&cmdline),
+        Some("echo") => talk::echo(&cmdline),
         Some("none") => Ok(()),
         _ => Err("the command line names no workload"),
     };

@@ -1,0 +1,29 @@
+//! What is made of several turns of two contenders.
+
+/// A quantity of which each contender has a figure a turn.
+#[derive(Default)]
+pub struct Pair {
+    ours: Vec<f64>,
+    theirs: Vec<f64>,
+}
+
+impl Pair {
+    pub fn push(&mut self, ours: f64, theirs: f64) {
+        self.ours.push(ours);
+        self.theirs.push(theirs);
+    }
+
+    /// The medians, the median of the quotients of each turn, and how far those spread.
+    pub fn row(&self, name: &str) -> String {
+        let quotients: Vec<f64> = self.ours.iter().zip(&self.theirs).map(|(ours, theirs)| ours / theirs).collect();
+        let least = quotients.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = quotients.iter().copied().fold(0.0, f64::max);
+        let (ours, theirs) = (median(self.ours.clone()), median(self.theirs.clone()));
+        format!("{name:<44} {ours:>11.2} {theirs:>11.2} {:>8.2}   ({least:.2} to {most:.2})", median(quotients))
+    }
+}
+
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
