@@ -12,6 +12,8 @@ const FIRST_OF_MAC: u8 = 0x02;
 const FIRST_OF_IID: u8 = 0x00;
 /// What EUI-64 puts in the middle.
 const MIDDLE: [u8; 2] = [0xff, 0xfe];
+/// In front of a service's number.
+const SERVICE: [u8; 4] = [0, 0, 0, 1];
 
 /// The addresses of one private network: a /64 of unique local addresses (RFC 4193).
 ///
@@ -86,6 +88,29 @@ impl Subnet {
     /// Returns where the network's own DNS server answers. No machine can have this address.
     pub fn dns(self) -> Ipv6Addr {
         self.with([0, 0, 0, 0, 0, 0, 0, 3])
+    }
+
+    /// Returns the address of service number `number`, which stands for several machines. No machine can have this address.
+    ///
+    /// ```
+    /// # use vmcell::network::Subnet;
+    /// let subnet = Subnet::new([0xac, 0x17, 0x05], 7);
+    /// assert_eq!(subnet.service(0x50).to_string(), "fdac:1705:0:7:0:1:0:50");
+    /// ```
+    pub fn service(self, number: u32) -> Ipv6Addr {
+        let ([a, b, c, d], [e, f, g, h]) = (SERVICE, number.to_be_bytes());
+        self.with([a, b, c, d, e, f, g, h])
+    }
+
+    /// Returns the /96 of all services.
+    pub fn services(self) -> Prefix {
+        Prefix::cut(self.service(0), 96)
+    }
+
+    /// Returns the number of the service that has an address; `None` for any other address.
+    pub fn service_number(self, address: Ipv6Addr) -> Option<u32> {
+        let number = address.octets().last_chunk().map(|bytes| u32::from_be_bytes(*bytes))?;
+        (self.service(number) == address).then_some(number)
     }
 
     /// Returns the address of a machine: number `machine`, 1 to [`LARGEST_MACHINE`](Self::LARGEST_MACHINE), of host number `host`, 1 to
@@ -232,6 +257,13 @@ mod tests {
     fn the_networks_own_addresses_are_no_machines() {
         let subnet = Subnet::new([1, 2, 3], 4);
         assert_eq!(MachineAddress::from_ip(subnet.dns()), None);
+        for number in [0, 1, 0xff_fe00, 0xfffe_0001, u32::MAX] {
+            let service = subnet.service(number);
+            assert_eq!((MachineAddress::from_ip(service), subnet.service_number(service)), (None, Some(number)));
+            assert!(subnet.services().contains(service) && subnet.host_prefix(0).contains(service));
+        }
+        let others = [subnet.dns(), Subnet::new([1, 2, 3], 5).service(1), subnet.machine(1, 1).unwrap().ip()];
+        assert_eq!(others.map(|address| subnet.service_number(address)), [None; 3]);
         assert_eq!(MachineAddress::from_ip(subnet.with([0, 0, 0, 0xff, 0xfe, 0, 0, 1])), None, "host 0");
         assert_eq!(subnet.to_string(), "fd01:203:0:4::/64");
         assert_eq!(subnet.host_prefix(0x0506).to_string(), "fd01:203:0:4:5:600::/88");

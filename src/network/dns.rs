@@ -1,10 +1,11 @@
 //! Names of the network's machines (RFC 1035): one question, one answer, and nothing that takes memory.
 //!
-//! `NAME.internal` has an AAAA record for each machine of that name that runs, and a TXT record that says which machines those are.
+//! `NAME.internal` has an AAAA record for each machine of that name that runs, and a TXT record that says which machines those are; or one
+//! for the service of that name.
 //! `_names.internal` has a TXT record for each name. Nobody is asked for anything else: other names are refused.
 
 use super::address::MachineAddress;
-use super::names::Names;
+use super::names::{Named, Names};
 
 /// The domain, as it stands in a question.
 const DOMAIN: &[u8] = b"\x08internal\x00";
@@ -164,9 +165,11 @@ impl Answer {
             }
             return NO_ERROR;
         }
-        let known = names.find(label, |machine| match question.kind {
-            AAAA => self.record(AAAA, &machine.ip().octets()),
-            TXT => self.machine(machine),
+        let known = names.find(label, |named| match (question.kind, named) {
+            (AAAA, Named::Machine(machine)) => self.record(AAAA, &machine.ip().octets()),
+            (AAAA, Named::Service(address)) => self.record(AAAA, &address.octets()),
+            (TXT, Named::Machine(machine)) => self.machine(machine),
+            (TXT, Named::Service(_)) => self.text(b"service"),
             // There is nothing of another kind.
             _ => false,
         });

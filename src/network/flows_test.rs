@@ -25,7 +25,7 @@ fn connection() -> (Flows, Policy, impl Fn(&mut Flows, Side, u8, u64) -> bool) {
     let rules = policy.clone();
     let pass = move |flows: &mut Flows, side, flags, at| {
         let seen = packet(&tcp((machine(1), 1), (machine(2), 2), flags, b""));
-        flows.pass(&rules, &begun.flow, &seen, side, seconds(at))
+        flows.pass(&rules, &begun.flow, &seen, side, seconds(at)) == Known::Yes
     };
     (flows, policy, pass)
 }
@@ -61,7 +61,7 @@ fn no_more_flows_are_remembered_than_may_be_and_those_that_ended_make_room() {
     assert_eq!(begin(&mut flows, 2000, 29), Err(Refusal::FlowTable).or(begin(&mut flows, 2000, 29)));
     for port in &begun {
         let seen = packet(&udp((machine(1), *port), (machine(2), 2), b""));
-        assert!(flows.pass(&policy, &seen.flow, &seen, Side::First, seconds(10)), "{port}");
+        assert_eq!(flows.pass(&policy, &seen.flow, &seen, Side::First, seconds(10)), Known::Yes, "{port}");
     }
     let again = (1001..=2000).filter(|port| begin(&mut flows, *port, 50).is_ok()).count();
     assert!((64..=128).contains(&again), "{again}");

@@ -1,13 +1,14 @@
 //! The network's side of an uplink.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::packet::{HEAD_LEN, Kind, Packet};
 use super::parcel::{Parcel, Source, Undone};
 use super::party::{Destination, UplinkEnd};
 use super::prefix::Prefix;
 use super::reason::Refusal;
+use super::refuse::No;
 use super::reply::Reply;
 use super::uplink::{Injected, Inward};
 use super::view::View;
@@ -18,11 +19,13 @@ pub(super) struct Join {
     end: Arc<UplinkEnd>,
     /// Whoever got the last packet, and was not woken yet.
     last: Option<Destination>,
+    /// When the last packet came, in the time of the network.
+    now: Duration,
 }
 
 impl Join {
     pub(super) fn new(view: View, end: Arc<UplinkEnd>) -> Self {
-        Self { view, end, last: None }
+        Self { view, end, last: None, now: Duration::ZERO }
     }
 
     fn take(&mut self, bytes: &[u8]) -> std::result::Result<Injected, Refusal> {
@@ -54,10 +57,30 @@ impl Join {
         if matches!(&to, Destination::Uplink(uplink) if Arc::ptr_eq(uplink, &self.end)) {
             return Err(Refusal::NoDestination);
         }
-        let now = self.view.shared.time(Instant::now());
-        self.view.admit(&packet, &self.end.flows, to.flows(), now)?;
+        self.now = self.view.shared.time(Instant::now());
+        match self.carry(&packet, head, bytes, to) {
+            Err(Refusal::NoMember) => {
+                let no = No::to(&packet, head.get(..shown).unwrap_or_default());
+                let told = no.is_some_and(|no| Destination::Uplink(Arc::clone(&self.end)).answer(no.bytes()));
+                Err(if told { Refusal::NoMember } else { Refusal::NoRoom })
+            }
+            carried => carried,
+        }
+    }
+
+    /// Sends a packet on its way, if it may pass.
+    fn carry(
+        &mut self,
+        packet: &Packet,
+        mut head: [u8; HEAD_LEN],
+        bytes: &[u8],
+        to: Destination,
+    ) -> std::result::Result<Injected, Refusal> {
+        let (to, translation) = self.view.way(packet, &self.end.flows, to, self.now)?;
+        let mut packet = *packet;
+        translation.apply(&mut packet, &mut head, false);
         let mut parcel = Parcel { packet: &packet, head, source: Source::Host(bytes), undone: Undone::default() };
-        parcel.deliver(&to)?;
+        parcel.deliver(&to).map_err(|refusal| to.refusal(refusal))?;
         if self.last.as_ref().is_none_or(|last| !last.is(&to)) {
             self.flush();
             self.last = Some(to);
@@ -71,11 +94,8 @@ impl Join {
         let rule = policy.admit(&packet.flow).ok_or(Refusal::Policy)?;
         policy.count(rule, packet.len);
         let reply = Reply::to(packet, bytes, &self.view.table.names)?;
-        let mut storage = self.end.outbox.storage().ok_or(Refusal::NoRoom)?;
-        storage.extend_from_slice(reply.bytes());
-        self.end.outbox.put(storage);
-        self.end.outbox.ring();
-        Ok(())
+        let told = Destination::Uplink(Arc::clone(&self.end)).answer(reply.bytes());
+        if told { Ok(()) } else { Err(Refusal::NoRoom) }
     }
 }
 
@@ -94,7 +114,7 @@ impl Inward for Join {
 
     fn flush(&mut self) {
         if let Some(last) = self.last.take() {
-            last.ring();
+            last.ring(self.now);
         }
     }
 

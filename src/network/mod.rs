@@ -3,7 +3,8 @@
 //!
 //! A [`Network`] is a switch in this process. Its [`Subnet`] is a /64, from which the addresses of its [machines](MachineAddress) follow;
 //! each machine has a [`Port`], on which its card is put, and [`Rule`]s say who may begin to speak with whom. A tunnel to other hosts
-//! takes part by an [`Uplink`]; with the feature `wireguard`, there is one.
+//! takes part by an [`Uplink`]; with the feature `wireguard`, there is one. A [`Service`] is an address that stands for several machines, and
+//! may have them started when a packet comes.
 
 mod address;
 mod checksum;
@@ -24,13 +25,18 @@ mod pool;
 mod port;
 mod ports;
 mod prefix;
+mod pulse;
 mod reason;
+mod refuse;
 mod reply;
 mod rule;
+mod service;
 mod settings;
 mod switch;
+mod translate;
 mod uplink;
 mod view;
+mod way;
 #[cfg(feature = "wireguard")]
 pub mod wireguard;
 
@@ -40,6 +46,7 @@ pub use port::Port;
 pub use prefix::Prefix;
 pub use reason::Refusal;
 pub use rule::Rule;
+pub use service::{Demand, Service, ServiceConfig, ServiceMember};
 pub use settings::NetworkConfig;
 pub use switch::Network;
 pub use uplink::{Injected, Uplink};

@@ -38,6 +38,11 @@ pub(super) struct Parcel<'a> {
 }
 
 impl Undone {
+    /// Whether the checksum was left undone.
+    pub(super) fn checksum(self) -> bool {
+        self.checksum
+    }
+
     /// What the header in front of a frame says, if that is true of the packet in it, and allowed.
     pub(super) fn of(header: &VnetHeader, packet: &Packet, mtu: u16) -> Result<Self, Refusal> {
         let behind = packet.checksum_at().and_then(|at| at.checked_sub(IPV6_LEN));

@@ -1,6 +1,7 @@
 //! Who takes part in a network: machines at their ports, and what lies behind uplinks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::address::MachineAddress;
 use super::checksum::Sum;
@@ -9,20 +10,21 @@ use super::neighbour::ethernet;
 use super::outbox::Outbox;
 use super::packet::ETHERNET_LEN;
 use super::pool::{Landing, Pool};
-use super::reason::Refusals;
+use super::pulse::Pulse;
+use super::reason::{Refusal, Refusals};
+use super::service::balancer::Balancer;
 use super::settings::FlowLimits;
 use crate::memory::GuestRanges;
 use crate::net::{Offloads, VnetHeader};
 use crate::sys::sync::Mutex;
-use crate::sys::sync::atomic::{AtomicBool, Ordering};
 
 /// A port, as others see it.
 pub(super) struct PortEnd {
     pub(super) address: MachineAddress,
     pub(super) pool: Pool,
     pub(super) flows: Mutex<Flows>,
-    /// Its driver takes frames.
-    running: AtomicBool,
+    /// Apart, for the services that it is a member of.
+    pub(super) pulse: Arc<Pulse>,
     /// What came from it and was dropped.
     pub(super) refusals: Refusals,
 }
@@ -40,6 +42,8 @@ pub(super) struct UplinkEnd {
 pub(super) enum Destination {
     Port(Arc<PortEnd>),
     Uplink(Arc<UplinkEnd>),
+    /// It waits for a member of the service.
+    Service(Arc<Balancer>),
 }
 
 /// Room for one packet at its destination. Places in it are counted from the IPv6 header on.
@@ -49,19 +53,15 @@ pub(super) enum Target {
 }
 
 impl PortEnd {
-    pub(super) fn new(address: MachineAddress, limits: FlowLimits) -> Self {
+    pub(super) fn new(address: MachineAddress, limits: FlowLimits, now: Duration) -> Self {
         let flows = Mutex::new(Flows::new(limits));
         let (pool, refusals) = (Pool::default(), Refusals::default());
-        Self { address, pool, flows, running: AtomicBool::new(false), refusals }
+        Self { address, pool, flows, pulse: Arc::new(Pulse::new(now)), refusals }
     }
 
     /// Whether the machine runs: its driver is up, and it is not paused.
     pub(super) fn runs(&self) -> bool {
-        self.running.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn set_running(&self, runs: bool) {
-        self.running.store(runs, Ordering::Relaxed);
+        self.pulse.runs()
     }
 
     /// Puts a packet of the switch's own there; says whether there was room.
@@ -77,10 +77,12 @@ impl PortEnd {
 }
 
 impl Destination {
-    pub(super) fn flows(&self) -> &Mutex<Flows> {
+    /// The flows that it has begun; `None` for a service, which begins none.
+    pub(super) fn flows(&self) -> Option<&Mutex<Flows>> {
         match self {
-            Self::Port(port) => &port.flows,
-            Self::Uplink(uplink) => &uplink.flows,
+            Self::Port(port) => Some(&port.flows),
+            Self::Uplink(uplink) => Some(&uplink.flows),
+            Self::Service(_) => None,
         }
     }
 
@@ -88,14 +90,14 @@ impl Destination {
     pub(super) fn offloads(&self) -> Option<Offloads> {
         match self {
             Self::Port(port) => port.pool.offloads(),
-            Self::Uplink(_) => Some(Offloads::NONE),
+            Self::Uplink(_) | Self::Service(_) => Some(Offloads::NONE),
         }
     }
 
     /// How long packets may be, if not as long as in the network.
     pub(super) fn mtu(&self) -> Option<u16> {
         match self {
-            Self::Port(_) => None,
+            Self::Port(_) | Self::Service(_) => None,
             Self::Uplink(uplink) => Some(uplink.mtu),
         }
     }
@@ -108,6 +110,7 @@ impl Destination {
                 storage.resize(len, 0);
                 Some(Target::Host(storage))
             }
+            Self::Service(service) => service.held.open(len).map(Target::Host),
         }
     }
 
@@ -118,16 +121,41 @@ impl Destination {
                 port.pool.put(landing, header, (len as u64).saturating_add(ETHERNET_LEN as u64));
             }
             (Self::Uplink(uplink), Target::Host(storage)) => uplink.outbox.put(storage),
+            (Self::Service(service), Target::Host(storage)) => service.hold(storage),
             // Each target was opened by its own destination.
-            (Self::Port(_), Target::Host(_)) | (Self::Uplink(_), Target::Guest(_)) => {}
+            (Self::Port(_), Target::Host(_)) | (Self::Uplink(_) | Self::Service(_), Target::Guest(_)) => {}
         }
     }
 
-    /// Wakes whoever takes the packets.
-    pub(super) fn ring(&self) {
+    /// Why a packet was not delivered there: what finds no room to wait for a member is refused.
+    pub(super) fn refusal(&self, refusal: Refusal) -> Refusal {
+        if matches!((self, refusal), (Self::Service(_), Refusal::NoRoom)) { Refusal::NoMember } else { refusal }
+    }
+
+    /// Puts a packet of the switch's own there; says whether there was room.
+    pub(super) fn answer(&self, packet: &[u8]) -> bool {
         match self {
-            Self::Port(port) => port.pool.ring(),
+            Self::Port(port) => port.answer(packet),
+            Self::Uplink(uplink) => {
+                let Some(mut storage) = uplink.outbox.storage() else { return false };
+                storage.extend_from_slice(packet);
+                uplink.outbox.put(storage);
+                uplink.outbox.ring();
+                true
+            }
+            Self::Service(_) => false,
+        }
+    }
+
+    /// Wakes whoever takes the packets that were put there until now.
+    pub(super) fn ring(&self, now: Duration) {
+        match self {
+            Self::Port(port) => {
+                port.pulse.touch(now);
+                port.pool.ring();
+            }
             Self::Uplink(uplink) => uplink.outbox.ring(),
+            Self::Service(_) => {}
         }
     }
 
@@ -135,7 +163,8 @@ impl Destination {
         match (self, other) {
             (Self::Port(one), Self::Port(other)) => Arc::ptr_eq(one, other),
             (Self::Uplink(one), Self::Uplink(other)) => Arc::ptr_eq(one, other),
-            (Self::Port(_), Self::Uplink(_)) | (Self::Uplink(_), Self::Port(_)) => false,
+            (Self::Service(one), Self::Service(other)) => Arc::ptr_eq(one, other),
+            _ => false,
         }
     }
 }

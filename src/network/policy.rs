@@ -64,10 +64,27 @@ impl Policy {
 
     /// Which rule lets a flow begin, if any does.
     pub(super) fn admit(&self, flow: &Flow) -> Option<u16> {
+        let rule = self.judge(flow)?;
+        self.begun(rule);
+        Some(rule)
+    }
+
+    /// The same for a flow that may have to wait. If it may begin, it is counted when it [does](Self::begun).
+    pub(super) fn judge(&self, flow: &Flow) -> Option<u16> {
         let index = self.rules.iter().position(|counted| counted.rule.fits(flow))?;
         let counted = self.rules.get(index)?;
+        if counted.rule.allows() {
+            return u16::try_from(index).ok();
+        }
         counted.flows.add(1);
-        if counted.rule.allows() { u16::try_from(index).ok() } else { None }
+        None
+    }
+
+    /// Counts a flow that a rule has let begin.
+    pub(super) fn begun(&self, rule: u16) {
+        if let Some(counted) = self.rules.get(usize::from(rule)) {
+            counted.flows.add(1);
+        }
     }
 
     /// Counts a packet that passes by a rule.

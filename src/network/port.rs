@@ -13,7 +13,9 @@ use super::parcel::{Parcel, Source, Undone};
 use super::party::{Destination, PortEnd};
 use super::pool::Filled;
 use super::reason::Refusal;
+use super::refuse::No;
 use super::reply::{LONGEST_QUERY, Reply};
+use super::translate::Translation;
 use super::view::View;
 use crate::error::Result;
 use crate::event::{Event, Io, Token, Wants};
@@ -28,6 +30,8 @@ const AT_ONCE: usize = 16;
 const LOOK_CHARGE: u64 = 512;
 /// The same for a question for a name.
 const NAME_CHARGE: u64 = 4096;
+/// The same for a packet to a service, for which members may have to be compared.
+const SERVICE_CHARGE: u64 = 2048;
 const IPV6: u16 = 0x86dd;
 
 /// A machine's port: what its card is put on. Its address is free again when it is dropped, which the end of its VM does.
@@ -48,6 +52,10 @@ pub struct Port {
     spent: Vec<Vec<RxBuffer>>,
     /// Whoever got the last frame, and was not woken yet.
     last: Option<Destination>,
+    /// When the last batch came, in the time of the network.
+    now: Duration,
+    /// A packet of that batch has passed.
+    has_sent: bool,
     /// When the guest is told again of its network.
     advertise: Option<Instant>,
     /// Frames of a test's, which are no packets, go to the only other port.
@@ -68,6 +76,8 @@ impl Port {
             filled: VecDeque::new(),
             spent: Vec::new(),
             last: None,
+            now: Duration::ZERO,
+            has_sent: false,
             advertise: None,
             #[cfg(test)]
             passes_test_frames: false,
@@ -102,7 +112,7 @@ impl Port {
     }
 
     /// Sends one frame on its way, and says what that has cost beside the copy.
-    fn forward(&mut self, frame: &TxFrame, now: Duration) -> std::result::Result<u64, Refusal> {
+    fn forward(&mut self, frame: &TxFrame) -> std::result::Result<u64, Refusal> {
         let mut bytes = [0; ETHERNET_LEN + HEAD_LEN];
         let shown = usize::try_from(frame.len()).unwrap_or(usize::MAX).min(bytes.len());
         let shown = bytes.get_mut(..shown).unwrap_or_default();
@@ -130,31 +140,57 @@ impl Port {
             return Err(Refusal::NoDestination);
         }
         if packet.flow.destination == self.view.shared.config.subnet.dns() {
-            return self.name_server(&packet, frame).map(|()| NAME_CHARGE);
+            self.name_server(&packet, frame)?;
+            self.has_sent = true;
+            return Ok(NAME_CHARGE);
         }
         let undone = Undone::of(frame.header(), &packet, self.link.mtu)?;
+        let carried = self.carry(&packet, head, frame, undone);
+        if carried == Err(Refusal::NoMember)
+            && let Some(no) = No::to(&packet, head)
+            && !self.end.answer(no.bytes())
+        {
+            return Err(Refusal::NoRoom);
+        }
+        carried
+    }
+
+    /// Sends a packet on its way, if it may pass.
+    fn carry(
+        &mut self,
+        packet: &Packet,
+        head: &[u8],
+        frame: &TxFrame,
+        undone: Undone,
+    ) -> std::result::Result<u64, Refusal> {
         let to = self.view.find(packet.flow.destination).ok_or(Refusal::NoDestination)?;
         // What a guest says to itself does not come here.
         if matches!(&to, Destination::Port(port) if Arc::ptr_eq(port, &self.end)) {
             return Err(Refusal::NoDestination);
         }
-        self.view.admit(&packet, &self.end.flows, to.flows(), now)?;
+        let cost = if matches!(to, Destination::Service(_)) { SERVICE_CHARGE } else { 0 };
+        let (to, translation) = self.view.way(packet, &self.end.flows, to, self.now)?;
         let mut copy = [0; HEAD_LEN];
         for (to, byte) in copy.iter_mut().zip(head.iter()) {
             *to = *byte;
         }
-        let mut parcel = Parcel { packet: &packet, head: copy, source: Source::Guest(frame.data()), undone };
-        let delivered = parcel.deliver(&to);
+        let mut sent = *packet;
+        if translation != Translation::NONE {
+            translation.apply(&mut sent, &mut copy, undone.checksum());
+        }
+        let mut parcel = Parcel { packet: &sent, head: copy, source: Source::Guest(frame.data()), undone };
+        let delivered = parcel.deliver(&to).map_err(|refusal| to.refusal(refusal));
         if delivered == Err(Refusal::TooLong)
             && let Some(mtu) = to.mtu()
         {
-            self.answer(&self.link.too_big(&packet, mtu, head))?;
+            self.answer(&self.link.too_big(packet, mtu, head))?;
         }
         if self.last.as_ref().is_none_or(|last| !last.is(&to)) {
             self.wake_last();
             self.last = Some(to);
         }
-        delivered
+        self.has_sent |= delivered.is_ok();
+        delivered.map(|more| more.saturating_add(cost))
     }
 
     /// A guest speaks from its own addresses alone; before it has one, it may look for its neighbours.
@@ -197,7 +233,7 @@ impl Port {
 
     fn wake_last(&mut self) {
         if let Some(last) = self.last.take() {
-            last.ring();
+            last.ring(self.now);
         }
     }
 
@@ -271,28 +307,39 @@ impl NicBackend for Port {
 
     fn negotiate(&mut self, _guest: Offloads) -> Result<()> {
         // What the guest copes with comes with each of its buffers.
+        self.end.pulse.started();
         self.advertise = None;
         self.advertise(Instant::now());
         Ok(())
     }
 
     fn receive(&mut self, io: &mut Io, frames: &mut RxBatch) {
-        self.end.set_running(true);
         self.exchange(io, frames);
+        // From here on, it hears.
+        if self.out > 0 && self.end.pulse.set_running(true) {
+            self.view.shared.bell.ring();
+        }
         self.deliver(io, frames);
     }
 
     fn send(&mut self, io: &mut Io, frames: &mut TxBatch) {
         self.view.refresh();
-        let now = self.view.shared.time(io.now());
+        self.now = self.view.shared.time(io.now());
+        self.has_sent = false;
         while let Some(frame) = frames.next(io) {
-            let forwarded = self.forward(frame, now);
+            let forwarded = self.forward(frame);
             frames.done();
             io.charge(LOOK_CHARGE);
             match forwarded {
                 Ok(cost) => io.charge(cost),
-                Err(reason) => self.count(reason),
+                Err(reason) => {
+                    io.charge(if matches!(reason, Refusal::NoMember | Refusal::Waiting) { SERVICE_CHARGE } else { 0 });
+                    self.count(reason);
+                }
             }
+        }
+        if self.has_sent {
+            self.end.pulse.touch(self.now);
         }
         self.wake_last();
     }
@@ -301,7 +348,7 @@ impl NicBackend for Port {
         let filled = self.filled.drain(..).flat_map(|filled| filled.buffers);
         filled.for_each(|buffer| back.give(buffer));
         self.end.pool.recall(back);
-        self.end.set_running(false);
+        self.end.pulse.set_running(false);
         self.out = 0;
     }
 

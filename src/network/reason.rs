@@ -32,17 +32,22 @@ pub enum Refusal {
     Policy,
     /// It has passed too many networks.
     HopLimit,
-    /// There is no room to remember one more flow.
+    /// There is no room to remember one more flow, or the machine speaks with the same machine by the same ports already, to it and by a
+    /// service of it.
     FlowTable,
     /// Nobody has its destination.
     NoDestination,
     /// Its receiver has no room for it now.
     NoRoom,
+    /// It goes to a service that has no member for it. Its sender was told.
+    NoMember,
+    /// It goes to a service, and another packet of its connection waits there for a member.
+    Waiting,
 }
 
 impl Refusal {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Malformed,
         Self::NotIpv6,
         Self::TooLong,
@@ -59,6 +64,8 @@ impl Refusal {
         Self::FlowTable,
         Self::NoDestination,
         Self::NoRoom,
+        Self::NoMember,
+        Self::Waiting,
     ];
 
     /// Returns the name that its counter has, behind `network_dropped_`.
@@ -80,6 +87,8 @@ impl Refusal {
             Self::FlowTable => "flow_table",
             Self::NoDestination => "no_destination",
             Self::NoRoom => "no_room",
+            Self::NoMember => "no_member",
+            Self::Waiting => "waiting",
         }
     }
 }

@@ -21,6 +21,7 @@ pub struct NetworkConfig {
     pub(super) mtu: u16,
     pub(super) ports: usize,
     pub(super) flows: FlowLimits,
+    pub(super) held_bytes: usize,
 }
 
 /// What is remembered of the flows of one machine.
@@ -35,7 +36,8 @@ impl NetworkConfig {
     /// A network with these addresses, and the defaults.
     pub const fn new(subnet: Subnet) -> Self {
         let (tcp_idle, idle) = (Duration::from_secs(7200), Duration::from_secs(120));
-        Self { subnet, mtu: 1420, ports: 4096, flows: FlowLimits { most: 4096, tcp_idle, idle } }
+        let flows = FlowLimits { most: 4096, tcp_idle, idle };
+        Self { subnet, mtu: 1420, ports: 4096, flows, held_bytes: 8 << 20 }
     }
 
     /// Sets how long a packet of the network may be, in bytes with its IPv6 header: 1280 to 65535. The default is 1420, which fits
@@ -56,7 +58,7 @@ impl NetworkConfig {
     /// Sets how many flows are remembered that one machine, or what lies behind one uplink, has begun: a power of two from 64 to 16384.
     /// The default is 4096. A flow that finds no room is refused and counted, and harms no other machine, but those behind the same
     /// uplink, which have one table together: give peers that do not trust each other a tunnel each. A flow takes 88 bytes of the host's
-    /// memory, which a machine that begins few flows never takes.
+    /// memory, and one to a [service](super::Service) twice as much and the room of two. A machine that begins few flows never takes it.
     #[must_use]
     pub const fn flows(mut self, most: usize) -> Self {
         self.flows.most = most;
@@ -72,6 +74,14 @@ impl NetworkConfig {
         self
     }
 
+    /// Sets how many bytes of packets may wait for members of all [services](super::Service) together: 64 KiB to 1 GiB. The default is 8
+    /// MiB. A packet takes 128 bytes more than it is long.
+    #[must_use]
+    pub const fn held_bytes(mut self, most: usize) -> Self {
+        self.held_bytes = most;
+        self
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let refused = |message| Err(Error::new(ErrorKind::InvalidConfig, message));
         if self.mtu < 1280 {
@@ -84,6 +94,12 @@ impl NetworkConfig {
         if !most.is_power_of_two() || !(64..=16384).contains(&most) {
             return refused(format!(
                 "{most} flows a machine were asked for, allowed are the powers of two from 64 to 16384"
+            ));
+        }
+        if !(64 << 10..=1 << 30).contains(&self.held_bytes) {
+            return refused(format!(
+                "{} bytes for packets that wait for services were asked for, allowed are 64 KiB to 1 GiB",
+                self.held_bytes
             ));
         }
         for idle in [self.flows.tcp_idle, self.flows.idle] {

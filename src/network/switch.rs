@@ -1,7 +1,9 @@
 //! A network, as the host program has it.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::address::{MachineAddress, Subnet};
 use super::flows::Flows;
@@ -12,6 +14,7 @@ use super::policy::RuleCount;
 use super::port::Port;
 use super::reason::{Refusal, Refusals};
 use super::rule::Rule;
+use super::service::{Service, ServiceConfig};
 use super::settings::NetworkConfig;
 use super::uplink::Uplink;
 use super::view::{Shared, View};
@@ -72,7 +75,7 @@ impl Network {
             return Err(refused(format!("a port for {address} was asked for in the network {}", self.subnet())));
         }
         let config = &self.shared.config;
-        let end = Arc::new(PortEnd::new(address, config.flows));
+        let end = Arc::new(PortEnd::new(address, config.flows, self.shared.time(Instant::now())));
         self.shared.change(|table| {
             if table.ports.get(address.ip()).is_some() {
                 return Err(refused(format!("the address {address} of the network {} is in use", self.subnet())));
@@ -106,6 +109,24 @@ impl Network {
         let flows = Mutex::new(Flows::new(self.shared.config.flows));
         let end = UplinkEnd { outbox: Arc::clone(&outbox), mtu, flows, refusals: Refusals::default() };
         Ok(Uplink::new(outbox, mtu, Box::new(Join::new(View::new(&self.shared), Arc::new(end)))))
+    }
+
+    /// Makes a service, whose address stands for several machines until the last clone of the service is dropped: one of
+    /// [`Subnet::services`]. Nothing goes to it unless a [rule](Self::set_rules) allows it to its address.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for an address that is no service's of this network or is in use, for a name that is none or is
+    /// somebody else's, for a setting that is out of range, and for more than 1024 services; [`ErrorKind::Host`] if the host gives no thread.
+    pub fn service(&self, address: Ipv6Addr, config: ServiceConfig) -> Result<Service> {
+        Service::new(&self.shared, address, config)
+    }
+
+    /// Returns how long ago the last packet was sent to a machine or by it, rounded to milliseconds, or, if there was none, how long ago its
+    /// port was made; `None` if it has no port. What passed counts, and its questions for names; what was dropped does not, nor does
+    /// neighbour discovery, so a machine that nobody speaks with is idle. Never blocks for long.
+    pub fn idle(&self, machine: MachineAddress) -> Option<Duration> {
+        let now = self.shared.time(Instant::now());
+        self.shared.table().ports.get(machine.ip()).map(|port| port.pulse.idle(now))
     }
 
     /// Sets the rules, at most 1024, in place of those before. They hold for every packet from now on, as soon as the threads that carry

@@ -1,19 +1,24 @@
 //! Who takes part in a network, and by which rules, as each thread that carries packets sees it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::flows::{Flows, Side};
+use super::flows::{Flows, Known, Side};
 use super::names::Names;
-use super::packet::{ICMP, Kind, Packet, RST};
+use super::packet::{Flow, ICMP, Kind, Packet, RST};
 use super::party::{Destination, PortEnd, UplinkEnd};
 use super::policy::Policy;
 use super::ports::Ports;
 use super::prefix::Prefix;
 use super::reason::{Refusal, Refusals};
+use super::service::balancer::Balancer;
+use super::service::held::Total;
+use super::service::keeper::{Bell, Keeper};
 use super::settings::NetworkConfig;
+use super::translate::Translation;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::sync::Mutex;
 use crate::sys::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +36,11 @@ pub(super) struct Shared {
     version: AtomicU64,
     pub(super) refusals: Refusals,
     epoch: Instant,
+    /// Wakes the thread that looks after services, which there is once there was one.
+    pub(super) bell: Arc<Bell>,
+    pub(super) keeper: Mutex<Option<Keeper>>,
+    /// What waits for members of services.
+    pub(super) held: Arc<Total>,
 }
 
 /// Who takes part, and what may pass. A change copies what it changes, and the rest is shared with the table before.
@@ -41,6 +51,7 @@ pub(super) struct Table {
     routes: Arc<Vec<(Prefix, Arc<UplinkEnd>)>>,
     pub(super) policy: Arc<Policy>,
     pub(super) names: Arc<Names>,
+    pub(super) services: Arc<HashMap<Ipv6Addr, Arc<Balancer>>>,
 }
 
 /// The network as one card or uplink sees it, on its own thread.
@@ -53,7 +64,9 @@ pub(super) struct View {
 impl Shared {
     pub(super) fn new(config: NetworkConfig) -> Self {
         let (table, version, refusals) = (Mutex::default(), AtomicU64::new(0), Refusals::default());
-        Self { config, table, version, refusals, epoch: Instant::now() }
+        let held = Arc::new(Total::new(config.held_bytes));
+        let (epoch, bell, keeper) = (Instant::now(), Arc::default(), Mutex::default());
+        Self { config, table, version, refusals, epoch, bell, keeper, held }
     }
 
     /// As it is now.
@@ -77,6 +90,7 @@ impl Shared {
     pub(super) fn remove_port(&self, end: &Arc<PortEnd>) {
         let _ = self.change(|table| {
             table.ports.remove(end.address.ip());
+            table.services.values().for_each(|service| service.remove_port(&end.pulse));
             if table.names.has(end) {
                 Arc::make_mut(&mut table.names).remove(end);
             }
@@ -135,52 +149,107 @@ impl View {
         if let Some(port) = self.table.ports.get(address) {
             return Some(Destination::Port(Arc::clone(port)));
         }
+        if let Some(service) = self.service(address) {
+            return Some(Destination::Service(Arc::clone(service)));
+        }
         self.uplink_of(address).map(|uplink| Destination::Uplink(Arc::clone(uplink)))
+    }
+
+    /// What lies behind uplinks; one uplink may come several times.
+    pub(super) fn uplinks(&self) -> impl Iterator<Item = &Arc<UplinkEnd>> {
+        let mut last = std::ptr::null();
+        self.table
+            .routes
+            .iter()
+            .map(|(_, uplink)| uplink)
+            .filter(move |uplink| !std::ptr::eq(std::mem::replace(&mut last, Arc::as_ptr(uplink)), Arc::as_ptr(uplink)))
+    }
+
+    /// Which service has an address.
+    fn service(&self, address: Ipv6Addr) -> Option<&Arc<Balancer>> {
+        self.shared.config.subnet.service_number(address)?;
+        self.table.services.get(&address)
     }
 
     /// Behind which uplink an address lies: none behind which there is nobody, or the network itself, whatever its prefixes are.
     pub(super) fn uplink_of(&self, address: Ipv6Addr) -> Option<&Arc<UplinkEnd>> {
-        if !travels(address) || address == self.shared.config.subnet.dns() {
+        if !travels(address) || address == self.shared.config.subnet.dns() || self.service(address).is_some() {
             return None;
         }
         let mut routes = self.table.routes.iter();
         routes.find(|(prefix, _)| prefix.contains(address)).map(|(_, uplink)| uplink)
     }
 
-    /// Whether a packet may pass, and counts it.
+    /// Whether a packet between machines may pass, and by which addresses it goes on; it is counted.
     pub(super) fn admit(
         &self,
         packet: &Packet,
         from: &Mutex<Flows>,
         to: &Mutex<Flows>,
         now: Duration,
-    ) -> std::result::Result<(), Refusal> {
+    ) -> std::result::Result<Translation, Refusal> {
         let policy = &self.table.policy;
         let (flow, back) = (packet.flow, packet.flow.reversed());
         match packet.kind {
-            Kind::Error(about) => {
-                // It goes to whoever has sent what it is about, and comes from there, or from the way there.
-                let known = about.source == flow.destination
-                    && self.find(about.destination).is_some_and(|to| std::ptr::eq(to.flows(), from))
-                    && (lock(to).knows(policy, &about, now) || lock(from).knows(policy, &about.reversed(), now));
-                return if known { Ok(()) } else { Err(Refusal::Policy) };
-            }
+            Kind::Error(about) => return self.admit_error(packet, &about, from, to, now),
             Kind::EchoReply => {
-                let known = lock(to).pass(policy, &back, packet, Side::Other, now);
-                return if known { Ok(()) } else { Err(Refusal::Policy) };
+                return match lock(to).pass(policy, &back, packet, Side::Other, now) {
+                    Known::Yes => Ok(Translation::NONE),
+                    Known::OfService(service) => Ok(Translation::from(service)),
+                    Known::No => Err(Refusal::Policy),
+                };
             }
             Kind::Tcp(_) | Kind::Udp | Kind::EchoRequest | Kind::Neighbour(_) | Kind::Other => {}
         }
-        if lock(from).pass(policy, &flow, packet, Side::First, now)
-            || flow.protocol != ICMP && lock(to).pass(policy, &back, packet, Side::Other, now)
-        {
-            return Ok(());
+        if lock(from).pass(policy, &flow, packet, Side::First, now) == Known::Yes {
+            return Ok(Translation::NONE);
+        }
+        if flow.protocol != ICMP {
+            match lock(to).pass(policy, &back, packet, Side::Other, now) {
+                Known::Yes => return Ok(Translation::NONE),
+                Known::OfService(service) => return Ok(Translation::from(service)),
+                Known::No => {}
+            }
         }
         if matches!(packet.kind, Kind::Tcp(flags) if flags & RST != 0) {
             return Err(Refusal::Policy);
         }
         let rule = policy.admit(&flow).ok_or(Refusal::Policy)?;
-        lock(from).begin(policy, packet, rule, now)
+        lock(from).begin(policy, packet, rule, now)?;
+        Ok(Translation::NONE)
+    }
+
+    /// An error goes to whoever has sent what it is about, and comes from there, or from the way there.
+    fn admit_error(
+        &self,
+        packet: &Packet,
+        about: &Flow,
+        from: &Mutex<Flows>,
+        to: &Mutex<Flows>,
+        now: Duration,
+    ) -> std::result::Result<Translation, Refusal> {
+        let policy = &self.table.policy;
+        if about.source != packet.flow.destination || !self.leads_to(about.destination, from) {
+            return Err(Refusal::Policy);
+        }
+        match lock(to).knows(policy, about, now) {
+            Known::Yes => return Ok(Translation::NONE),
+            Known::OfService(service) => {
+                // Members are machines, which nothing lies in front of.
+                let (source, about_destination) = (Some(service), Some(service));
+                return Ok(Translation { source, about_destination, ..Translation::NONE });
+            }
+            Known::No => {}
+        }
+        match lock(from).knows(policy, &about.reversed(), now) {
+            Known::Yes => Ok(Translation::NONE),
+            Known::OfService(_) | Known::No => Err(Refusal::Policy),
+        }
+    }
+
+    /// Whether packets to an address go to the one who has begun these flows.
+    pub(super) fn leads_to(&self, address: Ipv6Addr, flows: &Mutex<Flows>) -> bool {
+        self.find(address).is_some_and(|to| to.flows().is_some_and(|own| std::ptr::eq(own, flows)))
     }
 }
 
