@@ -194,8 +194,16 @@ fn the_launcher_in_go_keeps_the_command_line() {
 }
 
 /// What the launcher in Rust has beyond the others: what concerns the host, and what is no data in C.
-const IN_RUST_ALONE: [&str; 7] =
-    ["--doctor", "--print-config", "--restore", "--scrub-secrets", "--secret", "--snapshot-to", "--volume"];
+const IN_RUST_ALONE: [&str; 8] = [
+    "--doctor",
+    "--network",
+    "--print-config",
+    "--restore",
+    "--scrub-secrets",
+    "--secret",
+    "--snapshot-to",
+    "--volume",
+];
 
 /// The options that a help names.
 fn named(help: &str) -> BTreeSet<&str> {

@@ -11,13 +11,21 @@ const LOCKED_BESIDE: u64 = 64 << 20;
 
 /// Enters a jail with every layer that the host gives, and says in one line which ones it does not give.
 ///
-/// `saves` is the folder for snapshots.
-pub fn enter_jail(opened: &OpenVm, config: &VmConfig, options: &Options, saves: Option<&Path>) -> vmcell::Result<()> {
+/// `kept` are folders in which files are made later: those for snapshots, and for the sockets of a network.
+pub fn enter_jail<'a>(
+    opened: &OpenVm,
+    config: &VmConfig,
+    options: &Options,
+    kept: impl Iterator<Item = &'a Path>,
+) -> vmcell::Result<()> {
     #[allow(unsafe_code, reason = "see the safety note")]
     // SAFETY: the launcher uses no descriptor above 2 that it has not opened itself, and marked as close-on-exec.
     let inherited = unsafe { InheritedDescriptors::except([]) };
     let mut jail = Jail::new().close(inherited).limit(JailLimit::CoreBytes, 0);
-    for folder in opened.folders().into_iter().chain(saves) {
+    for folder in opened.folders() {
+        jail = jail.keep_writable(folder);
+    }
+    for folder in kept {
         jail = jail.keep_writable(folder);
     }
     if let Some(folder) = opened.cgroup_folder() {

@@ -6,9 +6,12 @@
 mod confine;
 mod describe;
 mod metadata;
+mod network;
 mod options;
+mod place;
 mod snapshot;
 mod terminal;
+mod wire;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -23,9 +26,11 @@ use vmcell::{Disk, Error, ErrorKind, Exit, FindingLevel, HostCheck, VmBuilder, c
 use crate::confine::{enter_jail, join_cgroup};
 use crate::describe::{describe, is_on_stdio};
 use crate::metadata::with_metadata;
+use crate::network::Joined;
 use crate::options::{Options, VolumeOption};
 use crate::snapshot::Saver;
 use crate::terminal::RawTerminal;
+use crate::wire::Wire;
 
 const FAILED: u8 = 1;
 const BAD_ARGUMENTS: u8 = 2;
@@ -80,6 +85,19 @@ fn with_secrets(mut builder: VmBuilder, options: &Options) -> vmcell::Result<(Vm
     Ok((secrets.into_iter().fold(builder, VmBuilder::secret), Vec::new()))
 }
 
+/// Carries packets from now on. The thread is made before this one may ask for less.
+fn start_network(joined: Joined) -> vmcell::Result<Wire> {
+    eprintln!("launch: {}\r", joined.told());
+    joined.start()
+}
+
+fn end_network(wire: Option<Wire>, verbose: bool) {
+    let counts = wire.map(Wire::stop);
+    if let Some(counts) = counts.filter(|_| verbose) {
+        eprintln!("launch: network: {counts}");
+    }
+}
+
 fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
     let begin = Instant::now();
     let saved = options.restore.as_deref().map(snapshot::load).transpose()?;
@@ -103,6 +121,10 @@ fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
     if let Some(saved) = &saved {
         builder = builder.fork_of(saved);
     }
+    let mut joined = options.network.as_ref().map(Joined::new).transpose()?;
+    if let Some(nic) = joined.as_mut().and_then(|joined| joined.nic.take()) {
+        builder = builder.nic(nic);
+    }
     let (mut builder, renewed) = with_secrets(builder, options)?;
     if options.verbose {
         builder = builder.log(|record| eprintln!("launch: {record}\r"));
@@ -111,9 +133,10 @@ fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
     // It takes programs, of which there are none in the jail.
     let terminal = RawTerminal::enter(is_on_stdio(&config.console));
     if !options.no_jail {
-        let saves = saver.as_ref().map(Saver::folder);
-        enter_jail(&opened, &config, options, saves)?;
+        let folders = saver.as_ref().map(Saver::folder).into_iter().chain(joined.as_ref().map(Joined::folder));
+        enter_jail(&opened, &config, options, folders)?;
     }
+    let wire = joined.map(start_network).transpose()?;
     let vm = Arc::new(opened.build()?);
     renewed.into_iter().try_for_each(|secret| vm.renew_secret(&secret))?;
     vm.start()?;
@@ -128,5 +151,6 @@ fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
     if options.verbose {
         eprintln!("launch: ended after {} ms: {exit}", begin.elapsed().as_millis());
     }
+    end_network(wire, options.verbose);
     Ok(Some(exit))
 }

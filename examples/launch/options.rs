@@ -12,6 +12,8 @@ use vmcell::{
     NicConfig, RateLimit, RngConfig, VsockConfig,
 };
 
+use crate::network::{NetworkOption, parse_network};
+
 /// Boots one guest in a micro-VM.
 #[derive(Parser)]
 #[command(
@@ -125,6 +127,17 @@ pub struct Options {
         value_parser = parse_tap
     )]
     pub taps: Vec<NicConfig>,
+
+    /// Puts the VM in a private network with those of other launchers of this user that name the same one, behind the TAP devices: IPv6, without root.
+    /// Everybody there may reach everybody. They meet in a folder of the user's own [default: $XDG_RUNTIME_DIR/vmcell/NAME, or
+    /// /tmp/vmcell-UID/NAME]
+    #[arg(
+        long,
+        value_name = "NAME[,socket=PATH]",
+        value_parser = parse_network,
+        conflicts_with_all = ["restore", "snapshot_to"]
+    )]
+    pub network: Option<NetworkOption>,
 
     /// JSON that the guest reads at 169.254.169.254 by the first --tap, of at most 51,200 bytes without white space [default: none]
     #[arg(long, value_name = "FILE")]
