@@ -59,13 +59,14 @@
  *     it.
  *   - The library's threads (one per vCPU, one or more for I/O) block every signal and run none of the caller's code
  *     except the functions given to vmcell_console_new_callback, vmcell_config_set_thread_start and vmcell_config_set_log,
- *     those in the tables of backends, and that of vmcell_tunnel_settings. A vCPU's thread lets one signal through, only while it is in the guest: it makes
- *     the thread leave. It is never delivered; vmcell_config_set_kick_signal chooses it.
+ *     those in the tables of backends, and that of vmcell_tunnel_settings. A vCPU's thread lets one signal through, only
+ *     while it is in the guest: it makes the thread leave. It is never delivered; vmcell_config_set_kick_signal chooses it.
  *   - A function of the caller's that an I/O thread or a vCPU's thread calls may call any function of this library, for any
  *     object, also for the VM that it serves, unless its own documentation forbids that. As others wait for that thread,
- *     these do not wait in it: vmcell_vm_pause, vmcell_vm_pause_within, vmcell_disk_handle_replace, and vmcell_vm_wait with a
- *     time limit other than 0 fail (INVALID_STATE); vmcell_vm_resume fails so while another thread is in one of the first two;
- *     vmcell_vm_free does what vmcell_vm_discard does. vmcell_vm_stop works, and blocks for up to 100 ms.
+ *     these do not wait in it: vmcell_vm_pause, vmcell_vm_pause_within, vmcell_disk_handle_replace, vmcell_tunnel_add_peer,
+ *     vmcell_tunnel_remove_peer, and vmcell_vm_wait with a time limit other than 0 fail (INVALID_STATE); vmcell_vm_resume
+ *     fails so while another thread is in one of the first two; vmcell_vm_free does what vmcell_vm_discard does.
+ *     vmcell_vm_stop works, and blocks for up to 100 ms.
  *   - The library installs no handler, changes no signal's disposition, and gives errno no meaning.
  *
  * BACKENDS
@@ -2875,7 +2876,7 @@ int32_t vmcell_unknown_peer_free(vmcell_unknown_peer *peer);
  *
  * Errors: NETWORK for a configuration that is refused, with the number of the line, and if the port cannot be bound; BAD_VALUE for a `struct_size` or a
  * `listen_address`; INVALID_CONFIG for an address that lies behind another tunnel, and for an MTU below 1280 or another setting that is out of
- * range; INVALID_STATE for a thread that is filtered, and in a function that the library calls.
+ * range; INVALID_STATE for an `io_thread` that is filtered, and in a function that this thread calls; TIMEOUT.
  */
 int32_t vmcell_tunnel_new(const vmcell_network *network,
                           const char *config,

@@ -85,6 +85,13 @@ fn with_secrets(mut builder: VmBuilder, options: &Options) -> vmcell::Result<(Vm
     Ok((secrets.into_iter().fold(builder, VmBuilder::secret), Vec::new()))
 }
 
+/// Gives the VM a place in a network.
+fn with_network(builder: VmBuilder, options: &Options) -> vmcell::Result<(VmBuilder, Option<Joined>)> {
+    let Some(network) = &options.network else { return Ok((builder, None)) };
+    let (joined, nic) = Joined::new(network)?;
+    Ok((builder.nic(nic), Some(joined)))
+}
+
 /// Carries packets from now on. The thread is made before this one may ask for less.
 fn start_network(joined: Joined) -> vmcell::Result<Wire> {
     eprintln!("launch: {}\r", joined.told());
@@ -121,10 +128,7 @@ fn launch(options: &Options) -> vmcell::Result<Option<Exit>> {
     if let Some(saved) = &saved {
         builder = builder.fork_of(saved);
     }
-    let mut joined = options.network.as_ref().map(Joined::new).transpose()?;
-    if let Some(nic) = joined.as_mut().and_then(|joined| joined.nic.take()) {
-        builder = builder.nic(nic);
-    }
+    let (builder, joined) = with_network(builder, options)?;
     let (mut builder, renewed) = with_secrets(builder, options)?;
     if options.verbose {
         builder = builder.log(|record| eprintln!("launch: {record}\r"));

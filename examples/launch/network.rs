@@ -43,7 +43,6 @@ pub fn parse_network(text: &str) -> Result<NetworkOption, String> {
 
 /// A network that was joined, before anything is carried.
 pub struct Joined {
-    pub nic: Option<Nic>,
     uplink: Uplink,
     bell: Arc<EventFd>,
     place: Place,
@@ -52,7 +51,7 @@ pub struct Joined {
 
 impl Joined {
     /// Takes a place in the network, and makes the VM's card.
-    pub fn new(option: &NetworkOption) -> vmcell::Result<Self> {
+    pub fn new(option: &NetworkOption) -> vmcell::Result<(Self, Nic)> {
         let folder = option.folder.clone().map_or_else(|| usual_folder(&option.name), Ok)?;
         let place = Place::take(&folder)?;
         let subnet = subnet_of(&option.name);
@@ -66,7 +65,7 @@ impl Joined {
         uplink.set_routes(&others(subnet, place.host)?)?;
         let port = network.port(subnet.machine(place.host, MACHINE)?)?;
         let told = format!("the guest has {} in the network {}", port.address(), option.name);
-        Ok(Self { nic: Some(port.into_nic()), uplink, bell, place, told })
+        Ok((Self { uplink, bell, place, told }, port.into_nic()))
     }
 
     /// The folder in which sockets are found and removed.

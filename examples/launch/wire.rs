@@ -152,7 +152,10 @@ impl Carrier {
                     *blocked = None;
                     sulking.remove(&host);
                 }
-                Sent::Nobody => counts.nobody += 1,
+                Sent::Nobody => {
+                    counts.nobody += 1;
+                    *blocked = None;
+                }
                 Sent::Full => {
                     let now = Instant::now();
                     if sulking.get(&host).is_none_or(|until| *until < now) {

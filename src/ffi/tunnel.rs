@@ -106,7 +106,7 @@ impl TunnelSettings {
 ///
 /// Errors: NETWORK for a configuration that is refused, with the number of the line, and if the port cannot be bound; BAD_VALUE for a `struct_size` or a
 /// `listen_address`; INVALID_CONFIG for an address that lies behind another tunnel, and for an MTU below 1280 or another setting that is out of
-/// range; INVALID_STATE for a thread that is filtered, and in a function that the library calls.
+/// range; INVALID_STATE for an `io_thread` that is filtered, and in a function that this thread calls; TIMEOUT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_tunnel_new(
     network: *const NetworkObject,
