@@ -1054,7 +1054,7 @@ typedef struct vmcell_unknown_peer vmcell_unknown_peer;
 typedef struct vmcell_vm vmcell_vm;
 
 /**
- * Takes snapshots of a volume while its VM runs. Made by vmcell_volume_handle_new; freed by vmcell_volume_handle_free, before or after the disk or
+ * Takes snapshots of a volume and makes it larger while its VM runs. Made by vmcell_volume_handle_new; freed by vmcell_volume_handle_free, before or after the disk or
  * its VM. Any thread may make any call.
  */
 typedef struct vmcell_volume_handle vmcell_volume_handle;
@@ -1951,6 +1951,19 @@ int32_t vmcell_volume_create(const char *path,
                              vmcell_error **error);
 
 /**
+ * Makes the block device at `path` an encrypted volume, as large as the device but for the 16 MiB in front. What was on it is lost. `label` and
+ * `sector_size` are as in vmcell_volume_create.
+ *
+ * Errors: DISK if the device is mounted or in use otherwise; VOLUME if it is no block device, is too small, or cannot be written, and for a setting
+ * that is not allowed.
+ */
+int32_t vmcell_volume_format_device(const char *path,
+                                    const vmcell_key *key,
+                                    const char *label,
+                                    size_t sector_size,
+                                    vmcell_error **error);
+
+/**
  * Opens an encrypted volume and makes a disk of it, whose file is locked from now on. `header_path` is where the header is, or NULL for
  * the front of the volume's file. `flags` is a sum of VMCELL_VOLUME_*, `engine` one of VMCELL_ENGINE_*. The disk takes its other settings as
  * any disk does, but its engine, direct I/O, and whether it is read-only stay as they are here. Takes as long as the key slot costs.
@@ -2001,9 +2014,11 @@ int32_t vmcell_volume_release(const char *base,
                               vmcell_error **error);
 
 /**
- * Makes a volume's file longer, so that it has room for `size` bytes of data. If it is in use, vmcell_disk_handle_refresh tells its guest.
+ * Makes a volume's file longer, so that it has room for `size` bytes of data. If it is in use, vmcell_disk_handle_refresh tells its guest;
+ * vmcell_volume_handle_grow does both.
  *
- * Errors: VOLUME if it has more room already, the size is no multiple of its sectors, its header is elsewhere, or the file cannot grow.
+ * Errors: VOLUME if it has more room already, the size is no multiple of its sectors, it is a fork, its header is elsewhere, or the file cannot
+ * grow.
  */
 int32_t vmcell_volume_grow(const char *path,
                            uint64_t size,
@@ -2081,6 +2096,21 @@ int32_t vmcell_volume_handle_snapshot(const vmcell_volume_handle *handle,
                                       uint32_t limit_ms,
                                       uint64_t *pause_us,
                                       vmcell_error **error);
+
+/**
+ * Makes a volume larger while its VM runs, to `size` bytes, whether it is a fork or not. The guest sees the new size when this returns. What is added is
+ * zeroes in a fork, and noise otherwise until it is written. In a crash, the volume is as large as before, or as it was to be. Blocks while the file is
+ * written, 256 KiB for each GiB that a fork grows by, and until the disk was served, at most `limit_ms` milliseconds.
+ *
+ * Errors: VOLUME if it has more room already, `size` is no multiple of its blocks or too large, its header limits its size, it is read-only or has a
+ * header of its own, a fork has grown in use 64 times since vmcell_volume_grow_fork was last called for it, or the file cannot be written: then the call may be made again; TIMEOUT if the disk was not served: the file is larger
+ * then, and the guest sees that once it is; INVALID_STATE while a snapshot is prepared or another thread has it grow, and in a function that an I/O
+ * thread calls.
+ */
+int32_t vmcell_volume_handle_grow(const vmcell_volume_handle *handle,
+                                  uint64_t size,
+                                  uint32_t limit_ms,
+                                  vmcell_error **error);
 
 /**
  * Does what takes time of vmcell_volume_handle_snapshot, so that vmcell_volume_snapshot_take takes none: in the function of vmcell_vm_snapshot, for instance,
@@ -2177,8 +2207,8 @@ int32_t vmcell_volume_commit(const char *path,
                              vmcell_error **error);
 
 /**
- * Makes a fork larger, to `size` bytes; what is added is zeroes. `key` opens it. No VM may use it meanwhile. vmcell_volume_grow is for volumes that are no
- * forks. Blocks while it writes a new map, of 256 KiB for each GiB.
+ * Makes a fork larger, to `size` bytes; what is added is zeroes. `key` opens it. No VM may use it meanwhile:
+ * vmcell_volume_handle_grow is for one in use, vmcell_volume_grow for volumes that are no forks. Blocks while it writes a new map, of 256 KiB for each GiB.
  *
  * Errors: VOLUME if it is no fork, has more room already, `size` is no multiple of 4096 or too large, or the file cannot grow; VOLUME_KEY; DISK if it is in use.
  */

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use support::ffi::{Prefix, go, guests, repository, run, valgrind};
 use tempfile::TempDir;
 use vmcell::testing::TinyGuest;
+use vmcell::volume::{Key, Volume};
 
 const STRICT: [&str; 5] = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror"];
 
@@ -194,16 +195,7 @@ fn the_launcher_in_go_keeps_the_command_line() {
 }
 
 /// What the launcher in Rust has beyond the others: what concerns the host, and what is no data in C.
-const IN_RUST_ALONE: [&str; 8] = [
-    "--doctor",
-    "--network",
-    "--print-config",
-    "--restore",
-    "--scrub-secrets",
-    "--secret",
-    "--snapshot-to",
-    "--volume",
-];
+const IN_RUST_ALONE: [&str; 5] = ["--doctor", "--network", "--print-config", "--restore", "--snapshot-to"];
 
 /// The options that a help names.
 fn named(help: &str) -> BTreeSet<&str> {
@@ -212,7 +204,7 @@ fn named(help: &str) -> BTreeSet<&str> {
 }
 
 /// Each option with a use of it, beside others that it needs.
-const USES: [&[&str]; 33] = [
+const USES: [&[&str]; 37] = [
     &["--config", "vm.json", "--console", "stdio"],
     &["--kernel", "guest", "--config", "vm.json", "--console", "stdio"],
     &["--initrd", "disk.img", "--kernel", "guest"],
@@ -244,12 +236,16 @@ const USES: [&[&str]; 33] = [
     &["--log", "log,append,max=4096,keep=1", "--cmdline", "quiet", "--kernel", "guest"],
     &["--log", "log", "--console", "none", "--cmdline", "quiet", "--kernel", "guest"],
     &["--poll-us", "0", "--kernel", "guest"],
+    &["--volume", "data.vol,key-file=key", "--kernel", "guest", "--disk", "disk.img"],
+    &["--volume", "data.vol,key-file=key,ro,engine=sync,discard,iops=2000:100", "--kernel", "guest"],
+    &["--secret", "TOKEN=key", "--secret", "OTHER=disk.img", "--kernel", "guest", "--cmdline", "quiet"],
+    &["--scrub-secrets", "1", "--secret", "TOKEN=key", "--kernel", "guest"],
     &["-v", "--kernel", "guest"],
     &["--help"],
 ];
 
 /// What all launchers refuse as bad arguments.
-const REFUSED: [&[&str]; 41] = [
+const REFUSED: [&[&str]; 51] = [
     &["--kernel", "guest", "--jail", "--no-jail"],
     &["--kernel", "guest", "--cpu", "v5"],
     &["--kernel", "guest", "--cpu", "v2,warp"],
@@ -288,9 +284,33 @@ const REFUSED: [&[&str]; 41] = [
     &["--kernel", "guest", "--cgroup", "none,cpu=1,burst=1001"],
     &["--kernel", "guest", "--cgroup", "none,weight=0"],
     &["--kernel", "guest", "--cgroup", "none,pids=10"],
+    &["--kernel", "guest", "--volume", "data.vol"],
+    &["--kernel", "guest", "--volume", "data.vol,key-file="],
+    &["--kernel", "guest", "--volume", ",key-file=key"],
+    &["--kernel", "guest", "--volume", "data.vol,key-file=key,rw"],
+    &["--kernel", "guest", "--secret", "hunter2"],
+    &["--kernel", "guest", "--secret", "=hunter2"],
+    &["--kernel", "guest", "--secret", "hunter2="],
+    &["--kernel", "guest", "--scrub-secrets", "5"],
+    &["--kernel", "guest", "--scrub-secrets", "0", "--secret", "TOKEN=key"],
+    &["--kernel", "guest", "--scrub-secrets", "soon", "--secret", "TOKEN=key"],
     &["--config", "missing.json"],
     &["--config", "/dev/zero"],
     &["--config", "disk.img"],
+];
+
+/// What all launchers fail with, and what they say.
+const FAILING: [(&[&str], &str); 7] = [
+    (&["--kernel", "guest", "--volume", "data.vol,key-file=disk.img"], "no key slot is opened by this key"),
+    (&["--kernel", "guest", "--volume", "data.vol,key-file=none"], "key file none: it cannot be read: No such file"),
+    (&["--kernel", "guest", "--volume", "disk.img,key-file=key"], "it is no LUKS volume"),
+    (
+        &["--kernel", "guest", "--volume", "data.vol,key-file=key", "--volume", "data.vol,key-file=key"],
+        "only one may write",
+    ),
+    (&["--kernel", "guest", "--secret", "TOKEN=none"], "No such file"),
+    (&["--kernel", "guest", "--secret", ".hidden=key"], "hidden"),
+    (&["--kernel", "guest", "--secret", "TOKEN=key", "--secret", "TOKEN=key"], "TOKEN"),
 ];
 
 /// A folder with what the uses name.
@@ -298,6 +318,9 @@ fn used_files() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     TinyGuest::print_cmdline().write_to(folder.path().join("guest")).unwrap();
     fs::write(folder.path().join("disk.img"), vec![0; 4096]).unwrap();
+    fs::write(folder.path().join("key"), [7; 32]).unwrap();
+    let key = Key::random(&[7; 32]).unwrap();
+    Volume::create(folder.path().join("data.vol"), 1 << 20, &key).unwrap();
     let json = r#"{"boot": {"kernel": "guest", "cmdline": "described"}, "memory": {"mib": 16, "backing": "memfd"}}"#;
     fs::write(folder.path().join("vm.json"), json).unwrap();
     folder
@@ -381,6 +404,13 @@ fn the_launchers_have_the_same_options_and_each_works_that_the_help_names() {
         for (language, launcher) in others().into_iter().chain([("Rust", support::launcher())]) {
             let (status, _, said, _) = used(launcher, arguments);
             assert!(status == Some(2) && !said.is_empty(), "{language}: {arguments:?}: {status:?} {said}");
+            assert!(!said.contains("hunter2"), "{language}: a secret may have been given by mistake: {said}");
+        }
+    }
+    for (arguments, reason) in FAILING {
+        for (language, launcher) in others().into_iter().chain([("Rust", support::launcher())]) {
+            let (status, _, said, _) = used(launcher, arguments);
+            assert!(status == Some(1) && said.contains(reason), "{language}: {arguments:?}: {status:?} {said}");
         }
     }
 }

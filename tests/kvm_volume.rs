@@ -79,6 +79,37 @@ fn a_volume_is_snapshotted_with_its_vm_at_one_instant_under_its_filters() {
 
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_volume_and_then_a_fork_grow_in_use_under_the_filters_of_their_vm() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let key = Key::generate().unwrap();
+    let limit = Duration::from_secs(60);
+    for seccomp in [Seccomp::Off, Seccomp::Kill] {
+        let [plain, fork] = ["plain", "fork"].map(|name| path(&format!("{name}-{seccomp:?}")));
+        Volume::create(&plain, SIZE, &key).unwrap();
+        let volume = Volume::open(&plain, &key).unwrap();
+        let handle = volume.handle();
+        let kernel = Kernel::new(&TinyGuest::spin());
+        let vm = tiny(&kernel).seccomp(seccomp).disk(volume.into_disk()).build().unwrap();
+        vm.start().unwrap();
+        handle.grow(2 * SIZE, limit).unwrap();
+        handle.snapshot(&fork, &key, limit).unwrap();
+        // So much that the map in memory is moved.
+        handle.grow(200 << 30, limit).unwrap();
+        vm.pause().unwrap();
+        let error = handle.grow(201 << 30, Duration::from_millis(20)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "a paused VM does not serve its disk");
+        vm.resume().unwrap();
+        handle.grow(201 << 30, limit).unwrap();
+        vm.stop().unwrap();
+        drop(vm);
+        assert!(handle.grow(202 << 30, limit).unwrap_err().chain().contains("not in use any more"));
+        assert_eq!(Volume::open(&fork, &key).unwrap().capacity(), 201 << 30);
+    }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
 fn the_launcher_opens_volumes_by_key_files_and_says_why_it_does_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

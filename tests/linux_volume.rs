@@ -132,6 +132,49 @@ echo grow now; until [ $(cat /sys/block/vdb/size) = 196608 ]; do sleep 0.1; done
     assert_eq!((disk.info().capacity, disk.read(16 << 20, 1 << 20).unwrap()), (2 * SIZE, vec![0; 1 << 20]));
 }
 
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn a_fork_and_the_file_system_on_it_grow_while_the_guest_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let key = Key::generate().unwrap();
+    Volume::create(path("base"), SIZE, &key).unwrap();
+    let disk = Volume::open(path("base"), &key).unwrap().into_disk();
+    let script = "in_root mkfs.ext4 -q -F /dev/vdb && in_root mount /dev/vdb /mnt && echo base > /root/mnt/name && in_root umount /mnt && echo made";
+    let said = LinuxGuest::in_distribution(script).limit(LONG).run(|builder| builder.disk(root_disk()).disk(disk));
+    assert!(said.contains("made"), "{said}");
+    Volume::fork(path("base"), &key, path("fork"), &key).unwrap();
+    let script = r#"
+in_root mount /dev/vdb /mnt || echo failed
+in_root fio --name=verify --filename=/mnt/fio --size=12M --rw=randrw --bsrange=4k-64k --blockalign=4096 --direct=1 --ioengine=libaio \
+  --iodepth=8 --loops=3 --verify=crc32c --verify_fatal=1 --do_verify=1 --fsync=16 --randseed=7 --minimal >/root/tmp/fio.out 2>&1 &
+echo grow now; until [ $(cat /sys/block/vdb/size) = 409600 ]; do sleep 0.1; done; echo grown
+in_root resize2fs /dev/vdb >/root/tmp/resize.out 2>&1 && echo resized || cat /root/tmp/resize.out
+wait && echo fio-was-happy || cat /root/tmp/fio.out
+dd if=/dev/urandom of=/root/mnt/large bs=1M count=100 2>/dev/null && echo sum $(md5sum < /root/mnt/large)
+in_root umount /mnt; in_root e2fsck -f -n /dev/vdb && echo whole
+"#;
+    let volume = Volume::open(path("fork"), &key).unwrap();
+    let handle = volume.handle();
+    let guest = LinuxGuest::in_distribution(script)
+        .limit(LONG)
+        .start(|builder| builder.disk(root_disk()).disk(volume.into_disk()));
+    guest.expect("grow now");
+    handle.grow(100 << 20, LONG).unwrap();
+    handle.grow(200 << 20, LONG).unwrap();
+    let said = guest.finish();
+    assert!(said.contains("resized") && said.contains("fio-was-happy") && said.contains("whole"), "{said}");
+    assert!(!said.contains("failed"), "{said}");
+    let sum = between(&said, "sum ", " -").to_owned();
+    Volume::flatten_to(path("fork"), &key, path("flat"), &key, |_| std::ops::ControlFlow::Continue(())).unwrap();
+    for name in ["fork", "flat"] {
+        let disk = Volume::open(path(name), &key).unwrap().into_disk();
+        let script = "in_root mount -o ro /dev/vdb /mnt; echo again $(cat /root/mnt/name) $(md5sum < /root/mnt/large)";
+        let said = LinuxGuest::in_distribution(script).limit(LONG).run(|builder| builder.disk(root_disk()).disk(disk));
+        assert!(said.contains(&format!("again base {sum}")), "{name}: {said}");
+    }
+}
+
 /// The volume that a VM begins with, and those that its snapshots make, each the base of the next one.
 const CHAIN: [&str; 4] = ["first", "second", "third", "fourth"];
 /// Where a process that is to be killed finds them.

@@ -246,6 +246,9 @@ fn what_is_no_file_is_refused_without_waiting_for_it() {
     let fifo = rig.file("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     assert!(fs::metadata(&fifo).unwrap().file_type().is_fifo());
+    assert!(told(HostKey::file(&fifo)).contains("it is a FIFO, allowed are files and pipes without a name"));
+    assert!(told(SealingKey::file(&fifo)).contains("it is a FIFO"));
+    assert!(told(Secret::file("token", &fifo)).contains("it is a FIFO"));
     for path in [&fifo, rig.folder.path(), "/dev/zero".as_ref()] {
         let refused = told(SecretStore::open(path, "shop"));
         assert!(refused.contains("it is no file, but a folder, a pipe or a device"), "{refused}");

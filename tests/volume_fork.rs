@@ -159,7 +159,12 @@ fn a_base_may_only_be_read() {
     assert_eq!(block(&mut disk, 9), 9);
     // It is read by several at once.
     drop((rig.open("one", 1), disk));
-    assert!(Volume::grow(rig.path("one"), 2 * SIZE).unwrap_err().to_string().contains("it builds on another volume"));
+    assert!(
+        Volume::grow(rig.path("one"), 2 * SIZE)
+            .unwrap_err()
+            .to_string()
+            .contains("it is a fork, which grows by its key")
+    );
 }
 
 #[test]

@@ -53,6 +53,10 @@ static const char DEVICES_HELP[] =
     "  --disk PATH[,ro][,engine=uring|sync][,direct][,iops=N[:BURST]][,bandwidth=BYTES[:BURST]]\n"
     "                       a raw disk image or block device; may be given several times. Limits are so many requests a second\n"
     "                       and so many at once, which are as many as in a second unless a burst is given, and the same of bytes\n"
+    "  --volume PATH,key-file=FILE[,discard][,ro][,engine=uring|sync][,direct][,iops=N[:BURST]][,bandwidth=BYTES[:BURST]]\n"
+    "                       an encrypted volume (LUKS2) as a disk, opened by what is in the key file; may be given several times.\n"
+    "                       Volumes come behind the disks. With discard, the guest may give space back, which shows what it does\n"
+    "                       not use\n"
     "  --tap NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N][,{rx|tx}-{frames|bandwidth}=N[:BURST]]...\n"
     "                       a TAP device; may be given several times. Limits are those of a disk, for the frames that the guest\n"
     "                       gets (rx) and for those that it sends (tx)\n"
@@ -68,6 +72,10 @@ static const char DEVICES_HELP[] =
     "  --vsock CID[,path=PATH]\n"
     "                       sockets between host and guest, which has this context ID; with a path, other programs of the\n"
     "                       host use them by a Unix socket there [default: none]\n"
+    "  --secret NAME=FILE   a secret of the guest's, which is what the file holds: systemd in the guest has it as a credential, by\n"
+    "                       LoadCredential=NAME. May be given several times\n"
+    "  --scrub-secrets SECONDS\n"
+    "                       how many seconds after the start the secrets are wiped from where the guest finds them [default: 300]\n"
     "  --cgroup DIR[,name=NAME][,cpu=N[/M]][,burst=MS][,weight=N][,memory=BYTES]\n"
     "                       joins the cgroup of version 2 in that folder, limits the memory of all its processes, and makes a\n"
     "                       cgroup in it for the VM's threads, with a share of the CPUs (1/16 or 2, for instance), milliseconds\n"
@@ -192,32 +200,100 @@ static int takes_rate(char *option, const char *name, struct rate *rate) {
     return 1;
 }
 
+/* What a disk and a volume are told alike. */
+struct disk_options {
+    int32_t read_only, direct, engine;
+    struct rate iops, bandwidth;
+};
+
+/* Takes an option of a disk; says whether it is one. */
+static int takes_disk_option(char *option, struct disk_options *of) {
+    if (strcmp(option, "ro") == 0)
+        of->read_only = 1;
+    else if (strcmp(option, "engine=sync") == 0)
+        of->engine = VMCELL_ENGINE_SYNC;
+    else if (strcmp(option, "engine=uring") == 0)
+        of->engine = VMCELL_ENGINE_URING;
+    else if (strcmp(option, "direct") == 0)
+        of->direct = 1;
+    else
+        return takes_rate(option, "iops", &of->iops) || takes_rate(option, "bandwidth", &of->bandwidth);
+    return 1;
+}
+
+static void set_limits(vmcell_disk *disk, const struct disk_options *of) {
+    vmcell_error *error = NULL;
+    check(vmcell_disk_set_limits(disk, of->iops.per_second, of->iops.burst, of->bandwidth.per_second, of->bandwidth.burst, &error),
+          &error);
+}
+
 static void add_disk(vmcell_config *config, char *text) {
     vmcell_disk *disk;
     vmcell_error *error = NULL;
     char *rest, *option, *path = name_of(text, &rest);
-    int32_t read_only = 0, direct = 0, engine = VMCELL_ENGINE_AUTO;
-    struct rate iops = {0, 0}, bandwidth = {0, 0};
-    while ((option = strsep(&rest, ",")) != NULL) {
-        if (strcmp(option, "ro") == 0)
-            read_only = 1;
-        else if (strcmp(option, "engine=sync") == 0)
-            engine = VMCELL_ENGINE_SYNC;
-        else if (strcmp(option, "engine=uring") == 0)
-            engine = VMCELL_ENGINE_URING;
-        else if (strcmp(option, "direct") == 0)
-            direct = 1;
-        else if (!takes_rate(option, "iops", &iops) && !takes_rate(option, "bandwidth", &bandwidth))
+    struct disk_options of = {0, 0, VMCELL_ENGINE_AUTO, {0, 0}, {0, 0}};
+    while ((option = strsep(&rest, ",")) != NULL)
+        if (!takes_disk_option(option, &of))
             refuse("unknown disk option '%s', allowed are ro, engine=uring, engine=sync, direct, iops=N[:BURST] and "
                    "bandwidth=BYTES[:BURST]",
                    option);
-    }
     check(vmcell_disk_new(path, &disk, &error), &error);
-    check(vmcell_disk_set_read_only(disk, read_only, &error), &error);
-    check(vmcell_disk_set_engine(disk, engine, &error), &error);
-    check(vmcell_disk_set_direct(disk, direct, &error), &error);
-    check(vmcell_disk_set_limits(disk, iops.per_second, iops.burst, bandwidth.per_second, bandwidth.burst, &error), &error);
+    check(vmcell_disk_set_read_only(disk, of.read_only, &error), &error);
+    check(vmcell_disk_set_engine(disk, of.engine, &error), &error);
+    check(vmcell_disk_set_direct(disk, of.direct, &error), &error);
+    set_limits(disk, &of);
     check(vmcell_config_add_disk(config, disk, &error), &error);
+}
+
+/* Opens an encrypted volume by all that is in its key file. */
+static void add_volume(vmcell_config *config, char *text) {
+    vmcell_key *key;
+    vmcell_disk *disk;
+    vmcell_error *error = NULL;
+    char *rest, *option, *path = name_of(text, &rest), *key_file = NULL;
+    struct disk_options of = {0, 0, VMCELL_ENGINE_AUTO, {0, 0}, {0, 0}};
+    uint32_t flags = 0;
+    while ((option = strsep(&rest, ",")) != NULL) {
+        if (strncmp(option, "key-file=", 9) == 0)
+            key_file = option + 9;
+        else if (strcmp(option, "discard") == 0)
+            flags |= VMCELL_VOLUME_DISCARD;
+        else if (!takes_disk_option(option, &of))
+            refuse("unknown volume option '%s', allowed are key-file=FILE, discard, ro, engine=uring, engine=sync, direct, "
+                   "iops=N[:BURST] and bandwidth=BYTES[:BURST]",
+                   option);
+    }
+    if (key_file == NULL || *key_file == '\0')
+        refuse("a volume needs key-file=FILE");
+    if (of.read_only)
+        flags |= VMCELL_VOLUME_READ_ONLY;
+    if (of.direct)
+        flags |= VMCELL_VOLUME_DIRECT;
+    check(vmcell_key_new_from_file(VMCELL_KEY_PASSPHRASE, key_file, &key, &error), &error);
+    check(vmcell_disk_new_volume(path, key, NULL, flags, of.engine, &disk, &error), &error);
+    vmcell_key_free(key);
+    set_limits(disk, &of);
+    check(vmcell_config_add_disk(config, disk, &error), &error);
+}
+
+/* Takes "NAME=FILE". What was given is not repeated if it is something else: it may be the secret itself. */
+static void add_secret(vmcell_config *config, char *text) {
+    vmcell_secret *secret;
+    vmcell_error *error = NULL;
+    char *file = text, *name = strsep(&file, "=");
+    if (*name == '\0' || file == NULL || *file == '\0')
+        refuse("--secret: allowed is NAME=FILE, with the file that has the secret");
+    check(vmcell_secret_new_from_file(name, file, &secret, &error), &error);
+    check(vmcell_config_add_secret(config, secret, &error), &error);
+    vmcell_secret_free(secret);
+}
+
+static void set_scrubbing(vmcell_config *config, const char *text) {
+    vmcell_error *error = NULL;
+    unsigned long long seconds = number_of("--scrub-secrets", text, UINT64_MAX / 1000 - 1);
+    if (seconds == 0)
+        refuse("--scrub-secrets is 0, allowed are 1 or more");
+    check(vmcell_config_set_scrub_secrets_after(config, seconds * 1000, &error), &error);
 }
 
 /* The metadata in a file, which the first --tap takes; NULL for none, or if that was taken. */
@@ -532,6 +608,8 @@ static const struct option OPTIONS[] = {
     {"vsock", required_argument, NULL, 'V'},       {"cgroup", required_argument, NULL, 'G'},
     {"jail", no_argument, NULL, 'j'},              {"no-jail", no_argument, NULL, 'J'},
     {"balloon", required_argument, NULL, 'b'},     {"metadata", required_argument, NULL, 'M'},
+    {"volume", required_argument, NULL, 'D'},      {"secret", required_argument, NULL, 'S'},
+    {"scrub-secrets", required_argument, NULL, 'W'},
     {"help", no_argument, NULL, 'h'},
     {NULL, 0, NULL, 0},
 };
@@ -563,6 +641,8 @@ static void set(vmcell_config *config, int option, char *text) {
     case 's': check(vmcell_config_set_core_scheduling(config, 1, &e), &e); break;
     case 'r': check(vmcell_config_set_seccomp(config, choice_of("--seccomp", text, SECCOMP), &e), &e); break;
     case 'd': add_disk(config, text); break;
+    case 'S': add_secret(config, text); break;
+    case 'W': set_scrubbing(config, text); break;
     case 'e': set_rng(config, text); break;
     case 'b': set_balloon(config, text); break;
     case 'R': set_console_rate(config, text); break;
@@ -577,16 +657,16 @@ static void set(vmcell_config *config, int option, char *text) {
 
 int main(int argc, char **argv) {
     const char *console = NULL, *description = NULL, *kernel = NULL, *metadata_path = NULL;
-    char **logs = calloc((size_t)argc, sizeof *logs);
-    size_t log_count = 0;
-    int option, verbose = 0, locks = 0, is_filtered = 0;
+    char **logs = calloc((size_t)argc, sizeof *logs), **volumes = calloc((size_t)argc, sizeof *volumes);
+    size_t log_count = 0, volume_count = 0;
+    int option, verbose = 0, locks = 0, is_filtered = 0, has_secrets = 0, scrubs = 0;
     /* The description may say another one, which the launcher does not read: then its own thread is not filtered. */
     int seccomp = VMCELL_SECCOMP_OFF;
     unsigned long long memory_mib = 128;
     enum jailed jailed = AS_FAR_AS_POSSIBLE;
     vmcell_error *error = NULL;
 
-    if (logs == NULL)
+    if (logs == NULL || volumes == NULL)
         refuse("no memory");
     /* First what the other options change. */
     while ((option = getopt_long(argc, argv, "vh", OPTIONS, NULL)) != -1) {
@@ -595,6 +675,9 @@ int main(int argc, char **argv) {
         case 'k': kernel = optarg; break;
         case 'o': console = optarg; break;
         case 'w': logs[log_count++] = optarg; break;
+        case 'D': volumes[volume_count++] = optarg; break;
+        case 'S': has_secrets = 1; break;
+        case 'W': scrubs = 1; break;
         case 'M': metadata_path = optarg; break;
         case 'a': locks = 1; break;
         case 'j': case 'J':
@@ -613,6 +696,8 @@ int main(int argc, char **argv) {
         refuse("unknown argument '%s'\n%s", argv[optind], USAGE);
     if (kernel == NULL && description == NULL)
         refuse("--kernel is missing\n%s", USAGE);
+    if (scrubs && !has_secrets)
+        refuse("--scrub-secrets was given without a --secret");
     vmcell_config *config = config_of(description);
     if (description == NULL && !is_filtered)
         seccomp = VMCELL_SECCOMP_REFUSE;
@@ -623,6 +708,10 @@ int main(int argc, char **argv) {
     optind = 1;
     while ((option = getopt_long(argc, argv, "vh", OPTIONS, NULL)) != -1)
         set(config, option, optarg);
+    /* Behind the disks, whatever the order. */
+    for (size_t i = 0; i < volume_count; i++)
+        add_volume(config, volumes[i]);
+    free(volumes);
     if (metadata != NULL)
         refuse("--metadata was given without the --tap that it is read by");
     if (console == NULL && description == NULL)

@@ -947,6 +947,11 @@ func TestAVolumeIsADiskAndItsKeysChange(t *testing.T) {
 	if err := vmcell.RemoveVolumeKey(path, 0); err != nil {
 		t.Error(err)
 	}
+	for _, format := range []vmcell.VolumeFormat{{}, {Header: path}} {
+		if err := vmcell.FormatDevice("/dev/null", ours, format); !errors.Is(err, vmcell.ErrVolume) {
+			t.Error(err)
+		}
+	}
 	if err := vmcell.GrowVolume(path, 2<<20); err != nil {
 		t.Error(err)
 	}
@@ -1129,14 +1134,26 @@ func TestASnapshotOfAVolumeInUseIsOfTheInstantOfTheVMs(t *testing.T) {
 	if _, err := volume.Snapshot(path("tuesday"), key, time.Minute); !errors.Is(err, vmcell.ErrInvalidState) {
 		t.Error(err)
 	}
+	if err := volume.Grow(2<<20, time.Minute); !errors.Is(err, vmcell.ErrInvalidState) {
+		t.Error(err)
+	}
 	disk := vmcell.Disk{Path: path("monday"), Volume: volume}
 	vm := started(t, context.Background(), vmcell.Config{Kernel: guest(t, "spin"), Disks: []vmcell.Disk{disk}})
 	if _, err := volume.Snapshot(path("tuesday"), key, time.Minute); err != nil {
 		t.Fatal(err)
 	}
+	if err := volume.Grow(64<<20, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if err := volume.Grow(32<<20, time.Minute); !errors.Is(err, vmcell.ErrVolume) {
+		t.Error(err)
+	}
 	prepared, err := volume.PrepareSnapshot(path("wednesday"), key, time.Minute)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if err := volume.Grow(128<<20, time.Minute); !errors.Is(err, vmcell.ErrInvalidState) {
+		t.Error(err)
 	}
 	defer prepared.Close()
 	if _, err := prepared.Wait(time.Millisecond); !errors.Is(err, vmcell.ErrInvalidState) {

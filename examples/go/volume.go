@@ -129,6 +129,19 @@ func CreateVolume(path string, size uint64, key *Key, format VolumeFormat) error
 	return err
 }
 
+// FormatDevice makes a block device an encrypted volume, as large as the device but for the 16 MiB in front. What was on it is lost. A header in a file of its own
+// is for volumes in files.
+func FormatDevice(path string, key *Key, format VolumeFormat) error {
+	if format.Header != "" {
+		return &Error{Number: ErrVolume, Message: "a header in a file of its own is for volumes in files"}
+	}
+	err := withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_volume_format_device(texts[0], key.pointer(), texts[1], C.size_t(format.SectorSize), e)
+	}, path, format.Label)
+	runtime.KeepAlive(key)
+	return err
+}
+
 // VolumeInfo is what a volume's header tells without a key. Nothing vouches for it.
 type VolumeInfo struct {
 	UUID       string `json:"uuid"`
@@ -215,6 +228,20 @@ func (volume *Volume) PrepareSnapshot(path string, key *Key, limit time.Duration
 	return snapshot, nil
 }
 
+// Grow makes a volume larger while the VM that was made last with it runs, to size bytes, whether it is a fork or not. The guest sees the new size when this
+// returns, which it does after limit at the latest once the file is written: with ErrTimeout if the VM's disk was not served by then, and the guest sees it once
+// it is. What is added is zeroes in a fork, and noise otherwise until it is written.
+func (volume *Volume) Grow(size uint64, limit time.Duration) error {
+	inUse := volume.inUse
+	if inUse == nil {
+		return &Error{Number: ErrInvalidState, Message: "a volume was to grow with which no VM was made"}
+	}
+	var e *C.vmcell_error
+	number := C.vmcell_volume_handle_grow(inUse.handle, C.uint64_t(size), C.uint32_t(limit.Milliseconds()), &e)
+	runtime.KeepAlive(inUse)
+	return failure(number, e)
+}
+
 // Take takes the snapshot: what the disk begins from now on goes to the new file. It never blocks.
 func (snapshot *VolumeSnapshot) Take() error {
 	var e *C.vmcell_error
@@ -236,7 +263,7 @@ func (snapshot *VolumeSnapshot) Close() {
 	snapshot.handle = nil
 }
 
-// volumeHandle takes snapshots of a volume.
+// volumeHandle takes snapshots of a volume and makes it larger.
 type volumeHandle struct{ handle *C.vmcell_volume_handle }
 
 // ReleaseVolume lets a base be written to again. The caller vouches that no volume builds on it any more: one that does is refused from now on.
@@ -246,14 +273,14 @@ func ReleaseVolume(base string) error {
 	}, base)
 }
 
-// GrowVolume makes room for size bytes of data. If the volume is in use, VM.RefreshDisk tells its guest.
+// GrowVolume makes room for size bytes of data in a volume that is no fork. If it is in use, VM.RefreshDisk tells its guest; Volume.Grow does both.
 func GrowVolume(path string, size uint64) error {
 	return withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
 		return C.vmcell_volume_grow(texts[0], C.uint64_t(size), e)
 	}, path)
 }
 
-// GrowVolumeFork makes a fork larger, to size bytes; what is added is zeroes. No VM may use it meanwhile.
+// GrowVolumeFork makes a fork larger, to size bytes; what is added is zeroes. No VM may use it meanwhile: Volume.Grow is for one in use.
 func GrowVolumeFork(path string, key *Key, size uint64) error {
 	err := withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
 		return C.vmcell_volume_grow_fork(texts[0], key.pointer(), C.uint64_t(size), e)

@@ -25,6 +25,8 @@ struct Options {
 enum Command {
     /// Creates a volume in a new file, opened by a key file
     Create(Create),
+    /// Makes a block device a volume, opened by a key file: what was on the device is lost
+    Format(Format),
     /// Shows what a volume's header tells without a key
     Info { path: PathBuf },
     /// Makes a volume that begins as another one, and takes space for what is changed alone; the other one may only be read from then on
@@ -98,6 +100,19 @@ struct Create {
 }
 
 #[derive(Args)]
+struct Format {
+    device: PathBuf,
+    #[command(flatten)]
+    key: KeyFile,
+    /// A name for people, which is not encrypted
+    #[arg(long, default_value = "")]
+    label: String,
+    /// The smallest part that is read and written, in bytes: 512 to 4096
+    #[arg(long, default_value_t = 4096)]
+    sector_size: usize,
+}
+
+#[derive(Args)]
 struct KeyFile {
     /// The file whose content opens the volume, all of it
     #[arg(long, value_name = "FILE")]
@@ -148,6 +163,10 @@ fn run(command: Command) -> vmcell::Result<()> {
         Command::Create(create) => {
             let format = VolumeFormat::new().label(create.label).sector_size(create.sector_size);
             Volume::create_with(create.path, create.size.0, &create.key.read()?, &format)
+        }
+        Command::Format(Format { device, key, label, sector_size }) => {
+            let format = VolumeFormat::new().label(label).sector_size(sector_size);
+            Volume::format_device(device, &key.read()?, &format)
         }
         Command::Info { path } => Volume::inspect(path).map(|info| show(&info)),
         Command::Fork { base, path, with, key } => Volume::fork(base, &Key::file(with)?, path, &key.read()?),

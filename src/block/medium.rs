@@ -10,7 +10,9 @@ use super::request::SECTOR;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::TURN_BYTES;
 use crate::memory::HostBuffer;
-use crate::sys::{DirectAlignment, appends, direct_alignment, is_direct, is_writable, open_disk, try_lock};
+use crate::sys::{
+    DirectAlignment, appends, direct_alignment, is_direct, is_writable, open_device_alone, open_disk, try_lock,
+};
 
 /// Two disks of the same identity are the same storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,10 +50,20 @@ pub(super) fn ready(name: &str, file: File, path: Option<&Path>, access: Access)
     if !access.write && !access.direct {
         return Ok(file);
     }
-    let reopened = open_disk(path, access.write, access.direct).map_err(|e| {
-        let invalid = access.direct && e.kind() == io::ErrorKind::InvalidInput;
-        let hint = if access.write { READ_ONLY_HINT } else { "cannot be opened" };
-        refused(name, if invalid { NO_DIRECT_HINT } else { hint }).with_source(e)
+    let is_device = metadata(name, &file)?.file_type().is_block_device();
+    let reopened = if is_device && access.write {
+        open_device_alone(path, access.direct)
+    } else {
+        open_disk(path, access.write, access.direct)
+    };
+    let reopened = reopened.map_err(|e| {
+        let hint = match e.kind() {
+            io::ErrorKind::InvalidInput if access.direct => NO_DIRECT_HINT,
+            io::ErrorKind::ResourceBusy => BUSY_HINT,
+            _ if access.write => READ_ONLY_HINT,
+            _ => "cannot be opened",
+        };
+        refused(name, hint).with_source(e)
     })?;
     if Identity::of(&metadata(name, &reopened)?) != Identity::of(&metadata(name, &file)?) {
         return Err(refused(name, "was replaced by another file since it was given"));
@@ -103,6 +115,8 @@ const MAX_TRANSFER: u64 = TURN_BYTES;
 const MAX_DIRECT_TRANSFER: u64 = HostBuffer::MAX_LEN as u64;
 
 const NO_DIRECT_HINT: &str = "is on a file system without direct I/O";
+const BUSY_HINT: &str =
+    "is in use: by another VM or program, as a file system that is mounted, as swap, or by the device mapper";
 const READ_ONLY_HINT: &str = "is not writable (a disk that the guest only reads must be made read-only)";
 
 pub(super) fn lock(name: &str, file: &File, read_only: bool) -> Result<()> {

@@ -138,6 +138,37 @@ pub unsafe extern "C" fn vmcell_volume_create(
     })
 }
 
+/// Makes the block device at `path` an encrypted volume, as large as the device but for the 16 MiB in front. What was on it is lost. `label` and
+/// `sector_size` are as in vmcell_volume_create.
+///
+/// Errors: DISK if the device is mounted or in use otherwise; VOLUME if it is no block device, is too small, or cannot be written, and for a setting
+/// that is not allowed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_volume_format_device(
+    path: *const c_char,
+    key: *const KeyObject,
+    label: *const c_char,
+    sector_size: usize,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        let mut format = VolumeFormat::new();
+        // SAFETY: the header demands NULL or texts that end with a NUL.
+        let path = unsafe {
+            if !label.is_null() {
+                format = format.label(read_text(label, "label")?);
+            }
+            read_path(path, "path")?
+        };
+        if sector_size != 0 {
+            format = format.sector_size(sector_size);
+        }
+        Ok(Volume::format_device(path, &objects::get(key)?.0, &format)?)
+    })
+}
+
 /// Opens an encrypted volume and makes a disk of it, whose file is locked from now on. `header_path` is where the header is, or NULL for
 /// the front of the volume's file. `flags` is a sum of VMCELL_VOLUME_*, `engine` one of VMCELL_ENGINE_*. The disk takes its other settings as
 /// any disk does, but its engine, direct I/O, and whether it is read-only stay as they are here. Takes as long as the key slot costs.
@@ -240,9 +271,11 @@ pub unsafe extern "C" fn vmcell_volume_release(base: *const c_char, error: *mut 
     })
 }
 
-/// Makes a volume's file longer, so that it has room for `size` bytes of data. If it is in use, vmcell_disk_handle_refresh tells its guest.
+/// Makes a volume's file longer, so that it has room for `size` bytes of data. If it is in use, vmcell_disk_handle_refresh tells its guest;
+/// vmcell_volume_handle_grow does both.
 ///
-/// Errors: VOLUME if it has more room already, the size is no multiple of its sectors, its header is elsewhere, or the file cannot grow.
+/// Errors: VOLUME if it has more room already, the size is no multiple of its sectors, it is a fork, its header is elsewhere, or the file cannot
+/// grow.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_volume_grow(path: *const c_char, size: u64, error: *mut *mut ErrorObject) -> i32 {
     // SAFETY: the header demands NULL or a place for a pointer.

@@ -1,4 +1,4 @@
-//! Snapshots of encrypted volumes in use.
+//! Encrypted volumes in use: their snapshots, and their growth.
 
 use std::ffi::c_char;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::report::{ErrorObject, Report};
 use super::volume::KeyObject;
 use crate::volume::{VolumeHandle, VolumeSnapshot};
 
-/// Takes snapshots of a volume while its VM runs. Made by vmcell_volume_handle_new; freed by vmcell_volume_handle_free, before or after the disk or
+/// Takes snapshots of a volume and makes it larger while its VM runs. Made by vmcell_volume_handle_new; freed by vmcell_volume_handle_free, before or after the disk or
 /// its VM. Any thread may make any call.
 pub struct VolumeHandleObject(VolumeHandle);
 
@@ -77,6 +77,26 @@ pub unsafe extern "C" fn vmcell_volume_handle_snapshot(
         // SAFETY: the header demands NULL or a place for a number.
         unsafe { tell(pause, pause_us) }
     })
+}
+
+/// Makes a volume larger while its VM runs, to `size` bytes, whether it is a fork or not. The guest sees the new size when this returns. What is added is
+/// zeroes in a fork, and noise otherwise until it is written. In a crash, the volume is as large as before, or as it was to be. Blocks while the file is
+/// written, 256 KiB for each GiB that a fork grows by, and until the disk was served, at most `limit_ms` milliseconds.
+///
+/// Errors: VOLUME if it has more room already, `size` is no multiple of its blocks or too large, its header limits its size, it is read-only or has a
+/// header of its own, a fork has grown in use 64 times since vmcell_volume_grow_fork was last called for it, or the file cannot be written: then the call may be made again; TIMEOUT if the disk was not served: the file is larger
+/// then, and the guest sees that once it is; INVALID_STATE while a snapshot is prepared or another thread has it grow, and in a function that an I/O
+/// thread calls.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_volume_handle_grow(
+    handle: *const VolumeHandleObject,
+    size: u64,
+    limit_ms: u32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || Ok(objects::get(handle)?.0.grow(size, Duration::from_millis(limit_ms.into()))?))
 }
 
 /// Does what takes time of vmcell_volume_handle_snapshot, so that vmcell_volume_snapshot_take takes none: in the function of vmcell_vm_snapshot, for instance,

@@ -109,8 +109,8 @@ pub unsafe extern "C" fn vmcell_volume_commit(
     })
 }
 
-/// Makes a fork larger, to `size` bytes; what is added is zeroes. `key` opens it. No VM may use it meanwhile. vmcell_volume_grow is for volumes that are no
-/// forks. Blocks while it writes a new map, of 256 KiB for each GiB.
+/// Makes a fork larger, to `size` bytes; what is added is zeroes. `key` opens it. No VM may use it meanwhile:
+/// vmcell_volume_handle_grow is for one in use, vmcell_volume_grow for volumes that are no forks. Blocks while it writes a new map, of 256 KiB for each GiB.
 ///
 /// Errors: VOLUME if it is no fork, has more room already, `size` is no multiple of 4096 or too large, or the file cannot grow; VOLUME_KEY; DISK if it is in use.
 #[unsafe(no_mangle)]

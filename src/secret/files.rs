@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{no_random, refused};
 use crate::error::Result;
-use crate::sys::{LockedBytes, folder_of, give_name, nameless_file, random_bytes};
+use crate::sys::{LockedBytes, folder_of, give_name, nameless_file, open_whole, random_bytes};
 
 /// Whether others may read a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ const FORBIDDEN: u32 = 0o027;
 /// What a file holds, which is at most `most` bytes.
 pub(super) fn read_bounded(path: &Path, most: usize, secrecy: Secrecy) -> Result<LockedBytes> {
     let unreadable = |e: io::Error| refused("it cannot be read").with_source(e);
-    let mut file = File::open(path).map_err(unreadable)?;
+    let mut file = open_whole(path).map_err(unreadable)?;
     if secrecy == Secrecy::Private {
         check_mode(&file.metadata().map_err(unreadable)?)?;
     }

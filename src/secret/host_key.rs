@@ -66,7 +66,8 @@ impl HostKey {
         Self::of(suite, LockedBytes::copy_of(bytes).map_err(no_secret_memory)?)
     }
 
-    /// Reads a key from the file that [`save`](Self::save) wrote. It also reads a pipe, and then blocks until that is closed.
+    /// Reads a key from the file that [`save`](Self::save) wrote. It also reads a pipe (`/dev/fd/63`), and then
+    /// blocks until that is closed. A FIFO with a name, which might never be written to, is refused.
     ///
     /// A file that users other than its owner may change, or that any but its owner and group may read, is refused: give it mode 0600, or 0640
     /// if a service reads it by its group.

@@ -1,12 +1,11 @@
 //! A name and the bytes that only its guest should have.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use super::{no_secret_memory, refused};
 use crate::error::Result;
-use crate::sys::LockedBytes;
+use crate::sys::{LockedBytes, open_whole};
 
 /// A secret: a name, and a value of 1 byte to 64 KiB.
 ///
@@ -46,8 +45,8 @@ impl Secret {
         Ok(Self { name: name.into(), value: LockedBytes::copy_of(value).map_err(|e| about(no_secret_memory(e)))? })
     }
 
-    /// Reads all of the file at `path`; a line's end belongs to the value. Reads until the end, so it blocks on a pipe until that is
-    /// closed.
+    /// Reads all of the file at `path`; a line's end belongs to the value. Reads until the end, so it blocks on a pipe
+    /// (`/dev/fd/63`) until that is closed; a FIFO with a name is refused.
     ///
     /// # Errors
     /// Those of [`new`](Self::new), and if the file cannot be read.
@@ -55,7 +54,7 @@ impl Secret {
         check_name(name)?;
         let path = path.as_ref();
         let unreadable = |e| refused(format!("secret {name}: {} cannot be read", path.display())).with_source(e);
-        let value = LockedBytes::read(&mut File::open(path).map_err(unreadable)?, LONGEST_VALUE).map_err(unreadable)?;
+        let value = LockedBytes::read(&mut open_whole(path).map_err(unreadable)?, LONGEST_VALUE).map_err(unreadable)?;
         check_len(value.len()).map_err(|e| e.about(&format!("secret {name}: {}", path.display())))?;
         Ok(Self { name: name.into(), value })
     }
@@ -150,5 +149,23 @@ mod tests {
         let error = Secret::file("one", file.path()).unwrap_err().to_string();
         assert!(error.contains("more than 65536") && error.contains(file.path().to_str().unwrap()), "{error}");
         assert!(Secret::file("one", "/nowhere").unwrap_err().chain().contains("/nowhere cannot be read: No such file"));
+    }
+
+    #[test]
+    fn a_pipe_is_waited_for_until_it_is_closed_and_a_fifo_is_refused_at_once() {
+        use std::os::fd::AsRawFd;
+
+        let (read, mut write) = std::io::pipe().unwrap();
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            write.write_all(b"late").unwrap();
+        });
+        assert_eq!(Secret::file("one", format!("/dev/fd/{}", read.as_raw_fd())).unwrap().expose(), b"late");
+        writer.join().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RWXU).unwrap();
+        let error = Secret::file("one", &fifo).unwrap_err().chain();
+        assert!(error.contains("it is a FIFO, allowed are files and pipes without a name"), "{error}");
     }
 }

@@ -13,6 +13,47 @@ pub(crate) fn open_disk(path: &Path, write: bool, direct: bool) -> io::Result<Fi
     File::options().read(true).write(write).custom_flags(flags).open(path)
 }
 
+/// The same for a block device that nobody else has to itself: neither a file system that is mounted, nor the device mapper, nor swap, nor
+/// another program that has opened it so. A child process may hold a copy of the last one's descriptor for the moment until it executes, so this waits a
+/// little.
+///
+/// # Errors
+/// `ResourceBusy` if somebody has it.
+pub(crate) fn open_device_alone(path: &Path, direct: bool) -> io::Result<File> {
+    let flags = libc::O_NONBLOCK | libc::O_EXCL | if direct { libc::O_DIRECT } else { 0 };
+    let mut tries = 10;
+    loop {
+        match File::options().read(true).write(true).custom_flags(flags).open(path) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && tries > 0 => {
+                tries = i32::saturating_sub(tries, 1);
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Opens what is to be read to its end: a file, or a pipe that another program was started with (`/dev/fd/63`), for which reading waits.
+///
+/// # Errors
+/// `InvalidInput` for a FIFO with a name, which whoever opens it could wait for without end.
+#[cfg(any(feature = "secret", feature = "volume"))]
+pub(crate) fn open_whole(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::FileTypeExt;
+
+    let file = open_disk(path, false, false)?;
+    if file.metadata()?.file_type().is_fifo() && file_system(&file)? != PIPEFS_MAGIC {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is a FIFO, allowed are files and pipes without a name",
+        ));
+    }
+    let flags = flags(&file)? & !libc::O_NONBLOCK;
+    // SAFETY: the descriptor is open, and the call takes a number.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags) })?;
+    Ok(file)
+}
+
 /// Asks the kernel to read a part of a file into its cache. It goes on reading when this returns.
 #[cfg(feature = "save")]
 pub(crate) fn read_ahead(file: &File, offset: u64, len: u64) -> io::Result<()> {
@@ -137,6 +178,10 @@ pub(crate) fn is_in_memory(file: &File) -> bool {
 pub(crate) fn waits_always(file: &File) -> io::Result<bool> {
     Ok(file_system(file)? == libc::FUSE_SUPER_MAGIC)
 }
+
+/// Of pipes that no file system has a name for.
+#[cfg(any(feature = "secret", feature = "volume"))]
+const PIPEFS_MAGIC: libc::__fsword_t = 0x5049_5045;
 
 fn file_system(file: &File) -> io::Result<libc::__fsword_t> {
     // SAFETY: all-zero bytes are a valid statfs.

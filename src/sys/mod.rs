@@ -60,11 +60,14 @@ pub use eventfd::EventFd;
 pub(crate) use file::anonymous_file;
 #[cfg(any(test, feature = "capi"))]
 pub(crate) use file::is_open;
+#[cfg(any(feature = "secret", feature = "volume"))]
+pub(crate) use file::open_whole;
 #[cfg(feature = "save")]
 pub(crate) use file::read_ahead;
 pub(crate) use file::{
     DirectAlignment, ZeroMode, allocate, appends, direct_alignment, file_limit, is_direct, is_in_memory, is_writable,
-    lockable_bytes, merges_memory, next_data, open_disk, start_of_data, try_lock, unlock, waits_always, zero_range,
+    lockable_bytes, merges_memory, next_data, open_device_alone, open_disk, start_of_data, try_lock, unlock,
+    waits_always, zero_range,
 };
 pub(crate) use folder::{Folder, folder_of};
 #[cfg(test)]

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::cipher::Cipher;
-use super::cow::{self, BaseKey, BaseRef, EmptyLayer, Identity};
+use super::cow::{self, BaseKey, BaseRef, EmptyLayer, Growth, Identity};
 use super::encrypted::Encrypted;
 use super::key::Key;
-use super::keys::{HeaderLock, len_of, unlock};
+use super::keys::{HeaderLock, is_block_device, len_of, unlock};
 use super::luks::{Data, Header, UnlockLimits};
 use super::payload::Payload;
 use super::{no_random, refused};
@@ -40,7 +40,7 @@ impl Opened<'_> {
         let cipher = Cipher::new(self.key, self.data.sector_size)?;
         let own = Encrypted::new(backend, cipher, self.data, discard);
         if !self.header.is_layer() {
-            return Ok(Chain { disk: Box::new(own), depth: 0 });
+            return Ok(Chain { disk: Box::new(own), depth: 0, growth: None });
         }
         check_depth(above)?;
         let mut payload = self.payload(self.file)?;
@@ -55,14 +55,15 @@ impl Opened<'_> {
                 let below = open_base(&path, base, layer.identity, self.limits, above);
                 below.map_err(|e| e.about(&format!("base {}", path.display())))?
             }
-            None => Chain { disk: Box::new(NoBase(own.info())), depth: 0 },
+            None => Chain { disk: Box::new(NoBase(own.info())), depth: 0, growth: None },
         };
         let depth = base.depth.saturating_add(usize::from(layer.base.is_some()));
         let mut disk = cow::open(&mut payload, layer, own, base.disk)?;
         if !is_read_only {
             disk = disk.kept_by(Box::new(self.writable()?));
         }
-        Ok(Chain { disk: Box::new(disk), depth })
+        let growth = Some(disk.growth());
+        Ok(Chain { disk: Box::new(disk), depth, growth })
     }
 
     /// Its data, opened once more.
@@ -90,7 +91,8 @@ impl Opened<'_> {
                 format!("it has {len} bytes, allowed for a base are multiples of 4096, up to {}", cow::MOST_CAPACITY);
             return Err(refused(message));
         }
-        Ok(BaseRef { identity, key: BaseKey::new(self.key)?, name: name_for(self.path, new)?, len })
+        let name = name_for(self.path, is_block_device(self.file)?, new)?;
+        Ok(BaseRef { identity, key: BaseKey::new(self.key)?, name, len })
     }
 
     /// Refuses a base that is shorter than it was.
@@ -117,6 +119,8 @@ pub(super) struct Chain {
     pub(super) disk: Box<dyn DiskBackend>,
     /// How many it lies over.
     pub(super) depth: usize,
+    /// Of the last one, if it is a fork.
+    pub(super) growth: Option<Growth>,
 }
 
 /// Refuses a fork that so many volumes lie above of.
@@ -221,10 +225,11 @@ pub(super) fn read_only(path: &Path) -> DiskConfig {
     config
 }
 
-/// How `new` names a base: by its file's name if both are in one folder, and by its whole path otherwise.
-fn name_for(base: &Path, new: &Path) -> Result<String> {
+/// How `new` names a base: by its file's name if both are in one folder, and by its whole path otherwise. A block device keeps the name by which
+/// it was given: that of a logical volume is a link to another one at each boot.
+fn name_for(base: &Path, is_device: bool, new: &Path) -> Result<String> {
     let lost = |e| refused("its place is not known").with_source(e);
-    let base = base.canonicalize().map_err(lost)?;
+    let base = if is_device { std::path::absolute(base) } else { base.canonicalize() }.map_err(lost)?;
     let is_beside = base.parent() == Some(&*folder_of(new).canonicalize().map_err(lost)?);
     let name = if is_beside { base.file_name().map(PathBuf::from) } else { Some(base.clone()) };
     let name = name.and_then(|name| name.into_os_string().into_string().ok());

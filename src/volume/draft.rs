@@ -1,7 +1,7 @@
 //! How a volume is created, in a new file.
 
 use std::fs::{self, File};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::cipher::{Cipher, SECTOR_SIZES};
@@ -31,6 +31,8 @@ pub struct VolumeFormat {
 /// The longest label, with a zero behind it.
 const MOST_LABEL: usize = 47;
 const DEFAULT_SECTOR: usize = 4096;
+/// What a new volume has in front of its data.
+const IN_FRONT: u64 = 16 << 20;
 /// Of a new volume's data: AES-256.
 const KEY_LEN: usize = 64;
 
@@ -61,6 +63,21 @@ impl VolumeFormat {
     pub fn header(mut self, path: impl Into<PathBuf>) -> Self {
         self.header = Some(path.into());
         self
+    }
+
+    /// The bytes of a sector and of the data, on a device of `len` bytes.
+    pub(super) fn check_device(&self, len: u64) -> Result<(usize, u64)> {
+        if self.header.is_some() {
+            return Err(refused("a header in a file of its own is for volumes in files"));
+        }
+        let sector = self.check(DEFAULT_SECTOR as u64)? as u64;
+        let size = len.saturating_sub(IN_FRONT);
+        let size = size.saturating_sub(size.checked_rem(sector).unwrap_or_default());
+        if size == 0 {
+            let least = IN_FRONT.saturating_add(sector);
+            return Err(refused(format!("it has {len} bytes, the least for a volume are {least}")));
+        }
+        self.check(size).map(|sector| (sector, size))
     }
 
     pub(super) fn check(&self, size: u64) -> Result<usize> {
@@ -102,7 +119,8 @@ pub(super) fn data_key_for(key: &Key) -> Result<LockedBytes> {
 /// Makes a fork in a new file. `data_key` is the key of its own data.
 pub(super) fn write_fork(path: &Path, key: &Key, data_key: &[u8], layer: &LayerHeader) -> Result<()> {
     let (size, format) = (layer.file_len(), VolumeFormat::new());
-    Draft { path, size, key, data_key, sector: DEFAULT_SECTOR, format: &format, layer: Some(layer) }.write()
+    Draft { path, size, key, data_key, sector: DEFAULT_SECTOR, format: &format, layer: Some(layer), device: None }
+        .write()
 }
 
 /// A volume that is to be.
@@ -114,6 +132,8 @@ pub(super) struct Draft<'a> {
     pub(super) sector: usize,
     pub(super) format: &'a VolumeFormat,
     pub(super) layer: Option<&'a LayerHeader>,
+    /// Not in a new file, but here.
+    pub(super) device: Option<&'a File>,
 }
 
 impl Draft<'_> {
@@ -141,9 +161,10 @@ impl Draft<'_> {
         let apart = self.format.header.as_deref();
         let mut header = Header::new(&self.format.label, self.sector, apart.is_some(), self.data_key)?;
         let before = header.len()?;
-        let (file, data) = match apart {
-            Some(apart) => (new_file(apart, before, made)?, Some(new_file(self.path, self.size, made)?)),
-            None => (new_file(self.path, before.saturating_add(self.size), made)?, None),
+        let (file, data) = match (apart, self.device) {
+            (_, Some(device)) => (emptied(device, before)?, None),
+            (Some(apart), None) => (new_file(apart, before, made)?, Some(new_file(self.path, self.size, made)?)),
+            (None, None) => (new_file(self.path, before.saturating_add(self.size), made)?, None),
         };
         let new = NewFile(&file);
         if data.is_none() {
@@ -171,10 +192,25 @@ impl Draft<'_> {
 
 fn new_file(path: &Path, len: u64, made: &mut Vec<PathBuf>) -> Result<File> {
     let created = File::options().read(true).write(true).create_new(true).mode(0o600).open(path);
-    let file = created.map_err(|e| refused(format!("{} cannot be made", path.display())).with_source(e))?;
+    let file = created.map_err(|e| {
+        let is_device = path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
+        let why = if is_device { "is a block device, which is formatted instead" } else { "cannot be made" };
+        refused(format!("{} {why}", path.display())).with_source(e)
+    })?;
     made.push(path.to_owned());
     file.set_len(len).map_err(|e| refused(format!("it cannot have {len} bytes")).with_source(e))?;
     Ok(file)
+}
+
+/// The beginning of a device, of which nothing is left: a header there, or what tells a file system, would be half of it.
+fn emptied(device: &File, len: u64) -> Result<File> {
+    const ZEROES: [u8; 1 << 16] = [0; 1 << 16];
+    let failed = |e| refused("it cannot be written").with_source(e);
+    for at in (0..len).step_by(ZEROES.len()) {
+        let piece = usize::try_from(len.saturating_sub(at)).unwrap_or(ZEROES.len()).min(ZEROES.len());
+        device.write_all_at(ZEROES.get(..piece).unwrap_or_default(), at).map_err(failed)?;
+    }
+    device.sync_data().and_then(|()| device.try_clone()).map_err(failed)
 }
 
 /// Makes a file's name stable.

@@ -1,13 +1,12 @@
 //! What opens a volume.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use super::luks::Cost;
 use super::{no_random, no_secret_memory, refused};
 use crate::error::Result;
-use crate::sys::{LockedBytes, random_bytes};
+use crate::sys::{LockedBytes, open_whole, random_bytes};
 
 /// What opens a volume: a passphrase, what a key file holds, random bytes of a machine's, or the key of the data itself.
 ///
@@ -68,7 +67,8 @@ impl Key {
     }
 
     /// The content of a key file, all of it: a line's end belongs to it, as for `cryptsetup --key-file`. It is taken as a passphrase.
-    /// Reads until the end, so it blocks on a pipe until that is closed.
+    /// Reads until the end, so it blocks on a pipe
+    /// (`/dev/fd/63`) until that is closed; a FIFO with a name is refused.
     ///
     /// # Errors
     /// [`ErrorKind::Volume`](crate::ErrorKind::Volume) if the file cannot be read, or as for [`passphrase`](Self::passphrase).
@@ -105,7 +105,7 @@ impl Key {
         let about = format!("key file {}", path.display());
         let unreadable = |e: io::Error| refused("it cannot be read").with_source(e);
         let read = || {
-            let bytes = LockedBytes::read(&mut File::open(path).map_err(unreadable)?, MOST).map_err(unreadable)?;
+            let bytes = LockedBytes::read(&mut open_whole(path).map_err(unreadable)?, MOST).map_err(unreadable)?;
             check_len(bytes.len(), fewest).map(|()| Self { bytes, kind })
         };
         read().map_err(|e| e.about(&about))

@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -205,6 +206,11 @@ impl Drop for HeaderLock<'_> {
 /// The length of a file or of a block device.
 pub(super) fn len_of(mut file: &File) -> Result<u64> {
     file.seek(SeekFrom::End(0)).map_err(|e| refused("it has no size").with_source(e))
+}
+
+pub(super) fn is_block_device(file: &File) -> Result<bool> {
+    let metadata = file.metadata().map_err(|e| refused("it has no type").with_source(e))?;
+    Ok(metadata.file_type().is_block_device())
 }
 
 /// The key of the data.

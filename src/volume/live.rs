@@ -28,13 +28,22 @@ pub(super) struct Live {
     next: Option<Box<Offer>>,
     /// When the order was seen: nothing new is begun until the fork is on top.
     since: Option<Instant>,
+    /// What waits for the disk to be larger.
+    growing: Option<Growing>,
 }
 
 /// How other threads reach it.
 #[derive(Default)]
 pub(super) struct Orders {
     offer: Mutex<Option<Box<Offer>>>,
+    growing: Mutex<Option<Growing>>,
     waker: Mutex<Option<Waker>>,
+}
+
+/// Whoever waits until the disk has so many bytes, for which its file has room already.
+struct Growing {
+    capacity: u64,
+    said: SyncSender<()>,
 }
 
 /// A fork that is to go on top.
@@ -95,6 +104,15 @@ impl Orders {
         drop(offer);
     }
 
+    /// Has the disk look at its size; says when it has so many bytes. Whoever waited before hears no more.
+    pub(super) fn grows(&self, capacity: u64) -> Receiver<()> {
+        let (said, heard) = sync_channel(1);
+        let before = lock(&self.growing).replace(Growing { capacity, said });
+        drop(before);
+        self.wake();
+        heard
+    }
+
     fn wake(&self) {
         if let Some(waker) = &*lock(&self.waker) {
             waker.wake();
@@ -118,7 +136,7 @@ impl Offered {
 
 impl Live {
     pub(super) fn new(disk: Box<dyn DiskBackend>) -> Self {
-        Self { disk, orders: Arc::default(), token: None, in_flight: 0, next: None, since: None }
+        Self { disk, orders: Arc::default(), token: None, in_flight: 0, next: None, since: None, growing: None }
     }
 
     pub(super) fn orders(&self) -> Arc<Orders> {
@@ -147,6 +165,22 @@ impl Live {
             Err(error) => (offer.said.clone(), Said::Refused(error, offer)),
         };
         let _ = said.try_send(answer);
+    }
+
+    /// Looks at the size if somebody waits for it.
+    fn take_growth(&mut self, io: &mut Io) {
+        if let Some(growing) = lock_if_free(&self.orders.growing).and_then(|mut slot| slot.take()) {
+            self.growing = Some(growing);
+            self.disk.refresh(io);
+            self.tell_growth();
+        }
+    }
+
+    fn tell_growth(&mut self) {
+        let capacity = self.disk.info().capacity;
+        if let Some(growing) = self.growing.take_if(|growing| growing.capacity <= capacity) {
+            let _ = growing.said.try_send(());
+        }
     }
 
     fn order(&self) -> u8 {
@@ -181,6 +215,10 @@ impl Live {
         io.info_changed();
         let _ = said.try_send(Said::OnTop(since.elapsed()));
         self.take_offer(io);
+        if self.growing.is_some() {
+            self.disk.refresh(io);
+            self.tell_growth();
+        }
         true
     }
 }
@@ -215,6 +253,7 @@ impl DiskBackend for Live {
         }
         self.disk.attach(io)?;
         self.take_offer(io);
+        self.take_growth(io);
         Ok(())
     }
 
@@ -239,6 +278,9 @@ impl DiskBackend for Live {
         if self.next.is_some() {
             self.may_begin(io);
         }
+        if self.growing.is_some() {
+            self.tell_growth();
+        }
         None
     }
 
@@ -258,6 +300,7 @@ impl DiskBackend for Live {
         if self.token == Some(event.token) {
             self.drop_cancelled();
             self.take_offer(io);
+            self.take_growth(io);
             self.may_begin(io);
             return;
         }

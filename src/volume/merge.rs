@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::cow::{Blocks, Identity, MOST_CAPACITY, Part, Still};
+use super::cow::{Blocks, Identity, Part, Still};
 use super::draft::{Draft, VolumeFormat, data_key_for};
 use super::key::Key;
 use super::keys::{HeaderLock, unlock};
@@ -45,7 +45,7 @@ const STEP: u64 = 1 << 20;
 const STABLE: u64 = 64 << 20;
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 
-fn open(path: &Path, key: &Key, writable: usize) -> Result<Offline> {
+pub(super) fn open(path: &Path, key: &Key, writable: usize) -> Result<Offline> {
     Offline::open(path, |header, file| unlock(header, file, key, UnlockLimits::default()), writable)
 }
 
@@ -146,32 +146,6 @@ impl Volume {
         let path = path.as_ref();
         commit(path, key, others, &mut progress).map_err(|e| e.about(&format!("volume {}", path.display())))
     }
-
-    /// Makes a fork larger, to `size` bytes; what is added is zeroes. `key` opens it. No VM may use it meanwhile. [`grow`](Self::grow) is for volumes that are
-    /// no forks. Writes a new map, of 256 KiB for each GiB. In a crash, the fork is as large as before, or as it was to be.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Volume`](crate::ErrorKind::Volume) if it is no fork, has more room already, `size` is no multiple of 4096 or too large, or the file
-    /// cannot grow; those of [`open`](Self::open).
-    pub fn grow_fork(path: impl AsRef<Path>, key: &Key, size: u64) -> Result<()> {
-        let path = path.as_ref();
-        grow_fork(path, key, size).map_err(|e| e.about(&format!("volume {}", path.display())))
-    }
-}
-
-fn grow_fork(path: &Path, key: &Key, size: u64) -> Result<()> {
-    let mut fork = open(path, key, 1)?;
-    if fork.layer.is_none() {
-        return Err(refused("it builds on no other volume, and grows without a key"));
-    }
-    let has = fork.capacity();
-    if size < has || !size.is_multiple_of(4096) || size > MOST_CAPACITY {
-        let message = format!(
-            "a size of {size} bytes was asked for, allowed are multiples of 4096, from the {has} that it has up to {MOST_CAPACITY}"
-        );
-        return Err(refused(message));
-    }
-    if size == has { Ok(()) } else { fork.grow(size) }
 }
 
 fn flatten(path: &Path, key: &Key, progress: Progress<'_>) -> Result<bool> {
@@ -232,8 +206,16 @@ fn flatten_to(path: &Path, key: &Key, new: &Path, new_key: &Key, progress: Progr
     let sector = from.payload.data.sector_size;
     let about = |e: Error| e.about(&format!("volume {}", new.display()));
     let data_key = data_key_for(new_key)?;
-    let draft =
-        Draft { path: new, size: total, key: new_key, data_key: &data_key, sector, format: &format, layer: None };
+    let draft = Draft {
+        path: new,
+        size: total,
+        key: new_key,
+        data_key: &data_key,
+        sector,
+        format: &format,
+        layer: None,
+        device: None,
+    };
     let mut room = Vec::new();
     let written = draft.write_with(|to| {
         in_steps(total, progress, |at, len, is_to_settle| {
@@ -260,6 +242,9 @@ fn commit(path: &Path, key: &Key, others: OtherForks, progress: Progress<'_>) ->
         move |e: Error| e.about(&format!("base {path}"))
     };
     let about = about(&base.path);
+    if fork.capacity() > base.capacity() {
+        base.check_growth(fork.capacity()).map_err(&about)?;
+    }
     begin(&mut base, own, others).map_err(&about)?;
     if fork.capacity() > base.capacity() {
         base.grow(fork.capacity()).map_err(&about)?;

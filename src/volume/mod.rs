@@ -11,6 +11,7 @@ mod cipher;
 mod cow;
 mod draft;
 mod encrypted;
+mod grow;
 mod info;
 mod key;
 mod keys;

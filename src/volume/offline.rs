@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::chain::{Opened, base_header, beside, check_depth, read_only};
 use super::cow::{self, BaseRef, Blocks, Identity, Part, Still};
+use super::grow::{check_len, check_unlimited, set_len};
 use super::keys::{HeaderLock, len_of};
 use super::luks::{Header, UnlockLimits};
 use super::payload::Payload;
@@ -139,13 +140,21 @@ impl Offline {
         }
     }
 
+    /// Refuses a size that it cannot have.
+    pub(super) fn check_growth(&self, capacity: u64) -> Result<()> {
+        match &self.layer {
+            Some(layer) => check_len(&self.payload.file, self.payload.data.below(layer.file_len_for(capacity))),
+            None => {
+                check_unlimited(self.payload.data)?;
+                check_len(&self.payload.file, self.payload.data.below(capacity))
+            }
+        }
+    }
+
     /// Makes it larger. What was not there is zeroes if it is a fork, and noise otherwise.
     pub(super) fn grow(&mut self, capacity: u64) -> Result<()> {
         let len = self.layer.as_ref().map_or(capacity, |layer| layer.file_len_for(capacity));
-        let (file, len) = (&self.payload.file, self.payload.data.below(len));
-        let longer = len_of(file)?.max(len);
-        let set = file.set_len(longer).and_then(|()| file.sync_all());
-        set.map_err(|e| refused("its size cannot be changed").with_source(e))?;
+        set_len(&self.payload.file, self.payload.data.below(len))?;
         if let Some(layer) = &mut self.layer {
             layer.grow(&mut self.payload, capacity)?;
         }

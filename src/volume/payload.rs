@@ -32,4 +32,8 @@ impl<S: Storage> Blocks for Payload<S> {
     fn sync(&mut self) -> io::Result<()> {
         self.file.sync()
     }
+
+    fn cut(&mut self, len: u64) {
+        self.file.cut(self.data.below(len));
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::chain::{Chain, Opened, check_depth, new_identity, new_layer};
-use super::cow::{self, BaseKey, Part, Still};
+use super::cow::{self, BaseKey, Growth, Part, Still};
 use super::draft::{data_key_for, write_fork};
 use super::key::Key;
 use super::keys::HeaderLock;
@@ -20,7 +20,7 @@ use crate::config::DiskConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::{check_may_wait, lock};
 
-/// Takes snapshots of a volume while its VM runs. Any thread may use it, and a clone is of the same volume.
+/// Takes snapshots of a volume and makes it larger while its VM runs. Any thread may use it, and a clone is of the same volume.
 ///
 /// ```no_run
 /// # fn main() -> vmcell::Result<()> {
@@ -39,28 +39,30 @@ use crate::sys::{check_may_wait, lock};
 /// ```
 #[derive(Clone)]
 pub struct VolumeHandle {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
-    orders: Arc<Orders>,
-    /// Why there is none, if snapshots cannot be taken.
-    current: Mutex<std::result::Result<Current, &'static str>>,
-    /// One snapshot is prepared at a time.
+pub(super) struct Shared {
+    pub(super) orders: Arc<Orders>,
+    /// Why there is none, if it is not to be changed.
+    pub(super) current: Mutex<std::result::Result<Current, &'static str>>,
+    /// A snapshot is prepared, or the volume grows: one at a time.
     is_pending: AtomicBool,
 }
 
 /// The file that the VM writes to.
 pub(super) struct Current {
-    path: PathBuf,
-    key: BaseKey,
-    limits: UnlockLimits,
+    pub(super) path: PathBuf,
+    pub(super) key: BaseKey,
+    pub(super) limits: UnlockLimits,
     /// How many it lies over.
     depth: usize,
     claim: Claim,
     block_size: u32,
     disk: DiskConfig,
     discard: bool,
+    /// If it is a fork.
+    pub(super) growth: Option<Growth>,
 }
 
 impl Current {
@@ -80,6 +82,7 @@ impl Current {
             block_size: chain.disk.info().block_size,
             disk: disk.clone(),
             discard,
+            growth: chain.growth.clone(),
         })
     }
 
@@ -113,7 +116,7 @@ impl Current {
     }
 
     /// Its header, if this is the file that the VM has.
-    fn header(&self, file: &File) -> Result<Header> {
+    pub(super) fn header(&self, file: &File) -> Result<Header> {
         if !self.claim.is_on(file)? {
             return Err(refused("it is another file than the one in use, or that is not in use any more"));
         }
@@ -122,6 +125,25 @@ impl Current {
             None => Ok(header),
             Some(_) => Err(refused("others build on it already")),
         }
+    }
+}
+
+/// The right to change which file the VM writes to, or how large it is. Whoever finds it taken does not wait.
+pub(super) struct Turn<'a>(&'a Shared);
+
+impl<'a> Turn<'a> {
+    pub(super) fn take(shared: &'a Shared) -> Result<Self> {
+        if shared.is_pending.swap(true, Ordering::SeqCst) {
+            let message = "another snapshot of the volume is prepared and was not taken yet, or the volume grows";
+            return Err(Error::new(ErrorKind::InvalidState, message));
+        }
+        Ok(Self(shared))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.is_pending.store(false, Ordering::SeqCst);
     }
 }
 
@@ -156,25 +178,21 @@ impl VolumeHandle {
     /// [`ErrorKind::Volume`] if `path` exists or cannot be written, the volume is read-only, has a header of its own or blocks of less than
     /// 4096 bytes, lies over 16 others already, or its file has been replaced;
     /// [`ErrorKind::Timeout`] if the VM's disk was not served within `limit`;
-    /// [`ErrorKind::InvalidState`] if another snapshot of it is prepared and not taken yet, and on an [I/O
+    /// [`ErrorKind::InvalidState`] if another snapshot of it is prepared and not taken yet, or it [grows](Self::grow), and on an [I/O
     /// thread](crate::event#what-a-callback-may-do). The volume is as it was then.
     pub fn prepare_snapshot(&self, path: impl AsRef<Path>, key: &Key, limit: Duration) -> Result<VolumeSnapshot> {
         check_may_wait("take a snapshot of a volume")?;
+        let turn = Turn::take(&self.shared)?;
         let current = lock(&self.shared.current);
         let current = match &*current {
             Ok(current) => current,
             Err(why) => return Err(refused(format!("no snapshot of the volume can be taken: {why}"))),
         };
-        let about = |e: Error| e.about(&format!("volume {}", current.path.display()));
-        if self.shared.is_pending.swap(true, Ordering::SeqCst) {
-            let message = "another snapshot of the volume is prepared, and was not taken yet";
-            return Err(about(Error::new(ErrorKind::InvalidState, message)));
-        }
         let prepared = self.prepare(current, path.as_ref(), key, limit);
-        prepared.map_err(|e| {
-            self.shared.is_pending.store(false, Ordering::SeqCst);
-            about(e)
-        })
+        let prepared = prepared.map_err(|e| e.about(&format!("volume {}", current.path.display())))?;
+        // Until it is taken.
+        std::mem::forget(turn);
+        Ok(prepared)
     }
 
     fn prepare(&self, current: &Current, path: &Path, key: &Key, limit: Duration) -> Result<VolumeSnapshot> {
@@ -216,7 +234,8 @@ impl VolumeHandle {
         let (depth, block_size) = (current.depth.saturating_add(1), fork.info().block_size);
         let key = BaseKey::new(data_key)?;
         let (path, discard) = (path.to_owned(), current.discard);
-        let next = Current { path, key, limits, depth, claim, block_size, disk, discard };
+        let growth = Some(fork.growth());
+        let next = Current { path, key, limits, depth, claim, block_size, disk, discard, growth };
         let (offered, news) = self.shared.orders.offer(fork);
         Ok((next, offered, news))
     }

@@ -1,10 +1,11 @@
 //! A volume: created, opened, and made the disk of a VM.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::chain::{Base, Opened, new_layer};
-use super::draft::{Draft, MOST_SIZE, VolumeFormat, data_key_for, write_fork};
+use super::draft::{Draft, VolumeFormat, data_key_for, write_fork};
 use super::info::VolumeInfo;
 use super::key::Key;
 use super::keys::{HeaderLock, VolumeKeys, len_of, restore, unlock};
@@ -113,9 +114,21 @@ impl Volume {
         let path = path.as_ref();
         let write = || {
             let sector = format.check(size)?;
-            Draft { path, size, key, data_key: &data_key_for(key)?, sector, format, layer: None }.write()
+            Draft { path, size, key, data_key: &data_key_for(key)?, sector, format, layer: None, device: None }.write()
         };
         write().map_err(|e| e.about(&format!("volume {}", path.display())))
+    }
+
+    /// Makes a block device a volume, a logical volume of LVM for instance: the volume is as large as the device, but for the 16 MiB in front. **What was on
+    /// the device is lost.** Where the volume has not been written yet, it stays on the medium, in clear if it was so: discard it before (`blkdiscard`).
+    ///
+    /// # Errors
+    /// [`ErrorKind::Disk`](crate::ErrorKind::Disk) if the device is mounted or in use otherwise; [`ErrorKind::Volume`](crate::ErrorKind::Volume) if `path` is
+    /// none, is too small, or cannot be written, and for a setting that is not allowed, as a header in a file of its own is not. Once it is written
+    /// to, an error leaves a device that is no volume.
+    pub fn format_device(path: impl AsRef<Path>, key: &Key, format: &VolumeFormat) -> Result<()> {
+        let path = path.as_ref();
+        format_device(path, key, format).map_err(|e| e.about(&format!("volume {}", path.display())))
     }
 
     /// Creates a volume in a new file that begins as another one, which `base_key` opens, and takes space only for what is changed in it.
@@ -252,17 +265,6 @@ impl Volume {
         VolumeKeys::open(path.as_ref())
     }
 
-    /// Makes a volume's file longer, so that it has room for `size` bytes of data. It may be in use: then tell its disk by
-    /// [`DiskHandle::refresh`](crate::DiskHandle::refresh), and the guest may grow its file system.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Volume`](crate::ErrorKind::Volume) if it has more room already, `size` is no multiple of its sectors, its header is
-    /// elsewhere or limits its size, or the file cannot be made longer, as that of a block device cannot.
-    pub fn grow(path: impl AsRef<Path>, size: u64) -> Result<()> {
-        let path = path.as_ref();
-        grow(path, size).map_err(|e| e.about(&format!("volume {}", path.display())))
-    }
-
     /// Puts a header back that [`VolumeKeys::back_up`] or `cryptsetup luksHeaderBackup` has copied, key slots and all: the keys of that
     /// moment open the volume again, and later ones no longer. `path` is the volume or its detached header, which may be damaged. If this is
     /// interrupted, restore again.
@@ -313,30 +315,23 @@ impl std::fmt::Debug for Volume {
     }
 }
 
-fn grow(path: &Path, size: u64) -> Result<()> {
-    let opened = File::options().read(true).write(true).open(path);
-    let file = opened.map_err(|e| refused("it cannot be opened for writing").with_source(e))?;
+fn format_device(path: &Path, key: &Key, format: &VolumeFormat) -> Result<()> {
+    // Looked at first: opening some things has effects.
+    let metadata = path.metadata().map_err(unopened)?;
+    if !metadata.file_type().is_block_device() {
+        return Err(refused("it is no block device: volumes in files are created"));
+    }
+    let claim = FileBackend::open(&DiskConfig::new(path))?;
+    let file = File::options().read(true).write(true).open(path).map_err(unopened)?;
+    if !claim.claim().is_on(&file)? {
+        return Err(refused("it was replaced by another file"));
+    }
     let _lock = HeaderLock::take(&file)?;
-    let header = Header::read(&file)?;
-    let data = header.data_behind()?;
-    if header.is_layer() {
-        return Err(refused("it builds on another volume, and has that one's size"));
-    }
-    if let Some(len) = data.len {
-        return Err(refused(format!("its header limits it to {len} bytes")));
-    }
-    let no_size = |e| refused("its size cannot be changed").with_source(e);
-    let has = data.capacity(len_of(&file)?);
-    if size < has || !size.is_multiple_of(data.sector_size as u64) || size > MOST_SIZE {
-        let message = format!(
-            "a size of {size} bytes was asked for, allowed are multiples of {}, from the {has} that it has up to {MOST_SIZE}",
-            data.sector_size
-        );
-        return Err(refused(message));
-    }
-    file.set_len(data.below(size)).and_then(|()| file.sync_all()).map_err(no_size)
+    let (sector, size) = format.check_device(len_of(&file)?)?;
+    let data_key = data_key_for(key)?;
+    Draft { path, size, key, data_key: &data_key, sector, format, layer: None, device: Some(&file) }.write()
 }
 
-fn unopened(e: std::io::Error) -> Error {
+pub(super) fn unopened(e: std::io::Error) -> Error {
     refused("it cannot be opened").with_source(e)
 }

@@ -60,6 +60,8 @@ static void test_snapshots_in_use(const char *folder, vmcell_key *key) {
     OK(vmcell_disk_new_volume(paths[0], key, NULL, 0, VMCELL_ENGINE_AUTO, &disk, &e));
     OK(vmcell_volume_handle_new(disk, &handle, &e));
     FAILS(VMCELL_ERROR_TIMEOUT, vmcell_volume_handle_snapshot(handle, paths[1], key, 20, &pause, &e));
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_volume_handle_grow(NULL, 2 << 20, 20, &e));
+    FAILS(VMCELL_ERROR_TIMEOUT, vmcell_volume_handle_grow(handle, 2 << 20, 20, &e));
     vmcell_config *config = config_of(in(folder, "spin"));
     OK(vmcell_config_add_disk(config, disk, &e));
     OK(vmcell_vm_new(config, &vm, &e));
@@ -68,6 +70,7 @@ static void test_snapshots_in_use(const char *folder, vmcell_key *key) {
     CHECK(pause < 60000000);
     OK(vmcell_volume_handle_prepare_snapshot(handle, paths[2], key, 60000, &prepared, &e));
     FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_volume_handle_snapshot(handle, paths[3], key, 1, NULL, &e));
+    FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_volume_handle_grow(handle, 64 << 20, 60000, &e));
     FAILS(VMCELL_ERROR_INVALID_STATE, vmcell_volume_snapshot_wait(prepared, 1, NULL, &e));
     OK(vmcell_vm_snapshot(vm, take, prepared, &ram, &e));
     OK(vmcell_volume_snapshot_wait(prepared, 60000, &pause, &e));
@@ -76,6 +79,8 @@ static void test_snapshots_in_use(const char *folder, vmcell_key *key) {
     CHECK(vmcell_volume_snapshot_free(prepared) == VMCELL_OK && access(paths[3], F_OK) != 0);
     OK(vmcell_volume_info(paths[2], info, sizeof info, &length, &e));
     CHECK(strstr(info, "\"is_fork\":true,\"is_base\":false"));
+    OK(vmcell_volume_handle_grow(handle, 64 << 20, 60000, &e));
+    FAILS_SAYING(VMCELL_ERROR_VOLUME, "from the 67108864 that it has", vmcell_volume_handle_grow(handle, 32 << 20, 60000, &e));
     stop(vm);
     CHECK(vmcell_vm_free(vm) == VMCELL_OK);
     FAILS_SAYING(VMCELL_ERROR_VOLUME, "not in use any more", vmcell_volume_handle_snapshot(handle, paths[3], key, 1000, NULL, &e));
@@ -132,6 +137,8 @@ void test_volumes(const char *folder) {
     unlink(path), unlink(header), unlink(backup);
 
     FAILS_SAYING(VMCELL_ERROR_VOLUME, "multiples of 4096", vmcell_volume_create(path, 4097, one, NULL, 0, NULL, &e));
+    FAILS_SAYING(VMCELL_ERROR_VOLUME, "is no block device", vmcell_volume_format_device("/dev/null", one, NULL, 0, &e));
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_volume_format_device("/dev/null", NULL, "a name", 512, &e));
     OK(vmcell_volume_create(path, 1 << 20, one, "a name", 512, NULL, &e));
     FAILS(VMCELL_ERROR_VOLUME, vmcell_volume_create(path, 1 << 20, one, NULL, 0, NULL, &e));
     struct stat of;

@@ -7,4 +7,6 @@ pub(crate) trait Blocks {
     fn read_at(&mut self, at: u64, into: &mut [u8]) -> io::Result<()>;
     fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
     fn sync(&mut self) -> io::Result<()>;
+    /// Gives back what lies behind, which nothing names, if it can be.
+    fn cut(&mut self, _len: u64) {}
 }

@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::entry::CLUSTER;
-use super::page::{ENTRIES, PAGE};
+use super::page::PAGE;
+use super::place::{MOST_PARTS, MapPart, Place, pages_of};
 use crate::error::Result;
 use crate::sys::LockedBytes;
 use crate::volume::{no_secret_memory, refused};
@@ -12,8 +13,8 @@ use crate::volume::{no_secret_memory, refused};
 pub(crate) type Identity = [u8; 16];
 
 const MAGIC: &[u8; 8] = b"VMCELLCW";
-/// Of a layer with a base, whose parts lie where the first program put them; and of any other.
-const VERSIONS: [u32; 2] = [1, 2];
+/// Of a layer with a base, whose parts lie where the first program put them; of one with its map in several parts; and of any other.
+const VERSIONS: std::ops::RangeInclusive<u32> = 1..=3;
 /// The longest name of a base, in bytes.
 const MOST_NAME: usize = 1024;
 /// The largest disk: its map has 128 MiB for each TiB, in memory as well.
@@ -73,37 +74,6 @@ pub(crate) struct Header {
     pub(crate) sequence: u64,
 }
 
-/// Where the parts of a layer lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// Both slots of each page of the map.
-    map: u64,
-    /// The clusters.
-    data: u64,
-    /// How many clusters there is room for.
-    room: u64,
-}
-
-impl Place {
-    /// Of a new layer: the map, the clusters, and room for those of the disk and some for what was freed and is not stable yet.
-    pub(crate) fn of(capacity: u64) -> Self {
-        let (map, clusters) = (COPIES.saturating_mul(PAGE as u64), capacity.div_ceil(CLUSTER));
-        let data = map.saturating_add(map_len(capacity)).next_multiple_of(CLUSTER);
-        Self { map, data, room: clusters.saturating_add(clusters / 16).saturating_add(64) }
-    }
-}
-
-fn pages_of(capacity: u64) -> u64 {
-    capacity.div_ceil(CLUSTER).div_ceil(ENTRIES as u64)
-}
-
-fn map_len(capacity: u64) -> u64 {
-    pages_of(capacity).saturating_mul(2).saturating_mul(PAGE as u64)
-}
-
-/// Of the header.
-pub(super) const COPIES: u64 = 2;
-
 /// Where the fields lie.
 const SUM: std::ops::Range<usize> = 12..16;
 const NAME: usize = 176;
@@ -115,8 +85,10 @@ const MOST_KEY: usize = 64;
 const MAP_AT: usize = 88;
 const DATA_AT: usize = 96;
 const ROOM: usize = 104;
-/// No part lies behind it.
-const MOST_LEN: u64 = 1 << 62;
+/// Of version 3: how many further parts the map has, and for each where it begins and how many pages it has.
+const PART_COUNT: usize = 84;
+const PARTS: usize = NAME + MOST_NAME;
+const PART_LEN: usize = 16;
 
 impl Header {
     /// Clusters of the disk.
@@ -128,10 +100,14 @@ impl Header {
         pages_of(self.capacity)
     }
 
+    /// The parts of the map: the first page and how many there are. The pages of each lie behind each other.
+    pub(super) fn map_parts(&self) -> impl Iterator<Item = Range<u64>> {
+        self.place.parts(self.capacity).map(|(first, part)| first..first.saturating_add(part.pages))
+    }
+
     /// Where one of the two slots of a page lies.
     pub(crate) fn slot_at(&self, page: u64, slot: u64) -> u64 {
-        let index = page.saturating_mul(2).saturating_add(slot);
-        self.place.map.saturating_add(index.saturating_mul(PAGE as u64))
+        self.place.slot_at(self.capacity, page, slot)
     }
 
     pub(crate) fn data_at(&self) -> u64 {
@@ -143,34 +119,29 @@ impl Header {
         self.place.room
     }
 
-    /// The numbers of clusters in whose place the map lies.
-    pub(crate) fn taken(&self) -> Range<u32> {
-        let number = |at: u64| u32::try_from(at).unwrap_or(u32::MAX);
-        let (Some(from), end) = (self.place.map.checked_sub(self.place.data), self.map_end()) else { return 0..0 };
-        let to = end.saturating_sub(self.place.data).div_ceil(CLUSTER);
-        number((from / CLUSTER).saturating_add(1))..number(to.saturating_add(1))
+    /// The numbers of clusters in whose place the map lies, in order.
+    pub(crate) fn taken(&self) -> Vec<Range<u32>> {
+        self.place.taken(self.capacity)
     }
 
-    /// The same for a disk that has grown to `capacity` bytes: its map lies behind all that there was room for, and its clusters where they
-    /// are, with more of them behind the map.
+    /// The same for a disk that has grown to `capacity` bytes, with a new map.
     pub(crate) fn grown(&self, capacity: u64) -> Self {
-        let map = self.file_len().next_multiple_of(CLUSTER);
-        let map_end = map.saturating_add(map_len(capacity)).next_multiple_of(CLUSTER);
-        // In case all that was added is written, and of what is freed some is not stable yet.
-        let added = capacity.saturating_sub(self.capacity).div_ceil(CLUSTER);
-        let end = map_end.saturating_sub(self.place.data) / CLUSTER;
-        let room = end.saturating_add(added).saturating_add(added / 16).saturating_add(64);
-        Self { capacity, place: Place { map, data: self.place.data, room }, ..self.clone() }
+        Self { capacity, place: self.place.moved(self.capacity, capacity), ..self.clone() }
     }
 
-    fn map_end(&self) -> u64 {
-        self.slot_at(self.pages(), 0)
+    /// The same for a disk that has grown to `capacity` bytes, with its map as it is, and more of it elsewhere.
+    ///
+    /// # Errors
+    /// If the map has as many parts as there may be, or the file as many clusters.
+    pub(crate) fn lengthened(&self, capacity: u64) -> Result<Self> {
+        let place = self.place.lengthened(self.capacity, capacity)?;
+        let header = Self { capacity, place, ..self.clone() };
+        header.check().map(|()| header)
     }
 
     /// The length of a file with room for all clusters. It has holes for those that are not there.
     pub(crate) fn file_len(&self) -> u64 {
-        let clusters = self.place.room.saturating_mul(CLUSTER);
-        self.place.data.saturating_add(clusters).max(self.map_end())
+        self.place.file_len(self.capacity)
     }
 
     /// How much of the disk the base has. What lies behind is zeroes.
@@ -178,22 +149,17 @@ impl Header {
         self.base.as_ref().map_or(0, |base| base.len)
     }
 
-    fn version(&self) -> u32 {
-        let [first, second] = VERSIONS;
-        if self.base.is_some() && self.place == Place::of(self.capacity) { first } else { second }
+    /// Refuses parts that lie over each other, or are none.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.place.check(self.capacity)
     }
 
-    /// Refuses parts that lie over each other.
-    fn check_place(&self) -> Result<()> {
-        let Place { map, data, room } = self.place;
-        let is_whole = map.is_multiple_of(PAGE as u64) && data.is_multiple_of(CLUSTER) && u32::try_from(room).is_ok();
-        let is_behind = map >= COPIES.saturating_mul(PAGE as u64) && data >= CLUSTER && map.max(data) < MOST_LEN;
-        if is_whole && is_behind && (map >= data || self.map_end() <= data) {
-            return Ok(());
+    fn version(&self) -> u32 {
+        match &self.base {
+            _ if !self.place.more.is_empty() => 3,
+            Some(_) if self.place == Place::of(self.capacity) => 1,
+            _ => 2,
         }
-        let message =
-            format!("the map of a layer lies at byte {map}, its data at {data}, with room for {room} clusters");
-        Err(refused(message))
     }
 
     /// A page with the header, in memory that is fit for the key in it.
@@ -209,7 +175,9 @@ impl Header {
         let version = self.version();
         let place = if version == 1 { [0; 3] } else { [self.place.map, self.place.data, self.place.room] };
         let [map, data, room] = place.map(u64::to_le_bytes);
-        let fields: [(usize, &[u8]); 14] = [
+        let parts = self.place.more.iter().flat_map(|part| [part.at, part.pages]).flat_map(u64::to_le_bytes);
+        let (parts, count) = (parts.collect::<Vec<_>>(), u32::try_from(self.place.more.len()).unwrap_or(u32::MAX));
+        let fields: [(usize, &[u8]); 16] = [
             (0, MAGIC),
             (8, &version.to_le_bytes()),
             (16, &self.sequence.to_le_bytes()),
@@ -222,6 +190,8 @@ impl Header {
             (MAP_AT, &map),
             (DATA_AT, &data),
             (ROOM, &room),
+            (PART_COUNT, &count.to_le_bytes()),
+            (PARTS, &parts),
             (KEY, key),
             (NAME, name),
         ];
@@ -249,7 +219,7 @@ impl Header {
         }
         let version = half(8);
         if !VERSIONS.contains(&version) {
-            return Err(refused(format!("it is a layer of version {version}, known are versions 1 and 2")));
+            return Err(refused(format!("it is a layer of version {version}, known are versions 1 to 3")));
         }
         if checksum(page) != half(SUM.start) {
             return Err(refused("the header of a layer is damaged: its checksum is another"));
@@ -265,10 +235,13 @@ impl Header {
         }
         let place = match version {
             1 => Place::of(capacity),
-            _ => Place { map: number(MAP_AT), data: number(DATA_AT), room: number(ROOM) },
+            _ => {
+                let more = if version == 3 { map_parts(page, half(PART_COUNT) as usize)? } else { Vec::new() };
+                Place { map: number(MAP_AT), data: number(DATA_AT), room: number(ROOM), more }
+            }
         };
         let base = match (version, len) {
-            (2, 0) if base_len == 0 => None,
+            (2 | 3, 0) if base_len == 0 => None,
             _ => {
                 let key = page.get(KEY..).and_then(|rest| rest.get(..(half(KEY_LEN) as usize).min(MOST_KEY)));
                 let key = BaseKey::new(key.unwrap_or_default())?;
@@ -276,9 +249,20 @@ impl Header {
             }
         };
         let header = Self { identity: identity(24), capacity, base, place, sequence: number(16) };
-        header.check_place()?;
+        header.check()?;
         Ok(header)
     }
+}
+
+/// The parts of the map behind the first one.
+fn map_parts(page: &[u8], count: usize) -> Result<Vec<MapPart>> {
+    if !(1..=MOST_PARTS).contains(&count) {
+        let message = format!("the map of a layer has {count} parts behind the first, allowed are 1 to {MOST_PARTS}");
+        return Err(refused(message));
+    }
+    let table = page.get(PARTS..).unwrap_or_default().chunks_exact(PART_LEN).take(count);
+    let number = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    Ok(table.map(|part| MapPart { at: number(part), pages: part.get(8..).map_or(0, number) }).collect())
 }
 
 fn name_in(page: &[u8], len: usize) -> Result<String> {
@@ -320,7 +304,7 @@ mod tests {
             Header::decode(&page).unwrap_err().to_string()
         };
         assert!(said(&|page| page[0] = 0, true).contains("it is no layer"));
-        assert!(said(&|page| page[8] = 3, true).contains("a layer of version 3, known are versions 1 and 2"));
+        assert!(said(&|page| page[8] = 4, true).contains("a layer of version 4, known are versions 1 to 3"));
         assert!(said(&|page| page[100] ^= 1, false).contains("its checksum is another"));
         assert!(said(&|page| page[56] = 1, true).contains("allowed are multiples of 4096"));
         assert!(said(&|page| page[62] = 255, true).contains("allowed are multiples of 4096, up to 8796093022208"));
@@ -336,28 +320,50 @@ mod tests {
     #[test]
     fn one_without_a_base_or_with_parts_elsewhere_is_of_the_second_version() {
         let alone = Header { base: None, ..header() };
-        let elsewhere = Header { place: Place { map: 6 << 20, data: 128 << 10, room: 200 }, ..header() };
+        let elsewhere =
+            Header { place: Place { map: 6 << 20, data: 128 << 10, room: 200, more: Vec::new() }, ..header() };
         for header in [&alone, &elsewhere] {
             let page = header.encode().unwrap();
             assert_eq!((page[8], Header::decode(&page)), (2, Ok(header.clone())));
         }
         assert_eq!(header().encode().unwrap()[8], 1);
-        assert_eq!((alone.base_len(), alone.taken()), (0, 0..0));
+        assert_eq!((alone.base_len(), alone.taken()), (0, Vec::new()));
         // From the 6 MiB that lie 128 KiB further in the file than the first cluster.
-        assert_eq!((elsewhere.taken(), elsewhere.file_len()), (95..96, (128 << 10) + (200 << 16)));
+        assert_eq!((elsewhere.taken(), elsewhere.file_len()), (vec![95..96], (128 << 10) + (200 << 16)));
         for place in [
-            Place { map: 4096, ..elsewhere.place },
-            Place { map: 8193, ..elsewhere.place },
-            Place { data: 65537, ..elsewhere.place },
-            Place { map: 64 << 10, data: 64 << 10 | 4096, ..elsewhere.place },
-            Place { map: u64::MAX << 12, ..elsewhere.place },
-            Place { room: 1 << 32, ..elsewhere.place },
-            Place { map: 128 << 10 | 4096, data: 128 << 10, room: u64::MAX },
+            Place { map: 4096, ..elsewhere.place.clone() },
+            Place { map: 8193, ..elsewhere.place.clone() },
+            Place { data: 65537, ..elsewhere.place.clone() },
+            Place { map: 64 << 10, data: 64 << 10 | 4096, ..elsewhere.place.clone() },
+            Place { map: u64::MAX << 12, ..elsewhere.place.clone() },
+            Place { room: 1 << 32, ..elsewhere.place.clone() },
+            Place { map: 128 << 10 | 4096, data: 128 << 10, room: u64::MAX, more: Vec::new() },
         ] {
-            let page = Header { place, ..header() }.encode().unwrap();
+            let page = Header { place: place.clone(), ..header() }.encode().unwrap();
             let said = Header::decode(&page).unwrap_err().to_string();
             assert!(said.contains("the map of a layer lies at byte"), "{place:?}: {said}");
         }
+    }
+
+    #[test]
+    fn one_with_its_map_in_parts_is_of_the_third_version() {
+        let grown = header().lengthened(100 << 20).unwrap().lengthened(1 << 30).unwrap();
+        for header in [&grown, &Header { base: None, ..grown.clone() }] {
+            let page = header.encode().unwrap();
+            assert_eq!((page[8], Header::decode(&page)), (3, Ok(header.clone())));
+        }
+        let said = |at: usize, byte: u8| {
+            let mut page = grown.encode().unwrap();
+            page[at] = byte;
+            let sum = checksum(&page).to_le_bytes();
+            page[SUM].copy_from_slice(&sum);
+            Header::decode(&page).unwrap_err().to_string()
+        };
+        assert!(said(PART_COUNT, 0).contains("has 0 parts behind the first, allowed are 1 to 64"));
+        assert!(said(PART_COUNT, 65).contains("has 65 parts behind the first, allowed are 1 to 64"));
+        assert!(said(PART_COUNT, 64).contains("the map of a layer lies at byte 8192 in 65 parts"));
+        assert!(said(PARTS, 1).contains("the map of a layer lies at byte"));
+        assert!(said(PARTS + 8, 200).contains("the map of a layer lies at byte"));
     }
 
     #[test]
@@ -365,7 +371,8 @@ mod tests {
         for capacity in [4096, 1 << 20, 100 << 30, MOST_CAPACITY] {
             let header = Header { capacity, place: Place::of(capacity), ..header() };
             assert!(header.slot_at(header.pages() - 1, 1) + PAGE as u64 <= header.data_at());
-            assert!(header.pages() * ENTRIES as u64 >= header.clusters() && header.clusters() * CLUSTER >= capacity);
+            let entries = crate::volume::cow::page::ENTRIES;
+            assert!(header.pages() * entries as u64 >= header.clusters() && header.clusters() * CLUSTER >= capacity);
             assert!(header.data_at().is_multiple_of(CLUSTER) && header.file_len() > header.data_at() + capacity);
             assert!(u32::try_from(header.room()).is_ok());
         }

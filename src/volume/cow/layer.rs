@@ -16,6 +16,7 @@ use in_flight::{OnBase, OnTop, Slow};
 use super::blocks::Blocks;
 use super::entry::BLOCK;
 use super::flush::{Asked, Flush};
+use super::growth::{Grown, Growth};
 use super::header::Header;
 use super::map::Map;
 use super::operation::{host_buffer, moved, unknown};
@@ -75,6 +76,7 @@ pub(crate) struct Layer<T: DiskBackend, B> {
     due: Option<Instant>,
     token: Option<Token>,
     base_first: bool,
+    growth: Growth,
 }
 
 impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
@@ -105,6 +107,7 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
             due: None,
             token: None,
             base_first: false,
+            growth: Growth::default(),
         };
         layer.buffer = Some(HostBuffer::new(usize::try_from(layer.info().max_transfer).unwrap_or_default()));
         layer
@@ -115,6 +118,26 @@ impl<T: DiskBackend, B: DiskBackend> Layer<T, B> {
     pub(crate) fn kept_by(mut self, keeper: Box<dyn Blocks + Send>) -> Self {
         self.keeper = Some(keeper);
         self
+    }
+
+    /// By which it is told that its file has grown.
+    pub(crate) fn growth(&self) -> Growth {
+        self.growth.clone()
+    }
+
+    /// As [`growth`](Self::growth) of what it was before.
+    pub(super) fn told_by(mut self, growth: Growth) -> Self {
+        self.growth = growth;
+        self
+    }
+
+    /// Takes what it was told of its file.
+    fn grow(&mut self, io: &mut Io) {
+        let Some(Grown { capacity, place }) = self.growth.take() else { return };
+        (self.header.capacity, self.header.place) = (capacity, place);
+        self.map.grow(self.header.pages());
+        self.space.grow(self.header.room(), self.header.taken());
+        io.info_changed();
     }
 
     pub(super) fn info_over(header: &Header, top: DiskInfo, base: Option<DiskInfo>) -> DiskInfo {

@@ -1,13 +1,15 @@
 //! A layer's header and map, read from its file and written into a new one.
 
 use std::io;
+use std::ops::Range;
 
 use super::blocks::Blocks;
 use super::entry::Entry;
-use super::header::{BaseRef, COPIES, Header, Place as Parts};
+use super::header::{BaseRef, Header};
 use super::layer::Layer;
-use super::map::Map;
-use super::page::{self, ENTRIES, PAGE, Place};
+use super::map::{Map, MapPage};
+use super::page::{self, PAGE, Place};
+use super::place::{COPIES, Place as Parts};
 use super::space::Space;
 use crate::block::DiskBackend;
 use crate::error::{Error, Result};
@@ -19,30 +21,41 @@ const AT_ONCE: usize = 64;
 
 /// Makes an empty layer: all is what the base has. It is stable when this returns.
 pub(crate) fn create(blocks: &mut impl Blocks, header: &Header) -> Result<()> {
-    write_map(blocks, header, &[])?;
+    write_pages(blocks, header, 0, |_| &[])?;
     write_header(blocks, header)
 }
 
-/// Writes all pages of a map, with these entries and empty ones behind them. It is stable when this returns.
-pub(super) fn write_map(blocks: &mut impl Blocks, header: &Header, entries: &[Entry]) -> Result<()> {
+/// Writes the pages of a map from one on, with their entries. They are stable when this returns.
+pub(super) fn write_pages<'a>(
+    blocks: &mut impl Blocks,
+    header: &Header,
+    from: u64,
+    entries: impl Fn(u64) -> &'a [Entry],
+) -> Result<()> {
     let unwritten = |e: io::Error| refused("it cannot be written").with_source(e);
     let mut many = Vec::with_capacity(2 * AT_ONCE * PAGE);
-    let mut left = entries.chunks(ENTRIES);
-    let pages: Vec<u64> = (0..header.pages()).collect();
-    for some in pages.chunks(AT_ONCE) {
+    for some in runs(header, from) {
         many.clear();
-        for index in some {
+        for index in some.clone() {
             let place =
-                Place { of: first_half(header), index: u32::try_from(*index).unwrap_or(u32::MAX), generation: 0 };
-            many.extend(page::encode(place, left.next().unwrap_or_default()));
+                Place { of: first_half(header), index: u32::try_from(index).unwrap_or(u32::MAX), generation: 0 };
+            many.extend(page::encode(place, entries(index)));
             // The other slot is written when the page changes.
             many.extend([0; PAGE]);
         }
-        let at = header.slot_at(some.first().copied().unwrap_or_default(), 0);
-        blocks.write_at(at, &many).map_err(unwritten)?;
+        blocks.write_at(header.slot_at(some.start, 0), &many).map_err(unwritten)?;
     }
     // The header last: without it, nobody takes the rest for a layer.
     blocks.sync().map_err(unwritten)
+}
+
+/// The pages of a map from one on, as runs that lie behind each other in the file, of as many as are read or written at once.
+fn runs(header: &Header, from: u64) -> impl Iterator<Item = Range<u64>> {
+    let parts = header.map_parts().map(move |part| part.start.max(from)..part.end);
+    parts.flat_map(|part| {
+        let end = part.end;
+        part.step_by(AT_ONCE).map(move |first| first..first.saturating_add(AT_ONCE as u64).min(end))
+    })
 }
 
 /// Writes the header into the copy of its sequence number; the other one stays as it is.
@@ -50,6 +63,15 @@ pub(super) fn write_header(blocks: &mut impl Blocks, header: &Header) -> Result<
     let page = header.encode()?;
     let written = blocks.write_at(copy_at(header.sequence % COPIES), &page).and_then(|()| blocks.sync());
     written.map_err(|e| refused("the header of the layer cannot be written").with_source(e))
+}
+
+/// Writes both copies of the header, with later sequence numbers, each stable before the next one.
+pub(super) fn write_both(blocks: &mut impl Blocks, header: &mut Header) -> Result<()> {
+    for _ in 0..COPIES {
+        header.sequence = header.sequence.saturating_add(1);
+        write_header(blocks, header)?;
+    }
+    Ok(())
 }
 
 /// Reads the header: the newer one of its copies that are whole.
@@ -74,23 +96,26 @@ pub(crate) fn read_header(blocks: &mut impl Blocks) -> Result<Header> {
 /// # Errors
 /// If neither slot of a page is whole, or the map makes no sense.
 pub(super) fn read_map(blocks: &mut impl Blocks, header: &Header) -> Result<(Map, Space)> {
-    let count = usize::try_from(header.clusters()).map_err(|_| refused("the map is too large"))?;
-    let (mut entries, mut generations) = (Vec::<Entry>::with_capacity(count), Vec::new());
+    let (mut pages, mut clusters) = (Vec::new(), header.clusters());
     let mut many = vec![0; 2 * AT_ONCE * PAGE];
-    let pages: Vec<u64> = (0..header.pages()).collect();
-    for some in pages.chunks(AT_ONCE) {
-        let room = many.get_mut(..some.len().saturating_mul(2 * PAGE)).unwrap_or_default();
-        let at = header.slot_at(some.first().copied().unwrap_or_default(), 0);
-        blocks.read_at(at, room).map_err(|e| refused("the map cannot be read").with_source(e))?;
+    for some in runs(header, 0) {
+        let count = usize::try_from(some.end.saturating_sub(some.start)).unwrap_or_default();
+        let room = many.get_mut(..count.saturating_mul(2 * PAGE)).unwrap_or_default();
+        blocks
+            .read_at(header.slot_at(some.start, 0), room)
+            .map_err(|e| refused("the map cannot be read").with_source(e))?;
         let (slots, _) = room.as_chunks::<PAGE>();
-        for (index, pair) in some.iter().zip(slots.chunks_exact(2)) {
-            let (generation, page) = newer(pair, first_half(header), *index)?;
-            entries.extend(page.into_iter().take(count.saturating_sub(entries.len()).min(ENTRIES)));
-            generations.push(generation);
+        for (index, pair) in some.zip(slots.chunks_exact(2)) {
+            let (generation, mut entries) = newer(pair, first_half(header), index)?;
+            // Behind the disk's end is nothing.
+            entries.truncate(usize::try_from(clusters).unwrap_or(usize::MAX));
+            clusters = clusters.saturating_sub(entries.len() as u64);
+            pages.push(MapPage::new(generation, &entries));
         }
     }
-    let space = Space::of(&entries, header.room(), header.taken())?;
-    Ok((Map::new(first_half(header), entries, generations), space))
+    let map = Map::new(first_half(header), pages);
+    let space = Space::of(map.entries(), header.room(), header.taken())?;
+    Ok((map, space))
 }
 
 /// The newer one of a page's two slots. The slot is that of its generation.

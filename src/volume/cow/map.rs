@@ -8,12 +8,38 @@ use super::page::{self, ENTRIES, PAGE, Place};
 pub(super) struct Map {
     /// The first half of the file's identity.
     of: u64,
-    entries: Vec<Entry>,
-    /// How often each page was written.
-    generations: Vec<u64>,
+    pages: Vec<MapPage>,
     dirty: BTreeSet<u32>,
     /// Writes in flight for each cluster of the disk: its cluster in the file stays there meanwhile.
     writing: BTreeMap<u64, u32>,
+}
+
+/// A page in memory.
+#[derive(Clone, Default)]
+pub(super) struct MapPage {
+    /// How often it was written.
+    generation: u64,
+    /// As many as a page has, or none if all are empty.
+    entries: Option<Box<[Entry]>>,
+}
+
+impl MapPage {
+    /// Missing entries are empty.
+    pub(super) fn new(generation: u64, entries: &[Entry]) -> Self {
+        let mut page = Self { generation, entries: None };
+        if entries.iter().any(|entry| *entry != Entry::default()) {
+            page.entries_mut().iter_mut().zip(entries).for_each(|(to, from)| *to = *from);
+        }
+        page
+    }
+
+    fn entries(&self) -> &[Entry] {
+        self.entries.as_deref().unwrap_or_default()
+    }
+
+    fn entries_mut(&mut self) -> &mut [Entry] {
+        self.entries.get_or_insert_with(|| vec![Entry::default(); ENTRIES].into())
+    }
 }
 
 /// A page that is to be written, and where: the slot of its generation, so that the page before stays whole.
@@ -45,26 +71,39 @@ pub(super) enum RunPlace {
 }
 
 impl Map {
-    /// Of what was read: the entries of all pages, and how often each was written.
-    pub(super) fn new(of: u64, entries: Vec<Entry>, generations: Vec<u64>) -> Self {
-        Self { of, entries, generations, dirty: BTreeSet::new(), writing: BTreeMap::new() }
+    /// Of the pages that were read.
+    pub(super) fn new(of: u64, pages: Vec<MapPage>) -> Self {
+        Self { of, pages, dirty: BTreeSet::new(), writing: BTreeMap::new() }
     }
 
     pub(super) fn entry(&self, index: u64) -> Entry {
-        usize::try_from(index).ok().and_then(|index| self.entries.get(index)).copied().unwrap_or_default()
+        let (page, place) = in_page(index);
+        self.pages.get(page).and_then(|page| page.entries().get(place)).copied().unwrap_or_default()
     }
 
-    pub(super) fn entries(&self) -> &[Entry] {
-        &self.entries
+    /// Those that are not empty, and perhaps others.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.pages.iter().flat_map(MapPage::entries)
+    }
+
+    /// Of one page; without those at its end that are empty, perhaps.
+    pub(super) fn entries_of(&self, page: u64) -> &[Entry] {
+        usize::try_from(page).ok().and_then(|page| self.pages.get(page)).map_or(&[], MapPage::entries)
+    }
+
+    /// Makes it longer by pages that are empty, to so many, which takes no longer than copying a word or two for each.
+    pub(super) fn grow(&mut self, pages: u64) {
+        let count = usize::try_from(pages).unwrap_or_default();
+        self.pages.resize_with(count.max(self.pages.len()), MapPage::default);
     }
 
     fn change<R>(&mut self, index: u64, change: impl FnOnce(&mut Entry) -> R) -> Option<R> {
-        let place = usize::try_from(index).ok()?;
-        let entry = self.entries.get_mut(place)?;
+        let (number, place) = in_page(index);
+        let entry = self.pages.get_mut(number)?.entries_mut().get_mut(place)?;
         let before = *entry;
         let result = change(entry);
         if *entry != before {
-            self.dirty.insert(u32::try_from(place / ENTRIES).unwrap_or(u32::MAX));
+            self.dirty.insert(u32::try_from(number).unwrap_or(u32::MAX));
         }
         Some(result)
     }
@@ -169,17 +208,17 @@ impl Map {
     }
 
     fn image(&self, index: u32) -> Image {
-        let at = index as usize;
-        let generation = self.generations.get(at).copied().unwrap_or_default().saturating_add(1);
-        let entries = self.entries.chunks(ENTRIES).nth(at).unwrap_or_default();
+        let page = self.pages.get(index as usize);
+        let generation = page.map_or(0, |page| page.generation).saturating_add(1);
+        let entries = page.map_or(&[][..], MapPage::entries);
         let bytes = page::encode(Place { of: self.of, index, generation }, entries);
         Image { index, generation, bytes: Box::new(bytes) }
     }
 
     /// A page is in the file and stable.
     pub(super) fn is_stable(&mut self, image: &Image) {
-        if let Some(generation) = self.generations.get_mut(image.index as usize) {
-            *generation = image.generation;
+        if let Some(page) = self.pages.get_mut(image.index as usize) {
+            page.generation = image.generation;
         }
     }
 
@@ -187,6 +226,12 @@ impl Map {
     pub(super) fn is_dirty(&mut self, image: &Image) {
         self.dirty.insert(image.index);
     }
+}
+
+/// The number of a cluster's page, and its place there.
+fn in_page(index: u64) -> (usize, usize) {
+    let index = usize::try_from(index).unwrap_or(usize::MAX);
+    (index / ENTRIES, index % ENTRIES)
 }
 
 /// Where a cluster begins, among the clusters.
@@ -210,7 +255,7 @@ mod tests {
     use super::*;
 
     fn map() -> Map {
-        Map::new(1, vec![Entry::default(); 8], vec![0])
+        Map::new(1, vec![MapPage::default()])
     }
 
     const fn run(len: u64, place: RunPlace) -> Run {

@@ -13,8 +13,8 @@ pub(super) struct Space {
     next: u32,
     /// The last that there is room for.
     last: u32,
-    /// Those in whose place the map lies.
-    taken: Range<u32>,
+    /// Those in whose place the map lies, in order.
+    taken: Vec<Range<u32>>,
     free: Vec<u32>,
     /// Held nothing when the map changed last: they are free once the file's map says so.
     freed: Vec<u32>,
@@ -25,9 +25,9 @@ impl Space {
     ///
     /// # Errors
     /// If it names one twice, or one that there is no room for.
-    pub(super) fn of(entries: &[Entry], room: u64, taken: Range<u32>) -> Result<Self> {
+    pub(super) fn of<'a>(entries: impl Iterator<Item = &'a Entry>, room: u64, taken: Vec<Range<u32>>) -> Result<Self> {
         let last = u32::try_from(room).unwrap_or(u32::MAX);
-        let mut used: Vec<u32> = entries.iter().map(|entry| entry.cluster).filter(|cluster| *cluster != 0).collect();
+        let mut used: Vec<u32> = entries.map(|entry| entry.cluster).filter(|cluster| *cluster != 0).collect();
         used.sort_unstable();
         let twice = used.iter().zip(used.iter().skip(1)).find(|(one, next)| one == next);
         if let Some((cluster, _)) = twice {
@@ -36,14 +36,14 @@ impl Space {
         if let Some(beyond) = used.last().filter(|cluster| **cluster > last) {
             return Err(refused(format!("the map names the cluster {beyond}, the file has room for {last}")));
         }
-        if let Some(other) = used.iter().find(|cluster| taken.contains(cluster)) {
+        if let Some(other) = used.iter().find(|cluster| is_taken(&taken, **cluster)) {
             return Err(refused(format!("the map names the cluster {other}, where the map itself lies")));
         }
         let next = used.last().map_or(1, |cluster| cluster.saturating_add(1));
         let mut free = Vec::new();
         let mut expected = 1;
         for cluster in used {
-            free.extend((expected..cluster).filter(|cluster| !taken.contains(cluster)));
+            free.extend((expected..cluster).filter(|cluster| !is_taken(&taken, *cluster)));
             expected = cluster.saturating_add(1);
         }
         Ok(Self { next, last, taken, free, freed: Vec::new() })
@@ -55,8 +55,8 @@ impl Space {
         if free_ones_first && let Some(cluster) = self.free.pop() {
             return Some(cluster);
         }
-        if self.taken.contains(&self.next) {
-            self.next = self.taken.end;
+        while let Some(range) = self.taken.iter().find(|range| range.contains(&self.next)) {
+            self.next = range.end;
         }
         if self.next <= self.last {
             let cluster = self.next;
@@ -64,6 +64,12 @@ impl Space {
             return Some(cluster);
         }
         self.free.pop()
+    }
+
+    /// There is more room, and the map lies in more places.
+    pub(super) fn grow(&mut self, room: u64, taken: Vec<Range<u32>>) {
+        self.last = u32::try_from(room).unwrap_or(u32::MAX);
+        self.taken = taken;
     }
 
     /// These hold nothing any more, but the file's map may still name them.
@@ -84,6 +90,11 @@ impl Space {
     pub(super) fn put_back(&mut self, clusters: Vec<u32>) {
         self.free.extend(clusters);
     }
+}
+
+fn is_taken(taken: &[Range<u32>], cluster: u32) -> bool {
+    let next = taken.partition_point(|range| range.end <= cluster);
+    taken.get(next).is_some_and(|range| range.contains(&cluster))
 }
 
 /// Where clusters lie: ranges of at most so many, each with its clusters.
@@ -107,7 +118,7 @@ mod tests {
 
     #[test]
     fn new_clusters_come_first_and_freed_ones_when_there_is_no_room_behind() {
-        let mut space = Space::of(&entries(&[0, 4, 2]), 6, 0..0).unwrap();
+        let mut space = Space::of(entries(&[0, 4, 2]).iter(), 6, vec![]).unwrap();
         assert_eq!([space.take(false), space.take(false)], [Some(5), Some(6)]);
         let mut old = [space.take(false), space.take(false)];
         old.sort_unstable();
@@ -117,13 +128,13 @@ mod tests {
         let freed = space.freed();
         space.put_back(freed);
         assert_eq!(space.take(false), Some(2));
-        let mut space = Space::of(&entries(&[2]), 6, 0..0).unwrap();
+        let mut space = Space::of(entries(&[2]).iter(), 6, vec![]).unwrap();
         assert_eq!([space.take(true), space.take(true)], [Some(1), Some(3)]);
     }
 
     #[test]
     fn a_map_that_names_a_cluster_twice_or_one_that_is_not_there_is_refused() {
-        let said = |clusters: &[u32]| Space::of(&entries(clusters), 6, 5..6).err().unwrap().to_string();
+        let said = |clusters: &[u32]| Space::of(entries(clusters).iter(), 6, vec![5..6]).err().unwrap().to_string();
         assert_eq!(said(&[3, 1, 3]), "the map names the cluster 3 twice");
         assert_eq!(said(&[7]), "the map names the cluster 7, the file has room for 6");
         assert_eq!(said(&[5]), "the map names the cluster 5, where the map itself lies");
@@ -131,11 +142,11 @@ mod tests {
 
     #[test]
     fn what_lies_among_the_clusters_is_left_alone() {
-        let mut space = Space::of(&entries(&[1, 6]), 9, 3..6).unwrap();
+        let mut space = Space::of(entries(&[1, 6]).iter(), 9, vec![3..6]).unwrap();
         let mut taken: Vec<u32> = std::iter::from_fn(|| space.take(true)).collect();
         taken.sort_unstable();
         assert_eq!(taken, [2, 7, 8, 9]);
-        let mut space = Space::of(&entries(&[1]), 7, 2..5).unwrap();
+        let mut space = Space::of(entries(&[1]).iter(), 7, vec![2..5]).unwrap();
         assert_eq!(std::iter::from_fn(|| space.take(false)).collect::<Vec<_>>(), [5, 6, 7]);
     }
 

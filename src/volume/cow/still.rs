@@ -4,7 +4,7 @@ use std::io;
 
 use super::blocks::Blocks;
 use super::header::Header;
-use super::load::{read_map, write_header, write_map};
+use super::load::{read_map, write_both, write_pages};
 use super::map::{Map, RunPlace, parts};
 use super::space::Space;
 use crate::error::Result;
@@ -107,8 +107,10 @@ impl Still {
     /// # Errors
     /// If it cannot be written: then it has its base, or it has none.
     pub(crate) fn leave_base(&mut self, blocks: &mut impl Blocks) -> Result<()> {
-        let header = Header { base: None, ..self.header.clone() };
-        self.write_both(blocks, header)
+        let mut header = Header { base: None, ..self.header.clone() };
+        write_both(blocks, &mut header)?;
+        self.header = header;
+        Ok(())
     }
 
     /// Makes the disk larger, to `capacity` bytes: a larger map is written behind all else, and the header then names it. What was not there is zeroes.
@@ -116,9 +118,12 @@ impl Still {
     /// # Errors
     /// If it cannot be written: then it is as it was, or it is larger.
     pub(crate) fn grow(&mut self, blocks: &mut impl Blocks, capacity: u64) -> Result<()> {
-        let header = self.header.grown(capacity);
-        write_map(blocks, &header, self.map.entries())?;
-        self.write_both(blocks, header)?;
+        let mut header = self.header.grown(capacity);
+        header.check()?;
+        let written = write_pages(blocks, &header, 0, |page| self.map.entries_of(page));
+        written.inspect_err(|_| blocks.cut(self.header.file_len()))?;
+        write_both(blocks, &mut header)?;
+        self.header = header;
         (self.map, self.space) = read_map(blocks, &self.header)?;
         Ok(())
     }
@@ -126,16 +131,6 @@ impl Still {
     /// How long the file has to be for a disk of `capacity` bytes.
     pub(crate) fn file_len_for(&self, capacity: u64) -> u64 {
         self.header.grown(capacity).file_len()
-    }
-
-    /// Both copies, each stable before the next one.
-    fn write_both(&mut self, blocks: &mut impl Blocks, mut header: Header) -> Result<()> {
-        for _ in 0..2 {
-            header.sequence = header.sequence.saturating_add(1);
-            write_header(blocks, &header)?;
-        }
-        self.header = header;
-        Ok(())
     }
 }
 

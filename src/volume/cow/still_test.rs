@@ -1,7 +1,9 @@
 //! What a crash leaves of a layer that is changed while no VM uses it: cut at each write, and in the middle of it.
 
+use super::super::growth::lengthen;
 use super::super::header::{BaseKey, BaseRef};
 use super::super::load::{create, new_header, read_header};
+use super::super::place::MOST_PARTS;
 use super::*;
 
 const SIZE: u64 = 40 << 20;
@@ -121,6 +123,74 @@ fn a_layer_that_grows_is_as_large_as_before_or_as_it_was_to_be_after_a_crash() {
             still.header().capacity == LARGER
         },
     );
+}
+
+/// As whoever has a layer grow that is in use: `still` does not know of it.
+fn lengthen_file(still: &Still, blocks: &mut Cut, capacity: u64) -> Result<()> {
+    let mut header = still.header().clone();
+    let longer = header.lengthened(capacity)?;
+    lengthen(blocks, &mut header, longer)
+}
+
+#[test]
+fn a_layer_that_grows_in_use_is_as_large_as_before_or_as_it_was_to_be_after_a_crash_and_has_what_was_written_meanwhile()
+{
+    for larger in [SIZE + BLOCK as u64, 100 << 20, 10 << 30] {
+        at_each_write(
+            |still, blocks| {
+                let result = lengthen_file(still, blocks, larger);
+                // The layer goes on with what it knows, whatever became of that.
+                let left = std::mem::replace(&mut blocks.left, usize::MAX);
+                still.write(blocks, 3 << 20, &[3; BLOCK]).unwrap();
+                still.settle(blocks).unwrap();
+                blocks.left = left;
+                result
+            },
+            |still, blocks| {
+                assert_eq!(first_block(still, blocks), 1);
+                assert_eq!(still.first_part(8192, 4096), (4096, Part::Zeroes));
+                assert_eq!(still.first_part(4096, 4096), (4096, Part::Base));
+                assert!(matches!(still.first_part(3 << 20, 4096), (4096, Part::Own(_))));
+                let capacity = still.header().capacity;
+                if capacity == larger {
+                    assert_eq!(still.first_part(larger - 4096, 4096), (4096, Part::Zeroes));
+                }
+                assert!([SIZE, larger].contains(&capacity));
+                capacity == larger
+            },
+        );
+    }
+}
+
+#[test]
+fn a_layer_grows_in_use_again_and_again_until_its_map_has_many_parts_and_then_once_while_it_is_not() {
+    let (mut blocks, mut capacity) = (layer(), SIZE);
+    for round in 0..MOST_PARTS as u8 {
+        capacity += 33 << 20;
+        lengthen_file(&open(&mut blocks), &mut blocks, capacity).unwrap();
+        let mut still = open(&mut blocks);
+        still.write(&mut blocks, capacity - 4096, &[round; BLOCK]).unwrap();
+        still.settle(&mut blocks).unwrap();
+    }
+    let written = |blocks: &mut Cut| {
+        let still = open(blocks);
+        for round in 0..MOST_PARTS as u8 {
+            let at = SIZE + (u64::from(round) + 1) * (33 << 20) - 4096;
+            let (4096, Part::Own(place)) = still.first_part(at, 4096) else { panic!("it was written") };
+            let mut block = [0; BLOCK];
+            blocks.read_at(place, &mut block).unwrap();
+            assert_eq!(block, [round; BLOCK], "at {at}");
+        }
+        assert_eq!(first_block(&still, blocks), 1);
+    };
+    written(&mut blocks);
+    let said = lengthen_file(&open(&mut blocks), &mut blocks, capacity + (33 << 20)).unwrap_err().to_string();
+    assert_eq!(said, "it has grown in use 64 times: grow it once while no VM uses it");
+    let mut still = open(&mut blocks);
+    still.grow(&mut blocks, capacity + (33 << 20)).unwrap();
+    written(&mut blocks);
+    lengthen_file(&still, &mut blocks, capacity + (66 << 20)).unwrap();
+    written(&mut blocks);
 }
 
 #[test]

@@ -11,6 +11,8 @@ pub(crate) trait Storage {
     fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
     /// Makes what was written stable.
     fn sync(&self) -> io::Result<()>;
+    /// Makes it no longer than that, if it can be.
+    fn cut(&self, _len: u64) {}
 }
 
 /// A new file, which is made stable as a whole at its end.
@@ -42,6 +44,10 @@ impl<T: Storage> Storage for &T {
     fn sync(&self) -> io::Result<()> {
         (*self).sync()
     }
+
+    fn cut(&self, len: u64) {
+        (*self).cut(len);
+    }
 }
 
 impl Storage for File {
@@ -55,5 +61,11 @@ impl Storage for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+
+    fn cut(&self, len: u64) {
+        if self.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > len) {
+            let _ = self.set_len(len);
+        }
     }
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -46,6 +47,27 @@ func refuse(err error) {
 	os.Exit(badArguments)
 }
 
+// protect adds the volumes, opened by their key files, and the secrets.
+func protect(config *vmcell.Config, options options) error {
+	for _, volume := range options.volumes {
+		key, err := vmcell.NewKeyFromFile(vmcell.KeyPassphrase, volume.keyFile)
+		if err != nil {
+			return err
+		}
+		volume.disk.Volume.Key = key
+		config.Disks = append(config.Disks, volume.disk)
+	}
+	for _, secret := range options.secrets {
+		name, file, _ := strings.Cut(secret, "=")
+		secret, err := vmcell.NewSecretFromFile(name, file)
+		if err != nil {
+			return err
+		}
+		config.Secrets = append(config.Secrets, secret)
+	}
+	return nil
+}
+
 func launch(options options) (vmcell.Exit, error) {
 	if options.jail {
 		return vmcell.Exit{}, errNoJail
@@ -68,6 +90,9 @@ func launch(options options) (vmcell.Exit, error) {
 		}
 		defer file.Close()
 		config.Stdout = file
+	}
+	if err := protect(&config, options); err != nil {
+		return vmcell.Exit{}, err
 	}
 	if options.verbose {
 		config.Log = func(record vmcell.LogRecord) { fmt.Fprintf(os.Stderr, "launch: %v\r\n", record) }

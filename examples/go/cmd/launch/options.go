@@ -25,11 +25,21 @@ type options struct {
 	console string
 	// metadata is a file of JSON for the first TAP device; empty for none.
 	metadata string
+	// volumes come behind the disks.
+	volumes []volume
+	// secrets are texts of NAME=FILE.
+	secrets []string
 	// memoryMax is for the process in the cgroup, if there is one.
 	memoryMax uint64
 	verbose   bool
 	// jail demands what a Go program cannot have, noJail is content without.
 	jail, noJail bool
+}
+
+// volume is a disk that is encrypted, and the file that opens it.
+type volume struct {
+	disk    vmcell.Disk
+	keyFile string
 }
 
 // parse ends the program with status 2 if the command line is refused.
@@ -54,6 +64,15 @@ func parse() options {
 	}
 	if o.jail && o.noJail {
 		refuse(errors.New("--jail and --no-jail cannot both be asked for"))
+	}
+	// The flag package would repeat what was given, which may be the secret itself.
+	for _, secret := range o.secrets {
+		if name, file, _ := strings.Cut(secret, "="); name == "" || file == "" {
+			refuse(errors.New("--secret: allowed is NAME=FILE, with the file that has the secret"))
+		}
+	}
+	if o.config.ScrubSecretsAfter != 0 && len(o.secrets) == 0 {
+		refuse(errors.New("--scrub-secrets was given without a --secret"))
 	}
 	if o.metadata != "" {
 		o.addMetadata()
@@ -192,6 +211,20 @@ func (o *options) devices() {
 		config.Disks = append(config.Disks, disk)
 		return err
 	})
+	flag.Func("volume", "an encrypted volume (LUKS2) as a disk, opened by what is in the key file, "+
+		"`PATH,key-file=FILE[,discard][,ro][,engine=uring|sync][,direct][,iops=N[:BURST]][,bandwidth=BYTES[:BURST]]`; may be given several times. "+
+		"Volumes come behind the disks. With discard, the guest may give space back, which shows what it does not use", func(text string) error {
+		volume, err := parseVolume(text)
+		o.volumes = append(o.volumes, volume)
+		return err
+	})
+	flag.Func("secret", "a secret of the guest's, which is what the file holds, `NAME=FILE`: systemd in the guest has it as a credential, by "+
+		"LoadCredential=NAME. May be given several times", func(text string) error {
+		o.secrets = append(o.secrets, text)
+		return nil
+	})
+	number("scrub-secrets", "how many `SECONDS` after the start the secrets are wiped from where the guest finds them [default: 300]", 1,
+		uint64(math.MaxInt64/time.Second), func(number uint64) { config.ScrubSecretsAfter = time.Duration(number) * time.Second })
 	flag.Func("tap", "a TAP device, `NAME[,mac=XX:XX:XX:XX:XX:XX][,queues=N][,{rx|tx}-{frames|bandwidth}=N[:BURST]]...`; may be given several times. Limits are "+
 		"those of a disk, for the frames that the guest gets (rx) and for those that it sends (tx)", func(text string) error {
 		nic, err := parseTap(text)
@@ -246,34 +279,75 @@ func choose[T any](place *T, text string, choices map[string]T) error {
 }
 
 func parseDisk(text string) (vmcell.Disk, error) {
-	parts := strings.Split(text, ",")
-	disk := vmcell.Disk{Path: parts[0]}
-	if disk.Path == "" {
-		return disk, errors.New("a path is missing in front of the options")
-	}
-	for _, option := range parts[1:] {
-		found, err := takeRate(option, map[string]*vmcell.Rate{"iops": &disk.Limits.Operations, "bandwidth": &disk.Limits.Bytes})
+	disk, options, err := splitDisk(text)
+	for _, option := range options {
+		found, err := takeDiskOption(option, &disk)
+		if err == nil && !found {
+			err = fmt.Errorf("unknown disk option '%s', allowed are ro, engine=uring, engine=sync, direct, iops=N[:BURST] and "+
+				"bandwidth=BYTES[:BURST]", option)
+		}
 		if err != nil {
 			return disk, err
 		}
-		if found {
+	}
+	return disk, err
+}
+
+func parseVolume(text string) (volume, error) {
+	disk, options, err := splitDisk(text)
+	volume := volume{disk: disk}
+	if err != nil {
+		return volume, err
+	}
+	volume.disk.Volume = &vmcell.Volume{}
+	for _, option := range options {
+		if strings.HasPrefix(option, "key-file=") {
+			volume.keyFile = strings.TrimPrefix(option, "key-file=")
 			continue
 		}
-		switch option {
-		case "ro":
-			disk.ReadOnly = true
-		case "engine=sync":
-			disk.Engine = vmcell.EngineSync
-		case "engine=uring":
-			disk.Engine = vmcell.EngineUring
-		case "direct":
-			disk.Direct = true
-		default:
-			return disk, fmt.Errorf("unknown disk option '%s', allowed are ro, engine=uring, engine=sync, direct, iops=N[:BURST] and "+
-				"bandwidth=BYTES[:BURST]", option)
+		if option == "discard" {
+			volume.disk.Volume.Discard = true
+			continue
+		}
+		found, err := takeDiskOption(option, &volume.disk)
+		if err == nil && !found {
+			err = fmt.Errorf("unknown volume option '%s', allowed are key-file=FILE, discard, ro, engine=uring, engine=sync, direct, "+
+				"iops=N[:BURST] and bandwidth=BYTES[:BURST]", option)
+		}
+		if err != nil {
+			return volume, err
 		}
 	}
-	return disk, nil
+	if volume.keyFile == "" {
+		return volume, errors.New("a volume needs key-file=FILE")
+	}
+	return volume, nil
+}
+
+// splitDisk cuts "PATH,option,option".
+func splitDisk(text string) (vmcell.Disk, []string, error) {
+	parts := strings.Split(text, ",")
+	if parts[0] == "" {
+		return vmcell.Disk{}, nil, errors.New("a path is missing in front of the options")
+	}
+	return vmcell.Disk{Path: parts[0]}, parts[1:], nil
+}
+
+// takeDiskOption takes an option of a disk, and says whether it is one.
+func takeDiskOption(option string, disk *vmcell.Disk) (bool, error) {
+	switch option {
+	case "ro":
+		disk.ReadOnly = true
+	case "engine=sync":
+		disk.Engine = vmcell.EngineSync
+	case "engine=uring":
+		disk.Engine = vmcell.EngineUring
+	case "direct":
+		disk.Direct = true
+	default:
+		return takeRate(option, map[string]*vmcell.Rate{"iops": &disk.Limits.Operations, "bandwidth": &disk.Limits.Bytes})
+	}
+	return true, nil
 }
 
 func parseTap(text string) (vmcell.NIC, error) {

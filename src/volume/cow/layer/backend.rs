@@ -88,6 +88,7 @@ impl<T: DiskBackend, B: DiskBackend> DiskBackend for Layer<T, B> {
 
     fn refresh(&mut self, io: &mut Io) {
         self.top.refresh(io);
+        self.grow(io);
     }
 
     fn wants(&self, wants: &mut Wants) {
