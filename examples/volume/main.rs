@@ -48,7 +48,7 @@ enum Command {
     },
     /// Lets a volume be written to again that others were made over, once those are gone
     Release { path: PathBuf },
-    /// Makes a volume larger, also while it is in use; a fork only while it is not
+    /// Makes a volume larger, also while a VM uses it, whose program then tells the guest; a fork only while none does
     Grow {
         path: PathBuf,
         /// The new size of its data: bytes, or a number with K, M, G or T
@@ -215,8 +215,9 @@ fn show(info: &VolumeInfo) {
     }
     println!("cipher  {}", info.cipher);
     println!("sectors {} bytes", info.sector_size);
-    let capacity = info.capacity.map_or_else(|| "as many as its base's".to_owned(), |bytes| bytes.to_string());
-    println!("data    from byte {}, {capacity} bytes", info.data_offset);
+    let capacity =
+        info.capacity.map_or_else(|| "of a size that only its key shows".to_owned(), |bytes| format!("{bytes} bytes"));
+    println!("data    from byte {}, {capacity}", info.data_offset);
     if info.is_fork {
         println!("fork    of another volume");
     }

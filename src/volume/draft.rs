@@ -204,7 +204,7 @@ fn new_file(path: &Path, len: u64, made: &mut Vec<PathBuf>) -> Result<File> {
 
 /// The beginning of a device, of which nothing is left: a header there, or what tells a file system, would be half of it.
 fn emptied(device: &File, len: u64) -> Result<File> {
-    const ZEROES: [u8; 1 << 16] = [0; 1 << 16];
+    static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
     let failed = |e| refused("it cannot be written").with_source(e);
     for at in (0..len).step_by(ZEROES.len()) {
         let piece = usize::try_from(len.saturating_sub(at)).unwrap_or(ZEROES.len()).min(ZEROES.len());

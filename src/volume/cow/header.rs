@@ -281,6 +281,7 @@ fn checksum(page: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "a list of ranges, of which there is one")]
 mod tests {
     use super::*;
 

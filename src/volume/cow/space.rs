@@ -109,6 +109,7 @@ pub(super) fn ranges(mut clusters: Vec<u32>, data_at: u64, at_once: usize) -> Ve
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "a list of ranges, of which there is one")]
 mod tests {
     use super::*;
 
