@@ -8,8 +8,9 @@ use super::chain::Opened;
 use super::cow::{self, MOST_CAPACITY};
 use super::draft::MOST_SIZE;
 use super::key::Key;
-use super::keys::{HeaderLock, is_block_device, len_of};
-use super::luks::{Data, Header};
+use super::keys::{HeaderLock, len_of};
+use super::length::{check_unlimited, set_len};
+use super::luks::Header;
 use super::merge;
 use super::refused;
 use super::snapshot::{Current, Turn, VolumeHandle};
@@ -137,36 +138,12 @@ fn grow_fork(path: &Path, key: &Key, size: u64) -> Result<()> {
     if size == has { Ok(()) } else { fork.grow(size) }
 }
 
-/// Refuses to make data longer that the header gives a length.
-pub(super) fn check_unlimited(data: Data) -> Result<()> {
-    data.len.map_or(Ok(()), |len| Err(refused(format!("its header limits it to {len} bytes"))))
-}
-
 fn check_size(size: u64, has: u64, block: u64, most: u64) -> Result<()> {
     if size >= has && size.is_multiple_of(block) && size <= most {
         return Ok(());
     }
     let message = format!(
         "a size of {size} bytes was asked for, allowed are multiples of {block}, from the {has} that it has up to {most}"
-    );
-    Err(refused(message))
-}
-
-/// Makes a file so long, unless it is longer.
-pub(super) fn set_len(file: &File, len: u64) -> Result<()> {
-    check_len(file, len)?;
-    let set = if len_of(file)? < len { file.set_len(len) } else { Ok(()) };
-    set.and_then(|()| file.sync_all()).map_err(|e| refused("its size cannot be changed").with_source(e))
-}
-
-/// Refuses a length that a block device does not have.
-pub(super) fn check_len(file: &File, len: u64) -> Result<()> {
-    let has = len_of(file)?;
-    if has >= len || !is_block_device(file)? {
-        return Ok(());
-    }
-    let message = format!(
-        "it is a block device of {has} bytes and would need {len}: make that larger first (by lvextend, for instance)"
     );
     Err(refused(message))
 }

@@ -15,6 +15,7 @@ mod grow;
 mod info;
 mod key;
 mod keys;
+mod length;
 mod live;
 mod luks;
 mod merge;

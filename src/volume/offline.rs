@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::chain::{Opened, base_header, beside, check_depth, read_only};
 use super::cow::{self, BaseRef, Blocks, Identity, Part, Still};
-use super::grow::{check_len, check_unlimited, set_len};
 use super::keys::{HeaderLock, len_of};
+use super::length::{check_len, check_unlimited, set_len};
 use super::luks::{Header, UnlockLimits};
 use super::payload::Payload;
 use super::refused;

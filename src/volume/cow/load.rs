@@ -25,6 +25,20 @@ pub(crate) fn create(blocks: &mut impl Blocks, header: &Header) -> Result<()> {
     write_header(blocks, header)
 }
 
+/// Makes a layer's file one of `capacity` bytes, while the layer is used or not: its map goes on behind all that the file has room for, and
+/// then its header says so. What the layer writes meanwhile stays right, since nothing that was there has another place. `header` is that of the file,
+/// and becomes the new one. All of it is stable when this returns.
+///
+/// # Errors
+/// If it cannot be written: then the file is as it was, or as it is to be.
+pub(crate) fn lengthen(blocks: &mut impl Blocks, header: &mut Header, longer: Header) -> Result<()> {
+    // What was written in vain would fill a disk for want of whose space that may have been.
+    write_pages(blocks, &longer, header.pages(), |_| &[]).inspect_err(|_| blocks.cut(header.file_len()))?;
+    *header = longer;
+    // Also if nothing is added: who did that the last time may not know that it is stable.
+    write_both(blocks, header)
+}
+
 /// Writes the pages of a map from one on, with their entries. They are stable when this returns.
 pub(super) fn write_pages<'a>(
     blocks: &mut impl Blocks,

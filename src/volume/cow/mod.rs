@@ -19,9 +19,9 @@ mod still;
 
 pub(super) use blocks::Blocks;
 pub(super) use empty::EmptyLayer;
-pub(super) use growth::{Growth, lengthen};
+pub(super) use growth::Growth;
 pub(super) use header::Header as LayerHeader;
 pub(super) use header::{BaseKey, BaseRef, Identity, MOST_CAPACITY};
-pub(super) use load::{create, new_header, open, read_header};
+pub(super) use load::{create, lengthen, new_header, open, read_header};
 pub(super) use settled::Settled;
 pub(super) use still::{Part, Still};

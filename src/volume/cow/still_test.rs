@@ -1,8 +1,7 @@
 //! What a crash leaves of a layer that is changed while no VM uses it: cut at each write, and in the middle of it.
 
-use super::super::growth::lengthen;
 use super::super::header::{BaseKey, BaseRef};
-use super::super::load::{create, new_header, read_header};
+use super::super::load::{create, lengthen, new_header, read_header};
 use super::super::place::MOST_PARTS;
 use super::*;
 
