@@ -59,7 +59,7 @@
  *     it.
  *   - The library's threads (one per vCPU, one or more for I/O) block every signal and run none of the caller's code
  *     except the functions given to vmcell_console_new_callback, vmcell_config_set_thread_start and vmcell_config_set_log,
- *     those in the tables of backends, and that of vmcell_tunnel_settings. A vCPU's thread lets one signal through, only
+ *     those in the tables of backends, and those of vmcell_tunnel_settings and vmcell_service_settings. A vCPU's thread lets one signal through, only
  *     while it is in the guest: it makes the thread leave. It is never delivered; vmcell_config_set_kick_signal chooses it.
  *   - A function of the caller's that an I/O thread or a vCPU's thread calls may call any function of this library, for any
  *     object, also for the VM that it serves, unless its own documentation forbids that. As others wait for that thread,
@@ -1028,6 +1028,13 @@ typedef struct vmcell_secret vmcell_secret;
 typedef struct vmcell_secret_store vmcell_secret_store;
 
 /**
+ * An address of a private network that stands for several machines, its members: a TCP connection, or whatever else flows to it, goes to the member
+ * with the least flows, and stays there. A rule to its address says who may use it. docs/network.md says what clients notice. Made by
+ * vmcell_service_new; freed by vmcell_service_free, which ends its flows. Any thread may make any call.
+ */
+typedef struct vmcell_service vmcell_service;
+
+/**
  * A VM at one moment: all of it but the content of disks. Any number of VMs begin with it, by vmcell_config_new_fork. Made by vmcell_vm_snapshot
  * and vmcell_snapshot_load; freed by vmcell_snapshot_free, before or after the VM it was taken of and those that began with it. Any thread may
  * make any call. docs/snapshot.md says what a fork can rely on.
@@ -1367,7 +1374,71 @@ typedef struct {
      * The same for what is not TCP. The default is two minutes.
      */
     uint32_t idle_ms;
+    /**
+     * How many bytes of packets may wait for members of all services together, with 128 for each packet: 65536 to 1073741824. The default is 8388608.
+     */
+    size_t held_bytes;
 } vmcell_network_settings;
+
+/**
+ * Is called when a member of a service is wanted, and returns 0 if there is one, or one is on its way, or another number, such as an errno: then what
+ * waits is refused. `service` is borrowed until it returns: vmcell_service_add adds the member, once its server is up. `host` and `machine` are the member
+ * that has a packet and does not run (it is paused, or its driver is not up), or both 0 if any will do. It is called on a thread of its own, one call at a
+ * time, perhaps before vmcell_service_new has returned, and may block. It must not unwind: no C++ exception, no longjmp.
+ */
+typedef int32_t (*vmcell_demand_call)(void *user, vmcell_service *service, uint32_t host, uint32_t machine);
+
+/**
+ * The settings of a service. Set `struct_size` to sizeof(vmcell_service_settings), and what has no need of another value to 0 or NULL, which stands for
+ * the default.
+ */
+typedef struct {
+    /**
+     * The size of this structure, in bytes.
+     */
+    size_t struct_size;
+    /**
+     * The network's name server has its address under "NAME.internal", whether members run or not. The default is no name.
+     */
+    const char *name;
+    /**
+     * How many flows a member is to have at most, 1 to 65536: above that, another member is wanted. The default is 1024, or `hard_limit` if that is less.
+     */
+    uint32_t soft_limit;
+    /**
+     * How many flows a member has at the very most, `soft_limit` to 65536. The default is 1024, or `soft_limit` if that is more.
+     */
+    uint32_t hard_limit;
+    /**
+     * How many packets may wait for a member, 1 to 4096. The default is 256.
+     */
+    size_t held_packets;
+    /**
+     * How many bytes these may have, with 128 for each packet: 2048 to 16777216. The default is 262144.
+     */
+    size_t held_bytes;
+    /**
+     * How many milliseconds a packet waits before it is refused, 100 to 300000. The default is 30000.
+     */
+    uint32_t hold_time_ms;
+    /**
+     * For how many milliseconds after the end of a call there is no other one, 10 to 3600000. The default is 1000.
+     */
+    uint32_t call_interval_ms;
+    /**
+     * Is called when a member is wanted. The default is that a flow without a member is refused.
+     */
+    vmcell_demand_call on_demand;
+    /**
+     * Passed to `on_demand`.
+     */
+    void *user;
+    /**
+     * Called for `user` at the end, also if vmcell_service_new fails, unless it fails for the settings' `struct_size`. It may come after
+     * vmcell_service_free has returned. The default is that nothing is called.
+     */
+    vmcell_release release;
+} vmcell_service_settings;
 
 /**
  * Is asked about a peer that is not known. `peer` belongs to the function, which accepts or frees it, or has another thread do that later. `public_key` is what it
@@ -2794,6 +2865,18 @@ int32_t vmcell_network_machines(const vmcell_network *network,
                                 vmcell_error **error);
 
 /**
+ * Sets `idle_ms` to how many milliseconds ago the last packet was sent to a machine or by it, or, if there was none, its port was made. What was
+ * dropped, and neighbour discovery, do not count. Never blocks for long.
+ *
+ * Errors: BAD_VALUE for a number that no machine has; INVALID_CONFIG if the machine has no port.
+ */
+int32_t vmcell_network_idle(const vmcell_network *network,
+                            uint32_t host,
+                            uint32_t number,
+                            uint64_t *idle_ms,
+                            vmcell_error **error);
+
+/**
  * Lets go of a network. Its ports, and the VMs and tunnels that have them, keep it. NULL is fine. Never blocks.
  *
  * Errors: BAD_HANDLE.
@@ -2845,6 +2928,91 @@ int32_t vmcell_network_port_free(vmcell_network_port *port);
 int32_t vmcell_nic_new_network(vmcell_network_port *port,
                                vmcell_nic **nic,
                                vmcell_error **error);
+
+/**
+ * Makes service number `number` of a network. `network` is borrowed, `settings` copied; NULL stands for the defaults. Never blocks for long.
+ *
+ * Errors: INVALID_CONFIG for a number or a name that is in use, what is no name, a setting that is out of range, and above 1024 services; BAD_VALUE for a
+ * `struct_size`; HOST if the host gives no thread.
+ */
+int32_t vmcell_service_new(const vmcell_network *network,
+                           uint32_t number,
+                           const vmcell_service_settings *settings,
+                           vmcell_service **service,
+                           vmcell_error **error);
+
+/**
+ * Writes the IPv6 address of a service as text, such as "fdac:1705:0:7:0:1:0:50", with a NUL behind it, into `buffer` of `capacity` bytes, if it fits; `length`
+ * is set to what it needs without the NUL, at most 39. Never blocks.
+ */
+int32_t vmcell_service_address(const vmcell_service *service,
+                               char *buffer,
+                               size_t capacity,
+                               size_t *length,
+                               vmcell_error **error);
+
+/**
+ * Makes a machine a member, which has a port in the network; or has one that is drained get new flows again. It gets flows as soon as its driver is up, so add
+ * one that boots when its server is up. The end of its VM takes it out. Never blocks for long.
+ *
+ * Errors: BAD_VALUE for a number that no machine has; INVALID_CONFIG for a machine without a port, or that is a member already, and above 256 members.
+ */
+int32_t vmcell_service_add(vmcell_service *service,
+                           uint32_t host,
+                           uint32_t number,
+                           vmcell_error **error);
+
+/**
+ * Gives a member no new flows; those that it has go on. `was_member` is set to 1 if it is one, else to 0, unless it is NULL. Never blocks for long.
+ *
+ * Errors: BAD_VALUE for a number that no machine has.
+ */
+int32_t vmcell_service_drain(vmcell_service *service,
+                             uint32_t host,
+                             uint32_t number,
+                             int32_t *was_member,
+                             vmcell_error **error);
+
+/**
+ * Takes a member out: its flows end. `was_member` is set to 1 if it was one, else to 0, unless it is NULL. Never blocks for long.
+ *
+ * Errors: BAD_VALUE for a number that no machine has.
+ */
+int32_t vmcell_service_remove(vmcell_service *service,
+                              uint32_t host,
+                              uint32_t number,
+                              int32_t *was_member,
+                              vmcell_error **error);
+
+/**
+ * Writes the members of a service as a JSON array, in no order, with a NUL behind it, into `buffer` of `capacity` bytes, if it fits; `length` is set to what it
+ * needs without the NUL. The members of each element are "host", "machine", "runs" (its driver is up, and it is not paused), "draining", "flows" (how many it
+ * has now) and "flows_total" (how many it was given). Never blocks for long.
+ */
+int32_t vmcell_service_members_json(const vmcell_service *service,
+                                    char *buffer,
+                                    size_t capacity,
+                                    size_t *length,
+                                    vmcell_error **error);
+
+/**
+ * Writes the counters of a service as a JSON object, as vmcell_tunnel_metrics_json does: "service_flows" that were given to members; packets "service_held",
+ * "service_replayed" of these, "service_refused" of these, and "service_waiting", those that are held now; "service_calls" of `on_demand`, and
+ * "service_calls_refused". A later version may have more. Never blocks.
+ */
+int32_t vmcell_service_metrics_json(const vmcell_service *service,
+                                    char *buffer,
+                                    size_t capacity,
+                                    size_t *length,
+                                    vmcell_error **error);
+
+/**
+ * Frees a service: its address is free again, its flows end, and what waits is refused. Does not wait for a call of `on_demand`, which keeps the service
+ * until it returns. NULL is fine.
+ *
+ * Errors: BAD_HANDLE.
+ */
+int32_t vmcell_service_free(vmcell_service *service);
 
 /**
  * Writes a new private key, with a NUL behind it, into `buffer` of `capacity` bytes (VMCELL_WIREGUARD_KEY_BYTES), if it fits; `length` is set to what it

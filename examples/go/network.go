@@ -110,6 +110,8 @@ type NetworkOptions struct {
 	// TCPIdle is after how long without a packet a TCP connection is forgotten, and Idle the same for anything else: a second to seven
 	// days. Two hours and two minutes by default.
 	TCPIdle, Idle time.Duration
+	// HeldBytes is how many bytes of packets may wait for members of all services together: 65536 to 1073741824. 8388608 by default.
+	HeldBytes int
 }
 
 // Network is a private network between VMs in this process: a switch that needs no TAP device and no right of root's. Nothing passes until
@@ -126,6 +128,7 @@ func NewNetwork(options NetworkOptions) (*Network, error) {
 	settings.ports = C.size_t(bounded(int64(options.Ports)))
 	settings.tcp_idle_ms = milliseconds(options.TCPIdle)
 	settings.idle_ms = milliseconds(options.Idle)
+	settings.held_bytes = C.size_t(bounded(int64(options.HeldBytes)))
 	network := &Network{}
 	var e *C.vmcell_error
 	number := C.vmcell_network_new(C.uint32_t(options.Realm), C.uint32_t(options.Number), &settings, &network.handle, &e)

@@ -272,3 +272,72 @@ func TestWhatNoTunnelCanHaveIsRefused(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAServiceHasMembersAsLongAsTheyHavePorts(t *testing.T) {
+	network := newNetwork(t)
+	never := func(demand vmcell.Demand) error { t.Error(demand); return nil }
+	service, err := network.Service(0x50, vmcell.ServiceOptions{
+		Name: "web", SoftLimit: 20, HardLimit: 25, HeldPackets: 16, HeldBytes: 4096, HoldTime: time.Second, CallInterval: time.Second, OnDemand: never,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ip, err := service.IP(); err != nil || ip.String() != "fdac:1705:0:7:0:1:0:50" {
+		t.Error(ip, err)
+	}
+	for _, options := range []vmcell.ServiceOptions{
+		{}, {Name: "-"}, {SoftLimit: -1}, {SoftLimit: 2, HardLimit: 1}, {HeldPackets: 4097}, {HeldBytes: 1}, {HoldTime: time.Microsecond},
+		{CallInterval: 2 * time.Hour, OnDemand: never},
+	} {
+		if other, err := network.Service(0x50, options); !errors.Is(err, vmcell.ErrInvalidConfig) {
+			t.Error(options, other, err)
+		}
+	}
+	if err := service.Add(1, 2); !errors.Is(err, vmcell.ErrInvalidConfig) {
+		t.Error(err)
+	}
+	if _, err := network.Idle(1, 2); !errors.Is(err, vmcell.ErrInvalidConfig) {
+		t.Error(err)
+	}
+	port, err := network.Port(1, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := service.Add(1, 2); err != nil {
+		t.Error(err)
+	}
+	if idle, err := network.Idle(1, 2); err != nil || idle > time.Minute {
+		t.Error(idle, err)
+	}
+	if is, err := service.Drain(1, 2); err != nil || !is {
+		t.Error(is, err)
+	}
+	members, err := service.Members()
+	if err != nil || len(members) != 1 || members[0] != (vmcell.ServiceMember{Host: 1, Machine: 2, Draining: true}) {
+		t.Error(members, err)
+	}
+	if is, err := service.Remove(1, 2); err != nil || !is {
+		t.Error(is, err)
+	}
+	if is, err := service.Remove(1, 2); err != nil || is {
+		t.Error(is, err)
+	}
+	if err := service.Add(1, 2); err != nil {
+		t.Error(err)
+	}
+	if err := port.Close(); err != nil {
+		t.Error(err)
+	}
+	if members, err := service.Members(); err != nil || len(members) != 0 {
+		t.Error(members, err)
+	}
+	if metrics, err := service.Metrics(); err != nil || metrics["service_waiting"] != 0 || len(metrics) < 7 {
+		t.Error(metrics, err)
+	}
+	if err := service.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := service.Add(1, 2); !errors.Is(err, vmcell.ErrBadHandle) {
+		t.Error(err)
+	}
+}

@@ -54,6 +54,7 @@ mod report;
 mod secret;
 mod secret_delivery;
 mod secret_store;
+mod service;
 mod slot;
 mod snapshot;
 mod tunnel;

@@ -4,9 +4,9 @@ use std::ffi::c_char;
 use std::time::Duration;
 
 use super::convert::{Out, OutArray, OutText, read_structure, read_text};
-use super::failure::{Failure, FfiResult, VMCELL_ERROR_BAD_VALUE};
+use super::failure::{Failure, FfiResult, VMCELL_ERROR_BAD_VALUE, VMCELL_ERROR_INVALID_CONFIG};
 use super::guard::{free, guard};
-use super::machine_address::{AddressNumbers, subnet};
+use super::machine_address::{AddressNumbers, machine, subnet};
 use super::objects::{self, Object};
 use super::report::{ErrorObject, Report};
 use crate::network::{Network, NetworkConfig, Refusal, Rule};
@@ -44,6 +44,8 @@ pub struct NetworkSettings {
     pub tcp_idle_ms: u32,
     /// The same for what is not TCP. The default is two minutes.
     pub idle_ms: u32,
+    /// How many bytes of packets may wait for members of all services together, with 128 for each packet: 65536 to 1073741824. The default is 8388608.
+    pub held_bytes: usize,
 }
 
 impl NetworkSettings {
@@ -58,6 +60,9 @@ impl NetworkSettings {
         }
         if self.ports != 0 {
             config = config.ports(self.ports);
+        }
+        if self.held_bytes != 0 {
+            config = config.held_bytes(self.held_bytes);
         }
         let time = |millis: u32, otherwise: u32| {
             let millis = if millis == 0 { otherwise } else { millis };
@@ -198,6 +203,34 @@ pub unsafe extern "C" fn vmcell_network_machines(
         let numbers: Vec<AddressNumbers> = found.into_iter().map(Into::into).collect();
         places.write(&numbers);
         count.write(numbers.len());
+        Ok(())
+    })
+}
+
+/// Sets `idle_ms` to how many milliseconds ago the last packet was sent to a machine or by it, or, if there was none, its port was made. What was
+/// dropped, and neighbour discovery, do not count. Never blocks for long.
+///
+/// Errors: BAD_VALUE for a number that no machine has; INVALID_CONFIG if the machine has no port.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_network_idle(
+    network: *const NetworkObject,
+    host: u32,
+    number: u32,
+    idle_ms: *mut u64,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a place for the result.
+        let place = unsafe { Out::new(idle_ms, "idle_ms") }?;
+        let network = objects::get(network)?;
+        let address = machine(network.0.subnet(), host, number)?;
+        let Some(idle) = network.0.idle(address) else {
+            let message = format!("the machine {address} has no port in the network {}", network.0.subnet());
+            return Err(Failure::new(VMCELL_ERROR_INVALID_CONFIG, message));
+        };
+        place.write(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX));
         Ok(())
     })
 }

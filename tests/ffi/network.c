@@ -48,7 +48,7 @@ static vmcell_network *network_of(uint32_t number) {
 
 static void test_settings(void) {
     vmcell_network *network;
-    vmcell_network_settings settings = {.struct_size = sizeof settings, .mtu = 9000, .flows = 64, .ports = 1, .tcp_idle_ms = 1000, .idle_ms = 604800000};
+    vmcell_network_settings settings = {.struct_size = sizeof settings, .mtu = 9000, .flows = 64, .ports = 1, .tcp_idle_ms = 1000, .idle_ms = 604800000, .held_bytes = 65536};
     vmcell_network_port *port, *other;
     OK(vmcell_network_new(REALM, 1, &settings, &network, &e));
     OK(vmcell_network_port_new(network, 1, 1, &port, &e));
@@ -57,7 +57,7 @@ static void test_settings(void) {
     CHECK(vmcell_network_port_free(port) == VMCELL_OK && vmcell_network_free(NULL) == VMCELL_OK);
     FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_network_new(1 << 24, 1, NULL, &network, &e));
     FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_network_new(REALM, 1, NULL, NULL, &e));
-    vmcell_network_settings bad[] = {{.mtu = 1279}, {.flows = 65}, {.flows = 32768}, {.ports = 65537}, {.tcp_idle_ms = 999}, {.idle_ms = 604800001}};
+    vmcell_network_settings bad[] = {{.mtu = 1279}, {.flows = 65}, {.flows = 32768}, {.ports = 65537}, {.tcp_idle_ms = 999}, {.idle_ms = 604800001}, {.held_bytes = 65535}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         bad[i].struct_size = sizeof *bad;
         FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "allowed are", vmcell_network_new(REALM, 1, &bad[i], &network, &e));
@@ -157,6 +157,111 @@ static void test_ports(const char *folder) {
     CHECK(vmcell_network_free(network) == VMCELL_OK);
 }
 
+struct asked {
+    pthread_mutex_t lock;
+    int calls, released;
+    char key[VMCELL_WIREGUARD_KEY_BYTES];
+    vmcell_unknown_peer *kept;
+};
+
+static void release(void *user) {
+    struct asked *asked = user;
+    CHECK(pthread_mutex_lock(&asked->lock) == 0);
+    asked->released++;
+    CHECK(pthread_mutex_unlock(&asked->lock) == 0);
+}
+
+static void await_release(struct asked *asked, int wanted) {
+    int released = -1;
+    for (int tries = 0; tries < 3000 && released < wanted; tries++) {
+        usleep(1000);
+        CHECK(pthread_mutex_lock(&asked->lock) == 0);
+        released = asked->released;
+        CHECK(pthread_mutex_unlock(&asked->lock) == 0);
+    }
+    CHECK(released == wanted);
+}
+
+static int32_t no_member(void *user, vmcell_service *service, uint32_t host, uint32_t machine) {
+    (void)user, (void)service, (void)host, (void)machine;
+    return 1;
+}
+
+static void test_services(const char *folder) {
+    vmcell_network *network = network_of(7);
+    vmcell_service *service, *other;
+    vmcell_network_port *port;
+    vmcell_nic *nic;
+    vmcell_vm *vm;
+    struct asked asked = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    char text[4096];
+    size_t length;
+    uint64_t idle = UINT64_MAX;
+    int32_t was = 7;
+    vmcell_service_settings settings = {.struct_size = sizeof settings, .name = "web", .soft_limit = 20, .hard_limit = 25, .held_packets = 4096, .held_bytes = 1 << 24, .hold_time_ms = 100, .call_interval_ms = 10, .on_demand = no_member, .user = &asked, .release = release};
+    OK(vmcell_service_new(network, 0x50, &settings, &service, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "in use", vmcell_service_new(network, 0x50, &settings, &other, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "the name", vmcell_service_new(network, 0x51, &settings, &other, &e));
+    settings.name = "-";
+    FAILS(VMCELL_ERROR_INVALID_CONFIG, vmcell_service_new(network, 0x51, &settings, &other, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_service_new(network, 0x51, &settings, NULL, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_service_new(NULL, 0x51, &settings, &other, &e));
+    await_release(&asked, 5);
+    vmcell_service_settings bad[] = {{.soft_limit = 65537}, {.soft_limit = 2, .hard_limit = 1}, {.held_packets = 4097}, {.held_bytes = 2047}, {.hold_time_ms = 99}, {.call_interval_ms = 9}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        bad[i].struct_size = sizeof *bad;
+        FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "allowed are", vmcell_service_new(network, 0x51, &bad[i], &other, &e));
+    }
+    bad[0].struct_size = 8;
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "struct_size", vmcell_service_new(network, 0x51, &bad[0], &other, &e));
+    OK(vmcell_service_new(network, UINT32_MAX, NULL, &other, &e));
+    OK(vmcell_service_address(service, text, sizeof text, &length, &e));
+    CHECK(strcmp(text, "fdac:1705:0:7:0:1:0:50") == 0 && length == strlen(text));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_service_address(service, text, sizeof text, NULL, &e));
+
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "no port", vmcell_service_add(service, 1, 2, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "no port", vmcell_network_idle(network, 1, 2, &idle, &e));
+    OK(vmcell_network_port_new(network, 1, 2, &port, &e));
+    OK(vmcell_nic_new_network(port, &nic, &e));
+    vmcell_config *config = config_of(in(folder, "echo"));
+    OK(vmcell_config_add_nic(config, nic, &e));
+    OK(vmcell_vm_new(config, &vm, &e));
+    OK(vmcell_vm_start(vm, &e));
+    OK(vmcell_network_idle(network, 1, 2, &idle, &e));
+    CHECK(idle < 600000);
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_network_idle(network, 0, 2, &idle, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_network_idle(network, 1, 2, NULL, &e));
+    OK(vmcell_service_add(service, 1, 2, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "member", vmcell_service_add(service, 1, 2, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_service_add(service, 1, 0, &e));
+    OK(vmcell_service_drain(service, 1, 2, &was, &e));
+    CHECK(was == 1);
+    OK(vmcell_service_members_json(service, text, sizeof text, &length, &e));
+    CHECK(length == strlen(text) && strstr(text, "\"host\":1") && strstr(text, "\"machine\":2") && strstr(text, "\"draining\":true"));
+    CHECK(strstr(text, "\"runs\":false") && strstr(text, "\"flows\":0") && strstr(text, "\"flows_total\":0")); /* its guest has no driver */
+    OK(vmcell_service_remove(service, 1, 2, &was, &e));
+    CHECK(was == 1);
+    OK(vmcell_service_remove(service, 1, 2, NULL, &e));
+    OK(vmcell_service_drain(service, 1, 2, &was, &e));
+    CHECK(was == 0);
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_service_drain(service, 65536, 2, &was, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_service_remove(service, 65536, 2, &was, &e));
+    OK(vmcell_service_add(service, 1, 2, &e));
+    stop(vm);
+    CHECK(vmcell_vm_free(vm) == VMCELL_OK);
+    OK(vmcell_service_members_json(service, text, sizeof text, &length, &e));
+    CHECK(strcmp(text, "[]") == 0);
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_service_members_json(service, NULL, 1, &length, &e));
+    OK(vmcell_service_metrics_json(service, text, sizeof text, &length, &e));
+    CHECK(length == strlen(text) && strstr(text, "\"service_waiting\":0") && strstr(text, "\"service_calls\":0"));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_service_metrics_json(service, NULL, 1, &length, &e));
+    CHECK(vmcell_network_free(network) == VMCELL_OK);
+    CHECK(vmcell_service_free(service) == VMCELL_OK && vmcell_service_free(service) == VMCELL_ERROR_BAD_HANDLE);
+    CHECK(vmcell_service_free(other) == VMCELL_OK && vmcell_service_free(NULL) == VMCELL_OK);
+    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_service_add(service, 1, 2, &e));
+    await_release(&asked, 6);
+}
+
 static void test_keys(void) {
     char one[VMCELL_WIREGUARD_KEY_BYTES], other[VMCELL_WIREGUARD_KEY_BYTES], public_key[VMCELL_WIREGUARD_KEY_BYTES];
     size_t length;
@@ -185,13 +290,6 @@ static void config_text(char *text, size_t size, const char *more) {
     CHECK(snprintf(text, size, "[Interface]\nPrivateKey = %s\n%s", key, more) < (int)size);
 }
 
-struct asked {
-    pthread_mutex_t lock;
-    int calls, released;
-    char key[VMCELL_WIREGUARD_KEY_BYTES];
-    vmcell_unknown_peer *kept;
-};
-
 /* Refuses the first one, has another thread accept the second. */
 static void ask(void *user, vmcell_unknown_peer *peer, const char *public_key, const char *source) {
     struct asked *asked = user;
@@ -201,13 +299,6 @@ static void ask(void *user, vmcell_unknown_peer *peer, const char *public_key, c
     asked->calls++;
     CHECK(asked->kept == NULL);
     asked->kept = peer;
-    CHECK(pthread_mutex_unlock(&asked->lock) == 0);
-}
-
-static void release(void *user) {
-    struct asked *asked = user;
-    CHECK(pthread_mutex_lock(&asked->lock) == 0);
-    asked->released++;
     CHECK(pthread_mutex_unlock(&asked->lock) == 0);
 }
 
@@ -222,17 +313,6 @@ static vmcell_unknown_peer *await_question(struct asked *asked) {
     }
     CHECK(peer != NULL);
     return peer;
-}
-
-static void await_release(struct asked *asked, int wanted) {
-    int released = -1;
-    for (int tries = 0; tries < 3000 && released < wanted; tries++) {
-        usleep(1000);
-        CHECK(pthread_mutex_lock(&asked->lock) == 0);
-        released = asked->released;
-        CHECK(pthread_mutex_unlock(&asked->lock) == 0);
-    }
-    CHECK(released == wanted);
 }
 
 static void test_a_peer_just_in_time(void) {
@@ -363,6 +443,7 @@ void test_networks(const char *folder) {
     test_settings();
     test_rules();
     test_ports(folder);
+    test_services(folder);
     test_keys();
     test_a_peer_just_in_time();
     test_bad_tunnels();
