@@ -211,7 +211,7 @@ fn what_is_no_device_or_too_small_a_one_is_refused() {
     assert!(refusal(&device.path, &apart).contains("a header in a file of its own is for volumes in files"));
     assert!(refusal(&device.path, &VolumeFormat::new().sector_size(1000)).contains("sectors of 1000 bytes"));
     let error = Volume::create(&device.path, 1 << 20, &key()).unwrap_err().chain();
-    assert!(error.contains("is a block device, which is formatted instead"), "{error}");
+    assert!(error.contains("is a block device: format it instead"), "{error}");
     assert!(device.path.exists());
 }
 

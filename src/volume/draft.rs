@@ -194,7 +194,7 @@ fn new_file(path: &Path, len: u64, made: &mut Vec<PathBuf>) -> Result<File> {
     let created = File::options().read(true).write(true).create_new(true).mode(0o600).open(path);
     let file = created.map_err(|e| {
         let is_device = path.metadata().is_ok_and(|metadata| metadata.file_type().is_block_device());
-        let why = if is_device { "is a block device, which is formatted instead" } else { "cannot be made" };
+        let why = if is_device { "is a block device: format it instead" } else { "cannot be made" };
         refused(format!("{} {why}", path.display())).with_source(e)
     })?;
     made.push(path.to_owned());

@@ -60,7 +60,7 @@ static void test_snapshots_in_use(const char *folder, vmcell_key *key) {
     OK(vmcell_disk_new_volume(paths[0], key, NULL, 0, VMCELL_ENGINE_AUTO, &disk, &e));
     OK(vmcell_volume_handle_new(disk, &handle, &e));
     FAILS(VMCELL_ERROR_TIMEOUT, vmcell_volume_handle_snapshot(handle, paths[1], key, 20, &pause, &e));
-    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_volume_handle_grow(NULL, 2 << 20, 20, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_volume_handle_grow(NULL, 2 << 20, 20, &e));
     FAILS(VMCELL_ERROR_TIMEOUT, vmcell_volume_handle_grow(handle, 2 << 20, 20, &e));
     vmcell_config *config = config_of(in(folder, "spin"));
     OK(vmcell_config_add_disk(config, disk, &e));
@@ -138,7 +138,7 @@ void test_volumes(const char *folder) {
 
     FAILS_SAYING(VMCELL_ERROR_VOLUME, "multiples of 4096", vmcell_volume_create(path, 4097, one, NULL, 0, NULL, &e));
     FAILS_SAYING(VMCELL_ERROR_VOLUME, "is no block device", vmcell_volume_format_device("/dev/null", one, NULL, 0, &e));
-    FAILS(VMCELL_ERROR_BAD_HANDLE, vmcell_volume_format_device("/dev/null", NULL, "a name", 512, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_volume_format_device("/dev/null", NULL, "a name", 512, &e));
     OK(vmcell_volume_create(path, 1 << 20, one, "a name", 512, NULL, &e));
     FAILS(VMCELL_ERROR_VOLUME, vmcell_volume_create(path, 1 << 20, one, NULL, 0, NULL, &e));
     struct stat of;
