@@ -148,9 +148,10 @@ fn a_fork_and_the_file_system_on_it_grow_while_the_guest_writes() {
 in_root mount /dev/vdb /mnt || echo failed
 in_root fio --name=verify --filename=/mnt/fio --size=12M --rw=randrw --bsrange=4k-64k --blockalign=4096 --direct=1 --ioengine=libaio \
   --iodepth=8 --loops=3 --verify=crc32c --verify_fatal=1 --do_verify=1 --fsync=16 --randseed=7 --minimal >/root/tmp/fio.out 2>&1 &
+fio=$!
 echo grow now; until [ $(cat /sys/block/vdb/size) = 409600 ]; do sleep 0.1; done; echo grown
 in_root resize2fs /dev/vdb >/root/tmp/resize.out 2>&1 && echo resized || cat /root/tmp/resize.out
-wait && echo fio-was-happy || cat /root/tmp/fio.out
+wait $fio && echo fio-was-happy || cat /root/tmp/fio.out
 dd if=/dev/urandom of=/root/mnt/large bs=1M count=100 2>/dev/null && echo sum $(md5sum < /root/mnt/large)
 in_root umount /mnt; in_root e2fsck -f -n /dev/vdb && echo whole
 "#;
