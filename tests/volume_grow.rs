@@ -349,7 +349,8 @@ impl Small {
 
 impl Drop for Small {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).output();
+        // Lazily: a thread may still be about to close the file of a disk that was dropped.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).output();
     }
 }
 

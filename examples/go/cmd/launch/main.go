@@ -1,5 +1,5 @@
 // Launch is a micro-VM launcher in Go, with the command line of the one in Rust (examples/launch), without --doctor, --network and --print-config, and without those
-// of snapshots, secrets and volumes.
+// of snapshots.
 //
 // One guest, its serial console on standard output, everything else on standard error. Exit status: 0 the guest shut down or
 // reset itself; 1 it failed; 2 bad arguments.
