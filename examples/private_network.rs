@@ -4,6 +4,9 @@
 //! `cargo run --release --features network --example private_network -- vmlinuz --initrd initrd.img --rule 'allow tcp 80' --rule 'allow icmp'`
 //!
 //! In the first guest: `ip link set eth0 up`, and then `ping -6 web.internal`, once /etc/resolv.conf has the name server that is printed.
+//!
+//! With the feature `wireguard`, `--laptop laptop.conf --endpoint 192.0.2.1:51820` lets a laptop in, too, with the file that this writes:
+//! `wg-quick up ./laptop.conf`.
 #![allow(clippy::print_stdout, reason = "a program talks to the person who runs it")]
 
 use std::path::PathBuf;
@@ -32,6 +35,53 @@ struct Options {
     /// What the second guest's console says once its server is up
     #[arg(long, default_value = "login:")]
     ready: String,
+    /// Where to write the configuration of a laptop that may come in by WireGuard
+    #[cfg(feature = "wireguard")]
+    #[arg(long, requires = "endpoint")]
+    laptop: Option<PathBuf>,
+    /// By which address and port the laptop finds this host
+    #[cfg(feature = "wireguard")]
+    #[arg(long)]
+    endpoint: Option<std::net::SocketAddr>,
+}
+
+/// A laptop's way into the network.
+#[cfg(feature = "wireguard")]
+mod laptop {
+    use std::io::Write;
+    use std::net::SocketAddr;
+    use std::os::unix::fs::OpenOptionsExt;
+    use std::path::Path;
+
+    use vmcell::network::Network;
+    use vmcell::network::wireguard::{AllowedIp, Config, InterfaceAddress, PeerConfig, PrivateKey, Tunnel};
+
+    /// Writes the laptop's configuration, and opens the tunnel that it comes in by.
+    pub fn let_in(network: &Network, file: &Path, endpoint: SocketAddr) -> vmcell::Result<Tunnel> {
+        let subnet = network.subnet();
+        let key = PrivateKey::generate()?;
+        // Like a machine of a host that there is not.
+        let address = subnet.machine(0xee, 1)?.ip();
+        let mut own = Config::new(PrivateKey::generate()?);
+        own.listen_port = Some(endpoint.port());
+        own.peers.push(PeerConfig::new(key.public_key()).allow(AllowedIp::single(address.into())));
+        let builder = Tunnel::builder(own);
+        let uplink = network.uplink(1420, 1024, builder.wake())?;
+        let tunnel = builder.start(uplink)?;
+        let mut config = Config::new(key);
+        config.addresses.push(InterfaceAddress { address: address.into(), prefix_len: 128 });
+        config.dns.push(subnet.dns().into());
+        config.search_domains.push("internal".to_owned());
+        config.mtu = Some(1420);
+        let peer = PeerConfig::new(tunnel.public_key()).allow(subnet.prefix().into()).endpoint(endpoint);
+        config.peers.push(peer.persistent_keepalive(25));
+        // It holds the laptop's private key.
+        let written = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+        let written = written.and_then(|mut file| file.write_all(config.to_text().as_bytes()));
+        let what = format!("cannot write {}", file.display());
+        written.map_err(|e| vmcell::Error::new(vmcell::ErrorKind::Host, what).with_source(e))?;
+        Ok(tunnel)
+    }
 }
 
 fn build(options: &Options, network: &Network, machine: MachineAddress, console: Console) -> vmcell::Result<Vm> {
@@ -92,6 +142,11 @@ fn main() -> vmcell::Result<()> {
     });
     let service = network.service(subnet.service(1), config)?;
     println!("web.internal has {}", service.address());
+    #[cfg(feature = "wireguard")]
+    let _tunnel = match (&options.laptop, options.endpoint) {
+        (Some(file), Some(endpoint)) => Some(laptop::let_in(&network, file, endpoint)?),
+        _ => None,
+    };
     let first = build(&options, &network, subnet.machine(1, 1)?, Console::stdio())?;
     first.start()?;
     println!("the first guest ended: {:?}", first.wait()?);

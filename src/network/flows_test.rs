@@ -1,6 +1,10 @@
+use std::sync::Arc;
+
+use super::super::pulse::Pulse;
 use super::super::rule::Rule;
+use super::super::service::member::Member;
 use super::*;
-use crate::network::packets::{machine, tcp, udp};
+use crate::network::packets::{SUBNET, machine, tcp, udp};
 
 const LIMITS: FlowLimits =
     FlowLimits { most: 128, tcp_idle: Duration::from_secs(1000), idle: Duration::from_secs(100) };
@@ -83,4 +87,78 @@ fn a_connection_that_begins_again_by_the_ports_of_one_that_ended_is_kept_like_an
     assert!(pass(&mut flows, Side::Other, 0x12, 3));
     assert!(pass(&mut flows, Side::First, 0x10, 4));
     assert!(pass(&mut flows, Side::Other, 0x18, 900), "the answer takes a while");
+}
+
+/// A packet of machine 1's to the service by UDP.
+fn to_service(port: u16) -> Packet {
+    let mut packet = packet(&udp((machine(1), port), (machine(2), 53), b""));
+    packet.flow.destination = SUBNET.service(1);
+    packet
+}
+
+fn member() -> (Arc<Member>, Arc<Pulse>) {
+    let pulse = Arc::new(Pulse::new(Duration::ZERO));
+    (Arc::new(Member::new(machine(2), Arc::clone(&pulse))), pulse)
+}
+
+fn sweep(flows: &mut Flows, at: u64) {
+    let mut from = Some(0);
+    while let Some(place) = from {
+        from = flows.sweep(place, seconds(at));
+    }
+}
+
+#[test]
+fn a_flow_to_a_service_counts_for_its_member_until_it_was_idle_for_too_long() {
+    let ((member, _), mut flows, policy) = (member(), Flows::new(LIMITS), open());
+    for port in 1..=10 {
+        assert_eq!(flows.begin_leased(&policy, &to_service(port), 0, member.lease(), seconds(0)), Ok(true));
+    }
+    assert_eq!(flows.begin_leased(&policy, &to_service(1), 0, member.lease(), seconds(0)), Ok(false), "once");
+    assert_eq!(member.open(), 10);
+    let answer = packet(&udp((machine(2), 53), (machine(1), 1), b""));
+    let answered = flows.pass(&policy, &answer.flow.reversed(), &answer, Side::Other, seconds(20));
+    assert_eq!(answered, Known::OfService(SUBNET.service(1)));
+    sweep(&mut flows, 31);
+    assert_eq!((member.open(), flows.has_leases), (1, true), "one was answered");
+    let packet = to_service(1);
+    let followed = flows.follow(&policy, &packet.flow, &packet, Side::First, seconds(100));
+    assert_eq!(followed, Followed::Member(machine(2)));
+    sweep(&mut flows, 201);
+    assert_eq!((member.open(), flows.has_leases), (0, false), "nothing is left to be swept");
+    assert_eq!(flows.places.iter().flatten().filter(|entry| entry.expires > seconds(201)).count(), 0);
+}
+
+#[test]
+fn flows_of_a_member_that_is_gone_or_has_begun_anew_are_forgotten_on_both_sides() {
+    for restarts in [true, false] {
+        let ((member, pulse), mut flows, policy) = (member(), Flows::new(LIMITS), open());
+        (1..=2).for_each(|port| {
+            flows.begin_leased(&policy, &to_service(port), 0, member.lease(), seconds(0)).unwrap();
+        });
+        if restarts {
+            pulse.started()
+        } else {
+            member.remove()
+        }
+        let answer = packet(&udp((machine(2), 53), (machine(1), 1), b""));
+        let back = answer.flow.reversed();
+        assert_eq!(flows.pass(&policy, &back, &answer, Side::Other, seconds(1)), Known::No);
+        assert_eq!((member.open(), flows.find(&back, seconds(1))), (1, None));
+        sweep(&mut flows, 1);
+        assert_eq!((member.open(), flows.places.iter().flatten().count()), (0, 0));
+    }
+}
+
+#[test]
+fn a_table_that_is_full_of_flows_to_services_gives_back_what_it_could_not_keep() {
+    let ((member, _), mut flows, policy) = (member(), Flows::new(LIMITS), open());
+    let begun = (1..=1000).filter(|port| {
+        let begun = flows.begin_leased(&policy, &to_service(*port), 0, member.lease(), seconds(0));
+        assert!(matches!(begun, Ok(true) | Err(Refusal::FlowTable)), "{begun:?}");
+        begun.is_ok()
+    });
+    let begun = begun.count();
+    assert_eq!((member.open(), flows.places.iter().flatten().count()), (begun, 2 * begun));
+    assert!((32..=64).contains(&begun), "{begun}");
 }

@@ -15,7 +15,6 @@ use super::pool::Filled;
 use super::reason::Refusal;
 use super::refuse::No;
 use super::reply::{LONGEST_QUERY, Reply};
-use super::translate::Translation;
 use super::view::View;
 use crate::error::Result;
 use crate::event::{Event, Io, Token, Wants};
@@ -175,9 +174,7 @@ impl Port {
             *to = *byte;
         }
         let mut sent = *packet;
-        if translation != Translation::NONE {
-            translation.apply(&mut sent, &mut copy, undone.checksum());
-        }
+        translation.apply(&mut sent, &mut copy, undone.checksum());
         let mut parcel = Parcel { packet: &sent, head: copy, source: Source::Guest(frame.data()), undone };
         let delivered = parcel.deliver(&to).map_err(|refusal| to.refusal(refusal));
         if delivered == Err(Refusal::TooLong)

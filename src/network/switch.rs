@@ -122,8 +122,8 @@ impl Network {
     }
 
     /// Returns how long ago the last packet was sent to a machine or by it, rounded to milliseconds, or, if there was none, how long ago its
-    /// port was made; `None` if it has no port. What passed counts, and its questions for names; what was dropped does not, nor does
-    /// neighbour discovery, so a machine that nobody speaks with is idle. Never blocks for long.
+    /// port was made; `None` if it has no port. Its questions for names count; neighbour discovery does not, nor does what no rule
+    /// allows, so a machine that nobody speaks with is idle. Never blocks for long.
     pub fn idle(&self, machine: MachineAddress) -> Option<Duration> {
         let now = self.shared.time(Instant::now());
         self.shared.table().ports.get(machine.ip()).map(|port| port.pulse.idle(now))

@@ -36,6 +36,9 @@ impl Translation {
     /// The checksum inside an error is that of the packet as it was sent with the other address. Nobody can check it, as what an error
     /// repeats may be cut, and it lies behind what is looked at for TCP, so it stays.
     pub(super) fn apply(&self, packet: &mut Packet, head: &mut [u8; HEAD_LEN], is_undone: bool) {
+        if *self == Self::NONE {
+            return;
+        }
         let (mut outer, mut inner) = (Change::default(), Change::default());
         for (at, new) in [(SOURCE, self.source), (DESTINATION, self.destination)] {
             outer.replace(head, at, new);
@@ -52,8 +55,13 @@ impl Translation {
         let place = packet.checksum_at().and_then(|at| head.get_mut(at..)).and_then(|bytes| bytes.first_chunk_mut());
         if let Some(place) = place {
             let before = u16::from_be_bytes(*place);
+            let is_udp = packet.flow.protocol == UDP && !is_undone;
+            if is_udp && before == 0 {
+                // It has none, which IPv6 does not allow: whoever gets it drops it.
+                return;
+            }
             let after = if is_undone { outer.of(before) } else { !outer.and(inner).of(!before) };
-            let after = if after == 0 && packet.flow.protocol == UDP && !is_undone { 0xffff } else { after };
+            let after = if is_udp && after == 0 { 0xffff } else { after };
             *place = after.to_be_bytes();
         }
     }
@@ -144,6 +152,14 @@ mod tests {
             let sum = pseudo(&translated[8..24], &translated[24..40]);
             let found = u16::from_be_bytes(translated[46..48].try_into().unwrap());
             prop_assert!(found == sum || (found, sum) == (0, 0xffff) || (found, sum) == (0xffff, 0));
+        }
+
+        #[test]
+        fn a_datagram_without_a_checksum_still_has_none(address: u128, data: Vec<u8>) {
+            let mut packet = udp((machine(1), 1), (machine(2), 2), &data);
+            packet[46..48].fill(0);
+            prop_assert_eq!(&translated(&packet, Translation::from(address.into()), false)[46..48], &[0, 0]);
+            prop_assert_eq!(translated(&packet, Translation::NONE, false), packet);
         }
 
         #[test]

@@ -24,7 +24,7 @@ pub(in crate::network) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(address: MachineAddress, pulse: Arc<Pulse>) -> Self {
+    pub(in crate::network) fn new(address: MachineAddress, pulse: Arc<Pulse>) -> Self {
         let (open, begun) = (AtomicUsize::new(0), Counter::new());
         Self { address, pulse, open, begun, draining: AtomicBool::new(false), removed: AtomicBool::new(false) }
     }
@@ -45,7 +45,7 @@ impl Member {
         Arc::ptr_eq(&self.pulse, pulse)
     }
 
-    pub(super) fn open(&self) -> usize {
+    pub(in crate::network) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
@@ -62,12 +62,12 @@ impl Member {
     }
 
     /// Its flows end.
-    pub(super) fn remove(&self) {
+    pub(in crate::network) fn remove(&self) {
         self.removed.store(true, Ordering::Release);
     }
 
     /// Gives it one more flow.
-    pub(super) fn lease(self: &Arc<Self>) -> Lease {
+    pub(in crate::network) fn lease(self: &Arc<Self>) -> Lease {
         self.open.fetch_add(1, Ordering::Relaxed);
         self.begun.add(1);
         Lease { member: Arc::clone(self), starts: self.pulse.starts(), counts: true }
