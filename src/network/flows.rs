@@ -42,6 +42,8 @@ struct Entry {
     answered: bool,
     /// Which side has ended the connection: the one that began it, and the other.
     ended: [bool; 2],
+    /// The other side has said so itself: it may not have believed the first one.
+    is_sure: bool,
     via: Via,
 }
 
@@ -146,7 +148,8 @@ impl Flows {
         }
         entry.see(packet, side, limits, now);
         policy.count(entry.rule, packet.len);
-        if let (Via::Service(lease), [true, true]) = (&mut entry.via, entry.ended) {
+        // Otherwise it counts until nothing has passed for a while: a client cannot talk its member into having more than it may.
+        if let (Via::Service(lease), [true, true], true) = (&mut entry.via, entry.ended, entry.is_sure) {
             lease.release();
         }
         let expires = entry.expires;
@@ -232,7 +235,16 @@ impl Flows {
             let is_free = |place: &&mut Option<Entry>| place.as_ref().is_none_or(|entry| entry.expires <= now);
             if let Some(place) = places.iter_mut().find(is_free) {
                 let (expires, version) = (now.saturating_add(UNANSWERED), policy.version());
-                *place = Some(Entry { flow, expires, version, rule, answered: false, ended: [false; 2], via });
+                *place = Some(Entry {
+                    flow,
+                    expires,
+                    version,
+                    rule,
+                    answered: false,
+                    ended: [false; 2],
+                    is_sure: false,
+                    via,
+                });
                 return Ok(());
             }
             if !self.grow(now) {
@@ -318,10 +330,11 @@ impl Entry {
         if let Kind::Tcp(flags) = packet.kind {
             if flags & SYN != 0 && side == Side::First && *first && *other {
                 // Another connection by the same ports.
-                (*first, *other, self.answered) = (false, false, false);
+                (*first, *other, self.answered, self.is_sure) = (false, false, false, false);
             }
             let ended = if side == Side::First { &mut *first } else { &mut *other };
             *ended |= flags & FIN != 0;
+            self.is_sure |= side == Side::Other && flags & (FIN | RST) != 0;
             if flags & RST != 0 {
                 (*first, *other) = (true, true);
             }

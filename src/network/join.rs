@@ -80,7 +80,7 @@ impl Join {
         let mut packet = *packet;
         translation.apply(&mut packet, &mut head, false);
         let mut parcel = Parcel { packet: &packet, head, source: Source::Host(bytes), undone: Undone::default() };
-        parcel.deliver(&to).map_err(|refusal| to.refusal(refusal))?;
+        parcel.deliver(&to).map_err(|refusal| to.refusal(&packet, refusal))?;
         if self.last.as_ref().is_none_or(|last| !last.is(&to)) {
             self.flush();
             self.last = Some(to);

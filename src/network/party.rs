@@ -8,7 +8,7 @@ use super::checksum::Sum;
 use super::flows::Flows;
 use super::neighbour::ethernet;
 use super::outbox::Outbox;
-use super::packet::ETHERNET_LEN;
+use super::packet::{ETHERNET_LEN, Kind, Packet, SYN};
 use super::pool::{Landing, Pool};
 use super::pulse::Pulse;
 use super::reason::{Refusal, Refusals};
@@ -127,9 +127,14 @@ impl Destination {
         }
     }
 
-    /// Why a packet was not delivered there: what finds no room to wait for a member is refused.
-    pub(super) fn refusal(&self, refusal: Refusal) -> Refusal {
-        if matches!((self, refusal), (Self::Service(_), Refusal::NoRoom)) { Refusal::NoMember } else { refusal }
+    /// Why a packet was not delivered there: what finds no room to wait for a member is refused. But a connection that has its member does not
+    /// end by that, as its sender says it again.
+    pub(super) fn refusal(&self, packet: &Packet, refusal: Refusal) -> Refusal {
+        let goes_on = matches!(packet.kind, Kind::Tcp(flags) if flags & SYN == 0);
+        match (self, refusal) {
+            (Self::Service(_), Refusal::NoRoom) if !goes_on => Refusal::NoMember,
+            _ => refusal,
+        }
     }
 
     /// Puts a packet of the switch's own there; says whether there was room.

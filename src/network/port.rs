@@ -176,7 +176,7 @@ impl Port {
         let mut sent = *packet;
         translation.apply(&mut sent, &mut copy, undone.checksum());
         let mut parcel = Parcel { packet: &sent, head: copy, source: Source::Guest(frame.data()), undone };
-        let delivered = parcel.deliver(&to).map_err(|refusal| to.refusal(refusal));
+        let delivered = parcel.deliver(&to).map_err(|refusal| to.refusal(packet, refusal));
         if delivered == Err(Refusal::TooLong)
             && let Some(mtu) = to.mtu()
         {

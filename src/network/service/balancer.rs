@@ -27,7 +27,6 @@ pub(in crate::network) struct Balancer {
     members: Mutex<Vec<Arc<Member>>>,
     /// Where the next choice begins, so that members with the same number of flows take turns.
     next: AtomicUsize,
-    call: Option<Arc<Call>>,
     calls: Mutex<Calls>,
     bell: Arc<Bell>,
 }
@@ -35,6 +34,8 @@ pub(in crate::network) struct Balancer {
 /// The calls of the host program, of which there is one at a time. Times are the network's.
 #[derive(Default)]
 struct Calls {
+    /// Until the service is gone.
+    call: Option<Arc<Call>>,
     stage: Stage,
     /// Not before this is there another one.
     next: Duration,
@@ -58,6 +59,12 @@ pub(in crate::network) enum Choice {
     Refuse,
 }
 
+impl Calls {
+    fn may_begin(&self, now: Duration) -> bool {
+        matches!(self.stage, Stage::Idle) && now >= self.next
+    }
+}
+
 impl Balancer {
     pub(super) fn new(
         address: Ipv6Addr,
@@ -73,8 +80,7 @@ impl Balancer {
             limits,
             members: Mutex::default(),
             next: AtomicUsize::new(0),
-            call,
-            calls: Mutex::default(),
+            calls: Mutex::new(Calls { call, ..Calls::default() }),
             bell: Arc::clone(bell),
         }
     }
@@ -114,9 +120,11 @@ impl Balancer {
         self.remove_if(|member| member.is(pulse));
     }
 
-    /// The service is gone. Those who have not noticed yet hold nothing for it.
+    /// The service is gone. Those who have not noticed yet, as guests that say nothing, hold nothing for it, and nothing of the host program's.
     pub(super) fn close(&self) {
-        lock(&self.calls).refused_until = Duration::MAX;
+        let call = lock(&self.calls).call.take();
+        // Not under the lock.
+        drop(call);
         self.remove_if(|_| true);
     }
 
@@ -161,14 +169,11 @@ impl Balancer {
 
     /// Has the host program called soon, unless that is just happening or was not long ago. Says whether to wait makes sense.
     pub(in crate::network) fn ask(&self, member: Option<MachineAddress>, now: Duration) -> bool {
-        if self.call.is_none() {
-            return false;
-        }
         let mut calls = lock(&self.calls);
-        if now < calls.refused_until {
+        if calls.call.is_none() || now < calls.refused_until {
             return false;
         }
-        if matches!(calls.stage, Stage::Idle) && now >= calls.next {
+        if calls.may_begin(now) {
             calls.stage = Stage::Due(member);
             drop(calls);
             self.bell.ring();
@@ -176,14 +181,21 @@ impl Balancer {
         true
     }
 
+    /// Whether the host program would be called now if it was asked for.
+    pub(in crate::network) fn may_call(&self, now: Duration) -> bool {
+        let calls = lock(&self.calls);
+        calls.call.is_some() && calls.may_begin(now)
+    }
+
     /// The call that is to be made now, if there is one.
     pub(in crate::network) fn take_call(&self) -> Option<(Arc<Call>, Option<MachineAddress>)> {
         let mut calls = lock(&self.calls);
-        let Stage::Due(member) = calls.stage else { return None };
+        let (Stage::Due(member), Some(call)) = (&calls.stage, &calls.call) else { return None };
+        let call = (Arc::clone(call), *member);
         calls.stage = Stage::Running;
         drop(calls);
         self.counters.calls.add(1);
-        self.call.clone().map(|call| (call, member))
+        Some(call)
     }
 
     /// The call has returned, and a member is on its way or not.
@@ -201,7 +213,8 @@ impl Balancer {
 
     /// Whether the host program has said just before that there is no member to wait for.
     pub(in crate::network) fn is_refused(&self, now: Duration) -> bool {
-        self.call.is_none() || now < lock(&self.calls).refused_until
+        let calls = lock(&self.calls);
+        calls.call.is_none() || now < calls.refused_until
     }
 
     /// Keeps a packet, in storage of [`held`](Self::held).

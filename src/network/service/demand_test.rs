@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -259,4 +259,107 @@ fn members_come_and_go_and_pause_in_the_middle_of_it_all() {
     assert!(site.guests[0].driver.all_sent(SOON) && !site.guests[0].driver.needs_reset());
     wait_until("nothing waits for ever", || service.waiting() == 0);
     assert!(CALLS.load(Ordering::SeqCst) > 0);
+}
+
+#[test]
+fn a_packet_that_comes_too_soon_for_another_call_has_the_host_called_as_soon_as_that_may_be() {
+    let interval = Duration::from_millis(500);
+    let (config, asked) = on_demand(ServiceConfig::new().call_interval(interval));
+    let (mut site, service) = site(2, config);
+    guest(&mut site, 1).send(&udp((ip(1), 1000), (web(), 53), b"first"));
+    let call = asked.recv_timeout(SOON).unwrap();
+    service.add(machine(2)).unwrap();
+    let answered = Instant::now();
+    call.answer.send(true).unwrap();
+    assert!(guest(&mut site, 2).receive().is_some());
+    // Nobody runs any more, and the client says it once.
+    service.remove(machine(2));
+    guest(&mut site, 1).send(&udp((ip(1), 1000), (web(), 53), b"second"));
+    assert_eq!((service.waiting(), asked.try_recv().is_err()), (1, true));
+    let call = asked.recv_timeout(SOON).unwrap();
+    assert!(answered.elapsed() >= interval, "not before");
+    service.add(machine(2)).unwrap();
+    call.answer.send(true).unwrap();
+    assert_eq!(guest(&mut site, 2).receive(), Some(udp((ip(1), 1000), (ip(2), 53), b"second")));
+}
+
+#[test]
+fn of_a_long_frame_to_a_member_that_is_paused_the_first_segment_waits_and_the_client_says_the_rest_again() {
+    let (config, asked) = on_demand(ServiceConfig::new());
+    let (mut site, service) = site(2, config);
+    service.add(machine(2)).unwrap();
+    assert_eq!(connect(&mut site, 1000), 2);
+    guest(&mut site, 1).restart_with_offloads();
+    guest(&mut site, 2).driver.pause(SOON).unwrap();
+    let data: Vec<u8> = (0..5000u16).flat_map(u16::to_be_bytes).collect();
+    // Into segments of 256 bytes, with checksums that are left undone.
+    let header = [1, 4, 74, 0, 0, 1, 54, 0, 16, 0, 0, 0];
+    let packet = tcp((ip(1), 1000), (web(), 80), ACK, &data);
+    let frame = [&header[..], &ROUTER_MAC, &machine(1).mac(), &[0x86, 0xdd], &packet].concat();
+    guest(&mut site, 1).send_raw(&frame);
+    let call = asked.recv_timeout(SOON).unwrap();
+    assert_eq!(service.waiting(), 1);
+    guest(&mut site, 2).driver.resume();
+    call.answer.send(true).unwrap();
+    assert_eq!(guest(&mut site, 2).receive(), Some(tcp((ip(1), 1000), (ip(2), 80), ACK, &data[..256])));
+    assert!(guest(&mut site, 2).gets_nothing());
+}
+
+#[test]
+fn a_connection_whose_packet_finds_no_room_to_wait_goes_on() {
+    let (config, asked) = on_demand(ServiceConfig::new().held(1, 4096));
+    let (mut site, service) = site(2, config);
+    service.add(machine(2)).unwrap();
+    (1000..1002).for_each(|port| assert_eq!(connect(&mut site, port), 2));
+    guest(&mut site, 2).driver.pause(SOON).unwrap();
+    for port in 1000..1002 {
+        guest(&mut site, 1).send(&tcp((ip(1), port), (web(), 80), ACK, b"wake up"));
+    }
+    let call = asked.recv_timeout(SOON).unwrap();
+    assert!(guest(&mut site, 1).gets_nothing(), "nothing is reset");
+    assert_eq!((service.waiting(), site.network.dropped(Refusal::NoRoom)), (1, 1));
+    // What would begin one is refused, as nobody knows of it.
+    guest(&mut site, 1).send(&tcp((ip(1), 1002), (web(), 80), SYN, b""));
+    assert!(is_reset(&guest(&mut site, 1).receive().unwrap(), 1002));
+    guest(&mut site, 2).driver.resume();
+    call.answer.send(true).unwrap();
+    assert!(guest(&mut site, 2).receive().is_some());
+    guest(&mut site, 1).send(&tcp((ip(1), 1001), (web(), 80), ACK, b"again"));
+    assert_eq!(guest(&mut site, 2).receive(), Some(tcp((ip(1), 1001), (ip(2), 80), ACK, b"again")));
+}
+
+#[test]
+fn a_client_that_says_that_its_connection_is_over_makes_no_room_for_more() {
+    let (mut site, service) = site(2, ServiceConfig::new().limits(1, 1));
+    service.add(machine(2)).unwrap();
+    assert_eq!(connect(&mut site, 1000), 2);
+    // The member does not believe it, for its sequence number is wrong.
+    guest(&mut site, 1).send(&tcp((ip(1), 1000), (web(), 80), RST, b""));
+    assert!(guest(&mut site, 2).receive().is_some());
+    guest(&mut site, 1).send(&tcp((ip(1), 1000), (web(), 80), ACK, b"still here"));
+    assert_eq!(guest(&mut site, 2).receive(), Some(tcp((ip(1), 1000), (ip(2), 80), ACK, b"still here")));
+    assert_eq!(flows(&service, 2), 1);
+    guest(&mut site, 1).send(&tcp((ip(1), 1001), (web(), 80), SYN, b""));
+    assert!(is_reset(&guest(&mut site, 1).receive().unwrap(), 1001));
+    // The member itself says so.
+    guest(&mut site, 2).send(&tcp((ip(2), 80), (ip(1), 1000), RST, b""));
+    assert!(guest(&mut site, 1).receive().is_some());
+    assert_eq!((flows(&service, 2), connect(&mut site, 1001)), (0, 2));
+}
+
+#[test]
+fn what_a_host_program_gave_a_service_goes_with_it_although_a_guest_that_says_nothing_has_not_seen_that() {
+    let given = Arc::new(());
+    let kept = Arc::clone(&given);
+    let (mut site, service) = site(
+        1,
+        ServiceConfig::new().on_demand(move |_| {
+            let _ = &kept;
+            Ok(())
+        }),
+    );
+    // It has seen that there is one, and sends nothing more.
+    guest(&mut site, 1).settle();
+    drop(service);
+    wait_until("it is dropped", || Arc::strong_count(&given) == 1);
 }

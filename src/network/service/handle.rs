@@ -110,7 +110,8 @@ impl ServiceConfig {
     }
 
     /// Sets how many flows a member is to have at most, and how many it has at the very most, each 1 to 65536. The default is 1024 for
-    /// both. Above `soft`, the host program is [asked](Self::on_demand) for another member; a flow that finds all members at `hard` waits for one.
+    /// both. Above `soft`, the host program is [asked](Self::on_demand) for another member; a flow that finds all members at `hard` waits for
+    /// one, or is refused if nobody is asked.
     pub const fn limits(mut self, soft: usize, hard: usize) -> Self {
         (self.limits.soft, self.limits.hard) = (soft, hard);
         self
@@ -141,7 +142,8 @@ impl ServiceConfig {
     }
 
     /// Sets how many packets may wait, 1 to 4096, and how many bytes, 2 KiB to 16 MiB; a packet takes 128 bytes more than it is long. The
-    /// defaults are 256 packets and 256 KiB. Of a TCP connection, one packet waits. What finds no room is refused. See also
+    /// defaults are 256 packets and 256 KiB. Of a TCP connection, one packet waits. What finds no room is refused; if it belongs to a TCP
+    /// connection that has its member, it is dropped, since its sender says it again. See also
     /// [`NetworkConfig::held_bytes`](super::super::NetworkConfig::held_bytes).
     pub const fn held(mut self, packets: usize, bytes: usize) -> Self {
         (self.limits.packets, self.limits.bytes) = (packets, bytes);

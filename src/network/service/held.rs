@@ -97,6 +97,11 @@ impl HeldPackets {
         std::mem::take(&mut lock(&self.store).packets)
     }
 
+    /// Takes the one out that has waited for longest.
+    pub(in crate::network) fn take_first(&self) -> Option<HeldPacket> {
+        lock(&self.store).packets.pop_front()
+    }
+
     /// Takes a packet out that has waited for long enough. They have come in the order in which that happens.
     pub(in crate::network) fn take_late(&self, now: Instant) -> Option<HeldPacket> {
         lock(&self.store).packets.pop_front_if(|packet| packet.until <= now)

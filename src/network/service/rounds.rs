@@ -68,6 +68,11 @@ fn replay(view: &View, service: &Arc<Balancer>, now: Instant) {
         let waits: Vec<_> = service.held.take().into_iter().filter_map(|held| carry_on(view, service, held)).collect();
         // In the order in which they came.
         waits.into_iter().rev().for_each(|held| service.held.put_back(held));
+    } else if service.may_call(view.shared.time(now)) {
+        // It came too soon after a call. Its sender may say nothing more, so that nobody else asks.
+        let first = service.held.take_first();
+        let waits = first.and_then(|held| carry_on(view, service, held));
+        waits.into_iter().for_each(|held| service.held.put_back(held));
     }
 }
 
