@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| vmcell_fuzz::network::run(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| vmcell_fuzz::private_network::run(bytes));

@@ -21,10 +21,16 @@ pub mod input;
 pub mod launcher;
 pub mod metadata;
 pub mod net;
+/// The launcher's, which its options need.
+#[path = "../../examples/launch/network.rs"]
 pub mod network;
 #[path = "../../examples/launch/options.rs"]
 pub mod options;
+#[path = "../../examples/launch/place.rs"]
+pub mod place;
 pub mod ports;
+#[path = "network.rs"]
+pub mod private_network;
 pub mod queue;
 pub mod random;
 pub mod registers;
@@ -37,6 +43,8 @@ pub mod volume;
 pub mod volume_fork;
 pub mod vsock;
 pub mod wg_quick;
+#[path = "../../examples/launch/wire.rs"]
+pub mod wire;
 pub mod wireguard;
 pub mod world;
 
@@ -59,7 +67,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "random", run: random::run, seeds: random::seeds },
     Target { name: "balloon", run: balloon::run, seeds: balloon::seeds },
     Target { name: "metadata", run: metadata::run, seeds: metadata::seeds },
-    Target { name: "network", run: network::run, seeds: network::seeds },
+    Target { name: "network", run: private_network::run, seeds: private_network::seeds },
     Target { name: "vsock", run: vsock::run, seeds: vsock::seeds },
     Target { name: "elf", run: boot::elf::run, seeds: boot::elf::seeds },
     Target { name: "pvh", run: boot::pvh::run, seeds: boot::pvh::seeds },

@@ -1,11 +1,11 @@
-//! A private network: guests that send each other any frames, while its rules change and they reset their cards. What arrives is checked
-//! against a model of who may speak with whom.
+//! A private network: guests that send each other any frames, and a service of which some are members, while its rules and its members change
+//! and they reset their cards. What arrives is checked against a model of who may speak with whom.
 
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use vmcell::network::{MachineAddress, Network, NetworkConfig, Prefix, Rule, Subnet, Uplink};
+use vmcell::network::{MachineAddress, Network, NetworkConfig, Prefix, Rule, Service, ServiceConfig, Subnet, Uplink};
 use vmcell::testing::{InlineIo, NicDriver};
 
 use crate::input::{Input, Script};
@@ -17,6 +17,8 @@ const MOST_STEPS: usize = 200;
 /// More turns than any step takes.
 const MOST_ROUNDS: usize = 1000;
 const FIRST_PORT: u16 = 1000;
+/// The first guest is no member of the service.
+const FIRST_MEMBER: u16 = 1;
 
 /// Protocol, who speaks, to whom, and their ports: what one flow is.
 type Flow = (u8, Ipv6Addr, Ipv6Addr, u16, u16);
@@ -35,8 +37,9 @@ struct Test {
     network: Network,
     guests: Vec<NicDriver>,
     uplink: Uplink,
+    service: Service,
     rules: Vec<Model>,
-    /// Flows that were seen to begin.
+    /// Flows that were seen to begin. One that has come to a member may be one to the service.
     begun: BTreeSet<Flow>,
 }
 
@@ -46,6 +49,10 @@ fn machine(number: u16) -> MachineAddress {
 
 fn far() -> MachineAddress {
     SUBNET.machine(2, 9).expect("a number that is allowed")
+}
+
+fn service() -> Ipv6Addr {
+    SUBNET.service(7)
 }
 
 /// Runs one input.
@@ -79,8 +86,11 @@ impl Test {
         io.settle(MOST_ROUNDS);
         // Most inputs are too short to begin with a rule.
         network.set_rules(&[Rule::allow()]).expect("there are few");
+        let config = ServiceConfig::new().name("all").limits(2, 3);
+        let service = network.service(service(), config).expect("the settings are allowed");
+        (FIRST_MEMBER..GUESTS).for_each(|number| service.add(machine(number)).expect("it has a port"));
         let rules = vec![Model { allows: true, from: None, protocol: None, last_port: u16::MAX }];
-        Self { io, network, guests, uplink, rules, begun: BTreeSet::new() }
+        Self { io, network, guests, uplink, service, rules, begun: BTreeSet::new() }
     }
 
     fn step(&mut self, input: &mut Input) {
@@ -95,6 +105,14 @@ impl Test {
                 let packet = packet(input, far());
                 self.uplink.inject(&packet);
                 self.uplink.flush();
+            }
+            15 => {
+                let member = machine(FIRST_MEMBER + input.below(GUESTS - FIRST_MEMBER));
+                match input.below(3) {
+                    0 => drop(self.service.remove(member)),
+                    1 => drop(self.service.drain(member)),
+                    _ => drop(self.service.add(member)),
+                }
             }
             2 => {
                 let frame: Vec<u8> = (0..input.below(64)).map(|_| input.byte()).collect();
@@ -187,7 +205,8 @@ impl Test {
         if source == SUBNET.dns() {
             return assert_eq!((protocol, half(40)), (17, 53));
         }
-        let known = (0..GUESTS).map(machine).any(|machine| machine.ip() == source);
+        let is_service = source == service();
+        let known = is_service || (0..GUESTS).map(machine).any(|machine| machine.ip() == source);
         assert!(
             (known || SUBNET.host_prefix(2).contains(source)) && !own.contains(source),
             "from {source}, which is nobody"
@@ -207,14 +226,26 @@ impl Test {
                 "{source} has nothing to do with what was sent to {receiver}"
             );
         }
+        // A member gets the flows of the service, too.
+        let is_member = (FIRST_MEMBER..GUESTS).any(|number| machine(number).ip() == destination);
+        let of_service = (protocol, source, service(), from, to);
+        let is_served = is_member && !is_service && self.allows(&of_service);
         let answers = self.begun.contains(&back) && self.allows(&back);
         if protocol == 58 && kind == 129 {
             return assert!(answers, "an answer that nobody has asked for");
         }
+        if is_service {
+            // It begins nothing itself, but what is allowed may be refused.
+            let is_reset = protocol == 6 && packet[53] & 4 != 0;
+            return assert!(answers || is_reset && self.allows(&back), "{flow:?} is no answer of the service");
+        }
         let begins = self.allows(&flow);
-        assert!(begins || answers, "{flow:?} is not allowed");
+        assert!(begins || answers || is_served, "{flow:?} is not allowed");
         if begins {
             self.begun.insert(flow);
+        }
+        if is_served {
+            self.begun.insert(of_service);
         }
     }
 }
@@ -254,6 +285,7 @@ fn packet(input: &mut Input, own: MachineAddress) -> Vec<u8> {
         2 => router(),
         3 => "ff02::1".parse().expect("an address"),
         4 => machine(9).ip(),
+        5 => service(),
         _ => machine(input.below(GUESTS)).ip(),
     };
     let kinds = [6, 6, 6, 17, 17, 17, 58, 58, 132, 0, 43, 44, 60, 41];
@@ -319,5 +351,11 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let there = send(Script::new(), 0, 1, [1, 2]);
     let back = send(send(rule(Script::new()), 0, 1, [1, 2]), 1, 0, [2, 1]);
     let many = (0..12).fold(Script::new(), |script, n| send(script, n % 3, (n + 1) % 3, [n % 8, 3]));
-    vec![("there", there.done()), ("and-back", back.done()), ("many", many.done())]
+    let to_service = |script: Script, guest: u8, flags: u8| {
+        script.bytes(&[guest, 3, 0, 0, 0, 0, 0, 15, 5, 0, 1, 2, flags, 0, 0, 0, 0])
+    };
+    // A connection, and its way back from whichever member has it.
+    let served = send(send(to_service(Script::new(), 0, 2), 1, 0, [2, 1]), 2, 0, [2, 1]);
+    let served = to_service(served, 0, 0x10);
+    vec![("there", there.done()), ("and-back", back.done()), ("many", many.done()), ("served", served.done())]
 }
