@@ -5,11 +5,14 @@
 //! each machine has a [`Port`], on which its card is put, and [`Rule`]s say who may begin to speak with whom. A tunnel to other hosts
 //! takes part by an [`Uplink`]; with the feature `wireguard`, there is one. A [`Service`] is an address that stands for several machines, and
 //! may have them started when a packet comes.
+//!
+//! The world outside is another card's: one that [`Passt`] serves, a process that speaks for the guest.
 
 mod address;
 mod checksum;
 mod dns;
 mod flows;
+mod frame_stream;
 mod join;
 mod names;
 mod neighbour;
@@ -20,6 +23,7 @@ mod packet;
 mod packets;
 mod parcel;
 mod party;
+mod passt;
 mod policy;
 mod pool;
 mod port;
@@ -41,6 +45,8 @@ mod way;
 pub mod wireguard;
 
 pub use address::{MachineAddress, Subnet};
+pub use frame_stream::FrameStream;
+pub use passt::Passt;
 pub use policy::RuleCount;
 pub use port::Port;
 pub use prefix::Prefix;
