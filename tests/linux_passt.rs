@@ -69,7 +69,10 @@ impl World {
         for space in [HOST, WORLD] {
             host("ip", &["netns", "add", space]);
         }
-        host("ip", &["link", "add", "vmcpasst", "netns", HOST, "type", "veth", "peer", "name", "vmcworld", "netns", WORLD]);
+        host(
+            "ip",
+            &["link", "add", "vmcpasst", "netns", HOST, "type", "veth", "peer", "name", "vmcworld", "netns", WORLD],
+        );
         for (space, link, address) in [(HOST, "vmcpasst", "10.215.0.2/24"), (WORLD, "vmcworld", "10.215.0.1/24")] {
             host("ip", &["-n", space, "address", "add", address, "dev", link]);
             host("ip", &["-n", space, "link", "set", "dev", link, "up"]);
@@ -144,7 +147,7 @@ fn a_guest_reaches_the_world_by_passt_and_is_reached_by_the_ports_that_are_liste
     let nic = Passt::new().program(path_text(&script)).mtu(9000).tcp(None, 8080, 80).start();
     let nic = nic.unwrap_or_else(|error| panic!("{}", error.chain()));
     // The port is taken now, and the error has passt's own words for that.
-    let again = Passt::new().program(path_text(&script)).tcp(None, 8080, 80).start().err().expect("the port is taken");
+    let again = Passt::new().program(path_text(&script)).tcp(None, 8080, 80).start().expect_err("the port is taken");
     assert!(again.to_string().contains("8080"), "{again}");
     let guest = LinuxGuest::new(GUEST).limit(LIMIT).start(|builder| builder.disk(root_disk()).nic(nic));
     guest.expect("serving");
