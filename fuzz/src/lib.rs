@@ -16,6 +16,7 @@ pub mod describe;
 pub mod description;
 pub mod disk;
 pub mod ffi;
+pub mod frame_stream;
 pub mod guest;
 pub mod input;
 pub mod launcher;
@@ -68,6 +69,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "balloon", run: balloon::run, seeds: balloon::seeds },
     Target { name: "metadata", run: metadata::run, seeds: metadata::seeds },
     Target { name: "network", run: private_network::run, seeds: private_network::seeds },
+    Target { name: "frame_stream", run: frame_stream::run, seeds: frame_stream::seeds },
     Target { name: "vsock", run: vsock::run, seeds: vsock::seeds },
     Target { name: "elf", run: boot::elf::run, seeds: boot::elf::seeds },
     Target { name: "pvh", run: boot::pvh::run, seeds: boot::pvh::seeds },

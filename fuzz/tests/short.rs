@@ -84,6 +84,11 @@ fn a_metadata_service_stands_any_frame_and_forgets_who_is_silent() {
 }
 
 #[test]
+fn frames_over_a_stream_arrive_whole_and_in_order_or_the_link_ends() {
+    run("frame_stream");
+}
+
+#[test]
 fn packets_pass_a_private_network_if_its_model_lets_them() {
     run("network");
 }
