@@ -24,7 +24,8 @@ const PORT: u16 = 51820;
 const CAPTURE: &str = r#"
 import select, socket, sys
 wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, 1 << 26)
+# SO_RCVBUFFORCE
+wire.setsockopt(socket.SOL_SOCKET, 33, 1 << 26)
 wire.bind((sys.argv[1], 0))
 print("captures", flush=True)
 tunnels = size = clear = 0

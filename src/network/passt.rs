@@ -192,7 +192,7 @@ impl Passt {
 
     fn arguments(&self) -> Vec<String> {
         let mut words: Vec<String> =
-            ["--foreground", "--quiet", "--fd", "0", "--pid", "/dev/stdout"].map(String::from).into();
+            ["--foreground", "--quiet", "--fd", "0", "--pid", "/proc/self/fd/1"].map(String::from).into();
         // Otherwise the guest's router stands for the host's loopback.
         words.push("--no-map-gw".into());
         words.extend(["--mtu".into(), self.mtu.to_string()]);
