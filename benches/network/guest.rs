@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use vmcell::{Boot, Console, Discovery, Nic, Result, Vm};
+use vmcell::{Boot, Console, Discovery, MemoryBacking, MemoryConfig, Nic, Result, Vm};
 
 use super::failed;
 
@@ -37,7 +37,7 @@ impl Guest {
         let rate = std::env::var("VMCELL_TSC_KHZ").map_err(failed)?;
         let (tell, printed) = channel();
         let vm = Vm::builder()
-            .memory_mib(32)
+            .memory(MemoryConfig::mib(32).backing(MemoryBacking::Memfd))
             .boot(Boot::linux(image).discovery(Discovery::Cmdline).cmdline(format!("{work} tsc_khz={rate}")))
             .console(Console::callback(move |bytes| _ = tell.send(bytes.to_vec())))
             .nic(nic)

@@ -7,6 +7,7 @@
 
 mod bridge;
 mod cpu;
+mod demand;
 mod figures;
 mod guest;
 mod packet;
@@ -38,6 +39,9 @@ fn run() -> Result<()> {
     let wants = |name: &str| part.as_ref().is_none_or(|part| part == name);
     if wants("ports") {
         ports::run()?;
+    }
+    if wants("demand") {
+        demand::run()?;
     }
     if wants("switch") {
         switch::run()?;

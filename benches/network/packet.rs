@@ -1,5 +1,7 @@
 //! Datagrams from one machine to another.
 
+use std::net::Ipv6Addr;
+
 use vmcell::network::{MachineAddress, Subnet};
 
 pub const SUBNET: Subnet = Subnet::new([0xac, 0x17, 0x05], 7);
@@ -12,9 +14,14 @@ const PORT: [u8; 2] = 7u16.to_be_bytes();
 
 /// A packet of `len` bytes with its headers, the rest of which are zeroes.
 pub fn datagram(from: MachineAddress, to: MachineAddress, len: usize) -> Vec<u8> {
+    datagram_to(from.ip(), to.ip(), len)
+}
+
+/// The same between any two addresses.
+pub fn datagram_to(from: Ipv6Addr, to: Ipv6Addr, len: usize) -> Vec<u8> {
     let payload = u16::try_from(len.saturating_sub(IPV6)).unwrap_or(u16::MAX);
     let udp = [PORT, PORT, payload.to_be_bytes()].concat();
-    let (from, to) = (from.ip().octets(), to.ip().octets());
+    let (from, to) = (from.octets(), to.octets());
     let pseudo = [&from[..], &to, &u32::from(payload).to_be_bytes(), &u32::from(PROTOCOL).to_be_bytes()].concat();
     let mut packet = vec![0x60, 0, 0, 0];
     packet.extend(payload.to_be_bytes());

@@ -46,9 +46,9 @@ cargo xtask bench scale [--vms N]
     Show what many VMs in one process take: descriptors, mappings, threads, memory, and time to start and to end.
       --vms N             how many (1 to 100000, default 1000)
 
-cargo xtask bench network [ports | switch | wireguard]
-    Show what private networks take: guest to guest beside two TAP devices and a bridge (needs root), WireGuard beside
-    wireguard-go, if that is installed, and the memory of a port. Or one of these parts.
+cargo xtask bench network [ports | demand | switch | wireguard]
+    Show what private networks take: the memory of a port, a service that is started on demand, guest to guest beside two
+    TAP devices and a bridge (needs root), and WireGuard beside wireguard-go, if that is installed. Or one of these parts.
 
 Environment:
     VMCELL_KERNEL  a guest kernel (bzImage or ELF) instead of the distribution's; its modules are taken from beside it
@@ -310,7 +310,7 @@ fn parse_volume(args: &[String]) -> Result<Command, String> {
 }
 
 fn parse_network(args: &[String]) -> Result<Command, String> {
-    const PARTS: [&str; 3] = ["ports", "switch", "wireguard"];
+    const PARTS: [&str; 4] = ["ports", "demand", "switch", "wireguard"];
     match args {
         [] => Ok(Command::Network(None)),
         [part] if PARTS.contains(&part.as_str()) => Ok(Command::Network(Some(part.clone()))),
@@ -439,7 +439,7 @@ mod tests {
     fn network_takes_one_of_its_parts() {
         assert_eq!(parse_line("bench network"), Ok(Command::Network(None)));
         assert_eq!(parse_line("bench network switch"), Ok(Command::Network(Some("switch".into()))));
-        assert!(parse_line("bench network disks").unwrap_err().contains("ports, switch, wireguard"));
+        assert!(parse_line("bench network disks").unwrap_err().contains("ports, demand, switch"));
     }
 
     #[test]
