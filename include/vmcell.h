@@ -2930,6 +2930,25 @@ int32_t vmcell_nic_new_network(vmcell_network_port *port,
                                vmcell_error **error);
 
 /**
+ * Makes an interface whose guest reaches the world outside by passt, which is started as a child process and ends with the interface. The guest
+ * reaches what a program of this user reaches, but not what listens on the host's loopback; nothing reaches the guest but what comes to `ports`. The
+ * guest has its address, routes and name servers from passt.
+ *
+ * `program` is passt's path, or its name in the search path; NULL stands for "passt". `mtu` is 1280 to 65520 bytes; 0 stands for 65520. `ports` has
+ * a line for each port of the host's that leads to the guest, such as "tcp 8080:80" or "udp 127.0.0.1/53:5353", at most 256; NULL and "" stand for
+ * none. A process that is jailed may not start programs: call this before vmcell_jail_enter. Waits until passt is ready, mostly some tens of
+ * milliseconds, at most ten seconds.
+ *
+ * Errors: INVALID_CONFIG for an `mtu` that is out of range, for what is no port, and for too many; BAD_VALUE for an `mtu` above 65535; NETWORK if
+ * passt does not start, with what it says; TIMEOUT; INVALID_STATE in a function that a thread of the library's calls.
+ */
+int32_t vmcell_nic_new_passt(const char *program,
+                             uint32_t mtu,
+                             const char *ports,
+                             vmcell_nic **nic,
+                             vmcell_error **error);
+
+/**
  * Makes service number `number` of a network. `network` is borrowed, `settings` copied; NULL stands for the defaults. Never blocks for long.
  *
  * Errors: INVALID_CONFIG for a number or a name that is in use, what is no name, a setting that is out of range, and above 1024 services; BAD_VALUE for a

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// In the order in which a reader wants them.
-const SOURCES: [&str; 56] = [
+const SOURCES: [&str; 57] = [
     "library",
     "failure",
     "report",
@@ -35,6 +35,7 @@ const SOURCES: [&str; 56] = [
     "machine_address",
     "network",
     "network_port",
+    "passt",
     "service",
     "wireguard_key",
     "unknown_peer",

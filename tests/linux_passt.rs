@@ -54,10 +54,10 @@ udhcpc -i eth0 -n -q -s /bound 2>&1
 echo mtu=$(cat /sys/class/net/eth0/mtu)-end
 head -c 3000000 /dev/urandom > /data
 echo sent=$(md5sum < /data | cut -d' ' -f1)-end
-echo seen=$(nc 10.215.0.1 7000 < /data)-end
-echo loopback=$(echo hello | timeout 5 nc 10.215.0.1 7002 2>&1)-end
-for port in 80 81; do (while true; do echo "from the guest" | nc -l -p $port; done) & done
-echo serving
+echo seen=$(in_root socat -t 30 STDIO TCP:10.215.0.1:7000 < /data)-end
+echo loopback=$(echo hello | in_root timeout 5 socat -t 3 STDIO TCP:10.215.0.1:7002 2>&1)-end
+for port in 80 81; do in_root socat TCP-LISTEN:$port,fork,reuseaddr SYSTEM:"echo from the guest" & done
+sleep 1; echo serving; sleep 1000
 "#;
 
 struct World;
@@ -149,7 +149,9 @@ fn a_guest_reaches_the_world_by_passt_and_is_reached_by_the_ports_that_are_liste
     // The port is taken now, and the error has passt's own words for that.
     let again = Passt::new().program(path_text(&script)).tcp(None, 8080, 80).start().expect_err("the port is taken");
     assert!(again.to_string().contains("8080"), "{again}");
-    let guest = LinuxGuest::new(GUEST).limit(LIMIT).start(|builder| builder.disk(root_disk()).nic(nic));
+    let guest = LinuxGuest::in_distribution(GUEST)
+        .limit(LIMIT)
+        .start(|builder| builder.memory_mib(512).disk(root_disk()).nic(nic));
     guest.expect("serving");
     let text = guest.transcript.text().replace('\r', "");
     assert!(text.contains("bound=10.215.0.2"), "{text}");

@@ -122,6 +122,8 @@ type NIC struct {
 	Files []*os.File
 	// Port is a machine's place in a private network, in place of Tap. New takes it. MAC and MTU belong to it, and stay empty.
 	Port *Port
+	// Passt starts passt, in place of Tap, which serves the interface and ends with it. MTU stays empty.
+	Passt *Passt
 	// MAC is what the guest is told. The default is a random one.
 	MAC net.HardwareAddr
 	// MTU is the largest packet that the guest is told to send. The default is to say nothing.

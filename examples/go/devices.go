@@ -67,6 +67,10 @@ func (disk Disk) open(d *describer, h **C.vmcell_disk) {
 
 func (nic NIC) open(d *describer, h **C.vmcell_nic) {
 	switch {
+	case nic.Passt != nil && (nic.Port != nil || nic.Tap != "" || len(nic.Files) > 0):
+		d.refuseBoth("an interface", "passt", "a port, a TAP device or open files")
+	case nic.Passt != nil:
+		nic.Passt.open(d, h)
 	case nic.Port != nil && (nic.Tap != "" || len(nic.Files) > 0):
 		d.refuseBoth("an interface", "a port of a private network", "a TAP device or open files")
 	case nic.Port != nil:

@@ -1,6 +1,7 @@
 package vmcell
 
 /*
+#include <stdlib.h>
 #include <vmcell.h>
 */
 import "C"
@@ -281,4 +282,27 @@ func (port *Port) Close() error {
 func (nic NIC) openPort(d *describer, h **C.vmcell_nic) {
 	d.do(func(e **C.vmcell_error) C.int32_t { return C.vmcell_nic_new_network(nic.Port.handle, h, e) })
 	runtime.KeepAlive(nic.Port)
+}
+
+// Passt is a way to the world outside for one guest: a child process that speaks for it. The guest has its address, routes and name servers from there, and
+// reaches what a program of this user reaches, but not what listens on the host's loopback.
+type Passt struct {
+	// Program is its path, or its name in the search path. The default is "passt".
+	Program string
+	// MTU is how long the guest's packets may be, 1280 to 65520 bytes, which is the default.
+	MTU uint16
+	// Ports are those of the host that lead to the guest, such as "tcp 8080:80" or "udp 127.0.0.1/53:5353", at most 256.
+	Ports []string
+}
+
+func (passt *Passt) open(d *describer, h **C.vmcell_nic) {
+	program := passt.Program
+	if program == "" {
+		program = "passt"
+	}
+	d.withText(program, func(program *C.char, e **C.vmcell_error) C.int32_t {
+		ports := C.CString(strings.Join(passt.Ports, "\n"))
+		defer C.free(unsafe.Pointer(ports))
+		return C.vmcell_nic_new_passt(program, C.uint32_t(passt.MTU), ports, h, e)
+	})
 }

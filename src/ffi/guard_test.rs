@@ -8,8 +8,8 @@ use super::super::{
     config_memory::*, config_rng::*, config_threads::*, config_vsock::*, console::*, console_status::*, counter::*,
     disk::*, disk_backend::*, disk_handle::*, disk_port::*, error::*, failure::*, host::*, host_key::*, io_thread::*,
     jail::*, library::*, limit_group::*, machine_address::*, metadata::*, network::*, network_port::*, nic::*,
-    nic_backend::*, nic_handle::*, nic_port::*, report::*, secret::*, secret_delivery::*, secret_store::*, service::*,
-    snapshot::*, tunnel::*, tunnel_peer::*, unknown_peer::*, vm::*, vm_exit::*, vm_metrics::*, vm_rates::*,
+    nic_backend::*, nic_handle::*, nic_port::*, passt::*, report::*, secret::*, secret_delivery::*, secret_store::*,
+    service::*, snapshot::*, tunnel::*, tunnel_peer::*, unknown_peer::*, vm::*, vm_exit::*, vm_metrics::*, vm_rates::*,
     vm_threads::*, volume::*, volume_handle::*, volume_merge::*, vsock::*, wireguard_key::*,
 };
 use super::panic_in_next_call;
@@ -42,6 +42,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_network_rule_counts_json(null(), null_mut(), 0, null_mut()),
         vmcell_network_set_rules(null_mut(), null()),
         vmcell_nic_new_network(null_mut(), null_mut()),
+        vmcell_nic_new_passt(null(), 0, null(), null_mut()),
         vmcell_service_add(null_mut(), 1, 1),
         vmcell_service_address(null(), null_mut(), 0, null_mut()),
         vmcell_service_drain(null_mut(), 1, 1, null_mut()),
@@ -134,6 +135,8 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_volume_grow_fork(null(), null(), 0),
         vmcell_volume_fork(null(), null(), null(), null()),
         vmcell_volume_grow(null(), 0),
+        vmcell_volume_format_device(null(), null(), null(), 0),
+        vmcell_volume_handle_grow(null(), 0, 0),
         vmcell_volume_handle_new(null(), null_mut()),
         vmcell_volume_handle_prepare_snapshot(null(), null(), null(), 0, null_mut()),
         vmcell_volume_handle_snapshot(null(), null(), null(), 0, null_mut()),

@@ -50,6 +50,7 @@ mod nic_frame;
 mod nic_handle;
 mod nic_port;
 mod objects;
+mod passt;
 mod report;
 mod secret;
 mod secret_delivery;

@@ -106,6 +106,19 @@ impl Passt {
         self.forward(Protocol::Udp, address, port, guest_port)
     }
 
+    /// Lists a port by its text, as in `tcp 8080:80` or `udp 127.0.0.1/53:5353`: protocol, address of the host if it is not all of
+    /// them, port of the host's, port of the guest's.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for anything else.
+    pub fn port(self, text: &str) -> Result<Self> {
+        let forward = Forward::read(text).ok_or_else(|| {
+            let form = "a port is written as tcp 8080:80, or udp 127.0.0.1/53:5353, with numbers from 1 to 65535";
+            Error::new(ErrorKind::InvalidConfig, format!("{text:?} is no port for passt: {form}"))
+        })?;
+        Ok(self.forward(forward.protocol, forward.address, forward.port, forward.guest_port))
+    }
+
     /// Tells the guest of no name servers, which otherwise are the host's.
     #[must_use]
     pub const fn without_name_servers(mut self) -> Self {
@@ -220,6 +233,24 @@ impl Passt {
         let said = running.last_words();
         let said = if said.is_empty() { "without a word".to_owned() } else { format!("saying: {said}") };
         Error::new(ErrorKind::Network, format!("{} ended at once, {said}", self.program.display()))
+    }
+}
+
+impl Forward {
+    fn read(text: &str) -> Option<Self> {
+        let (protocol, rest) = text.split_once(' ')?;
+        let protocol = match protocol {
+            "tcp" => Protocol::Tcp,
+            "udp" => Protocol::Udp,
+            _ => return None,
+        };
+        let (address, ports) = match rest.split_once('/') {
+            Some((address, ports)) => (Some(address.parse().ok()?), ports),
+            None => (None, rest),
+        };
+        let (port, guest_port) = ports.split_once(':')?;
+        let number = |text: &str| text.parse().ok().filter(|port| *port > 0);
+        Some(Self { protocol, address, port: number(port)?, guest_port: number(guest_port)? })
     }
 }
 

@@ -53,6 +53,19 @@ fn it_is_told_what_is_forwarded_and_nothing_else() {
 }
 
 #[test]
+fn ports_are_read_as_they_are_written_and_anything_else_is_refused_with_what_is_allowed() {
+    let read =
+        ["tcp 8080:80", "udp ::1/53:5353"].iter().try_fold(Passt::new(), |passt, text| passt.port(text)).unwrap();
+    assert_eq!(read, Passt::new().tcp(None, 8080, 80).udp("::1".parse().ok(), 53, 5353));
+    for wrong in
+        ["", "tcp", "tcp 80", "tcp 0:80", "tcp 80:65536", "icmp 1:1", "tcp localhost/80:80", "tcp  80:80", "tcp 80:80 "]
+    {
+        let error = Passt::new().port(wrong).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("{wrong:?} is no port for passt")), "{error}");
+    }
+}
+
+#[test]
 fn a_child_that_is_ready_lives_as_long_as_its_card() {
     let (folder, passt) = script("echo $$ > \"$(dirname \"$0\")/number\"; echo $$ > /dev/stdout; exec sleep 1000");
     let nic = passt.start().unwrap();

@@ -2,6 +2,7 @@
 #include "check.h"
 
 #include <pthread.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define REALM 0xac1705
@@ -155,6 +156,24 @@ static void test_ports(const char *folder) {
     OK(vmcell_network_machines(network, machines, 2, &count, &e));
     CHECK(count == 0 && vmcell_network_port_free(port) == VMCELL_ERROR_BAD_HANDLE);
     CHECK(vmcell_network_free(network) == VMCELL_OK);
+}
+
+/* A script stands for passt: it says that it is ready, and stays. */
+static void test_passt(const char *folder) {
+    vmcell_nic *nic = NULL;
+    char path[4096];
+    snprintf(path, sizeof path, "%s", in(folder, "passt"));
+    FILE *script = fopen(path, "w");
+    CHECK(script && fputs("#!/bin/sh\necho $$\nexec sleep 1000\n", script) > 0 && fclose(script) == 0 && chmod(path, 0700) == 0);
+    OK(vmcell_nic_new_passt(path, 0, NULL, &nic, &e));
+    CHECK(vmcell_nic_free(nic) == VMCELL_OK);
+    OK(vmcell_nic_new_passt(path, 1500, "tcp 8080:80\nudp 127.0.0.1/53:5353", &nic, &e));
+    CHECK(vmcell_nic_free(nic) == VMCELL_OK);
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "1280 to 65520", vmcell_nic_new_passt(path, 1279, NULL, &nic, &e));
+    FAILS_SAYING(VMCELL_ERROR_BAD_VALUE, "65536", vmcell_nic_new_passt(path, 65536, NULL, &nic, &e));
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "tcp 80", vmcell_nic_new_passt(path, 0, "tcp 80", &nic, &e));
+    FAILS_SAYING(VMCELL_ERROR_NETWORK, "/nowhere", vmcell_nic_new_passt("/nowhere", 0, NULL, &nic, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_nic_new_passt(path, 0, NULL, NULL, &e));
 }
 
 struct asked {
@@ -443,6 +462,7 @@ void test_networks(const char *folder) {
     test_settings();
     test_rules();
     test_ports(folder);
+    test_passt(folder);
     test_services(folder);
     test_keys();
     test_a_peer_just_in_time();
