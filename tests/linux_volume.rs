@@ -146,8 +146,10 @@ fn a_fork_and_the_file_system_on_it_grow_while_the_guest_writes() {
     Volume::fork(path("base"), &key, path("fork"), &key).unwrap();
     let script = r#"
 in_root mount /dev/vdb /mnt || echo failed
-in_root fio --name=verify --filename=/mnt/fio --size=12M --rw=randrw --bsrange=4k-64k --blockalign=4096 --direct=1 --ioengine=libaio \
-  --iodepth=8 --loops=3 --verify=crc32c --verify_fatal=1 --do_verify=1 --fsync=16 --randseed=7 --minimal >/root/tmp/fio.out 2>&1 &
+(for seed in 1 2 3; do
+  in_root fio --name=verify --filename=/mnt/fio --size=12M --rw=randrw --bsrange=4k-64k --blockalign=4096 --direct=1 --ioengine=libaio \
+    --iodepth=8 --verify=crc32c --verify_fatal=1 --do_verify=1 --fsync=16 --randseed=$seed --minimal || exit 1
+done) >/root/tmp/fio.out 2>&1 &
 fio=$!
 echo grow now; until [ $(cat /sys/block/vdb/size) = 409600 ]; do sleep 0.1; done; echo grown
 in_root resize2fs /dev/vdb >/root/tmp/resize.out 2>&1 && echo resized || cat /root/tmp/resize.out

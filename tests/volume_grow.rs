@@ -67,9 +67,15 @@ fn a_fork_grows_in_use_and_what_is_added_is_zeroes_until_it_is_written() {
     disk.write(3, 3);
     // Within the last page of the map, into the next one, far, and not at all.
     let sizes = [SIZE + BLOCK, 40 << 20, 5 << 30, 5 << 30];
+    let len = || std::fs::metadata(rig.path("fork")).unwrap().len();
+    let mut before = 0;
     for (round, size) in (10..).zip(sizes) {
         let last = size / BLOCK - 1;
         disk.handle.grow(size, LIMIT).unwrap();
+        if round == 13 {
+            assert_eq!(len(), before, "to the size that it has");
+        }
+        before = len();
         assert_eq!(capacity(&disk), size, "when the call returns");
         assert_eq!([disk.block(2), disk.block(3), disk.block(BLOCKS - 1)], [1, 3, 1]);
         if round < 13 {

@@ -38,6 +38,8 @@ impl Place {
         };
         // Whatever becomes of the present folder.
         let folder = folder.canonicalize().map_err(|e| failed("find a place", e))?;
+        // Whoever may write beside it may have put a link in its place.
+        own(&folder)?;
         let longest = folder.as_os_str().len() + LONGEST_NAME.len();
         if longest > LONGEST_SOCKET {
             let message = format!(

@@ -115,6 +115,27 @@ fn an_end_that_takes_nothing_holds_up_its_own_card_alone_and_gets_all_frames_lat
     assert!(driver.all_sent(SOON));
 }
 
+#[test]
+fn an_end_that_says_nothing_but_what_is_no_frame_does_not_hold_up_other_cards() {
+    let (mut flooded, mut theirs, io_thread) = guest();
+    let (ours, mut other_end) = non_blocking_pair().unwrap();
+    let mut other = NicDriver::new(FrameStream::new(ours).unwrap().into_nic(), &io_thread).unwrap();
+    other.fill();
+    let junk = on_wire(&[7]).repeat(10_000);
+    let flood = std::thread::spawn(move || while theirs.write_all(&junk).is_ok() {});
+    io_thread.measure_turns();
+    for _ in 0..300 {
+        other_end.write_all(&on_wire(&frame(60))).unwrap();
+        assert_eq!(received(&mut other, SOON), Some(frame(60)));
+    }
+    let longest = io_thread.metrics().longest_turn.unwrap();
+    assert!(longest < Duration::from_millis(100), "a turn took {longest:?} of CPU time");
+    assert_eq!(received(&mut flooded, Duration::ZERO), None);
+    // The stream ends with the card.
+    drop((flooded, other));
+    flood.join().unwrap();
+}
+
 fn wait_for(mut is_so: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();
     while !is_so() {

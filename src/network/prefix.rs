@@ -71,6 +71,11 @@ impl Prefix {
     pub fn overlaps(self, other: Self) -> bool {
         if self.bits <= other.bits { self.contains(other.address) } else { other.contains(self.address) }
     }
+
+    /// Whether all addresses of another range are among its own.
+    pub(super) fn contains_all(self, other: Self) -> bool {
+        self.bits <= other.bits && self.contains(other.address)
+    }
 }
 
 /// The first `bits` of an address.

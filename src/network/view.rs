@@ -171,13 +171,17 @@ impl View {
         self.table.services.get(&address)
     }
 
-    /// Behind which uplink an address lies: none behind which there is nobody, or the network itself, whatever its prefixes are.
+    /// Behind which uplink an address lies: none behind which there is nobody, or the network itself, whatever its prefixes are. A service's
+    /// lies there only if it is meant: nobody is to answer in the name of one that is not there by having been given everything.
     pub(super) fn uplink_of(&self, address: Ipv6Addr) -> Option<&Arc<UplinkEnd>> {
-        if !travels(address) || address == self.shared.config.subnet.dns() || self.service(address).is_some() {
+        let subnet = self.shared.config.subnet;
+        if !travels(address) || address == subnet.dns() || self.service(address).is_some() {
             return None;
         }
+        let is_service = subnet.service_number(address).is_some();
+        let leads = |prefix: &Prefix| prefix.contains(address) && !(is_service && prefix.contains_all(subnet.prefix()));
         let mut routes = self.table.routes.iter();
-        routes.find(|(prefix, _)| prefix.contains(address)).map(|(_, uplink)| uplink)
+        routes.find(|(prefix, _)| leads(prefix)).map(|(_, uplink)| uplink)
     }
 
     /// Whether a packet between machines may pass, and by which addresses it goes on; it is counted.

@@ -101,9 +101,12 @@ fn grow_current(current: &Current, size: u64) -> Result<()> {
     let mut blocks = opened.payload(&file)?;
     let mut layer = cow::read_header(&mut blocks)?;
     check_size(size, layer.capacity, 4096, MOST_CAPACITY)?;
-    let longer = layer.lengthened(size)?;
-    set_len(&file, data.below(longer.file_len()))?;
-    cow::lengthen(&mut blocks, &mut layer, longer)?;
+    // Told once more in any case: the disk may not have been served the last time.
+    if size > layer.capacity {
+        let longer = layer.lengthened(size)?;
+        set_len(&file, data.below(longer.file_len()))?;
+        cow::lengthen(&mut blocks, &mut layer, longer)?;
+    }
     growth.tell(&layer);
     Ok(())
 }

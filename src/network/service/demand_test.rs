@@ -48,6 +48,28 @@ fn all(uplink: &mut Uplink) -> Vec<Vec<u8>> {
 }
 
 #[test]
+fn nobody_behind_a_tunnel_that_has_everything_answers_for_a_service_that_is_not_there() {
+    let mut site = Site::with(NetworkConfig::new(SUBNET), 1);
+    site.network.set_rules(&[Rule::allow()]).unwrap();
+    let mut uplink = site.network.uplink(1420, 64, || {}).unwrap();
+    let (request, claim) = (udp((ip(1), 1000), (web(), 53), b"x"), udp((web(), 53), (ip(1), 1000), b"y"));
+    for routes in [super::super::Prefix::ALL, SUBNET.prefix()] {
+        uplink.set_routes(&[routes]).unwrap();
+        guest(&mut site, 1).send(&request);
+        wait_until("it was dropped", || site.network.dropped(Refusal::NoDestination) > 0);
+        assert!(all(&mut uplink).is_empty(), "{routes}");
+        assert_eq!(uplink.inject(&claim), Injected::Dropped(Refusal::SourceAddress));
+    }
+    // Another host has it.
+    uplink.set_routes(&[SUBNET.services()]).unwrap();
+    guest(&mut site, 1).send(&request);
+    let begun = Instant::now();
+    while all(&mut uplink).is_empty() {
+        assert!(begun.elapsed() < SOON, "it did not come out");
+    }
+}
+
+#[test]
 fn a_packet_for_a_service_without_a_member_waits_until_one_runs() {
     let (config, asked) = on_demand(ServiceConfig::new());
     let (mut site, service) = site(1, config);
