@@ -50,6 +50,8 @@ pub struct FrameStream {
     /// What waits to be written, from `sent` on.
     waiting: Vec<u8>,
     sent: usize,
+    /// So much is left of a frame whose beginning was written.
+    unsent: usize,
     readable: bool,
     is_over: bool,
     counters: Counters,
@@ -79,6 +81,7 @@ impl FrameStream {
             end: 0,
             waiting: Vec::new(),
             sent: 0,
+            unsent: 0,
             readable: true,
             is_over: false,
             counters: Counters::default(),
@@ -136,11 +139,15 @@ impl FrameStream {
         }
     }
 
-    /// Writes what waits, as far as the other side takes it.
+    /// Writes what waits, as far as the other side takes it: frame by frame, since older versions of passt lose their place if what they read
+    /// ends within a length.
     fn flush(&mut self) {
-        while let Some(bytes @ [_, ..]) = self.waiting.get(self.sent..) {
+        while let Some(bytes @ [_, ..]) = self.waiting.get(self.sent..self.sent.saturating_add(self.rest_of_frame())) {
             match self.stream.try_write(bytes) {
-                Ok(Attempt::Moved(len)) => self.sent = self.sent.saturating_add(len),
+                Ok(Attempt::Moved(len)) => {
+                    self.unsent = bytes.len().saturating_sub(len);
+                    self.sent = self.sent.saturating_add(len);
+                }
                 Ok(Attempt::NotNow | Attempt::MayWait) => {
                     self.waiting.drain(..self.sent);
                     self.sent = 0;
@@ -153,7 +160,17 @@ impl FrameStream {
             }
         }
         self.waiting.clear();
-        self.sent = 0;
+        (self.sent, self.unsent) = (0, 0);
+    }
+
+    /// How much of the frame that is being written, or of the next one, is left.
+    fn rest_of_frame(&self) -> usize {
+        let next = self.waiting.get(self.sent..).and_then(<[u8]>::first_chunk);
+        match next {
+            _ if self.unsent > 0 => self.unsent,
+            Some(len) => usize::try_from(u32::from_be_bytes(*len)).unwrap_or(0).saturating_add(LENGTH),
+            None => 0,
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -181,7 +198,7 @@ impl FrameStream {
     fn end_if_over(&mut self, io: &mut Io) {
         if self.is_over && self.counters.ended.get() == 0 {
             self.counters.ended.add(1);
-            (self.begin, self.end, self.sent) = (0, 0, 0);
+            (self.begin, self.end, self.sent, self.unsent) = (0, 0, 0, 0);
             self.waiting = Vec::new();
             io.info_changed();
         }
