@@ -165,7 +165,7 @@ fn a_guest_reaches_the_world_by_passt_and_is_reached_by_the_ports_that_are_liste
     let loopback = between(&text, "loopback=", "-end");
     assert!(!loopback.contains("seen"), "{text}");
     assert_eq!(world.ask(8081), "ConnectionRefusedError");
-    // Debian 12's passt may let the guest's answer wait for long in an emulated host, so it is not waited for.
+    // Debian 12's passt does not acknowledge the guest's answer before that was repeated, so the data are not waited for.
     world.ask(8080);
     guest.expect("reached by the port");
     guest.vm.stop().expect("it runs");
