@@ -9,6 +9,8 @@ use support::linux::{HostTap, LinuxGuest, between, empty_disk, root_disk};
 use vmcell::{Disk, LimitGroup, Limits, Nic, RateLimit};
 
 const LONG: Duration = Duration::from_secs(240);
+/// So often a rate is measured that a busy host may keep from being reached.
+const ROUNDS: usize = 3;
 /// The host's end of the card that is measured.
 const HOST: &str = "10.77.9.1";
 
@@ -34,6 +36,18 @@ fn measured(text: &str, name: &str) -> (f64, f64) {
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
 fn fio_gets_the_operations_and_the_bytes_that_a_disk_may_have() {
+    // More than it may have, it never has. All of that it has if the host has time for it, which is tried again.
+    let wanted = [300.0, 1024.0, 300.0];
+    let mut rounds = (0..ROUNDS).map(|_| rates_of_limited_disks());
+    let reached = rounds.any(|rates| {
+        assert!(rates.iter().zip(wanted).all(|(rate, wanted)| *rate <= wanted * 1.05), "{rates:?}");
+        rates.iter().zip(wanted).all(|(rate, wanted)| is_near(*rate, wanted))
+    });
+    assert!(reached, "{wanted:?} in none of {ROUNDS} rounds");
+}
+
+/// Requests a second, KiB a second, and requests a second one at a time.
+fn rates_of_limited_disks() -> [f64; 3] {
     let images = [16, 16].map(empty_disk);
     let [few, slow] = images.each_ref().map(|image| Disk::open(image.path()).expect("the disk is opened"));
     let few = few.limits(Limits::new().operations(RateLimit::per_second(300).burst(10)));
@@ -50,13 +64,11 @@ fn fio_gets_the_operations_and_the_bytes_that_a_disk_may_have() {
         .limit(LONG)
         .start(|builder| builder.disk(root_disk()).disk(few).disk(slow));
     let text = guest.finish();
-    assert!(is_near(measured(&text, "few").1, 300.0), "{text}");
-    assert!(is_near(measured(&text, "slow").0, 1024.0), "{text}");
-    assert!(is_near(measured(&text, "single").1, 300.0), "{text}");
     for handle in handles {
         let metrics = handle.metrics();
         assert!(metrics.limited > 0 && metrics.limited_time > Duration::from_secs(4), "{metrics:?}");
     }
+    [measured(&text, "few").1, measured(&text, "slow").0, measured(&text, "single").1]
 }
 
 #[test]
