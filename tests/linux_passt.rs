@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(150);
 const HOST: &str = "vmc-passt";
 const WORLD: &str = "vmc-world";
 
-/// Serves a megabyte to whoever connects, and takes what they send; says what it got of each.
+/// Takes what each client sends, and tells it the sum of that.
 const SERVE: &str = r#"
 import hashlib, socket, sys
 listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
@@ -165,7 +165,7 @@ fn a_guest_reaches_the_world_by_passt_and_is_reached_by_the_ports_that_are_liste
     let loopback = between(&text, "loopback=", "-end");
     assert!(!loopback.contains("seen"), "{text}");
     assert_eq!(world.ask(8081), "ConnectionRefusedError");
-    // Debian 12's passt does not acknowledge the guest's answer before that was repeated, so the data are not waited for.
+    // Debian 12's passt does not acknowledge the guest's answer in time, so what the guest says is not looked at.
     world.ask(8080);
     guest.expect("reached by the port");
     guest.vm.stop().expect("it runs");

@@ -26,11 +26,11 @@ const DROP_CHARGE: u64 = 64;
 const WAITING: usize = 1 << 16;
 
 /// The backend of a card whose frames go over a stream to another process on this host, each behind its length in four bytes, the highest
-/// first. passt, libslirp's helper and QEMU's `-netdev stream` have the other end of such streams.
+/// first. passt and QEMU's `-netdev stream` have the other end of such streams.
 ///
 /// The other process is not trusted: what it sends that is no frame is dropped, and a length that no frame has ends the link. When the
 /// link ends, by whomever, the guest sees that its cable is out, for good. A process that takes nothing holds up this card alone, which
-/// keeps 128 KiB for it at the most.
+/// keeps 129 KiB for it at the most.
 ///
 /// ```no_run
 /// use vmcell::network::FrameStream;
