@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use vmcell::network::{MachineAddress, Network, NetworkConfig, Rule, Service, ServiceConfig, Uplink};
 use vmcell::{Result, Snapshot, Vm};
 
-use super::figures::median;
 use super::guest::Guest;
+use super::median::median;
 use super::packet::{SUBNET, datagram_to};
 use super::{ROUNDS, failed};
 

@@ -1,5 +1,7 @@
 //! What is made of several turns of two contenders.
 
+use super::median::median;
+
 /// A quantity of which each contender has a figure a turn.
 #[derive(Default)]
 pub struct Pair {
@@ -21,9 +23,4 @@ impl Pair {
         let (ours, theirs) = (median(self.ours.clone()), median(self.theirs.clone()));
         format!("{name:<44} {ours:>11.2} {theirs:>11.2} {:>8.2}   ({least:.2} to {most:.2})", median(quotients))
     }
-}
-
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

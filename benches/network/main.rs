@@ -6,10 +6,13 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints what it measures")]
 
 mod bridge;
+#[path = "../cpu.rs"]
 mod cpu;
 mod demand;
 mod figures;
 mod guest;
+#[path = "../median.rs"]
+mod median;
 mod packet;
 mod ports;
 mod switch;

@@ -11,7 +11,8 @@ use vmcell::network::{Injected, Network, NetworkConfig, Rule, Uplink};
 use vmcell::{IoThread, Result};
 
 use super::cpu::Clock;
-use super::figures::{Pair, median};
+use super::figures::Pair;
+use super::median::median;
 use super::packet::{SUBNET, datagram};
 use super::{ROUNDS, failed, wireguard_go};
 
@@ -70,7 +71,7 @@ fn pair(one: &IoThread, two: &IoThread) -> Result<(Site, Site)> {
 fn sealing() -> Result<()> {
     let threads = [IoThread::new("bench-wg-one")?, IoThread::new("bench-wg-two")?];
     let (mut one, mut two) = pair(&threads[0], &threads[1])?;
-    let clocks = [Clock::of_thread("bench-wg-one")?, Clock::of_thread("bench-wg-two")?];
+    let clocks = [Clock::of_thread("bench-wg-one").map_err(failed)?, Clock::of_thread("bench-wg-two").map_err(failed)?];
     shake_hands(&mut one, &mut two)?;
     let peer = wireguard_go::Peer::start()?;
     let mut theirs = peer.map(|peer| peer.sealing()).transpose()?;
@@ -92,7 +93,8 @@ fn sealing() -> Result<()> {
 fn both_on_one_thread() -> Result<()> {
     let thread = IoThread::new("bench-wg-both")?;
     let (mut one, mut two) = pair(&thread, &thread)?;
-    let clocks = [Clock::of_thread("bench-wg-both")?, Clock::of_thread("bench-wg-both")?];
+    let clocks =
+        [Clock::of_thread("bench-wg-both").map_err(failed)?, Clock::of_thread("bench-wg-both").map_err(failed)?];
     shake_hands(&mut one, &mut two)?;
     let mut figures = Vec::new();
     for round in 0..=ROUNDS {

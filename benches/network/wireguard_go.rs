@@ -80,7 +80,7 @@ impl Peer {
             let _ = self.socket.send(&[0; 100]);
             std::thread::sleep(Duration::from_millis(10));
         }
-        let clock = Clock::of_process(self.child.id())?;
+        let clock = Clock::of_process(self.child.id()).map_err(failed)?;
         Ok(Sealing { peer: self, clock })
     }
 }

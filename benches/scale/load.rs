@@ -10,6 +10,8 @@ use vmcell::testing::{Buffer, DriverQueue, MmioDriver, memory_disk, patterned_me
 use vmcell::virtio::{MmioTransport, VirtioDevice};
 use vmcell::{Disk, GuestAddress, GuestMemory, IoThread, Nic};
 
+use crate::cpu::Clock;
+
 /// For how long a point is measured.
 const TIME: Duration = Duration::from_millis(200);
 /// Requests in flight at each busy disk.
@@ -82,9 +84,10 @@ pub fn measure(load: &Load) -> Measured {
         })
         .collect();
     keep_busy(&mut busy, TIME / 4);
-    let (cpu, began) = (cpu_time("scale-io"), Instant::now());
+    let clock = Clock::of_thread("scale-io").expect("the I/O thread is there");
+    let (cpu, began) = (clock.read(), Instant::now());
     let done = keep_busy(&mut busy, TIME).max(1) as f64;
-    let (nanos, cpu_nanos) = (began.elapsed().as_nanos() as f64, (cpu_time("scale-io") - cpu) as f64);
+    let (nanos, cpu_nanos) = (began.elapsed().as_nanos() as f64, (clock.read() - cpu).as_nanos() as f64);
     drop(idle);
     Measured { nanos: nanos / done, cpu_nanos: cpu_nanos / done }
 }
@@ -165,12 +168,4 @@ impl Busy {
             self.driver.kick(0);
         }
     }
-}
-
-/// How long the thread of that name has run, in nanoseconds.
-fn cpu_time(name: &str) -> u64 {
-    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
-    let tasks = std::fs::read_dir("/proc/self/task").expect("/proc is there").flatten().map(|task| task.path());
-    let of_name = tasks.filter(|task| read(task.join("comm")).trim_end() == name);
-    of_name.filter_map(|task| read(task.join("schedstat")).split(' ').next()?.parse::<u64>().ok()).sum()
 }

@@ -5,6 +5,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints what it measures")]
 
+#[path = "../cpu.rs"]
+mod cpu;
 mod load;
 mod plot;
 

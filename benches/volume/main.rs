@@ -6,6 +6,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints what it measures")]
 
 mod load;
+#[path = "../median.rs"]
+mod median;
 mod nothing;
 
 use std::path::Path;
@@ -13,6 +15,7 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use load::{Kind, Load, Rig};
+use median::median;
 use nothing::Nothing;
 use vmcell::block::FileBackend;
 use vmcell::volume::{Encrypted, Key, Volume, VolumeOptions};
@@ -218,9 +221,4 @@ fn opening(folder: &Path) -> Result<()> {
         println!("{name:<44} {:>10.2} ms", median(times));
     }
     Ok(())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

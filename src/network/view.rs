@@ -152,7 +152,7 @@ impl View {
         if let Some(service) = self.service(address) {
             return Some(Destination::Service(Arc::clone(service)));
         }
-        self.uplink_of(address).map(|uplink| Destination::Uplink(Arc::clone(uplink)))
+        self.route(address).map(|uplink| Destination::Uplink(Arc::clone(uplink)))
     }
 
     /// What lies behind uplinks; one uplink may come several times.
@@ -171,11 +171,16 @@ impl View {
         self.table.services.get(&address)
     }
 
-    /// Behind which uplink an address lies: none behind which there is nobody, or the network itself, whatever its prefixes are. A service's
-    /// lies there only if it is meant: nobody is to answer in the name of one that is not there by having been given everything.
+    /// Behind which uplink an address lies: none behind which there is nobody, or the network itself, whatever its prefixes are.
     pub(super) fn uplink_of(&self, address: Ipv6Addr) -> Option<&Arc<UplinkEnd>> {
+        if self.service(address).is_some() { None } else { self.route(address) }
+    }
+
+    /// Where an address leads that no service has. One that a service may have leads to an uplink only if that is meant: nobody is to answer in
+    /// the name of a service that is not there by having been given everything.
+    fn route(&self, address: Ipv6Addr) -> Option<&Arc<UplinkEnd>> {
         let subnet = self.shared.config.subnet;
-        if !travels(address) || address == subnet.dns() || self.service(address).is_some() {
+        if !travels(address) || address == subnet.dns() {
             return None;
         }
         let is_service = subnet.service_number(address).is_some();

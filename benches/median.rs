@@ -1,0 +1,7 @@
+//! What is made of several turns.
+
+/// The figure in the middle; no number if there is none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
