@@ -32,6 +32,9 @@ const LONG_LIMIT: Duration = Duration::from_secs(1800);
 const FIGURE: &str = "figure: ";
 /// Names the initramfs of virtio-villain, for `tests/linux_villain.rs`.
 const VILLAIN: &str = "VMCELL_VILLAIN";
+/// Names the program that serves Firecracker's API, for the tests of its package.
+const SERVED: &str = "VMCELL_SERVED";
+const SERVED_PACKAGE: &str = "vmcell-firecracker";
 const AGENT: &str = include_str!("../nested/agent.sh");
 
 /// Which tests run on this host; the others run in the nested one.
@@ -94,7 +97,8 @@ fn try_run(place: &Place, distro: &Distro, options: &TestOptions, summary: &mut 
         return Err(Error::new(format!("{VILLAIN} names {}, which is no file", path.display())));
     }
     let launcher = cargo::build_launcher(cargo::RELEASE)?;
-    let programs = Programs { launcher, c_face, villain, long: options.long };
+    let served = cargo::build_program(SERVED_PACKAGE, cargo::RELEASE)?;
+    let programs = Programs { launcher, served, c_face, villain, long: options.long };
     run_here(&here, &guest, &programs, &scratch, summary)?;
     if nested.is_empty() { Ok(()) } else { run_nested(&nested, &assets, &guest, &programs, &scratch, summary) }
 }
@@ -102,6 +106,8 @@ fn try_run(place: &Place, distro: &Distro, options: &TestOptions, summary: &mut 
 /// The programs that the tests run.
 struct Programs {
     launcher: PathBuf,
+    /// Serves Firecracker's API.
+    served: PathBuf,
     c_face: Option<CFace>,
     /// The initramfs of virtio-villain, if the user has named one.
     villain: Option<PathBuf>,
@@ -165,6 +171,7 @@ fn run_here(
         let path = std::path::absolute(villain).context(villain.display())?;
         environment.push((VILLAIN.into(), path.to_string_lossy().into_owned()));
     }
+    environment.push((SERVED.into(), programs.served.to_string_lossy().into_owned()));
     environment.extend(programs.load());
     for test in tests {
         let tmp = Scratch::new(scratch.path(), "tmp")?;
@@ -188,6 +195,8 @@ fn run_nested(
     let mut environment = environment([&kernel, &elf, &pc_elf, &initrd, image::ROOTFS, &launch]);
     let mut items = image::guest_items(guest);
     items.push(Item { name: "launch".into(), from: programs.launcher.clone() });
+    items.push(Item { name: SERVED_PACKAGE.into(), from: programs.served.clone() });
+    environment.push((SERVED.into(), on_disk(SERVED_PACKAGE)));
     if let Some(c_face) = &programs.c_face {
         for (variable, name, from) in c_face.programs() {
             environment.push((variable.into(), on_disk(name)));

@@ -34,9 +34,20 @@ impl fmt::Display for KvmTest {
     }
 }
 
+/// The packages that have such tests, and their folders.
+const PACKAGES: [(&str, &str); 2] = [("vmcell", ""), ("vmcell-firecracker", "firecracker")];
+
 /// Builds the test binaries and asks each for its tests.
 pub fn all() -> Result<Vec<KvmTest>> {
-    let dir = cargo::workspace().join("tests");
+    let mut tests = Vec::new();
+    for (package, folder) in PACKAGES {
+        tests.extend(of_package(package, folder)?);
+    }
+    Ok(tests)
+}
+
+fn of_package(package: &str, folder: &str) -> Result<Vec<KvmTest>> {
+    let dir = cargo::workspace().join(folder).join("tests");
     let entries = std::fs::read_dir(&dir).context(dir.display())?;
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let is_kvm = |name: &String| name.starts_with("kvm_") || name.starts_with("linux_");
@@ -44,10 +55,11 @@ pub fn all() -> Result<Vec<KvmTest>> {
         names.filter_map(|name| name.strip_suffix(".rs").map(String::from)).filter(is_kvm).collect();
     files.sort();
     if files.is_empty() {
-        return Err(Error::new("tests/ has neither kvm_*.rs nor linux_*.rs, so no KVM test was run"));
+        let dir = dir.display();
+        return Err(Error::new(format!("{dir} has neither kvm_*.rs nor linux_*.rs, so no KVM test was run")));
     }
     // Release: emulation is slow enough.
-    let mut args = vec!["test", "--release", "--no-run"];
+    let mut args = vec!["test", "--release", "--no-run", "--package", package];
     args.extend(files.iter().flat_map(|file| ["--test", file]));
     let mut tests = Vec::new();
     for program in cargo::build(&args)?.into_iter().filter(|program| program.kind == "test") {

@@ -1,0 +1,311 @@
+//! From the command line to the end: one loop, which waits for clients, for the end of the guest, and for signals.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use vmcell::{Exit, Seccomp};
+
+use crate::api::{Action, Call, MetricsTarget, VERSION, VmConfig, route};
+use crate::http::{Method, Request, Response};
+use crate::log::{Log, Settings};
+use crate::machine::{Machine, Setup};
+use crate::options::Options;
+use crate::server::Server;
+
+/// The guest, or the program, failed.
+const FAILED: u8 = 1;
+/// What was given for the log or the machine cannot be.
+const BAD_CONFIGURATION: u8 = 152;
+/// The command line was refused.
+pub const BAD_ARGUMENTS: u8 = 153;
+
+/// No file of a description or of metadata comes near this, and a device or a pipe may never end.
+const MOST_BYTES: u64 = 1 << 20;
+/// What clients may take to read the last answers.
+const FAREWELL: Duration = Duration::from_millis(100);
+
+/// Why the program ends without a guest that has ended.
+#[derive(Debug)]
+pub struct Failure {
+    status: u8,
+    message: String,
+}
+
+impl Failure {
+    fn new(status: u8, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    /// The status of the process.
+    pub fn status(&self) -> u8 {
+        self.status
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Runs a machine until its guest or a signal ends it. Returns what the process returns.
+///
+/// # Errors
+/// If it could not be run.
+pub fn run(options: &Options) -> Result<u8, Failure> {
+    let log = Log::new(&options.id);
+    set_log(&log, options)?;
+    log.info(format_args!("Running vmcell-firecracker {}, API v{VERSION}", env!("CARGO_PKG_VERSION")));
+    let result = Program::new(options, &log).and_then(|mut program| program.run());
+    match &result {
+        Ok(status) => log.info(format_args!("ends with status {status}")),
+        Err(failure) => log.error(format_args!("{failure}; ends with status {}", failure.status)),
+    }
+    result
+}
+
+fn set_log(log: &Log, options: &Options) -> Result<(), Failure> {
+    let level = options.level.as_deref().map(str::parse).transpose();
+    let settings = Settings {
+        path: options.log_path.as_deref(),
+        level: level.map_err(|why| Failure::new(BAD_CONFIGURATION, format!("--level: {why}")))?,
+        shows_level: options.show_level.then_some(true),
+        shows_origin: options.show_log_origin.then_some(true),
+        module: options.module.as_deref(),
+    };
+    log.set(&settings).map_err(|why| {
+        Failure::new(FAILED, format!("--log-path {}: {why}", options.log_path.as_deref().unwrap_or_default()))
+    })
+}
+
+struct Program {
+    machine: Machine,
+    server: Option<Server>,
+    /// Becomes readable by a signal that ends the program.
+    signals: UnixStream,
+    log: Log,
+}
+
+impl Program {
+    fn new(options: &Options, log: &Log) -> Result<Self, Failure> {
+        check_options(options, log)?;
+        let signals = signals().map_err(|why| Failure::new(FAILED, format!("cannot wait for signals: {why}")))?;
+        let seccomp = if options.no_seccomp { Seccomp::Off } else { Seccomp::Refuse };
+        let setup = Setup { id: options.id.clone(), seccomp, most_metadata: options.most_metadata() };
+        let server = if options.no_api { None } else { Some(bind(options)?) };
+        let mut program = Self { machine: Machine::new(setup, log.clone()), server, signals, log: log.clone() };
+        program.prepare(options)?;
+        Ok(program)
+    }
+
+    /// What the command line says of the machine.
+    fn prepare(&mut self, options: &Options) -> Result<(), Failure> {
+        if let Some(path) = &options.metrics_path {
+            self.must(
+                &format!("--metrics-path {path}"),
+                Call::PutMetrics(MetricsTarget { metrics_path: path.clone() }),
+            )?;
+        }
+        if let Some(path) = &options.metadata {
+            let about = format!("--metadata {}", path.display());
+            let data = serde_json::from_str(&read_text(path, &about)?);
+            let data = data.map_err(|why| Failure::new(FAILED, format!("{about}: {why}")))?;
+            self.must(&about, Call::PutMmds(data))?;
+        }
+        let Some(path) = &options.config_file else { return Ok(()) };
+        let about = format!("--config-file {}", path.display());
+        let config: VmConfig = serde_json::from_str(&read_text(path, &about)?)
+            .map_err(|why| Failure::new(FAILED, format!("{about}: {why}")))?;
+        calls(config).into_iter().try_for_each(|call| self.must(&about, call))
+    }
+
+    fn must(&mut self, about: &str, call: Call) -> Result<(), Failure> {
+        let served = self.machine.serve(call);
+        served.map(drop).map_err(|fault| Failure::new(FAILED, format!("{about}: {}", fault.message())))
+    }
+
+    fn run(&mut self) -> Result<u8, Failure> {
+        loop {
+            let ready = self.wait().map_err(|why| Failure::new(FAILED, format!("cannot wait for clients: {why}")))?;
+            if ready.first() == Some(&true) {
+                self.log.info("ended by a signal");
+                self.flush();
+                return Ok(0);
+            }
+            if let Some(exit) = self.machine.exit() {
+                return Ok(self.end(&exit));
+            }
+            self.machine.turn(Instant::now());
+            let Some(server) = &mut self.server else { continue };
+            let (machine, log) = (&mut self.machine, &self.log);
+            server.turn(ready.get(2..).unwrap_or_default(), Instant::now(), &mut |request| {
+                answer(machine, log, &request)
+            });
+        }
+    }
+
+    /// Waits for something to do. Says what is ready: signals, the guest's end, and then what the server waits for.
+    fn wait(&mut self) -> io::Result<Vec<bool>> {
+        let now = Instant::now();
+        let due = self.machine.due(now);
+        // As a stand-in for the end of a guest that there is not.
+        let none = PollFd::new(&self.signals, PollFlags::empty());
+        let ended = self.machine.vm().map_or(none, |vm| PollFd::from_borrowed_fd(vm.ended_fd(), PollFlags::IN));
+        let mut polled = vec![PollFd::new(&self.signals, PollFlags::IN), ended];
+        self.server.iter().for_each(|server| server.interests(&mut polled));
+        let deadline = self.server.as_ref().and_then(|server| server.deadline(now));
+        let deadline = deadline.into_iter().chain(due).min();
+        let wait = deadline.map(|deadline| deadline.saturating_duration_since(now));
+        let wait = wait.map(|wait| Timespec::try_from(wait).unwrap_or(Timespec { tv_sec: 60, tv_nsec: 0 }));
+        match poll(&mut polled, wait.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(why) => return Err(why.into()),
+        }
+        Ok(polled.iter().map(|polled| !polled.revents().is_empty()).collect())
+    }
+
+    fn flush(&mut self) {
+        if let Err(why) = self.machine.flush() {
+            self.log.error(format_args!("metrics: {why}"));
+        }
+    }
+
+    fn end(&mut self, exit: &Exit) -> u8 {
+        let status = match exit {
+            Exit::Failed(_) => FAILED,
+            _ => 0,
+        };
+        if exit.is_crash() {
+            self.log.error(exit);
+        } else {
+            self.log.info(exit);
+        }
+        self.flush();
+        if let Some(server) = &mut self.server {
+            let began = Instant::now();
+            server.flush(began);
+            while server.has_to_tell() && began.elapsed() < FAREWELL {
+                std::thread::sleep(Duration::from_millis(1));
+                server.flush(Instant::now());
+            }
+        }
+        status
+    }
+}
+
+/// Serves one request.
+fn answer(machine: &mut Machine, log: &Log, request: &Request) -> Response {
+    log.info(format_args!("{} {} with {} bytes", request.method.name(), request.path, request.body.len()));
+    let served = route(request).and_then(|(call, deprecated)| {
+        if deprecated {
+            machine.count_deprecated();
+            log.warn(format_args!("{} {} used what is deprecated", request.method.name(), request.path));
+        }
+        machine.serve(call).map(|response| response.deprecated(deprecated))
+    });
+    if let Some((group, resource)) = counted(request) {
+        machine.count(group, resource, served.is_err());
+    }
+    served.unwrap_or_else(|fault| {
+        log.error(format_args!("refused: {}", fault.message()));
+        fault.response()
+    })
+}
+
+/// The names by which metrics count a request.
+fn counted(request: &Request) -> Option<(&'static str, &'static str)> {
+    let first = request.path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    let group = match request.method {
+        Method::Get => "get_api_requests",
+        Method::Put => "put_api_requests",
+        Method::Patch => "patch_api_requests",
+        _ => return None,
+    };
+    let resource = match first {
+        "" => "instance_info",
+        "version" => "vmm_version",
+        "actions" => "actions",
+        "boot-source" => "boot_source",
+        "drives" => "drive",
+        "logger" => "logger",
+        "machine-config" => "machine_cfg",
+        "metrics" => "metrics",
+        "mmds" => "mmds",
+        "network-interfaces" => "network",
+        "serial" => "serial",
+        "vsock" => "vsock",
+        _ => return None,
+    };
+    Some((group, resource))
+}
+
+/// A description as the calls that make the same machine, and start it.
+fn calls(config: VmConfig) -> Vec<Call> {
+    let mut calls = Vec::new();
+    calls.extend(config.logger.map(Call::PutLogger));
+    calls.extend(config.metrics.map(Call::PutMetrics));
+    calls.extend(config.machine_config.map(|machine| Call::SetMachineConfig(machine.into())));
+    calls.push(Call::PutBootSource(config.boot_source));
+    calls.extend(config.drives.into_iter().map(Call::PutDrive));
+    calls.extend(config.network_interfaces.into_iter().map(Call::PutNetworkInterface));
+    calls.extend(config.vsock.map(Call::PutVsock));
+    calls.extend(config.balloon.map(Call::PutBalloon));
+    calls.extend(config.mmds_config.map(Call::PutMmdsConfig));
+    calls.extend(config.entropy.map(Call::PutEntropy));
+    let refused = |what, why| Call::Unsupported { what, why, only: None };
+    calls.extend(config.cpu_config.map(|_| refused("cpu-config", "use a cpu_template of machine-config")));
+    calls.extend(config.pmem.first().map(|_| refused("pmem", "use a drive")));
+    calls.extend(config.memory_hotplug.map(|_| refused("memory-hotplug", "use a balloon")));
+    calls.push(Call::Action(Action::InstanceStart));
+    calls
+}
+
+fn check_options(options: &Options, log: &Log) -> Result<(), Failure> {
+    if let Some(path) = &options.seccomp_filter {
+        let message =
+            format!("--seccomp-filter {}: the filters are built in; --no-seccomp turns them off", path.display());
+        return Err(Failure::new(BAD_ARGUMENTS, message));
+    }
+    if options.enable_pci {
+        return Err(Failure::new(BAD_ARGUMENTS, "--enable-pci: vmcell's devices are on MMIO"));
+    }
+    if options.boot_timer {
+        log.warn("--boot-timer has no effect: vmcell has no such device");
+    }
+    Ok(())
+}
+
+fn bind(options: &Options) -> Result<Server, Failure> {
+    let path = &options.api_sock;
+    Server::bind(path, options.http_api_max_payload_size).map_err(|why| {
+        let is_used = why.kind() == io::ErrorKind::AddrInUse;
+        let hint = if is_used { "; a socket that another program has left must be removed first" } else { "" };
+        Failure::new(FAILED, format!("Failed to open the API socket at: {}: {why}{hint}", path.display()))
+    })
+}
+
+/// Makes the signals that end the program readable.
+fn signals() -> io::Result<UnixStream> {
+    let (readable, written) = UnixStream::pair()?;
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::low_level::pipe::register(signal, written.try_clone()?)?;
+    }
+    Ok(readable)
+}
+
+fn read_text(path: &Path, about: &str) -> Result<String, Failure> {
+    let refused = |why: String| Failure::new(FAILED, format!("{about}: {why}"));
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|why| refused(why.to_string()))?;
+    file.take(MOST_BYTES.saturating_add(1)).read_to_end(&mut bytes).map_err(|why| refused(why.to_string()))?;
+    if u64::try_from(bytes.len()).is_ok_and(|len| len > MOST_BYTES) {
+        return Err(refused(format!("it is longer than {MOST_BYTES} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|why| refused(why.to_string()))
+}
