@@ -13,6 +13,23 @@
 //! One thread has the machine and all connections, so that calls are served one after another and no state is shared. It waits for the
 //! sockets, for the end of the guest and for signals, and never for a client.
 
+// Clients choose the bytes and the numbers: none of them may panic, wrap around, or lose bits.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss,
+        clippy::print_stdout,
+        clippy::print_stderr
+    )
+)]
+
 pub mod api;
 pub mod fault;
 pub mod http;
