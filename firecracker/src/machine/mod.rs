@@ -13,9 +13,8 @@ mod run;
 mod serve;
 mod setup;
 mod snapshot;
-#[path = "machine.rs"]
-mod the_machine;
+mod state;
 
 pub use setup::Setup;
 pub use snapshot::{FORMAT as SNAPSHOT_FORMAT, version_of as snapshot_version_of};
-pub use the_machine::Machine;
+pub use state::Machine;

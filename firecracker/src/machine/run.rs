@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use vmcell::{Status, Vm};
 
 use super::serve::{json, no_balloon};
-use super::the_machine::Machine;
+use super::state::Machine;
 use super::{balloon, build, snapshot};
 use crate::api::{BalloonStatisticsUpdate, BalloonUpdate, SnapshotCreate, SnapshotLoad, SnapshotType, VmState};
 use crate::fault::Fault;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::json;
 
-use super::the_machine::Machine;
+use super::state::Machine;
 use super::{balloon, build, disks, memory, metadata, nics};
 use crate::api::{
     Action, BootSource, Call, InstanceInfo, LoggerUpdate, MachineConfigUpdate, MmdsConfig, RateLimiter, VERSION, Vsock,
