@@ -51,13 +51,12 @@ func setBalloon(config *C.vmcell_config, balloon *Balloon, e **C.vmcell_error) C
 	return C.vmcell_config_set_balloon(config, C.uint64_t(balloon.MiB), deflates, reports, seconds(balloon.StatisticsEvery), e)
 }
 
-// seconds are whole ones; what is out of range is refused by the library.
+// seconds rounds up, so that little is not nothing, and gives more than is allowed for what is negative or does not fit.
 func seconds(interval time.Duration) C.uint32_t {
-	whole := interval / time.Second
-	if interval < 0 || whole > math.MaxUint32 {
-		whole = math.MaxUint32
+	if interval < 0 || interval > math.MaxUint32*time.Second {
+		return math.MaxUint32
 	}
-	return C.uint32_t(whole)
+	return C.uint32_t((interval + time.Second - 1) / time.Second)
 }
 
 // SetBalloon asks the guest to have given back so many bytes in all, in whole pages of 4096. It gives more, or takes some back, as fast
@@ -68,7 +67,8 @@ func (vm *VM) SetBalloon(bytes uint64) error {
 	})
 }
 
-// SetBalloonStatistics has the guest asked for statistics by itself this often, in whole seconds, at most a day; never if it is 0.
+// SetBalloonStatistics has the guest asked for statistics by itself this often, in seconds, of which a part counts as a whole one, at most a day;
+// never if it is 0.
 func (vm *VM) SetBalloonStatistics(interval time.Duration) error {
 	return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t {
 		return C.vmcell_vm_balloon_set_statistics_interval(h, seconds(interval), e)
@@ -87,17 +87,14 @@ func (vm *VM) Balloon() (BalloonState, error) {
 // BalloonStatistics asks the guest what it says of its memory now, and waits for the answer at most for limit, which counts in
 // milliseconds; with 0, it takes what the guest said last. The error is ErrTimeout if there is no answer.
 func (vm *VM) BalloonStatistics(limit time.Duration) (BalloonStatistics, error) {
-	ms := limit / time.Millisecond
-	if limit > 0 && ms == 0 {
-		ms = 1
-	}
-	if limit < 0 || ms > math.MaxUint32 {
-		ms = math.MaxUint32
+	millis, err := limitMillis("statistics of the guest's memory", limit)
+	if err != nil {
+		return BalloonStatistics{}, err
 	}
 	var values [32]C.uint64_t
 	var count C.size_t
-	err := vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t {
-		return C.vmcell_vm_balloon_statistics(h, C.uint32_t(ms), &values[0], C.size_t(len(values)), &count, e)
+	err = vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_vm_balloon_statistics(h, millis, &values[0], C.size_t(len(values)), &count, e)
 	})
 	if err != nil {
 		return BalloonStatistics{}, err

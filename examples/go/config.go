@@ -156,7 +156,8 @@ type Balloon struct {
 	KeepOnOOM bool
 	// NoReporting keeps the guest from reporting pages that it has freed, which go back to the host at once.
 	NoReporting bool
-	// StatisticsEvery is how often the guest is asked for statistics by itself, in whole seconds, at most a day; 0 for never.
+	// StatisticsEvery is how often the guest is asked for statistics by itself, in seconds, of which a part counts as a whole one, at most a day; 0 for
+	// never.
 	StatisticsEvery time.Duration
 }
 

@@ -144,7 +144,8 @@ type Peer struct {
 	AllowedIPs []netip.Prefix
 	// Endpoint is where it is found first. Without one, it is where its first message comes from.
 	Endpoint netip.AddrPort
-	// Keepalive is after how long without a message to it an empty one is sent, in whole seconds up to 65535. 0 is never.
+	// Keepalive is after how long without a message to it an empty one is sent, in seconds up to 65535, of which a part counts as a whole one. 0
+	// is never.
 	Keepalive time.Duration
 }
 
@@ -165,8 +166,7 @@ func (peer Peer) with(call func(key, preshared, allowed, endpoint *C.char, keepa
 			}
 			return pointer
 		}
-		seconds := bounded(int64(peer.Keepalive / time.Second))
-		return call(texts[0], optional(peer.PresharedKey, texts[1]), texts[2], optional(endpoint, texts[3]), seconds, e)
+		return call(texts[0], optional(peer.PresharedKey, texts[1]), texts[2], optional(endpoint, texts[3]), seconds(peer.Keepalive), e)
 	}, peer.PublicKey, peer.PresharedKey, strings.Join(allowed, ","), endpoint)
 }
 

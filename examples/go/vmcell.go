@@ -175,16 +175,22 @@ func (vm *VM) Pause() error {
 // PauseWithin does the same as Pause, for at most limit, of which a part of a millisecond counts as a whole one. If a device still has
 // requests in flight then, or a vCPU is in the guest, it fails with ErrTimeout, and the VM goes on.
 func (vm *VM) PauseWithin(limit time.Duration) error {
-	millis := uint64(math.MaxUint32) // seven weeks
+	millis, err := limitMillis("a pause", limit)
+	if err != nil {
+		return err
+	}
+	return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t { return C.vmcell_vm_pause_within(h, millis, e) })
+}
+
+// limitMillis gives a time limit in milliseconds, of which a part counts as a whole one. One above seven weeks is as good as seven weeks.
+func limitMillis(what string, limit time.Duration) (C.uint32_t, error) {
 	switch {
 	case limit < 0:
-		return &Error{Number: ErrBadValue, Message: fmt.Sprintf("a pause within %v was asked for, allowed are 0 and above", limit)}
-	case limit < math.MaxUint32*time.Millisecond:
-		millis = (uint64(limit) + uint64(time.Millisecond) - 1) / uint64(time.Millisecond)
+		return 0, &Error{Number: ErrBadValue, Message: fmt.Sprintf("%s within %v was asked for, allowed are 0 and above", what, limit)}
+	case limit >= math.MaxUint32*time.Millisecond:
+		return math.MaxUint32, nil
 	}
-	return vm.call(func(h *C.vmcell_vm, e **C.vmcell_error) C.int32_t {
-		return C.vmcell_vm_pause_within(h, C.uint32_t(millis), e)
-	})
+	return C.uint32_t((uint64(limit) + uint64(time.Millisecond) - 1) / uint64(time.Millisecond)), nil
 }
 
 // Resume lets a paused VM go on.

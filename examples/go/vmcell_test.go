@@ -1142,13 +1142,21 @@ func TestASnapshotOfAVolumeInUseIsOfTheInstantOfTheVMs(t *testing.T) {
 	if _, err := volume.Snapshot(path("tuesday"), key, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if err := volume.Grow(64<<20, time.Minute); err != nil {
+	// In milliseconds, it is more than 32 bits hold, of which the last ones are zeroes.
+	const tooLong = (1 << 32) * time.Millisecond
+	if err := volume.Grow(64<<20, tooLong); err != nil {
 		t.Fatal(err)
+	}
+	if err := volume.Grow(65<<20, -time.Millisecond); !errors.Is(err, vmcell.ErrBadValue) {
+		t.Error(err)
+	}
+	if _, err := volume.Snapshot(path("never"), key, -time.Nanosecond); !errors.Is(err, vmcell.ErrBadValue) {
+		t.Error(err)
 	}
 	if err := volume.Grow(32<<20, time.Minute); !errors.Is(err, vmcell.ErrVolume) {
 		t.Error(err)
 	}
-	prepared, err := volume.PrepareSnapshot(path("wednesday"), key, time.Minute)
+	prepared, err := volume.PrepareSnapshot(path("wednesday"), key, tooLong)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1164,7 +1172,10 @@ func TestASnapshotOfAVolumeInUseIsOfTheInstantOfTheVMs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ram.Close()
-	if _, err := prepared.Wait(time.Minute); err != nil {
+	if _, err := prepared.Wait(-time.Millisecond); !errors.Is(err, vmcell.ErrBadValue) {
+		t.Error(err)
+	}
+	if _, err := prepared.Wait(tooLong); err != nil {
 		t.Error(err)
 	}
 	for name, is := range map[string][2]bool{"monday": {true, false}, "tuesday": {true, true}, "wednesday": {false, true}} {
@@ -1282,8 +1293,12 @@ func TestABalloonHasATargetOfAtMostTheRAM(t *testing.T) {
 	if err := vm.SetBalloon(32<<20 + 1); !errors.Is(err, vmcell.ErrInvalidConfig) {
 		t.Error(err)
 	}
-	if err := vm.SetBalloonStatistics(25 * time.Hour); !errors.Is(err, vmcell.ErrInvalidConfig) {
+	// A part of a second counts as a whole one, so that little is not never.
+	if err := vm.SetBalloonStatistics(24*time.Hour + time.Nanosecond); !errors.Is(err, vmcell.ErrInvalidConfig) {
 		t.Error(err)
+	}
+	if said, err := vm.BalloonStatistics(-time.Second); !errors.Is(err, vmcell.ErrBadValue) {
+		t.Error(said, err)
 	}
 	// There is no driver in this guest.
 	for _, limit := range []time.Duration{0, time.Microsecond, 20 * time.Millisecond} {

@@ -216,9 +216,13 @@ func (volume *Volume) PrepareSnapshot(path string, key *Key, limit time.Duration
 	if inUse == nil {
 		return nil, &Error{Number: ErrInvalidState, Message: "a snapshot was to be taken of a volume with which no VM was made"}
 	}
+	millis, err := limitMillis("a snapshot of a volume", limit)
+	if err != nil {
+		return nil, err
+	}
 	snapshot := &VolumeSnapshot{}
-	err := withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
-		return C.vmcell_volume_handle_prepare_snapshot(inUse.handle, texts[0], key.pointer(), C.uint32_t(limit.Milliseconds()), &snapshot.handle, e)
+	err = withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
+		return C.vmcell_volume_handle_prepare_snapshot(inUse.handle, texts[0], key.pointer(), millis, &snapshot.handle, e)
 	}, path)
 	runtime.KeepAlive(inUse)
 	runtime.KeepAlive(key)
@@ -236,8 +240,12 @@ func (volume *Volume) Grow(size uint64, limit time.Duration) error {
 	if inUse == nil {
 		return &Error{Number: ErrInvalidState, Message: "a volume was to grow with which no VM was made"}
 	}
+	millis, err := limitMillis("growth of a volume", limit)
+	if err != nil {
+		return err
+	}
 	var e *C.vmcell_error
-	number := C.vmcell_volume_handle_grow(inUse.handle, C.uint64_t(size), C.uint32_t(limit.Milliseconds()), &e)
+	number := C.vmcell_volume_handle_grow(inUse.handle, C.uint64_t(size), millis, &e)
 	runtime.KeepAlive(inUse)
 	return failure(number, e)
 }
@@ -251,9 +259,13 @@ func (snapshot *VolumeSnapshot) Take() error {
 
 // Wait waits until the snapshot is taken and the old file is stable, so that it may be read and forked. It returns for how long the disk stood still.
 func (snapshot *VolumeSnapshot) Wait(limit time.Duration) (time.Duration, error) {
+	millis, err := limitMillis("the end of a snapshot", limit)
+	if err != nil {
+		return 0, err
+	}
 	var pause C.uint64_t
 	var e *C.vmcell_error
-	number := C.vmcell_volume_snapshot_wait(snapshot.handle, C.uint32_t(limit.Milliseconds()), &pause, &e)
+	number := C.vmcell_volume_snapshot_wait(snapshot.handle, millis, &pause, &e)
 	return time.Duration(pause) * time.Microsecond, failure(number, e)
 }
 
