@@ -64,11 +64,9 @@ impl NetworkSettings {
         if self.held_bytes != 0 {
             config = config.held_bytes(self.held_bytes);
         }
-        let time = |millis: u32, otherwise: u32| {
-            let millis = if millis == 0 { otherwise } else { millis };
-            Duration::from_millis(millis.into())
-        };
-        Ok(config.flow_idle(time(self.tcp_idle_ms, 7_200_000), time(self.idle_ms, 120_000)))
+        let (tcp, other) = config.idle_limits();
+        let or = |millis: u32, otherwise| if millis == 0 { otherwise } else { Duration::from_millis(millis.into()) };
+        Ok(config.flow_idle(or(self.tcp_idle_ms, tcp), or(self.idle_ms, other)))
     }
 }
 

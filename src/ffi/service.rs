@@ -80,20 +80,23 @@ impl ServiceSettings {
     /// The name is NULL or points to bytes that end with a NUL, and `on_demand` may be called with what the header says until `user` is released.
     unsafe fn config(&self, user: User) -> FfiResult<ServiceConfig> {
         let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
-        let (soft, hard) = match (size(self.soft_limit), size(self.hard_limit)) {
-            (0, 0) => (1024, 1024),
-            (0, hard) => (hard.min(1024), hard),
-            (soft, 0) => (soft, soft.max(1024)),
-            both => both,
-        };
         let or = |value: usize, otherwise: usize| if value == 0 { otherwise } else { value };
-        let time =
-            |millis: u32, otherwise: u32| Duration::from_millis(if millis == 0 { otherwise } else { millis }.into());
-        let mut config = ServiceConfig::new()
-            .limits(soft, hard)
-            .held(or(self.held_packets, 256), or(self.held_bytes, 256 << 10))
-            .hold_time(time(self.hold_time_ms, 30_000))
-            .call_interval(time(self.call_interval_ms, 1000));
+        let mut config = ServiceConfig::new();
+        let (soft, hard) = config.flow_limits();
+        config = match (size(self.soft_limit), size(self.hard_limit)) {
+            (0, 0) => config,
+            (0, most) => config.limits(soft.min(most), most),
+            (most, 0) => config.limits(most, hard.max(most)),
+            (soft, hard) => config.limits(soft, hard),
+        };
+        let (packets, bytes) = config.held_limits();
+        config = config.held(or(self.held_packets, packets), or(self.held_bytes, bytes));
+        if self.hold_time_ms != 0 {
+            config = config.hold_time(Duration::from_millis(self.hold_time_ms.into()));
+        }
+        if self.call_interval_ms != 0 {
+            config = config.call_interval(Duration::from_millis(self.call_interval_ms.into()));
+        }
         if !self.name.is_null() {
             // SAFETY: the caller promises the same.
             config = config.name(&unsafe { read_text(self.name, "settings->name") }?);

@@ -74,3 +74,29 @@ fn a_packet_without_a_member_has_c_asked_and_waits_until_it_is_refused() {
     wait_for("the user is released", || calls.load(Ordering::SeqCst) >= 101);
     assert_eq!(vmcell_network_free(network), VMCELL_OK);
 }
+
+#[test]
+fn what_c_leaves_at_0_is_what_rust_has_if_nothing_is_said() {
+    let of = |settings: ServiceSettings| {
+        // SAFETY: it has neither a name nor a function.
+        let config = unsafe { settings.config(User { user: null_mut(), release: None }) };
+        format!("{:?}", config.ok().unwrap())
+    };
+    let usual = ServiceConfig::new();
+    assert_eq!(of(ServiceSettings::NONE), format!("{usual:?}"));
+    let (soft, hard) = usual.flow_limits();
+    for (settings, limits) in [
+        (ServiceSettings { soft_limit: 7, ..ServiceSettings::NONE }, (7, hard)),
+        (ServiceSettings { soft_limit: 5000, ..ServiceSettings::NONE }, (5000, 5000)),
+        (ServiceSettings { hard_limit: 7, ..ServiceSettings::NONE }, (7, 7)),
+        (ServiceSettings { hard_limit: 5000, ..ServiceSettings::NONE }, (soft, 5000)),
+        (ServiceSettings { soft_limit: 9, hard_limit: 7, ..ServiceSettings::NONE }, (9, 7)),
+    ] {
+        assert_eq!(of(settings), format!("{:?}", ServiceConfig::new().limits(limits.0, limits.1)));
+    }
+    let (packets, bytes) = usual.held_limits();
+    let settings = ServiceSettings { held_bytes: 4096, ..ServiceSettings::NONE };
+    assert_eq!(of(settings), format!("{:?}", ServiceConfig::new().held(packets, 4096)));
+    let settings = ServiceSettings { held_packets: 3, ..ServiceSettings::NONE };
+    assert_eq!(of(settings), format!("{:?}", ServiceConfig::new().held(3, bytes)));
+}

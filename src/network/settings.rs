@@ -74,6 +74,12 @@ impl NetworkConfig {
         self
     }
 
+    /// What [`flow_idle`](Self::flow_idle) has set, for who sets one of them and leaves the other.
+    #[cfg(any(test, feature = "capi"))]
+    pub(crate) const fn idle_limits(&self) -> (Duration, Duration) {
+        (self.flows.tcp_idle, self.flows.idle)
+    }
+
     /// Sets how many bytes of packets may wait for members of all [services](super::Service) together: 64 KiB to 1 GiB. The default is 8
     /// MiB. A packet takes 128 bytes more than it is long.
     #[must_use]

@@ -149,6 +149,18 @@ impl ServiceConfig {
         (self.limits.packets, self.limits.bytes) = (packets, bytes);
         self
     }
+
+    /// What [`limits`](Self::limits) were set, for who sets one of them and leaves the other.
+    #[cfg(any(test, feature = "capi"))]
+    pub(crate) const fn flow_limits(&self) -> (usize, usize) {
+        (self.limits.soft, self.limits.hard)
+    }
+
+    /// What was set by [`held`](Self::held), in the same way.
+    #[cfg(any(test, feature = "capi"))]
+    pub(crate) const fn held_limits(&self) -> (usize, usize) {
+        (self.limits.packets, self.limits.bytes)
+    }
 }
 
 impl Default for ServiceConfig {
