@@ -442,6 +442,16 @@
 #define VMCELL_ADDRESS_DNS 4
 
 /**
+ * The range of all services of the network, such as "fdac:1705:0:7:0:1::/96": what a tunnel to a host that has services may carry, too.
+ */
+#define VMCELL_ADDRESS_SERVICES 5
+
+/**
+ * The address of the service whose number is `machine`, of 32 bits, such as "fdac:1705:0:7:0:1:0:50": what the rules of other hosts name.
+ */
+#define VMCELL_ADDRESS_SERVICE 6
+
+/**
  * The room for a key of WireGuard's as text, in bytes: 44 characters of base64, and a NUL.
  */
 #define VMCELL_WIREGUARD_KEY_BYTES 45
@@ -1339,7 +1349,7 @@ typedef struct {
      */
     uint32_t host;
     /**
-     * The machine on its host, 1 to 0xffffff.
+     * The machine on its host, 1 to 0xffffff; for VMCELL_ADDRESS_SERVICE, the service.
      */
     uint32_t machine;
 } vmcell_machine_address;

@@ -53,6 +53,18 @@ func (a MachineAddress) NetworkPrefix() (netip.Prefix, error) {
 	return a.prefix(C.VMCELL_ADDRESS_NETWORK)
 }
 
+// ServicesPrefix is the range of all services of the network: what a tunnel to a host that has services may carry beside HostPrefix. Host and
+// Machine do not matter.
+func (a MachineAddress) ServicesPrefix() (netip.Prefix, error) {
+	return a.prefix(C.VMCELL_ADDRESS_SERVICES)
+}
+
+// ServiceIP is the address of service number number, whichever host has it: what the rules of other hosts name. Host and Machine do not matter.
+func (a MachineAddress) ServiceIP(number uint32) (netip.Addr, error) {
+	a.Machine = number
+	return a.addr(C.VMCELL_ADDRESS_SERVICE)
+}
+
 // MAC is the address that the machine's interface has.
 func (a MachineAddress) MAC() (net.HardwareAddr, error) {
 	mac := make(net.HardwareAddr, C.VMCELL_MAC_BYTES)

@@ -50,6 +50,13 @@ func TestAddressesAreMadeOfNumbersAndReadBack(t *testing.T) {
 	if err != nil || !whole.Contains(dns) {
 		t.Error(dns, err)
 	}
+	service, err := machine.ServiceIP(0x50)
+	if err != nil || service.String() != "fdac:1705:0:7:0:1:0:50" {
+		t.Error(service, err)
+	}
+	if services, err := machine.ServicesPrefix(); err != nil || !services.Contains(service) || services.Contains(ip) || services.Bits() != 96 {
+		t.Error(services, err)
+	}
 	if _, err := vmcell.ParseMachineAddress(dns); !errors.Is(err, vmcell.ErrBadValue) {
 		t.Error(err)
 	}

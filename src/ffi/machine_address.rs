@@ -19,6 +19,10 @@ pub const VMCELL_ADDRESS_HOST: i32 = 2;
 pub const VMCELL_ADDRESS_NETWORK: i32 = 3;
 /// Where the network's name server answers, such as "fdac:1705:0:7::3".
 pub const VMCELL_ADDRESS_DNS: i32 = 4;
+/// The range of all services of the network, such as "fdac:1705:0:7:0:1::/96": what a tunnel to a host that has services may carry, too.
+pub const VMCELL_ADDRESS_SERVICES: i32 = 5;
+/// The address of the service whose number is `machine`, of 32 bits, such as "fdac:1705:0:7:0:1:0:50": what the rules of other hosts name.
+pub const VMCELL_ADDRESS_SERVICE: i32 = 6;
 
 /// The largest number of a realm, which has three bytes.
 const LARGEST_REALM: u32 = 0xff_ffff;
@@ -33,7 +37,7 @@ pub struct AddressNumbers {
     pub network: u32,
     /// The host, 1 to 65535.
     pub host: u32,
-    /// The machine on its host, 1 to 0xffffff.
+    /// The machine on its host, 1 to 0xffffff; for VMCELL_ADDRESS_SERVICE, the service.
     pub machine: u32,
 }
 
@@ -98,12 +102,14 @@ pub unsafe extern "C" fn vmcell_machine_address_text(
         // SAFETY: the header demands NULL or a structure.
         let numbers = unsafe { read_plain(address, "address") }?;
         type Write = fn(AddressNumbers) -> FfiResult<String>;
-        let writers: [(i32, Write); 5] = [
+        let writers: [(i32, Write); 7] = [
             (VMCELL_ADDRESS_MACHINE, |numbers| Ok(numbers.address()?.ip().to_string())),
             (VMCELL_ADDRESS_LINK_LOCAL, |numbers| Ok(numbers.address()?.link_local().to_string())),
             (VMCELL_ADDRESS_HOST, |numbers| Ok(numbers.subnet()?.host_prefix(numbers.host()?).to_string())),
             (VMCELL_ADDRESS_NETWORK, |numbers| Ok(numbers.subnet()?.prefix().to_string())),
             (VMCELL_ADDRESS_DNS, |numbers| Ok(numbers.subnet()?.dns().to_string())),
+            (VMCELL_ADDRESS_SERVICES, |numbers| Ok(numbers.subnet()?.services().to_string())),
+            (VMCELL_ADDRESS_SERVICE, |numbers| Ok(numbers.subnet()?.service(numbers.machine).to_string())),
         ];
         out.write(&choice("what", what, &writers)?(numbers)?);
         Ok(())

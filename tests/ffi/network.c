@@ -12,15 +12,15 @@ static void test_addresses(void) {
     uint8_t mac[VMCELL_MAC_BYTES];
     char text[64];
     size_t length;
-    const char *wanted[] = {"fdac:1705:0:7:0:1ff:fe00:2", "fe80::1ff:fe00:2", "fdac:1705:0:7:0:100::/88", "fdac:1705:0:7::/64", "fdac:1705:0:7::3"};
-    for (int32_t what = VMCELL_ADDRESS_MACHINE; what <= VMCELL_ADDRESS_DNS; what++) {
+    const char *wanted[] = {"fdac:1705:0:7:0:1ff:fe00:2", "fe80::1ff:fe00:2", "fdac:1705:0:7:0:100::/88", "fdac:1705:0:7::/64", "fdac:1705:0:7::3", "fdac:1705:0:7:0:1::/96", "fdac:1705:0:7:0:1:0:2"};
+    for (int32_t what = VMCELL_ADDRESS_MACHINE; what <= VMCELL_ADDRESS_SERVICE; what++) {
         OK(vmcell_machine_address_text(&address, what, text, sizeof text, &length, &e));
         CHECK(strcmp(text, wanted[what]) == 0 && length == strlen(text));
     }
     strcpy(text, "as it was");
     OK(vmcell_machine_address_text(&address, VMCELL_ADDRESS_DNS, text, 16, &length, &e));
     CHECK(length == 16 && strcmp(text, "as it was") == 0);
-    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_machine_address_text(&address, 5, text, sizeof text, &length, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_machine_address_text(&address, 7, text, sizeof text, &length, &e));
     FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_machine_address_text(NULL, 0, text, sizeof text, &length, &e));
     FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_machine_address_text(&address, 0, NULL, 1, &length, &e));
     OK(vmcell_machine_address_parse(wanted[0], &read, &e));
@@ -39,6 +39,9 @@ static void test_addresses(void) {
     OK(vmcell_machine_address_text(&bad[3], VMCELL_ADDRESS_HOST, text, sizeof text, &length, &e));
     FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_machine_address_text(&bad[1], VMCELL_ADDRESS_HOST, text, sizeof text, &length, &e));
     OK(vmcell_machine_address_text(&bad[1], VMCELL_ADDRESS_NETWORK, text, sizeof text, &length, &e));
+    vmcell_machine_address service = {REALM, 7, 0, UINT32_MAX};
+    OK(vmcell_machine_address_text(&service, VMCELL_ADDRESS_SERVICE, text, sizeof text, &length, &e));
+    CHECK(strcmp(text, "fdac:1705:0:7:0:1:ffff:ffff") == 0);
 }
 
 static vmcell_network *network_of(uint32_t number) {
