@@ -193,6 +193,20 @@ impl MachineAddress {
     }
 }
 
+impl From<Subnet> for Prefix {
+    /// The range of the whole network, for a [`Rule`](super::Rule).
+    fn from(subnet: Subnet) -> Self {
+        subnet.prefix()
+    }
+}
+
+impl From<MachineAddress> for Prefix {
+    /// The range of the machine's address alone, for a [`Rule`](super::Rule).
+    fn from(address: MachineAddress) -> Self {
+        address.ip().into()
+    }
+}
+
 impl fmt::Display for Subnet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.prefix().fmt(f)
@@ -242,6 +256,7 @@ mod tests {
             prop_assert_eq!(MachineAddress::from_ip(address.ip()), Some(address));
             prop_assert!(subnet.prefix().contains(address.ip()) && subnet.host_prefix(host).contains(address.ip()));
             prop_assert!(!subnet.host_prefix(host.wrapping_add(1)).contains(address.ip()));
+            prop_assert_eq!((Prefix::from(address), Prefix::from(subnet)), (address.ip().into(), subnet.prefix()));
         }
 
         #[test]

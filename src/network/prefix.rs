@@ -95,8 +95,10 @@ impl FromStr for Prefix {
 
     /// Reads `ADDRESS/BITS`, or an address alone.
     fn from_str(text: &str) -> Result<Self> {
-        let refused =
-            || Error::new(ErrorKind::InvalidConfig, format!("{text:?} is no prefix, which looks like fd00::/64"));
+        let refused = || {
+            let message = format!("{text:?} is no prefix of IPv6 addresses, which looks like fd00::/64");
+            Error::new(ErrorKind::InvalidConfig, message)
+        };
         let (address, bits) = text.split_once('/').unwrap_or((text, "128"));
         let address = address.parse().map_err(|e| refused().with_source(e))?;
         Self::new(address, bits.parse().map_err(|e| refused().with_source(e))?)
@@ -145,9 +147,9 @@ mod tests {
         for (text, says) in [
             ("fd00::/129", "a prefix of 129 bits was asked for, allowed are 0 to 128"),
             ("fd00::1/16", "the prefix fd00::1/16 has bits behind it, the range that it lies in is fd00::/16"),
-            ("fd00::/x", "\"fd00::/x\" is no prefix, which looks like fd00::/64"),
-            ("10.0.0.0/8", "\"10.0.0.0/8\" is no prefix, which looks like fd00::/64"),
-            ("", "\"\" is no prefix, which looks like fd00::/64"),
+            ("fd00::/x", "\"fd00::/x\" is no prefix of IPv6 addresses, which looks like fd00::/64"),
+            ("10.0.0.0/8", "\"10.0.0.0/8\" is no prefix of IPv6 addresses, which looks like fd00::/64"),
+            ("", "\"\" is no prefix of IPv6 addresses, which looks like fd00::/64"),
         ] {
             assert_eq!(text.parse::<Prefix>().unwrap_err().to_string(), says);
         }

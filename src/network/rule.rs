@@ -12,13 +12,13 @@ use crate::error::{Error, ErrorKind, Result};
 /// pass. Answers pass by themselves, so a rule looks at who begins.
 ///
 /// ```
-/// use vmcell::network::Rule;
+/// use vmcell::network::{Rule, Subnet};
 ///
 /// # fn main() -> vmcell::Result<()> {
-/// let web = "fdac:1705:0:7:0:1ff:fe00:2".parse::<vmcell::network::Prefix>()?;
+/// let subnet = Subnet::new([0xac, 0x17, 0x05], 7);
 /// let rules = [
-///     Rule::deny().from("fdac:1705:0:7:0:900::/88".parse()?), // nothing from host 9, except for answers
-///     Rule::allow().to(web).tcp(80..=80),
+///     Rule::deny().from(subnet.host_prefix(9)), // nothing from host 9, except for answers
+///     Rule::allow().to(subnet.machine(1, 2)?.into()).tcp(80..=80),
 ///     Rule::allow().icmp(), // everybody may ping everybody
 /// ];
 /// # Ok(())
@@ -125,7 +125,8 @@ impl FromStr for Rule {
         let what = words.next();
         let ports = match words.peek() {
             Some(word) if matches!(what, Some("tcp" | "udp")) && !matches!(*word, "from" | "to") => {
-                let ports = read_ports(word).ok_or_else(|| refused("its ports are none"))?;
+                let none = || refused(&format!("{word:?} is no port, and no range as 80-89, of 0 to 65535"));
+                let ports = read_ports(word).ok_or_else(none)?;
                 words.next();
                 ports
             }
@@ -146,7 +147,8 @@ impl FromStr for Rule {
             if words.next_if_eq(&name).is_none() {
                 return Ok(None);
             }
-            words.next().ok_or_else(|| refused("it ends where a prefix belongs"))?.parse().map(Some)
+            let prefix: Result<Prefix> = words.next().ok_or_else(|| refused("it ends where a prefix belongs"))?.parse();
+            prefix.map(Some).map_err(|error| error.about(&format!("the rule {text:?}")))
         };
         if let Some(from) = side("from")? {
             rule = rule.from(from);
@@ -154,8 +156,12 @@ impl FromStr for Rule {
         if let Some(to) = side("to")? {
             rule = rule.to(to);
         }
-        if words.next().is_some() {
-            return Err(refused("it goes on where it should end"));
+        match words.next() {
+            Some("from") => {
+                return Err(refused("\"from\" stands behind \"to\", or twice, allowed is once in front of it"));
+            }
+            Some(word) => return Err(refused(&format!("it goes on with {word:?} where it should end"))),
+            None => {}
         }
         rule.check()?;
         Ok(rule)
@@ -229,14 +235,20 @@ mod tests {
             ("", "begins with neither allow nor deny"),
             ("allow", "names none of all, tcp, udp, icmp and protocol"),
             ("allow sctp", "names none of all, tcp, udp, icmp and protocol"),
-            ("allow tcp eighty", "its ports are none"),
-            ("allow tcp 80-65536", "its ports are none"),
+            ("allow tcp eighty", "\"eighty\" is no port, and no range as 80-89, of 0 to 65535"),
+            ("allow tcp 80-65536", "\"80-65536\" is no port"),
+            ("allow tcp 80,443", "\"80,443\" is no port"),
             ("allow tcp 81-80", "a rule for the ports 81 to 80 fits nothing"),
             ("allow protocol 256", "its protocol is no number from 0 to 255"),
             ("allow all from", "it ends where a prefix belongs"),
             ("allow all from fd00::1/64", "has bits behind it"),
-            ("allow all to fd00::1 from fd00::2", "goes on where it should end"),
-            ("allow icmp 8", "goes on where it should end"),
+            (
+                "allow tcp 80 to 10.0.0.1",
+                "the rule \"allow tcp 80 to 10.0.0.1\": \"10.0.0.1\" is no prefix of IPv6 addresses",
+            ),
+            ("allow all to fd00::1 from fd00::2", "\"from\" stands behind \"to\""),
+            ("allow all from fd00::1 from fd00::2", "\"from\" stands behind \"to\", or twice"),
+            ("allow icmp 8", "goes on with \"8\" where it should end"),
         ] {
             let error = text.parse::<Rule>().unwrap_err();
             assert!(error.kind() == ErrorKind::InvalidConfig && error.to_string().contains(says), "{text}: {error}");
