@@ -65,9 +65,7 @@ mod laptop {
         let mut own = Config::new(PrivateKey::generate()?);
         own.listen_port = Some(endpoint.port());
         own.peers.push(PeerConfig::new(key.public_key()).allow(AllowedIp::single(address.into())));
-        let builder = Tunnel::builder(own);
-        let uplink = network.uplink(1420, 1024, builder.wake())?;
-        let tunnel = builder.start(uplink)?;
+        let tunnel = Tunnel::builder(own).join(network)?;
         let mut config = Config::new(key);
         config.addresses.push(InterfaceAddress { address: address.into(), prefix_len: 128 });
         config.dns.push(subnet.dns().into());
@@ -127,6 +125,9 @@ fn main() -> vmcell::Result<()> {
     let subnet = Subnet::new([0xac, 0x17, 0x05], 1);
     let network = Network::new(NetworkConfig::new(subnet))?;
     network.set_rules(&options.rules)?;
+    if options.rules.is_empty() {
+        println!("without a rule, nothing passes but questions for names: see --rule");
+    }
     println!("names are known at {}", subnet.dns());
     let second = Arc::new(Mutex::new(None));
     let (keeps, starts, chosen) = (Arc::clone(&second), network.clone(), options.clone());

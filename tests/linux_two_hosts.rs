@@ -97,9 +97,7 @@ fn be_host(number: u16) {
     let guests = [1, 2].map(|host| SUBNET.machine(host, 1).expect("a number that is allowed").ip());
     network.set_rules(&[Rule::allow().tcp(7000..=7001), Rule::allow().icmp()]).expect("rules");
     let config = Config::parse(&std::env::var(CONFIG).expect("a configuration")).expect("a configuration");
-    let builder = Tunnel::builder(config);
-    let uplink = network.uplink(1420, 4096, builder.wake()).expect("an uplink");
-    let tunnel = builder.start(uplink).expect("a tunnel");
+    let tunnel = Tunnel::builder(config).packets(4096).join(&network).expect("a tunnel");
     let script = if number == 1 { ask(guests[1].to_string()) } else { serve() };
     let port = network.port(SUBNET.machine(number, 1).expect("a number that is allowed")).expect("the address is free");
     let guest = LinuxGuest::in_distribution(&script).limit(LIMIT);

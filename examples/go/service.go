@@ -34,7 +34,7 @@ type ServiceOptions struct {
 	// CallInterval is how long after the end of a call of OnDemand there is no other one: 10 ms to an hour. A second by default.
 	CallInterval time.Duration
 	// OnDemand is called when a member is wanted, one call at a time, and may block: it starts or resumes a VM, and adds it once its server is
-	// up. After an error, what waits is refused. By default, a flow without a member is refused.
+	// up. After an error, what waits is refused; nobody is told what it says, so log it here. By default, a flow without a member is refused.
 	OnDemand func(demand Demand) error
 }
 

@@ -17,11 +17,6 @@ use super::report::{ErrorObject, Report};
 use super::unknown_peer::{UnknownPeerCall, asking};
 use crate::network::wireguard::{Config, Tunnel, TunnelBuilder, TunnelLimits};
 
-/// What a packet of a network may have if the configuration says nothing: what fits through WireGuard on a link of 1500 bytes.
-const USUAL_MTU: u16 = 1420;
-/// How many packets wait for a tunnel if nothing is said.
-const USUAL_PACKETS: usize = 1024;
-
 /// A WireGuard interface whose inside is a private network and whose outside is a UDP socket. It needs no TUN device, no kernel module and no right of
 /// root's. Its peers are tunnels of other processes, or any other WireGuard. Made by vmcell_tunnel_new; freed by vmcell_tunnel_free. Any thread may
 /// make any call.
@@ -88,6 +83,9 @@ impl TunnelSettings {
         if !self.io_thread.is_null() {
             builder = builder.io_thread(&objects::get(self.io_thread)?.thread());
         }
+        if self.packets != 0 {
+            builder = builder.packets(self.packets);
+        }
         if self.peers != 0 {
             builder = builder.limits(TunnelLimits { peers: self.peers, ..TunnelLimits::default() });
         }
@@ -130,12 +128,9 @@ pub unsafe extern "C" fn vmcell_tunnel_new(
         let text = Zeroizing::new(unsafe { read_text(config, "config") }?);
         let network = objects::get(network)?;
         let config = Config::parse(&text)?;
-        let mtu = config.mtu.unwrap_or(USUAL_MTU);
         // SAFETY: the header demands what is asked for here.
         let builder = unsafe { settings.apply(Tunnel::builder(config), user) }?;
-        let packets = if settings.packets == 0 { USUAL_PACKETS } else { settings.packets };
-        let uplink = network.network().uplink(mtu, packets, builder.wake())?;
-        tunnel.insert(TunnelObject(builder.start(uplink)?))
+        tunnel.insert(TunnelObject(builder.join(network.network())?))
     })
 }
 

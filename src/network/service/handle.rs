@@ -123,7 +123,8 @@ impl ServiceConfig {
     ///
     /// `call` starts or resumes a VM, [adds](Service::add) it once its server is up, and returns when it likes: on a thread of its own, one
     /// call at a time for a service. If it returns `Ok`, a member is there, or is on its way. If it gives an error or panics, there will be
-    /// none: what waits is refused, and so is what comes in the next [interval](Self::call_interval). Dropping the service does not wait for it.
+    /// none: what waits is refused, and so is what comes in the next [interval](Self::call_interval). Nobody is told what the error says, so log it
+    /// in `call`. Dropping the service does not wait for it.
     pub fn on_demand(mut self, call: impl Fn(&Demand) -> Result<()> + Send + Sync + 'static) -> Self {
         self.on_demand = Some(Arc::new(call));
         self

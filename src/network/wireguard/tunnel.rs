@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use super::super::switch::Network;
 use super::super::uplink::Uplink;
 use super::config::{Config, PeerConfig};
 use super::counters::PeerStatus;
@@ -24,6 +25,10 @@ use crate::sys::{catch_panic, check_may_wait, lock, spawn};
 
 /// How long an answer of the tunnel's thread is waited for.
 const REPLY_LIMIT: Duration = Duration::from_secs(10);
+/// How long packets are that go by a tunnel whose configuration does not say it: what fits through WireGuard on a link of 1500 bytes.
+const USUAL_MTU: u16 = 1420;
+/// How many packets wait for a tunnel if nothing is said.
+const USUAL_PACKETS: usize = 1024;
 
 type Ask = Box<dyn Fn(UnknownPeer) + Send>;
 
@@ -49,12 +54,26 @@ pub struct TunnelBuilder {
     timing: Timing,
     ask: Option<Ask>,
     thread: Option<IoThread>,
+    packets: usize,
     waker: Arc<OnceLock<Waker>>,
 }
 
 impl Tunnel {
-    /// Prepares an interface by its configuration. Its addresses and name servers are for whoever configures the other end's system: a private
-    /// network has its own.
+    /// Prepares an interface by its configuration, for [`join`](TunnelBuilder::join). Its addresses and name servers are for whoever configures
+    /// the other end's system: a private network has its own.
+    ///
+    /// ```no_run
+    /// use vmcell::network::wireguard::{Config, Tunnel};
+    /// use vmcell::network::{Network, NetworkConfig, Subnet};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let network = Network::new(NetworkConfig::new(Subnet::new([0xac, 0x17, 0x05], 7)))?;
+    /// let config = Config::parse(&std::fs::read_to_string("wg0.conf")?)?;
+    /// let tunnel = Tunnel::builder(config).join(&network)?;
+    /// println!("{} listens at {}", tunnel.public_key(), tunnel.local_address());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder(config: Config) -> TunnelBuilder {
         TunnelBuilder {
             config,
@@ -63,6 +82,7 @@ impl Tunnel {
             timing: Timing::default(),
             ask: None,
             thread: None,
+            packets: USUAL_PACKETS,
             waker: Arc::default(),
         }
     }
@@ -165,8 +185,27 @@ impl TunnelBuilder {
         self
     }
 
-    /// The function that wakes the tunnel, which its [`Uplink`] is to be made with. It never blocks, and does nothing before the tunnel is
-    /// started, or after it is dropped.
+    /// Sets how many packets of the network may wait for a tunnel that [`join`](Self::join) makes: 1 to 65536. The default is 1024.
+    #[must_use]
+    pub fn packets(mut self, most: usize) -> Self {
+        self.packets = most;
+        self
+    }
+
+    /// Makes an uplink of a network, and [starts](Self::start) the tunnel on it, which is all that most programs need. Packets of the network that
+    /// go there are no longer than the [MTU](Config::mtu) of the configuration, 1420 bytes if it has none; guests that send longer ones are
+    /// told.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start); [`InvalidConfig`](ErrorKind::InvalidConfig) for an MTU below 1280, and for a number of packets that is
+    /// out of range.
+    pub fn join(self, network: &Network) -> Result<Tunnel> {
+        let uplink = network.uplink(self.config.mtu.unwrap_or(USUAL_MTU), self.packets, self.wake())?;
+        self.start(uplink)
+    }
+
+    /// The function that wakes the tunnel, which an [`Uplink`] is to be made with that it is [started](Self::start) on. It never blocks, and does
+    /// nothing before the tunnel is started, or after it is dropped.
     pub fn wake(&self) -> impl Fn() + Send + Sync + 'static + use<> {
         let waker = Arc::clone(&self.waker);
         move || {
@@ -176,7 +215,8 @@ impl TunnelBuilder {
         }
     }
 
-    /// Binds the socket, and joins the tunnel to a network. What lies behind the uplink is set to the peers' IPv6 prefixes.
+    /// Binds the socket, and joins the tunnel to a network by an uplink that was made with its [`wake`](Self::wake); [`join`](Self::join) makes
+    /// one. What lies behind the uplink is set to the peers' IPv6 prefixes: a network has no use for those of IPv4.
     ///
     /// # Errors
     /// [`Network`](ErrorKind::Network) if the configuration is refused (see [`Config::check`]), an endpoint is a name, or the port cannot be
@@ -188,7 +228,7 @@ impl TunnelBuilder {
         if let Some(mtu) = self.config.mtu.filter(|mtu| *mtu < uplink.mtu()) {
             let most = uplink.mtu();
             return Err(refused(format!(
-                "the MTU of the tunnel is {mtu} bytes, the network's packets have up to {most}"
+                "the MTU of the tunnel is {mtu} bytes, the network's packets have up to {most}: make the uplink with the tunnel's MTU"
             )));
         }
         engine.set_mtu(uplink.mtu());

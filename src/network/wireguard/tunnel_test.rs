@@ -1,6 +1,10 @@
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::mpsc::{Receiver, channel};
 
+use super::super::super::address::Subnet;
+use super::super::super::rule::Rule;
+use super::super::super::settings::NetworkConfig;
+use super::super::super::uplink::Injected;
 use super::super::super::uplink::loose::LooseEnd;
 use super::super::packet::packet;
 use super::super::{AllowedIp, PrivateKey};
@@ -179,4 +183,46 @@ fn a_tunnel_that_cannot_be_started_says_why() {
     let (uplink, _) = LooseEnd::new(1420, 8, builder.wake());
     let error = builder.start(uplink).unwrap_err().to_string();
     assert!(error.contains("rekey_after of a tunnel is 121s, allowed are 50 ms to 120s"), "{error}");
+}
+
+#[test]
+fn a_tunnel_joins_a_network_by_an_uplink_of_its_own_with_the_mtu_of_its_configuration() {
+    let network = |number| Network::new(NetworkConfig::new(Subnet::new([1, 2, 3], number))).unwrap();
+    let (near, far) = (network(1), network(1));
+    near.set_rules(&[Rule::allow()]).unwrap();
+    let mut config = Config::new(new_key());
+    config.mtu = Some(1280);
+    let there = Tunnel::builder(Config::new(new_key())).listen_on(LOCALHOST).join(&far).unwrap();
+    let peer = |host| AllowedIp::from(near.subnet().host_prefix(host));
+    config.peers.push(PeerConfig::new(there.public_key()).allow(peer(2)).endpoint(there.local_address()));
+    let here = Tunnel::builder(config).listen_on(LOCALHOST).packets(1).join(&near).unwrap();
+    there.add_peer(&PeerConfig::new(here.public_key()).allow(peer(1))).unwrap();
+    // A packet that somebody has for the other host wakes the tunnel: a datagram of no bytes from port 9 to port 9.
+    let mut guest = near.uplink(1420, 1, || {}).unwrap();
+    guest.set_routes(&[near.subnet().host_prefix(1)]).unwrap();
+    let [from, to] = [1, 2].map(|host| near.subnet().machine(host, 1).unwrap().ip().octets());
+    let packet = [&[0x60, 0, 0, 0, 0, 8, 17, 64][..], &from, &to, &[0, 9, 0, 9, 0, 8, 0, 0]].concat();
+    assert_eq!(guest.inject(&packet), Injected::Delivered);
+    guest.flush();
+    let began = Instant::now();
+    while there.metrics()["wireguard_received_packets"] == 0 {
+        assert!(began.elapsed() < PATIENCE, "{:?} {:?}", here.metrics(), there.metrics());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_network_that_a_tunnel_cannot_join_says_why() {
+    let network = Network::new(NetworkConfig::new(Subnet::new([1, 2, 3], 1))).unwrap();
+    let refused = |mtu, packets| {
+        let mut config = Config::new(new_key());
+        config.mtu = mtu;
+        Tunnel::builder(config).packets(packets).join(&network).unwrap_err()
+    };
+    for (error, says) in [
+        (refused(Some(1279), 1), "an MTU of 1279 was asked for, allowed are 1280 to 65535"),
+        (refused(None, 0), "an uplink for 0 packets was asked for, allowed are 1 to 65536"),
+    ] {
+        assert!(error.kind() == ErrorKind::InvalidConfig && error.to_string().contains(says), "{error}");
+    }
 }
