@@ -44,6 +44,9 @@ const ErrClosed = ErrBadHandle
 
 // Error implements error.
 func (n Number) Error() string {
+	if n == ErrBadHandle {
+		return "it was closed or handed over before"
+	}
 	return fmt.Sprintf("vmcell error %d", int32(n))
 }
 

@@ -8,6 +8,7 @@ import "C"
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"net"
 	"net/netip"
@@ -135,13 +136,16 @@ type Network struct{ handle *C.vmcell_network }
 func NewNetwork(options NetworkOptions) (*Network, error) {
 	var settings C.vmcell_network_settings
 	settings.struct_size = C.size_t(unsafe.Sizeof(settings))
-	// What is out of range is refused by the library, with what is allowed.
-	settings.mtu = bounded(int64(options.MTU))
-	settings.flows = bounded(int64(options.Flows))
-	settings.ports = C.size_t(bounded(int64(options.Ports)))
-	settings.tcp_idle_ms = milliseconds(options.TCPIdle)
-	settings.idle_ms = milliseconds(options.Idle)
-	settings.held_bytes = C.size_t(bounded(int64(options.HeldBytes)))
+	var read settingsReader
+	settings.mtu = read.number("MTU", options.MTU)
+	settings.flows = read.number("Flows", options.Flows)
+	settings.ports = C.size_t(read.number("Ports", options.Ports))
+	settings.tcp_idle_ms = read.milliseconds("TCPIdle", options.TCPIdle)
+	settings.idle_ms = read.milliseconds("Idle", options.Idle)
+	settings.held_bytes = C.size_t(read.number("HeldBytes", options.HeldBytes))
+	if read.err != nil {
+		return nil, read.err
+	}
 	network := &Network{}
 	var e *C.vmcell_error
 	number := C.vmcell_network_new(C.uint32_t(options.Realm), C.uint32_t(options.Number), &settings, &network.handle, &e)
@@ -151,20 +155,34 @@ func NewNetwork(options NetworkOptions) (*Network, error) {
 	return network, nil
 }
 
-// bounded makes the largest number of what does not fit.
-func bounded(value int64) C.uint32_t {
-	if value < 0 || value > math.MaxUint32 {
-		return math.MaxUint32
-	}
-	return C.uint32_t(value)
+// settingsReader reads numbers into 32 bits. What fits is left to the library, which knows what is allowed; what does not is refused here, as it would be
+// another number there.
+type settingsReader struct{ err error }
+
+func (read *settingsReader) number(name string, value int) C.uint32_t {
+	return read.bounded(name, value, int64(value))
 }
 
 // milliseconds are not 0 for a time that is not.
-func milliseconds(time time.Duration) C.uint32_t {
+func (read *settingsReader) milliseconds(name string, time time.Duration) C.uint32_t {
 	if time > 0 && time.Milliseconds() == 0 {
 		return 1
 	}
-	return bounded(time.Milliseconds())
+	if time < 0 {
+		return read.bounded(name, time, -1)
+	}
+	return read.bounded(name, time, time.Milliseconds())
+}
+
+func (read *settingsReader) bounded(name string, shown any, value int64) C.uint32_t {
+	if value < 0 || value > math.MaxUint32 {
+		if read.err == nil {
+			message := fmt.Sprintf("%s is %v, allowed are 0, which stands for the default, and what its documentation says", name, shown)
+			read.err = &Error{Number: ErrInvalidConfig, Message: message}
+		}
+		return 0
+	}
+	return C.uint32_t(value)
 }
 
 // Rule says of some flows whether they may begin, as "allow tcp 80-89 from fdac:1705:0:7:0:100::/88 to fdac:1705:0:7:0:1ff:fe00:2": "allow" or

@@ -100,6 +100,32 @@ func TestANetworkHasRulesThatCount(t *testing.T) {
 	}
 }
 
+func TestNumbersThatTheLibraryCannotHaveAreRefusedAsTheyWereGiven(t *testing.T) {
+	network := newNetwork(t)
+	for _, test := range []struct {
+		options vmcell.ServiceOptions
+		says    string
+	}{
+		{vmcell.ServiceOptions{HoldTime: -time.Second}, "HoldTime is -1s, allowed are 0"},
+		{vmcell.ServiceOptions{HoldTime: 60 * 24 * time.Hour}, "HoldTime is 1440h0m0s, allowed are 0"},
+		{vmcell.ServiceOptions{SoftLimit: -1}, "SoftLimit is -1, allowed are 0"},
+		{vmcell.ServiceOptions{HoldTime: time.Nanosecond}, "holds packets for 1ms"},
+	} {
+		if _, err := network.Service(1, test.options); !errors.Is(err, vmcell.ErrInvalidConfig) || !strings.Contains(err.Error(), test.says) {
+			t.Error(err)
+		}
+	}
+	if _, err := vmcell.NewNetwork(vmcell.NetworkOptions{Idle: -1}); !errors.Is(err, vmcell.ErrInvalidConfig) || !strings.Contains(err.Error(), "Idle is -1ns") {
+		t.Error(err)
+	}
+	if err := network.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := network.Close(); !errors.Is(err, vmcell.ErrClosed) || !strings.Contains(err.Error(), "closed or handed over") {
+		t.Error(err)
+	}
+}
+
 func TestAVMTakesAPortAndGivesItsAddressBack(t *testing.T) {
 	network := newNetwork(t)
 	port, err := network.Port(1, 2, "web", "www")

@@ -54,12 +54,16 @@ type Service struct{ handle *C.vmcell_service }
 func (network *Network) Service(number uint32, options ServiceOptions) (*Service, error) {
 	var settings C.vmcell_service_settings
 	settings.struct_size = C.size_t(unsafe.Sizeof(settings))
-	settings.soft_limit = bounded(int64(options.SoftLimit))
-	settings.hard_limit = bounded(int64(options.HardLimit))
-	settings.held_packets = C.size_t(bounded(int64(options.HeldPackets)))
-	settings.held_bytes = C.size_t(bounded(int64(options.HeldBytes)))
-	settings.hold_time_ms = milliseconds(options.HoldTime)
-	settings.call_interval_ms = milliseconds(options.CallInterval)
+	var read settingsReader
+	settings.soft_limit = read.number("SoftLimit", options.SoftLimit)
+	settings.hard_limit = read.number("HardLimit", options.HardLimit)
+	settings.held_packets = C.size_t(read.number("HeldPackets", options.HeldPackets))
+	settings.held_bytes = C.size_t(read.number("HeldBytes", options.HeldBytes))
+	settings.hold_time_ms = read.milliseconds("HoldTime", options.HoldTime)
+	settings.call_interval_ms = read.milliseconds("CallInterval", options.CallInterval)
+	if read.err != nil {
+		return nil, read.err
+	}
 	service := &Service{}
 	err := withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
 		if options.Name != "" {

@@ -86,8 +86,12 @@ type Tunnel struct{ handle *C.vmcell_tunnel }
 func (network *Network) NewTunnel(config string, options TunnelOptions) (*Tunnel, error) {
 	var settings C.vmcell_tunnel_settings
 	settings.struct_size = C.size_t(unsafe.Sizeof(settings))
-	settings.packets = C.size_t(bounded(int64(options.Packets)))
-	settings.peers = C.size_t(bounded(int64(options.Peers)))
+	var read settingsReader
+	settings.packets = C.size_t(read.number("Packets", options.Packets))
+	settings.peers = C.size_t(read.number("Peers", options.Peers))
+	if read.err != nil {
+		return nil, read.err
+	}
 	if options.IOThread != nil {
 		settings.io_thread = options.IOThread.handle
 	}
