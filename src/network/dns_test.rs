@@ -183,7 +183,7 @@ fn what_is_no_name_is_refused() {
     let site = Site::new(0);
     for name in ["", "-a", "a-", "a.b", "a b", "ä", &"a".repeat(64)] {
         let error = site.network.port(machine(1)).unwrap().named(name).unwrap_err();
-        assert!(error.to_string().contains("is no name for a machine"), "{error}");
+        assert!(error.to_string().contains("is no name of a machine or a service"), "{error}");
     }
     let mut port = site.network.port(machine(1)).unwrap();
     for n in 0..8 {

@@ -136,8 +136,9 @@ fn checked(name: &str) -> Result<Box<str>> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     let fits = (1..=LONGEST).contains(&name.len()) && name.bytes().all(is_plain);
     if !fits || name.starts_with('-') || name.ends_with('-') {
-        let message =
-            format!("{name:?} is no name for a machine, which has 1 to 63 letters, digits and hyphens inside");
+        let message = format!(
+            "{name:?} is no name of a machine or a service, which has 1 to 63 letters, digits and hyphens inside; \".internal\" is put behind it"
+        );
         return Err(Error::new(ErrorKind::InvalidConfig, message));
     }
     Ok(name.to_ascii_lowercase().into())

@@ -104,7 +104,8 @@ impl Port {
         self.view.shared.change(|table| Arc::make_mut(&mut table.names).add(name, &self.end))
     }
 
-    /// Makes the card, with the MAC address and the MTU that belong to the port. It never blocks, so it shares the VM's I/O thread.
+    /// Makes the card, with the MAC address and the MTU that belong to the port. Leave both as they are: what a card of another address sends is
+    /// dropped, [`SourceMac`](super::Refusal::SourceMac). It never blocks, so it shares the VM's I/O thread.
     pub fn into_nic(self) -> Nic {
         let (mac, mtu) = (self.address().mac(), self.view.shared.config.mtu);
         Nic::backend(self).never_blocks().mac(mac).mtu(mtu)

@@ -16,7 +16,7 @@ impl Config {
     ///
     /// # Errors
     /// [`Network`](crate::ErrorKind::Network): an MTU that is not allowed, too many peers or prefixes, a key or a prefix of two peers, a peer with
-    /// the interface's own key or one that everybody can prove to have, an endpoint's name or a search domain that is no name.
+    /// the interface's own key or one that everybody can prove to have, an endpoint's name or a search domain that is no name, an endpoint's port 0.
     pub fn check(&self) -> Result<()> {
         let mut seen = Seen::new(&self.private_key);
         if let Some(mtu) = self.mtu {
@@ -32,8 +32,8 @@ impl Config {
             };
             seen.key(&peer.public_key, index).map_err(named)?;
             peer.allowed_ips.iter().try_for_each(|prefix| seen.prefix(*prefix, index)).map_err(named)?;
-            if let Some(Endpoint::Name { host, .. }) = &peer.endpoint {
-                host_name(host).map_err(named)?;
+            if let Some(endpoint) = &peer.endpoint {
+                check_endpoint(endpoint).map_err(named)?;
             }
             if peer.allowed_ips.len() > MAX_ALLOWED_IPS {
                 let count = peer.allowed_ips.len();
@@ -42,6 +42,21 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Refuses a place where nobody can be found.
+pub(super) fn check_endpoint(endpoint: &Endpoint) -> Result<()> {
+    let port = match endpoint {
+        Endpoint::Address(address) => address.port(),
+        Endpoint::Name { host, port } => {
+            host_name(host)?;
+            *port
+        }
+    };
+    if port == 0 {
+        return Err(refused(format!("the endpoint `{endpoint}` has port 0, allowed are 1 to 65535")));
+    }
+    Ok(())
 }
 
 /// A name as hosts and domains have it. One that could be taken for an address with a slip in it is refused.

@@ -452,6 +452,9 @@ fn peers_come_and_go_and_are_bounded() {
     let private = config.private_key.reveal();
     let message = a.engine.add_peer(&peer(private.parse().unwrap(), 4), false, now).unwrap_err().to_string();
     assert!(message.contains("private key of the interface") && !message.contains(&private), "{message}");
+    let nowhere = peer(keys[0], 4).endpoint("192.0.2.1:0".parse().unwrap());
+    let message = a.engine.add_peer(&nowhere, false, now).unwrap_err().to_string();
+    assert_eq!(message, "the endpoint `192.0.2.1:0` has port 0, allowed are 1 to 65535");
     config.peers.push(PeerConfig { endpoint: Some(Endpoint::Name { host: "x".into(), port: 1 }), ..peer(keys[0], 1) });
     let error = Engine::new(&config, limits, Timing::default(), false, now).err().unwrap().to_string();
     assert!(error.contains("`x:1` of a peer is a name"), "{error}");

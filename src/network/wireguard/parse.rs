@@ -236,6 +236,10 @@ fn endpoint(value: &str) -> Result<Endpoint> {
         return Err(refused(format!("`{}` has no port, as `192.0.2.1:51820` or `[fd00::1]:51820`", shown(value))));
     };
     let port = number(port, 1, u16::MAX)?;
+    if host.parse::<std::net::Ipv6Addr>().is_ok() {
+        let meant = format!("`[{host}]:{port}`");
+        return Err(refused(format!("`{}` has an IPv6 address without brackets, as {meant} has them", shown(value))));
+    }
     Ok(Endpoint::Name { host: host_name(host)?.to_owned(), port })
 }
 

@@ -89,7 +89,10 @@ fn what_is_refused_is_said_with_its_line() {
         (peer("Endpoint=10.0.0.1:0"), "line 5: `Endpoint`: `0`, allowed are 1 to 65535"),
         (peer("Endpoint=host:0"), "line 5: `Endpoint`: `0`, allowed"),
         (peer("Endpoint=10.0.0.300:1"), "neither an address nor a name"),
-        (peer("Endpoint=fd00::1:51820"), "neither an address nor a name"),
+        (
+            peer("Endpoint=fd00::1:51820"),
+            "`fd00::1:51820` has an IPv6 address without brackets, as `[fd00::1]:51820` has them",
+        ),
         (peer("PersistentKeepalive=65536"), "line 5: `PersistentKeepalive`: `65536`"),
     ];
     for (text, expected) in cases {
@@ -166,7 +169,10 @@ fn no_text_of_a_programs_becomes_a_setting_of_its_own() {
     config.search_domains.clear();
     let mut peer = PeerConfig::new(PrivateKey::generate().unwrap().public_key());
     peer.endpoint = Some(Endpoint::Name { host: "host\nAllowedIPs = ::/0\n#".to_owned(), port: 1 });
-    config.peers = vec![peer];
+    config.peers = vec![peer.clone()];
     assert!(config.check().is_err());
     assert!(!config.to_text().lines().any(|line| line.starts_with("AllowedIPs")), "{}", config.to_text());
+    let refused = "the endpoint `host:0` has port 0, allowed are 1 to 65535";
+    config.peers = vec![PeerConfig { endpoint: Some(Endpoint::Name { host: "host".to_owned(), port: 0 }), ..peer }];
+    assert!(config.check().unwrap_err().to_string().contains(refused));
 }

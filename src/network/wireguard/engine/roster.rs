@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::super::check::peer_key;
+use super::super::check::{check_endpoint, peer_key};
 use super::super::config::{Endpoint, MAX_ALLOWED_IPS, PeerConfig};
 use super::super::counters::PeerFigures;
 use super::super::key::PublicKey;
@@ -76,7 +76,10 @@ impl Engine {
         }
         match &config.endpoint {
             None => Ok(None),
-            Some(Endpoint::Address(address)) => Ok(Some(canonical(*address))),
+            Some(endpoint @ Endpoint::Address(address)) => {
+                check_endpoint(endpoint)?;
+                Ok(Some(canonical(*address)))
+            }
             Some(Endpoint::Name { .. }) => Err(refused(format!(
                 "the endpoint `{}` of a peer is a name, which takes waiting to resolve: use `Endpoint::resolve` before",
                 config.endpoint.as_ref().map(ToString::to_string).unwrap_or_default()
