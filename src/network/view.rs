@@ -20,9 +20,9 @@ use super::service::keeper::{Bell, Keeper};
 use super::settings::NetworkConfig;
 use super::translate::Translation;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::lock;
 use crate::sys::sync::Mutex;
 use crate::sys::sync::atomic::{AtomicU64, Ordering};
-use crate::sys::{lock, lock_if_free};
 
 /// What lies behind one uplink is described by no more prefixes.
 const MOST_ROUTES: usize = 4096;
@@ -30,8 +30,10 @@ const MOST_ROUTES: usize = 4096;
 /// A network, as all who take part have it.
 pub(super) struct Shared {
     pub(super) config: NetworkConfig,
-    /// Replaced as a whole by each change, so that the cards' threads read it without a lock.
+    /// Replaced as a whole by each change. The lock is held for a few instructions at a time, since the cards' threads take it after each.
     table: Mutex<Arc<Table>>,
+    /// Whoever makes a change has this. No card's thread does.
+    changing: Mutex<()>,
     /// Counts the changes.
     version: AtomicU64,
     pub(super) refusals: Refusals,
@@ -63,10 +65,10 @@ pub(super) struct View {
 
 impl Shared {
     pub(super) fn new(config: NetworkConfig) -> Self {
-        let (table, version, refusals) = (Mutex::default(), AtomicU64::new(0), Refusals::default());
+        let (table, changing, version, refusals) = Default::default();
         let held = Arc::new(Total::new(config.held_bytes));
         let (epoch, bell, keeper) = (Instant::now(), Arc::default(), Mutex::default());
-        Self { config, table, version, refusals, epoch, bell, keeper, held }
+        Self { config, table, changing, version, refusals, epoch, bell, keeper, held }
     }
 
     /// As it is now.
@@ -76,12 +78,12 @@ impl Shared {
 
     /// Changes who takes part, or what may pass; nothing if that is refused.
     pub(super) fn change(&self, change: impl FnOnce(&mut Table) -> Result<()>) -> Result<()> {
-        let mut current = lock(&self.table);
-        let mut table = Table::clone(&current);
+        let changing = lock(&self.changing);
+        let mut table = Table::clone(&self.table());
         change(&mut table)?;
-        let before = std::mem::replace(&mut *current, Arc::new(table));
+        let before = std::mem::replace(&mut *lock(&self.table), Arc::new(table));
         self.version.fetch_add(1, Ordering::SeqCst);
-        drop(current);
+        drop(changing);
         // It may be the last of it, which takes a while to go.
         drop(before);
         Ok(())
@@ -130,18 +132,15 @@ impl View {
         Self { shared: Arc::clone(shared), table: shared.table(), version }
     }
 
-    /// Looks whether something has changed. Never waits: if somebody is just changing it, that counts from the next time on.
+    /// Looks whether something has changed. What changed before the call counts after it.
     pub(super) fn refresh(&mut self) {
         let version = self.shared.version.load(Ordering::SeqCst);
         if version == self.version {
             return;
         }
-        let table = lock_if_free(&self.shared.table).map(|table| Arc::clone(&table));
-        if let Some(table) = table {
-            // Not under the lock: an uplink may go with the last table that has it, and what its owner gave it, which may ask for the lock.
-            self.table = table;
-            self.version = version;
-        }
+        // Not under the lock: an uplink may go with the last table that has it, and what its owner gave it, which may ask for the lock.
+        self.table = self.shared.table();
+        self.version = version;
     }
 
     /// Who has an address.
@@ -276,6 +275,7 @@ impl fmt::Debug for View {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
     use std::sync::mpsc::{Sender, channel};
     use std::thread;
 
@@ -303,6 +303,28 @@ mod tests {
         let now = network.shared.table();
         assert!(Arc::ptr_eq(&before.names, &now.names) && Arc::ptr_eq(&before.routes, &now.routes));
         assert!(Arc::ptr_eq(&before.policy, &then.policy));
+    }
+
+    #[test]
+    fn a_change_counts_from_the_next_look_on_however_many_look_meanwhile() {
+        let network = Network::new(NetworkConfig::new(SUBNET)).unwrap();
+        let mut view = View::new(&network.shared);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let _ = network.machines();
+                }
+            });
+            let is_seen = |_| {
+                network.set_rules(&[Rule::allow()]).unwrap();
+                view.refresh();
+                Arc::ptr_eq(&view.table, &network.shared.table())
+            };
+            let seen = (0..20_000).all(is_seen);
+            done.store(true, Ordering::Relaxed);
+            assert!(seen);
+        });
     }
 
     #[test]
