@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use vmcell::{Boot, Console, Discovery, MemoryBacking, MemoryConfig, Nic, Result, Vm};
+use vmcell::{Boot, Console, Discovery, IoThread, MemoryBacking, MemoryConfig, Nic, Result, Vm};
 
 use super::failed;
 
@@ -30,8 +30,13 @@ impl Told {
 }
 
 impl Guest {
-    /// Starts one that does this work, and waits until it is ready.
+    /// Starts one that does this work, and waits until it is ready. Its I/O thread is one of its own.
     pub fn start(nic: Nic, work: &str) -> Result<Self> {
+        Self::start_on(&IoThread::new("bench-io")?, nic, work)
+    }
+
+    /// As [`start`](Self::start), on an I/O thread that others may share.
+    pub fn start_on(io_thread: &IoThread, nic: Nic, work: &str) -> Result<Self> {
         let image = std::env::var_os("VMCELL_GUEST").map(PathBuf::from);
         let image = image.ok_or_else(|| failed("VMCELL_GUEST names no guest: use cargo xtask bench network"))?;
         let rate = std::env::var("VMCELL_TSC_KHZ").map_err(failed)?;
@@ -41,6 +46,7 @@ impl Guest {
             .boot(Boot::linux(image).discovery(Discovery::Cmdline).cmdline(format!("{work} tsc_khz={rate}")))
             .console(Console::callback(move |bytes| _ = tell.send(bytes.to_vec())))
             .nic(nic)
+            .io_thread(io_thread.clone())
             .build()?;
         vm.start()?;
         let mut guest = Self { vm, printed, text: Vec::new() };

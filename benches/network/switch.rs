@@ -1,7 +1,7 @@
 //! One guest to another: over the switch, and over two TAP devices and a bridge.
 
 use vmcell::network::{MachineAddress, Network, NetworkConfig, Rule};
-use vmcell::{Nic, Result};
+use vmcell::{IoThread, Nic, Result};
 
 use super::ROUNDS;
 use super::bridge::Bridge;
@@ -23,15 +23,19 @@ pub fn run() -> Result<()> {
             None
         }
     };
-    println!("\nguest to guest, over the switch and over two TAP devices and a bridge (median of {ROUNDS} turns each)");
+    println!(
+        "\nguest to guest, over the switch and over two TAP devices and a bridge, thousands a second (median of {ROUNDS} turns each)"
+    );
     println!("{:<44} {:>11} {:>11} {:>8}", "", "switch", "bridge", "quotient");
-    for size in [64, 1514] {
-        row(&format!("frames of {size} bytes, thousands a second"), bridge.as_ref(), |way| frames(way, size, 192, 64))?;
-    }
-    for size in [64, 1514] {
-        row(&format!("round trips of {size} bytes, thousands a second"), bridge.as_ref(), |way| {
-            frames(way, size, 1, 1)
-        })?;
+    for (threads, told) in [(Threads::Two, "an I/O thread each"), (Threads::One, "one I/O thread")] {
+        for size in [64, 1514] {
+            let load = Load { size, window: 192, every: 64, threads };
+            row(&format!("frames of {size} bytes, {told}"), bridge.as_ref(), load)?;
+        }
+        for size in [64, 1514] {
+            let load = Load { size, window: 1, every: 1, threads };
+            row(&format!("round trips of {size} bytes, {told}"), bridge.as_ref(), load)?;
+        }
     }
     Ok(())
 }
@@ -43,7 +47,24 @@ enum Way<'a> {
     Bridge(&'a Bridge),
 }
 
-fn row(name: &str, bridge: Option<&Bridge>, mut turn: impl FnMut(Way<'_>) -> Result<f64>) -> Result<()> {
+/// Whether the two VMs share an I/O thread.
+#[derive(Clone, Copy)]
+enum Threads {
+    One,
+    Two,
+}
+
+/// So many frames are under way at once, of which every so-manieth is answered.
+#[derive(Clone, Copy)]
+struct Load {
+    size: usize,
+    window: u32,
+    every: u32,
+    threads: Threads,
+}
+
+fn row(name: &str, bridge: Option<&Bridge>, load: Load) -> Result<()> {
+    let turn = |way| frames(way, load);
     let mut pair = Pair::default();
     for round in 0..=ROUNDS {
         let ours = turn(Way::Switch)?;
@@ -56,15 +77,18 @@ fn row(name: &str, bridge: Option<&Bridge>, mut turn: impl FnMut(Way<'_>) -> Res
     Ok(())
 }
 
-/// How many frames a second arrive if so many are under way at once, of which every so-manieth is answered.
-fn frames(way: Way<'_>, size: usize, window: u32, every: u32) -> Result<f64> {
+/// How many frames a second arrive.
+fn frames(way: Way<'_>, load: Load) -> Result<f64> {
+    let Load { size, window, every, threads } = load;
     let (one, two) = cards(way)?;
+    let io_thread = IoThread::new("bench-io")?;
+    let other = if matches!(threads, Threads::One) { io_thread.clone() } else { IoThread::new("bench-io")? };
     // It ends with its VM.
-    let _echo = Guest::start(two, &format!("bench=echo size={size} every={every}"))?;
+    let _echo = Guest::start_on(&other, two, &format!("bench=echo size={size} every={every}"))?;
     let head = head(way, size)?;
     let times = format!("warm_ms={WARM_MS} run_ms={RUN_MS}");
     let work = format!("bench=ask size={size} window={window} every={every} head={head} {times}");
-    let mut ask = Guest::start(one, &work)?;
+    let mut ask = Guest::start_on(&io_thread, one, &work)?;
     ask.say(b'g');
     ask.expect("begin")?;
     Ok(ask.told()?.a_second())

@@ -45,6 +45,10 @@ pub(super) struct Buffers {
 }
 
 impl Buffers {
+    fn with_room() -> Self {
+        Self { segments: Vec::with_capacity(USUAL_SEGMENTS), ..Self::default() }
+    }
+
     /// Adds the buffer of a descriptor; `None` if the chain breaks a rule by it, or has more than `limit`.
     pub(super) fn push(&mut self, memory: &GuestMemory, descriptor: Descriptor, limit: usize) -> Option<()> {
         let segment = descriptor.segment;
@@ -61,9 +65,6 @@ impl Buffers {
         } else {
             return None;
         }
-        if self.segments.capacity() == 0 {
-            self.segments.reserve_exact(USUAL_SEGMENTS);
-        }
         self.segments.push(segment);
         Some(())
     }
@@ -79,7 +80,7 @@ impl Chain {
     /// One that is not taken yet. It holds a lease.
     pub(super) fn blank(shared: &Arc<Shared>) -> Self {
         let (shared, lease) = (Arc::clone(shared), shared.lessor.lease());
-        let taken = Taken { shared, head: 0, position: 0, buffers: Buffers::default(), lease, done: true };
+        let taken = Taken { shared, head: 0, position: 0, buffers: Buffers::with_room(), lease, done: true };
         Self { taken: Box::new(taken) }
     }
 
