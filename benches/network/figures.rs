@@ -21,6 +21,6 @@ impl Pair {
         let least = quotients.iter().copied().fold(f64::INFINITY, f64::min);
         let most = quotients.iter().copied().fold(0.0, f64::max);
         let (ours, theirs) = (median(self.ours.clone()), median(self.theirs.clone()));
-        format!("{name:<44} {ours:>11.2} {theirs:>11.2} {:>8.2}   ({least:.2} to {most:.2})", median(quotients))
+        format!("{name:<54} {ours:>11.2} {theirs:>11.2} {:>8.2}   ({least:.2} to {most:.2})", median(quotients))
     }
 }

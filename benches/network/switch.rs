@@ -26,15 +26,17 @@ pub fn run() -> Result<()> {
     println!(
         "\nguest to guest, over the switch and over two TAP devices and a bridge, thousands a second (median of {ROUNDS} turns each)"
     );
-    println!("{:<44} {:>11} {:>11} {:>8}", "", "switch", "bridge", "quotient");
+    println!("{:<54} {:>11} {:>11} {:>8}", "", "switch", "bridge", "quotient");
     for (threads, told) in [(Threads::Two, "an I/O thread each"), (Threads::One, "one I/O thread")] {
         for size in [64, 1514] {
-            let load = Load { size, window: 192, every: 64, threads };
+            let load = Load { size, window: 192, every: 64, sleeps: false, threads };
             row(&format!("frames of {size} bytes, {told}"), bridge.as_ref(), load)?;
         }
-        for size in [64, 1514] {
-            let load = Load { size, window: 1, every: 1, threads };
-            row(&format!("round trips of {size} bytes, {told}"), bridge.as_ref(), load)?;
+        for (sleeps, waits) in [(true, "sleep"), (false, "look")] {
+            for size in [64, 1514] {
+                let load = Load { size, window: 1, every: 1, sleeps, threads };
+                row(&format!("round trips of {size} bytes, {waits}, {told}"), bridge.as_ref(), load)?;
+            }
         }
     }
     Ok(())
@@ -60,6 +62,8 @@ struct Load {
     size: usize,
     window: u32,
     every: u32,
+    /// Whether the guests sleep until an interrupt, or look all the time.
+    sleeps: bool,
     threads: Threads,
 }
 
@@ -79,15 +83,17 @@ fn row(name: &str, bridge: Option<&Bridge>, load: Load) -> Result<()> {
 
 /// How many frames a second arrive.
 fn frames(way: Way<'_>, load: Load) -> Result<f64> {
-    let Load { size, window, every, threads } = load;
+    let Load { size, window, every, sleeps, threads } = load;
+    let interrupts = u8::from(sleeps);
     let (one, two) = cards(way)?;
     let io_thread = IoThread::new("bench-io")?;
     let other = if matches!(threads, Threads::One) { io_thread.clone() } else { IoThread::new("bench-io")? };
     // It ends with its VM.
-    let _echo = Guest::start_on(&other, two, &format!("bench=echo size={size} every={every}"))?;
+    let _echo = Guest::start_on(&other, two, &format!("bench=echo size={size} every={every} interrupts={interrupts}"))?;
     let head = head(way, size)?;
     let times = format!("warm_ms={WARM_MS} run_ms={RUN_MS}");
-    let work = format!("bench=ask size={size} window={window} every={every} head={head} {times}");
+    let work =
+        format!("bench=ask size={size} window={window} every={every} interrupts={interrupts} head={head} {times}");
     let mut ask = Guest::start_on(&io_thread, one, &work)?;
     ask.say(b'g');
     ask.expect("begin")?;

@@ -24,7 +24,8 @@ pub use modules::load as load_module;
 
 /// The modules that a guest on virtio-mmio needs; their dependencies are looked up.
 const GUEST_MODULES: Wanted<'_> = Wanted {
-    load: &["virtio_mmio", "virtio_blk", "virtio_net", "ext4"],
+    // Kernels for any PC have the checksum of ext4 as a module, which no list of dependencies names.
+    load: &["virtio_mmio", "virtio_blk", "virtio_net", "crc32c_generic", "ext4"],
     spare: &[
         "button",
         "cpuid",

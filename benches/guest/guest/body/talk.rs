@@ -1,8 +1,10 @@
 //! Frames from one guest to another: one that asks, and one that answers.
 //!
 //! `head=` is the beginning of each frame that is sent, as hexadecimal digits, and `size=` its length without the checksum. Only frames of
-//! that length are counted, so that what the network itself says to its guests is not.
+//! that length are counted, so that what the network itself says to its guests is not. With `interrupts=1` a guest sleeps until a frame
+//! comes, and notices nothing of one that gets lost.
 
+use super::interrupts::Interrupts;
 use super::machine::cmdline::Cmdline;
 use super::machine::{clock, memory, serial};
 use super::measure::{Count, Times, line};
@@ -34,6 +36,9 @@ impl Card {
         }
         let ([receive, transmit], _) = queue::start(device, 0)?;
         let mut card = Self { receive, transmit, size };
+        if cmdline.number("interrupts") == Some(1) {
+            card.receive.use_interrupts(Interrupts::of(cmdline, device).ok_or("the card has no interrupt")?);
+        }
         for slot in 0..card.receive.ring.size {
             card.receive.ring.chain(slot, &[writable(received(slot), ROOM)]);
             card.receive.put(slot);
@@ -57,23 +62,18 @@ impl Card {
     }
 
     /// Calls `each` for the frames that have come, and offers their buffers again.
-    fn take(&mut self, mut each: impl FnMut(u64)) -> u64 {
+    fn take(&mut self, mut each: impl FnMut(&mut Queue, u64)) -> u64 {
         let mut taken = 0;
         while let Some(used) = self.receive.take() {
             let slot = used.id as u16;
             if used.written == HEADER + self.size {
-                each(received(slot) + u64::from(HEADER));
+                each(&mut self.transmit, received(slot) + u64::from(HEADER));
                 taken += 1;
             }
             self.receive.put(slot);
         }
         self.receive.publish();
         taken
-    }
-
-    fn send(&mut self, slot: u16) {
-        self.transmit.put(slot);
-        self.transmit.publish();
     }
 }
 
@@ -94,7 +94,7 @@ pub fn ask(cmdline: &Cmdline) -> Result<(), &'static str> {
             (free, under_way) = (free - 1, under_way + 1);
         }
         card.transmit.publish();
-        let arrived = card.take(|_| ()) * every;
+        let arrived = card.take(|_, _| ()) * every;
         if arrived > 0 {
             heard = clock::now_us();
             count.done += arrived;
@@ -103,6 +103,8 @@ pub fn ask(cmdline: &Cmdline) -> Result<(), &'static str> {
             // They are lost.
             (heard, under_way) = (clock::now_us(), 0);
             count.wrong += 1;
+        } else {
+            card.receive.rest();
         }
         while card.transmit.take().is_some() {
             free += 1;
@@ -118,20 +120,34 @@ pub fn echo(cmdline: &Cmdline) -> Result<(), &'static str> {
     let mut card = Card::start(cmdline)?;
     let every = cmdline.number("every").unwrap_or(1);
     let size = u64::from(card.size);
-    card.transmit.ring.chain(0, &[readable(sent(0), HEADER + card.size)]);
+    for slot in 0..card.transmit.ring.size {
+        card.transmit.ring.chain(slot, &[readable(sent(slot), HEADER + card.size)]);
+    }
     line(format_args!("ready"));
+    let (mut free, mut slots) = (card.transmit.ring.size, (0..card.transmit.ring.size).cycle());
     let (mut looked, mut number) = (clock::now_us(), 0);
     loop {
-        let before = number;
-        let came = card.take(|frame| {
+        let came = card.take(|transmit, frame| {
             number += 1;
-            if number % every == 0 {
-                turn_round(frame, sent(0) + u64::from(HEADER), size);
+            if number % every == 0
+                && let Some(slot) = slots.next()
+            {
+                if free == 0 {
+                    transmit.publish();
+                    clock::wait_us(PATIENCE_US, || transmit.take().is_some());
+                    free = 1;
+                }
+                turn_round(frame, sent(slot) + u64::from(HEADER), size);
+                transmit.put(slot);
+                free -= 1;
             }
         });
-        for _ in before / every..number / every {
-            card.send(0);
-            clock::wait_us(PATIENCE_US, || card.transmit.take().is_some());
+        card.transmit.publish();
+        while card.transmit.take().is_some() {
+            free += 1;
+        }
+        if came == 0 {
+            card.receive.rest();
         }
         if came == 0 && clock::now_us() - looked > PATIENCE_US {
             // Each look at the port costs an exit.
