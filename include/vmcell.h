@@ -3768,7 +3768,7 @@ int32_t vmcell_jail_leave_out(vmcell_jail *jail, int32_t layer, vmcell_error **e
 
 /**
  * Keeps a file or a folder, with everything beneath it, at its path, which must be absolute and free of `..`: to be read, or to be written
- * as well if `writable` is not 0, and then files can be made, renamed and removed in a folder.
+ * as well if `writable` is not 0, and then files and Unix sockets can be made and removed in a folder.
  * A path that is kept twice can be written if one of the two says so, and a path may lie in a folder that is kept. Never blocks.
  */
 int32_t vmcell_jail_keep(vmcell_jail *jail,

@@ -64,6 +64,11 @@ pub struct Options {
     #[arg(long, value_name = "PATH")]
     pub metrics_path: Option<String>,
 
+    /// Gives up what the machine does not need, but for the files below this folder, where all have to be that the API names; may be
+    /// given several times. It needs no root, and is not one of Firecracker's options [default: no jail]
+    #[arg(long, value_name = "FOLDER")]
+    pub jail: Vec<PathBuf>,
+
     /// Does not filter the system calls of the machine's threads
     #[arg(long, conflicts_with = "seccomp_filter")]
     pub no_seccomp: bool,

@@ -13,6 +13,7 @@ use vmcell::{Exit, Seccomp};
 
 use crate::api::{Action, Call, MetricsTarget, VERSION, VmConfig, route};
 use crate::http::{Method, Request, Response};
+use crate::jail;
 use crate::log::{Log, Settings};
 use crate::machine::{Machine, Setup};
 use crate::options::Options;
@@ -106,22 +107,26 @@ impl Program {
 
     /// What the command line says of the machine.
     fn prepare(&mut self, options: &Options) -> Result<(), Failure> {
+        let metadata = options.metadata.as_deref().map(|path| read_about("--metadata", path)).transpose()?;
+        let config = options.config_file.as_deref().map(|path| read_about("--config-file", path)).transpose()?;
         if let Some(path) = &options.metrics_path {
             self.must(
                 &format!("--metrics-path {path}"),
                 Call::PutMetrics(MetricsTarget { metrics_path: path.clone() }),
             )?;
         }
-        if let Some(path) = &options.metadata {
-            let about = format!("--metadata {}", path.display());
-            let data = serde_json::from_str(&read_text(path, &about)?);
-            let data = data.map_err(|why| Failure::new(FAILED, format!("{about}: {why}")))?;
+        if !options.jail.is_empty() {
+            let report = jail::enter(&options.jail).map_err(|why| Failure::new(FAILED, format!("--jail: {why}")))?;
+            let whole = if report.is_complete() { "with every layer" } else { "" };
+            self.log.info(format_args!("jailed {whole}{report}"));
+        }
+        if let Some((about, text)) = metadata {
+            let data = serde_json::from_str(&text).map_err(|why| Failure::new(FAILED, format!("{about}: {why}")))?;
             self.must(&about, Call::PutMmds(data))?;
         }
-        let Some(path) = &options.config_file else { return Ok(()) };
-        let about = format!("--config-file {}", path.display());
-        let config: VmConfig = serde_json::from_str(&read_text(path, &about)?)
-            .map_err(|why| Failure::new(FAILED, format!("{about}: {why}")))?;
+        let Some((about, text)) = config else { return Ok(()) };
+        let config: VmConfig =
+            serde_json::from_str(&text).map_err(|why| Failure::new(FAILED, format!("{about}: {why}")))?;
         calls(config).into_iter().try_for_each(|call| self.must(&about, call))
     }
 
@@ -297,6 +302,13 @@ fn signals() -> io::Result<UnixStream> {
         signal_hook::low_level::pipe::register(signal, written.try_clone()?)?;
     }
     Ok(readable)
+}
+
+/// The text of a file that an option names, and what messages call it.
+fn read_about(option: &str, path: &Path) -> Result<(String, String), Failure> {
+    let about = format!("{option} {}", path.display());
+    let text = read_text(path, &about)?;
+    Ok((about, text))
 }
 
 fn read_text(path: &Path, about: &str) -> Result<String, Failure> {

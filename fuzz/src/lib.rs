@@ -7,6 +7,7 @@
 //! compiler (`tests/`).
 
 pub mod alloc;
+pub mod api;
 pub mod balloon;
 pub mod block;
 pub mod boot;
@@ -88,5 +89,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "wireguard", run: wireguard::run, seeds: wireguard::seeds },
     Target { name: "wg_quick", run: wg_quick::run, seeds: wg_quick::seeds },
     Target { name: "launcher", run: launcher::run, seeds: launcher::seeds },
+    Target { name: "api", run: api::run, seeds: api::seeds },
     Target { name: "ffi", run: ffi::run, seeds: ffi::seeds },
 ];

@@ -154,6 +154,11 @@ fn the_launcher_takes_what_its_grammar_has() {
 }
 
 #[test]
+fn requests_of_clients_do_as_their_model_or_nothing() {
+    run("api");
+}
+
+#[test]
 fn calls_from_c_return_as_their_model() {
     run("ffi");
 }

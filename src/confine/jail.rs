@@ -104,7 +104,8 @@ impl Jail {
     }
 
     /// Keeps a file, a device or a folder where it is, as [`keep`](Self::keep) does. It can be written, and in a folder files can be
-    /// made, renamed and removed, as a [log of a limited size](crate::ConsoleFile::rotate) needs.
+    /// made, renamed and removed, as a [log of a limited size](crate::ConsoleFile::rotate) needs, and so can Unix sockets, as a
+    /// [vsock with a path](crate::VsockConfig::unix_path) does that is built later.
     pub fn keep_writable(mut self, path: impl AsRef<Path>) -> Self {
         self.kept.push((path.as_ref().to_owned(), Beneath::Write));
         self

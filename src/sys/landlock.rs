@@ -83,7 +83,7 @@ fn keep(rules: &OwnedFd, path: BorrowedFd<'_>, rights: u64) -> io::Result<()> {
 fn rights(beneath: Beneath, version: i64) -> u64 {
     let wanted = match beneath {
         Beneath::Read => READ_FILE | READ_DIR,
-        Beneath::Write => READ_FILE | READ_DIR | WRITE_FILE | REMOVE_FILE | MAKE_REG | TRUNCATE | IOCTL_DEV,
+        Beneath::Write => READ_FILE | READ_DIR | WRITE_FILE | REMOVE_FILE | MAKE_REG | MAKE_SOCK | TRUNCATE | IOCTL_DEV,
         Beneath::RemoveFolders => REMOVE_DIR,
     };
     wanted & all_of_files(version)
@@ -116,6 +116,7 @@ const READ_DIR: u64 = 1 << 3;
 const REMOVE_DIR: u64 = 1 << 4;
 const REMOVE_FILE: u64 = 1 << 5;
 const MAKE_REG: u64 = 1 << 8;
+const MAKE_SOCK: u64 = 1 << 9;
 const TRUNCATE: u64 = 1 << 14;
 const IOCTL_DEV: u64 = 1 << 15;
 /// Those that there are for what is no folder.

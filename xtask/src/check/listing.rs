@@ -24,7 +24,7 @@ impl KvmTest {
 
     /// Does it build programs and run them?
     pub fn compiles(&self) -> bool {
-        self.file.starts_with("kvm_") && self.file.ends_with("_ffi")
+        self.file.starts_with("kvm_") && ["_ffi", "_go"].iter().any(|end| self.file.ends_with(end))
     }
 }
 
