@@ -90,3 +90,27 @@ fn a_launcher_outlives_datagrams_that_are_no_packets_and_removes_its_socket_at_t
     assert!(ending.child.wait().unwrap().success() && ending.told == told(1));
     assert!(!folder.join("1").exists());
 }
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_folder_is_that_of_one_network_as_long_as_its_launchers_run() {
+    let (kernel, above) = (Kernel::new(&TinyGuest::power_off()), tempfile::tempdir().unwrap());
+    let folder = above.path().join("lab");
+    let spin = Kernel::new(&TinyGuest::spin());
+    let first = Launched::new(&spin, &folder, &[]);
+    assert_eq!(first.told, told(1));
+    let other = || {
+        let mut launcher = support::launcher();
+        launcher.arg("--kernel").arg(&kernel.path).args(["--memory", "16", "--network"]);
+        launcher.arg(format!("other,socket={}", folder.display())).stdin(Stdio::null()).output().unwrap()
+    };
+    let refused = other();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("that of the network \"lab\", and \"other\" was asked for"),
+        "{said}"
+    );
+    drop(first);
+    let taken = other();
+    assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
+}

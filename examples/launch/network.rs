@@ -53,7 +53,7 @@ impl Joined {
     /// Takes a place in the network, and makes the VM's card.
     pub fn new(option: &NetworkOption) -> vmcell::Result<(Self, Nic)> {
         let folder = option.folder.clone().map_or_else(|| usual_folder(&option.name), Ok)?;
-        let place = Place::take(&folder)?;
+        let place = Place::take(&folder, &option.name)?;
         let subnet = subnet_of(&option.name);
         let network = Network::new(NetworkConfig::new(subnet).mtu(MTU))?;
         // It is there to be tried by hand: whoever has the folder may reach everybody.

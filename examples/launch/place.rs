@@ -1,11 +1,11 @@
 //! The folder by which the launchers of one network find each other, and this launcher's number in it.
 //!
-//! Each launcher has the lowest number N that is free: it holds the lock on the file `N.lock` for as long as it lives, and the socket `N` takes what is
-//! sent to its VM. The kernel lets a lock go when its process is gone, however that ended, so that whoever gets the lock afterwards removes a socket that
+//! Each launcher has the lowest number N that is free: it holds the lock on the file `N.lock`, which holds the network's name, for as long as it lives, and
+//! the socket `N` takes what is sent to its VM. The kernel lets a lock go when its process is gone, however that ended, so that whoever gets the lock afterwards removes a socket that
 //! nobody has any more, and no two launchers ever have one number.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,9 @@ use vmcell::{Error, ErrorKind};
 const LONGEST_SOCKET: usize = 107;
 /// What a host number adds to the folder's path at the most.
 const LONGEST_NAME: &str = "/65535";
+
+/// A network's name has no more bytes.
+const LONGEST_NETWORK: u64 = 63;
 
 /// A launcher's place in a network.
 pub struct Place {
@@ -29,8 +32,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// Takes a place in a folder of this user's.
-    pub fn take(folder: &Path) -> vmcell::Result<Self> {
+    /// Takes a place in a folder of this user's, in the network of this name.
+    pub fn take(folder: &Path, name: &str) -> vmcell::Result<Self> {
         own(folder)?;
         let failed = |what: &str, e: io::Error| {
             let message = format!("cannot {what} in the folder {} of a network", folder.display());
@@ -49,9 +52,12 @@ impl Place {
             return Err(Error::new(ErrorKind::InvalidConfig, message));
         }
         for host in 1..=u16::MAX {
-            let Some(lock) = lock(&folder.join(format!("{host}.lock"))).map_err(|e| failed("lock a place", e))? else {
+            let path = folder.join(format!("{host}.lock"));
+            let Some(lock) = lock(&path).map_err(|e| failed("lock a place", e))? else {
+                check_name(&path, name).map_err(|e| failed("take a place", e))?;
                 continue;
             };
+            write_name(&lock, name).map_err(|e| failed("lock a place", e))?;
             let socket = bind(&socket_path(&folder, host)).map_err(|e| failed("make a socket", e))?;
             return Ok(Self { folder, host, socket, _lock: lock });
         }
@@ -77,6 +83,23 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(e)) => Err(e),
     }
+}
+
+/// Says for others which network it is whose place was locked.
+fn write_name(mut lock: &File, name: &str) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.write_all(name.as_bytes())
+}
+
+/// Sees to it that whoever has locked a place is in the same network: those of two networks would never hear of each other. One that has just locked it
+/// may not have said it yet.
+fn check_name(path: &Path, name: &str) -> io::Result<()> {
+    let mut found = String::new();
+    File::open(path)?.take(LONGEST_NETWORK).read_to_string(&mut found)?;
+    if found.is_empty() || found == name {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("it is that of the network {found:?}, and {name:?} was asked for")))
 }
 
 /// Takes the place of a socket that a launcher has left, which the lock says is gone.
