@@ -238,6 +238,51 @@ fn the_log_goes_where_it_is_told_to_and_shows_what_it_is_told_to() {
     assert_eq!(program.text_of("stdout"), "");
 }
 
+#[test]
+fn clients_for_whom_there_are_no_descriptors_wait_and_cost_no_cpu() {
+    let program = Program::new(&["--level", "Off"]);
+    let pid = program.pid();
+    let limited = std::process::Command::new("prlimit").args(["--pid", &pid.to_string(), "--nofile=20:20"]).status();
+    assert!(limited.unwrap().success());
+    let mut clients: Vec<_> = (0..40).map(|_| program.connect()).collect();
+    let ticks = || {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        text.rsplit(')')
+            .next()
+            .unwrap()
+            .split(' ')
+            .skip(12)
+            .take(2)
+            .map(|ticks| ticks.parse::<u64>().unwrap())
+            .sum::<u64>()
+    };
+    let before = ticks();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(ticks() - before < 20, "a tick is a hundredth of a second");
+    assert_eq!(ask(&mut clients[0], "GET", "/", "").status, 200);
+    // Those that come late are served once others have gone.
+    let mut last = clients.pop().unwrap();
+    drop(clients);
+    assert_eq!(ask(&mut last, "GET", "/", "").status, 200);
+}
+
+#[test]
+fn named_pipes_in_the_place_of_files_are_refused_and_hold_nobody_up() {
+    let program = Program::new(&[]);
+    let pipe = program.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let refused = |path: &str, body: Value| program.refused("PUT", path, &body.to_string());
+    assert!(refused("/boot-source", json!({"kernel_image_path": pipe})).contains("it is no file"));
+    let drive = json!({"drive_id": "d", "is_root_device": false, "is_read_only": true, "path_on_host": pipe});
+    assert!(refused("/drives/d", drive).starts_with("drive d: "));
+    let backend = json!({"backend_type": "File", "backend_path": pipe});
+    assert!(
+        refused("/snapshot/load", json!({"snapshot_path": pipe, "mem_backend": backend})).contains("it is no file")
+    );
+    program.done("PUT", "/logger", &json!({"log_path": pipe}).to_string());
+    (0..1000).for_each(|_| assert_eq!(program.ask("GET", "/", "").status, 200));
+}
+
 fn run(arguments: &[&str]) -> (Option<i32>, String) {
     let output = support::program().args(arguments).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();

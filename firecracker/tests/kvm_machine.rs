@@ -171,6 +171,25 @@ fn a_host_program_reaches_the_socket_of_the_vsock_and_it_is_gone_at_the_end() {
 
 #[test]
 #[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_named_pipe_takes_the_guest_s_output_as_long_as_somebody_reads_it() {
+    use std::io::Read;
+    let program = Program::new(&[]);
+    program.describe(&TinyGuest::flood(b'.'));
+    let pipe = program.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    program.done("PUT", "/serial", &json!({"serial_out_path": pipe}).to_string());
+    program.start();
+    for _ in 0..2 {
+        let mut some = [0; 100_000];
+        std::fs::File::open(&pipe).unwrap().read_exact(&mut some).unwrap();
+        assert_eq!(some.iter().filter(|byte| **byte == b'.').count(), some.len());
+        program.done("PATCH", "/vm", r#"{"state": "Paused"}"#);
+        program.done("PATCH", "/vm", r#"{"state": "Resumed"}"#);
+    }
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
 fn of_two_starts_at_once_one_is_done_and_the_machine_runs() {
     let program = Program::new(&[]);
     program.describe(&TinyGuest::spin());

@@ -1,7 +1,7 @@
 //! From the plan to a VM.
 
 use vmcell::{
-    Boot, ConsoleConfig, ConsoleFile, Discovery, LogLevel, Metadata, Nic, RngConfig, VmBuilder, VmConfig, VsockConfig,
+    Boot, Console, ConsoleConfig, Discovery, LogLevel, Metadata, Nic, RngConfig, VmBuilder, VmConfig, VsockConfig,
 };
 
 use super::balloon;
@@ -14,7 +14,7 @@ use super::plan::Plan;
 use super::setup::Setup;
 use crate::api::{BootSource, Drive, Entropy};
 use crate::fault::Fault;
-use crate::log::{Level, Log};
+use crate::log::{Level, Log, open_to_append};
 
 /// What a kernel is told if a client says nothing: what a micro-VM has not, and that a guest that panics ends.
 const DEFAULT_CMDLINE: &str = "reboot=k panic=1 nomodule 8250.nr_uarts=0 swiotlb=noforce";
@@ -26,7 +26,8 @@ pub fn boot(plan: &Plan, store: &Store, setup: &Setup, log: &Log) -> Result<VmBu
     };
     let mut config = describe(plan, setup)?;
     config.boot = Some(kernel(source, plan.drives.first()));
-    with_nics(config.builder(), plan, store).map(|builder| with_log(builder, log))
+    let builder = with_serial(config.builder(), plan)?;
+    with_nics(builder, plan, store).map(|builder| with_log(builder, log))
 }
 
 /// All but the kernel and the cards, which may have the metadata service.
@@ -40,13 +41,20 @@ pub fn describe(plan: &Plan, setup: &Setup) -> Result<VmConfig, Fault> {
     config.rng = plan.entropy.as_ref().map(entropy).transpose()?;
     config.balloon = plan.balloon.as_ref().map(balloon::balloon);
     config.vsock = plan.vsock.as_ref().map(|vsock| VsockConfig::new(vsock.guest_cid.into()).unix_path(&vsock.uds_path));
-    config.console = match &plan.serial.serial_out_path {
-        None => ConsoleConfig::Stdio,
-        Some(path) => ConsoleConfig::File(ConsoleFile::new(path).append(true)),
-    };
+    if plan.serial.serial_out_path.is_none() {
+        config.console = ConsoleConfig::Stdio;
+    }
     config.console_rate = rate("serial", plan.serial.rate_limiter.as_ref())?;
     config.seccomp = setup.seccomp;
     Ok(config)
+}
+
+/// Has the guest's output go to a file or a named pipe, which may have no reader, if one is named.
+pub fn with_serial(builder: VmBuilder, plan: &Plan) -> Result<VmBuilder, Fault> {
+    let Some(path) = &plan.serial.serial_out_path else { return Ok(builder) };
+    let opened = open_to_append(path);
+    let file = opened.map_err(|why| Fault::new(format!("serial: serial_out_path is {path:?}: {why}")))?;
+    Ok(builder.console(Console::descriptors(file.into(), None)))
 }
 
 /// Adds the cards.

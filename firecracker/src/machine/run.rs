@@ -112,7 +112,7 @@ impl Machine {
         let (mut plan, saved, clock) = snapshot::load(wanted)?;
         plan.serial = self.plan.serial.clone();
         let refused = |error: vmcell::Error| Fault::of("snapshot/load", &error);
-        let builder = build::describe(&plan, &self.setup)?.builder();
+        let builder = build::with_serial(build::describe(&plan, &self.setup)?.builder(), &plan)?;
         let builder = build::with_log(build::with_nics(builder, &plan, &self.store)?, &self.log);
         let vm = builder.fork_of(&saved).fork_clock(clock).build().map_err(refused)?;
         if wanted.resume_vm {

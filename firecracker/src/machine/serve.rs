@@ -139,9 +139,12 @@ impl Machine {
             [("kernel_image_path", Some(&source.kernel_image_path)), ("initrd_path", source.initrd_path.as_ref())];
         for (what, path) in paths {
             let Some(path) = path else { continue };
-            let opened = std::fs::File::open(path).and_then(|file| file.metadata());
-            let is_file =
-                opened.map_err(|why| Fault::new(format!("boot-source: {what} is {path:?}: {why}")))?.is_file();
+            // A named pipe would not be opened before somebody writes to it.
+            let refused = |why: std::io::Error| Fault::new(format!("boot-source: {what} is {path:?}: {why}"));
+            let is_file = std::fs::metadata(path).map_err(refused)?.is_file();
+            if is_file {
+                std::fs::File::open(path).map_err(refused)?;
+            }
             if !is_file {
                 return Err(Fault::new(format!("boot-source: {what} is {path:?}: it is no file")));
             }

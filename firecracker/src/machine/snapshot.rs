@@ -191,6 +191,11 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
 
 fn text_of(path: &Path) -> Result<String, Fault> {
     let mut text = String::new();
+    // A named pipe would not be opened before somebody writes to it.
+    let is_file = fs::metadata(path).map_err(|why| unreadable(path, &why.to_string()))?.is_file();
+    if !is_file {
+        return Err(unreadable(path, "it is no file"));
+    }
     let file = File::open(path).map_err(|why| unreadable(path, &why.to_string()))?;
     file.take(MOST_BYTES).read_to_string(&mut text).map_err(|why| unreadable(path, &why.to_string()))?;
     Ok(text)

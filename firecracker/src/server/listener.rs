@@ -17,6 +17,8 @@ use crate::http::{Request, Response};
 const MOST: usize = 256;
 /// The most new ones a turn.
 const MOST_NEW: usize = 16;
+/// How long none is let in after the host gave no descriptor for one.
+const PAUSE: Duration = Duration::from_millis(100);
 /// One that was silent for so long makes room for another.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -28,6 +30,8 @@ pub struct Server {
     place: Option<(u64, u64)>,
     connections: Vec<Connection>,
     most_body: usize,
+    /// Until when none is let in.
+    closed_until: Option<Instant>,
 }
 
 impl Server {
@@ -39,12 +43,13 @@ impl Server {
         let listener = UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
         let place = place_of(path);
-        Ok(Self { listener, path: path.to_owned(), place, connections: Vec::new(), most_body })
+        Ok(Self { listener, path: path.to_owned(), place, connections: Vec::new(), most_body, closed_until: None })
     }
 
     /// Adds what is waited for; [`turn`](Self::turn) is told of it in the same order.
     pub fn interests<'a>(&'a self, polled: &mut Vec<PollFd<'a>>) {
-        polled.push(PollFd::new(&self.listener, PollFlags::IN));
+        let new = if self.closed_until.is_some() { PollFlags::empty() } else { PollFlags::IN };
+        polled.push(PollFd::new(&self.listener, new));
         polled.extend(self.connections.iter().map(|connection| {
             let (stream, flags) = connection.interest();
             PollFd::new(stream, flags)
@@ -56,7 +61,7 @@ impl Server {
         if self.connections.iter().any(Connection::has_more) {
             return Some(now);
         }
-        self.connections.iter().filter_map(Connection::deadline).min()
+        self.connections.iter().filter_map(Connection::deadline).chain(self.closed_until).min()
     }
 
     /// Gives each connection a turn, and lets new ones in.
@@ -66,6 +71,7 @@ impl Server {
             connection.turn(ready.get(index).copied().unwrap_or(false), now, self.most_body, serve);
         }
         self.connections.retain(|connection| !connection.is_gone());
+        self.closed_until = self.closed_until.filter(|until| now < *until);
         if new {
             (0..MOST_NEW).take_while(|_| self.let_in(now)).count();
         }
@@ -87,7 +93,14 @@ impl Server {
 
     /// Says whether there may be another one.
     fn let_in(&mut self, now: Instant) -> bool {
-        let Ok((stream, _)) = self.listener.accept() else { return false };
+        let stream = match self.listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(why) => {
+                let is_for_later = why.kind() == io::ErrorKind::WouldBlock;
+                self.closed_until = now.checked_add(PAUSE).filter(|_| !is_for_later);
+                return false;
+            }
+        };
         let Ok(mut connection) = Connection::new(stream, now) else { return true };
         if self.connections.len() >= MOST && !self.make_room(now) {
             connection.refuse(&Fault::busy(format!("Too many open connections, allowed are {MOST}.")), now);
