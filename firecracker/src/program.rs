@@ -207,20 +207,21 @@ impl Program {
 /// Serves one request.
 fn answer(machine: &mut Machine, log: &Log, request: &Request) -> Response {
     log.info(format_args!("{} {} with {} bytes", request.method.name(), request.path, request.body.len()));
-    let served = route(request).and_then(|(call, deprecated)| {
-        if deprecated {
-            machine.count_deprecated();
-            log.warn(format_args!("{} {} used what is deprecated", request.method.name(), request.path));
-        }
-        machine.serve(call).map(|response| response.deprecated(deprecated))
-    });
+    let routed = route(request);
+    let deprecated = matches!(routed, Ok((_, true)));
+    if deprecated {
+        machine.count_deprecated();
+        log.warn(format_args!("{} {} used what is deprecated", request.method.name(), request.path));
+    }
+    let served = routed.and_then(|(call, _)| machine.serve(call));
     if let Some((group, resource)) = counted(request) {
         machine.count(group, resource, served.is_err());
     }
-    served.unwrap_or_else(|fault| {
+    let response = served.unwrap_or_else(|fault| {
         log.error(format_args!("refused: {}", fault.message()));
         fault.response()
-    })
+    });
+    response.deprecated(deprecated)
 }
 
 /// The names by which metrics count a request.

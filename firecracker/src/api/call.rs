@@ -49,6 +49,7 @@ pub enum Call {
     Action(Action),
     CreateSnapshot(SnapshotCreate),
     LoadSnapshot(SnapshotLoad),
+    RemoveDevice,
     /// What the API has and this program has not.
     Unsupported {
         /// The resource.
@@ -101,13 +102,14 @@ impl Call {
             | Self::GetBalloonStatistics
             | Self::PatchBalloonStatistics(_)
             | Self::CreateSnapshot(_)
+            | Self::RemoveDevice
             | Self::Action(Action::FlushMetrics | Action::SendCtrlAltDel) => Some(When::After),
             Self::Unsupported { only, .. } => *only,
         }
     }
 
-    /// Whether it would add a device to a machine that runs.
-    pub fn adds_device(&self) -> bool {
-        matches!(self, Self::PutDrive(_) | Self::PutNetworkInterface(_))
+    /// Whether it would add a device to a machine that runs, or take one away.
+    pub fn plugs_device(&self) -> bool {
+        matches!(self, Self::PutDrive(_) | Self::PutNetworkInterface(_) | Self::RemoveDevice)
     }
 }

@@ -61,9 +61,9 @@ pub enum CacheType {
 /// How requests reach the file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub enum IoEngine {
+    /// By io_uring.
+    Async,
     /// By system calls.
     #[default]
     Sync,
-    /// By io_uring.
-    Async,
 }

@@ -94,10 +94,9 @@ pub enum CpuTemplate {
     C3,
     T2,
     T2S,
+    None,
     T2CL,
     T2A,
-    V1N1,
-    None,
 }
 
 /// What memory lies on.

@@ -140,16 +140,11 @@ fn patch(path: [&str; 3], body: &[u8]) -> Result<(Call, bool), Fault> {
 }
 
 fn delete(path: [&str; 3]) -> Result<Call, Fault> {
-    let [what @ ("drives" | "pmem" | "network-interfaces"), id, _] = path else {
+    let ["drives" | "pmem" | "network-interfaces", id, _] = path else {
         return Err(no_such(&Method::Delete, path[0]));
     };
     checked_id(id)?;
-    let what = match what {
-        "drives" => "removing a drive",
-        "pmem" => "removing a pmem device",
-        _ => "removing a network interface",
-    };
-    Ok(missing(what, "a device stays as long as the machine", Some(When::After)))
+    Ok(Call::RemoveDevice)
 }
 
 fn load(body: &[u8]) -> Result<(Call, bool), Fault> {

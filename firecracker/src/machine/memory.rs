@@ -50,9 +50,6 @@ pub fn cpu(config: &MachineConfig) -> Result<CpuConfig, Fault> {
         Some(CpuTemplate::T2 | CpuTemplate::T2S | CpuTemplate::T2CL | CpuTemplate::T2A) => {
             Ok(CpuConfig::level(CpuLevel::V3))
         }
-        Some(CpuTemplate::V1N1) => Err(Fault::new(
-            "machine-config: cpu_template is V1N1, which is of aarch64; allowed are C3, T2, T2S, T2CL, T2A and None",
-        )),
     }
 }
 
@@ -74,6 +71,5 @@ mod tests {
         assert_eq!(refused(|c| c.mem_size_mib = 15), "machine-config: mem_size_mib is 15, allowed are 16 and more");
         assert!(refused(|c| (c.mem_size_mib, c.huge_pages) = (65, HugePages::TwoMib)).contains("even numbers"));
         assert!(refused(|c| c.mem_size_mib = 63).contains("less than the 64 of the balloon"));
-        assert!(refused(|c| c.cpu_template = Some(CpuTemplate::V1N1)).contains("aarch64"));
     }
 }

@@ -113,7 +113,7 @@ impl Machine {
         match (call.when(), &self.vm) {
             (Some(When::Before), Some(_)) => Err(Fault::after_start()),
             (Some(When::After), None) => Err(Fault::before_start()),
-            _ if self.vm.is_some() && call.adds_device() => Err(Fault::new("PCI is not enabled")),
+            _ if self.vm.is_some() && call.plugs_device() => Err(Fault::new("PCI is not enabled")),
             _ => Ok(()),
         }
     }

@@ -1,6 +1,10 @@
 //! A program that serves the API, and a client of it.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod compare;
+pub mod script;
+pub mod walk;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -28,8 +32,12 @@ impl Program {
     }
 
     pub fn in_folder(folder: TempDir, arguments: &[&str]) -> Self {
+        Self::of(program(), folder, arguments)
+    }
+
+    /// The same with another program that has this command line.
+    pub fn of(mut command: Command, folder: TempDir, arguments: &[&str]) -> Self {
         let socket = folder.path().join("api");
-        let mut command = program();
         command.arg("--api-sock").arg(&socket).args(arguments).current_dir(folder.path());
         let stdout = std::fs::File::create(folder.path().join("stdout")).expect("a file");
         let stderr = std::fs::File::create(folder.path().join("stderr")).expect("a file");

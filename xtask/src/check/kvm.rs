@@ -34,6 +34,8 @@ const FIGURE: &str = "figure: ";
 const VILLAIN: &str = "VMCELL_VILLAIN";
 /// Names the program that serves Firecracker's API, for the tests of its package.
 const SERVED: &str = "VMCELL_SERVED";
+/// Names the program that the one above is compared with.
+const ORIGINAL: &str = "VMCELL_FIRECRACKER";
 const SERVED_PACKAGE: &str = "vmcell-firecracker";
 const AGENT: &str = include_str!("../nested/agent.sh");
 
@@ -53,8 +55,8 @@ impl Place {
     }
 
     fn is_here(&self, test: &KvmTest) -> bool {
-        if test.compiles() {
-            // The nested host has no compiler.
+        if test.compiles() || test.wants_original() {
+            // The nested host has no compiler, and not the program.
             return self.kvm.runs_tiny_guests();
         }
         if test.boots_linux() { self.linux_here } else { self.tiny_here }
@@ -126,7 +128,7 @@ impl Programs {
     }
 }
 
-/// Builds the C interface if a test wants it, and takes out the tests that cannot have it.
+/// Builds the C interface if a test wants it, and takes out the tests that lack it or another program.
 fn c_face(place: &Place, tests: &mut Vec<KvmTest>, summary: &mut Summary) -> Result<Option<CFace>> {
     let mut skip = |tests: &mut Vec<KvmTest>, which: &dyn Fn(&KvmTest) -> bool, why: &str| {
         for test in tests.extract_if(.., |test| which(test)) {
@@ -135,6 +137,9 @@ fn c_face(place: &Place, tests: &mut Vec<KvmTest>, summary: &mut Summary) -> Res
     };
     let lost = |test: &KvmTest| test.compiles() && !place.is_here(test);
     skip(tests, &lost, "needs a KVM where the compilers are, and this host's runs no guests");
+    let alone =
+        |test: &KvmTest| test.wants_original() && (std::env::var_os(ORIGINAL).is_none() || !place.is_here(test));
+    skip(tests, &alone, &format!("needs a Firecracker 1.16.1, which {ORIGINAL} names, and a KVM on this host"));
     if !tests.iter().any(capi::wanted_by) {
         return Ok(None);
     }

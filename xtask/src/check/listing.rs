@@ -26,6 +26,11 @@ impl KvmTest {
     pub fn compiles(&self) -> bool {
         self.file.starts_with("kvm_") && ["_ffi", "_go"].iter().any(|end| self.file.ends_with(end))
     }
+
+    /// Does it compare with a Firecracker that the user names?
+    pub fn wants_original(&self) -> bool {
+        self.file == "kvm_original"
+    }
 }
 
 impl fmt::Display for KvmTest {
