@@ -46,6 +46,10 @@ cargo xtask bench scale [--vms N]
     Show what many VMs in one process take: descriptors, mappings, threads, memory, and time to start and to end.
       --vms N             how many (1 to 100000, default 1000)
 
+cargo xtask bench api [--firecracker PATH] [--rounds N] [--millis N]
+    Measure vmcell-firecracker, and Firecracker if it is given, driven over the socket of their API, in alternating rounds: the
+    time to the start's answer and to the guest's first byte, memory, and requests a second. The flags are those of bench.
+
 cargo xtask bench network [ports | demand | switch | wireguard]
     Show what private networks take: the memory of a port, a service that is started on demand, guest to guest beside two
     TAP devices and a bridge (needs root), and WireGuard beside wireguard-go, if that is installed. Or one of these parts.
@@ -55,6 +59,7 @@ Environment:
                    (lib/modules/VERSION or ../lib/modules/VERSION, as unpacked from a package)
     VMCELL_ROOTFS  a root file system (raw ext4 image) instead of the one made here; it is not modified
     VMCELL_VILLAIN an initramfs of virtio-villain, each of whose cases `test linux_villain` runs against our devices
+    VMCELL_FIRECRACKER  the whole path of a Firecracker 1.16.1, whose answers `test kvm_original` compares with those of vmcell-firecracker
     VMCELL_CACHE   where prepared guests are kept (default $XDG_CACHE_HOME/vmcell or ~/.cache/vmcell)
 ";
 
@@ -70,6 +75,7 @@ pub enum Command {
     Scale(ScaleOptions),
     Snapshot(SnapshotOptions),
     Volume,
+    Api(ApiOptions),
     /// Of which part alone, if of one.
     Network(Option<String>),
 }
@@ -135,6 +141,14 @@ pub struct SnapshotOptions {
     pub forks: u32,
 }
 
+/// Flags of `cargo xtask bench api`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ApiOptions {
+    pub firecracker: Option<String>,
+    pub rounds: u32,
+    pub run_ms: u32,
+}
+
 /// A launcher of ours that is measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LauncherOption {
@@ -174,6 +188,7 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Command, String> {
         "bench" if rest.first().is_some_and(|arg| arg == "snapshot") => {
             parse_snapshot(&rest[1..]).map(Command::Snapshot)
         }
+        "bench" if rest.first().is_some_and(|arg| arg == "api") => parse_api(&rest[1..]).map(Command::Api),
         "bench" if rest.first().is_some_and(|arg| arg == "volume") => parse_volume(&rest[1..]),
         "bench" if rest.first().is_some_and(|arg| arg == "network") => parse_network(&rest[1..]),
         "bench" => parse_bench(rest).map(Command::Bench),
@@ -297,6 +312,26 @@ fn parse_snapshot(args: &[String]) -> Result<SnapshotOptions, String> {
         match arg.as_str() {
             "--forks" => options.forks = number(arg, args.next(), 1, 100_000)?,
             other => return Err(format!("bench snapshot: unknown argument `{other}`; allowed: --forks")),
+        }
+    }
+    Ok(options)
+}
+
+fn parse_api(args: &[String]) -> Result<ApiOptions, String> {
+    let BenchOptions { firecracker, rounds, run_ms, .. } = BenchOptions::default();
+    let mut options = ApiOptions { firecracker, rounds, run_ms };
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        let flag = arg.as_str();
+        match flag {
+            "--firecracker" => options.firecracker = Some(text(flag, args.next())?),
+            "--rounds" => options.rounds = number(flag, args.next(), 1, 999)?,
+            "--millis" => options.run_ms = number(flag, args.next(), 20, 60_000)?,
+            other => {
+                return Err(format!(
+                    "bench api: unknown argument `{other}`; allowed: --firecracker, --rounds, --millis"
+                ));
+            }
         }
     }
     Ok(options)
@@ -427,6 +462,16 @@ mod tests {
         assert_eq!(parse_line("bench scale --vms 20"), Ok(Command::Scale(ScaleOptions { vms: 20 })));
         assert!(parse_line("bench scale --vms 0").unwrap_err().contains("1 to 100000"));
         assert!(parse_line("bench scale --rows disk").unwrap_err().contains("allowed: --vms"));
+    }
+
+    #[test]
+    fn api_takes_a_peer_and_how_long_to_measure() {
+        let options = |firecracker: Option<&str>, rounds| {
+            Ok(Command::Api(ApiOptions { firecracker: firecracker.map(String::from), rounds, run_ms: 1000 }))
+        };
+        assert_eq!(parse_line("bench api"), options(None, 7));
+        assert_eq!(parse_line("bench api --rounds 3 --firecracker /f"), options(Some("/f"), 3));
+        assert!(parse_line("bench api --rows memory").unwrap_err().contains("allowed: --firecracker"));
     }
 
     #[test]

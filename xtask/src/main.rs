@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Command::Instructions(options) => bench::instructions::run(&options),
         Command::Scale(options) => bench::scale::run(&options),
         Command::Snapshot(options) => bench::snapshot::run(&options),
+        Command::Api(options) => bench::api::run(&options),
         Command::Volume => bench::volume::run(),
         Command::Network(part) => bench::network::run(part.as_deref()),
     };

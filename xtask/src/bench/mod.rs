@@ -13,8 +13,10 @@
 //! | What do many VMs in one process take? | `scale`, a command of its own |
 //! | What do snapshots and forks take? | `snapshot`, a command of its own |
 //! | What does encryption take? | `volume`, a command of its own |
+//! | How soon and how well is Firecracker's API served? | `api`, a command of its own |
 //! | What do private networks take? | `network`, a command of its own |
 
+pub mod api;
 mod boot;
 mod carry;
 mod contender;

@@ -25,17 +25,28 @@ fn run_row(runner: &mut Runner<'_>, row: &Row, contenders: &[Contender]) -> Resu
     if let Load::Disk(load) = row.load {
         runner.setup.medium.settle(&runner.setup.floor, load.direct)?;
     }
-    let nothing = |contender: &Contender| (contender.label.clone(), Ok(Vec::new()));
-    let mut runs: Vec<(String, Result<Vec<Sample>>)> = contenders.iter().map(nothing).collect();
+    let labels = contenders.iter().map(|contender| contender.label.clone());
+    let runs = turns(labels, rounds, |number| runs::once(runner, row, &contenders[number]));
+    Ok(RowResult { row: row.clone(), runs })
+}
+
+/// Everyone's samples by their labels, or why there are none. `once` makes one run of the contender of this number; each has one in
+/// each round, and the first round warms up and does not count.
+pub fn turns(
+    labels: impl Iterator<Item = String>,
+    rounds: u32,
+    mut once: impl FnMut(usize) -> Result<Sample>,
+) -> Vec<(String, Result<Vec<Sample>>)> {
+    let mut runs: Vec<(String, Result<Vec<Sample>>)> = labels.map(|label| (label, Ok(Vec::new()))).collect();
     for round in 0..=rounds {
-        for (contender, (_, samples)) in contenders.iter().zip(&mut runs) {
+        for (number, (_, samples)) in runs.iter_mut().enumerate() {
             let Ok(kept) = samples else { continue };
-            match runs::once(runner, row, contender) {
+            match once(number) {
                 Ok(sample) if round > 0 => kept.push(sample),
                 Ok(_) => {}
                 Err(error) => *samples = Err(error),
             }
         }
     }
-    Ok(RowResult { row: row.clone(), runs })
+    runs
 }

@@ -23,6 +23,22 @@ pub enum Load {
     Receive(u32),
     /// From the start of the monitor to the first program of a distribution's kernel, in instructions.
     Boot,
+    /// Of a program that is driven over an API. A command of its own has these rows.
+    Api(ApiLoad),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiLoad {
+    /// From the start of the program to the answer to the start of the machine, which was described before.
+    Answer,
+    /// To the guest's first byte on the serial port.
+    FirstByte,
+    /// What the program has in memory beside the guest's while the guest runs.
+    Memory,
+    /// Requests over one connection.
+    Kept,
+    /// Requests each of which has a connection of its own.
+    New,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,23 +54,24 @@ pub struct DiskLoad {
 }
 
 impl Row {
-    fn new(name: &str, load: Load) -> Self {
+    pub fn new(name: &str, load: Load) -> Self {
         Self { name: name.into(), load }
     }
 
     pub fn unit(&self) -> &'static str {
         match self.load {
-            Load::FirstByte => "us",
-            Load::Memory => "KiB",
+            Load::FirstByte | Load::Api(ApiLoad::Answer | ApiLoad::FirstByte) => "us",
+            Load::Memory | Load::Api(ApiLoad::Memory) => "KiB",
             Load::Boot => "instructions",
-            Load::Disk(_) => "requests/s",
+            Load::Disk(_) | Load::Api(ApiLoad::Kept | ApiLoad::New) => "requests/s",
             Load::Send(_) | Load::Receive(_) => "frames/s",
         }
     }
 
     /// Is a smaller figure a better one?
     pub fn less_is_better(&self) -> bool {
-        matches!(self.load, Load::FirstByte | Load::Memory | Load::Boot)
+        const API: [Load; 3] = [Load::Api(ApiLoad::Answer), Load::Api(ApiLoad::FirstByte), Load::Api(ApiLoad::Memory)];
+        matches!(self.load, Load::FirstByte | Load::Memory | Load::Boot) || API.contains(&self.load)
     }
 
     /// Does it need a TAP?

@@ -62,7 +62,7 @@ pub fn all(options: &BenchOptions, scratch: &Path) -> Result<(Vec<Contender>, Ve
 }
 
 /// The first line of what a program says of its version.
-fn version(program: &str) -> Result<String> {
+pub fn version(program: &str) -> Result<String> {
     let text = exec::capture_text(Command::new(program).arg("--version"))?;
     Ok(text.lines().next().unwrap_or_default().trim().into())
 }

@@ -22,6 +22,7 @@ pub fn once(runner: &mut Runner<'_>, row: &Row, contender: &Contender) -> Result
         Load::Disk(load) => disk::run(runner, load, contender),
         Load::Send(size) => frames::send(runner, size, contender),
         Load::Boot => Err(Error::new("it runs in the nested host only")),
+        Load::Api(_) => Err(Error::new("it has a command of its own")),
         Load::Receive(size) => frames::receive(runner, size, contender),
     }
 }
