@@ -113,6 +113,10 @@ fn answers_differ_by_status_headers_members_types_and_values() {
     assert_eq!(differences(&here, &there), found);
     assert_eq!(differences(&here, &here), [""; 0]);
     assert_eq!(differences(&here, &answer(204, "", "")), ["status 200, 204"]);
+    let drives = |text: &str| answer(200, "", &format!(r#"{{"drives": [{text}]}}"#));
+    let (one, two) = (r#"{"drive_id": "a", "b": 1}"#, r#"{"drive_id": "c", "b": 2}"#);
+    assert_eq!(differences(&drives(&format!("{one}, {two}")), &drives(&format!("{two}, {one}"))), [""; 0]);
+    assert_eq!(differences(&drives(one), &drives(&format!("{two}, {one}"))), ["/drives length"]);
     let fault = |text: &str| answer(400, "", text);
     let refused = fault(r#"{"fault_message": "no"}"#);
     assert_eq!(differences(&refused, &refused), [""; 0]);

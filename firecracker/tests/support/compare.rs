@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Answer;
 
 /// Each difference in a word or two: `status 204, 400` (here, there), `text` of a fault, `form` if it is no fault as the
-/// specification has it there, `header NAME`, and what is wrong with a member of the JSON: `MEMBER here`, `MEMBER there` if only one has it, `MEMBER type` or `MEMBER value`.
+/// specification has it there, `header NAME`, and what is wrong with a member of the JSON: `MEMBER here`, `MEMBER there` if only one has it, `MEMBER type`, `MEMBER length` or `MEMBER value`.
 pub fn differences(here: &Answer, there: &Answer) -> Vec<String> {
     if here.status != there.status {
         return vec![format!("status {}, {}", here.status, there.status)];
@@ -60,12 +60,21 @@ fn value_differences(at: &str, here: &Value, there: &Value, found: &mut Vec<Stri
             }
         }
         (Value::Array(ours), Value::Array(theirs)) if ours.len() == theirs.len() => {
-            for (index, (here, there)) in ours.iter().zip(theirs).enumerate() {
+            // The order of drives that a guest has is another one each time there.
+            let (ours, theirs) = (by_drive(ours), by_drive(theirs));
+            for (index, (here, there)) in ours.into_iter().zip(theirs).enumerate() {
                 value_differences(&format!("{at}/{index}"), here, there, found);
             }
         }
+        (Value::Array(_), Value::Array(_)) => found.push(format!("{at} length")),
         _ if here == there => {}
         _ if std::mem::discriminant(here) == std::mem::discriminant(there) => found.push(format!("{at} value")),
         _ => found.push(format!("{at} type")),
     }
+}
+
+fn by_drive(list: &[Value]) -> Vec<&Value> {
+    let mut list: Vec<&Value> = list.iter().collect();
+    list.sort_by_key(|item| item.get("drive_id").and_then(Value::as_str));
+    list
 }
