@@ -115,7 +115,7 @@ fn fuzz_targets(long: bool, summary: &mut Summary) {
     // Without libFuzzer, which takes a C++ compiler and a minute.
     let plain = [&manifest[..], &["--no-default-features", "--locked"]].concat();
     step(summary, "fuzz: clippy", &[&["clippy", "--all-targets"], &plain[..], &["--", "-D", "warnings"]].concat(), &[]);
-    let seconds = if long { 300 } else { 20 };
+    let seconds = if long { 300 } else { 10 };
     let unguided = crate::fuzz::why_not_guided();
     // If coverage guides the targets, the tests only try the seeds, and some inputs by chance.
     let by_chance = if unguided.is_some() { seconds } else { 1 };
