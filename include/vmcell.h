@@ -1000,7 +1000,7 @@ typedef struct vmcell_network vmcell_network;
 
 /**
  * The place of a machine in a private network, which has its address as long as the port, or the interface that it became, lives. Made by
- * vmcell_network_port_new; taken by vmcell_nic_new_network; freed by vmcell_network_port_free. Any thread may make any call.
+ * vmcell_network_port_new or vmcell_network_port_new_for_clone; taken by vmcell_nic_new_network; freed by vmcell_network_port_free. Any thread may make any call.
  */
 typedef struct vmcell_network_port vmcell_network_port;
 
@@ -2903,6 +2903,21 @@ int32_t vmcell_network_port_new(const vmcell_network *network,
                                 uint32_t number,
                                 vmcell_network_port **port,
                                 vmcell_error **error);
+
+/**
+ * As vmcell_network_port_new, for a machine whose guest takes itself for machine number `source` of host number `source_host`: a fork of that one,
+ * which keeps the addresses that it had at the snapshot. The network knows it by its own address alone, and replaces the one by the other in
+ * its packets. The guest and the machine that it takes itself for cannot reach each other.
+ *
+ * Errors: as vmcell_network_port_new.
+ */
+int32_t vmcell_network_port_new_for_clone(const vmcell_network *network,
+                                          uint32_t host,
+                                          uint32_t number,
+                                          uint32_t source_host,
+                                          uint32_t source,
+                                          vmcell_network_port **port,
+                                          vmcell_error **error);
 
 /**
  * Gives the machine a name, 1 to 63 letters, digits and hyphens: the network's name server has its address under "NAME.internal" while it runs.

@@ -4,9 +4,10 @@ mod support;
 
 use std::time::Duration;
 
+use support::Transcript;
 use support::linux::{LinuxGuest, RunningGuest, between, root_disk};
-use vmcell::Nic;
 use vmcell::network::{MachineAddress, Network, NetworkConfig, Refusal, Rule, Subnet};
+use vmcell::{Nic, Vm};
 
 const LONG: Duration = Duration::from_secs(150);
 const SUBNET: Subnet = Subnet::new([0xac, 0x17, 0x05], 7);
@@ -28,7 +29,8 @@ in_root ip link set lo up; in_root ip link set eth0 up
 for n in $(seq 200); do in_root ip -6 -o address show dev eth0 scope global -tentative | grep -q inet6 && break; sleep 0.2; done
 echo addresses=$(in_root ip -6 -o address show dev eth0 -tentative | grep -o 'inet6 [^ ]*' | sort | tr '\n' ',')-end
 "#;
-    LinuxGuest::in_distribution(&format!("{setup}{script}")).limit(LONG)
+    let limit = if support::is_long() { 6 * LONG } else { LONG };
+    LinuxGuest::in_distribution(&format!("{setup}{script}")).limit(limit)
 }
 
 fn serve(network: &Network, number: u32, script: &str) -> RunningGuest {
@@ -152,4 +154,53 @@ in_root ip -6 neighbour show dev eth0 | sed 's/^/neighbour: /'
     // All neighbours look the same, whether they are there or not.
     assert!(!text.contains(&format!("neighbour: {three} FAILED")), "{text}");
     assert!(network.dropped(Refusal::Policy) > 0);
+}
+
+/// Says to each client how it sees it, and asks whoever is typed the same.
+const WHO: &str = r#"
+in_root socat TCP6-LISTEN:7000,fork,reuseaddr SYSTEM:'echo you are $SOCAT_PEERADDR' &
+for n in $(seq 100); do in_root ss -ltn | grep -q :7000 && break; sleep 0.2; done
+echo listening
+while read -r to && [ "$to" != end ]; do
+    # The card of a fork is there a while after the fork is.
+    for n in $(seq 30); do
+        answer=$(in_root timeout 5 socat -u TCP6:[$to]:7000,connect-timeout=4 STDOUT)
+        [ -n "$answer" ] && break
+        sleep 1
+    done
+    echo "$to says: $answer end"
+done
+"#;
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn forks_of_one_guest_reach_each_other_and_the_one_that_they_do_not_know_of() {
+    let network = Network::new(NetworkConfig::new(SUBNET)).unwrap();
+    network.set_rules(&[Rule::allow().tcp(7000..=7000)]).unwrap();
+    let other = serve(&network, 1, WHO);
+    let source = serve(&network, 2, WHO);
+    let snapshot = source.vm.snapshot().expect("a snapshot");
+    let forks = [3, 4].map(|number| {
+        let (transcript, port) = (Transcript::default(), network.port_for_clone(machine(number), machine(2)).unwrap());
+        let builder = Vm::builder().fork_of(&snapshot).disk(root_disk()).nic(port.into_nic());
+        let vm = builder.console(transcript.console()).build().unwrap_or_else(|e| panic!("{}", e.chain()));
+        vm.start().expect("the fork starts");
+        (number, vm, transcript)
+    });
+    let whole = |number| machine(number).ip().segments().map(|part| format!("{part:04x}")).join(":");
+    for (number, vm, transcript) in &forks {
+        for to in [1, if *number == 3 { 4 } else { 3 }] {
+            let line = format!("{}\n", machine(to).ip());
+            assert_eq!(vm.write_console(line.as_bytes()), line.len());
+            let answer = format!("{} says: you are [{}] end", machine(to).ip(), whole(*number));
+            assert!(transcript.wait_until(LONG, |text| text.contains(&answer)), "{answer:?}:\n{}", transcript.text());
+        }
+    }
+    // The other way, to each by its own address; the source goes on beside its forks.
+    for number in [2, 3, 4] {
+        other.type_in(&format!("{}\n", machine(number).ip()));
+        other.expect(&format!("{} says: you are [{}] end", machine(number).ip(), whole(1)));
+    }
+    forks.iter().for_each(|(_, vm, _)| vm.stop().unwrap());
+    [source, other].iter().for_each(|guest| guest.vm.stop().unwrap());
 }

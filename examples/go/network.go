@@ -280,6 +280,24 @@ func (network *Network) Port(host, machine uint32, names ...string) (*Port, erro
 	if err := failure(number, e); err != nil {
 		return nil, err
 	}
+	return port.named(names)
+}
+
+// PortForClone makes the port of a machine whose guest takes itself for another one, the source: a fork of that machine, which keeps the
+// addresses that it had at the snapshot. The network knows it by its own address alone, and replaces the one by the other in its packets. The
+// guest and the machine that it takes itself for cannot reach each other. For the rest, it is as Port.
+func (network *Network) PortForClone(host, machine, sourceHost, source uint32, names ...string) (*Port, error) {
+	port := &Port{}
+	var e *C.vmcell_error
+	number := C.vmcell_network_port_new_for_clone(network.pointer(), C.uint32_t(host), C.uint32_t(machine), C.uint32_t(sourceHost),
+		C.uint32_t(source), &port.handle, &e)
+	if err := failure(number, e); err != nil {
+		return nil, err
+	}
+	return port.named(names)
+}
+
+func (port *Port) named(names []string) (*Port, error) {
 	for _, name := range names {
 		err := withTexts(func(texts []*C.char, e **C.vmcell_error) C.int32_t {
 			return C.vmcell_network_port_add_name(port.handle, texts[0], e)

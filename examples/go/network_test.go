@@ -138,6 +138,16 @@ func TestAVMTakesAPortAndGivesItsAddressBack(t *testing.T) {
 	if _, err := network.Port(1, 3, "web", "web"); !errors.Is(err, vmcell.ErrInvalidConfig) {
 		t.Error(err)
 	}
+	clone, err := network.PortForClone(1, 3, 1, 2, "clone")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ip, err := clone.IP(); err != nil || ip.String() != "fdac:1705:0:7:0:1ff:fe00:3" || clone.Close() != nil {
+		t.Errorf("a clone has %v, %v", ip, err)
+	}
+	if _, err := network.PortForClone(1, 3, 1, 0); !errors.Is(err, vmcell.ErrBadValue) {
+		t.Errorf("a clone of machine 0: %v", err)
+	}
 	if _, err := network.Port(0, 3); !errors.Is(err, vmcell.ErrBadValue) {
 		t.Error(err)
 	}

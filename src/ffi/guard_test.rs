@@ -39,6 +39,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_network_port_add_name(null_mut(), null()),
         vmcell_network_port_address(null(), null_mut(), 0, null_mut()),
         vmcell_network_port_new(null(), 0, 0, null_mut()),
+        vmcell_network_port_new_for_clone(null(), 0, 0, 0, 0, null_mut()),
         vmcell_network_rule_counts_json(null(), null_mut(), 0, null_mut()),
         vmcell_network_set_rules(null_mut(), null()),
         vmcell_nic_new_network(null_mut(), null_mut()),

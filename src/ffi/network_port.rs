@@ -13,7 +13,7 @@ use super::slot::{Described, Slot, hand_over, look};
 use crate::network::Port;
 
 /// The place of a machine in a private network, which has its address as long as the port, or the interface that it became, lives. Made by
-/// vmcell_network_port_new; taken by vmcell_nic_new_network; freed by vmcell_network_port_free. Any thread may make any call.
+/// vmcell_network_port_new or vmcell_network_port_new_for_clone; taken by vmcell_nic_new_network; freed by vmcell_network_port_free. Any thread may make any call.
 pub struct NetworkPortObject(Slot<Port>);
 
 impl Object for NetworkPortObject {
@@ -47,6 +47,33 @@ pub unsafe extern "C" fn vmcell_network_port_new(
         let network = objects::get(network)?;
         let address = machine(network.network().subnet(), host, number)?;
         port.insert(NetworkPortObject(Slot::new(network.network().port(address)?)))
+    })
+}
+
+/// As vmcell_network_port_new, for a machine whose guest takes itself for machine number `source` of host number `source_host`: a fork of that one,
+/// which keeps the addresses that it had at the snapshot. The network knows it by its own address alone, and replaces the one by the other in
+/// its packets. The guest and the machine that it takes itself for cannot reach each other.
+///
+/// Errors: as vmcell_network_port_new.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_network_port_new_for_clone(
+    network: *const NetworkObject,
+    host: u32,
+    number: u32,
+    source_host: u32,
+    source: u32,
+    port: *mut *mut NetworkPortObject,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a place for the result.
+        let port = unsafe { Out::new(port, "port") }?;
+        let network = objects::get(network)?;
+        let subnet = network.network().subnet();
+        let (address, source) = (machine(subnet, host, number)?, machine(subnet, source_host, source)?);
+        port.insert(NetworkPortObject(Slot::new(network.network().port_for_clone(address, source)?)))
     })
 }
 

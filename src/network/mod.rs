@@ -10,6 +10,8 @@
 
 mod address;
 mod checksum;
+#[cfg(test)]
+mod clone_test;
 mod dns;
 mod flows;
 mod frame_stream;

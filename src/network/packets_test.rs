@@ -94,6 +94,7 @@ pub(super) struct Site {
 }
 
 pub(super) struct Guest {
+    /// Who it takes itself for.
     pub(super) address: MachineAddress,
     pub(super) driver: NicDriver,
 }
@@ -119,7 +120,7 @@ impl Site {
 
     /// Brings a guest up at a port.
     pub(super) fn join(&mut self, port: Port) {
-        let address = port.address();
+        let address = port.guest_address();
         let mut driver = NicDriver::new(port.into_nic(), &self.io_thread).unwrap();
         driver.fill();
         let mut guest = Guest { address, driver };

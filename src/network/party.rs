@@ -14,6 +14,7 @@ use super::pulse::Pulse;
 use super::reason::{Refusal, Refusals};
 use super::service::balancer::Balancer;
 use super::settings::FlowLimits;
+use super::translate::Translation;
 use crate::memory::GuestRanges;
 use crate::net::{Offloads, VnetHeader};
 use crate::sys::sync::Mutex;
@@ -21,6 +22,8 @@ use crate::sys::sync::Mutex;
 /// A port, as others see it.
 pub(super) struct PortEnd {
     pub(super) address: MachineAddress,
+    /// Who the guest takes itself for: another machine if it is a clone of that one.
+    pub(super) guest: MachineAddress,
     pub(super) pool: Pool,
     pub(super) flows: Mutex<Flows>,
     /// Apart, for the services that it is a member of.
@@ -53,10 +56,30 @@ pub(super) enum Target {
 }
 
 impl PortEnd {
-    pub(super) fn new(address: MachineAddress, limits: FlowLimits, now: Duration) -> Self {
+    pub(super) fn new(address: MachineAddress, guest: MachineAddress, limits: FlowLimits, now: Duration) -> Self {
         let flows = Mutex::new(Flows::new(limits));
         let (pool, refusals) = (Pool::default(), Refusals::default());
-        Self { address, pool, flows, pulse: Arc::new(Pulse::new(now)), refusals }
+        Self { address, guest, pool, flows, pulse: Arc::new(Pulse::new(now)), refusals }
+    }
+
+    /// What makes a packet of the guest's one of the machine's.
+    pub(super) fn outward(&self, packet: &Packet) -> Translation {
+        if self.guest == self.address {
+            return Translation::NONE;
+        }
+        let (guest, own) = (self.guest.ip(), Some(self.address.ip()));
+        let is_about_guest = matches!(packet.kind, Kind::Error(about) if about.destination == guest);
+        Translation { source: own, about_destination: own.filter(|_| is_about_guest), ..Translation::NONE }
+    }
+
+    /// What makes a packet to the machine one to the guest, beside what is replaced anyway.
+    pub(super) fn inward(&self, translation: Translation) -> Translation {
+        if self.guest == self.address {
+            return translation;
+        }
+        // An error is about a packet that the machine has sent.
+        let guest = Some(self.guest.ip());
+        Translation { destination: guest, about_source: guest, ..translation }
     }
 
     /// Whether the machine runs: its driver is up, and it is not paused.
@@ -64,11 +87,11 @@ impl PortEnd {
         self.pulse.runs()
     }
 
-    /// Puts a packet of the switch's own there; says whether there was room.
+    /// Puts a packet of the switch's own there, with the addresses that the guest knows; says whether there was room.
     pub(super) fn answer(&self, packet: &[u8]) -> bool {
         let len = (packet.len() as u64).saturating_add(ETHERNET_LEN as u64);
         let Some(landing) = self.pool.take(len) else { return false };
-        landing.write(0, &ethernet(self.address.mac()));
+        landing.write(0, &ethernet(self.guest.mac()));
         landing.write(ETHERNET_LEN as u64, packet);
         self.pool.put(landing, VnetHeader::default(), len);
         self.pool.ring();
@@ -83,6 +106,22 @@ impl Destination {
             Self::Port(port) => Some(&port.flows),
             Self::Uplink(uplink) => Some(&uplink.flows),
             Self::Service(_) => None,
+        }
+    }
+
+    /// What makes a packet to the machine one to its guest, beside what is replaced anyway.
+    pub(super) fn inward(&self, translation: Translation) -> Translation {
+        match self {
+            Self::Port(port) => port.inward(translation),
+            Self::Uplink(_) | Self::Service(_) => translation,
+        }
+    }
+
+    /// What makes a packet of the machine's the one that its guest has sent.
+    pub(super) fn back_at_guest(&self) -> Translation {
+        match self {
+            Self::Port(port) if port.guest != port.address => Translation::from(port.guest.ip()),
+            Self::Port(_) | Self::Uplink(_) | Self::Service(_) => Translation::NONE,
         }
     }
 
@@ -117,7 +156,7 @@ impl Destination {
     pub(super) fn close(&self, target: Target, header: VnetHeader, len: usize) {
         match (self, target) {
             (Self::Port(port), Target::Guest(landing)) => {
-                landing.write(0, &ethernet(port.address.mac()));
+                landing.write(0, &ethernet(port.guest.mac()));
                 port.pool.put(landing, header, (len as u64).saturating_add(ETHERNET_LEN as u64));
             }
             (Self::Uplink(uplink), Target::Host(storage)) => uplink.outbox.put(storage),

@@ -64,7 +64,7 @@ pub struct Port {
 
 impl Port {
     pub(super) fn new(view: View, end: Arc<PortEnd>) -> Self {
-        let link = Link { guest: end.address, mtu: view.shared.config.mtu };
+        let link = Link { guest: end.guest, mtu: view.shared.config.mtu };
         Self {
             view,
             end,
@@ -88,6 +88,11 @@ impl Port {
         self.end.address
     }
 
+    /// Returns who the guest takes itself for: another machine at a port [for a clone](super::Network::port_for_clone).
+    pub fn guest_address(&self) -> MachineAddress {
+        self.end.guest
+    }
+
     /// Gives the machine a name: the network's DNS server has its address under `NAME.internal` while it runs. Several machines may have
     /// one name, and a machine eight.
     ///
@@ -104,10 +109,10 @@ impl Port {
         self.view.shared.change(|table| Arc::make_mut(&mut table.names).add(name, &self.end))
     }
 
-    /// Makes the card, with the MAC address and the MTU that belong to the port. Leave both as they are: what a card of another address sends is
+    /// Makes the card, with the MAC address that the guest knows and the MTU of the network. Leave both as they are: what a card of another address sends is
     /// dropped, [`SourceMac`](super::Refusal::SourceMac). It never blocks, so it shares the VM's I/O thread.
     pub fn into_nic(self) -> Nic {
-        let (mac, mtu) = (self.address().mac(), self.view.shared.config.mtu);
+        let (mac, mtu) = (self.guest_address().mac(), self.view.shared.config.mtu);
         Nic::backend(self).never_blocks().mac(mac).mtu(mtu)
     }
 
@@ -122,7 +127,7 @@ impl Port {
         if self.passes_test_frames && be16(ethernet, 12)? == 0x88b5 {
             return self.pass_test_frame(frame);
         }
-        if ethernet.get(6..12) != Some(&self.end.address.mac()) {
+        if ethernet.get(6..12) != Some(&self.end.guest.mac()) {
             return Err(Refusal::SourceMac);
         }
         if be16(ethernet, 12)? != IPV6 {
@@ -163,18 +168,19 @@ impl Port {
         frame: &TxFrame,
         undone: Undone,
     ) -> std::result::Result<u64, Refusal> {
-        let to = self.view.find(packet.flow.destination).ok_or(Refusal::NoDestination)?;
-        // What a guest says to itself does not come here.
-        if matches!(&to, Destination::Port(port) if Arc::ptr_eq(port, &self.end)) {
-            return Err(Refusal::NoDestination);
-        }
-        let cost = if matches!(to, Destination::Service(_)) { SERVICE_CHARGE } else { 0 };
-        let (to, translation) = self.view.way(packet, &self.end.flows, to, self.now)?;
         let mut copy = [0; HEAD_LEN];
         for (to, byte) in copy.iter_mut().zip(head.iter()) {
             *to = *byte;
         }
         let mut sent = *packet;
+        self.end.outward(packet).apply(&mut sent, &mut copy, undone.checksum());
+        let to = self.view.find(sent.flow.destination).ok_or(Refusal::NoDestination)?;
+        // What a guest says to itself does not come here.
+        if matches!(&to, Destination::Port(port) if Arc::ptr_eq(port, &self.end)) {
+            return Err(Refusal::NoDestination);
+        }
+        let cost = if matches!(to, Destination::Service(_)) { SERVICE_CHARGE } else { 0 };
+        let (to, translation) = self.view.way(&sent, &self.end.flows, to, self.now)?;
         translation.apply(&mut sent, &mut copy, undone.checksum());
         let mut parcel = Parcel { packet: &sent, head: copy, source: Source::Guest(frame.data()), undone };
         let delivered = parcel.deliver(&to).map_err(|refusal| to.refusal(packet, refusal));
@@ -193,7 +199,7 @@ impl Port {
 
     /// A guest speaks from its own addresses alone; before it has one, it may look for its neighbours.
     fn check_source(&self, packet: &Packet) -> std::result::Result<(), Refusal> {
-        let own = self.end.address;
+        let own = self.end.guest;
         let source = packet.flow.source;
         let is_own = match packet.kind {
             Kind::Neighbour(_) => source == own.ip() || source == own.link_local() || source == Ipv6Addr::UNSPECIFIED,

@@ -69,7 +69,12 @@ mod tests {
     use crate::network::packets::{SUBNET, machine};
 
     fn end(number: u32) -> Arc<PortEnd> {
-        Arc::new(PortEnd::new(machine(number), NetworkConfig::new(SUBNET).flows, std::time::Duration::ZERO))
+        Arc::new(PortEnd::new(
+            machine(number),
+            machine(number),
+            NetworkConfig::new(SUBNET).flows,
+            std::time::Duration::ZERO,
+        ))
     }
 
     #[test]

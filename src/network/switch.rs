@@ -70,12 +70,27 @@ impl Network {
     /// # Errors
     /// [`ErrorKind::InvalidConfig`] if the address is of another network or in use, or if the network has as many ports as it may.
     pub fn port(&self, address: MachineAddress) -> Result<Port> {
+        self.port_for_clone(address, address)
+    }
+
+    /// Makes the port of a machine whose guest takes itself for another one, `source`: a fork of that machine, which keeps the MAC address and
+    /// the IPv6 address that its kernel had at the snapshot. So any number of forks are on the network beside each other and beside their
+    /// source, and none of them has to be told.
+    ///
+    /// The network knows the machine by `address` alone: its rules, names, flows and services have that. The switch replaces `source` by it
+    /// in what the guest sends, and it by `source` in what the guest gets, with the checksum brought up to date, also in the packet that an
+    /// ICMPv6 error is about; what stands inside of other packets stays. A protocol that says addresses in its data does not work. The
+    /// guest and the machine `source` cannot reach each other, since both take that address for their own.
+    ///
+    /// # Errors
+    /// As [`port`](Self::port), and [`ErrorKind::InvalidConfig`] if `source` is of another network.
+    pub fn port_for_clone(&self, address: MachineAddress, source: MachineAddress) -> Result<Port> {
         let refused = |message| Error::new(ErrorKind::InvalidConfig, message);
-        if address.subnet() != self.subnet() {
-            return Err(refused(format!("a port for {address} was asked for in the network {}", self.subnet())));
+        if let Some(foreign) = [address, source].into_iter().find(|machine| machine.subnet() != self.subnet()) {
+            return Err(refused(format!("a port for {foreign} was asked for in the network {}", self.subnet())));
         }
         let config = &self.shared.config;
-        let end = Arc::new(PortEnd::new(address, config.flows, self.shared.time(Instant::now())));
+        let end = Arc::new(PortEnd::new(address, source, config.flows, self.shared.time(Instant::now())));
         self.shared.change(|table| {
             if table.ports.get(address.ip()).is_some() {
                 return Err(refused(format!("the address {address} of the network {} is in use", self.subnet())));

@@ -30,11 +30,15 @@ impl View {
         to: Destination,
         now: Duration,
     ) -> Result<Way, Refusal> {
-        let flows = match &to {
-            Destination::Service(service) => return self.balance(packet, from, service, now),
-            to => to.flows().ok_or(Refusal::NoDestination)?,
+        let (to, translation) = match &to {
+            Destination::Service(service) => self.balance(packet, from, service, now)?,
+            other => {
+                let flows = other.flows().ok_or(Refusal::NoDestination)?;
+                let translation = self.admit(packet, from, flows, now)?;
+                (to, translation)
+            }
         };
-        let translation = self.admit(packet, from, flows, now)?;
+        let translation = to.inward(translation);
         Ok((to, translation))
     }
 

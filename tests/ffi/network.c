@@ -123,6 +123,13 @@ static void test_ports(const char *folder) {
     FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_network_port_new(network, 1, 0, &other, &e));
     FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_network_port_new(network, 1, 3, NULL, &e));
     FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_network_port_new(NULL, 1, 3, &other, &e));
+    OK(vmcell_network_port_new_for_clone(network, 1, 3, 1, 2, &other, &e));
+    OK(vmcell_network_port_address(other, text, sizeof text, &length, &e));
+    CHECK(strcmp(text, "fdac:1705:0:7:0:1ff:fe00:3") == 0 && vmcell_network_port_free(other) == VMCELL_OK);
+    FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "in use", vmcell_network_port_new_for_clone(network, 1, 2, 1, 3, &other, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_network_port_new_for_clone(network, 1, 3, 1, 0, &other, &e));
+    FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_network_port_new_for_clone(network, 0, 3, 1, 2, &other, &e));
+    FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_network_port_new_for_clone(network, 1, 3, 1, 2, NULL, &e));
     OK(vmcell_network_port_add_name(port, "web", &e));
     FAILS_SAYING(VMCELL_ERROR_INVALID_CONFIG, "already", vmcell_network_port_add_name(port, "WEB", &e));
     FAILS(VMCELL_ERROR_INVALID_CONFIG, vmcell_network_port_add_name(port, "-", &e));

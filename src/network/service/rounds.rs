@@ -127,9 +127,11 @@ fn refuse(view: &View, service: &Balancer, held: HeldPacket) {
     service.held.let_go(&held);
     service.counters.refused.add(1);
     view.shared.refusals.count(Refusal::NoMember);
-    let Ok((packet, head)) = read(&held.bytes) else { return };
+    let Ok((mut packet, mut head)) = read(&held.bytes) else { return };
+    let Some(sender) = view.find(packet.flow.source) else { return };
+    sender.back_at_guest().apply(&mut packet, &mut head, false);
     let shown = head.get(..held.bytes.len().min(HEAD_LEN)).unwrap_or_default();
-    if let (Some(no), Some(sender)) = (No::to(&packet, shown), view.find(packet.flow.source)) {
+    if let Some(no) = No::to(&packet, shown) {
         sender.answer(no.bytes());
     }
 }
