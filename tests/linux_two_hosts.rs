@@ -100,7 +100,8 @@ fn be_host(number: u16) {
     let tunnel = Tunnel::builder(config).packets(4096).join(&network).expect("a tunnel");
     let script = if number == 1 { ask(guests[1].to_string()) } else { serve() };
     let port = network.port(SUBNET.machine(number, 1).expect("a number that is allowed")).expect("the address is free");
-    let guest = LinuxGuest::in_distribution(&script).limit(LIMIT);
+    let limit = if support::is_long() { 6 * LIMIT } else { LIMIT };
+    let guest = LinuxGuest::in_distribution(&script).limit(limit);
     let guest = guest.start(|builder| builder.memory_mib(512).disk(root_disk()).nic(port.into_nic()));
     if number == 2 {
         guest.expect("listening");
