@@ -116,6 +116,13 @@ fn a_drive_gets_another_file_another_size_and_other_limits_while_the_guest_runs(
     assert_eq!(patch(json!({"drive_id": "d", "path_on_host": two})).status, 204);
     std::fs::File::options().write(true).open(&two).unwrap().set_len(3 << 20).unwrap();
     assert_eq!(patch(json!({"drive_id": "d", "path_on_host": two})).status, 204);
+    // Another file got its name.
+    std::fs::remove_file(&two).unwrap();
+    image(folder, "two", 4 << 20);
+    assert_eq!(patch(json!({"drive_id": "d", "path_on_host": two})).status, 204);
+    let opened = std::fs::read_dir(format!("/proc/{}/fd", program.pid())).unwrap();
+    let opened: Vec<_> = opened.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok()).collect();
+    assert!(opened.contains(&two.clone().into()), "{opened:?}");
     let limiter = json!({"bandwidth": {"size": 1 << 20, "refill_time": 100}});
     assert_eq!(patch(json!({"drive_id": "d", "rate_limiter": limiter})).status, 204);
     let told = &program.get("/vm/config")["drives"][0];

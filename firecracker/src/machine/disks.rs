@@ -16,6 +16,13 @@ const EXCHANGE_LIMIT: Duration = Duration::from_secs(10);
 /// The longest serial number, in bytes.
 const MOST_SERIAL: usize = 20;
 
+/// A file of the host, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct File {
+    device: u64,
+    inode: u64,
+}
+
 /// The disk of a drive, which is opened when the machine is built.
 pub fn disk(drive: &Drive) -> Result<DiskConfig, Fault> {
     let what = format!("drive {}", drive.drive_id);
@@ -73,13 +80,15 @@ pub fn change(vm: &Vm, plan: &mut Plan, update: &DriveUpdate) -> Result<(), Faul
     // Refused before anything has changed.
     let new_limits = limits(&what, changed.rate_limiter.as_ref())?;
     if let Some(path) = &update.path_on_host {
-        let is_same = drive.path_on_host.as_deref().is_some_and(|present| is_one_file(present, path));
+        let (present, wanted) = (plan.files.get_mut(at), file_at(path));
+        let is_same = wanted.is_some() && present.as_deref() == Some(&wanted);
         changed.path_on_host = Some(path.clone());
         if is_same {
             handle.refresh();
         } else {
             let new = Disk::from_config(&disk(&changed)?).map_err(refused)?;
             handle.replace(new, EXCHANGE_LIMIT).map_err(refused)?;
+            present.into_iter().for_each(|present| *present = wanted);
         }
         drive.path_on_host.clone_from(&changed.path_on_host);
     }
@@ -90,7 +99,11 @@ pub fn change(vm: &Vm, plan: &mut Plan, update: &DriveUpdate) -> Result<(), Faul
     Ok(())
 }
 
-fn is_one_file(one: &str, other: &str) -> bool {
-    let place = |path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
-    place(one).is_some_and(|place_of_one| place(other) == Some(place_of_one))
+/// Which files the drives are, since another file may get the name of one while the guest runs.
+pub fn files(drives: &[Drive]) -> Vec<Option<File>> {
+    drives.iter().map(|drive| file_at(drive.path_on_host.as_deref()?)).collect()
+}
+
+fn file_at(path: &str) -> Option<File> {
+    fs::metadata(path).ok().map(|found| File { device: found.dev(), inode: found.ino() })
 }

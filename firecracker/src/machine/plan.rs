@@ -1,5 +1,6 @@
 //! What the machine is to be, as clients have said it.
 
+use super::disks::File;
 use crate::api::{
     Balloon, BootSource, Drive, Entropy, MachineConfig, MmdsConfig, NetworkInterface, Serial, VmConfig, Vsock,
 };
@@ -14,6 +15,8 @@ pub struct Plan {
     pub boot: Option<BootSource>,
     /// The root device first.
     pub drives: Vec<Drive>,
+    /// Which files these are, once the machine was started.
+    pub files: Vec<Option<File>>,
     /// In the order in which they were named.
     pub nics: Vec<NetworkInterface>,
     /// Sockets between host and guest.

@@ -6,7 +6,7 @@ use vmcell::{Status, Vm};
 
 use super::serve::{json, no_balloon};
 use super::state::Machine;
-use super::{balloon, build, snapshot};
+use super::{balloon, build, disks, snapshot};
 use crate::api::{BalloonStatisticsUpdate, BalloonUpdate, SnapshotCreate, SnapshotLoad, SnapshotType, VmState};
 use crate::fault::Fault;
 use crate::http::Response;
@@ -19,9 +19,10 @@ impl Machine {
     pub(super) fn start(&mut self) -> Result<(), Fault> {
         let builder = build::boot(&self.plan, &self.store, &self.setup, &self.log)?;
         let refused = |error: vmcell::Error| Fault::of("Start microvm error", &error);
+        let files = disks::files(&self.plan.drives);
         let vm = builder.build().map_err(refused)?;
         vm.start().map_err(refused)?;
-        self.vm = Some(vm);
+        (self.plan.files, self.vm) = (files, Some(vm));
         Ok(())
     }
 
@@ -111,6 +112,7 @@ impl Machine {
         }
         let (mut plan, saved, clock) = snapshot::load(wanted)?;
         plan.serial = self.plan.serial.clone();
+        plan.files = disks::files(&plan.drives);
         let refused = |error: vmcell::Error| Fault::of("snapshot/load", &error);
         let builder = build::with_serial(build::describe(&plan, &self.setup)?.builder(), &plan)?;
         let builder = build::with_log(build::with_nics(builder, &plan, &self.store)?, &self.log);
