@@ -115,7 +115,7 @@ fn a_snapshot_that_cannot_be_taken_or_loaded_is_refused_and_the_program_goes_on(
     let diff = json!({"snapshot_type": "Diff", "snapshot_path": source.path("a"), "mem_file_path": source.path("b")});
     assert!(source.refused("PUT", "/snapshot/create", &diff.to_string()).contains("track_dirty_pages is false"));
     let same = json!({"snapshot_path": source.path("a"), "mem_file_path": source.path("a")});
-    assert!(source.refused("PUT", "/snapshot/create", &same.to_string()).contains("are both"));
+    assert!(source.refused("PUT", "/snapshot/create", &same.to_string()).contains(", the same"));
     let nowhere = json!({"snapshot_path": source.path("a"), "mem_file_path": "/none/b"});
     assert!(source.refused("PUT", "/snapshot/create", &nowhere.to_string()).contains("/none"));
 
@@ -173,4 +173,46 @@ fn metrics_are_lines_of_what_came_since_the_line_before() {
     program.signal("TERM");
     assert_eq!(program.wait().code(), Some(0));
     assert_eq!(program.text_of("metrics").lines().count(), 3, "the last one is written at the end");
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_snapshot_takes_the_place_of_files_alone_and_one_that_cannot_be_written_leaves_the_last_as_it_was() {
+    let source = paused(&[], &plain());
+    let refused = |state: &str, memory: &str| {
+        source.refused("PUT", "/snapshot/create", &json!({"snapshot_path": state, "mem_file_path": memory}).to_string())
+    };
+    let pipe = source.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::os::unix::fs::symlink("/dev/null", source.path("null")).unwrap();
+    for other in ["pipe", "null", "api", "."] {
+        assert!(refused(other, "memory").contains(&format!("snapshot_path is \"{other}\"")));
+        assert!(refused("state", other).contains(&format!("mem_file_path is \"{other}\"")));
+    }
+    assert!(pipe.symlink_metadata().is_ok_and(|found| !found.is_file()) && source.path("null").is_symlink());
+    assert!(refused("./one", "one").contains(", the same"));
+    assert!(!source.path("memory").exists() && !source.path("one").exists());
+    let (_, memory) = create(&source, "one", "Full");
+    let file = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&memory).unwrap());
+    let before = file();
+    assert!(refused("/none/state", &memory).contains("snapshot_path is \"/none/state\""));
+    assert_eq!(file(), before);
+    let parts = std::fs::read_dir(source.folder.path())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("part"));
+    assert_eq!(parts.count(), 0);
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn the_two_files_of_a_snapshot_belong_together() {
+    let [one, other] = [paused(&[], &plain()), paused(&[], &plain())];
+    let ((state, memory), (_, another)) = (create(&one, "one", "Full"), create(&other, "other", "Full"));
+    let fork = Program::new(&[]);
+    let told = fork.refused("PUT", "/snapshot/load", &load(&state, &another).to_string());
+    assert!(told.contains("is not the machine that") && told.contains(&another), "{told}");
+    let mut right = load(&state, &memory);
+    right["drive_overrides"] = json!([{"drive_id": "d", "path_on_host": image(fork.folder.path(), "d", 1 << 20)}]);
+    right["vsock_override"] = json!({"uds_path": fork.path("vsock")});
+    fork.done("PUT", "/snapshot/load", &right.to_string());
 }
