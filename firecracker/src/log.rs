@@ -165,7 +165,7 @@ impl Inner {
             line.push_str(&format!(":{origin}"));
         }
         // One line each, whatever a client or a guest has put into it.
-        let text = text.to_string().replace(['\n', '\r'], " ");
+        let text = text.to_string().replace(char::is_control, " ");
         line.push_str(&format!("] {text}"));
         line.truncate(line.floor_char_boundary(MOST_LINE.saturating_sub(1)));
         line.push('\n');
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn a_line_has_the_time_the_machine_and_what_is_asked_for_and_is_one_line() {
         let all = Settings { shows_level: Some(true), shows_origin: Some(true), ..Settings::default() };
-        let text = logged(&all, |log| log.warn("one\ntwo\r"));
+        let text = logged(&all, |log| log.warn("one\ntwo\u{1b}"));
         let (time, rest) = text.split_once(' ').unwrap();
         assert_eq!(time.len(), "2026-11-29T04:36:02.123456789".len());
         assert!(rest.starts_with("[vm-1:") && rest.ends_with(":WARN:vmcell_firecracker] one two \n"), "{rest}");
