@@ -1,10 +1,10 @@
 //! From the command line to the end: one loop, which waits for clients, for the end of the guest, and for signals.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -96,19 +96,20 @@ struct Program {
 impl Program {
     fn new(options: &Options, log: &Log) -> Result<Self, Failure> {
         check_options(options, log)?;
+        // A pipe may keep this waiting: a signal ends the program then, and nothing of it is left.
+        let metadata = options.metadata.as_deref().map(|path| read_about("--metadata", path)).transpose()?;
+        let config = options.config_file.as_deref().map(|path| read_about("--config-file", path)).transpose()?;
         let signals = signals().map_err(|why| Failure::new(FAILED, format!("cannot wait for signals: {why}")))?;
         let seccomp = if options.no_seccomp { Seccomp::Off } else { Seccomp::Refuse };
         let setup = Setup { id: options.id.clone(), seccomp, most_metadata: options.most_metadata() };
         let server = if options.no_api { None } else { Some(bind(options)?) };
         let mut program = Self { machine: Machine::new(setup, log.clone()), server, signals, log: log.clone() };
-        program.prepare(options)?;
+        program.prepare(options, metadata, config)?;
         Ok(program)
     }
 
     /// What the command line says of the machine.
-    fn prepare(&mut self, options: &Options) -> Result<(), Failure> {
-        let metadata = options.metadata.as_deref().map(|path| read_about("--metadata", path)).transpose()?;
-        let config = options.config_file.as_deref().map(|path| read_about("--config-file", path)).transpose()?;
+    fn prepare(&mut self, options: &Options, metadata: Option<Text>, config: Option<Text>) -> Result<(), Failure> {
         if let Some(path) = &options.metrics_path {
             self.must(
                 &format!("--metrics-path {path}"),
@@ -289,11 +290,29 @@ fn check_options(options: &Options, log: &Log) -> Result<(), Failure> {
 
 fn bind(options: &Options) -> Result<Server, Failure> {
     let path = &options.api_sock;
+    check_jailed(path, &options.jail)?;
     Server::bind(path, options.http_api_max_payload_size).map_err(|why| {
         let is_used = why.kind() == io::ErrorKind::AddrInUse;
         let hint = if is_used { "; a socket that another program has left must be removed first" } else { "" };
         Failure::new(FAILED, format!("Failed to open the API socket at: {}: {why}{hint}", path.display()))
     })
+}
+
+/// A program in its jail can remove its socket only if that is below a folder that it keeps.
+fn check_jailed(socket: &Path, jail: &[PathBuf]) -> Result<(), Failure> {
+    let folder = socket.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // What is not there is said by whoever needs it.
+    let (Ok(folder), Ok(kept)) =
+        (fs::canonicalize(folder), jail.iter().map(fs::canonicalize).collect::<Result<Vec<_>, _>>())
+    else {
+        return Ok(());
+    };
+    if kept.is_empty() || kept.iter().any(|kept| folder.starts_with(kept)) {
+        return Ok(());
+    }
+    let message =
+        format!("--api-sock {}: with --jail, it has to be below a folder that is named there", socket.display());
+    Err(Failure::new(BAD_ARGUMENTS, message))
 }
 
 /// Makes the signals that end the program readable.
@@ -305,8 +324,10 @@ fn signals() -> io::Result<UnixStream> {
     Ok(readable)
 }
 
-/// The text of a file that an option names, and what messages call it.
-fn read_about(option: &str, path: &Path) -> Result<(String, String), Failure> {
+/// What messages call a file that an option names, and its text.
+type Text = (String, String);
+
+fn read_about(option: &str, path: &Path) -> Result<Text, Failure> {
     let about = format!("{option} {}", path.display());
     let text = read_text(path, &about)?;
     Ok((about, text))

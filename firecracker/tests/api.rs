@@ -310,6 +310,36 @@ fn the_command_line_is_that_of_the_original() {
 }
 
 #[test]
+fn a_signal_ends_a_program_that_waits_for_its_files_and_nothing_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pipe, socket) = (folder.path().join("pipe"), folder.path().join("api"));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for option in ["--config-file", "--metadata"] {
+        let mut command = support::program();
+        command.arg("--api-sock").arg(&socket).arg(option).arg(&pipe).stdout(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // It has said that it runs.
+        child.stdout.take().unwrap().read_exact(&mut [0; 20]).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+        let began = Instant::now();
+        while child.try_wait().unwrap().is_none() && began.elapsed() < support::LIMIT {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert!(child.try_wait().unwrap().is_some() && !socket.exists(), "{option}");
+    }
+}
+
+#[test]
+fn a_socket_that_a_jail_would_leave_behind_is_refused() {
+    let [kept, other] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let socket = other.path().join("api");
+    let (code, said) = run(&["--api-sock", socket.to_str().unwrap(), "--jail", kept.path().to_str().unwrap()]);
+    assert!(code == Some(153) && said.contains("has to be below a folder"), "{code:?} {said}");
+    assert!(!socket.exists());
+}
+
+#[test]
 fn a_file_with_a_member_that_is_wrong_is_refused_by_it() {
     let folder = tempfile::tempdir().unwrap();
     let kernel = folder.path().join("kernel");
