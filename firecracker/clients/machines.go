@@ -2,8 +2,8 @@
 //
 //	machines [-n MACHINES] [-m MIB] PROGRAM KERNEL
 //
-// PROGRAM is vmcell-firecracker, or Firecracker. KERNEL is a guest that prints what is typed. Each machine has a disk and a vsock.
-// It says how long that took. Exit status: 0 all did as they should; 1 one did not.
+// PROGRAM is vmcell-firecracker, or Firecracker. KERNEL is a guest that prints what is typed. Each machine has a disk and a vsock, and
+// a network card if root runs this, who may make TAP devices. It says how long that took. Exit status: 0 all did as they should; 1 one did not.
 package main
 
 import (
@@ -23,6 +23,7 @@ import (
 	"sort"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // For whatever a machine does.
@@ -71,8 +72,12 @@ func run(number, memory int, program, kernel string) error {
 		starts = append(starts, machine.start)
 	}
 	sort.Slice(starts, func(i, j int) bool { return starts[i] < starts[j] })
-	fmt.Printf("%d machines ran side by side, started in %v (InstanceStart: %v median, %v longest), all ended after %v\n",
-		number, started.Round(time.Millisecond), starts[number/2].Round(time.Microsecond), starts[number-1].Round(time.Microsecond),
+	cards := "without network cards"
+	if hasCards() {
+		cards = "with a network card each"
+	}
+	fmt.Printf("%d machines ran side by side %s, started in %v (InstanceStart: %v median, %v longest), all ended after %v\n",
+		number, cards, started.Round(time.Millisecond), starts[number/2].Round(time.Microsecond), starts[number-1].Round(time.Microsecond),
 		time.Since(began).Round(time.Millisecond))
 	return nil
 }
@@ -99,6 +104,8 @@ type machine struct {
 	typed   io.WriteCloser
 	printed *bufio.Reader
 	vsock   string
+	// The TAP device; empty if there is none.
+	tap string
 	// How long InstanceStart took.
 	start time.Duration
 }
@@ -127,12 +134,20 @@ func start(program, kernel, folder, name string, memory int) (*machine, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	}
 	m.client = http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: limit}
+	if hasCards() {
+		m.tap = fmt.Sprintf("m%d-%s", os.Getpid(), name[len("vm-"):])
+		if err := setTap(m.tap, true); err != nil {
+			return nil, fmt.Errorf("%s: %w", m.tap, err)
+		}
+	}
 	if err := m.process.Start(); err != nil {
+		m.removeTap()
 		return nil, err
 	}
 	if err := m.describe(kernel, disk, memory); err != nil {
 		m.process.Process.Kill()
 		m.process.Wait()
+		m.removeTap()
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return m, nil
@@ -149,14 +164,18 @@ func (m *machine) describe(kernel, disk string, memory int) error {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	calls := []struct {
+	type call struct {
 		path string
 		body object
-	}{
+	}
+	calls := []call{
 		{"/machine-config", object{"vcpu_count": 1, "mem_size_mib": memory}},
 		{"/boot-source", object{"kernel_image_path": kernel, "boot_args": "console=ttyS0"}},
 		{"/drives/data", object{"drive_id": "data", "is_root_device": false, "path_on_host": disk}},
 		{"/vsock", object{"guest_cid": 3, "uds_path": m.vsock}},
+	}
+	if m.tap != "" {
+		calls = append(calls, call{"/network-interfaces/net", object{"iface_id": "net", "host_dev_name": m.tap}})
 	}
 	for _, call := range calls {
 		if err := m.ask("PUT", call.path, call.body); err != nil {
@@ -215,10 +234,16 @@ func (m *machine) talk(line string) error {
 	return client.Close()
 }
 
-func (m *machine) end() error {
+func (m *machine) end() (err error) {
 	if m == nil {
 		return nil
 	}
+	// Also if it does not end as it should.
+	defer func() {
+		if failed := m.removeTap(); err == nil && failed != nil {
+			err = fmt.Errorf("%s: %w", m.tap, failed)
+		}
+	}()
 	if err := m.process.Process.Signal(syscall.SIGTERM); err != nil {
 		return fmt.Errorf("%s: %w", m.name, err)
 	}
@@ -229,6 +254,56 @@ func (m *machine) end() error {
 	}
 	if _, err := os.Stat(m.vsock); !os.IsNotExist(err) {
 		return fmt.Errorf("%s left its vsock behind: %v", m.name, err)
+	}
+	return nil
+}
+
+func hasCards() bool {
+	_, err := os.Stat("/dev/net/tun")
+	return err == nil && os.Geteuid() == 0
+}
+
+func (m *machine) removeTap() error {
+	if m.tap == "" {
+		return nil
+	}
+	return setTap(m.tap, false)
+}
+
+// What TUNSETIFF takes: a name, and that of a TAP device whose frames have no number in front, but a header of virtio.
+type interfaceRequest struct {
+	name  [16]byte
+	flags uint16
+	_     [22]byte
+}
+
+const (
+	setInterface  = 0x400454ca
+	setPersistent = 0x400454cb
+	tapDevice     = 0x0002 | 0x1000 | 0x4000
+)
+
+// Makes a TAP device that stays until this is called once more to remove it.
+func setTap(name string, stays bool) error {
+	// A process that is started meanwhile would have the device, too, until it executes its program.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	file, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	request := interfaceRequest{flags: tapDevice}
+	copy(request.name[:], name)
+	if _, _, failed := syscall.Syscall(syscall.SYS_IOCTL, file.Fd(), setInterface, uintptr(unsafe.Pointer(&request))); failed != 0 {
+		return failed
+	}
+	persistent := uintptr(0)
+	if stays {
+		persistent = 1
+	}
+	if _, _, failed := syscall.Syscall(syscall.SYS_IOCTL, file.Fd(), setPersistent, persistent); failed != 0 {
+		return failed
 	}
 	return nil
 }
