@@ -7,7 +7,7 @@ use std::time::Duration;
 use vmcell::{Disk, DiskConfig, Engine, Vm};
 
 use super::limits::limits;
-use super::plan::Plan;
+use super::plan::{File, Plan};
 use crate::api::{Drive, DriveUpdate, IoEngine};
 use crate::fault::Fault;
 
@@ -15,13 +15,6 @@ use crate::fault::Fault;
 const EXCHANGE_LIMIT: Duration = Duration::from_secs(10);
 /// The longest serial number, in bytes.
 const MOST_SERIAL: usize = 20;
-
-/// A file of the host, whatever it is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct File {
-    device: u64,
-    inode: u64,
-}
 
 /// The disk of a drive, which is opened when the machine is built.
 pub fn disk(drive: &Drive) -> Result<DiskConfig, Fault> {

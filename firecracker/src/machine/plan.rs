@@ -1,10 +1,16 @@
 //! What the machine is to be, as clients have said it.
 
-use super::disks::File;
 use crate::api::{
     Balloon, BootSource, Drive, Entropy, MachineConfig, MmdsConfig, NetworkInterface, Serial, VmConfig, Vsock,
 };
 use crate::fault::Fault;
+
+/// A file of the host, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct File {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+}
 
 /// All resources. Each of them was checked by itself.
 #[derive(Clone, Debug, Default)]
