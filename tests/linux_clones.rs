@@ -230,7 +230,7 @@ fn forks_have_the_time_that_they_are_to_have_on_the_time_stamp_counter() {
 const ECHO: &str = r#"
 for module in /spare/*vsock*.ko /spare/*-virtio_balloon.ko; do insmod $module; done
 cat >/root/tmp/echo.py <<'EOF'
-import socket
+import errno, socket
 listener = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
 listener.bind((socket.VMADDR_CID_ANY, 5000))
 listener.listen()
@@ -241,8 +241,9 @@ while True:
         while piece := stream.recv(64):
             stream.sendall(piece)
         print("ended", flush=True)
-    except ConnectionResetError:
-        print("was reset", flush=True)
+    except OSError as error:
+        # Linux 6.12 says that it is not connected.
+        print("was reset" if error.errno in (errno.ECONNRESET, errno.ENOTCONN) else error, flush=True)
 EOF
 in_root python3 /tmp/echo.py
 "#;
