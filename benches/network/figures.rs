@@ -2,6 +2,16 @@
 
 use super::median::median;
 
+/// The line above rows, with what the contenders are called.
+pub fn columns(ours: &str, theirs: &str) -> String {
+    format!("{:<54} {ours:>11} {theirs:>11} {:>8}", "", "quotient")
+}
+
+/// The row of a figure that nobody is compared with.
+pub fn alone(name: &str, figure: f64) -> String {
+    format!("{name:<54} {figure:>11.2}")
+}
+
 /// A quantity of which each contender has a figure a turn.
 #[derive(Default)]
 pub struct Pair {

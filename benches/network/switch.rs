@@ -5,7 +5,7 @@ use vmcell::{IoThread, Nic, Result};
 
 use super::ROUNDS;
 use super::bridge::Bridge;
-use super::figures::Pair;
+use super::figures::{Pair, columns};
 use super::guest::Guest;
 use super::packet::{HEADERS, SUBNET, datagram};
 
@@ -26,7 +26,7 @@ pub fn run() -> Result<()> {
     println!(
         "\nguest to guest, over the switch and over two TAP devices and a bridge, thousands a second (median of {ROUNDS} turns each)"
     );
-    println!("{:<54} {:>11} {:>11} {:>8}", "", "switch", "bridge", "quotient");
+    println!("{}", columns("switch", "bridge"));
     for (threads, told) in [(Threads::Two, "an I/O thread each"), (Threads::One, "one I/O thread")] {
         for size in [64, 1514] {
             let load = Load { size, window: 192, every: 64, sleeps: false, threads };

@@ -11,7 +11,7 @@ use vmcell::network::{Injected, Network, NetworkConfig, Rule, Uplink};
 use vmcell::{IoThread, Result};
 
 use super::cpu::Clock;
-use super::figures::Pair;
+use super::figures::{Pair, alone, columns};
 use super::median::median;
 use super::packet::{SUBNET, datagram};
 use super::{ROUNDS, failed, wireguard_go};
@@ -84,9 +84,9 @@ fn sealing() -> Result<()> {
             opening.push(opened);
         }
     }
-    println!("{:<44} {:>11} {:>11} {:>8}", "", "vmcell", "wireguard-go", "quotient");
+    println!("{}", columns("vmcell", "wireguard-go"));
     println!("{}", sealing.row("sealing and sending"));
-    println!("{:<44} {:>11.2}", "receiving and opening", median(opening));
+    println!("{}", alone("receiving and opening", median(opening)));
     Ok(())
 }
 
@@ -103,7 +103,7 @@ fn both_on_one_thread() -> Result<()> {
             figures.push(both);
         }
     }
-    println!("{:<44} {:>11.2}", "both ends on one thread", median(figures));
+    println!("{}", alone("both ends on one thread", median(figures)));
     Ok(())
 }
 

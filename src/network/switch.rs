@@ -74,13 +74,13 @@ impl Network {
     }
 
     /// Makes the port of a machine whose guest takes itself for another one, `source`: a fork of that machine, which keeps the MAC address and
-    /// the IPv6 address that its kernel had at the snapshot. So any number of forks are on the network beside each other and beside their
-    /// source, and none of them has to be told.
+    /// the IPv6 address that its kernel had at the snapshot. So forks are on the network beside each other and beside their source, and none of
+    /// them has to be told.
     ///
     /// The network knows the machine by `address` alone: its rules, names, flows and services have that. The switch replaces `source` by it
-    /// in what the guest sends, and it by `source` in what the guest gets, with the checksum brought up to date, also in the packet that an
-    /// ICMPv6 error is about; what stands inside of other packets stays. A protocol that says addresses in its data does not work. The
-    /// guest and the machine `source` cannot reach each other, since both take that address for their own.
+    /// in what the guest sends, and it by `source` in what the guest gets, also in the packet that an ICMPv6 error is about, and brings the
+    /// checksum up to date. What other packets say of addresses in their data stays. The guest and the machine `source` cannot reach each
+    /// other, since both take that address for their own.
     ///
     /// # Errors
     /// As [`port`](Self::port), and [`ErrorKind::InvalidConfig`] if `source` is of another network.

@@ -32,7 +32,7 @@ pub(super) struct Shared {
     pub(super) config: NetworkConfig,
     /// Replaced as a whole by each change. The lock is held for a few instructions at a time, since the cards' threads take it after each.
     table: Mutex<Arc<Table>>,
-    /// Whoever makes a change has this. No card's thread does.
+    /// Whoever makes a change has this meanwhile. A packet never waits for it.
     changing: Mutex<()>,
     /// Counts the changes.
     version: AtomicU64,

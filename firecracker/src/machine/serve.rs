@@ -141,13 +141,10 @@ impl Machine {
             let Some(path) = path else { continue };
             // A named pipe would not be opened before somebody writes to it.
             let refused = |why: std::io::Error| Fault::new(format!("boot-source: {what} is {path:?}: {why}"));
-            let is_file = std::fs::metadata(path).map_err(refused)?.is_file();
-            if is_file {
-                std::fs::File::open(path).map_err(refused)?;
-            }
-            if !is_file {
+            if !std::fs::metadata(path).map_err(refused)?.is_file() {
                 return Err(Fault::new(format!("boot-source: {what} is {path:?}: it is no file")));
             }
+            std::fs::File::open(path).map_err(refused)?;
         }
         if let Some(args) = source.boot_args.as_deref().filter(|args| args.bytes().any(|byte| byte == 0)) {
             return Err(Fault::new(format!("boot-source: boot_args is {args:?}: it holds a NUL")));

@@ -101,12 +101,17 @@ pub fn load(wanted: &SnapshotLoad) -> Result<(Plan, Snapshot, ForkClock), Fault>
 
 /// The version of the file beside a machine.
 pub fn version_of(path: &Path) -> Result<u32, Fault> {
+    version_in(path, &text_of(path)?)
+}
+
+/// The same, of the text of the file.
+fn version_in(path: &Path, text: &str) -> Result<u32, Fault> {
     #[derive(Deserialize)]
     #[serde(rename_all = "kebab-case")]
     struct Version {
         vmcell_firecracker: u32,
     }
-    let version: Version = serde_json::from_str(&text_of(path)?).map_err(|why| unreadable(path, &why.to_string()))?;
+    let version: Version = serde_json::from_str(text).map_err(|why| unreadable(path, &why.to_string()))?;
     Ok(version.vmcell_firecracker)
 }
 
@@ -126,11 +131,12 @@ fn saved(plan: &Plan, memory_checksum: u32) -> Saved {
 }
 
 fn read(path: &Path) -> Result<(Plan, u32), Fault> {
-    let version = version_of(path)?;
+    let text = text_of(path)?;
+    let version = version_in(path, &text)?;
     if version != FORMAT {
         return Err(unreadable(path, &format!("its version is {version}, allowed is {FORMAT}")));
     }
-    let saved: Saved = serde_json::from_str(&text_of(path)?).map_err(|why| unreadable(path, &why.to_string()))?;
+    let saved: Saved = serde_json::from_str(&text).map_err(|why| unreadable(path, &why.to_string()))?;
     let plan = Plan {
         machine: saved.machine_config,
         drives: saved.drives,
