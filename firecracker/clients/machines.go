@@ -2,8 +2,9 @@
 //
 //	machines [-n MACHINES] [-m MIB] PROGRAM KERNEL
 //
-// PROGRAM is vmcell-firecracker, or Firecracker. KERNEL is a guest that prints what is typed. Each machine has a disk and a vsock, and
-// a network card if root runs this, who may make TAP devices. It says how long that took. Exit status: 0 all did as they should; 1 one did not.
+// PROGRAM is vmcell-firecracker, or Firecracker. KERNEL is a guest that prints what is typed, and answers over its vsock with the first 16
+// bytes of its disk and what it got. Each machine has a disk and a vsock, and a network card if root runs this, who may make TAP devices.
+// It says how long that took. Exit status: 0 all did as they should; 1 one did not.
 package main
 
 import (
@@ -21,6 +22,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sort"
+	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -28,6 +30,19 @@ import (
 
 // For whatever a machine does.
 const limit = 60 * time.Second
+
+// The guest finds its devices on its command line, which names them if there is no ACPI.
+const bootArgs = "console=ttyS0 acpi=off case=answerer"
+
+// Where the guest listens, as on any port.
+const port = 52
+
+// How many bytes of its disk the guest answers with.
+const onDisk = 16
+
+func nameOnDisk(name string) string {
+	return fmt.Sprintf("%-*s", onDisk, name)
+}
 
 func main() {
 	number := flag.Int("n", 100, "how many `MACHINES`")
@@ -115,7 +130,7 @@ func start(program, kernel, folder, name string, memory int) (*machine, error) {
 		return nil, err
 	}
 	socket, disk := filepath.Join(folder, "api"), filepath.Join(folder, "disk")
-	if err := os.WriteFile(disk, make([]byte, 1<<16), 0o600); err != nil {
+	if err := os.WriteFile(disk, append([]byte(nameOnDisk(name)), make([]byte, 1<<16-onDisk)...), 0o600); err != nil {
 		return nil, err
 	}
 	m := &machine{name: name, vsock: filepath.Join(folder, "vsock")}
@@ -170,7 +185,7 @@ func (m *machine) describe(kernel, disk string, memory int) error {
 	}
 	calls := []call{
 		{"/machine-config", object{"vcpu_count": 1, "mem_size_mib": memory}},
-		{"/boot-source", object{"kernel_image_path": kernel, "boot_args": "console=ttyS0"}},
+		{"/boot-source", object{"kernel_image_path": kernel, "boot_args": bootArgs}},
 		{"/drives/data", object{"drive_id": "data", "is_root_device": false, "path_on_host": disk}},
 		{"/vsock", object{"guest_cid": 3, "uds_path": m.vsock}},
 	}
@@ -213,7 +228,7 @@ func (m *machine) ask(method, path string, body object) error {
 	return err
 }
 
-// Types a line, which the guest prints, and has it stand still and go on in between.
+// Has the guest stand still and go on, types a line, which it prints, and asks it over the vsock.
 func (m *machine) talk(line string) error {
 	for _, state := range []string{"Paused", "Resumed"} {
 		if err := m.ask("PATCH", "/vm", object{"state": state}); err != nil {
@@ -227,11 +242,35 @@ func (m *machine) talk(line string) error {
 	if err != nil || printed != line+"\n" {
 		return fmt.Errorf("%s printed %q, not %q: %v", m.name, printed, line, err)
 	}
+	if err := m.askGuest(line); err != nil {
+		return fmt.Errorf("%s: vsock: %w", m.name, err)
+	}
+	return nil
+}
+
+// Sends a line over a connection of the vsock, and takes what the guest answers.
+func (m *machine) askGuest(line string) error {
 	client, err := net.Dial("unix", m.vsock)
 	if err != nil {
-		return fmt.Errorf("%s: %w", m.name, err)
+		return err
 	}
-	return client.Close()
+	defer client.Close()
+	client.SetDeadline(time.Now().Add(limit))
+	if _, err := fmt.Fprintf(client, "CONNECT %d\n", port); err != nil {
+		return err
+	}
+	answers := bufio.NewReader(client)
+	told, err := answers.ReadString('\n')
+	if err != nil || !strings.HasPrefix(told, "OK ") {
+		return fmt.Errorf("the answer to CONNECT is %q: %v", told, err)
+	}
+	if _, err := io.WriteString(client, line+"\n"); err != nil {
+		return err
+	}
+	if told, err = answers.ReadString('\n'); told != nameOnDisk(m.name)+line+"\n" {
+		return fmt.Errorf("the guest answers %q to %q: %v", told, line, err)
+	}
+	return nil
 }
 
 func (m *machine) end() (err error) {

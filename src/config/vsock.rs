@@ -11,8 +11,6 @@ const CIDS: std::ops::RangeInclusive<u64> = 3..=0xffff_fffe;
 /// Each one takes a descriptor of the process.
 const MOST_CONNECTIONS: u32 = 4096;
 const CONNECTIONS: u32 = 1024;
-/// Behind the path comes an underscore and a port of up to 10 digits.
-const MAX_PATH: usize = MAX_SOCKET_PATH - 11;
 
 /// A vsock, as plain data (virtio 1.2, section 5.10): stream sockets between host and guest, without a network. In Linux, programs use it
 /// by `AF_VSOCK`. The host's end of each connection is a Unix socket, so the host needs no module.
@@ -21,7 +19,7 @@ const MAX_PATH: usize = MAX_SOCKET_PATH - 11;
 /// - a program that connects to the Unix socket at that path and writes `CONNECT 52` and a line feed is connected to port 52 of the guest. The first
 ///   line that comes back is `OK` and the port of the host's end; if the guest refuses, the stream is closed.
 /// - if a program in the guest connects to port 52 of the host (CID 2), it is connected to the Unix socket at the path with `_52` behind it,
-///   if somebody listens there.
+///   if somebody listens there. The folder may have a longer path than Linux takes for a socket, as long as the process has `/proc`.
 ///
 /// ```
 /// use vmcell::VsockConfig;
@@ -40,7 +38,7 @@ pub struct VsockConfig {
     /// The guest's context ID, by which it knows itself, 3 to 4294967294. As no connection leads from guest to guest, those of several
     /// VMs may be the same.
     pub cid: u64,
-    /// Where the Unix socket is made for other programs of the host, in up to 96 bytes. The default is nowhere.
+    /// Where the Unix socket is made for other programs of the host, in up to 107 bytes. The default is nowhere.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub path: Option<PathBuf>,
     /// How many connections there may be at once, 1 to 4096. Others are refused. The default is 1024. Each one takes a descriptor of the
@@ -88,9 +86,11 @@ impl VsockConfig {
         if bytes.is_empty() || bytes.contains(&0) || path.file_name().is_none() {
             return Err(invalid(format!("the path {path:?} of its Unix socket names no file")));
         }
-        if bytes.len() > MAX_PATH {
+        if bytes.len() > MAX_SOCKET_PATH {
             let (path, len) = (path.display(), bytes.len());
-            return Err(invalid(format!("the path {path} of its Unix socket has {len} bytes, allowed are {MAX_PATH}")));
+            return Err(invalid(format!(
+                "the path {path} of its Unix socket has {len} bytes, allowed are {MAX_SOCKET_PATH}"
+            )));
         }
         Ok(())
     }
@@ -129,8 +129,8 @@ mod tests {
         for path in ["", "/", "a\0b", ".."] {
             assert!(refusal(VsockConfig::new(3).unix_path(path)).contains("names no file"), "{path:?}");
         }
-        let long = format!("/tmp/{}", "x".repeat(92));
-        assert!(refusal(VsockConfig::new(3).unix_path(&long)).ends_with("has 97 bytes, allowed are 96"));
-        VsockConfig::new(0xffff_fffe).unix_path(&long[..96]).max_connections(4096).validate().unwrap();
+        let long = format!("/tmp/{}", "x".repeat(103));
+        assert!(refusal(VsockConfig::new(3).unix_path(&long)).ends_with("has 108 bytes, allowed are 107"));
+        VsockConfig::new(0xffff_fffe).unix_path(&long[..107]).max_connections(4096).validate().unwrap();
     }
 }

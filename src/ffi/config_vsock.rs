@@ -12,7 +12,7 @@ use crate::config::VsockConfig;
 /// context ID, 3 to 4294967294, which is checked when the VM is made. The host program uses vmcell_vm_vsock_connect and
 /// vmcell_vsock_listener_new.
 ///
-/// If path is not NULL, other programs of the host can use the vsock, too. A Unix socket is made at that path, of up to 96 bytes, with
+/// If path is not NULL, other programs of the host can use the vsock, too. A Unix socket is made at that path, of up to 107 bytes, with
 /// access for this user alone, when the VM is made, and removed when it has ended. A program that connects to it and writes "CONNECT 52" and a line feed is
 /// connected to port 52 of the guest; the first line that comes back is "OK" and the port of the host's end. If a program in the
 /// guest connects to port 52 of CID 2, it is connected to the Unix socket at the path with "_52" behind it.

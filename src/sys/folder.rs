@@ -1,10 +1,10 @@
 //! A folder that is used by its descriptor, also when no path leads to it any more.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::namespace::open_path;
 
@@ -34,6 +34,11 @@ impl Folder {
     /// Opens a file in it that is there.
     pub(crate) fn file(&self, name: &str, write: bool) -> io::Result<File> {
         open_at(&self.0, name, if write { libc::O_RDWR } else { libc::O_RDONLY }).map(File::from)
+    }
+
+    /// A short path of what has this name in it, for as long as the folder is open. It leads nowhere if the process has no `/proc`.
+    pub(crate) fn path_of(&self, name: &OsStr) -> PathBuf {
+        Path::new("/proc/self/fd").join(self.0.as_raw_fd().to_string()).join(name)
     }
 
     /// Removes an empty folder from it.

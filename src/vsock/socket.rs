@@ -6,15 +6,20 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::{MAX_SOCKET_PATH, accept_now, connect_now, folder_of, listen_privately};
+use crate::sys::{Folder, MAX_SOCKET_PATH, accept_now, connect_now, folder_of, listen_privately};
 
 /// The longest first line of a client: `CONNECT` and a port.
 pub(super) const MAX_GREETING: usize = 32;
+
+/// What stands behind the path of the socket of a port.
+const LONGEST_PORT: &str = "_4294967295";
 
 /// Listens at a path. Its file is removed with it.
 pub(super) struct Socket {
     listener: UnixListener,
     path: PathBuf,
+    /// The folder, if paths in it are too long for the kernel to connect to.
+    folder: Option<Folder>,
     /// By which its file is known: another one may have come to its path.
     file: Option<(u64, u64)>,
 }
@@ -45,13 +50,14 @@ impl Socket {
             Error::new(ErrorKind::Vsock, message).with_source(e)
         };
         // Its folder may be reached by another way later, or the process may go to another one.
-        let folder = folder_of(path).canonicalize().map_err(failed)?;
-        let whole = path.file_name().map_or_else(|| path.to_owned(), |name| folder.join(name));
-        check_length(&whole)?;
+        let canonical = folder_of(path).canonicalize().map_err(failed)?;
+        let whole = path.file_name().map_or_else(|| path.to_owned(), |name| canonical.join(name));
+        let is_long = whole.as_os_str().len().saturating_add(LONGEST_PORT.len()) > MAX_SOCKET_PATH;
+        let folder = is_long.then(|| Folder::open(&canonical)).transpose().map_err(failed)?;
         let listener = listen_privately(path).map_err(failed)?;
         let path = whole;
         let file = path.symlink_metadata().ok().map(|file| (file.dev(), file.ino()));
-        Ok(Self { listener, path, file })
+        Ok(Self { listener, path, folder, file })
     }
 
     pub(super) fn listener(&self) -> &UnixListener {
@@ -71,7 +77,13 @@ impl Socket {
     pub(super) fn connect(&self, port: u32) -> io::Result<UnixStream> {
         let mut path = self.path.clone().into_os_string();
         path.push(format!("_{port}"));
-        connect_now(Path::new(&path))
+        let path = PathBuf::from(path);
+        match (&self.folder, path.file_name()) {
+            (Some(folder), Some(name)) if path.as_os_str().len() > MAX_SOCKET_PATH => {
+                connect_now(&folder.path_of(name))
+            }
+            _ => connect_now(&path),
+        }
     }
 
     /// Removes its file, if that is still its own.
@@ -81,16 +93,6 @@ impl Socket {
             let _ = std::fs::remove_file(&self.path);
         }
     }
-}
-
-/// Behind it there must be room for an underscore and a port.
-fn check_length(path: &Path) -> Result<()> {
-    let (len, most) = (path.as_os_str().len(), MAX_SOCKET_PATH.saturating_sub("_4294967295".len()));
-    if len <= most {
-        return Ok(());
-    }
-    let message = format!("the Unix socket {} has a path of {len} bytes, allowed are {most}", path.display());
-    Err(Error::new(ErrorKind::Vsock, message))
 }
 
 impl Drop for Socket {
@@ -133,6 +135,24 @@ mod tests {
         for bytes in lines.iter().map(String::as_str).chain(long).map(str::as_bytes) {
             assert_eq!(Greeting::parse(bytes), Greeting::Wrong);
         }
+    }
+
+    #[test]
+    fn a_port_is_reached_in_a_folder_whose_path_is_too_long_for_a_socket() {
+        let place = tempfile::tempdir().unwrap();
+        let deep = place.path().join("x".repeat(100));
+        std::fs::create_dir(&deep).unwrap();
+        // As a program has it that works in that folder.
+        let link = place.path().join("link");
+        std::os::unix::fs::symlink(&deep, &link).unwrap();
+        let socket = Socket::new(&link.join("socket")).unwrap();
+        let served = UnixListener::bind(link.join("socket_4294967295")).unwrap();
+        std::fs::remove_file(&link).unwrap();
+        socket.connect(u32::MAX).unwrap();
+        served.accept().unwrap();
+        assert_eq!(socket.connect(1).unwrap_err().kind(), io::ErrorKind::NotFound);
+        drop(socket);
+        assert!(!deep.join("socket").exists());
     }
 
     #[test]

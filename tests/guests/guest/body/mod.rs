@@ -7,8 +7,10 @@
 //! | What does it tell the test? | `report` |
 //! | Which bad things can it do? | `cases` |
 //! | What does a good guest do meanwhile? | `neighbour` |
+//! | What does a guest do that a client talks to? | `answerer` |
 //! | What does a guest do that is copied at any moment? | `worker` |
 
+mod answerer;
 mod cases;
 mod machine;
 mod neighbour;
@@ -26,6 +28,7 @@ extern "C" fn main(zero_page: u64) -> ! {
     let cmdline = Cmdline::find(zero_page);
     machine::clock::set(cmdline.number("tsc_khz").unwrap_or(1_000_000));
     match cmdline.text("case") {
+        Some("answerer") => answerer::run(&cmdline),
         Some("neighbour") => neighbour::run(&cmdline),
         Some("worker") => worker::run(&cmdline),
         Some(name) => cases::run(name, &cmdline),

@@ -6,6 +6,9 @@ use crate::body::machine::{clock, memory};
 use crate::body::report;
 use crate::body::virtio::device::{Device, feature, reg};
 use crate::body::virtio::ring::{NEXT, Ring, readable, writable};
+use crate::body::virtio::vsock::{
+    CREDIT_REQUEST, CREDIT_UPDATE, DEVICE_ID, HEADER, HOST, Header, REQUEST, RESPONSE, RST, RW, SHUTDOWN,
+};
 
 pub const CASES: &[Case] = &[
     ("packets_that_no_driver_sends_are_reset_or_dropped", |cmdline| on_vsock(cmdline, odd)),
@@ -18,38 +21,11 @@ pub const CASES: &[Case] = &[
     ("a_guest_that_takes_no_packets_is_not_read_any_more", |cmdline| on_vsock(cmdline, takes_nothing)),
 ];
 
-/// virtio 1.2, section 5.10.
-const DEVICE_ID: u32 = 19;
 const FEATURES: u64 = feature::VERSION_1 | feature::INDIRECT;
 const CID: u64 = 3;
-const HOST: u64 = 2;
 /// Where the host listens and never reads.
 const PORT: u32 = 80;
-const HEADER: u64 = 44;
 const BUFFER: u64 = 0x1000;
-/// What the guest says that it has room for.
-const ROOM: u32 = 0x1_0000;
-const REQUEST: u16 = 1;
-const RESPONSE: u16 = 2;
-const RST: u16 = 3;
-const SHUTDOWN: u16 = 4;
-const RW: u16 = 5;
-const CREDIT_UPDATE: u16 = 6;
-const CREDIT_REQUEST: u16 = 7;
-
-#[derive(Clone, Copy)]
-struct Header {
-    src_cid: u64,
-    dst_cid: u64,
-    src_port: u32,
-    dst_port: u32,
-    len: u32,
-    kind: u16,
-    op: u16,
-    flags: u32,
-    room: u32,
-    consumed: u32,
-}
 
 struct Vsock {
     device: Device,
@@ -59,31 +35,7 @@ struct Vsock {
 }
 
 fn header(src_port: u32, op: u16) -> Header {
-    Header {
-        src_cid: CID,
-        dst_cid: HOST,
-        src_port,
-        dst_port: PORT,
-        len: 0,
-        kind: 1,
-        op,
-        flags: 0,
-        room: ROOM,
-        consumed: 0,
-    }
-}
-
-fn write_header(at: u64, header: Header) {
-    memory::write(at, header.src_cid);
-    memory::write(at + 8, header.dst_cid);
-    memory::write(at + 16, header.src_port);
-    memory::write(at + 20, header.dst_port);
-    memory::write(at + 24, header.len);
-    memory::write(at + 28, header.kind);
-    memory::write(at + 30, header.op);
-    memory::write(at + 32, header.flags);
-    memory::write(at + 36, header.room);
-    memory::write(at + 40, header.consumed);
+    Header::new((CID, src_port), PORT, op)
 }
 
 impl Vsock {
@@ -115,7 +67,7 @@ impl Vsock {
     }
 
     fn send(&mut self, header: Header, payload: u32) -> bool {
-        write_header(memory::HEADERS, header);
+        header.write(memory::HEADERS);
         match payload {
             0 => self.tx.chain(0, &[readable(memory::HEADERS, HEADER as u32)]),
             len => self.tx.chain(0, &[readable(memory::HEADERS, HEADER as u32), readable(memory::DATA, len)]),
@@ -242,7 +194,7 @@ fn chains(vsock: &mut Vsock) {
         let answer = vsock.receive(2_000);
         report::check(taken && answer.is_none(), format_args!("{what}: {answer:?} is the answer, not nothing"));
     };
-    write_header(memory::HEADERS, header(9, REQUEST));
+    header(9, REQUEST).write(memory::HEADERS);
     for next in [0, vsock.tx.size, u16::MAX] {
         vsock.tx.describe(0, memory::HEADERS, HEADER as u32, NEXT, next);
         refuse(vsock, "a descriptor that leads back, or to none");
@@ -261,7 +213,7 @@ fn chains(vsock: &mut Vsock) {
     vsock.tx.chain(0, &pieces);
     let answer = if vsock.take(0) { vsock.answer(9) } else { None };
     report::check(answer == Some(RESPONSE), format_args!("a header in pieces: {answer:?} is the answer"));
-    write_header(memory::HEADERS, Header { dst_port: PORT + 1, ..header(9, REQUEST) });
+    (Header { dst_port: PORT + 1, ..header(9, REQUEST) }).write(memory::HEADERS);
     vsock.tx.chain(0, &[readable(memory::HEADERS, 0x1000)]);
     let answer = if vsock.take(0) { vsock.answer(9) } else { None };
     report::check(answer == Some(RST), format_args!("a header with something behind it: {answer:?} is the answer"));
@@ -301,7 +253,7 @@ fn flood(vsock: &mut Vsock, us: u64) {
                 _ => REQUEST,
             };
             let from = if port % 8 < 2 { port.wrapping_sub(50) } else { port };
-            write_header(at, Header { flags: 3, ..header(from, op) });
+            (Header { flags: 3, ..header(from, op) }).write(at);
             vsock.tx.chain(head, &[readable(at, HEADER as u32)]);
             vsock.tx.offer(head);
             port = port.wrapping_add(1);
@@ -331,7 +283,7 @@ fn takes_nothing(vsock: &mut Vsock) {
         }
     }
     let size = vsock.tx.size;
-    write_header(memory::HEADERS, header(12, RW));
+    header(12, RW).write(memory::HEADERS);
     let mut taken = 0u32;
     again_and_again(300_000, || {
         while vsock.tx.in_flight() < size {

@@ -34,3 +34,8 @@ pub fn wait_for(wanted: u8) {
         clock::sleep_us(500);
     }
 }
+
+/// Prints a byte, for which there is room after one that was read.
+pub fn write(byte: u8) {
+    port::write8(DATA, byte);
+}
