@@ -9,7 +9,7 @@ use support::linux::{LinuxGuest, RunningGuest, between, root_disk};
 use vmcell::network::{MachineAddress, Network, NetworkConfig, Refusal, Rule, Subnet};
 use vmcell::{Nic, Vm};
 
-const LONG: Duration = Duration::from_secs(240);
+const LONG: Duration = Duration::from_secs(150);
 const SUBNET: Subnet = Subnet::new([0xac, 0x17, 0x05], 7);
 
 fn machine(number: u32) -> MachineAddress {

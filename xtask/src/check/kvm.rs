@@ -82,8 +82,7 @@ pub fn run(place: &Place, distro: &Distro, options: &TestOptions, summary: &mut 
 
 fn try_run(place: &Place, distro: &Distro, options: &TestOptions, summary: &mut Summary) -> Result<()> {
     let filter = options.filter.as_deref();
-    let mut tests = listing::all()?;
-    tests.retain(|test| filter.is_none_or(|filter| test.to_string().contains(filter)));
+    let mut tests = listing::matching(filter)?;
     if tests.is_empty() {
         let what = filter.map(|filter| format!(" whose name contains `{filter}`")).unwrap_or_default();
         return Err(Error::new(format!("tests/ has no KVM test{what}, so none was run")));

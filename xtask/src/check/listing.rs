@@ -1,7 +1,7 @@
 //! The tests that need a KVM: their names, and their places.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::cargo;
@@ -42,18 +42,24 @@ impl fmt::Display for KvmTest {
 /// The packages that have such tests, and their folders.
 const PACKAGES: [(&str, &str); 2] = [("vmcell", ""), ("vmcell-firecracker", "firecracker")];
 
-/// Builds the test binaries and asks each for its tests.
-pub fn all() -> Result<Vec<KvmTest>> {
+/// Builds the test programs, and asks each for its tests: those whose name contains `filter`. A file that has none of them is not built.
+pub fn matching(filter: Option<&str>) -> Result<Vec<KvmTest>> {
     let mut tests = Vec::new();
     for (package, folder) in PACKAGES {
-        tests.extend(of_package(package, folder)?);
+        let dir = cargo::workspace().join(folder).join("tests");
+        let mut files = files_in(&dir)?;
+        files.retain(|file| filter.is_none_or(|filter| may_match(filter, file, &dir)));
+        if !files.is_empty() {
+            tests.extend(of_package(package, &files)?);
+        }
     }
+    tests.retain(|test| filter.is_none_or(|filter| test.to_string().contains(filter)));
     Ok(tests)
 }
 
-fn of_package(package: &str, folder: &str) -> Result<Vec<KvmTest>> {
-    let dir = cargo::workspace().join(folder).join("tests");
-    let entries = std::fs::read_dir(&dir).context(dir.display())?;
+/// The files with such tests, without their extension.
+fn files_in(dir: &Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(dir).context(dir.display())?;
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let is_kvm = |name: &String| name.starts_with("kvm_") || name.starts_with("linux_");
     let mut files: Vec<String> =
@@ -63,6 +69,20 @@ fn of_package(package: &str, folder: &str) -> Result<Vec<KvmTest>> {
         let dir = dir.display();
         return Err(Error::new(format!("{dir} has neither kvm_*.rs nor linux_*.rs, so no KVM test was run")));
     }
+    Ok(files)
+}
+
+/// Whether a test of the file may have a name that contains `filter`: it is the file's and the function's, with `::` between.
+fn may_match(filter: &str, file: &str, dir: &Path) -> bool {
+    let (begin, end) = filter.rsplit_once("::").unwrap_or(("", filter));
+    let source = std::fs::read_to_string(dir.join(file).with_extension("rs")).unwrap_or_default();
+    // Its tests are in other files as well.
+    let goes_on = source.contains("#[path = ");
+    let may_begin = goes_on || begin.is_empty() || file.ends_with(begin);
+    may_begin && (goes_on || file.contains(end) || source.contains(end))
+}
+
+fn of_package(package: &str, files: &[String]) -> Result<Vec<KvmTest>> {
     // Release: emulation is slow enough.
     let mut args = vec!["test", "--release", "--no-run", "--package", package];
     args.extend(files.iter().flat_map(|file| ["--test", file]));
