@@ -8,7 +8,7 @@
 //! | `api/` | the API's resources as data, and which path means which |
 //! | `machine/` | the one machine: what it is to be, and what it does |
 //! | `server/` | the socket and its connections |
-//! | `jail` | what the program gives up |
+//! | `jail/` | what the program gives up |
 //! | `options`, `program` | the command line, and the loop that all runs in |
 //!
 //! One thread has the machine and all connections, so that calls are served one after another and no state is shared. It waits for the

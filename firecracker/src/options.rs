@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::jail::{CgroupLimit, ResourceLimit};
+
 /// The longest body of a request if nothing is said, in bytes.
 const MOST_BODY: &str = "51200";
 
@@ -68,6 +70,26 @@ pub struct Options {
     /// given several times. It needs no root, and is not one of Firecracker's options [default: no jail]
     #[arg(long, value_name = "FOLDER")]
     pub jail: Vec<PathBuf>,
+
+    /// With --jail: the user that the program becomes, by its number; only root may
+    #[arg(long, value_name = "NUMBER", requires = "jail", requires = "gid")]
+    pub uid: Option<u32>,
+
+    /// With --jail: the group that the program is in, by its number, and no other
+    #[arg(long, value_name = "NUMBER", requires = "jail", requires = "uid")]
+    pub gid: Option<u32>,
+
+    /// With --jail: the folder of a cgroup of version 2, in which the program makes one called as --id says, and joins it
+    #[arg(long, value_name = "FOLDER", requires = "jail")]
+    pub parent_cgroup: Option<PathBuf>,
+
+    /// With --parent-cgroup: what a file of the cgroup is to hold, such as memory.max=1073741824; may be given several times
+    #[arg(long, value_name = "FILE=VALUE", requires = "parent_cgroup", value_parser = CgroupLimit::parse)]
+    pub cgroup: Vec<CgroupLimit>,
+
+    /// With --jail: no-file=NUMBER limits open files, fsize=BYTES the size of files that are written; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", requires = "jail", value_parser = ResourceLimit::parse)]
+    pub resource_limit: Vec<ResourceLimit>,
 
     /// Does not filter the system calls of the machine's threads
     #[arg(long, conflicts_with = "seccomp_filter")]
@@ -154,6 +176,14 @@ mod tests {
     fn what_does_not_go_together_is_refused() {
         assert!(parsed(&["--no-api"]).unwrap_err().contains("--config-file"));
         assert!(parsed(&["--no-seccomp", "--seccomp-filter", "x"]).is_err());
+        assert!(parsed(&["--cgroup", "pids.max=7", "--jail", "/x"]).unwrap_err().contains("--parent-cgroup"));
+        assert!(parsed(&["--jail", "/x", "--uid", "7"]).unwrap_err().contains("--gid"));
+        for jailed in [["--parent-cgroup", "/x"], ["--resource-limit", "fsize=1"]] {
+            assert!(parsed(&jailed).unwrap_err().contains("--jail"));
+        }
+        assert!(
+            parsed(&["--jail", "/x", "--resource-limit", "x=1"]).unwrap_err().contains("allowed are no-file=NUMBER")
+        );
         assert!(parsed(&["--id", "a_b"]).unwrap_err().contains("it has a '_', allowed are letters"));
         assert!(parsed(&["--id", &"a".repeat(65)]).unwrap_err().contains("it has 65 bytes"));
     }

@@ -60,6 +60,7 @@ impl fmt::Display for Failure {
 /// # Errors
 /// If it could not be run.
 pub fn run(options: &Options) -> Result<u8, Failure> {
+    use_privileges(options)?;
     let log = Log::new(&options.id);
     set_log(&log, options)?;
     log.info(format_args!("Running vmcell-firecracker {}, API v{VERSION}", env!("CARGO_PKG_VERSION")));
@@ -69,6 +70,19 @@ pub fn run(options: &Options) -> Result<u8, Failure> {
         Err(failure) => log.error(format_args!("{failure}; ends with status {}", failure.status)),
     }
     result
+}
+
+/// What takes the rights of the user who starts the program, before it has anything open.
+fn use_privileges(options: &Options) -> Result<(), Failure> {
+    let refused = |option: String| move |why: String| Failure::new(BAD_ARGUMENTS, format!("{option}: {why}"));
+    jail::check(&options.jail).map_err(refused("--jail".to_owned()))?;
+    if let Some(parent) = &options.parent_cgroup {
+        jail::make_and_join(parent, &options.id, &options.cgroup).map_err(refused("--parent-cgroup".to_owned()))?;
+    }
+    if let (Some(uid), Some(gid)) = (options.uid, options.gid) {
+        jail::become_user(uid, gid).map_err(refused(format!("--uid {uid} --gid {gid}")))?;
+    }
+    Ok(())
 }
 
 fn set_log(log: &Log, options: &Options) -> Result<(), Failure> {
@@ -117,7 +131,8 @@ impl Program {
             )?;
         }
         if !options.jail.is_empty() {
-            let report = jail::enter(&options.jail).map_err(|why| Failure::new(FAILED, format!("--jail: {why}")))?;
+            let report = jail::enter(&options.jail, &options.resource_limit)
+                .map_err(|why| Failure::new(FAILED, format!("--jail: {why}")))?;
             let whole = if report.is_complete() { "with every layer" } else { "" };
             self.log.info(format_args!("jailed {whole}{report}"));
         }

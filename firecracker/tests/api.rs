@@ -386,3 +386,10 @@ fn a_socket_that_is_there_already_is_refused_and_stays() {
     assert_eq!(program.ask("GET", "/", "").status, 200);
     let _: Answer = program.ask("GET", "/version", "");
 }
+
+#[test]
+fn the_answer_to_head_is_a_head_and_the_next_request_is_answered_as_ever() {
+    let program = Program::new(&[]);
+    let mut stream = program.connect();
+    assert_eq!((ask(&mut stream, "HEAD", "/", "").status, ask(&mut stream, "GET", "/version", "").status), (400, 200));
+}

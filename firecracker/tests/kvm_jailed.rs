@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::os::unix::fs::MetadataExt;
+
 use serde_json::json;
 use support::{Program, image};
 use vmcell::testing::TinyGuest;
@@ -31,4 +33,58 @@ fn a_jailed_program_runs_a_machine_of_the_files_in_its_folder_and_opens_no_other
     assert_eq!(program.wait().code(), Some(0));
     assert!(memory.exists() && !program.path("vsock").exists() && !program.socket().exists());
     assert!(program.text_of("stdout").contains("jailed "), "{}", program.text_of("stdout"));
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn root_has_the_program_be_another_user_with_limits_before_it_is_jailed() {
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = [
+        "--jail",
+        folder.path().to_str().unwrap(),
+        "--uid",
+        "4321",
+        "--gid",
+        "4321",
+        "--resource-limit",
+        "no-file=200",
+    ];
+    let arguments = arguments.map(str::to_owned);
+    if !is_root {
+        let output = support::program().args(&arguments).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(153) && said.contains("only root becomes another user"), "{said}");
+        return;
+    }
+    std::os::unix::fs::chown(folder.path(), Some(4321), Some(4321)).unwrap();
+    let program = Program::in_folder(folder, &arguments.each_ref().map(String::as_str));
+    // Its socket is there before it is jailed.
+    assert_eq!(program.get("/")["state"], json!("Not started"));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid())).unwrap();
+    let line = |name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)).unwrap().split_whitespace().collect::<Vec<_>>()
+    };
+    assert_eq!((line("Uid:"), line("Gid:")), (vec!["4321"; 4], vec!["4321"; 4]), "{status}");
+    assert!(line("Groups:").is_empty() && line("CapEff:") == ["0000000000000000"], "{status}");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.pid())).unwrap_or_default();
+    assert!(limits.lines().any(|line| line.starts_with("Max open files") && line.contains(" 200 ")), "{limits}");
+}
+
+#[test]
+fn a_jail_that_is_none_and_a_cgroup_that_is_none_are_refused_before_anything_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, path) = (folder.path().join("file"), folder.path().to_str().unwrap());
+    std::fs::write(&file, "").unwrap();
+    for (arguments, told) in [
+        (vec!["--jail", "/"], "--jail: /: all files lie below it"),
+        (vec!["--jail", file.to_str().unwrap()], "it is no folder"),
+        (vec!["--jail", "none"], "none: No such file"),
+        (vec!["--jail", path, "--parent-cgroup", path], "--parent-cgroup: "),
+        (vec!["--jail", path, "--cgroup", "pids.max=7"], "--parent-cgroup"),
+    ] {
+        let output = support::program().args(&arguments).current_dir(path).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(153) && said.contains(told), "{arguments:?}: {said}");
+    }
 }

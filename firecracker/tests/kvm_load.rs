@@ -216,3 +216,28 @@ fn the_two_files_of_a_snapshot_belong_together() {
     right["vsock_override"] = json!({"uds_path": fork.path("vsock")});
     fork.done("PUT", "/snapshot/load", &right.to_string());
 }
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_description_that_was_edited_is_refused_by_what_the_machine_has() {
+    let source = paused(&[], &plain());
+    let (state, memory) = create(&source, "one", "Full");
+    let right = std::fs::read_to_string(&state).unwrap();
+    let fork = Program::new(&[]);
+    let refused = |from: &str, to: &str| {
+        assert!(right.contains(from), "{right}");
+        std::fs::write(&state, right.replace(from, to)).unwrap();
+        fork.refused("PUT", "/snapshot/load", &load(&state, &memory).to_string())
+    };
+    let told = refused("\"vcpu_count\": 1", "\"vcpu_count\": 2");
+    assert!(told.contains("vcpu_count is 2, and the machine that was saved has 1") && told.contains(&state), "{told}");
+    assert!(refused("\"mem_size_mib\": 16", "\"mem_size_mib\": 32").contains("mem_size_mib is 32, "));
+    assert!(refused("\"drive_id\": \"d\"", "\"drive_id\": \"e\"").contains("drive e: drive_id is \"e\", "));
+    assert!(refused("\"is_read_only\": false", "\"is_read_only\": true").contains("drive d: is_read_only is true, "));
+    assert!(refused("\"guest_cid\": 3", "\"guest_cid\": 4").contains("vsock: guest_cid is Some(4), "));
+    std::fs::write(&state, &right).unwrap();
+    let mut wanted = load(&state, &memory);
+    wanted["drive_overrides"] = json!([{"drive_id": "d", "path_on_host": image(fork.folder.path(), "d", 1 << 20)}]);
+    wanted["vsock_override"] = json!({"uds_path": fork.path("vsock")});
+    fork.done("PUT", "/snapshot/load", &wanted.to_string());
+}

@@ -221,3 +221,24 @@ fn a_start_that_fails_leaves_the_machine_to_be_described_again() {
     program.describe(&TinyGuest::spin());
     program.start();
 }
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn as_many_devices_as_there_can_be_are_started_and_one_more_is_refused_before() {
+    let program = Program::new(&[]);
+    program.describe(&TinyGuest::spin());
+    let drive = |number: u32| {
+        let path = image(program.folder.path(), &format!("d{number}"), 4096);
+        json!({"drive_id": format!("d{number}"), "is_root_device": false, "path_on_host": path}).to_string()
+    };
+    (0..18).for_each(|number| program.done("PUT", &format!("/drives/d{number}"), &drive(number)));
+    program.done("PUT", "/entropy", "{}");
+    let wanted = "there are 19 drives, network interfaces and other devices already, allowed are 19";
+    assert_eq!(program.refused("PUT", "/drives/d18", &drive(18)), format!("drive d18: {wanted}"));
+    let vsock = json!({"guest_cid": 3, "uds_path": program.path("vsock")}).to_string();
+    assert_eq!(program.refused("PUT", "/vsock", &vsock), format!("vsock: {wanted}"));
+    // Another one in its place is none more.
+    program.done("PUT", "/drives/d17", &drive(17));
+    program.done("PUT", "/entropy", "{}");
+    program.start();
+}

@@ -33,6 +33,8 @@ pub struct Response {
     status: Status,
     body: Option<String>,
     deprecated: bool,
+    /// The body is left out, and its length is told.
+    head_alone: bool,
 }
 
 impl Response {
@@ -41,18 +43,25 @@ impl Response {
 
     /// Done, and nothing to say.
     pub fn done() -> Self {
-        Self { status: Status::NoContent, body: None, deprecated: false }
+        Self { status: Status::NoContent, body: None, deprecated: false, head_alone: false }
     }
 
     /// With a JSON text.
     pub fn json(status: Status, body: String) -> Self {
-        Self { status, body: Some(body), deprecated: false }
+        Self { status, body: Some(body), deprecated: false, head_alone: false }
     }
 
     /// Says that the request used what will be removed from the API.
     #[must_use]
     pub fn deprecated(mut self, deprecated: bool) -> Self {
         self.deprecated = deprecated;
+        self
+    }
+
+    /// Without its body, as the answer to a `HEAD` is. Clients take what comes behind it for the next answer.
+    #[must_use]
+    pub fn head_alone(mut self, head_alone: bool) -> Self {
+        self.head_alone = head_alone;
         self
     }
 
@@ -75,7 +84,8 @@ impl Response {
         match &self.body {
             None => format!("{head}\r\n"),
             Some(body) => {
-                format!("{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+                let sent = if self.head_alone { "" } else { body };
+                format!("{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{sent}", body.len())
             }
         }
         .into_bytes()
@@ -95,5 +105,7 @@ mod tests {
         let expected = "HTTP/1.1 200 OK\r\nServer: Firecracker API\r\nConnection: close\r\nDeprecation: true\r\n\
                         Content-Type: application/json\r\nContent-Length: 8\r\n\r\n{\"ä\":1}";
         assert_eq!(json, expected);
+        let head = text(&Response::json(Status::BadRequest, "{}".to_owned()).head_alone(true), true);
+        assert!(head.ends_with("\r\nContent-Length: 2\r\n\r\n"), "{head}");
     }
 }

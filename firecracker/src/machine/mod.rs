@@ -10,6 +10,7 @@ mod metrics;
 mod nics;
 mod plan;
 mod run;
+mod same;
 mod serve;
 mod setup;
 mod snapshot;

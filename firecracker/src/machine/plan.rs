@@ -5,6 +5,9 @@ use crate::api::{
 };
 use crate::fault::Fault;
 
+/// The most disks, cards and other devices: each has an interrupt of its own.
+const MOST_DEVICES: usize = 19;
+
 /// A file of the host, whatever it is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct File {
@@ -50,7 +53,10 @@ impl Plan {
         let is_root = drive.is_root_device;
         match at.and_then(|at| self.drives.get_mut(at)) {
             Some(place) => *place = drive,
-            None => self.drives.push(drive),
+            None => {
+                self.check_room(&format!("drive {}", drive.drive_id))?;
+                self.drives.push(drive);
+            }
         }
         if is_root {
             let at = at.unwrap_or(self.drives.len().saturating_sub(1));
@@ -69,9 +75,47 @@ impl Plan {
         }
         match self.nics.iter_mut().find(|other| other.iface_id == nic.iface_id) {
             Some(place) => *place = nic,
-            None => self.nics.push(nic),
+            None => {
+                self.check_room(&format!("network interface {}", nic.iface_id))?;
+                self.nics.push(nic);
+            }
         }
         Ok(())
+    }
+
+    /// Sets the vsock.
+    pub fn put_vsock(&mut self, vsock: Vsock) -> Result<(), Fault> {
+        self.vsock.as_ref().map_or_else(|| self.check_room("vsock"), |_| Ok(()))?;
+        self.vsock = Some(vsock);
+        Ok(())
+    }
+
+    /// Sets the balloon.
+    pub fn put_balloon(&mut self, balloon: Balloon) -> Result<(), Fault> {
+        self.balloon.as_ref().map_or_else(|| self.check_room("balloon"), |_| Ok(()))?;
+        self.balloon = Some(balloon);
+        Ok(())
+    }
+
+    /// Sets the source of random bytes.
+    pub fn put_entropy(&mut self, entropy: Entropy) -> Result<(), Fault> {
+        self.entropy.as_ref().map_or_else(|| self.check_room("entropy"), |_| Ok(()))?;
+        self.entropy = Some(entropy);
+        Ok(())
+    }
+
+    /// Refuses a device more than there can be, which `what` names.
+    fn check_room(&self, what: &str) -> Result<(), Fault> {
+        let single = [self.vsock.is_some(), self.balloon.is_some(), self.entropy.is_some()];
+        let single = single.into_iter().filter(|is_there| *is_there).count();
+        let count = [self.drives.len(), self.nics.len(), single].into_iter().fold(0, usize::saturating_add);
+        if count < MOST_DEVICES {
+            return Ok(());
+        }
+        let message = format!(
+            "{what}: there are {count} drives, network interfaces and other devices already, allowed are {MOST_DEVICES}"
+        );
+        Err(Fault::new(message))
     }
 
     /// As clients are told of it.

@@ -52,14 +52,12 @@ impl Machine {
             Call::PutVsock(vsock) => self.put_vsock(vsock),
             Call::PutBalloon(wanted) => {
                 balloon::check(&wanted, self.plan.machine.mem_size_mib)?;
-                self.plan().balloon = Some(wanted);
-                Ok(())
+                self.plan().put_balloon(wanted)
             }
             Call::PutEntropy(mut entropy) => {
                 build::entropy(&entropy)?;
                 entropy.rate_limiter = entropy.rate_limiter.and_then(|limiter| limiter.effective());
-                self.plan().entropy = Some(entropy);
-                Ok(())
+                self.plan().put_entropy(entropy)
             }
             Call::PutSerial(serial) => {
                 super::limits::rate("serial", serial.rate_limiter.as_ref())?;
@@ -166,8 +164,7 @@ impl Machine {
             )));
         }
         vsock.vsock_id = None;
-        self.plan().vsock = Some(vsock);
-        Ok(())
+        self.plan().put_vsock(vsock)
     }
 
     fn put_mmds_config(&mut self, config: MmdsConfig) -> Result<(), Fault> {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use vmcell::{ForkClock, LoadMemory, SaveOptions, Snapshot, Vm};
 
 use super::plan::Plan;
+use super::same;
 use crate::api::{
     Balloon, Drive, Entropy, MachineConfig, MemoryBackendType, MmdsConfig, NetworkInterface, SnapshotCreate,
     SnapshotLoad, SnapshotType, Vsock,
@@ -95,6 +96,8 @@ pub fn load(wanted: &SnapshotLoad) -> Result<(Plan, Snapshot, ForkClock), Fault>
             format!("snapshot/load: {memory:?} is not the machine that {:?} was written with", wanted.snapshot_path);
         return Err(Fault::new(message));
     }
+    let changed = |fault: Fault| unreadable(Path::new(&wanted.snapshot_path), fault.message());
+    same::check(&plan, snapshot.config()).map_err(changed)?;
     let clock = if wanted.clock_realtime { ForkClock::Jump } else { ForkClock::Keep };
     Ok((plan, snapshot, clock))
 }

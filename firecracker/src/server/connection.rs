@@ -169,8 +169,8 @@ impl Connection {
                 self.has_more = !self.incoming.is_empty();
                 self.was_told = false;
                 self.deadline = None;
-                let keeps_alive = request.keeps_alive;
-                let answer = serve(request);
+                let (keeps_alive, head_alone) = (request.keeps_alive, request.method.name() == "HEAD");
+                let answer = serve(request).head_alone(head_alone);
                 self.outgoing.extend(answer.to_bytes(keeps_alive));
                 if !keeps_alive {
                     self.state = State::Ending;

@@ -187,10 +187,15 @@ pub fn ask(stream: &mut UnixStream, method: &str, path: &str, body: &str) -> Ans
     let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
     let text = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n{body}");
     stream.write_all(text.as_bytes()).expect("the request is taken");
-    read_answer(stream)
+    read_answer_to(method, stream)
 }
 
 pub fn read_answer(stream: &mut impl Read) -> Answer {
+    read_answer_to("GET", stream)
+}
+
+/// As clients read it: there is no body behind the answer to a `HEAD`.
+fn read_answer_to(method: &str, stream: &mut impl Read) -> Answer {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -199,7 +204,7 @@ pub fn read_answer(stream: &mut impl Read) -> Answer {
     }
     let head = String::from_utf8(head).expect("ASCII");
     let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status");
-    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).filter(|_| method != "HEAD");
     let mut body = vec![0; length.map_or(0, |text| text.parse().expect("a length"))];
     stream.read_exact(&mut body).expect("a body");
     Answer { status, head, text: String::from_utf8(body).expect("UTF-8") }

@@ -1,0 +1,172 @@
+//! The cgroup of a jail: one of version 2, which is made below one that is there.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use vmcell::{JailCgroup, JailIo};
+
+const ALLOWED: &str = "allowed are memory.max=BYTES, memory.high=BYTES, pids.max=NUMBER, cpu.weight=1 to 10000, cpu.max=\"US US\" and \
+                       io.max=\"MAJOR:MINOR rbps=N wbps=N riops=N wiops=N\"";
+
+/// What a file of a cgroup is to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupLimit {
+    /// The most memory, in bytes.
+    MemoryMax(u64),
+    /// Beyond so many bytes, memory is taken back.
+    MemoryHigh(u64),
+    /// The most processes and threads.
+    PidsMax(u64),
+    /// The CPU time in each period: both.
+    CpuMax(Duration, Duration),
+    /// The share of the CPUs beside others.
+    CpuWeight(u32),
+    /// What is done a second with a block device, by its numbers.
+    IoMax((u32, u32), JailIo),
+}
+
+impl CgroupLimit {
+    /// Reads a file and its value, such as `memory.max=1073741824`.
+    ///
+    /// # Errors
+    /// What is wrong with it, and what is allowed.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let limit = text.split_once('=').and_then(|(file, value)| match file {
+            "memory.max" => value.parse().ok().map(Self::MemoryMax),
+            "memory.high" => value.parse().ok().map(Self::MemoryHigh),
+            "pids.max" => value.parse().ok().map(Self::PidsMax),
+            "cpu.weight" => value.parse().ok().filter(|weight| (1..=10_000).contains(weight)).map(Self::CpuWeight),
+            "cpu.max" => cpu_max(value),
+            "io.max" => io_max(value),
+            _ => None,
+        });
+        limit.ok_or_else(|| ALLOWED.to_owned())
+    }
+
+    fn of(self, cgroup: JailCgroup) -> JailCgroup {
+        match self {
+            Self::MemoryMax(bytes) => cgroup.memory_max(bytes),
+            Self::MemoryHigh(bytes) => cgroup.memory_high(bytes),
+            Self::PidsMax(count) => cgroup.pids_max(count),
+            Self::CpuMax(quota, period) => cgroup.cpu_max(quota, period),
+            Self::CpuWeight(weight) => cgroup.cpu_weight(weight),
+            Self::IoMax(device, limits) => cgroup.io_max(device, limits),
+        }
+    }
+
+    /// What the cgroup above must give out.
+    fn controller(self) -> &'static str {
+        match self {
+            Self::MemoryMax(_) | Self::MemoryHigh(_) => "memory",
+            Self::PidsMax(_) => "pids",
+            Self::CpuMax(..) | Self::CpuWeight(_) => "cpu",
+            Self::IoMax(..) => "io",
+        }
+    }
+}
+
+fn cpu_max(value: &str) -> Option<CgroupLimit> {
+    let (quota, period) = value.split_once(' ')?;
+    let us = |text: &str| text.parse().ok().map(Duration::from_micros);
+    Some(CgroupLimit::CpuMax(us(quota)?, us(period)?))
+}
+
+fn io_max(value: &str) -> Option<CgroupLimit> {
+    let mut words = value.split(' ');
+    let (major, minor) = words.next()?.split_once(':')?;
+    let device = (major.parse().ok()?, minor.parse().ok()?);
+    let mut limits = JailIo::new();
+    for word in words {
+        let (name, number) = word.split_once('=')?;
+        let number = number.parse().ok()?;
+        limits = match name {
+            "rbps" => limits.read_bytes(number),
+            "wbps" => limits.write_bytes(number),
+            "riops" => limits.read_operations(number),
+            "wiops" => limits.write_operations(number),
+            _ => return None,
+        };
+    }
+    Some(CgroupLimit::IoMax(device, limits))
+}
+
+/// Makes the cgroup `id` in `parent`, which is one, gives it its limits, and moves the process there. It stays when the program has
+/// ended, for whoever started that to look at and to remove.
+///
+/// # Errors
+/// What the host does not give, and why.
+pub fn make_and_join(parent: &Path, id: &str, limits: &[CgroupLimit]) -> Result<(), String> {
+    if !parent.join("cgroup.controllers").is_file() {
+        return Err(format!("{} is not the folder of a cgroup of version 2", parent.display()));
+    }
+    for limit in limits {
+        // What cannot be given out is said by the limit that is missing.
+        let _ = fs::write(parent.join("cgroup.subtree_control"), format!("+{}", limit.controller()));
+    }
+    let folder = parent.join(id);
+    match fs::create_dir(&folder) {
+        Err(why) if why.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(format!("cannot make the cgroup {}: {why}", folder.display()));
+        }
+        _ => {}
+    }
+    let cgroup = limits.iter().fold(JailCgroup::new(&folder), |cgroup, limit| limit.of(cgroup));
+    cgroup.join().map_err(|error| error.chain())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_those_of_files_that_there_are() {
+        let us = Duration::from_micros;
+        let io = JailIo::new().read_bytes(1).write_operations(2);
+        for (text, limit) in [
+            ("memory.max=4096", CgroupLimit::MemoryMax(4096)),
+            ("memory.high=0", CgroupLimit::MemoryHigh(0)),
+            ("pids.max=7", CgroupLimit::PidsMax(7)),
+            ("cpu.weight=10000", CgroupLimit::CpuWeight(10_000)),
+            ("cpu.max=50000 100000", CgroupLimit::CpuMax(us(50_000), us(100_000))),
+            ("io.max=8:16 rbps=1 wiops=2", CgroupLimit::IoMax((8, 16), io)),
+        ] {
+            assert_eq!(CgroupLimit::parse(text), Ok(limit));
+        }
+        let wrong = [
+            "",
+            "memory.max",
+            "memory.max=max",
+            "cpu.weight=0",
+            "cpu.max=1",
+            "io.max=8 rbps=1",
+            "io.max=8:0 x=1",
+            "cpuset.cpus=0",
+        ];
+        for text in wrong {
+            assert_eq!(CgroupLimit::parse(text), Err(ALLOWED.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_process_joins_a_cgroup_of_its_own_with_limits_and_what_the_host_does_not_give_is_said() {
+        let parent = tempfile::tempdir().unwrap();
+        let join = |limits: &[CgroupLimit]| make_and_join(parent.path(), "vm-1", limits);
+        assert!(join(&[]).unwrap_err().ends_with("is not the folder of a cgroup of version 2"));
+        let own = parent.path().join("vm-1");
+        fs::create_dir(&own).unwrap();
+        // What the kernel makes in each of them.
+        for folder in [parent.path(), &own] {
+            for file in ["cgroup.controllers", "cgroup.procs", "memory.max"] {
+                fs::write(folder.join(file), "").unwrap();
+            }
+        }
+        join(&[CgroupLimit::MemoryMax(4096)]).unwrap();
+        let held = |file: &str| fs::read_to_string(own.join(file)).unwrap();
+        assert_eq!((held("memory.max").as_str(), held("cgroup.procs").as_str()), ("4096", "0"));
+        assert_eq!(fs::read_to_string(parent.path().join("cgroup.subtree_control")).unwrap(), "+memory");
+        let refused = join(&[CgroupLimit::PidsMax(7)]).unwrap_err();
+        assert!(refused.contains("must have pids in cgroup.subtree_control"), "{refused}");
+    }
+}
