@@ -71,4 +71,5 @@ fn a_path_that_is_too_long_for_a_socket_is_refused_with_its_length() {
     let (_, said) = meets_in(&fits);
     assert!(said.contains("/nonexistent/kernel"), "{said}");
     assert_refused(&longer, &["paths of 108 bytes, allowed are 107", "socket=PATH"]);
+    assert!(!longer.exists(), "nobody would use it");
 }

@@ -34,6 +34,8 @@ pub struct Place {
 impl Place {
     /// Takes a place in a folder of this user's, in the network of this name.
     pub fn take(folder: &Path, name: &str) -> vmcell::Result<Self> {
+        // Before the folder is made, which nobody would use.
+        check_length(&std::path::absolute(folder).unwrap_or_else(|_| folder.into()))?;
         own(folder)?;
         let failed = |what: &str, e: io::Error| {
             let message = format!("cannot {what} in the folder {} of a network", folder.display());
@@ -43,14 +45,7 @@ impl Place {
         let folder = folder.canonicalize().map_err(|e| failed("find a place", e))?;
         // Whoever may write beside it may have put a link in its place.
         own(&folder)?;
-        let longest = folder.as_os_str().len() + LONGEST_NAME.len();
-        if longest > LONGEST_SOCKET {
-            let message = format!(
-                "sockets in the folder {} would have paths of {longest} bytes, allowed are {LONGEST_SOCKET}: choose a shorter one by socket=PATH",
-                folder.display()
-            );
-            return Err(Error::new(ErrorKind::InvalidConfig, message));
-        }
+        check_length(&folder)?;
         for host in 1..=u16::MAX {
             let path = folder.join(format!("{host}.lock"));
             let Some(lock) = lock(&path).map_err(|e| failed("lock a place", e))? else {
@@ -69,6 +64,18 @@ impl Place {
     pub fn socket_of(&self, host: u16) -> PathBuf {
         socket_path(&self.folder, host)
     }
+}
+
+fn check_length(folder: &Path) -> vmcell::Result<()> {
+    let longest = folder.as_os_str().len() + LONGEST_NAME.len();
+    if longest <= LONGEST_SOCKET {
+        return Ok(());
+    }
+    let message = format!(
+        "sockets in the folder {} would have paths of {longest} bytes, allowed are {LONGEST_SOCKET}: choose a shorter one by socket=PATH",
+        folder.display()
+    );
+    Err(Error::new(ErrorKind::InvalidConfig, message))
 }
 
 fn socket_path(folder: &Path, host: u16) -> PathBuf {

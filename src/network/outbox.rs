@@ -62,3 +62,7 @@ impl Outbox {
         store.free.append(spent);
     }
 }
+
+#[cfg(all(test, shuttle))]
+#[path = "outbox_model_test.rs"]
+mod models;

@@ -191,3 +191,7 @@ impl Landing {
         }
     }
 }
+
+#[cfg(all(test, shuttle))]
+#[path = "pool_model_test.rs"]
+mod models;

@@ -101,6 +101,10 @@ impl FromStr for Prefix {
         };
         let (address, bits) = text.split_once('/').unwrap_or((text, "128"));
         let address = address.parse().map_err(|e| refused().with_source(e))?;
+        // Rust's numbers may have a sign.
+        if bits.starts_with('+') {
+            return Err(refused());
+        }
         Self::new(address, bits.parse().map_err(|e| refused().with_source(e))?)
     }
 }
@@ -148,6 +152,7 @@ mod tests {
             ("fd00::/129", "a prefix of 129 bits was asked for, allowed are 0 to 128"),
             ("fd00::1/16", "the prefix fd00::1/16 has bits behind it, the range that it lies in is fd00::/16"),
             ("fd00::/x", "\"fd00::/x\" is no prefix of IPv6 addresses, which looks like fd00::/64"),
+            ("fd00::/+8", "\"fd00::/+8\" is no prefix of IPv6 addresses, which looks like fd00::/64"),
             ("10.0.0.0/8", "\"10.0.0.0/8\" is no prefix of IPv6 addresses, which looks like fd00::/64"),
             ("", "\"\" is no prefix of IPv6 addresses, which looks like fd00::/64"),
         ] {

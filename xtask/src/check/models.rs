@@ -28,7 +28,8 @@ pub fn run(long: bool, summary: &mut Summary) {
 
 fn tried(schedules: &str) -> Result<(Status, u64)> {
     // By flags for this one crate, so that what it depends on is built once for all tests.
-    let programs = cargo::build_with(&["rustc", "--lib", "--profile", "test"], &["--cfg", "shuttle"])?;
+    let programs =
+        cargo::build_with(&["rustc", "--all-features", "--lib", "--profile", "test"], &["--cfg", "shuttle"])?;
     let program = programs.into_iter().find(|program| program.kind == "lib");
     let program = program.ok_or_else(|| Error::new("cargo built no unit tests"))?;
     let (status, passed) = count_tests(Command::new(program.path).arg("models::").env(VARIABLE, schedules))?;
