@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `fault` | what a person is told when something is refused or fails |
 //! | `options` | the command line |
+//! | `guest` | what the host and the guest's first program tell each other |
+//! | `image/` | root file systems of folders, archives and OCI layouts; what a guest starts from |
 //!
 //! A file uses those above it in this table, never those below.
 
@@ -25,4 +27,6 @@
 )]
 
 pub mod fault;
+pub mod guest;
+pub mod image;
 pub mod options;
