@@ -3,6 +3,7 @@
 //! | File or folder | What it is |
 //! |---|---|
 //! | `fault` | what a person is told when something is refused or fails |
+//! | `edge/` | HTTPS from the internet, with certificates that it gets by itself |
 //! | `options` | the command line |
 //! | `guest` | what the host and the guest's first program tell each other |
 //! | `image/` | root file systems of folders, archives and OCI layouts; what a guest starts from |
@@ -26,6 +27,7 @@
     )
 )]
 
+pub mod edge;
 pub mod fault;
 pub mod guest;
 pub mod image;

@@ -67,6 +67,8 @@ const TABLE: &[Row] = &[
     row("pkg-config", Purpose::CFace, "finds the installed library"),
     row("python3", Purpose::CFace, "the documentation's example"),
     row("age", Purpose::Oracle, "encrypts what the tests import as secrets"),
+    row("curl", Purpose::Oracle, "asks what the edge serves"),
+    row("pebble", Purpose::Oracle, "gives the edge certificates in a test"),
     row("cryptsetup-bin", Purpose::Oracle, "reads and writes encrypted volumes as the tests do"),
     row("python3-prometheus-client", Purpose::CFace, "reads the metrics in a test"),
     row("valgrind", Purpose::CFace, "finds leaks in the tests in C"),

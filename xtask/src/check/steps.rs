@@ -17,7 +17,7 @@ use crate::tools::CARGO_DENY;
 /// A check by its name, which runs with more load if it is told to.
 type Check = (&'static str, fn(bool, &mut Summary));
 
-const CHECKS: [Check; 13] = [
+const CHECKS: [Check; 14] = [
     ("format", |_, summary| step(summary, "format", &["fmt", "--all", "--check"], &[])),
     ("clippy", |_, summary| step(summary, "clippy", CLIPPY, &[])),
     ("docs", |_, summary| {
@@ -26,6 +26,7 @@ const CHECKS: [Check; 13] = [
     ("unit", |_, summary| unit_tests(summary)),
     ("volumes", |_, summary| volumes(summary)),
     ("secrets", |_, summary| secrets(summary)),
+    ("edge", |_, summary| edge(summary)),
     ("models", models::run),
     (NIGHTLY, |_, summary| nightly::run(summary)),
     ("package", |_, summary| packaged(summary)),
@@ -84,6 +85,16 @@ fn volumes(summary: &mut Summary) {
 /// Beside another such program.
 fn secrets(summary: &mut Summary) {
     tests(summary, "secrets and age", &["test", "--test", "secret_example", "--", "--ignored"], &[]);
+}
+
+/// Beside an ACME server, and clients.
+fn edge(summary: &mut Summary) {
+    tests(
+        summary,
+        "the edge and pebble",
+        &["test", "--package", "vmcell-platform", "--test", "edge", "--", "--ignored"],
+        &[],
+    );
 }
 
 fn packaged(summary: &mut Summary) {

@@ -1,0 +1,70 @@
+//! How many connections there are, of all and of each address.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Counts connections, up to limits.
+pub struct Counts {
+    most: usize,
+    of_one_address: usize,
+    counts: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A connection that is counted as long as this lives.
+pub struct Counted {
+    counts: Arc<Counts>,
+    client: IpAddr,
+}
+
+impl Counts {
+    /// None yet, and at most so many.
+    pub fn new(most: usize, of_one_address: usize) -> Self {
+        Self { most, of_one_address, counts: Mutex::default() }
+    }
+
+    /// Counts one more of this address; `None` if there are as many as may be.
+    pub fn add(this: &Arc<Self>, client: IpAddr) -> Option<Counted> {
+        let mut counts = this.counts();
+        let all = counts.values().fold(0, |all: usize, count| all.saturating_add(*count));
+        let own = counts.get(&client).copied().unwrap_or(0);
+        if all >= this.most || own >= this.of_one_address {
+            return None;
+        }
+        counts.insert(client, own.saturating_add(1));
+        Some(Counted { counts: Arc::clone(this), client })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.counts.lock().unwrap_or_else(|broken| broken.into_inner())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut counts = self.counts.counts();
+        match counts.get_mut(&self.client) {
+            Some(count) if *count > 1 => *count = count.saturating_sub(1),
+            _ => drop(counts.remove(&self.client)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_one_address_nor_all_have_more_than_they_may() {
+        let counts = Arc::new(Counts::new(3, 2));
+        let add = |last| Counts::add(&counts, IpAddr::from([10, 0, 0, last]));
+        let (first, _second) = (add(1), add(1));
+        assert!(first.is_some() && add(1).is_none());
+        let third = add(2);
+        assert!(third.is_some() && add(3).is_none());
+        drop(first);
+        assert!(add(1).is_some() && counts.counts().len() == 2);
+        drop(third);
+        assert_eq!(counts.counts().len(), 1);
+    }
+}

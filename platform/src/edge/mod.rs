@@ -1,0 +1,133 @@
+//! The edge: HTTPS from the internet to the backends of apps, with certificates that it gets by itself.
+//!
+//! | File | What it is |
+//! |---|---|
+//! | `routes` | which app serves which name, which the caller says |
+//! | `validity`, `certificates` | from when until when a certificate holds, and which one is shown |
+//! | `store` | certificates and keys at rest |
+//! | `counts`, `quiet` | how many connections there are, and how long nothing may move on one |
+//! | `shared` | what all of them have in common |
+//! | `fetch`, `acme` | requests to the ACME server, and orders |
+//! | `proxy` | a request and its answer |
+//! | `serve` | listeners and connections |
+//!
+//! It has threads of its own, on which all of that runs; the one place that may block, [`Routes::connect`], has others.
+
+mod acme;
+mod certificates;
+mod counts;
+mod fetch;
+mod proxy;
+mod quiet;
+mod routes;
+mod serve;
+mod shared;
+mod store;
+mod validity;
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use tokio::runtime::{Builder, Runtime};
+
+use self::acme::Orders;
+use self::certificates::Certificates;
+use self::counts::Counts;
+use self::serve::{listen, tls};
+use self::shared::Shared;
+use self::store::Store;
+use crate::fault::{Context, Result};
+
+pub use self::acme::{Authority, CertificateStatus};
+pub use self::routes::{Refusal, Routes, check_name};
+pub use self::shared::{EdgeLimits, Say};
+
+/// Threads that may block at once, each for a backend that is looked for.
+const MOST_BLOCKED: usize = 256;
+/// What connections may still take when the edge ends.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What the edge is to be.
+pub struct EdgeSettings {
+    /// Where HTTP is served: redirects, and challenges.
+    pub http: Vec<TcpListener>,
+    /// Where HTTPS is served.
+    pub https: Vec<TcpListener>,
+    /// The port of HTTPS as clients see it, for redirects.
+    pub https_port: u16,
+    /// The folder in which certificates and keys are kept, sealed. It is made if it is not there.
+    pub folder: PathBuf,
+    /// Where certificates come from; `None` for those that are kept already.
+    pub authority: Option<Authority>,
+    /// What clients may take.
+    pub limits: EdgeLimits,
+}
+
+/// A running edge. It ends when it is dropped.
+pub struct Edge {
+    runtime: Option<Runtime>,
+    shared: Arc<Shared>,
+    orders: Option<Arc<Orders>>,
+}
+
+impl Edge {
+    /// Shows the certificates that are kept, serves, and orders what is missing.
+    ///
+    /// # Errors
+    /// If the folder cannot be used, or threads or TLS cannot be had. A certificate that cannot be read or ordered is none: it is said,
+    /// and the other names are served.
+    pub fn start(settings: EdgeSettings, routes: Arc<dyn Routes>, say: Say) -> Result<Self> {
+        let EdgeSettings { http, https, https_port, folder, authority, limits } = settings;
+        let store = Store::open(&folder)?;
+        let certificates = Arc::new(Certificates::default());
+        let counts = Arc::new(Counts::new(limits.connections, limits.of_one_address));
+        let shared = Arc::new(Shared { routes, certificates, store, counts, limits, https_port, say });
+        shared.show_kept();
+        let runtime = runtime()?;
+        let acceptor = tls(&shared)?;
+        let without = http.into_iter().map(|listener| (listener, None));
+        let with = https.into_iter().map(|listener| (listener, Some(acceptor.clone())));
+        for (listener, tls) in without.chain(with) {
+            let _entered = runtime.enter();
+            listener.set_nonblocking(true).context("a listener")?;
+            let listener = tokio::net::TcpListener::from_std(listener).context("a listener")?;
+            runtime.spawn(listen(Arc::clone(&shared), listener, tls));
+        }
+        let orders = authority.map(|authority| Arc::new(Orders::new(authority)));
+        if let Some(orders) = &orders {
+            runtime.spawn(Arc::clone(orders).run(Arc::clone(&shared)));
+        }
+        Ok(Self { runtime: Some(runtime), shared, orders })
+    }
+
+    /// Says that [`Routes::names`] has changed, so that certificates of new names are ordered now and not within a minute.
+    pub fn names_changed(&self) {
+        self.shared.show_kept();
+        self.orders.iter().for_each(|orders| orders.look());
+    }
+
+    /// What is known of the certificate of each name.
+    pub fn certificates(&self) -> Vec<CertificateStatus> {
+        let ends = self.shared.certificates.ends();
+        let seconds = |name: &String| Some(ends.get(name)?.duration_since(UNIX_EPOCH).ok()?.as_secs());
+        let trouble = |name: &String| self.orders.as_ref()?.trouble(name);
+        let names = self.shared.routes.names().into_iter();
+        names.map(|name| CertificateStatus { ends: seconds(&name), trouble: trouble(&name), name }).collect()
+    }
+}
+
+fn runtime() -> Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(2).max_blocking_threads(MOST_BLOCKED).thread_name("edge").enable_all();
+    builder.build().context("the threads of the edge")
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_timeout(FAREWELL);
+        }
+    }
+}

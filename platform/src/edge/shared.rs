@@ -1,0 +1,58 @@
+//! What all connections and orders share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::certificates::Certificates;
+use super::counts::Counts;
+use super::routes::{Routes, check_name};
+use super::store::Store;
+
+/// Where the edge says what a person may want to know, a line at a time.
+pub type Say = Arc<dyn Fn(String) + Send + Sync>;
+
+/// What clients may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EdgeLimits {
+    /// Connections at once.
+    pub connections: usize,
+    /// Connections at once of one address.
+    pub of_one_address: usize,
+    /// For TLS to be set up, and for the head of a request to come.
+    pub head: Duration,
+    /// For a byte to move, on any connection.
+    pub idle: Duration,
+}
+
+impl Default for EdgeLimits {
+    fn default() -> Self {
+        let (head, idle) = (Duration::from_secs(10), Duration::from_secs(300));
+        Self { connections: 8192, of_one_address: 256, head, idle }
+    }
+}
+
+/// One edge.
+pub struct Shared {
+    pub routes: Arc<dyn Routes>,
+    pub certificates: Arc<Certificates>,
+    pub store: Store,
+    pub counts: Arc<Counts>,
+    pub limits: EdgeLimits,
+    /// As clients see it.
+    pub https_port: u16,
+    pub say: Say,
+}
+
+impl Shared {
+    /// Shows the kept certificates of names that have none yet.
+    pub fn show_kept(&self) {
+        for name in self.routes.names() {
+            if check_name(&name).is_err() || self.certificates.validity(&name).is_some() {
+                continue;
+            }
+            let kept = self.store.certificate(&name).map_err(|why| why.to_string());
+            let shown = kept.and_then(|kept| kept.map_or(Ok(()), |kept| self.certificates.add(&name, &kept)));
+            shown.unwrap_or_else(|why| (self.say)(why));
+        }
+    }
+}

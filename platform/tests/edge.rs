@@ -1,0 +1,360 @@
+//! The edge with Debian's pebble as the ACME server, curl as the client, and a program in Python as the backend behind a Unix socket that takes
+//! the line `CONNECT PORT`, as those of vsocks do.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use vmcell_platform::edge::{Authority, CertificateStatus, Edge, EdgeLimits, EdgeSettings, Refusal, Routes};
+
+const LIMIT: Duration = Duration::from_secs(40);
+const NAMES: [&str; 2] = ["one.example", "two.example"];
+
+/// Answers GET and POST with what came, and a WebSocket by what it says, in capitals.
+const BACKEND: &str = r#"
+import os, socket, sys, threading
+def head(stream):
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = stream.recv(1)
+        if not piece: return None
+        data += piece
+    return data.decode()
+def serve(stream):
+    line = b""
+    while not line.endswith(b"\n"): line += stream.recv(1)
+    assert line == b"CONNECT 103\n", line
+    stream.sendall(b"OK 1073741824\n")
+    while (text := head(stream)) is not None:
+        headers = dict(line.lower().split(": ", 1) for line in text.split("\r\n")[1:] if ": " in line)
+        if headers.get("upgrade") == "websocket":
+            stream.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            while piece := stream.recv(1000): stream.sendall(piece.upper())
+            return
+        body = b""
+        if headers.get("transfer-encoding") == "chunked":
+            while True:
+                size = b""
+                while not size.endswith(b"\r\n"): size += stream.recv(1)
+                left = int(size, 16) + 2
+                while left: piece = stream.recv(left); left -= len(piece); body += piece
+                if int(size, 16) == 0: break
+        else:
+            left = int(headers.get("content-length", 0))
+            while left: piece = stream.recv(left); left -= len(piece); body += piece
+        answer = (text + str(len(body))).encode()
+        stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Kept: 1\r\nConnection: x-dropped\r\nX-Dropped: 1\r\n\r\n" % len(answer) + answer)
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen(100)
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"#;
+
+/// Backends by names.
+struct Apps(Mutex<BTreeMap<String, PathBuf>>);
+
+impl Routes for Apps {
+    fn connect(&self, host: &str) -> Result<UnixStream, Refusal> {
+        let path = self.0.lock().unwrap().get(host).cloned().ok_or(Refusal::Unknown)?;
+        let failed = |why: std::io::Error| Refusal::NoBackend(why.to_string());
+        let mut stream = UnixStream::connect(path).map_err(failed)?;
+        stream.write_all(b"CONNECT 103\n").map_err(failed)?;
+        let mut byte = [0];
+        while byte != *b"\n" {
+            stream.read_exact(&mut byte).map_err(failed)?;
+        }
+        Ok(stream)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.lock().unwrap().keys().cloned().collect()
+    }
+}
+
+/// A program that is killed with this.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Rig {
+    folder: TempDir,
+    http: u16,
+    https: u16,
+    acme: u16,
+    apps: Arc<Apps>,
+    said: Arc<Mutex<Vec<String>>>,
+    _programs: Vec<Running>,
+}
+
+fn port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < LIMIT, "{what} did not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+impl Rig {
+    /// Starts pebble, which finds all names here, but TLS-ALPN-01 perhaps at a wrong port; its resolver, and a backend.
+    fn new(settings: &[(&str, &str)], wrong_port: bool, lasts_s: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [http, https, acme, managed, dns, dns_managed] = [(); 6].map(|()| port());
+        let (key, certificate) = (folder.path().join("key.pem"), folder.path().join("cert.pem"));
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        let config = serde_json::json!({"pebble": {
+            "listenAddress": format!("127.0.0.1:{acme}"), "managementListenAddress": format!("127.0.0.1:{managed}"),
+            "certificate": certificate, "privateKey": key, "httpPort": http, "tlsPort": if wrong_port { port() } else { https }, "certificateValidityPeriod": lasts_s, "ocspResponderURL": "",
+            "externalAccountBindingRequired": false, "domainBlocklist": ["blocked-domain.example"]}});
+        std::fs::write(folder.path().join("pebble.json"), config.to_string()).unwrap();
+        let quiet =
+            |command: &mut Command| Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let mut resolver = Command::new("pebble-challtestsrv");
+        resolver.args([
+            "-defaultIPv4",
+            "127.0.0.1",
+            "-defaultIPv6",
+            "",
+            "-http01",
+            "",
+            "-https01",
+            "",
+            "-tlsalpn01",
+            "",
+        ]);
+        resolver.args(["-dns01", &format!("127.0.0.1:{dns}"), "-management", &format!("127.0.0.1:{dns_managed}")]);
+        let mut pebble = Command::new("pebble");
+        pebble.arg("-config").arg(folder.path().join("pebble.json")).args(["-dnsserver", &format!("127.0.0.1:{dns}")]);
+        pebble.env("PEBBLE_VA_NOSLEEP", "1").envs(settings.iter().copied());
+        let mut backend = Command::new("python3");
+        backend.args(["-c", BACKEND]).arg(folder.path().join("backend"));
+        let programs = vec![quiet(&mut resolver), quiet(&mut pebble), quiet(&mut backend)];
+        for port in [acme, dns_managed] {
+            until("a program", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+        }
+        until("the backend", || folder.path().join("backend").exists());
+        let apps = NAMES.map(|name| (name.to_owned(), folder.path().join("backend"))).into();
+        Self {
+            apps: Arc::new(Apps(Mutex::new(apps))),
+            folder,
+            http,
+            https,
+            acme,
+            said: Arc::default(),
+            _programs: programs,
+        }
+    }
+
+    fn edge(&self, limits: EdgeLimits) -> Edge {
+        let listen = |port| vec![TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap()];
+        let authority = Authority {
+            directory: format!("https://localhost:{}/dir", self.acme),
+            contact: Some("mailto:admin@one.example".to_owned()),
+            roots: Some(self.folder.path().join("cert.pem")),
+            wait: Duration::from_millis(500),
+        };
+        let settings = EdgeSettings {
+            http: listen(self.http),
+            https: listen(self.https),
+            https_port: self.https,
+            folder: self.folder.path().join("certificates"),
+            authority: Some(authority),
+            limits,
+        };
+        let said = Arc::clone(&self.said);
+        let say = Arc::new(move |line| said.lock().unwrap().push(line));
+        Edge::start(settings, Arc::clone(&self.apps) as _, say).unwrap()
+    }
+
+    fn until_all_have_certificates(&self, edge: &Edge) {
+        let began = Instant::now();
+        while !edge.certificates().iter().all(|one| one.ends.is_some()) {
+            assert!(began.elapsed() < LIMIT, "{:?}: {:?}", edge.certificates(), self.said.lock().unwrap());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What curl prints for a path of a name.
+    fn curl(&self, scheme: &str, name: &str, arguments: &[&str]) -> String {
+        let port = if scheme == "https" { self.https } else { self.http };
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--insecure", "--include", "--max-time", "30", "--resolve"]);
+        curl.arg(format!("{name}:{port}:127.0.0.1"))
+            .args(arguments)
+            .arg(format!("{scheme}://{name}:{port}/path?query=1"));
+        let output = curl.output().unwrap();
+        String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
+    }
+}
+
+fn certificates_in(folder: &Path) -> Vec<u8> {
+    std::fs::read(folder.join("certificates/certificates.sealed")).unwrap()
+}
+
+#[test]
+#[ignore = "needs pebble, curl and Python: cargo xtask test"]
+fn names_get_certificates_and_requests_reach_their_backends_by_http_1_and_2() {
+    let rig = Rig::new(&[("PEBBLE_WFE_NONCEREJECT", "30")], false, 7_776_000);
+    let edge = rig.edge(EdgeLimits::default());
+    rig.until_all_have_certificates(&edge);
+    for (version, line) in [("--http1.1", "HTTP/1.1 200 OK"), ("--http2", "HTTP/2 200")] {
+        let told =
+            rig.curl("https", "one.example", &[version, "--cookie", "a=1", "--header", "X-Forwarded-For: 6.6.6.6"]);
+        assert!(told.starts_with(line), "{told}");
+        let told = told.to_lowercase();
+        let host = format!("host: one.example:{}\r\n", rig.https);
+        for wanted in [
+            "get /path?query=1 http/1.1\r\n",
+            &host,
+            "x-forwarded-for: 127.0.0.1\r\n",
+            "x-forwarded-proto: https\r\n",
+            "x-kept: 1",
+            "cookie: a=1",
+        ] {
+            assert!(told.contains(wanted), "{wanted} in {told}");
+        }
+        assert!(!told.contains("6.6.6.6") && !told.contains("x-dropped"), "{told}");
+        let data = rig.folder.path().join("data");
+        std::fs::write(&data, vec![b'x'; 3 << 20]).unwrap();
+        let told = rig.curl("https", "two.example", &[version, "--data-binary", &format!("@{}", data.display())]);
+        assert!(told.ends_with("3145728"), "{told}");
+    }
+    let told = rig.curl("http", "one.example", &[]);
+    assert!(
+        told.starts_with("HTTP/1.1 308 ")
+            && told.contains(&format!("location: https://one.example:{}/path?query=1", rig.https)),
+        "{told}"
+    );
+    assert!(rig.curl("http", "other.example", &[]).starts_with("HTTP/1.1 404 "));
+    assert!(rig.curl("https", "other.example", &[]).starts_with("curl: (35)"));
+    let other = rig.curl("https", "one.example", &["--header", "Host: two.example"]);
+    assert!(other.starts_with("HTTP/2 421"), "{other}");
+    // Another process shows what the first one got, and orders nothing.
+    let before = certificates_in(rig.folder.path());
+    drop(edge);
+    let edge = rig.edge(EdgeLimits::default());
+    assert!(edge.certificates().iter().all(|one| one.ends.is_some()));
+    assert!(rig.curl("https", "two.example", &[]).starts_with("HTTP/2 200"));
+    assert_eq!(certificates_in(rig.folder.path()), before);
+}
+
+#[test]
+#[ignore = "needs pebble, curl and Python: cargo xtask test"]
+fn a_websocket_is_passed_on_and_a_backend_that_is_gone_is_said() {
+    let rig = Rig::new(&[], false, 7_776_000);
+    let edge = rig.edge(EdgeLimits::default());
+    rig.until_all_have_certificates(&edge);
+    let program = format!(
+        "import socket, ssl\ncontext = ssl._create_unverified_context()\ns = context.wrap_socket(socket.create_connection(('127.0.0.1', {})), server_hostname='one.example')\n\
+         s.sendall(b'GET /ws HTTP/1.1\\r\\nHost: one.example\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\\r\\n')\nhead = b''\n\
+         while b'\\r\\n\\r\\n' not in head: head += s.recv(1)\ns.sendall(b'hello')\nprint(head.decode().split('\\r\\n')[0], s.recv(100).decode())",
+        rig.https
+    );
+    let output = Command::new("python3").args(["-c", &program]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "HTTP/1.1 101 Switching Protocols HELLO\n", "{output:?}");
+    rig.apps.0.lock().unwrap().insert("one.example".to_owned(), rig.folder.path().join("none"));
+    let told = rig.curl("https", "one.example", &["--http1.1"]);
+    assert!(told.starts_with("HTTP/1.1 503 ") && told.contains("retry-after: 5"), "{told}");
+    assert!(rig.said.lock().unwrap().iter().any(|line| line.starts_with("one.example: no backend: ")));
+}
+
+#[test]
+#[ignore = "needs pebble, curl and Python: cargo xtask test"]
+fn a_name_that_gets_no_certificate_says_why_and_the_others_are_served() {
+    // The server's resolver finds every name here, but for one in a domain that it refuses to look at.
+    let rig = Rig::new(&[], false, 7_776_000);
+    rig.apps.0.lock().unwrap().extend([
+        ("no_name.example".to_owned(), PathBuf::new()),
+        ("bad.blocked-domain.example".to_owned(), PathBuf::new()),
+    ]);
+    let edge = rig.edge(EdgeLimits::default());
+    let of =
+        |name: &str| -> CertificateStatus { edge.certificates().into_iter().find(|one| one.name == name).unwrap() };
+    until("the trouble", || {
+        of("bad.blocked-domain.example").trouble.is_some() && of("no_name.example").trouble.is_some()
+    });
+    until("the others", || NAMES.iter().all(|name| of(name).ends.is_some()));
+    assert!(of("no_name.example").trouble.unwrap().contains("is no name for a certificate"));
+    assert!(rig.curl("https", "one.example", &[]).starts_with("HTTP/2 200"));
+    // A new one comes while the edge runs.
+    rig.apps.0.lock().unwrap().insert("three.example".to_owned(), rig.folder.path().join("backend"));
+    edge.names_changed();
+    until("the new one", || of("three.example").ends.is_some());
+    assert!(rig.curl("https", "three.example", &[]).starts_with("HTTP/2 200"));
+}
+
+#[test]
+#[ignore = "needs pebble, curl and Python: cargo xtask test"]
+fn clients_that_say_nothing_or_too_much_are_let_go_and_others_are_served() {
+    let rig = Rig::new(&[], false, 7_776_000);
+    let limits =
+        EdgeLimits { head: Duration::from_secs(1), connections: 40, of_one_address: 30, ..EdgeLimits::default() };
+    let edge = rig.edge(limits);
+    rig.until_all_have_certificates(&edge);
+    let connect = |port| {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream
+    };
+    // More than one address may have: the last ones are closed at once, the others after their time.
+    let mut silent: Vec<TcpStream> =
+        (0..40).map(|number| connect(if number % 2 == 0 { rig.http } else { rig.https })).collect();
+    let began = Instant::now();
+    for stream in &mut silent {
+        let _ = stream.write_all(b"G");
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+    }
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    let mut long = connect(rig.http);
+    let _ =
+        long.write_all(format!("GET / HTTP/1.1\r\nHost: one.example\r\nX: {}\r\n\r\n", "x".repeat(100_000)).as_bytes());
+    let mut told = Vec::new();
+    let _ = long.read_to_end(&mut told);
+    assert!(told.is_empty() || told.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&told));
+    assert!(rig.curl("https", "one.example", &[]).starts_with("HTTP/2 200"));
+}
+
+#[test]
+#[ignore = "needs pebble, curl and Python: cargo xtask test"]
+fn a_name_that_is_not_believed_in_one_way_is_proved_in_the_other() {
+    let rig = Rig::new(&[], true, 7_776_000);
+    let edge = rig.edge(EdgeLimits::default());
+    rig.until_all_have_certificates(&edge);
+    let said = |what: &str| rig.said.lock().unwrap().iter().any(|line| line.starts_with(what));
+    assert!(said("one.example gets no certificate: "));
+    until("its certificate", || said("one.example has a certificate"));
+}
+
+#[test]
+#[ignore = "needs pebble, curl and Python: cargo xtask test"]
+fn a_certificate_is_renewed_before_it_ends_and_every_request_is_served() {
+    let rig = Rig::new(&[], false, 15);
+    let edge = rig.edge(EdgeLimits::default());
+    rig.until_all_have_certificates(&edge);
+    let first: Vec<_> = edge.certificates().into_iter().map(|one| one.ends.unwrap()).collect();
+    until("the renewal", || {
+        assert!(rig.curl("https", "one.example", &[]).starts_with("HTTP/2 200"));
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let present = edge.certificates();
+        assert!(present.iter().all(|one| one.ends.unwrap() >= now), "{present:?} at {now}");
+        present.iter().zip(&first).all(|(one, first)| one.ends.unwrap() > *first)
+    });
+}
