@@ -45,7 +45,8 @@ const HOUSE: House<'_> = House {
 const KNOWN_CIRCLES: &[&[&str]] = &[];
 
 /// The programs beside the library.
-const PROGRAMS: [&str; 4] = ["xtask/src", "examples/launch", "examples/supervisor", "benches/floor/src"];
+const PROGRAMS: [&str; 5] =
+    ["xtask/src", "examples/launch", "examples/supervisor", "benches/floor/src", "platform/init"];
 /// Programs whose parts are a library, so that others can try them.
 const PROGRAMS_WITH_LIBRARY: [&str; 2] = ["firecracker/src", "platform/src"];
 

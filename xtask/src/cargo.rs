@@ -66,11 +66,11 @@ pub fn build_launcher(profile: &str) -> Result<PathBuf> {
     launcher.map(|program| program.path).ok_or_else(|| Error::new("cargo built no example `launch`"))
 }
 
-/// Builds the program of a package that has one, of the same name.
-pub fn build_program(package: &str, profile: &str) -> Result<PathBuf> {
-    let programs = build(&["build", "--profile", profile, "--package", package])?;
-    let found = programs.into_iter().find(|program| program.kind == "bin" && program.name == package);
-    found.map(|program| program.path).ok_or_else(|| Error::new(format!("cargo built no program `{package}`")))
+/// Builds a program of a package.
+pub fn build_program(package: &str, program: &str, profile: &str) -> Result<PathBuf> {
+    let programs = build(&["build", "--profile", profile, "--package", package, "--bin", program])?;
+    let found = programs.into_iter().find(|built| built.kind == "bin" && built.name == program);
+    found.map(|built| built.path).ok_or_else(|| Error::new(format!("cargo built no program `{program}`")))
 }
 
 fn program(line: &str) -> Option<Program> {

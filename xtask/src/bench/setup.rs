@@ -40,7 +40,7 @@ impl Setup {
 
 /// The program that does the same work without a guest.
 pub fn build_floor(profile: &str) -> Result<PathBuf> {
-    cargo::build_program("vmcell-bench-floor", profile)
+    cargo::build_program("vmcell-bench-floor", "vmcell-bench-floor", profile)
 }
 
 /// Writes the guest's image into a folder.

@@ -16,7 +16,7 @@ use crate::cache::Cache;
 use crate::cargo;
 use crate::distro::Distro;
 use crate::exec::{self, Context, Error, Result};
-use crate::guest::{Assets, Guest};
+use crate::guest::{Assets, Guest, Modules};
 use crate::host::Kvm;
 use crate::nested::image::{self, Item};
 use crate::nested::queue::{Done, Job};
@@ -37,6 +37,11 @@ const SERVED: &str = "VMCELL_SERVED";
 /// Names the program that the one above is compared with.
 const ORIGINAL: &str = "VMCELL_FIRECRACKER";
 const SERVED_PACKAGE: &str = "vmcell-firecracker";
+/// Names the first program of the platform's guests, for the tests of its package.
+const CELL_INIT: &str = "VMCELL_CELL_INIT";
+const CELL_INIT_PROGRAM: &str = "cell-init";
+/// Names the folder of the guest's kernel's modules.
+const MODULES: &str = "VMCELL_MODULES";
 const AGENT: &str = include_str!("../nested/agent.sh");
 
 /// Which tests run on this host; the others run in the nested one.
@@ -98,8 +103,10 @@ fn try_run(place: &Place, distro: &Distro, options: &TestOptions, summary: &mut 
         return Err(Error::new(format!("{VILLAIN} names {}, which is no file", path.display())));
     }
     let launcher = cargo::build_launcher(cargo::RELEASE)?;
-    let served = cargo::build_program(SERVED_PACKAGE, cargo::RELEASE)?;
-    let programs = Programs { launcher, served, c_face, villain, long: options.long };
+    let served = cargo::build_program(SERVED_PACKAGE, SERVED_PACKAGE, cargo::RELEASE)?;
+    let cell_init = cargo::build_program("vmcell-platform", CELL_INIT_PROGRAM, cargo::RELEASE)?;
+    let modules = assets.modules()?;
+    let programs = Programs { launcher, served, cell_init, modules, c_face, villain, long: options.long };
     run_here(&here, &guest, &programs, &scratch, summary)?;
     if nested.is_empty() { Ok(()) } else { run_nested(&nested, &assets, &guest, &programs, &scratch, summary) }
 }
@@ -109,6 +116,10 @@ struct Programs {
     launcher: PathBuf,
     /// Serves Firecracker's API.
     served: PathBuf,
+    /// The first program of the platform's guests.
+    cell_init: PathBuf,
+    /// The modules of the guest's kernel.
+    modules: Modules,
     c_face: Option<CFace>,
     /// The initramfs of virtio-villain, if the user has named one.
     villain: Option<PathBuf>,
@@ -175,7 +186,11 @@ fn run_here(
         let path = std::path::absolute(villain).context(villain.display())?;
         environment.push((VILLAIN.into(), path.to_string_lossy().into_owned()));
     }
-    environment.push((SERVED.into(), programs.served.to_string_lossy().into_owned()));
+    for (variable, path) in
+        [(SERVED, &programs.served), (CELL_INIT, &programs.cell_init), (MODULES, &programs.modules.folder)]
+    {
+        environment.push((variable.into(), path.to_string_lossy().into_owned()));
+    }
     environment.extend(programs.load());
     for test in tests {
         let tmp = Scratch::new(scratch.path(), "tmp")?;
@@ -201,6 +216,11 @@ fn run_nested(
     items.push(Item { name: "launch".into(), from: programs.launcher.clone() });
     items.push(Item { name: SERVED_PACKAGE.into(), from: programs.served.clone() });
     environment.push((SERVED.into(), on_disk(SERVED_PACKAGE)));
+    items.push(Item { name: CELL_INIT_PROGRAM.into(), from: programs.cell_init.clone() });
+    environment.push((CELL_INIT.into(), on_disk(CELL_INIT_PROGRAM)));
+    let Modules { folder, files } = &programs.modules;
+    items.extend(files.iter().map(|file| Item { name: format!("lib/modules/{file}"), from: folder.join(file) }));
+    environment.push((MODULES.into(), on_disk("lib/modules")));
     if let Some(c_face) = &programs.c_face {
         for (variable, name, from) in c_face.programs() {
             environment.push((variable.into(), on_disk(name)));

@@ -40,7 +40,8 @@ impl fmt::Display for KvmTest {
 }
 
 /// The packages that have such tests, and their folders.
-const PACKAGES: [(&str, &str); 2] = [("vmcell", ""), ("vmcell-firecracker", "firecracker")];
+const PACKAGES: [(&str, &str); 3] =
+    [("vmcell", ""), ("vmcell-firecracker", "firecracker"), ("vmcell-platform", "platform")];
 
 /// Builds the test programs, and asks each for its tests: those whose name contains `filter`. A file that has none of them is not built.
 pub fn matching(filter: Option<&str>) -> Result<Vec<KvmTest>> {

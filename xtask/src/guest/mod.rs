@@ -37,6 +37,21 @@ const GUEST_MODULES: Wanted<'_> = Wanted {
         "vmw_vsock_virtio_transport",
     ],
 };
+/// Those that guests of the platform may need; its own code chooses among them.
+const PLATFORM_MODULES: &[&str] = &[
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_rng",
+    "virtio_balloon",
+    "crc32c_generic",
+    "libcrc32c",
+    "crc32c-intel",
+    "erofs",
+    "overlay",
+    "ext4",
+    "vmw_vsock_virtio_transport",
+];
 /// The modules that make a host of a guest.
 const HOST_MODULES: &[&str] =
     &["kvm-amd", "tun", "bridge", "veth", "wireguard", "sch_netem", "nvme", "ext4", "loop", "dm-crypt", "ecb", "xts"];
@@ -70,6 +85,29 @@ impl Assets {
         let host_modules = kernel.modules()?.resolve(HOST_MODULES)?;
         let (bzimage, elf, pc_elf) = (kernel.bzimage(), kernel.elf(), kernel::prepare_pc(cache, distro)?);
         Ok(Self { bzimage, elf, pc_elf, initrd, rootfs, host_modules, host_initrd, kernel })
+    }
+}
+
+/// Modules of the guest's kernel, as they are shipped.
+pub struct Modules {
+    /// A /lib/modules/VERSION.
+    pub folder: PathBuf,
+    /// What guests of the platform need of it, and the lists of depmod, by their names in the folder.
+    pub files: Vec<String>,
+}
+
+impl Assets {
+    /// For the platform's own initrd.
+    pub fn modules(&self) -> Result<Modules> {
+        let modules = self.kernel.modules()?;
+        let folder = modules.root().to_path_buf();
+        let lacking = modules.lacking(PLATFORM_MODULES);
+        let wanted: Vec<&str> = PLATFORM_MODULES.iter().copied().filter(|name| !lacking.contains(name)).collect();
+        let files = modules.resolve(&wanted)?;
+        let files =
+            files.iter().filter_map(|file| Some(file.strip_prefix(&folder).ok()?.to_string_lossy().into_owned()));
+        let lists = ["modules.dep", "modules.builtin"].map(String::from);
+        Ok(Modules { files: files.chain(lists).collect(), folder })
     }
 }
 

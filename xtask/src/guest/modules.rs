@@ -38,6 +38,11 @@ impl Modules {
         Self { root: root.into(), files, built_in: built_in.lines().map(name_of).collect() }
     }
 
+    /// The folder that they are in.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The version of the kernel that they belong to.
     pub fn version(&self) -> Option<&str> {
         self.root.file_name()?.to_str()

@@ -40,7 +40,7 @@ pub fn run(options: &ApiOptions) -> Result<u8> {
         return Err(Error::new(format!("bench api needs a KVM on this host: {kvm}")));
     }
     println!("host: {kvm}");
-    let ours = cargo::build_program("vmcell-firecracker", PROFILE)?;
+    let ours = cargo::build_program("vmcell-firecracker", "vmcell-firecracker", PROFILE)?;
     let mut served = vec![("vmcell", ours)];
     let mut absent = Vec::new();
     match &options.firecracker {
