@@ -4,9 +4,17 @@
 //! |---|---|
 //! | `fault` | what a person is told when something is refused or fails |
 //! | `edge/` | HTTPS from the internet, with certificates that it gets by itself |
-//! | `options` | the command line |
 //! | `guest` | what the host and the guest's first program tell each other |
 //! | `image/` | root file systems of folders, archives and OCI layouts; what a guest starts from |
+//! | `app/` | `app.toml`: what an app is |
+//! | `state/` | what has to be remembered, in SQLite |
+//! | `machine/` | a VM of an app: its start, its checks, its end |
+//! | `host/` | the apps of a host: deploys, what runs, what is said and kept |
+//! | `api` | what `cell` and `cell serve` tell each other |
+//! | `serve/` | `cell serve`: the socket, and the start and the end of all |
+//! | `options` | the command line |
+//! | `start` | puts a host together |
+//! | `client/` | the other commands |
 //!
 //! A file uses those above it in this table, never those below.
 
@@ -27,8 +35,16 @@
     )
 )]
 
+pub mod api;
+pub mod app;
+pub mod client;
 pub mod edge;
 pub mod fault;
 pub mod guest;
+pub mod host;
 pub mod image;
+pub mod machine;
 pub mod options;
+pub mod serve;
+pub mod start;
+pub mod state;

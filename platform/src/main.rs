@@ -1,22 +1,65 @@
 //! `cell`: apps in VMs on a host of your own. See `docs/platform.md`.
 
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
-use vmcell_platform::options::Options;
+use clap::{CommandFactory, Parser};
+use vmcell_platform::fault::{Fault, Result};
+use vmcell_platform::options::{Command, Options};
+use vmcell_platform::{client, start};
 
 /// The exit status for arguments that are refused.
 const BAD_ARGUMENTS: u8 = 2;
 
 fn main() -> ExitCode {
-    match Options::try_parse() {
-        Ok(_) => ExitCode::SUCCESS,
+    let options = match Options::try_parse() {
+        Ok(options) => options,
         Err(refused) => {
             // Nobody may read it.
             let _ = refused.print();
             let is_help = matches!(refused.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            if is_help { ExitCode::SUCCESS } else { ExitCode::from(BAD_ARGUMENTS) }
+            return if is_help { ExitCode::SUCCESS } else { ExitCode::from(BAD_ARGUMENTS) };
+        }
+    };
+    let json = options.json;
+    match run(options) {
+        Ok(status) => ExitCode::from(status),
+        Err(fault) => {
+            let _ = writeln!(std::io::stderr(), "cell: {fault}");
+            if json && let Ok(text) = serde_json::to_string(&fault) {
+                let _ = writeln!(std::io::stdout(), "{text}");
+            }
+            ExitCode::FAILURE
         }
     }
+}
+
+fn run(options: Options) -> Result<u8> {
+    match options.command {
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Options::command(), "cell", &mut std::io::stdout());
+            Ok(0)
+        }
+        Command::Serve(how) => {
+            let say = |what: &str| drop(writeln!(std::io::stdout(), "{what}"));
+            start::serve(&state(options.state)?, &how, &say).map(|()| 0)
+        }
+        command => client::run(command, &state(options.state)?, options.json),
+    }
+}
+
+/// The folder with the state.
+fn state(given: Option<PathBuf>) -> Result<PathBuf> {
+    if let Some(path) = given.or_else(|| std::env::var_os("CELL_STATE").map(PathBuf::from)) {
+        return Ok(path);
+    }
+    if rustix::process::geteuid().is_root() {
+        return Ok("/var/lib/cell".into());
+    }
+    let own = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    let own = own.or_else(|| std::env::home_dir().map(|home| home.join(".local/state")));
+    own.map(|own| own.join("cell"))
+        .ok_or_else(|| Fault::new("there is no home folder for the state").next("Name a folder: `cell --state DIR`."))
 }

@@ -1,8 +1,192 @@
 //! The command line of `cell`.
 
-use clap::Parser;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
 
 /// Runs apps in VMs on this host: deploys them, keeps them private, and shows what they do.
 #[derive(Debug, Parser)]
-#[command(name = "cell", disable_version_flag = true)]
-pub struct Options {}
+#[command(name = "cell", disable_version_flag = true, disable_help_subcommand = true)]
+pub struct Options {
+    /// The folder with the state; /var/lib/cell for root, and ~/.local/state/cell for others, if neither this nor CELL_STATE is given
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Prints results, and what is refused, as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs the apps of this host until it is told to end by SIGTERM or SIGINT
+    Serve(Serve),
+    /// Deploys the app that a file describes: a new release replaces the old one once it is healthy
+    Deploy {
+        /// The description
+        #[arg(default_value = "app.toml")]
+        file: PathBuf,
+        /// Waits for another deploy of the app, instead of being refused
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Shows what runs
+    Status {
+        /// One app; all if none is named
+        app: Option<String>,
+    },
+    /// Shows what the VMs of an app have said
+    Logs {
+        /// The app
+        app: String,
+        /// Goes on with what they say from now on
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Runs a command in a VM of an app, and ends with its exit status
+    Exec {
+        /// The app
+        app: String,
+        /// The VM's number; any if none is given
+        #[arg(long)]
+        vm: Option<u32>,
+        /// The command and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Makes a port of an app one of this host's loopback
+    Proxy {
+        /// The app
+        app: String,
+        /// PORT, or LOCAL:PORT; LOCAL 0 is any that is free
+        ports: String,
+    },
+    /// Sets how many VMs of an app run
+    Scale {
+        /// The app
+        app: String,
+        /// How many
+        count: u32,
+    },
+    /// Replaces the VMs of an app by new ones of the same release
+    Restart {
+        /// The app
+        app: String,
+    },
+    /// Ends an app and forgets it
+    Destroy {
+        /// The app
+        app: String,
+        /// Its name once more, so that it is not destroyed by mistake
+        #[arg(long, value_name = "APP")]
+        yes: String,
+    },
+    /// Shows the releases of an app
+    Releases {
+        /// The app
+        app: String,
+    },
+    /// Sets, takes out and lists secrets
+    #[command(subcommand)]
+    Secrets(Secrets),
+    /// Lists volumes, and takes, restores and forks snapshots of them
+    #[command(subcommand)]
+    Volumes(Volumes),
+    /// Prints what a shell reads to complete commands
+    Completion {
+        /// bash, elvish, fish, powershell or zsh
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What to do with secrets.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Secrets {
+    /// Seals the text of standard input; a running app that has the secret is deployed anew
+    Set {
+        /// The app, which need not be there yet
+        app: String,
+        /// The secret's name, that of a variable
+        name: String,
+        /// Leaves what runs as it is until the next deploy
+        #[arg(long)]
+        stage: bool,
+    },
+    /// Takes a secret out that no running app has
+    Unset {
+        /// The app
+        app: String,
+        /// The secret's name
+        name: String,
+    },
+    /// Lists names, versions and digests; the digests tell nothing of the values
+    List {
+        /// The app
+        app: String,
+    },
+}
+
+/// What to do with volumes.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Volumes {
+    /// Lists the volumes of an app and their snapshots
+    List {
+        /// The app
+        app: String,
+    },
+    /// Takes a snapshot, while the VM runs
+    Snapshot {
+        /// The app
+        app: String,
+        /// The volume
+        volume: String,
+    },
+    /// Makes a volume begin as a snapshot; its VM starts anew, and what it had becomes a snapshot
+    Restore {
+        /// The app
+        app: String,
+        /// The volume
+        volume: String,
+        /// The snapshot's number
+        snapshot: u32,
+    },
+    /// Makes a volume for another app, or of another name, that begins as a snapshot
+    Fork {
+        /// The app
+        app: String,
+        /// The volume
+        volume: String,
+        /// The snapshot's number
+        snapshot: u32,
+        /// The app that gets it
+        to_app: String,
+        /// The new volume's name
+        to_volume: String,
+    },
+    /// Makes a volume larger; its file system grows when the VM starts anew
+    Extend {
+        /// The app
+        app: String,
+        /// The volume
+        volume: String,
+        /// Its new size, such as 20G
+        size: String,
+    },
+}
+
+/// How the apps are run.
+#[derive(Debug, clap::Args)]
+pub struct Serve {
+    /// The kernel of apps that name none
+    #[arg(long, value_name = "PATH")]
+    pub kernel: Option<PathBuf>,
+    /// The kernel's modules, the folder that has its modules.dep
+    #[arg(long, value_name = "DIR")]
+    pub modules: Option<PathBuf>,
+    /// The program that guests start with, instead of the cell-init beside this program
+    #[arg(long, value_name = "PATH")]
+    pub init: Option<PathBuf>,
+}

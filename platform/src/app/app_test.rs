@@ -1,0 +1,95 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::{App, parse};
+
+const WHOLE: &str = r#"
+name = "web"
+image = "site"
+command = ["/bin/serve", "--port", "8080"]
+secrets = ["TOKEN"]
+size = "medium"
+memory = "512M"
+idle = "5m"
+[env]
+MODE = "fast"
+[[services]]
+port = 8080
+names = ["www.Example.com"]
+allow = ["front"]
+check = { path = "/health", interval = "2s" }
+[[volumes]]
+name = "data"
+path = "/data"
+size = "1G"
+"#;
+
+fn read(text: &str) -> Result<App, String> {
+    parse(text, "app.toml", Path::new("/home/me")).map_err(|fault| fault.message)
+}
+
+#[test]
+fn a_whole_app_is_understood() {
+    let app = read(WHOLE).unwrap();
+    assert_eq!((app.name.as_str(), app.image.to_str().unwrap()), ("web", "/home/me/site"));
+    assert_eq!((app.vcpus, app.memory_mib, app.count), (2, 512, None));
+    assert_eq!((app.idle, app.stop_grace), (Some(Duration::from_secs(300)), Duration::from_secs(10)));
+    let service = &app.services[0];
+    assert_eq!(
+        (service.port, service.names[0].as_str(), service.allow[0].as_str()),
+        (8080, "www.example.com", "front")
+    );
+    assert_eq!((service.check.path.as_deref(), service.check.interval), (Some("/health"), Duration::from_secs(2)));
+    assert_eq!(app.volumes[0].size, 1 << 30);
+    let kept: App = serde_json::from_str(&serde_json::to_string(&app).unwrap()).unwrap();
+    assert_eq!(kept, app);
+}
+
+/// What is changed in the whole app, and how the error begins and what it holds.
+const WRONG: &[(&str, &str, &str, &str)] = &[
+    ("name = \"web\"", "name = \"Web\"", "app.toml:2:8:", "lower-case"),
+    ("name = \"web\"\n", "\n", "app.toml:", "missing field `name`"),
+    ("image = \"site\"", "image = \"\"", "app.toml:3:9:", "allowed is a path"),
+    ("image = \"site\"", "image = 7", "app.toml:3:9:", "invalid type"),
+    ("command = [\"/bin/serve\",", "command = [3,", "app.toml:4:12:", "invalid type"),
+    ("\"TOKEN\"", "\"A B\"", "app.toml:5:12:", "underscores"),
+    ("\"medium\"", "\"giant\"", "app.toml:6:8:", "allowed are tiny, small, medium, large, huge"),
+    ("\"512M\"", "\"3M\"", "app.toml:7:10:", "64M to 1024G"),
+    ("idle = \"5m\"", "idle = \"soon\"", "app.toml:8:8:", "such as \"30s\""),
+    ("idle = \"5m\"", "vcpus = 65", "app.toml:8:9:", "allowed are 1 to 64"),
+    ("idle = \"5m\"", "count = 2", "app.toml:8:9:", "a volume is in one VM"),
+    ("idle = \"5m\"", "colour = 2", "app.toml:8:1:", "unknown field `colour`"),
+    ("idle = \"5m\"", "idle = ", "app.toml:8:", ""),
+    ("MODE", "\"A=B\"", "app.toml:10:1:", "underscores"),
+    ("port = 8080", "port = 65536", "app.toml:12:8:", "allowed are 1 to 65535"),
+    ("www.Example.com", "www..com", "app.toml:13:10:", "host name"),
+    ("www.Example.com", "127.0.0.1", "app.toml:13:10:", "host name"),
+    ("\"front\"", "\"-\"", "app.toml:14:10:", "hyphens inside"),
+    ("\"/health\"", "\"health\"", "app.toml:15:18:", "without spaces"),
+    ("\"2s\"", "\"0s\"", "app.toml:15:40:", "1s to 1h"),
+    ("path = \"/data\"", "path = \"/data/../etc\"", "app.toml:18:8:", "absolute path"),
+    ("\"1G\"", "\"9999999999G\"", "app.toml:19:8:", "such as"),
+];
+
+#[test]
+fn each_field_that_is_wrong_is_named_with_its_line_and_column() {
+    for (right, wrong, place, why) in WRONG {
+        let text = WHOLE.replacen(right, wrong, 1);
+        assert_ne!(text, WHOLE, "{right}");
+        let said = read(&text).unwrap_err();
+        assert!(said.starts_with(place) && said.contains(why), "{wrong}: {said}");
+    }
+}
+
+#[test]
+fn a_port_and_a_name_are_given_once() {
+    let twice = "\n[[services]]\nport = 8080\n";
+    assert!(read(&format!("{WHOLE}{twice}")).unwrap_err().contains("port 8080 is given twice"));
+    let twice = "\n[[services]]\nport = 81\nnames = [\"www.example.com\"]\n";
+    assert!(read(&format!("{WHOLE}{twice}")).unwrap_err().contains("the name www.example.com is given twice"));
+}
+
+#[test]
+fn a_text_that_is_too_long_is_refused() {
+    assert!(read(&"#".repeat(300 << 10)).unwrap_err().contains("allowed are 262144"));
+}

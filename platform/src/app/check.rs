@@ -1,0 +1,258 @@
+//! What the fields of `app.toml` may say.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::raw::{self, Number, Text};
+use super::{App, Check, Mount, Service};
+
+/// A field that is refused.
+pub struct Refused {
+    pub at: Range<usize>,
+    pub why: String,
+}
+
+type Checked<T> = Result<T, Refused>;
+
+/// The presets: name, vCPUs, MiB.
+const SIZES: [(&str, u32, u64); 5] =
+    [("tiny", 1, 128), ("small", 1, 256), ("medium", 2, 1024), ("large", 4, 4096), ("huge", 8, 16384)];
+const MOST_SERVICES: usize = 32;
+const MOST_VOLUMES: usize = 8;
+/// The serial number of a disk has no room for more.
+const MOST_VOLUME_NAME: usize = 20;
+const MOST_VMS: u32 = 100;
+const SMALLEST_VOLUME: u64 = 1 << 20;
+const LARGEST_VOLUME: u64 = 1 << 50;
+
+fn refused<T, V>(value: &Spanned<V>, why: impl Into<String>) -> Checked<T> {
+    Err(Refused { at: value.span(), why: why.into() })
+}
+
+pub fn checked(raw: raw::App, folder: &Path) -> Checked<App> {
+    let (vcpus, memory_mib) = size(&raw)?;
+    let volumes = volumes(&raw)?;
+    let count = raw.count.as_ref().map(|count| number(count, "count", 0, MOST_VMS.into())).transpose()?;
+    let count = count.map(|count| u32::try_from(count).unwrap_or(MOST_VMS));
+    if let (Some(count), Some(written), false) = (count, &raw.count, volumes.is_empty())
+        && count > 1
+    {
+        return refused(
+            written,
+            format!("count = {count} with volumes: a volume is in one VM at a time, so allowed are 0 and 1"),
+        );
+    }
+    let mut env = std::collections::BTreeMap::new();
+    for (name, value) in &raw.env {
+        env.insert(variable(name, "env")?, plain(value, "a value of env")?);
+    }
+    Ok(App {
+        name: name(&raw.name, "name")?,
+        image: path(&raw.image, "image", folder)?,
+        kernel: raw.kernel.as_ref().map(|kernel| path(kernel, "kernel", folder)).transpose()?,
+        command: raw.command.clone(),
+        env,
+        secrets: raw.secrets.iter().map(|secret| variable(secret, "secrets")).collect::<Checked<_>>()?,
+        vcpus,
+        memory_mib,
+        count,
+        stop_grace: duration(raw.stop_grace.as_ref(), "stop_grace", 10, 0..=300)?,
+        services: services(&raw)?,
+        volumes,
+        idle: raw.idle.as_ref().map(|idle| duration(Some(idle), "idle", 0, 1..=604_800)).transpose()?,
+    })
+}
+
+fn size(raw: &raw::App) -> Checked<(u32, u64)> {
+    let (mut vcpus, mut memory) = (1, 256);
+    if let Some(size) = &raw.size {
+        let Some(preset) = SIZES.iter().find(|(name, ..)| name == size.get_ref()) else {
+            let names: Vec<&str> = SIZES.iter().map(|(name, ..)| *name).collect();
+            return refused(size, format!("size = \"{}\"; allowed are {}", size.get_ref(), names.join(", ")));
+        };
+        (vcpus, memory) = (preset.1, preset.2);
+    }
+    if let Some(written) = &raw.vcpus {
+        vcpus = u32::try_from(number(written, "vcpus", 1, 64)?).unwrap_or(vcpus);
+    }
+    if let Some(written) = &raw.memory {
+        memory = bytes(written, "memory", 64 << 20, 1 << 40)? >> 20;
+    }
+    Ok((vcpus, memory))
+}
+
+fn services(raw: &raw::App) -> Checked<Vec<Service>> {
+    if let Some(over) = raw.services.get(MOST_SERVICES) {
+        return refused(over, format!("more than {MOST_SERVICES} services"));
+    }
+    let (mut ports, mut names) = (BTreeSet::new(), BTreeSet::new());
+    let mut services = Vec::new();
+    for written in raw.services.iter().map(Spanned::get_ref) {
+        let port = u16::try_from(number(&written.port, "port", 1, 65535)?).unwrap_or(0);
+        if !ports.insert(port) {
+            return refused(&written.port, format!("port {port} is given twice"));
+        }
+        for host in &written.names {
+            if !names.insert(host_name(host)?) {
+                return refused(host, format!("the name {} is given twice", host.get_ref()));
+            }
+        }
+        services.push(Service {
+            port,
+            names: written.names.iter().map(host_name).collect::<Checked<_>>()?,
+            allow: written.allow.iter().map(|app| name(app, "allow")).collect::<Checked<_>>()?,
+            check: check(&written.check)?,
+        });
+    }
+    Ok(services)
+}
+
+fn check(raw: &raw::Check) -> Checked<Check> {
+    if let Some(path) = &raw.path {
+        let text = path.get_ref();
+        if !text.starts_with('/') || text.len() > 1024 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return refused(path, format!("path = {text:?}; allowed is a path such as \"/health\" without spaces"));
+        }
+    }
+    Ok(Check {
+        path: raw.path.as_ref().map(|path| path.get_ref().clone()),
+        interval: duration(raw.interval.as_ref(), "interval", 5, 1..=3600)?,
+        timeout: duration(raw.timeout.as_ref(), "timeout", 2, 1..=60)?,
+        grace: duration(raw.grace.as_ref(), "grace", 60, 1..=3600)?,
+    })
+}
+
+fn volumes(raw: &raw::App) -> Checked<Vec<Mount>> {
+    let mut seen = BTreeSet::new();
+    let mut volumes = Vec::new();
+    for written in &raw.volumes {
+        let (name, path) = (name(&written.name, "the name of a volume")?, written.path.get_ref().clone());
+        if name.len() > MOST_VOLUME_NAME {
+            return refused(
+                &written.name,
+                format!("the name of a volume: {name:?}; allowed are {MOST_VOLUME_NAME} letters"),
+            );
+        }
+        if volumes.len() == MOST_VOLUMES || !seen.insert(name.clone()) || !seen.insert(path.clone()) {
+            let why = format!(
+                "the volume {name} at {path}: names and paths are given once, and there are {MOST_VOLUMES} at most"
+            );
+            return refused(&written.name, why);
+        }
+        let parts = Path::new(&path).components().any(|part| matches!(part, std::path::Component::ParentDir));
+        if !path.starts_with('/') || path == "/" || parts {
+            return refused(&written.path, format!("path = {path:?}; allowed is an absolute path such as \"/data\""));
+        }
+        let size = bytes(&written.size, "size", SMALLEST_VOLUME, LARGEST_VOLUME)?;
+        volumes.push(Mount { name, path, size });
+    }
+    Ok(volumes)
+}
+
+fn name(text: &Text, field: &str) -> Checked<String> {
+    let value = text.get_ref();
+    if is_name(value) {
+        return Ok(value.clone());
+    }
+    refused(text, format!("{field}: {value:?}; allowed are 1 to 40 lower-case letters, digits and hyphens inside"))
+}
+
+/// Is it a name of an app or a volume?
+pub fn is_name(value: &str) -> bool {
+    let letters = value.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    (1..=40).contains(&value.len()) && letters && !value.starts_with('-') && !value.ends_with('-')
+}
+
+fn host_name(text: &Text) -> Checked<String> {
+    let value = text.get_ref().to_ascii_lowercase();
+    let label = |label: &str| {
+        let letters = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        (1..=63).contains(&label.len()) && letters && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if value.len() <= 253 && value.split('.').all(label) && value.parse::<std::net::IpAddr>().is_err() {
+        return Ok(value);
+    }
+    refused(text, format!("names: {:?}; allowed is a host name such as \"www.example.com\"", text.get_ref()))
+}
+
+fn variable(text: &Text, field: &str) -> Checked<String> {
+    let value = text.get_ref();
+    let letters = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if letters && (1..=200).contains(&value.len()) && !value.starts_with(|first: char| first.is_ascii_digit()) {
+        return Ok(value.clone());
+    }
+    refused(text, format!("{field}: {value:?}; allowed are letters, digits and underscores, not a digit first"))
+}
+
+fn plain(text: &Text, field: &str) -> Checked<String> {
+    if text.get_ref().contains('\0') {
+        return refused(text, format!("{field} has a NUL in it"));
+    }
+    Ok(text.get_ref().clone())
+}
+
+fn path(text: &Text, field: &str, folder: &Path) -> Checked<PathBuf> {
+    if plain(text, field)?.is_empty() {
+        return refused(text, format!("{field} is empty; allowed is a path"));
+    }
+    Ok(folder.join(text.get_ref()))
+}
+
+fn number(value: &Number, field: &str, least: i64, most: i64) -> Checked<i64> {
+    let number = *value.get_ref();
+    if (least..=most).contains(&number) {
+        return Ok(number);
+    }
+    refused(value, format!("{field} = {number}; allowed are {least} to {most}"))
+}
+
+fn duration(
+    text: Option<&Text>,
+    field: &str,
+    default: u64,
+    seconds: std::ops::RangeInclusive<u64>,
+) -> Checked<Duration> {
+    let Some(text) = text else { return Ok(Duration::from_secs(default)) };
+    let (least, most) = (Duration::from_secs(*seconds.start()), Duration::from_secs(*seconds.end()));
+    match humantime::parse_duration(text.get_ref()) {
+        Ok(duration) if (least..=most).contains(&duration) => Ok(duration),
+        _ => {
+            let (least, most) = (humantime::format_duration(least), humantime::format_duration(most));
+            refused(text, format!("{field} = {:?}; allowed are {least} to {most}, such as \"30s\"", text.get_ref()))
+        }
+    }
+}
+
+fn bytes(text: &Text, field: &str, least: u64, most: u64) -> Checked<u64> {
+    match parse_bytes(text.get_ref()) {
+        Some(bytes) if (least..=most).contains(&bytes) => Ok(bytes),
+        _ => {
+            let why = format!(
+                "{field} = {:?}; allowed are {}M to {}G, such as \"512M\"",
+                text.get_ref(),
+                least >> 20,
+                most >> 30
+            );
+            refused(text, why)
+        }
+    }
+}
+
+/// Reads a size such as `512M` or `2G`; in bytes.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(end)?;
+    let shift = match unit.trim_end_matches("iB").trim_end_matches('B') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
+}

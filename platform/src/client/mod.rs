@@ -1,0 +1,143 @@
+//! The commands that ask `cell serve`.
+//!
+//! `ask` is the way there; `show` prints what came back; `exec` and `proxy` carry bytes.
+
+mod ask;
+mod exec;
+mod proxy;
+mod show;
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::api::{Answer, Hidden, Request};
+use crate::app;
+use crate::fault::{Context, Fault, Result};
+use crate::options::{Command, Secrets, Volumes};
+use ask::Connection;
+
+/// The longest description that is read, in bytes.
+const MOST_TEXT: u64 = 256 << 10;
+/// The longest secret, in bytes, and one more, so that a longer one is refused.
+const MOST_SECRET: u64 = 65_537;
+
+/// Runs a command; returns the exit status.
+///
+/// # Errors
+/// What was refused or failed.
+pub fn run(command: Command, state: &Path, json: bool) -> Result<u8> {
+    match command {
+        Command::Exec { app, vm, command } => return exec::exec(state, app, vm, command),
+        Command::Proxy { app, ports } => return proxy::proxy(state, &app, &ports, json),
+        Command::Destroy { app, yes } if app != yes => {
+            return Err(Fault::new(format!("--yes says {yes}, and the app is {app}"))
+                .next(format!("Say `cell destroy {app} --yes {app}`.")));
+        }
+        _ => {}
+    }
+    let mut connection = Connection::open(state, &request(&command)?)?;
+    loop {
+        match connection.next()? {
+            Answer::Progress(what) if json => tell(&mut std::io::stderr(), &what),
+            Answer::Progress(what) => tell(&mut std::io::stdout(), &what),
+            Answer::Log { vm, line } if json => {
+                tell(&mut std::io::stdout(), &serde_json::json!({ "vm": vm, "line": line }).to_string())
+            }
+            Answer::Log { vm, line } => tell(&mut std::io::stdout(), &format!("{vm} | {line}")),
+            Answer::Done(value) => {
+                print(&command, &value, json);
+                return Ok(0);
+            }
+            Answer::Refused(fault) => return Err(fault),
+            Answer::Stream => return Err(Fault::new("cell serve answered by a stream, which was not asked for")),
+        }
+    }
+}
+
+fn tell(to: &mut impl Write, line: &str) {
+    // Nobody may read it.
+    let _ = writeln!(to, "{line}");
+}
+
+fn print(command: &Command, value: &Value, json: bool) {
+    let text = match command {
+        _ if json && value.is_null() => return,
+        _ if json => value.to_string(),
+        Command::Deploy { .. } => {
+            format!("Release {} of {} is deployed", value["release"], value["app"].as_str().unwrap_or_default())
+        }
+        Command::Status { .. } => show::status(value),
+        Command::Releases { .. } => show::releases(value),
+        Command::Logs { .. } => return,
+        Command::Secrets(Secrets::List { .. }) => show::secrets(value),
+        Command::Volumes(Volumes::List { .. }) => show::volumes(value),
+        Command::Volumes(Volumes::Snapshot { .. } | Volumes::Restore { .. }) => {
+            format!("Done; snapshot {} has what the volume had", value["snapshot"])
+        }
+        _ => "Done".into(),
+    };
+    tell(&mut std::io::stdout(), text.trim_end());
+}
+
+fn request(command: &Command) -> Result<Request> {
+    Ok(match command {
+        Command::Deploy { file, wait } => deploy(file, *wait)?,
+        Command::Status { app } => Request::Status { app: app.clone() },
+        Command::Logs { app, follow } => Request::Logs { app: app.clone(), follow: *follow },
+        Command::Scale { app, count } => Request::Scale { app: app.clone(), count: *count },
+        Command::Restart { app } => Request::Restart { app: app.clone() },
+        Command::Destroy { app, .. } => Request::Destroy { app: app.clone() },
+        Command::Releases { app } => Request::Releases { app: app.clone() },
+        Command::Secrets(secrets) => about_secrets(secrets)?,
+        Command::Volumes(volumes) => about_volumes(volumes)?,
+        Command::Serve(_) | Command::Exec { .. } | Command::Proxy { .. } | Command::Completion { .. } => {
+            return Err(Fault::new("this command asks nothing of cell serve"));
+        }
+    })
+}
+
+fn about_secrets(secrets: &Secrets) -> Result<Request> {
+    Ok(match secrets.clone() {
+        Secrets::Set { app, name, stage } => {
+            let mut value = String::new();
+            std::io::stdin().take(MOST_SECRET).read_to_string(&mut value).context("the secret on standard input")?;
+            // An editor and `echo` end a text by a line's end, which is no part of a password.
+            let value = value.strip_suffix('\n').unwrap_or(&value).to_owned();
+            Request::SetSecret { app, name, value: Hidden(value), stage }
+        }
+        Secrets::Unset { app, name } => Request::UnsetSecret { app, name },
+        Secrets::List { app } => Request::Secrets { app },
+    })
+}
+
+fn about_volumes(volumes: &Volumes) -> Result<Request> {
+    Ok(match volumes.clone() {
+        Volumes::List { app } => Request::Volumes { app },
+        Volumes::Snapshot { app, volume } => Request::Snapshot { app, volume },
+        Volumes::Restore { app, volume, snapshot } => Request::Restore { app, volume, snapshot },
+        Volumes::Fork { app, volume, snapshot, to_app, to_volume } => {
+            Request::Fork { app, volume, snapshot, to_app, to_volume }
+        }
+        Volumes::Extend { app, volume, size } => {
+            let bytes = app::parse_bytes(&size);
+            let no_size = || Fault::new(format!("{size:?} is no size; allowed are such as 512M and 20G"));
+            Request::Extend { app, volume, size: bytes.ok_or_else(no_size)? }
+        }
+    })
+}
+
+fn deploy(file: &Path, wait: bool) -> Result<Request> {
+    let named = file.display().to_string();
+    let mut text = String::new();
+    let opened = std::fs::File::open(file).map_err(|error| {
+        Fault::new(format!("{named}: {error}"))
+            .next("Describe the app in app.toml, as docs/platform.md shows, and name it: `cell deploy PATH`.")
+    })?;
+    opened.take(MOST_TEXT.saturating_add(1)).read_to_string(&mut text).context(&named)?;
+    let folder: PathBuf = file.canonicalize().context(&named)?.parent().unwrap_or(Path::new("/")).to_owned();
+    // What is wrong with the text is said even if nothing serves.
+    app::parse(&text, &named, &folder)?;
+    Ok(Request::Deploy { text, file: named, folder, wait })
+}

@@ -1,0 +1,85 @@
+//! Results as text.
+
+use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::Value;
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_default()
+}
+
+fn each(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// What runs.
+pub fn status(apps: &Value) -> String {
+    let mut shown = String::new();
+    for app in each(apps) {
+        let release = app["release"].as_u64().map_or("no release".into(), |number| format!("release {number}"));
+        let _ = writeln!(
+            shown,
+            "{}  {release}, {} VMs, {} at {}",
+            text(app, "app"),
+            app["count"],
+            text(app, "name"),
+            text(app, "address")
+        );
+        for service in each(&app["services"]) {
+            let names: Vec<&str> = each(&service["names"]).filter_map(Value::as_str).collect();
+            let reach = if names.is_empty() { "private".into() } else { format!("public as {}", names.join(", ")) };
+            let _ = writeln!(shown, "  port {}: {reach}", service["port"]);
+        }
+        for vm in each(&app["vms"]) {
+            let why = vm["why"].as_str().map_or(String::new(), |why| format!(": {why}"));
+            let since = humantime::format_duration(Duration::from_secs(vm["seconds"].as_u64().unwrap_or(0)));
+            let _ = writeln!(
+                shown,
+                "  VM {}  release {}, {} for {since}, restarted {} times, {}{why}",
+                vm["vm"],
+                vm["release"],
+                text(vm, "phase"),
+                vm["restarts"],
+                text(vm, "address")
+            );
+        }
+    }
+    if shown.is_empty() { "No apps yet: `cell deploy app.toml` makes one.".into() } else { shown }
+}
+
+/// The releases of an app.
+pub fn releases(releases: &Value) -> String {
+    let mut shown = String::new();
+    for release in each(releases) {
+        let created =
+            UNIX_EPOCH.checked_add(Duration::from_secs(release["created"].as_u64().unwrap_or(0))).unwrap_or(UNIX_EPOCH);
+        let why = release["reason"].as_str().map_or(String::new(), |why| format!(": {why}"));
+        let when = humantime::format_rfc3339_seconds(created);
+        let _ = writeln!(shown, "{}  {when}  {}{why}", release["release"], text(release, "status"));
+    }
+    shown
+}
+
+/// The secrets of an app.
+pub fn secrets(secrets: &Value) -> String {
+    let line = |secret| format!("{}  version {}  {}", text(secret, "name"), secret["version"], text(secret, "digest"));
+    let lines: Vec<String> = each(secrets).map(line).collect();
+    if lines.is_empty() { "No secrets.".into() } else { lines.join("\n") }
+}
+
+/// The volumes of an app.
+pub fn volumes(volumes: &Value) -> String {
+    let mut shown = String::new();
+    for volume in each(volumes) {
+        let mib = |name: &str| volume[name].as_u64().unwrap_or(0) >> 20;
+        let _ = writeln!(shown, "{}  {} MiB, takes {} MiB", text(volume, "name"), mib("size"), mib("used"));
+        for snapshot in each(&volume["snapshots"]) {
+            let created = Duration::from_secs(snapshot["created"].as_u64().unwrap_or(0));
+            let created = UNIX_EPOCH.checked_add(created).unwrap_or(UNIX_EPOCH);
+            let _ =
+                writeln!(shown, "  snapshot {}  {}", snapshot["snapshot"], humantime::format_rfc3339_seconds(created));
+        }
+    }
+    if shown.is_empty() { "No volumes.".into() } else { shown }
+}

@@ -1,0 +1,157 @@
+//! All apps, and the rules between them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use vmcell::network::{Network, Rule};
+
+use super::fleet::Fleet;
+use super::folder::Folder;
+use super::secrets::Secrets;
+use super::volumes::Volumes;
+use crate::fault::{Fault, Result};
+use crate::machine::guest::Launcher;
+use crate::state::{AppRow, Built, State};
+
+/// Makes a root file system of what the first path is in the second one, and says which name the file is to have.
+pub type Build = dyn Fn(&Path, &Path) -> Result<Built> + Send + Sync;
+
+/// What a host is made of.
+pub struct Parts {
+    /// Its folder.
+    pub folder: Folder,
+    /// What it remembers.
+    pub state: Arc<State>,
+    /// Its secrets, and the keys of its volumes.
+    pub secrets: Arc<Secrets>,
+    /// Its private network.
+    pub network: Network,
+    /// Makes its VMs.
+    pub launcher: Arc<dyn Launcher>,
+    /// Makes images.
+    pub build: Box<Build>,
+    /// The kernel of apps that name none.
+    pub kernel: Option<PathBuf>,
+}
+
+/// The apps of a host.
+pub struct Host {
+    /// What it is made of.
+    pub parts: Parts,
+    fleets: Mutex<BTreeMap<String, Arc<Fleet>>>,
+    busy: Mutex<BTreeSet<String>>,
+    freed: Condvar,
+    images: Mutex<()>,
+}
+
+impl Host {
+    /// A host on which nothing runs yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            fleets: Mutex::default(),
+            busy: Mutex::default(),
+            freed: Condvar::new(),
+            images: Mutex::default(),
+        }
+    }
+
+    fn fleets(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Fleet>>> {
+        self.fleets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the images as they are: none comes that no release has, and none is removed.
+    pub(super) fn images(&self) -> MutexGuard<'_, ()> {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The VMs of an app.
+    ///
+    /// # Errors
+    /// The network has no room for another app.
+    pub fn fleet(&self, row: &AppRow) -> Result<Arc<Fleet>> {
+        let mut fleets = self.fleets();
+        if let Some(fleet) = fleets.get(&row.name) {
+            return Ok(Arc::clone(fleet));
+        }
+        let fleet = Fleet::new(&self.parts.network, row)?;
+        fleets.insert(row.name.clone(), Arc::clone(&fleet));
+        Ok(fleet)
+    }
+
+    /// The VMs of an app that is there.
+    ///
+    /// # Errors
+    /// There is no such app.
+    pub fn fleet_of(&self, app: &str) -> Result<Arc<Fleet>> {
+        self.fleet(&self.parts.state.app(app)?)
+    }
+
+    /// Forgets an app without VMs.
+    pub fn forget(&self, app: &str) {
+        self.fleets().remove(app);
+    }
+
+    /// The volumes of all apps.
+    #[must_use]
+    pub fn volumes(&self) -> Volumes<'_> {
+        Volumes { state: &self.parts.state, secrets: &self.parts.secrets, folder: self.parts.folder.volumes() }
+    }
+
+    /// Makes the rules of the network those of the active releases: an app reaches itself, and what others allow it.
+    ///
+    /// # Errors
+    /// Those of the database and of the network.
+    pub fn set_rules(&self) -> Result<()> {
+        let (network, state) = (&self.parts.network, &self.parts.state);
+        let rows = state.apps()?;
+        let mut rules = Vec::new();
+        for row in &rows {
+            let fleet = self.fleet(row)?;
+            let own = fleet.prefix(network)?;
+            let address = fleet.service.address();
+            rules.push(Rule::allow().from(own).to(own));
+            rules.push(Rule::allow().from(own).to(address.into()));
+            let Some(release) = row.active.and_then(|_| state.active(&row.name).ok()) else { continue };
+            for service in &release.spec.services {
+                for other in rows.iter().filter(|other| service.allow.contains(&other.name)) {
+                    let from = self.fleet(other)?.prefix(network)?;
+                    rules.push(Rule::allow().from(from).to(address.into()).tcp(service.port..=service.port));
+                }
+            }
+        }
+        Ok(network.set_rules(&rules)?)
+    }
+
+    /// Keeps an app from other changes, until what is returned is dropped.
+    ///
+    /// # Errors
+    /// It is being changed, and `wait` is not set.
+    pub fn occupy(self: &Arc<Self>, app: &str, wait: bool) -> Result<Occupied> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        while busy.contains(app) {
+            if !wait {
+                let next = "Try again when it is done, or wait for it: `cell deploy --wait`.";
+                return Err(Fault::new(format!("the app {app} is being changed by another command")).next(next));
+            }
+            busy = self.freed.wait(busy).unwrap_or_else(PoisonError::into_inner);
+        }
+        busy.insert(app.to_owned());
+        Ok(Occupied { host: Arc::clone(self), app: app.to_owned() })
+    }
+}
+
+/// An app that is being changed.
+pub struct Occupied {
+    host: Arc<Host>,
+    app: String,
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.host.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.app);
+        self.host.freed.notify_all();
+    }
+}

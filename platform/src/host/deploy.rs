@@ -1,0 +1,86 @@
+//! Makes a release of an `app.toml`, and has it take the place of the one before.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::apps::Host;
+use super::roll::{Progress, roll};
+use crate::app;
+use crate::fault::{Context, Fault, Result};
+use crate::state::Release;
+
+/// Deploys an app; returns its new release.
+///
+/// # Errors
+/// The text is refused, the app is being changed, its image cannot be built, or its VMs do not become healthy. What ran before goes on.
+pub fn deploy(
+    host: &Arc<Host>,
+    text: &str,
+    file: &str,
+    folder: &Path,
+    wait: bool,
+    progress: Progress<'_>,
+) -> Result<Release> {
+    let spec = app::parse(text, file, folder)?;
+    let parts = &host.parts;
+    let name = spec.name.clone();
+    let _occupied = host.occupy(&name, wait)?;
+    parts.secrets.require(&name, &spec.secrets)?;
+    host.volumes().make(&name, &spec.volumes)?;
+    progress(&format!("Building the image from {}", spec.image.display()));
+    let release = Arc::new(release(host, spec.clone(), file)?);
+    install(host, &release, progress)
+}
+
+/// Has a release that was begun take the place of the one before.
+fn install(host: &Host, release: &Arc<Release>, progress: Progress<'_>) -> Result<Release> {
+    let (state, name) = (&host.parts.state, &release.app);
+    let row = state.app(name)?;
+    let count =
+        release.spec.count.unwrap_or(if release.spec.volumes.is_empty() { row.count } else { row.count.min(1) });
+    let fleet = host.fleet(&row)?;
+    let commit = || {
+        state.activate(release, count)?;
+        host.set_rules()
+    };
+    let rolled = roll(host, &fleet, release, count, &commit, progress);
+    if let Err(why) = &rolled {
+        state.fail(release, &why.message)?;
+    }
+    host.sweep()?;
+    rolled.map_err(|why| {
+        let goes_on = row.active.map_or("nothing of it runs".into(), |active| format!("release {active} goes on"));
+        let next = format!("`cell logs {name}` shows what it said.");
+        Fault::new(format!("release {} of {name} failed, and {goes_on}: {}", release.number, why.message)).next(next)
+    })?;
+    state.active(name)
+}
+
+/// Makes a new release of what runs, with the secrets as they are now.
+///
+/// # Errors
+/// As those of [`deploy`].
+pub fn redeploy(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<Release> {
+    let _occupied = host.occupy(app, false)?;
+    let active = host.parts.state.active(app)?;
+    host.parts.secrets.require(app, &active.spec.secrets)?;
+    let release = host.parts.state.begin_release(&active.spec, &active.image)?;
+    install(host, &Arc::new(release), progress)
+}
+
+/// Builds the image, and begins a release with it.
+fn release(host: &Host, spec: app::App, file: &str) -> Result<Release> {
+    let parts = &host.parts;
+    let new = parts.folder.image(&format!(".{}.new", spec.name));
+    let _ = std::fs::remove_file(&new);
+    let made = (parts.build)(&spec.image, &new).and_then(|image| {
+        if spec.command.is_empty() && image.command.is_empty() {
+            let next = format!("Say `command = [\"/bin/program\"]` in {file}.");
+            return Err(Fault::new(format!("{file}: neither the app nor its image has a command")).next(next));
+        }
+        let _images = host.images();
+        std::fs::rename(&new, parts.folder.image(&image.file)).context("the image")?;
+        parts.state.begin_release(&spec, &image)
+    });
+    made.inspect_err(|_| drop(std::fs::remove_file(&new)))
+}

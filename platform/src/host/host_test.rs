@@ -1,0 +1,341 @@
+//! Apps on a host whose guests are fakes.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use vmcell::network::{Network, NetworkConfig, Subnet};
+
+use super::*;
+use crate::fault::{Fault, Result};
+use crate::machine::Phase;
+use crate::machine::fake::Fakes;
+use crate::state::{Built, ReleaseStatus, State};
+
+const WAIT: Duration = Duration::from_secs(10);
+
+struct Bench {
+    home: TempDir,
+    fakes: Arc<Fakes>,
+    host: Arc<Host>,
+}
+
+fn build(source: &Path, into: &Path) -> Result<Built> {
+    let text = std::fs::read_to_string(source).map_err(|error| Fault::new(error.to_string()))?;
+    std::fs::write(into, &text).unwrap();
+    Ok(Built { file: format!("{}.erofs", text.trim()), command: vec!["/bin/serve".into()], ..Built::default() })
+}
+
+fn host(home: &Path, fakes: &Arc<Fakes>) -> Arc<Host> {
+    let folder = Folder::open(&home.join("state")).unwrap();
+    let state = Arc::new(State::open(folder.path()).unwrap());
+    let secrets = Arc::new(Secrets::open(&folder.secrets()).unwrap());
+    let network = Network::new(NetworkConfig::new(Subnet::new([1, 2, 3], 1))).unwrap();
+    let launcher: Arc<Fakes> = Arc::clone(fakes);
+    let parts =
+        Parts { folder, state, secrets, network, launcher, build: Box::new(build), kernel: Some("/kernel".into()) };
+    Arc::new(Host::new(parts))
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (home, fakes) = (tempfile::tempdir().unwrap(), Arc::new(Fakes::default()));
+        std::fs::write(home.path().join("image"), "aa").unwrap();
+        let host = host(home.path(), &fakes);
+        Self { home, fakes, host }
+    }
+
+    fn text(mode: &str, more: &str) -> String {
+        format!(
+            "name = \"web\"\nimage = \"image\"\nenv = {{ MODE = \"{mode}\" }}\n{more}\n\
+             [[services]]\nport = 80\ncheck = {{ path = \"/\", grace = \"1s\", interval = \"1s\" }}\n"
+        )
+    }
+
+    fn deploy(&self, text: &str) -> Result<crate::state::Release> {
+        deploy(&self.host, text, "app.toml", self.home.path(), false, &|_| {})
+    }
+
+    fn ask(&self) -> Result<String> {
+        let machine = self.host.fleet_of("web")?.pick("web")?;
+        let _counted = machine.count();
+        let mut stream = machine.forward(80, WAIT)?;
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").map_err(|error| Fault::new(error.to_string()))?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map_err(|error| Fault::new(error.to_string()))?;
+        Ok(answer.rsplit("\r\n").next().unwrap_or_default().to_owned())
+    }
+
+    fn phases(&self) -> Vec<Phase> {
+        self.host.fleet_of("web").unwrap().machines().iter().map(|machine| machine.phase()).collect()
+    }
+
+    fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !is_so() {
+            assert!(began.elapsed() < WAIT, "{what} did not come: {:?}", self.phases());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        shut_down(&self.host);
+    }
+}
+
+#[test]
+fn an_app_is_deployed_and_answers() {
+    let bench = Bench::new();
+    let release = bench.deploy(&Bench::text("", "count = 2")).unwrap();
+    assert_eq!((release.number, release.status), (1, ReleaseStatus::Active));
+    assert_eq!(bench.ask().unwrap(), "release 1");
+    assert_eq!(bench.phases(), [Phase::Healthy, Phase::Healthy]);
+    let started = bench.fakes.started.lock().unwrap();
+    let second = started.iter().find(|fake| fake.plan.slot == 2).unwrap();
+    let settings = second.settings.lock().unwrap().clone().unwrap();
+    assert_eq!((settings.command, settings.hostname.as_deref()), (vec!["/bin/serve".to_owned()], Some("web-2")));
+    assert_eq!(settings.nameservers, [bench.host.parts.network.subnet().dns()]);
+}
+
+#[test]
+fn a_failed_deploy_says_why_and_leaves_what_ran() {
+    let bench = Bench::new();
+    let first = bench.deploy(&Bench::text("sick", "")).unwrap_err();
+    assert!(first.message.contains("nothing of it runs: VM 1: its health check has not passed in 1s"), "{first}");
+    bench.deploy(&Bench::text("", "")).unwrap();
+    for (mode, why) in [
+        ("sick", "the status is 500; wanted is 200 to 399"),
+        ("deaf", "port 80: connection refused"),
+        ("dies", "the VM ended before its command ran: the guest's kernel panicked"),
+        ("exits", "the command ended with the exit status 3"),
+        ("no-command", "the command does not start: /bin/x: no such file"),
+        ("refused", "the kernel is no kernel"),
+    ] {
+        let fault = bench.deploy(&Bench::text(mode, "")).unwrap_err();
+        assert!(fault.message.contains(why) && fault.message.contains("release 2 goes on"), "{mode}: {fault}");
+        assert_eq!((bench.ask().unwrap().as_str(), bench.phases().len()), ("release 2", 1), "{mode}");
+        let last = bench.host.parts.state.releases(Some("web")).unwrap().remove(0);
+        assert_eq!(last.status, ReleaseStatus::Failed);
+        assert!(last.reason.unwrap().contains(why), "{mode}");
+    }
+}
+
+#[test]
+fn a_new_release_takes_over_without_a_refused_connection() {
+    let bench = Arc::new(Bench::new());
+    bench.deploy(&Bench::text("", "count = 2")).unwrap();
+    let (over, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+    let askers: Vec<_> = (0..3)
+        .map(|_| {
+            let (bench, over, asked) = (Arc::clone(&bench), Arc::clone(&over), Arc::clone(&asked));
+            std::thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    asked.lock().unwrap().push(bench.ask());
+                }
+            })
+        })
+        .collect();
+    for release in 2..5 {
+        assert_eq!(bench.deploy(&Bench::text("", "")).unwrap().number, release);
+    }
+    over.store(true, Ordering::Relaxed);
+    askers.into_iter().for_each(|asker| asker.join().unwrap());
+    let asked = asked.lock().unwrap();
+    assert!(asked.iter().all(Result::is_ok), "{:?}", asked.iter().find(|asked| asked.is_err()));
+    assert!(asked.contains(&Ok("release 1".into())) && asked.contains(&Ok("release 3".into())));
+    assert_eq!(bench.phases().len(), 2);
+}
+
+#[test]
+fn two_deploys_at_once_are_one_after_the_other_or_refused() {
+    let bench = Arc::new(Bench::new());
+    let occupied = bench.host.occupy("web", false).unwrap();
+    let fault = bench.deploy(&Bench::text("", "")).unwrap_err();
+    assert!(fault.message.contains("is being changed by another command"), "{fault}");
+    let second = Arc::clone(&bench);
+    let waits = std::thread::spawn(move || {
+        deploy(&second.host, &Bench::text("", ""), "app.toml", second.home.path(), true, &|_| {}).unwrap().number
+    });
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!waits.is_finished());
+    drop(occupied);
+    assert_eq!(waits.join().unwrap(), 1);
+}
+
+#[test]
+fn a_host_that_begins_anew_starts_what_ran_and_ends_what_was_begun() {
+    let (home, fakes) = {
+        let mut bench = Bench::new();
+        let release = bench.deploy(&Bench::text("", "count = 2")).unwrap();
+        // As if it was killed in the middle of another deploy.
+        bench.host.parts.state.begin_release(&release.spec, &release.image).unwrap();
+        shut_down(&bench.host);
+        let home = std::mem::replace(&mut bench.home, tempfile::tempdir().unwrap());
+        (home, Arc::clone(&bench.fakes))
+    };
+    let host = host(home.path(), &fakes);
+    let bench = Bench { home, fakes, host };
+    assert_eq!(resume(&bench.host, &|_| {}).unwrap(), ["web"]);
+    bench.until("both VMs", || bench.phases() == [Phase::Healthy, Phase::Healthy]);
+    assert_eq!(bench.ask().unwrap(), "release 1");
+    let last = bench.host.parts.state.releases(Some("web")).unwrap().remove(0);
+    assert_eq!((last.number, last.reason.as_deref()), (2, Some("cell serve ended during the deploy")));
+}
+
+#[test]
+fn a_vm_that_ends_is_started_again() {
+    let bench = Bench::new();
+    bench.deploy(&Bench::text("", "")).unwrap();
+    let first = Arc::clone(&bench.fakes.started.lock().unwrap()[0]);
+    first.end("the guest's kernel panicked");
+    bench.until("the end", || matches!(&bench.phases()[0], Phase::Waiting(why) if why.contains("panicked")));
+    assert!(bench.ask().unwrap_err().message.contains("no VM of web takes connections"));
+    bench.until("another VM", || bench.phases() == [Phase::Healthy]);
+    assert_eq!(bench.fakes.started.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn scale_restart_and_destroy() {
+    let bench = Bench::new();
+    bench.deploy(&Bench::text("", "")).unwrap();
+    scale(&bench.host, "web", 3, &|_| {}).unwrap();
+    assert_eq!(bench.phases().len(), 3);
+    scale(&bench.host, "web", 1, &|_| {}).unwrap();
+    assert_eq!((bench.phases().len(), bench.host.parts.state.app("web").unwrap().count), (1, 1));
+    restart(&bench.host, "web", &|_| {}).unwrap();
+    assert_eq!((bench.phases(), bench.fakes.started.lock().unwrap().len()), (vec![Phase::Healthy], 4));
+    assert!(scale(&bench.host, "web", 101, &|_| {}).unwrap_err().message.contains("allowed are 0 to 100"));
+    destroy(&bench.host, "web", &|_| {}).unwrap();
+    assert!(bench.host.fleet_of("web").err().unwrap().message.contains("there is no app web"));
+    assert_eq!(std::fs::read_dir(bench.host.parts.folder.image("")).unwrap().count(), 0, "its image is gone");
+    assert_eq!(bench.deploy(&Bench::text("", "")).unwrap().number, 1);
+}
+
+#[test]
+fn a_command_that_does_not_end_is_ended_with_its_vm() {
+    let bench = Bench::new();
+    bench.deploy(&Bench::text("stubborn", "stop_grace = \"0s\"")).unwrap();
+    let began = Instant::now();
+    destroy(&bench.host, "web", &|_| {}).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+#[test]
+fn an_app_reaches_others_only_if_they_allow_it() {
+    let bench = Bench::new();
+    let other = "name = \"front\"\nimage = \"image\"\n";
+    bench.deploy(&Bench::text("", "").replace("port = 80", "port = 80\nallow = [\"front\"]")).unwrap();
+    assert_eq!(bench.host.parts.network.rule_counts().len(), 2, "an app reaches itself");
+    bench.deploy(other).unwrap();
+    let rules: Vec<String> =
+        bench.host.parts.network.rule_counts().iter().map(|count| count.rule.to_string()).collect();
+    let between: Vec<&String> = rules.iter().filter(|rule| rule.contains("tcp")).collect();
+    assert_eq!((rules.len(), between.len()), (5, 1), "{rules:?}");
+    assert!(between[0].starts_with("allow tcp 80-80 from"), "{between:?}");
+}
+
+#[test]
+fn what_is_missing_is_said() {
+    let bench = Bench::new();
+    let fault = bench.deploy("name = \"web\"\nimage = \"nowhere\"\n").unwrap_err();
+    assert!(fault.message.contains("No such file"), "{fault}");
+    let fault = bench.deploy(&Bench::text("", "secrets = [\"TOKEN\"]")).unwrap_err();
+    assert!(fault.message.contains("web wants the secret TOKEN, and it is not set"), "{fault}");
+    assert!(fault.next.unwrap().contains("cell secrets set web TOKEN"));
+    let second = Folder::open(&bench.home.path().join("state")).err().unwrap();
+    assert!(second.message.contains("another cell serve has"), "{second}");
+}
+
+#[test]
+fn a_secret_reaches_the_guest_alone_and_a_new_value_is_a_new_release() {
+    let bench = Bench::new();
+    let secrets = &bench.host.parts.secrets;
+    secrets.set("web", "TOKEN", "one").unwrap();
+    bench.deploy(&Bench::text("", "secrets = [\"TOKEN\"]")).unwrap();
+    secrets.set("web", "TOKEN", "another").unwrap();
+    assert_eq!(redeploy(&bench.host, "web", &|_| {}).unwrap().number, 2);
+    let told = |place: usize| {
+        let fake = Arc::clone(&bench.fakes.started.lock().unwrap()[place]);
+        let settings = fake.settings.lock().unwrap().clone().unwrap();
+        settings.secrets["TOKEN"].clone()
+    };
+    assert_eq!((told(0), told(1)), ("one".to_owned(), "another".to_owned()));
+    let listed = secrets.list("web").unwrap();
+    assert_eq!((listed.len(), listed[0].version), (1, 2));
+    for entry in std::fs::read_dir(bench.home.path().join("state/secrets")).unwrap().flatten() {
+        let bytes = std::fs::read(entry.path()).unwrap();
+        assert!(!bytes.windows(7).any(|window| window == b"another"), "{:?}", entry.path());
+    }
+    destroy(&bench.host, "web", &|_| {}).unwrap();
+    assert!(bench.host.parts.secrets.list("web").unwrap().is_empty());
+}
+
+const VOLUME: &str = "[[volumes]]\nname = \"data\"\npath = \"/data\"\nsize = \"32M\"\n";
+
+#[test]
+fn a_volume_is_in_one_vm_at_a_time_and_a_failed_deploy_starts_the_old_one_again() {
+    let bench = Bench::new();
+    let text = |mode| Bench::text(mode, "") + VOLUME;
+    bench.deploy(&text("")).unwrap();
+    let settings = bench.fakes.started.lock().unwrap()[0].settings.lock().unwrap().clone().unwrap();
+    assert_eq!((settings.volumes[0].path.as_str(), settings.volumes[0].is_new), ("/data", true));
+    bench.deploy(&text("")).unwrap();
+    assert_eq!(bench.fakes.most_at_once(), 1);
+    assert!(!bench.fakes.started.lock().unwrap()[1].settings.lock().unwrap().as_ref().unwrap().volumes[0].is_new);
+    bench.deploy(&text("exits")).unwrap_err();
+    bench.until("the old release", || bench.phases() == [Phase::Healthy]);
+    assert_eq!((bench.ask().unwrap().as_str(), bench.fakes.most_at_once()), ("release 2", 1));
+}
+
+#[test]
+fn volumes_have_snapshots_that_are_restored_forked_and_extended() {
+    let bench = Bench::new();
+    bench.deploy(&(Bench::text("", "") + VOLUME)).unwrap();
+    let volumes = || bench.host.volumes().list("web").unwrap().remove(0);
+    assert_eq!((volumes().size, volumes().snapshots.len()), (32 << 20, 0));
+    assert_eq!(snapshot(&bench.host, "web", "data").unwrap(), 1);
+    extend(&bench.host, "web", "data", 64 << 20).unwrap();
+    assert!(extend(&bench.host, "web", "data", 1).unwrap_err().message.contains("are not more"));
+    assert_eq!(restore(&bench.host, "web", "data", 1, &|_| {}).unwrap(), 2);
+    assert_eq!((volumes().size, volumes().snapshots.len(), bench.phases()), (32 << 20, 2, vec![Phase::Healthy]));
+    assert_eq!(bench.host.volumes().opened("web", "data").unwrap().0.file_name().unwrap(), "web.data.3.vol");
+    bench.host.volumes().fork(("web", "data"), 2, ("other", "copy")).unwrap();
+    assert_eq!(bench.host.volumes().list("other").unwrap()[0].size, 64 << 20);
+    let (file, key) = bench.host.volumes().opened("other", "copy").unwrap();
+    vmcell::volume::Volume::open(file, &key).unwrap();
+    for (name, number, why) in [("data", 9, "has no snapshot 9"), ("date", 1, "has no volume date")] {
+        assert!(restore(&bench.host, "web", name, number, &|_| {}).unwrap_err().message.contains(why));
+    }
+}
+
+#[test]
+fn a_snapshot_that_a_crash_broke_off_was_taken_or_was_not() {
+    let bench = Bench::new();
+    bench.deploy(&(Bench::text("", "") + VOLUME)).unwrap();
+    let (state, volumes) = (&bench.host.parts.state, bench.host.volumes());
+    let row = state.volume("web", "data").unwrap().unwrap();
+    state.set_volume(&crate::state::VolumeRow { next: Some(2), ..row.clone() }).unwrap();
+    let (first, key) = volumes.opened("web", "data").unwrap();
+    assert_eq!(state.volume("web", "data").unwrap().unwrap(), row, "nothing was there yet");
+    vmcell::volume::Volume::fork(&first, &key, first.with_file_name("web.data.2.vol"), &key).unwrap();
+    state.set_volume(&crate::state::VolumeRow { next: Some(2), ..row }).unwrap();
+    assert_eq!(volumes.opened("web", "data").unwrap().0.file_name().unwrap(), "web.data.2.vol");
+    assert_eq!(volumes.list("web").unwrap()[0].snapshots.len(), 1);
+}
+
+#[test]
+fn an_idle_vm_is_suspended_and_a_connection_wakes_it() {
+    let bench = Bench::new();
+    bench.deploy(&Bench::text("", "idle = \"1s\"")).unwrap();
+    bench.until("sleep", || bench.phases() == [Phase::Suspended]);
+    assert_eq!((bench.ask().unwrap().as_str(), bench.phases()), ("release 1", vec![Phase::Healthy]));
+    bench.until("sleep again", || bench.phases() == [Phase::Suspended]);
+    bench.deploy(&Bench::text("sleepless", "idle = \"1s\"")).unwrap();
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(bench.phases(), [Phase::Healthy]);
+}

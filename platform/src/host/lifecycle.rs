@@ -1,0 +1,139 @@
+//! Changes to apps that are there, and the start and the end of all.
+
+use std::sync::Arc;
+
+use super::apps::Host;
+use super::roll::{Progress, retire, roll, start_all, start_one};
+use crate::fault::{Context, Fault, Result};
+use crate::machine::Machine;
+
+/// So many VMs of an app may be asked for.
+const MOST_VMS: u32 = 100;
+/// An app keeps so many releases that are over.
+const KEPT_RELEASES: usize = 20;
+
+/// Starts what should run after the process has begun anew; returns the names of the apps.
+///
+/// # Errors
+/// Those of the database. An app that cannot be started is told of, and the others start.
+pub fn resume(host: &Host, progress: Progress<'_>) -> Result<Vec<String>> {
+    let state = &host.parts.state;
+    state.fail_interrupted()?;
+    host.set_rules()?;
+    let mut started = Vec::new();
+    for row in state.apps()?.into_iter().filter(|row| row.active.is_some()) {
+        let release = Arc::new(state.active(&row.name)?);
+        let fleet = host.fleet(&row)?;
+        for _ in 0..row.count {
+            if let Err(fault) = start_one(host, &fleet, &release, false) {
+                progress(&format!("{}: {fault}", row.name));
+            }
+        }
+        started.push(row.name);
+    }
+    host.sweep()?;
+    Ok(started)
+}
+
+/// Sets how many VMs of an app run. New ones are healthy when this returns.
+///
+/// # Errors
+/// More than allowed are asked for, the app is being changed, or a new VM does not become healthy.
+pub fn scale(host: &Arc<Host>, app: &str, count: u32, progress: Progress<'_>) -> Result<()> {
+    if count > MOST_VMS {
+        return Err(Fault::new(format!("{count} VMs; allowed are 0 to {MOST_VMS}")));
+    }
+    let _occupied = host.occupy(app, false)?;
+    let release = Arc::new(host.parts.state.active(app)?);
+    if count > 1 && !release.spec.volumes.is_empty() {
+        return Err(Fault::new(format!(
+            "{count} VMs of {app}, which has volumes: a volume is in one VM at a time, so allowed are 0 and 1"
+        )));
+    }
+    let fleet = host.fleet_of(app)?;
+    let machines = fleet.machines();
+    let wanted = usize::try_from(count).unwrap_or(usize::MAX);
+    let mut new: Vec<Arc<Machine>> = Vec::new();
+    let more = count.saturating_sub(u32::try_from(machines.len()).unwrap_or(u32::MAX));
+    let grown = start_all(host, &fleet, &release, more, &mut new, progress)
+        .and_then(|()| host.parts.state.set_count(app, count));
+    if let Err(why) = grown {
+        fleet.end(&new);
+        return Err(Fault::new(format!("{app} stays at {} VMs: {}", machines.len(), why.message)));
+    }
+    new.iter().for_each(|machine| machine.admit());
+    retire(&fleet, machines.get(wanted..).unwrap_or_default(), progress);
+    Ok(())
+}
+
+/// Replaces all VMs of an app by new ones of the same release.
+///
+/// # Errors
+/// The app is being changed, or a new VM does not become healthy; the old ones go on then.
+pub fn restart(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<()> {
+    let _occupied = host.occupy(app, false)?;
+    let release = Arc::new(host.parts.state.active(app)?);
+    let count = host.parts.state.app(app)?.count;
+    let fleet = host.fleet_of(app)?;
+    roll(host, &fleet, &release, count, &|| Ok(()), progress)
+}
+
+/// Ends an app and forgets it, with its secrets and logs. Its volumes stay, for an app of the same name.
+///
+/// # Errors
+/// There is no such app, or it is being changed.
+pub fn destroy(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<()> {
+    let _occupied = host.occupy(app, false)?;
+    let fleet = host.fleet_of(app)?;
+    // First, so that a process that begins anew does not start them.
+    host.parts.state.remove(app)?;
+    retire(&fleet, &fleet.machines(), progress);
+    host.forget(app);
+    drop(fleet);
+    host.parts.secrets.forget(app)?;
+    let logs = host.parts.folder.logs(app);
+    if logs.exists() {
+        std::fs::remove_dir_all(&logs).context(logs.display())?;
+    }
+    host.set_rules()?;
+    host.sweep()
+}
+
+/// Ends all VMs, each by its command, side by side.
+pub fn shut_down(host: &Host) {
+    let apps = host.parts.state.apps().unwrap_or_default();
+    let fleets: Vec<_> = apps.iter().filter_map(|row| host.fleet(row).ok()).collect();
+    std::thread::scope(|scope| {
+        for fleet in &fleets {
+            scope.spawn(|| fleet.end(&fleet.machines()));
+        }
+    });
+}
+
+impl Host {
+    /// Forgets releases that are long over, and removes the files of images that no release has.
+    ///
+    /// # Errors
+    /// Those of the database and the folder.
+    pub(super) fn sweep(&self) -> Result<()> {
+        let _images = self.images();
+        let state = &self.parts.state;
+        for row in state.apps()? {
+            for old in
+                state.releases(Some(&row.name))?.iter().skip(KEPT_RELEASES).filter(|old| Some(old.number) != row.active)
+            {
+                state.forget_release(old)?;
+            }
+        }
+        let kept: std::collections::BTreeSet<String> =
+            state.releases(None)?.into_iter().map(|release| release.image.file).collect();
+        let folder = self.parts.folder.image("");
+        for entry in std::fs::read_dir(&folder).context(folder.display())?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.ends_with(".erofs") && !kept.contains(&name) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,158 @@
+//! Secrets of apps, and keys of volumes: sealed to this host's key, in files of the folder `secrets`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use vmcell::secret::{HostKey, Secret, SecretStore};
+use vmcell::volume::Key;
+
+use crate::fault::{Context, Fault, Result};
+
+/// The application that the keys of volumes are sealed for; no app has such a name.
+const VOLUMES: &str = "volumes.keys";
+/// The bytes of a volume's key.
+const KEY_BYTES: usize = 32;
+
+/// The secrets of a host.
+pub struct Secrets {
+    folder: PathBuf,
+    key: HostKey,
+}
+
+/// What is told of a secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Told {
+    /// Its name.
+    pub name: String,
+    /// How often it was set.
+    pub version: u64,
+    /// The digest of its sealed bytes, which tells nothing of the value.
+    pub digest: String,
+}
+
+impl Secrets {
+    /// Opens the secrets in this folder; the key is made if there is none.
+    ///
+    /// # Errors
+    /// The key cannot be read, others may read it, or it cannot be made.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join("host.key");
+        let key = if path.exists() {
+            HostKey::file(&path)?
+        } else {
+            let key = HostKey::generate()?;
+            key.save(&path)?;
+            key
+        };
+        Ok(Self { folder: folder.to_owned(), key })
+    }
+
+    fn path(&self, app: &str) -> PathBuf {
+        self.folder.join(format!("{app}.secrets"))
+    }
+
+    fn store(&self, app: &str) -> Result<Option<SecretStore>> {
+        let path = self.path(app);
+        if path.exists() { Ok(Some(SecretStore::open(path, app)?)) } else { Ok(None) }
+    }
+
+    fn made(&self, app: &str) -> Result<SecretStore> {
+        let store = self.store(app)?;
+        store.map_or_else(|| Ok(SecretStore::create(self.path(app), app)?), Ok)
+    }
+
+    /// Seals a value.
+    ///
+    /// # Errors
+    /// It is empty, too long, or no text: it goes into an environment.
+    pub fn set(&self, app: &str, name: &str, value: &str) -> Result<()> {
+        let named = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if !named || name.is_empty() || value.contains('\0') {
+            let next = "A value is text without NUL, and its name a variable's.";
+            return Err(
+                Fault::new(format!("the secret {name:?}; allowed are letters, digits and underscores")).next(next)
+            );
+        }
+        self.made(app)?.set(self.key.sealing_key(), &Secret::new(name, value.as_bytes())?)?;
+        Ok(())
+    }
+
+    /// Takes a secret out.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn unset(&self, app: &str, name: &str) -> Result<()> {
+        let missing =
+            || Fault::new(format!("{app} has no secret {name}")).next(format!("`cell secrets list {app}` lists them."));
+        self.store(app)?.ok_or_else(missing)?.unset(name)?;
+        Ok(())
+    }
+
+    /// What is told of the secrets of an app.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn list(&self, app: &str) -> Result<Vec<Told>> {
+        let Some(store) = self.store(app)? else { return Ok(Vec::new()) };
+        let secrets = store.list()?.secrets;
+        Ok(secrets
+            .into_iter()
+            .map(|secret| Told { name: secret.name, version: secret.version, digest: secret.digest })
+            .collect())
+    }
+
+    /// Refuses names of which there is no secret.
+    ///
+    /// # Errors
+    /// One is missing.
+    pub fn require(&self, app: &str, names: &[String]) -> Result<()> {
+        let there = self.list(app)?;
+        match names.iter().find(|name| there.iter().all(|secret| secret.name != **name)) {
+            Some(name) => Err(Fault::new(format!("{app} wants the secret {name}, and it is not set"))
+                .next(format!("Set it: `cell secrets set {app} {name} < FILE`."))),
+            None => Ok(()),
+        }
+    }
+
+    /// The values of these secrets.
+    ///
+    /// # Errors
+    /// One is missing or cannot be opened.
+    pub fn values(&self, app: &str, names: &[String]) -> Result<BTreeMap<String, String>> {
+        let Some(store) = self.store(app)? else { return Ok(BTreeMap::new()) };
+        let value = |name: &String| {
+            let secret = store.get(&self.key, name)?;
+            let text = std::str::from_utf8(secret.expose()).context(format!("the secret {name}"))?;
+            Ok((name.clone(), text.to_owned()))
+        };
+        names.iter().map(value).collect()
+    }
+
+    /// Forgets the secrets of an app.
+    ///
+    /// # Errors
+    /// The file stays.
+    pub fn forget(&self, app: &str) -> Result<()> {
+        let path = self.path(app);
+        if path.exists() { std::fs::remove_file(&path).context(path.display()) } else { Ok(()) }
+    }
+
+    /// The key of a volume, which is made if there is none and `make` is set.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be sealed or opened.
+    pub fn volume_key(&self, app: &str, volume: &str, make: bool) -> Result<Key> {
+        let name = format!("{app}.{volume}");
+        let store = self.made(VOLUMES)?;
+        if store.list()?.secrets.iter().all(|secret| secret.name != name) {
+            if !make {
+                return Err(Fault::new(format!("there is no key of the volume {volume} of {app}")));
+            }
+            let mut bytes = [0; KEY_BYTES];
+            rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("random bytes")?;
+            store.set(self.key.sealing_key(), &Secret::new(&name, &bytes)?)?;
+        }
+        Ok(Key::random(store.get(&self.key, &name)?.expose())?)
+    }
+}

@@ -1,0 +1,212 @@
+//! Encrypted volumes of apps: which file each is in now, and its snapshots.
+//!
+//! A volume's files are numbered. A snapshot leaves the file as it is, and the volume goes on in a fork of it with the next number, so a
+//! snapshot is a file that is never written to again. The database names the next file before it is made; what a crash leaves is told
+//! from it by [`Volumes::settle`].
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+use vmcell::volume::{Key, Volume, VolumeHandle};
+
+use super::secrets::Secrets;
+use crate::app::Mount;
+use crate::fault::{Fault, Result};
+use crate::state::{State, VolumeRow};
+
+/// How long a volume in use may take for a change.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The volumes of a host.
+pub struct Volumes<'a> {
+    /// The database.
+    pub state: &'a State,
+    /// The keys.
+    pub secrets: &'a Secrets,
+    /// Where the files are.
+    pub folder: PathBuf,
+}
+
+/// What is told of a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Told {
+    /// Its name.
+    pub name: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What it takes on the disk, in bytes, its snapshots included.
+    pub used: u64,
+    /// Its snapshots, the oldest first.
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// A snapshot of a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// Its number in its volume.
+    pub snapshot: u32,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// The volume's size at that time, in bytes.
+    pub size: u64,
+}
+
+impl Volumes<'_> {
+    fn file(&self, app: &str, name: &str, number: u32) -> PathBuf {
+        self.folder.join(format!("{app}.{name}.{number}.vol"))
+    }
+
+    /// Makes the volumes of an app that are not there yet.
+    ///
+    /// # Errors
+    /// The disk is full, or a file is in the way.
+    pub fn make(&self, app: &str, mounts: &[Mount]) -> Result<()> {
+        for mount in mounts {
+            if self.state.volume(app, &mount.name)?.is_some() {
+                continue;
+            }
+            let key = self.secrets.volume_key(app, &mount.name, true)?;
+            let file = self.file(app, &mount.name, 1);
+            // Of an attempt that was broken off: the database does not know it.
+            let _ = std::fs::remove_file(&file);
+            Volume::create(&file, mount.size, &key)?;
+            self.state.set_volume(&VolumeRow { is_new: true, ..VolumeRow::new(app, &mount.name, 1, mount.size) })?;
+        }
+        Ok(())
+    }
+
+    /// The file that a volume is in, and its key.
+    ///
+    /// # Errors
+    /// There is no such volume.
+    pub fn opened(&self, app: &str, name: &str) -> Result<(PathBuf, Key)> {
+        let row = self.settle(app, name)?;
+        Ok((self.file(app, name, row.file), self.secrets.volume_key(app, name, false)?))
+    }
+
+    fn row(&self, app: &str, name: &str) -> Result<VolumeRow> {
+        let row = self.state.volume(app, name)?;
+        row.ok_or_else(|| {
+            Fault::new(format!("{app} has no volume {name}")).next(format!("`cell volumes list {app}` lists them."))
+        })
+    }
+
+    /// Ends a snapshot that a crash has broken off: it was taken if the old file is a base, and otherwise it was not.
+    fn settle(&self, app: &str, name: &str) -> Result<VolumeRow> {
+        let row = self.row(app, name)?;
+        let Some(next) = row.next else { return Ok(row) };
+        let (old, new) = (self.file(app, name, row.file), self.file(app, name, next));
+        if new.exists() && Volume::inspect(&old)?.is_base {
+            self.state.snapshot_taken(&row, next)?;
+        } else {
+            let _ = std::fs::remove_file(&new);
+            self.state.set_volume(&VolumeRow { next: None, ..row })?;
+        }
+        self.row(app, name)
+    }
+
+    /// Takes a snapshot; returns its number. `live` is the handle of the VM that has the volume.
+    ///
+    /// # Errors
+    /// There is no such volume, the chain is too long, or the disk is full. Then nothing has changed.
+    pub fn snapshot(&self, app: &str, name: &str, live: Option<&VolumeHandle>) -> Result<u32> {
+        let row = self.settle(app, name)?;
+        let key = self.secrets.volume_key(app, name, false)?;
+        let next = self.state.next_file(app, name)?;
+        self.state.set_volume(&VolumeRow { next: Some(next), ..row.clone() })?;
+        let (old, new) = (self.file(app, name, row.file), self.file(app, name, next));
+        let taken = match live {
+            Some(handle) => handle.snapshot(&new, &key, LIMIT).map(drop),
+            None => Volume::fork(&old, &key, &new, &key),
+        };
+        if let Err(error) = taken {
+            self.settle(app, name)?;
+            return Err(error.into());
+        }
+        self.state.snapshot_taken(&row, next)?;
+        Ok(row.file)
+    }
+
+    /// Makes a volume begin as one of its snapshots; what it has now becomes a snapshot too, whose number is returned. No VM has it.
+    ///
+    /// # Errors
+    /// There is no such snapshot, or the disk is full.
+    pub fn restore(&self, app: &str, name: &str, snapshot: u32) -> Result<u32> {
+        let row = self.settle(app, name)?;
+        let size = self.known(app, name, snapshot)?.size;
+        let key = self.secrets.volume_key(app, name, false)?;
+        let next = self.state.next_file(app, name)?;
+        let new = self.file(app, name, next);
+        let _ = std::fs::remove_file(&new);
+        Volume::fork(self.file(app, name, snapshot), &key, &new, &key)?;
+        self.state.snapshot_taken(&VolumeRow { size: row.size, ..row.clone() }, next)?;
+        self.state.set_volume(&VolumeRow { file: next, next: None, size, ..row.clone() })?;
+        Ok(row.file)
+    }
+
+    fn known(&self, app: &str, name: &str, snapshot: u32) -> Result<Snapshot> {
+        let found = self.state.snapshots(app, name)?.into_iter().find(|(number, ..)| *number == snapshot);
+        let (snapshot, created, size) = found.ok_or_else(|| {
+            let next = format!("`cell volumes list {app}` lists them.");
+            Fault::new(format!("the volume {name} of {app} has no snapshot {snapshot}")).next(next)
+        })?;
+        Ok(Snapshot { snapshot, created, size })
+    }
+
+    /// Makes a volume of another app, or of another name, that begins as a snapshot.
+    ///
+    /// # Errors
+    /// There is no such snapshot, the other volume is there already, or the disk is full.
+    pub fn fork(&self, from: (&str, &str), snapshot: u32, to: (&str, &str)) -> Result<()> {
+        let size = self.known(from.0, from.1, snapshot)?.size;
+        if self.state.volume(to.0, to.1)?.is_some() {
+            return Err(Fault::new(format!("{} has a volume {} already", to.0, to.1)).next("Choose another name."));
+        }
+        let base = self.secrets.volume_key(from.0, from.1, false)?;
+        let key = self.secrets.volume_key(to.0, to.1, true)?;
+        let new = self.file(to.0, to.1, 1);
+        let _ = std::fs::remove_file(&new);
+        Volume::fork(self.file(from.0, from.1, snapshot), &base, &new, &key)?;
+        self.state.set_volume(&VolumeRow::new(to.0, to.1, 1, size))
+    }
+
+    /// Makes a volume larger. The guest's file system grows when its VM starts anew.
+    ///
+    /// # Errors
+    /// It is that large already, or the disk is full.
+    pub fn extend(&self, app: &str, name: &str, size: u64, live: Option<&VolumeHandle>) -> Result<()> {
+        let row = self.settle(app, name)?;
+        if size <= row.size {
+            return Err(Fault::new(format!(
+                "the volume {name} of {app} has {} bytes, and {size} are not more",
+                row.size
+            )));
+        }
+        let (file, key) = self.opened(app, name)?;
+        match live {
+            Some(handle) => handle.grow(size, LIMIT)?,
+            None if Volume::inspect(&file)?.is_fork => Volume::grow_fork(&file, &key, size)?,
+            None => Volume::grow(&file, size)?,
+        }
+        self.state.set_volume(&VolumeRow { size, ..row })
+    }
+
+    /// What is told of the volumes of an app.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn list(&self, app: &str) -> Result<Vec<Told>> {
+        use std::os::unix::fs::MetadataExt;
+        let told = |row: VolumeRow| {
+            let snapshots = self.state.snapshots(app, &row.name)?;
+            let files = snapshots.iter().map(|(number, ..)| *number).chain([row.file]);
+            let used = files.filter_map(|number| self.file(app, &row.name, number).metadata().ok());
+            let used = used.fold(0_u64, |sum, found| sum.saturating_add(found.blocks().saturating_mul(512)));
+            let snapshots =
+                snapshots.into_iter().map(|(snapshot, created, size)| Snapshot { snapshot, created, size }).collect();
+            Ok(Told { name: row.name, size: row.size, used, snapshots })
+        };
+        self.state.volumes(app)?.into_iter().map(told).collect()
+    }
+}

@@ -1,0 +1,118 @@
+//! What the platform needs of a VM.
+
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use vmcell::network::MachineAddress;
+use vmcell::volume::VolumeHandle;
+
+use crate::fault::{Context, Fault, Result};
+use crate::guest::Message;
+use crate::state::Release;
+
+/// What a VM is made of.
+#[derive(Clone)]
+pub struct Plan {
+    /// The release that it runs.
+    pub release: Arc<Release>,
+    /// Its number in its app, 1 to 255.
+    pub slot: u32,
+    /// Its address in the private network.
+    pub address: MachineAddress,
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The root file system.
+    pub root: PathBuf,
+    /// What its console says goes here.
+    pub log: PathBuf,
+    /// Its encrypted disks.
+    pub volumes: Vec<Attached>,
+    /// Asked at each start, so that no secret is kept here.
+    pub kept: Arc<dyn Kept>,
+    /// The name server that the guest is told.
+    pub name_server: std::net::IpAddr,
+}
+
+/// A volume of a VM.
+#[derive(Clone)]
+pub struct Attached {
+    /// Its name.
+    pub name: String,
+    /// Where it is mounted.
+    pub path: String,
+}
+
+/// What is kept for a VM outside of it.
+pub trait Kept: Send + Sync {
+    /// The values of its secrets.
+    ///
+    /// # Errors
+    /// One is missing.
+    fn secrets(&self) -> Result<BTreeMap<String, String>>;
+    /// Has no VM been given this volume yet?
+    ///
+    /// # Errors
+    /// There is no such volume.
+    fn is_new(&self, volume: &str) -> Result<bool>;
+    /// A VM runs with its volumes.
+    ///
+    /// # Errors
+    /// It cannot be written down.
+    fn used(&self) -> Result<()>;
+}
+
+/// Makes VMs.
+pub trait Launcher: Send + Sync {
+    /// Builds and starts one.
+    ///
+    /// # Errors
+    /// Whatever is refused.
+    fn launch(&self, plan: &Plan) -> Result<Arc<dyn Guest>>;
+    /// For how long nobody has spoken with this VM in the private network.
+    fn idle(&self, plan: &Plan) -> Duration;
+}
+
+/// A VM that was started. Any thread may call it.
+pub trait Guest: Send + Sync {
+    /// Connects to a port of its vsock.
+    ///
+    /// # Errors
+    /// It has ended, nobody listens, or there is no answer in time.
+    fn connect(&self, port: u32, limit: Duration) -> Result<UnixStream>;
+    /// How it ended, if it has.
+    fn ended(&self) -> Option<String>;
+    /// Ends it at once.
+    fn stop(&self);
+    /// A volume that it has, by its name.
+    fn volume(&self, name: &str) -> Option<VolumeHandle>;
+    /// Saves it in this file, gives its memory back to the host, and keeps it so until it is resumed.
+    ///
+    /// # Errors
+    /// It cannot be saved; it goes on then.
+    fn suspend(&self, file: &Path) -> Result<()>;
+    /// Goes on after that.
+    ///
+    /// # Errors
+    /// It has ended.
+    fn resume(&self) -> Result<()>;
+}
+
+/// Has a guest connect to one of its own ports.
+///
+/// # Errors
+/// It cannot be reached, does not answer in time, or nobody listens there.
+pub fn forward(connect: impl FnOnce() -> Result<UnixStream>, port: u16, limit: Duration) -> Result<UnixStream> {
+    let mut stream = connect()?;
+    stream.set_read_timeout(Some(limit)).context("vsock")?;
+    Message::Forward(port).write(&mut stream).context("vsock")?;
+    match Message::read(&mut stream).context("vsock")? {
+        Some(Message::Connected) => {}
+        Some(Message::Failed(why)) => return Err(Fault::new(format!("port {port}: {why}"))),
+        _ => return Err(Fault::new(format!("port {port}: the guest does not answer"))),
+    }
+    stream.set_read_timeout(None).context("vsock")?;
+    Ok(stream)
+}

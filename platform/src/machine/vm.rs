@@ -1,0 +1,318 @@
+//! A VM of an app: what has become of it, and what may be asked of it.
+
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use vmcell::network::Service;
+use vmcell::volume::VolumeHandle;
+
+use super::guest::{Guest, Plan, forward};
+use crate::fault::{Fault, Result};
+use crate::guest::{FORWARD_PORT, Message, Stop};
+
+/// What has become of a VM.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "phase", content = "why")]
+pub enum Phase {
+    /// It boots, or its checks have not passed yet.
+    Starting,
+    /// Its checks pass.
+    Healthy,
+    /// It was idle, and its memory is in a file; the next connection wakes it.
+    Suspended,
+    /// It has passed its checks, and fails them now.
+    Unhealthy(String),
+    /// It has ended and is started again after a while.
+    Waiting(String),
+    /// It has ended before its checks ever passed, and is not started again.
+    Failed(String),
+    /// It was told to end, and has.
+    Stopped,
+}
+
+/// A VM of an app.
+pub struct Machine {
+    /// What it is made of.
+    pub plan: Plan,
+    pub(super) service: Service,
+    inner: Mutex<Inner>,
+    pub(super) changed: Condvar,
+    connections: AtomicUsize,
+}
+
+pub(super) struct Inner {
+    pub(super) phase: Phase,
+    pub(super) guest: Option<Arc<dyn Guest>>,
+    /// Where the guest is told to stop.
+    pub(super) control: Option<UnixStream>,
+    pub(super) stop: bool,
+    /// Whether it may have traffic.
+    pub(super) admitted: bool,
+    pub(super) restarts: u32,
+    pub(super) since: Instant,
+    /// When a client's connection last began or ended.
+    pub(super) used: Instant,
+}
+
+/// What is told of a VM.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Its number in its app.
+    pub vm: u32,
+    /// The release that it runs.
+    pub release: u32,
+    /// Its address in the private network.
+    pub address: String,
+    /// What has become of it.
+    #[serde(flatten)]
+    pub phase: Phase,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Since when its phase is this one, in seconds.
+    pub seconds: u64,
+}
+
+impl Machine {
+    /// A VM that is about to be started; if `fragile`, it gets no traffic until it is admitted.
+    pub(super) fn new(plan: Plan, service: Service, fragile: bool) -> Self {
+        let inner = Inner {
+            phase: Phase::Starting,
+            guest: None,
+            control: None,
+            stop: false,
+            admitted: !fragile,
+            restarts: 0,
+            since: Instant::now(),
+            used: Instant::now(),
+        };
+        Self { plan, service, inner: Mutex::new(inner), changed: Condvar::new(), connections: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set(&self, phase: Phase) {
+        let mut inner = self.inner();
+        let counts = inner.admitted && matches!(phase, Phase::Healthy | Phase::Suspended);
+        if inner.phase != phase {
+            (inner.phase, inner.since) = (phase, Instant::now());
+        }
+        self.changed.notify_all();
+        drop(inner);
+        self.traffic(counts);
+    }
+
+    /// Its checks have passed once more, unless it was suspended meanwhile.
+    pub(super) fn set_checked(&self) {
+        if self.phase() != Phase::Suspended {
+            self.set(Phase::Healthy);
+        }
+    }
+
+    /// For how long no client was connected.
+    pub(super) fn unused(&self) -> Duration {
+        if self.connections.load(Ordering::SeqCst) > 0 { Duration::ZERO } else { self.inner().used.elapsed() }
+    }
+
+    /// It is started once more.
+    pub(super) fn again(&self) {
+        let mut inner = self.inner();
+        inner.restarts = inner.restarts.saturating_add(1);
+        drop(inner);
+        self.set(Phase::Starting);
+    }
+
+    fn traffic(&self, counts: bool) {
+        if counts {
+            // Only what is no address of the network is refused.
+            let _ = self.service.add(self.plan.address);
+        } else {
+            self.service.drain(self.plan.address);
+        }
+    }
+
+    /// Lets it have traffic from now on.
+    pub fn admit(&self) {
+        let mut inner = self.inner();
+        inner.admitted = true;
+        let healthy = matches!(inner.phase, Phase::Healthy | Phase::Suspended);
+        drop(inner);
+        self.traffic(healthy);
+    }
+
+    /// Lets it have no new traffic.
+    pub fn drain(&self) {
+        self.inner().admitted = false;
+        self.traffic(false);
+    }
+
+    /// Connections that it has from clients.
+    #[must_use]
+    pub fn busy(&self) -> usize {
+        let flows = self
+            .service
+            .members()
+            .iter()
+            .find(|member| member.machine == self.plan.address)
+            .map_or(0, |member| member.flows);
+        self.connections.load(Ordering::SeqCst).saturating_add(flows)
+    }
+
+    /// May it have a new connection?
+    #[must_use]
+    pub fn takes_traffic(&self) -> bool {
+        let inner = self.inner();
+        inner.admitted && matches!(inner.phase, Phase::Healthy | Phase::Suspended)
+    }
+
+    /// What has become of it.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.inner().phase.clone()
+    }
+
+    /// What is told of it.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let inner = self.inner();
+        Report {
+            vm: self.plan.slot,
+            release: self.plan.release.number,
+            address: self.plan.address.ip().to_string(),
+            phase: inner.phase.clone(),
+            restarts: inner.restarts,
+            seconds: inner.since.elapsed().as_secs(),
+        }
+    }
+
+    /// Waits until its checks pass.
+    ///
+    /// # Errors
+    /// It ended, was told to, or they did not pass; why is said.
+    pub fn wait_healthy(&self) -> Result<()> {
+        let mut inner = self.inner();
+        loop {
+            match &inner.phase {
+                Phase::Healthy | Phase::Suspended => return Ok(()),
+                Phase::Failed(why) | Phase::Waiting(why) => return Err(Fault::new(why.clone())),
+                Phase::Stopped => return Err(Fault::new("it was stopped")),
+                Phase::Starting | Phase::Unhealthy(_) => {}
+            }
+            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Ends it: its command is told to, and after its time the VM is. Returns when it has ended.
+    pub fn stop(&self) {
+        // A guest that sleeps does not hear that it is to end.
+        let _ = self.wake();
+        let mut inner = self.inner();
+        inner.stop = true;
+        inner.admitted = false;
+        self.changed.notify_all();
+        let grace = self.plan.release.spec.stop_grace;
+        if let Some(control) = &mut inner.control {
+            let _ = Message::Stop(Stop { grace_millis: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX) })
+                .write(control);
+        } else if let Some(guest) = &inner.guest {
+            guest.stop();
+        }
+        // The guest kills the command after that time, and turns itself off.
+        let late = Instant::now().checked_add(grace.saturating_add(Duration::from_secs(5)));
+        while !matches!(inner.phase, Phase::Stopped | Phase::Failed(_)) {
+            let left = late.map_or(Duration::ZERO, |late| late.saturating_duration_since(Instant::now()));
+            if left.is_zero()
+                && let Some(guest) = &inner.guest
+            {
+                guest.stop();
+            }
+            let wait = left.max(Duration::from_millis(20));
+            inner = self.changed.wait_timeout(inner, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn guest(&self) -> Result<Arc<dyn Guest>> {
+        let guest = self.inner().guest.clone();
+        guest.ok_or_else(|| Fault::new(format!("VM {} does not run", self.plan.slot)))
+    }
+
+    /// A volume that it has, if it runs.
+    #[must_use]
+    pub fn volume(&self, name: &str) -> Option<VolumeHandle> {
+        self.inner().guest.as_ref()?.volume(name)
+    }
+
+    /// Suspends it if it is healthy and nothing is connected.
+    ///
+    /// # Errors
+    /// It cannot be saved; it goes on.
+    pub(super) fn suspend(&self) -> Result<()> {
+        let inner = self.inner();
+        let idle = inner.admitted
+            && !inner.stop
+            && inner.phase == Phase::Healthy
+            && self.connections.load(Ordering::SeqCst) == 0;
+        let Some(guest) = inner.guest.clone().filter(|_| idle) else { return Ok(()) };
+        // Whoever wakes it waits for the lock until it sleeps.
+        guest.suspend(&self.plan.log.with_extension("suspended"))?;
+        let mut inner = inner;
+        (inner.phase, inner.since) = (Phase::Suspended, Instant::now());
+        Ok(())
+    }
+
+    /// Wakes it if it is suspended.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn wake(&self) -> Result<()> {
+        let mut inner = self.inner();
+        if inner.phase == Phase::Suspended
+            && let Some(guest) = &inner.guest
+        {
+            guest.resume()?;
+            (inner.phase, inner.since) = (Phase::Healthy, Instant::now());
+            inner.used = Instant::now();
+            self.changed.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Connects to a port of the guest's vsock.
+    ///
+    /// # Errors
+    /// The VM does not run, or does not answer in time.
+    pub fn connect(&self, port: u32, limit: Duration) -> Result<UnixStream> {
+        self.wake()?;
+        self.guest()?.connect(port, limit)
+    }
+
+    /// Connects to a TCP port of the guest's own loopback.
+    ///
+    /// # Errors
+    /// The VM does not run, or nobody listens there.
+    pub fn forward(&self, port: u16, limit: Duration) -> Result<UnixStream> {
+        forward(|| self.connect(FORWARD_PORT, limit), port, limit)
+    }
+
+    /// Counts a connection for as long as what is returned is kept.
+    #[must_use]
+    pub fn count(self: &Arc<Self>) -> Counted {
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        self.inner().used = Instant::now();
+        Counted(Arc::clone(self))
+    }
+}
+
+/// A connection that counts.
+pub struct Counted(Arc<Machine>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.inner().used = Instant::now();
+        self.0.connections.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,143 @@
+//! Answers one command.
+
+use std::io::BufReader;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::kept::kept;
+use super::relay::relay;
+use crate::api::{Answer, Request, receive, send};
+use crate::fault::{Context, Fault, Result};
+use crate::guest::EXEC_PORT;
+use crate::host::{self, Host, Tail};
+use crate::machine::Machine;
+use crate::state::AppRow;
+
+/// A client has so long to say what it wants, and to take an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a guest may take to answer a connection.
+const GUEST: Duration = Duration::from_secs(10);
+/// Between two looks at a log that is followed.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Reads a command from a client and answers it.
+pub fn answer(host: &Arc<Host>, stream: &UnixStream) {
+    let told = match read(stream).and_then(|request| run(host, stream, request)) {
+        Ok(Some(value)) => Answer::Done(value),
+        Ok(None) => return,
+        Err(fault) => Answer::Refused(fault),
+    };
+    // The client may be gone.
+    let _ = send(&mut &*stream, &told);
+}
+
+fn read(stream: &UnixStream) -> Result<Request> {
+    stream.set_read_timeout(Some(PATIENCE)).context("a client")?;
+    stream.set_write_timeout(Some(PATIENCE)).context("a client")?;
+    // One byte at a time, so that what follows the line stays in the socket.
+    receive(&mut BufReader::with_capacity(1, stream))?.ok_or_else(|| Fault::new("no command came"))
+}
+
+/// The result; none if the bytes that were relayed are all of it.
+fn run(host: &Arc<Host>, stream: &UnixStream, request: Request) -> Result<Option<Value>> {
+    let told = Mutex::new(stream);
+    let progress = |what: &str| {
+        let mut stream = *told.lock().unwrap_or_else(PoisonError::into_inner);
+        // A client that is gone does not end what it has begun.
+        let _ = send(&mut stream, &Answer::Progress(what.to_owned()));
+    };
+    let done = |app: &str| Ok(Some(json!({ "app": app })));
+    match request {
+        Request::Deploy { text, file, folder, wait } => {
+            let release = host::deploy(host, &text, &file, &folder, wait, &progress)?;
+            Ok(Some(json!({ "app": release.app, "release": release.number })))
+        }
+        Request::Status { app } => status(host, app.as_deref()).map(Some),
+        Request::Releases { app } => releases(host, &app).map(Some),
+        Request::Logs { app, follow } => logs(host, stream, &app, follow),
+        Request::Exec { app, vm } => {
+            let machine = machine(host, &app, vm)?;
+            open(stream, &machine.connect(EXEC_PORT, GUEST)?, &machine)
+        }
+        Request::Connect { app, port } => {
+            let machine = machine(host, &app, None)?;
+            open(stream, &machine.forward(port, GUEST)?, &machine)
+        }
+        Request::Scale { app, count } => host::scale(host, &app, count, &progress).and_then(|()| done(&app)),
+        Request::Restart { app } => host::restart(host, &app, &progress).and_then(|()| done(&app)),
+        Request::Destroy { app } => host::destroy(host, &app, &progress).and_then(|()| done(&app)),
+        other => kept(host, other, &progress).map(Some),
+    }
+}
+
+fn machine(host: &Host, app: &str, vm: Option<u32>) -> Result<Arc<Machine>> {
+    let fleet = host.fleet_of(app)?;
+    let Some(vm) = vm else { return fleet.pick(app) };
+    let found = fleet.machines().into_iter().find(|machine| machine.plan.slot == vm);
+    found.ok_or_else(|| Fault::new(format!("{app} has no VM {vm}")).next(format!("`cell status {app}` lists them.")))
+}
+
+fn open(stream: &UnixStream, guest: &UnixStream, machine: &Arc<Machine>) -> Result<Option<Value>> {
+    let _counted = machine.count();
+    send(&mut &*stream, &Answer::Stream)?;
+    stream.set_read_timeout(None).context("a client")?;
+    stream.set_write_timeout(None).context("a client")?;
+    relay(stream, guest);
+    Ok(None)
+}
+
+fn releases(host: &Host, app: &str) -> Result<Value> {
+    host.parts.state.app(app)?;
+    let shown = host.parts.state.releases(Some(app))?.into_iter().map(|release| {
+        json!({ "release": release.number, "created": release.created, "status": release.status, "reason": release.reason,
+                "image": release.image.file })
+    });
+    Ok(shown.collect())
+}
+
+fn status(host: &Host, app: Option<&str>) -> Result<Value> {
+    let state = &host.parts.state;
+    let rows = app.map_or_else(|| state.apps(), |app| Ok(vec![state.app(app)?]))?;
+    rows.iter().map(|row| status_of(host, row)).collect()
+}
+
+fn status_of(host: &Host, row: &AppRow) -> Result<Value> {
+    let fleet = host.fleet(row)?;
+    let vms: Vec<_> = fleet.machines().iter().map(|machine| machine.report()).collect();
+    let active = host.parts.state.active(&row.name).ok();
+    let services: Vec<Value> = active
+        .iter()
+        .flat_map(|release| &release.spec.services)
+        .map(|service| json!({ "port": service.port, "names": service.names, "allow": service.allow }))
+        .collect();
+    Ok(
+        json!({ "app": row.name, "release": row.active, "count": row.count, "address": fleet.service.address().to_string(),
+               "name": format!("{}.internal", row.name), "services": services, "vms": vms }),
+    )
+}
+
+fn logs(host: &Host, mut stream: &UnixStream, app: &str, follow: bool) -> Result<Option<Value>> {
+    host.parts.state.app(app)?;
+    let mut tail = Tail::new(host.parts.folder.logs(app));
+    loop {
+        for log in tail.read() {
+            send(&mut stream, &Answer::Log { vm: log.vm, line: log.line })?;
+        }
+        if !follow {
+            return Ok(Some(Value::Null));
+        }
+        if gone(stream) {
+            return Ok(None);
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Has the client closed the connection?
+fn gone(stream: &UnixStream) -> bool {
+    let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+    matches!(rustix::net::recv(stream, &mut [0; 1], flags), Ok((_, 0)))
+}

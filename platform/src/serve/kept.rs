@@ -1,0 +1,62 @@
+//! Answers commands about what apps keep: secrets and volumes.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::api::Request;
+use crate::app::is_name;
+use crate::fault::{Context, Fault, Result};
+use crate::host::{self, Host};
+
+/// The result of a command.
+pub fn kept(host: &Arc<Host>, request: Request, progress: &(dyn Fn(&str) + Sync)) -> Result<Value> {
+    let secrets = &host.parts.secrets;
+    match request {
+        Request::SetSecret { app, name, value, stage } => {
+            if !is_name(&app) {
+                return Err(Fault::new(format!("{app:?} is no name of an app")));
+            }
+            secrets.set(&app, &name, &value.0)?;
+            if !stage && wants(host, &app, &name) {
+                let release = host::redeploy(host, &app, progress)?;
+                return Ok(json!({ "app": app, "secret": name, "release": release.number }));
+            }
+            Ok(json!({ "app": app, "secret": name }))
+        }
+        Request::UnsetSecret { app, name } => {
+            if wants(host, &app, &name) {
+                let next = "Deploy a release that does not list it first.";
+                return Err(Fault::new(format!("the active release of {app} has the secret {name}")).next(next));
+            }
+            secrets.unset(&app, &name).map(|()| json!({ "app": app, "secret": name }))
+        }
+        Request::Secrets { app } => serde_json::to_value(secrets.list(&app)?).context("secrets"),
+        Request::Volumes { app } => serde_json::to_value(host.volumes().list(&app)?).context("volumes"),
+        Request::Snapshot { app, volume } => {
+            Ok(json!({ "volume": volume, "snapshot": host::snapshot(host, &app, &volume)? }))
+        }
+        Request::Restore { app, volume, snapshot } => {
+            let kept = host::restore(host, &app, &volume, snapshot, progress)?;
+            Ok(json!({ "volume": volume, "restored": snapshot, "snapshot": kept }))
+        }
+        Request::Fork { app, volume, snapshot, to_app, to_volume } => {
+            if !is_name(&to_app) || !is_name(&to_volume) || to_volume.len() > 20 {
+                let allowed = "allowed are lower-case letters, digits and hyphens inside";
+                return Err(Fault::new(format!("{to_app} {to_volume}: {allowed}")));
+            }
+            host.volumes().fork((&app, &volume), snapshot, (&to_app, &to_volume))?;
+            Ok(json!({ "app": to_app, "volume": to_volume }))
+        }
+        Request::Extend { app, volume, size } => {
+            host::extend(host, &app, &volume, size)?;
+            Ok(json!({ "volume": volume, "size": size }))
+        }
+        other => Err(Fault::new(format!("{other:?} is not about what apps keep"))),
+    }
+}
+
+/// Does what runs have this secret?
+fn wants(host: &Host, app: &str, name: &str) -> bool {
+    host.parts.state.active(app).is_ok_and(|release| release.spec.secrets.iter().any(|secret| secret == name))
+}

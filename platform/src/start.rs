@@ -1,0 +1,103 @@
+//! Puts a host together: its folder, its network, its kernels and images.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vmcell::network::{Network, NetworkConfig, Subnet};
+
+use crate::fault::{Context, Fault, Result};
+use crate::host::{Folder, Host, Parts, Secrets, Volumes};
+use crate::image;
+use crate::machine::launch::Vms;
+use crate::options::Serve;
+use crate::serve;
+use crate::state::{Built, State};
+
+/// The number of the network; the realm is drawn by lot.
+const NETWORK: u32 = 1;
+
+/// Runs `cell serve`.
+///
+/// # Errors
+/// The folder is not ours, or what is in it cannot be read; those of [`serve::serve`].
+pub fn serve(state: &Path, how: &Serve, say: &(dyn Fn(&str) + Sync)) -> Result<()> {
+    let folder = Folder::open(state)?;
+    let kernel = how.kernel.as_ref().map(|kernel| existing(kernel, "--kernel")).transpose()?;
+    let state = Arc::new(State::open(folder.path())?);
+    let realm = realm(&state)?;
+    let network = Network::new(NetworkConfig::new(Subnet::new(realm, NETWORK)))?;
+    let initrds = initrds(folder.path().join("boot"), how)?;
+    let secrets = Arc::new(Secrets::open(&folder.secrets())?);
+    let (known, keys, volumes) = (Arc::clone(&state), Arc::clone(&secrets), folder.volumes());
+    let disks = move |app: &str, volume: &str| {
+        Volumes { state: &known, secrets: &keys, folder: volumes.clone() }.opened(app, volume)
+    };
+    let launcher = Arc::new(Vms { network: network.clone(), disks: Box::new(disks), initrds });
+    let parts = Parts { folder, state, secrets, network, launcher, build: Box::new(build), kernel };
+    serve::serve(&Arc::new(Host::new(parts)), say)
+}
+
+fn existing(path: &Path, what: &str) -> Result<PathBuf> {
+    path.canonicalize().context(format!("{what} {}", path.display()))
+}
+
+/// The first three bytes of the network's addresses, drawn once.
+fn realm(state: &State) -> Result<[u8; 3]> {
+    let drawn = state.setting("realm", || {
+        let mut bytes = [0; 3];
+        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("random bytes")?;
+        Ok(u32::from_be_bytes([0, bytes[0], bytes[1], bytes[2]]).to_string())
+    })?;
+    let number: u32 = drawn.parse().context("state: the realm")?;
+    let [_, first, second, third] = number.to_be_bytes();
+    Ok([first, second, third])
+}
+
+fn build(source: &Path, into: &Path) -> Result<Built> {
+    let image = image::build(source, into, &image::Limits::default())?;
+    let name = image.digest.trim_start_matches("sha256:").to_owned();
+    if name.len() != 64 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Fault::new(format!("the image's digest is {name:?}; allowed are 64 hexadecimal digits")));
+    }
+    Ok(Built {
+        file: format!("{name}.erofs"),
+        command: image.command,
+        env: image.env,
+        working_dir: image.working_dir,
+        user: image.user,
+    })
+}
+
+type Initrds = Box<crate::machine::launch::Initrds>;
+
+/// Makes an initrd for each kernel, once in the life of the process.
+fn initrds(folder: PathBuf, how: &Serve) -> Result<Initrds> {
+    let init = match &how.init {
+        Some(init) => existing(init, "--init")?,
+        None => beside()?,
+    };
+    let modules = how.modules.as_ref().map(|modules| existing(modules, "--modules")).transpose()?;
+    let made = Mutex::new(Vec::<(PathBuf, PathBuf)>::new());
+    Ok(Box::new(move |kernel| {
+        // One at a time; others wait for the same file.
+        let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, initrd)) = made.iter().find(|(known, _)| known == kernel) {
+            return Ok(initrd.clone());
+        }
+        let initrd = folder.join(format!("{}.initrd", made.len()));
+        image::initrd(&init, kernel, modules.as_deref(), &initrd)?;
+        made.push((kernel.to_owned(), initrd.clone()));
+        Ok(initrd)
+    }))
+}
+
+/// `cell-init` in the folder of this program.
+fn beside() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("this program's place")?;
+    let init = own.with_file_name("cell-init");
+    if init.is_file() {
+        return Ok(init);
+    }
+    Err(Fault::new(format!("{}: there is no such file", init.display()))
+        .next("Build it beside cell, or name it: `cell serve --init PATH`."))
+}

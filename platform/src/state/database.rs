@@ -1,0 +1,339 @@
+//! What `cell serve` has to remember, in SQLite: `state.db` in its folder.
+//!
+//! A change is stable on the disk when its call returns. VMs are not in it: they end with the process, and are made anew from the active
+//! releases.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::fault::{Context, Fault, Result};
+
+/// The version of the tables.
+const FORMAT: i64 = 1;
+/// The largest number of an app: its VMs and their addresses follow from it.
+pub const MOST_APPS: u32 = 65_535;
+
+const TABLES: &str = "
+CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE apps (name TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, count INTEGER NOT NULL, active INTEGER) STRICT;
+CREATE TABLE releases (app TEXT NOT NULL REFERENCES apps ON DELETE CASCADE, number INTEGER NOT NULL, created INTEGER NOT NULL,
+  status TEXT NOT NULL, reason TEXT, spec TEXT NOT NULL, image TEXT NOT NULL, PRIMARY KEY (app, number)) STRICT;
+CREATE TABLE volumes (app TEXT NOT NULL, name TEXT NOT NULL, file INTEGER NOT NULL, next INTEGER, size INTEGER NOT NULL, is_new INTEGER NOT NULL, 
+  PRIMARY KEY (app, name)) STRICT;
+CREATE TABLE snapshots (app TEXT NOT NULL, volume TEXT NOT NULL, file INTEGER NOT NULL, created INTEGER NOT NULL,
+  size INTEGER NOT NULL, PRIMARY KEY (app, volume, file)) STRICT;
+CREATE TABLE laptops (name TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, public_key TEXT NOT NULL) STRICT;
+";
+
+/// An app as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppRow {
+    /// Its name.
+    pub name: String,
+    /// 1 to [`MOST_APPS`], its own as long as it is there.
+    pub number: u32,
+    /// How many VMs are to run.
+    pub count: u32,
+    /// The release that is to run.
+    pub active: Option<u32>,
+}
+
+/// What has become of a release.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseStatus {
+    /// It is being deployed.
+    Deploying,
+    /// It runs.
+    Active,
+    /// It has run, and another one took its place.
+    Replaced,
+    /// It never took traffic.
+    Failed,
+}
+
+/// A release of an app.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Release {
+    /// The app.
+    pub app: String,
+    /// From 1 on.
+    pub number: u32,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// What has become of it.
+    pub status: ReleaseStatus,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// The app as it was deployed.
+    pub spec: App,
+    /// Its image, as it was built.
+    pub image: Built,
+}
+
+/// An image that was built, and what it says of itself.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Built {
+    /// The file's name in the folder `images`.
+    pub file: String,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// The environment.
+    pub env: BTreeMap<String, String>,
+    /// Where the command runs.
+    pub working_dir: Option<String>,
+    /// As whom it runs.
+    pub user: Option<String>,
+}
+
+/// The database.
+pub struct State {
+    database: Mutex<Connection>,
+}
+
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl State {
+    /// Opens the database in this folder, or makes it.
+    ///
+    /// # Errors
+    /// It cannot be read, is damaged, or is of a later version.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join("state.db");
+        let named = |what: &str| format!("{what} {}", path.display());
+        let mut database = Connection::open(&path).context(named("cannot open"))?;
+        database.pragma_update(None, "journal_mode", "WAL").context(named("cannot write to"))?;
+        database.pragma_update(None, "synchronous", "FULL").context(named("cannot write to"))?;
+        database.pragma_update(None, "foreign_keys", true).context(named("cannot read"))?;
+        let format: i64 =
+            database.pragma_query_value(None, "user_version", |row| row.get(0)).context(named("cannot read"))?;
+        match format {
+            FORMAT => {}
+            0 => {
+                let change = database.transaction().context(named("cannot write to"))?;
+                change.execute_batch(TABLES).context(named("cannot write to"))?;
+                change.pragma_update(None, "user_version", FORMAT).context(named("cannot write to"))?;
+                change.commit().context(named("cannot write to"))?;
+            }
+            _ => {
+                return Err(Fault::new(format!(
+                    "{} has the format {format}; this cell knows {FORMAT}",
+                    path.display()
+                )));
+            }
+        }
+        Ok(Self { database: Mutex::new(database) })
+    }
+
+    pub(super) fn database(&self) -> MutexGuard<'_, Connection> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A setting of the host, which is made by `first` and kept if there is none.
+    ///
+    /// # Errors
+    /// Those of the database, and of `first`.
+    pub fn setting(&self, name: &str, first: impl FnOnce() -> Result<String>) -> Result<String> {
+        let database = self.database();
+        let found =
+            database.query_row("SELECT value FROM settings WHERE name = ?", [name], |row| row.get(0)).optional();
+        if let Some(value) = found.context("state")? {
+            return Ok(value);
+        }
+        let value = first()?;
+        database.execute("INSERT INTO settings VALUES (?, ?)", [name, &value]).context("state")?;
+        Ok(value)
+    }
+
+    /// All apps, by name.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn apps(&self) -> Result<Vec<AppRow>> {
+        let database = self.database();
+        let mut query =
+            database.prepare("SELECT name, number, count, active FROM apps ORDER BY name").context("state")?;
+        let rows = query.query_map([], app_of).context("state")?;
+        rows.collect::<rusqlite::Result<_>>().context("state")
+    }
+
+    /// One app.
+    ///
+    /// # Errors
+    /// There is none of this name; those of the database.
+    pub fn app(&self, name: &str) -> Result<AppRow> {
+        let database = self.database();
+        let row = database.query_row("SELECT name, number, count, active FROM apps WHERE name = ?", [name], app_of);
+        row.optional().context("state")?.ok_or_else(|| {
+            Fault::new(format!("there is no app {name}"))
+                .next("`cell status` lists them; `cell deploy app.toml` makes one.")
+        })
+    }
+
+    /// Begins a release of an app, which is made if it is new.
+    ///
+    /// # Errors
+    /// There are [`MOST_APPS`] apps already; those of the database.
+    pub fn begin_release(&self, spec: &App, image: &Built) -> Result<Release> {
+        let mut database = self.database();
+        let change = database.transaction().context("state")?;
+        let known: Option<u32> = change
+            .query_row("SELECT number FROM apps WHERE name = ?", [&spec.name], |row| row.get(0))
+            .optional()
+            .context("state")?;
+        if known.is_none() {
+            let free = "SELECT MIN(n) FROM (SELECT 1 AS n UNION SELECT number + 1 FROM apps) WHERE n NOT IN (SELECT number FROM apps)";
+            let number: u32 = change.query_row(free, [], |row| row.get(0)).context("state")?;
+            if number > MOST_APPS {
+                return Err(Fault::new(format!("there are {MOST_APPS} apps, and no more are allowed")));
+            }
+            change.execute("INSERT INTO apps VALUES (?, ?, 1, NULL)", params![spec.name, number]).context("state")?;
+        }
+        let last = "SELECT COALESCE(MAX(number), 0) FROM releases WHERE app = ?";
+        let last: u32 = change.query_row(last, [&spec.name], |row| row.get(0)).context("state")?;
+        let release = Release {
+            app: spec.name.clone(),
+            number: last.saturating_add(1),
+            created: now(),
+            status: ReleaseStatus::Deploying,
+            reason: None,
+            spec: spec.clone(),
+            image: image.clone(),
+        };
+        let (spec, image) = (json(&release.spec)?, json(&release.image)?);
+        let row = params![release.app, release.number, release.created.cast_signed(), "deploying", spec, image];
+        change.execute("INSERT INTO releases VALUES (?, ?, ?, ?, NULL, ?, ?)", row).context("state")?;
+        change.commit().context("state")?;
+        Ok(release)
+    }
+
+    /// Makes a release the active one, with so many VMs. The one before is replaced by the same change.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn activate(&self, release: &Release, count: u32) -> Result<()> {
+        let mut database = self.database();
+        let change = database.transaction().context("state")?;
+        let (app, number) = (&release.app, release.number);
+        change
+            .execute("UPDATE releases SET status = 'replaced' WHERE app = ? AND status = 'active'", [app])
+            .context("state")?;
+        let active = "UPDATE releases SET status = 'active', reason = NULL WHERE app = ? AND number = ?";
+        change.execute(active, params![app, number]).context("state")?;
+        change
+            .execute("UPDATE apps SET active = ?, count = ? WHERE name = ?", params![number, count, app])
+            .context("state")?;
+        change.commit().context("state")
+    }
+
+    /// Says that a release has failed. An app that never had another one is forgotten no sooner than it is destroyed.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn fail(&self, release: &Release, reason: &str) -> Result<()> {
+        let failed =
+            "UPDATE releases SET status = 'failed', reason = ? WHERE app = ? AND number = ? AND status = 'deploying'";
+        self.database().execute(failed, params![reason, release.app, release.number]).context("state").map(drop)
+    }
+
+    /// Says that releases which were being deployed when the process ended have failed.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn fail_interrupted(&self) -> Result<usize> {
+        let reason = "cell serve ended during the deploy";
+        let failed = "UPDATE releases SET status = 'failed', reason = ? WHERE status = 'deploying'";
+        self.database().execute(failed, [reason]).context("state")
+    }
+
+    /// The releases of an app, the newest first; of all apps if none is named.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn releases(&self, app: Option<&str>) -> Result<Vec<Release>> {
+        let database = self.database();
+        let query = "SELECT app, number, created, status, reason, spec, image FROM releases WHERE ?1 IS NULL OR app = ?1 ORDER BY app, number DESC";
+        let mut query = database.prepare(query).context("state")?;
+        let mut rows = query.query([app]).context("state")?;
+        let mut releases = Vec::new();
+        while let Some(row) = rows.next().context("state")? {
+            releases.push(release_of(row)?);
+        }
+        Ok(releases)
+    }
+
+    /// The active release of an app.
+    ///
+    /// # Errors
+    /// There is none; those of the database.
+    pub fn active(&self, app: &str) -> Result<Release> {
+        let row = self.app(app)?;
+        let found = self.releases(Some(app))?.into_iter().find(|release| Some(release.number) == row.active);
+        found.ok_or_else(|| {
+            Fault::new(format!("the app {app} has no active release")).next("Deploy it: `cell deploy app.toml`.")
+        })
+    }
+
+    /// Forgets a release.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn forget_release(&self, release: &Release) -> Result<()> {
+        let forget = "DELETE FROM releases WHERE app = ? AND number = ?";
+        self.database().execute(forget, params![release.app, release.number]).context("state").map(drop)
+    }
+
+    /// Sets how many VMs of an app are to run.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn set_count(&self, app: &str, count: u32) -> Result<()> {
+        self.database()
+            .execute("UPDATE apps SET count = ? WHERE name = ?", params![count, app])
+            .context("state")
+            .map(drop)
+    }
+
+    /// Forgets an app and its releases; its volumes stay.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn remove(&self, app: &str) -> Result<()> {
+        self.database().execute("DELETE FROM apps WHERE name = ?", [app]).context("state").map(drop)
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).context("state")
+}
+
+fn app_of(row: &Row<'_>) -> rusqlite::Result<AppRow> {
+    Ok(AppRow { name: row.get(0)?, number: row.get(1)?, count: row.get(2)?, active: row.get(3)? })
+}
+
+fn release_of(row: &Row<'_>) -> Result<Release> {
+    let text = |column: usize| row.get::<_, String>(column).context("state");
+    let status = match text(3)?.as_str() {
+        "deploying" => ReleaseStatus::Deploying,
+        "active" => ReleaseStatus::Active,
+        "replaced" => ReleaseStatus::Replaced,
+        _ => ReleaseStatus::Failed,
+    };
+    Ok(Release {
+        app: text(0)?,
+        number: row.get(1).context("state")?,
+        created: row.get::<_, i64>(2).context("state")?.cast_unsigned(),
+        status,
+        reason: row.get(4).context("state")?,
+        spec: serde_json::from_str(&text(5)?).context("state: the release's app")?,
+        image: serde_json::from_str(&text(6)?).context("state: the release's image")?,
+    })
+}

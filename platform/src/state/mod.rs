@@ -1,0 +1,9 @@
+//! What `cell serve` has to remember, in SQLite: `state.db` in its folder.
+//!
+//! `database` has the apps and their releases, `volumes` which files their volumes are in.
+
+mod database;
+mod volumes;
+
+pub use database::{AppRow, Built, MOST_APPS, Release, ReleaseStatus, State};
+pub use volumes::VolumeRow;

@@ -1,0 +1,126 @@
+//! Which files volumes are in.
+
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::database::{State, now};
+use crate::fault::{Context, Result};
+
+/// A volume as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeRow {
+    /// The app.
+    pub app: String,
+    /// Its name in the app.
+    pub name: String,
+    /// The number of the file that it is in.
+    pub file: u32,
+    /// The number of the file that it goes on in, while a snapshot is taken.
+    pub next: Option<u32>,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Whether no VM has had it yet.
+    pub is_new: bool,
+}
+
+impl VolumeRow {
+    /// A volume that is in this file, and that VMs have had.
+    #[must_use]
+    pub fn new(app: &str, name: &str, file: u32, size: u64) -> Self {
+        Self { app: app.to_owned(), name: name.to_owned(), file, next: None, size, is_new: false }
+    }
+}
+
+fn row_of(row: &Row<'_>) -> rusqlite::Result<VolumeRow> {
+    let size: i64 = row.get(4)?;
+    Ok(VolumeRow {
+        app: row.get(0)?,
+        name: row.get(1)?,
+        file: row.get(2)?,
+        next: row.get(3)?,
+        size: size.cast_unsigned(),
+        is_new: row.get(5)?,
+    })
+}
+
+impl State {
+    /// A volume, if there is one.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn volume(&self, app: &str, name: &str) -> Result<Option<VolumeRow>> {
+        let query = "SELECT app, name, file, next, size, is_new FROM volumes WHERE app = ? AND name = ?";
+        self.database().query_row(query, [app, name], row_of).optional().context("state")
+    }
+
+    /// The volumes of an app.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn volumes(&self, app: &str) -> Result<Vec<VolumeRow>> {
+        let database = self.database();
+        let query = "SELECT app, name, file, next, size, is_new FROM volumes WHERE app = ? ORDER BY name";
+        let mut query = database.prepare(query).context("state")?;
+        let rows = query.query_map([app], row_of).context("state")?;
+        rows.collect::<rusqlite::Result<_>>().context("state")
+    }
+
+    /// Writes a volume down, new or as it is now.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn set_volume(&self, row: &VolumeRow) -> Result<()> {
+        let values = params![row.app, row.name, row.file, row.next, row.size.cast_signed(), row.is_new];
+        let set = "INSERT OR REPLACE INTO volumes (app, name, file, next, size, is_new) VALUES (?, ?, ?, ?, ?, ?)";
+        self.database().execute(set, values).context("state").map(drop)
+    }
+
+    /// Writes down that a VM has had the volume.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn volume_used(&self, app: &str, name: &str) -> Result<()> {
+        let used = "UPDATE volumes SET is_new = FALSE WHERE app = ? AND name = ? AND is_new";
+        self.database().execute(used, [app, name]).context("state").map(drop)
+    }
+
+    /// A number that no file of the volume has had.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn next_file(&self, app: &str, name: &str) -> Result<u32> {
+        let query = "SELECT COALESCE(MAX(file), 0) + 1 FROM
+            (SELECT file FROM volumes WHERE app = ?1 AND name = ?2 UNION SELECT file FROM snapshots WHERE app = ?1 AND volume = ?2)";
+        self.database().query_row(query, [app, name], |row| row.get(0)).context("state")
+    }
+
+    /// Writes down that the volume's file became a snapshot, and that the volume is in the next one.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn snapshot_taken(&self, row: &VolumeRow, next: u32) -> Result<()> {
+        let mut database = self.database();
+        let change = database.transaction().context("state")?;
+        let values = params![row.app, row.name, row.file, now().cast_signed(), row.size.cast_signed()];
+        change
+            .execute("INSERT INTO snapshots (app, volume, file, created, size) VALUES (?, ?, ?, ?, ?)", values)
+            .context("state")?;
+        let goes_on = "UPDATE volumes SET file = ?, next = NULL WHERE app = ? AND name = ?";
+        change.execute(goes_on, params![next, row.app, row.name]).context("state")?;
+        change.commit().context("state")
+    }
+
+    /// The snapshots of a volume, the oldest first: number, seconds since 1970, bytes.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn snapshots(&self, app: &str, name: &str) -> Result<Vec<(u32, u64, u64)>> {
+        let database = self.database();
+        let query = "SELECT file, created, size FROM snapshots WHERE app = ? AND volume = ? ORDER BY file";
+        let mut query = database.prepare(query).context("state")?;
+        let row = |row: &Row<'_>| {
+            Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned(), row.get::<_, i64>(2)?.cast_unsigned()))
+        };
+        let rows = query.query_map([app, name], row).context("state")?;
+        rows.collect::<rusqlite::Result<_>>().context("state")
+    }
+}
