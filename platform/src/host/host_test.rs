@@ -12,7 +12,7 @@ use vmcell::network::{Network, NetworkConfig, Subnet};
 use super::*;
 use crate::fault::{Fault, Result};
 use crate::machine::Phase;
-use crate::machine::fake::Fakes;
+use crate::machine::fake_test::Fakes;
 use crate::state::{Built, ReleaseStatus, State};
 
 const WAIT: Duration = Duration::from_secs(10);

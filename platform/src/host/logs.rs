@@ -1,6 +1,7 @@
 //! What the VMs of an app have said.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
@@ -48,11 +49,13 @@ impl Tail {
             let number =
                 name.to_str().and_then(|name| name.strip_suffix(".log")).and_then(|number| number.parse().ok());
             let Some(vm) = number else { continue };
-            if !self.files.contains_key(&vm) {
-                let Some(followed) = open(&entry.path(), BACK) else { continue };
-                self.files.insert(vm, followed);
-            }
-            let Some(followed) = self.files.get_mut(&vm) else { continue };
+            let followed = match self.files.entry(vm) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let Some(opened) = open(&entry.path(), BACK) else { continue };
+                    place.insert(opened)
+                }
+            };
             followed.lines(vm, &mut lines);
             // The file was renamed to an older one, and another is in its place.
             if entry.metadata().is_ok_and(|found| found.ino() != followed.inode)

@@ -4,7 +4,7 @@
 //! work. `vm` is the VM as the rest of the program knows it; `keeper` starts it, watches it and starts it again.
 
 #[cfg(test)]
-pub(crate) mod fake;
+pub(crate) mod fake_test;
 pub mod guest;
 pub mod health;
 mod keeper;
