@@ -1,7 +1,10 @@
 //! What each call does to the machine.
 
+use std::path::Path;
+
 use serde::Serialize;
 use serde_json::json;
+use vmcell::{Boot, VmConfig, VsockConfig};
 
 use super::state::Machine;
 use super::{balloon, build, disks, memory, metadata, nics};
@@ -163,6 +166,7 @@ impl Machine {
                 vsock.uds_path
             )));
         }
+        check_socket(&vsock)?;
         vsock.vsock_id = None;
         self.plan().put_vsock(vsock)
     }
@@ -211,6 +215,18 @@ impl Machine {
             self.log.warn("one_time_burst has no effect: a bucket begins full, with its size");
         }
     }
+}
+
+/// Refuses a place at which no socket can be made, as far as that is known before the start.
+fn check_socket(vsock: &Vsock) -> Result<(), Fault> {
+    let mut alone = VmConfig::new(Boot::linux("of another resource"));
+    alone.vsock = Some(VsockConfig::new(vsock.guest_cid.into()).unix_path(&vsock.uds_path));
+    alone.validate().map_err(|error| Fault::of("vsock", &error))?;
+    let folder = Path::new(&vsock.uds_path).parent().filter(|folder| !folder.as_os_str().is_empty());
+    if folder.is_none_or(Path::is_dir) {
+        return Ok(());
+    }
+    Err(Fault::new(format!("vsock: uds_path is {:?}, and its folder does not exist", vsock.uds_path)))
 }
 
 pub(super) fn no_balloon() -> Fault {

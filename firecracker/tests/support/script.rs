@@ -194,6 +194,7 @@ fn cards() -> Vec<Step> {
         step("PATCH", "/network-interfaces/n", r#"{"iface_id": "n"}"#, SAME),
         step("PUT", "/vsock", "{}", SAME),
         step("PUT", "/vsock", r#"{"guest_cid": 2, "uds_path": "v"}"#, REFUSED),
+        step("PUT", "/vsock", r#"{"guest_cid": 3, "uds_path": "/none/v"}"#, TEXT),
         step("PUT", "/vsock", r#"{"guest_cid": "3", "uds_path": "v"}"#, SAME),
         step("PUT", "/vsock", r#"{"guest_cid": 3, "uds_path": "v", "none": 1}"#, SAME),
         step("PUT", "/vsock", r#"{"guest_cid": 3, "uds_path": "v", "vsock_id": "1"}"#, SAME),
