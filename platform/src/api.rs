@@ -103,6 +103,18 @@ pub enum Request {
         /// The app.
         app: String,
     },
+    /// Lets a laptop in.
+    AddLaptop {
+        /// Its name.
+        name: String,
+    },
+    /// Lets it in no longer.
+    RemoveLaptop {
+        /// Its name.
+        name: String,
+    },
+    /// Tells the laptops.
+    Laptops,
     /// Tells volumes and their snapshots.
     Volumes {
         /// The app.

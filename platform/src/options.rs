@@ -1,5 +1,6 @@
 //! The command line of `cell`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -95,6 +96,9 @@ pub enum Command {
     /// Lists volumes, and takes, restores and forks snapshots of them
     #[command(subcommand)]
     Volumes(Volumes),
+    /// Lets laptops into the private network by WireGuard
+    #[command(subcommand)]
+    Wireguard(Wireguard),
     /// Prints what a shell reads to complete commands
     Completion {
         /// bash, elvish, fish, powershell or zsh
@@ -177,6 +181,23 @@ pub enum Volumes {
     },
 }
 
+/// Who may come into the private network.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Wireguard {
+    /// Lets a laptop reach the services of all apps, and prints its configuration, which is kept nowhere: `wg-quick up FILE`
+    Create {
+        /// The laptop's name
+        name: String,
+    },
+    /// Lets a laptop in no longer
+    Remove {
+        /// The laptop's name
+        name: String,
+    },
+    /// Lists the laptops
+    List,
+}
+
 /// How the apps are run.
 #[derive(Debug, clap::Args)]
 pub struct Serve {
@@ -186,6 +207,9 @@ pub struct Serve {
     /// The kernel's modules, the folder that has its modules.dep
     #[arg(long, value_name = "DIR")]
     pub modules: Option<PathBuf>,
+    /// The address and UDP port by which laptops find this host, to let them in
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub wireguard: Option<SocketAddr>,
     /// The program that guests start with, instead of the cell-init beside this program
     #[arg(long, value_name = "PATH")]
     pub init: Option<PathBuf>,

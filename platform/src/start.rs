@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vmcell::network::{Network, NetworkConfig, Subnet};
 
 use crate::fault::{Context, Fault, Result};
-use crate::host::{Folder, Host, Parts, Secrets, Volumes};
+use crate::host::{Folder, Host, Laptops, Parts, Secrets, Volumes};
 use crate::image;
 use crate::machine::launch::Vms;
 use crate::options::Serve;
@@ -32,8 +32,9 @@ pub fn serve(state: &Path, how: &Serve, say: &(dyn Fn(&str) + Sync)) -> Result<(
     let disks = move |app: &str, volume: &str| {
         Volumes { state: &known, secrets: &keys, folder: volumes.clone() }.opened(app, volume)
     };
+    let laptops = how.wireguard.map(|endpoint| Laptops::open(&network, &state, &secrets, endpoint)).transpose()?;
     let launcher = Arc::new(Vms { network: network.clone(), disks: Box::new(disks), initrds });
-    let parts = Parts { folder, state, secrets, network, launcher, build: Box::new(build), kernel };
+    let parts = Parts { folder, state, secrets, network, laptops, launcher, build: Box::new(build), kernel };
     serve::serve(&Arc::new(Host::new(parts)), say)
 }
 

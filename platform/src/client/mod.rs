@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::api::{Answer, Hidden, Request};
 use crate::app;
 use crate::fault::{Context, Fault, Result};
-use crate::options::{Command, Secrets, Volumes};
+use crate::options::{Command, Secrets, Volumes, Wireguard};
 use ask::Connection;
 
 /// The longest description that is read, in bytes.
@@ -73,6 +73,8 @@ fn print(command: &Command, value: &Value, json: bool) {
         Command::Logs { .. } => return,
         Command::Secrets(Secrets::List { .. }) => show::secrets(value),
         Command::Volumes(Volumes::List { .. }) => show::volumes(value),
+        Command::Wireguard(Wireguard::Create { .. }) => value["config"].as_str().unwrap_or_default().to_owned(),
+        Command::Wireguard(Wireguard::List) => show::laptops(value),
         Command::Volumes(Volumes::Snapshot { .. } | Volumes::Restore { .. }) => {
             format!("Done; snapshot {} has what the volume had", value["snapshot"])
         }
@@ -92,6 +94,9 @@ fn request(command: &Command) -> Result<Request> {
         Command::Releases { app } => Request::Releases { app: app.clone() },
         Command::Secrets(secrets) => about_secrets(secrets)?,
         Command::Volumes(volumes) => about_volumes(volumes)?,
+        Command::Wireguard(Wireguard::Create { name }) => Request::AddLaptop { name: name.clone() },
+        Command::Wireguard(Wireguard::Remove { name }) => Request::RemoveLaptop { name: name.clone() },
+        Command::Wireguard(Wireguard::List) => Request::Laptops,
         Command::Serve(_) | Command::Exec { .. } | Command::Proxy { .. } | Command::Completion { .. } => {
             return Err(Fault::new("this command asks nothing of cell serve"));
         }

@@ -83,3 +83,11 @@ pub fn volumes(volumes: &Value) -> String {
     }
     if shown.is_empty() { "No volumes.".into() } else { shown }
 }
+
+/// Who may come into the network.
+pub fn laptops(laptops: &Value) -> String {
+    let line =
+        |laptop| format!("{}  {}  {}", text(laptop, "name"), text(laptop, "address"), text(laptop, "public_key"));
+    let lines: Vec<String> = each(laptops).map(line).collect();
+    if lines.is_empty() { "No laptops.".into() } else { lines.join("\n") }
+}

@@ -8,6 +8,7 @@ use vmcell::network::{Network, Rule};
 
 use super::fleet::Fleet;
 use super::folder::Folder;
+use super::laptops::{self, Laptops};
 use super::secrets::Secrets;
 use super::volumes::Volumes;
 use crate::fault::{Fault, Result};
@@ -27,6 +28,8 @@ pub struct Parts {
     pub secrets: Arc<Secrets>,
     /// Its private network.
     pub network: Network,
+    /// The way in for laptops, if there is one.
+    pub laptops: Option<Laptops>,
     /// Makes its VMs.
     pub launcher: Arc<dyn Launcher>,
     /// Makes images.
@@ -100,7 +103,7 @@ impl Host {
         Volumes { state: &self.parts.state, secrets: &self.parts.secrets, folder: self.parts.folder.volumes() }
     }
 
-    /// Makes the rules of the network those of the active releases: an app reaches itself, and what others allow it.
+    /// Makes the rules of the network those of the active releases: an app reaches itself, and what others allow it; laptops reach services.
     ///
     /// # Errors
     /// Those of the database and of the network.
@@ -122,6 +125,7 @@ impl Host {
                 }
             }
         }
+        rules.extend(laptops::rules(network, state)?);
         Ok(network.set_rules(&rules)?)
     }
 

@@ -35,8 +35,16 @@ fn host(home: &Path, fakes: &Arc<Fakes>) -> Arc<Host> {
     let secrets = Arc::new(Secrets::open(&folder.secrets()).unwrap());
     let network = Network::new(NetworkConfig::new(Subnet::new([1, 2, 3], 1))).unwrap();
     let launcher: Arc<Fakes> = Arc::clone(fakes);
-    let parts =
-        Parts { folder, state, secrets, network, launcher, build: Box::new(build), kernel: Some("/kernel".into()) };
+    let parts = Parts {
+        folder,
+        state,
+        secrets,
+        network,
+        laptops: None,
+        launcher,
+        build: Box::new(build),
+        kernel: Some("/kernel".into()),
+    };
     Arc::new(Host::new(parts))
 }
 
@@ -338,4 +346,31 @@ fn an_idle_vm_is_suspended_and_a_connection_wakes_it() {
     bench.deploy(&Bench::text("sleepless", "idle = \"1s\"")).unwrap();
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(bench.phases(), [Phase::Healthy]);
+}
+
+#[test]
+fn a_laptop_gets_a_configuration_and_reaches_services_alone() {
+    let bench = Bench::new();
+    let parts = &bench.host.parts;
+    let endpoint = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let laptops = Laptops::open(&parts.network, &parts.state, &parts.secrets, endpoint).unwrap();
+    let text = laptops.create(&parts.network, &parts.state, "mine").unwrap();
+    let config = vmcell::network::wireguard::Config::parse(&text).unwrap();
+    let subnet = parts.network.subnet();
+    assert_eq!(
+        (config.dns, config.peers[0].allowed_ips.clone()),
+        (vec![subnet.dns().into()], vec![subnet.prefix().into()])
+    );
+    assert!(laptops.create(&parts.network, &parts.state, "mine").unwrap_err().message.contains("already"));
+    bench.host.set_rules().unwrap();
+    let rules: Vec<String> = parts.network.rule_counts().iter().map(|count| count.rule.to_string()).collect();
+    assert!(
+        rules.len() == 2 && rules[0].ends_with("to fd01:203:0:1:0:1::/96") && rules[1].contains("udp 53"),
+        "{rules:?}"
+    );
+    drop(laptops);
+    let again = Laptops::open(&parts.network, &parts.state, &parts.secrets, endpoint).unwrap();
+    again.remove(&parts.state, "mine").unwrap();
+    assert!(again.remove(&parts.state, "mine").unwrap_err().message.contains("no laptop mine"));
+    assert!(super::laptops(&parts.network, &parts.state).unwrap().is_empty());
 }

@@ -1,13 +1,15 @@
 //! The apps of a host: what runs, and how it comes to run.
 //!
 //! `folder` is where things lie, `fleet` the VMs of an app, `apps` all of them with their rules, `roll` puts new VMs in the place of old ones,
-//! and `deploy` makes a release of an `app.toml`. `secrets` and `volumes` are what apps keep, and `storage` changes volumes while VMs have them.
+//! and `deploy` makes a release of an `app.toml`. `secrets` and `volumes` are what apps keep, and `storage` changes volumes while VMs have them; `laptops` are
+//! those who come into the network from elsewhere.
 
 mod apps;
 mod deploy;
 mod fleet;
 mod folder;
 mod keeps;
+mod laptops;
 mod lifecycle;
 mod logs;
 mod roll;
@@ -22,6 +24,7 @@ pub use apps::{Build, Host, Parts};
 pub use deploy::{deploy, redeploy};
 pub use fleet::Fleet;
 pub use folder::Folder;
+pub use laptops::{Laptops, told as laptops};
 pub use lifecycle::{destroy, restart, resume, scale, shut_down};
 pub use logs::{Log, Tail};
 pub use secrets::Secrets;

@@ -11,8 +11,16 @@ use crate::fault::{Context, Fault, Result};
 
 /// The application that the keys of volumes are sealed for; no app has such a name.
 const VOLUMES: &str = "volumes.keys";
-/// The bytes of a volume's key.
+/// The same for the key of the tunnel.
+const TUNNEL: &str = "tunnel.key";
+/// The bytes of a key.
 const KEY_BYTES: usize = 32;
+
+fn random() -> Result<[u8; KEY_BYTES]> {
+    let mut bytes = [0; KEY_BYTES];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("random bytes")?;
+    Ok(bytes)
+}
 
 /// The secrets of a host.
 pub struct Secrets {
@@ -138,6 +146,19 @@ impl Secrets {
         if path.exists() { std::fs::remove_file(&path).context(path.display()) } else { Ok(()) }
     }
 
+    /// The private key of the host's tunnel, which is made if there is none.
+    ///
+    /// # Errors
+    /// It cannot be sealed or opened.
+    pub fn tunnel_key(&self) -> Result<[u8; KEY_BYTES]> {
+        let store = self.made(TUNNEL)?;
+        if store.list()?.secrets.is_empty() {
+            store.set(self.key.sealing_key(), &Secret::new(TUNNEL, &random()?)?)?;
+        }
+        let secret = store.get(&self.key, TUNNEL)?;
+        secret.expose().try_into().map_err(|_| Fault::new("the key of the tunnel has another length"))
+    }
+
     /// The key of a volume, which is made if there is none and `make` is set.
     ///
     /// # Errors
@@ -149,9 +170,7 @@ impl Secrets {
             if !make {
                 return Err(Fault::new(format!("there is no key of the volume {volume} of {app}")));
             }
-            let mut bytes = [0; KEY_BYTES];
-            rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("random bytes")?;
-            store.set(self.key.sealing_key(), &Secret::new(&name, &bytes)?)?;
+            store.set(self.key.sealing_key(), &Secret::new(&name, &random()?)?)?;
         }
         Ok(Key::random(store.get(&self.key, &name)?.expose())?)
     }

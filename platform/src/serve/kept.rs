@@ -31,6 +31,19 @@ pub fn kept(host: &Arc<Host>, request: Request, progress: &(dyn Fn(&str) + Sync)
             }
             secrets.unset(&app, &name).map(|()| json!({ "app": app, "secret": name }))
         }
+        Request::AddLaptop { name } => {
+            let config = laptops(host)?.create(&host.parts.network, &host.parts.state, &name)?;
+            host.set_rules()?;
+            Ok(json!({ "laptop": name, "config": config }))
+        }
+        Request::RemoveLaptop { name } => {
+            laptops(host)?.remove(&host.parts.state, &name)?;
+            host.set_rules()?;
+            Ok(json!({ "laptop": name }))
+        }
+        Request::Laptops => {
+            serde_json::to_value(host::laptops(&host.parts.network, &host.parts.state)?).context("laptops")
+        }
         Request::Secrets { app } => serde_json::to_value(secrets.list(&app)?).context("secrets"),
         Request::Volumes { app } => serde_json::to_value(host.volumes().list(&app)?).context("volumes"),
         Request::Snapshot { app, volume } => {
@@ -54,6 +67,12 @@ pub fn kept(host: &Arc<Host>, request: Request, progress: &(dyn Fn(&str) + Sync)
         }
         other => Err(Fault::new(format!("{other:?} is not about what apps keep"))),
     }
+}
+
+fn laptops(host: &Host) -> Result<&host::Laptops> {
+    let none =
+        || Fault::new("there is no way in for laptops").next("Start `cell serve` with --wireguard ADDRESS:PORT.");
+    host.parts.laptops.as_ref().ok_or_else(none)
 }
 
 /// Does what runs have this secret?

@@ -1,0 +1,122 @@
+//! Laptops that come into the private network by WireGuard.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+use vmcell::network::wireguard::{AllowedIp, Config, InterfaceAddress, PeerConfig, PrivateKey, PublicKey, Tunnel};
+use vmcell::network::{MachineAddress, Network, Rule};
+
+use super::secrets::Secrets;
+use crate::app::is_name;
+use crate::fault::{Context, Fault, Result};
+use crate::state::State;
+
+/// Laptops are like machines of a host that there is not.
+const HOST: u16 = 0xee;
+/// The bytes that a packet may have inside the tunnel.
+const MTU: u16 = 1420;
+/// Keeps the way through a laptop's router open, in seconds.
+const KEEPALIVE: u16 = 25;
+
+/// The way in.
+pub struct Laptops {
+    tunnel: Tunnel,
+    /// Where laptops find this host.
+    endpoint: SocketAddr,
+}
+
+/// What is told of a laptop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Told {
+    /// Its name.
+    pub name: String,
+    /// Its address in the private network.
+    pub address: String,
+    /// Its public key.
+    pub public_key: String,
+}
+
+fn address(network: &Network, number: u32) -> Result<MachineAddress> {
+    Ok(network.subnet().machine(HOST, number)?)
+}
+
+fn peer(network: &Network, number: u32, key: &str) -> Result<PeerConfig> {
+    let key: PublicKey = key.parse()?;
+    Ok(PeerConfig::new(key).allow(AllowedIp::single(address(network, number)?.ip().into())))
+}
+
+impl Laptops {
+    /// Opens the tunnel at the endpoint's port, for all laptops that are known.
+    ///
+    /// # Errors
+    /// The port is in use, or the key cannot be read.
+    pub fn open(network: &Network, state: &State, secrets: &Secrets, endpoint: SocketAddr) -> Result<Self> {
+        let mut config = Config::new(PrivateKey::from_bytes(secrets.tunnel_key()?));
+        config.listen_port = Some(endpoint.port());
+        for (_, number, key) in state.laptops()? {
+            config.peers.push(peer(network, number, &key)?);
+        }
+        Ok(Self { tunnel: Tunnel::builder(config).join(network)?, endpoint })
+    }
+
+    /// Lets a laptop in; returns the text of its configuration, which has its private key and is kept nowhere.
+    ///
+    /// # Errors
+    /// The name is taken or no name.
+    pub fn create(&self, network: &Network, state: &State, name: &str) -> Result<String> {
+        if !is_name(name) {
+            return Err(Fault::new(format!("{name:?}; allowed are lower-case letters, digits and hyphens inside")));
+        }
+        let key = PrivateKey::generate()?;
+        let number = state.add_laptop(name, &key.public_key().to_string())?;
+        self.tunnel.add_peer(&peer(network, number, &key.public_key().to_string())?)?;
+        let subnet = network.subnet();
+        let mut config = Config::new(key);
+        config.addresses.push(InterfaceAddress { address: address(network, number)?.ip().into(), prefix_len: 128 });
+        config.dns.push(subnet.dns().into());
+        config.search_domains.push("internal".to_owned());
+        config.mtu = Some(MTU);
+        let host = PeerConfig::new(self.tunnel.public_key()).allow(subnet.prefix().into()).endpoint(self.endpoint);
+        config.peers.push(host.persistent_keepalive(KEEPALIVE));
+        Ok(config.to_text())
+    }
+
+    /// Lets a laptop in no longer.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub fn remove(&self, state: &State, name: &str) -> Result<()> {
+        let known = state.laptops()?.into_iter().find(|(known, ..)| known == name);
+        let (_, _, key) = known.ok_or_else(|| {
+            Fault::new(format!("there is no laptop {name}")).next("`cell wireguard list` lists them.")
+        })?;
+        state.remove_laptop(name)?;
+        self.tunnel.remove_peer(&key.parse().context("state: a laptop's key")?)?;
+        Ok(())
+    }
+}
+
+/// What is told of all laptops.
+///
+/// # Errors
+/// Those of the database.
+pub fn told(network: &Network, state: &State) -> Result<Vec<Told>> {
+    let told =
+        |(name, number, public_key)| Ok(Told { name, address: address(network, number)?.ip().to_string(), public_key });
+    state.laptops()?.into_iter().map(told).collect()
+}
+
+/// What a laptop may reach: services and names, and nothing else.
+///
+/// # Errors
+/// Those of the database.
+pub fn rules(network: &Network, state: &State) -> Result<Vec<Rule>> {
+    let subnet = network.subnet();
+    let mut rules = Vec::new();
+    for (_, number, _) in state.laptops()? {
+        let from = address(network, number)?;
+        rules.push(Rule::allow().from(from.into()).to(subnet.services()));
+        rules.push(Rule::allow().from(from.into()).to(subnet.dns().into()).udp(53..=53));
+    }
+    Ok(rules)
+}
