@@ -40,6 +40,10 @@ const SERVED_PACKAGE: &str = "vmcell-firecracker";
 /// Names the first program of the platform's guests, for the tests of its package.
 const CELL_INIT: &str = "VMCELL_CELL_INIT";
 const CELL_INIT_PROGRAM: &str = "cell-init";
+/// Names the platform's program, for the same tests.
+const CELL: &str = "VMCELL_CELL";
+const CELL_PROGRAM: &str = "cell";
+const PLATFORM_PACKAGE: &str = "vmcell-platform";
 /// Names the folder of the guest's kernel's modules.
 const MODULES: &str = "VMCELL_MODULES";
 const AGENT: &str = include_str!("../nested/agent.sh");
@@ -104,9 +108,10 @@ fn try_run(place: &Place, distro: &Distro, options: &TestOptions, summary: &mut 
     }
     let launcher = cargo::build_launcher(cargo::RELEASE)?;
     let served = cargo::build_program(SERVED_PACKAGE, SERVED_PACKAGE, cargo::RELEASE)?;
-    let cell_init = cargo::build_program("vmcell-platform", CELL_INIT_PROGRAM, cargo::RELEASE)?;
+    let cell = cargo::build_program(PLATFORM_PACKAGE, CELL_PROGRAM, cargo::RELEASE)?;
+    let cell_init = cargo::build_program(PLATFORM_PACKAGE, CELL_INIT_PROGRAM, cargo::RELEASE)?;
     let modules = assets.modules()?;
-    let programs = Programs { launcher, served, cell_init, modules, c_face, villain, long: options.long };
+    let programs = Programs { launcher, served, cell, cell_init, modules, c_face, villain, long: options.long };
     run_here(&here, &guest, &programs, &scratch, summary)?;
     if nested.is_empty() { Ok(()) } else { run_nested(&nested, &assets, &guest, &programs, &scratch, summary) }
 }
@@ -116,6 +121,8 @@ struct Programs {
     launcher: PathBuf,
     /// Serves Firecracker's API.
     served: PathBuf,
+    /// The platform's program.
+    cell: PathBuf,
     /// The first program of the platform's guests.
     cell_init: PathBuf,
     /// The modules of the guest's kernel.
@@ -186,9 +193,8 @@ fn run_here(
         let path = std::path::absolute(villain).context(villain.display())?;
         environment.push((VILLAIN.into(), path.to_string_lossy().into_owned()));
     }
-    for (variable, path) in
-        [(SERVED, &programs.served), (CELL_INIT, &programs.cell_init), (MODULES, &programs.modules.folder)]
-    {
+    let (cell, init) = ((CELL, &programs.cell), (CELL_INIT, &programs.cell_init));
+    for (variable, path) in [(SERVED, &programs.served), cell, init, (MODULES, &programs.modules.folder)] {
         environment.push((variable.into(), path.to_string_lossy().into_owned()));
     }
     environment.extend(programs.load());
@@ -216,6 +222,8 @@ fn run_nested(
     items.push(Item { name: "launch".into(), from: programs.launcher.clone() });
     items.push(Item { name: SERVED_PACKAGE.into(), from: programs.served.clone() });
     environment.push((SERVED.into(), on_disk(SERVED_PACKAGE)));
+    items.push(Item { name: CELL_PROGRAM.into(), from: programs.cell.clone() });
+    environment.push((CELL.into(), on_disk(CELL_PROGRAM)));
     items.push(Item { name: CELL_INIT_PROGRAM.into(), from: programs.cell_init.clone() });
     environment.push((CELL_INIT.into(), on_disk(CELL_INIT_PROGRAM)));
     let Modules { folder, files } = &programs.modules;
