@@ -254,7 +254,8 @@ fn a_volume_is_made_keeps_what_is_written_and_grows_with_its_disk() {
 fn an_oci_archive_s_own_command_runs_as_its_user() {
     let folder = TempDir::new().unwrap();
     let source = folder.path().join("source");
-    fill(&source, &["sh", "cat", "id", "ls"]);
+    fill(&source, &["sh", "cat", "id", "ls", "sha256sum", "wc"]);
+    let sums = many(&source.join("srv/many"));
     fs::write(source.join("srv/old"), "old").unwrap();
     let mut lower = tar::Builder::new(Vec::new());
     lower.follow_symlinks(false);
@@ -275,7 +276,23 @@ fn an_oci_archive_s_own_command_runs_as_its_user() {
     let settings = Settings { root: "root".into(), command, env, working_dir, user, ..Settings::default() };
     let (last, text) = Machine::start(folder.path(), None, settings).finish();
     assert_eq!(last, Message::Ended(Ended::Exited(3)), "{text}");
-    assert!(text.contains("\n33 new\nnew\n"), "{text}");
+    assert!(text.contains("\n33 many new\nnew\n2007\n"), "{text}");
+    assert!(text.contains(&sums), "{text}\nand not\n{sums}");
+}
+
+/// Files of many sizes, and so many that their folder takes several blocks. Gives the sums of those with content.
+fn many(folder: &Path) -> String {
+    fs::create_dir(folder).unwrap();
+    (0..2000).for_each(|number| fs::write(folder.join(format!("file number {number}")), "x").unwrap());
+    let mut sums = String::new();
+    for size in [0_u32, 1, 2048, 2049, 4096, 6144, 100_000] {
+        let content: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+        let name = format!("size{size:06}");
+        fs::write(folder.join(&name), &content).unwrap();
+        let sum: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+        sums += &format!("{sum}  {name}\n");
+    }
+    sums
 }
 
 /// An OCI image layout in an archive.
@@ -294,7 +311,7 @@ fn layout(layers: &[Vec<u8>]) -> Vec<u8> {
     };
     let ids: Vec<String> = layers.iter().map(|layer| format!("sha256:{}", digest(layer))).collect();
     let layers: Vec<_> = layers.iter().map(|layer| blob("layer.v1.tar", layer)).collect();
-    let runs = json!({"Entrypoint": ["sh", "-c"], "Cmd": ["echo $(id -u) $(ls); cat new; exit 3"], "WorkingDir": "/srv", "User": "web"});
+    let runs = json!({"Entrypoint": ["sh", "-c"], "Cmd": ["echo $(id -u) $(ls); cat new; cd many; ls | wc -l; sha256sum size*; exit 3"], "WorkingDir": "/srv", "User": "web"});
     let config =
         json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": ids}, "config": runs});
     let config = blob("config.v1+json", config.to_string().as_bytes());
