@@ -42,12 +42,14 @@ fn run(options: Options) -> Result<u8> {
             clap_complete::generate(shell, &mut Options::command(), "cell", &mut std::io::stdout());
             Ok(0)
         }
-        Command::Serve(how) => {
-            let say = |what: &str| drop(writeln!(std::io::stdout(), "{what}"));
-            start::serve(&state(options.state)?, &how, &say).map(|()| 0)
-        }
+        Command::Serve(how) => start::serve(&state(options.state)?, &how, say).map(|()| 0),
         command => client::run(command, &state(options.state)?, options.json),
     }
+}
+
+/// Nobody may read it.
+fn say(what: &str) {
+    let _ = writeln!(std::io::stdout(), "{what}");
 }
 
 /// The folder with the state.

@@ -210,6 +210,25 @@ pub struct Serve {
     /// The address and UDP port by which laptops find this host, to let them in
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub wireguard: Option<SocketAddr>,
+    /// Serves the public names of apps by HTTPS here, such as 0.0.0.0:443; may be given several times
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub https: Vec<SocketAddr>,
+    /// The port of HTTPS as clients see it, if it is not that of the first --https
+    #[arg(long, value_name = "PORT", requires = "https")]
+    pub https_port: Option<u16>,
+    /// Answers HTTP here, such as 0.0.0.0:80, by redirects to HTTPS, and the ACME server's questions; may be given several times
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "https")]
+    pub http: Vec<SocketAddr>,
+    /// Where certificates come from: the directory of an ACME server, whose terms you accept by this, such as
+    /// https://acme-v02.api.letsencrypt.org/directory
+    #[arg(long, value_name = "URL", requires = "https")]
+    pub acme: Option<String>,
+    /// Where the ACME server may write to, such as mailto:admin@example.com
+    #[arg(long, value_name = "URL", requires = "acme")]
+    pub acme_contact: Option<String>,
+    /// Certificates in PEM that are trusted beside those of the host, to reach the ACME server
+    #[arg(long, value_name = "PATH", requires = "acme")]
+    pub acme_roots: Option<PathBuf>,
     /// The program that guests start with, instead of the cell-init beside this program
     #[arg(long, value_name = "PATH")]
     pub init: Option<PathBuf>,

@@ -1,10 +1,13 @@
 //! Puts a host together: its folder, its network, its kernels and images.
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use vmcell::network::{Network, NetworkConfig, Subnet};
 
+use crate::edge::{Authority, EdgeLimits, EdgeSettings};
 use crate::fault::{Context, Fault, Result};
 use crate::host::{Folder, Host, Laptops, Parts, Secrets, Volumes};
 use crate::image;
@@ -15,12 +18,14 @@ use crate::state::{Built, State};
 
 /// The number of the network; the realm is drawn by lot.
 const NETWORK: u32 = 1;
+/// How long a name waits after its first order of a certificate that failed.
+const ORDER_AGAIN: Duration = Duration::from_secs(60);
 
 /// Runs `cell serve`.
 ///
 /// # Errors
 /// The folder is not ours, or what is in it cannot be read; those of [`serve::serve`].
-pub fn serve(state: &Path, how: &Serve, say: &(dyn Fn(&str) + Sync)) -> Result<()> {
+pub fn serve(state: &Path, how: &Serve, say: fn(&str)) -> Result<()> {
     let folder = Folder::open(state)?;
     let kernel = how.kernel.as_ref().map(|kernel| existing(kernel, "--kernel")).transpose()?;
     let state = Arc::new(State::open(folder.path())?);
@@ -35,7 +40,29 @@ pub fn serve(state: &Path, how: &Serve, say: &(dyn Fn(&str) + Sync)) -> Result<(
     let laptops = how.wireguard.map(|endpoint| Laptops::open(&network, &state, &secrets, endpoint)).transpose()?;
     let launcher = Arc::new(Vms { network: network.clone(), disks: Box::new(disks), initrds });
     let parts = Parts { folder, state, secrets, network, laptops, launcher, build: Box::new(build), kernel };
-    serve::serve(&Arc::new(Host::new(parts)), say)
+    let certificates = parts.folder.path().join("edge");
+    let host = Arc::new(Host::new(parts));
+    if !how.https.is_empty() {
+        host.start_edge(edge(how, certificates)?, Arc::new(move |line: String| say(&line)))?;
+    }
+    serve::serve(&host, &say)
+}
+
+/// What the edge is to be.
+fn edge(how: &Serve, folder: PathBuf) -> Result<EdgeSettings> {
+    let bind = |what: &str, to: &[SocketAddr]| -> Result<Vec<TcpListener>> {
+        to.iter().map(|address| TcpListener::bind(address).context(format!("{what} {address}"))).collect()
+    };
+    let (http, https) = (bind("--http", &how.http)?, bind("--https", &how.https)?);
+    let bound = https.first().and_then(|listener| listener.local_addr().ok()).map_or(443, |address| address.port());
+    let authority = how.acme.as_ref().map(|directory| Authority {
+        directory: directory.clone(),
+        contact: how.acme_contact.clone(),
+        roots: how.acme_roots.clone(),
+        wait: ORDER_AGAIN,
+    });
+    let https_port = how.https_port.unwrap_or(bound);
+    Ok(EdgeSettings { http, https, https_port, folder, authority, limits: EdgeLimits::default() })
 }
 
 fn existing(path: &Path, what: &str) -> Result<PathBuf> {

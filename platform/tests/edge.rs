@@ -1,17 +1,21 @@
 //! The edge with Debian's pebble as the ACME server, curl as the client, and a program in Python as the backend behind a Unix socket that takes
 //! the line `CONNECT PORT`, as those of vsocks do.
 
+#[path = "support/pebble.rs"]
+mod pebble;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use pebble::{Pebble, Ports, Running, port, quiet, until};
 use tempfile::TempDir;
-use vmcell_platform::edge::{Authority, CertificateStatus, Edge, EdgeLimits, EdgeSettings, Refusal, Routes};
+use vmcell_platform::edge::{Authority, Backend, CertificateStatus, Edge, EdgeLimits, EdgeSettings, Refusal, Routes};
 
 const LIMIT: Duration = Duration::from_secs(40);
 const NAMES: [&str; 2] = ["one.example", "two.example"];
@@ -61,7 +65,7 @@ while True:
 struct Apps(Mutex<BTreeMap<String, PathBuf>>);
 
 impl Routes for Apps {
-    fn connect(&self, host: &str) -> Result<UnixStream, Refusal> {
+    fn connect(&self, host: &str) -> Result<Backend, Refusal> {
         let path = self.0.lock().unwrap().get(host).cloned().ok_or(Refusal::Unknown)?;
         let failed = |why: std::io::Error| Refusal::NoBackend(why.to_string());
         let mut stream = UnixStream::connect(path).map_err(failed)?;
@@ -70,7 +74,7 @@ impl Routes for Apps {
         while byte != *b"\n" {
             stream.read_exact(&mut byte).map_err(failed)?;
         }
-        Ok(stream)
+        Ok(stream.into())
     }
 
     fn names(&self) -> Vec<String> {
@@ -78,77 +82,26 @@ impl Routes for Apps {
     }
 }
 
-/// A program that is killed with this.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 struct Rig {
     folder: TempDir,
     http: u16,
     https: u16,
-    acme: u16,
+    pebble: Pebble,
     apps: Arc<Apps>,
     said: Arc<Mutex<Vec<String>>>,
-    _programs: Vec<Running>,
-}
-
-fn port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < LIMIT, "{what} did not come");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    _backend: Running,
 }
 
 impl Rig {
     /// Starts pebble, which finds all names here, but TLS-ALPN-01 perhaps at a wrong port; its resolver, and a backend.
     fn new(settings: &[(&str, &str)], wrong_port: bool, lasts_s: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let [http, https, acme, managed, dns, dns_managed] = [(); 6].map(|()| port());
-        let (key, certificate) = (folder.path().join("key.pem"), folder.path().join("cert.pem"));
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        std::fs::write(&certificate, made.cert.pem()).unwrap();
-        let config = serde_json::json!({"pebble": {
-            "listenAddress": format!("127.0.0.1:{acme}"), "managementListenAddress": format!("127.0.0.1:{managed}"),
-            "certificate": certificate, "privateKey": key, "httpPort": http, "tlsPort": if wrong_port { port() } else { https }, "certificateValidityPeriod": lasts_s, "ocspResponderURL": "",
-            "externalAccountBindingRequired": false, "domainBlocklist": ["blocked-domain.example"]}});
-        std::fs::write(folder.path().join("pebble.json"), config.to_string()).unwrap();
-        let quiet =
-            |command: &mut Command| Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-        let mut resolver = Command::new("pebble-challtestsrv");
-        resolver.args([
-            "-defaultIPv4",
-            "127.0.0.1",
-            "-defaultIPv6",
-            "",
-            "-http01",
-            "",
-            "-https01",
-            "",
-            "-tlsalpn01",
-            "",
-        ]);
-        resolver.args(["-dns01", &format!("127.0.0.1:{dns}"), "-management", &format!("127.0.0.1:{dns_managed}")]);
-        let mut pebble = Command::new("pebble");
-        pebble.arg("-config").arg(folder.path().join("pebble.json")).args(["-dnsserver", &format!("127.0.0.1:{dns}")]);
-        pebble.env("PEBBLE_VA_NOSLEEP", "1").envs(settings.iter().copied());
+        let [http, https] = [(); 2].map(|()| port());
+        let ports = Ports { http, https: if wrong_port { port() } else { https } };
+        let pebble = Pebble::start(folder.path(), &ports, settings, lasts_s);
         let mut backend = Command::new("python3");
         backend.args(["-c", BACKEND]).arg(folder.path().join("backend"));
-        let programs = vec![quiet(&mut resolver), quiet(&mut pebble), quiet(&mut backend)];
-        for port in [acme, dns_managed] {
-            until("a program", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
-        }
+        let backend = quiet(&mut backend);
         until("the backend", || folder.path().join("backend").exists());
         let apps = NAMES.map(|name| (name.to_owned(), folder.path().join("backend"))).into();
         Self {
@@ -156,18 +109,18 @@ impl Rig {
             folder,
             http,
             https,
-            acme,
+            pebble,
             said: Arc::default(),
-            _programs: programs,
+            _backend: backend,
         }
     }
 
     fn edge(&self, limits: EdgeLimits) -> Edge {
         let listen = |port| vec![TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap()];
         let authority = Authority {
-            directory: format!("https://localhost:{}/dir", self.acme),
+            directory: self.pebble.directory.clone(),
             contact: Some("mailto:admin@one.example".to_owned()),
-            roots: Some(self.folder.path().join("cert.pem")),
+            roots: Some(self.pebble.roots.clone()),
             wait: Duration::from_millis(500),
         };
         let settings = EdgeSettings {

@@ -2,6 +2,8 @@
 
 #[path = "../../tests/support/mod.rs"]
 mod library;
+#[path = "support/pebble.rs"]
+mod pebble;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -35,7 +37,7 @@ fn program(folder: &Path) -> Command {
     command
 }
 
-fn serve(folder: &Path) -> Child {
+fn serve(folder: &Path, more: &[String]) -> Child {
     let log = std::fs::File::options().create(true).append(true).open(folder.join("serve.log")).unwrap();
     let mut command = program(folder);
     command
@@ -44,7 +46,7 @@ fn serve(folder: &Path) -> Child {
         .arg(path_of("VMCELL_KERNEL_ELF"))
         .arg("--modules")
         .arg(path_of("VMCELL_MODULES"));
-    command.arg("--init").arg(path_of("VMCELL_CELL_INIT"));
+    command.arg("--init").arg(path_of("VMCELL_CELL_INIT")).args(more);
     command.stdout(log.try_clone().unwrap()).stderr(log).spawn().expect("cell starts")
 }
 
@@ -69,9 +71,12 @@ fn image(folder: &Path) {
 
 impl Cell {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::with(tempfile::tempdir().unwrap(), &[])
+    }
+
+    fn with(folder: TempDir, more: &[String]) -> Self {
         image(&folder.path().join("image"));
-        let server = serve(folder.path());
+        let server = serve(folder.path(), more);
         let cell = Self { folder, server };
         cell.until("its socket", |cell| cell.run(&["status"]).status.success());
         cell
@@ -179,7 +184,7 @@ fn an_app_is_deployed_asked_entered_and_found_again_after_the_host_program_was_k
     assert_eq!(own, "hello", "the other VM, by its name in the private network");
     assert_eq!(cell.json(&["status", "web"])[0]["vms"][0]["phase"], "healthy");
     assert_eq!(cell.end("KILL"), None);
-    cell.server = serve(cell.folder.path());
+    cell.server = serve(cell.folder.path(), &[]);
     cell.until("the app again", |cell| {
         let status = cell.run(&["--json", "status", "web"]);
         String::from_utf8_lossy(&status.stdout).contains("\"healthy\"")
@@ -245,4 +250,35 @@ fn a_volume_keeps_its_data_a_snapshot_is_restored_and_an_idle_vm_sleeps() {
     assert_eq!(curl(&address), Ok("hello".into()));
     cell.done(&["volumes", "restore", "web", "data", &taken.to_string()]);
     assert_eq!(inside("cat /data/file"), "first\n");
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn a_public_name_gets_a_certificate_and_leads_to_its_app_by_https() {
+    let folder = tempfile::tempdir().unwrap();
+    let ports = pebble::Ports { http: pebble::port(), https: pebble::port() };
+    let acme = pebble::Pebble::start(folder.path(), &ports, &[], 7_776_000);
+    let here = |port: u16| format!("127.0.0.1:{port}");
+    let roots = acme.roots.to_str().unwrap().to_owned();
+    let more =
+        ["--http", &here(ports.http), "--https", &here(ports.https), "--acme", &acme.directory, "--acme-roots", &roots];
+    let cell = Cell::with(folder, &more.map(str::to_owned));
+    let path = cell.app("hello", "");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("port = 8080\n", "port = 8080\nnames = [\"www.example.com\"]\n")).unwrap();
+    cell.done(&["deploy", &path]);
+    cell.until("a certificate", |cell| cell.json(&["status"])[0]["certificates"][0]["ends"].is_u64());
+    let ask = |scheme: &str, name: &str, port: u16| {
+        let resolved = format!("{name}:{port}:127.0.0.1");
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--insecure", "--include", "--max-time", "60", "--resolve", &resolved]);
+        let output = curl.arg(format!("{scheme}://{name}:{port}/")).output().unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let answer = ask("https", "www.example.com", ports.https);
+    assert!(answer.starts_with("HTTP/2 200") && answer.ends_with("hello"), "{answer}\n{}", cell.logs());
+    let answer = ask("http", "www.example.com", ports.http);
+    let to = format!("location: https://www.example.com:{}/", ports.https);
+    assert!(answer.starts_with("HTTP/1.1 308") && answer.contains(&to), "{answer}");
+    assert!(ask("https", "other.example.com", ports.https).starts_with("curl: (35)"));
 }

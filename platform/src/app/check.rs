@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use super::raw::{self, Number, Text};
 use super::{App, Check, Mount, Service};
+use crate::edge::check_name;
 
 /// A field that is refused.
 pub struct Refused {
@@ -169,11 +170,7 @@ pub fn is_name(value: &str) -> bool {
 
 fn host_name(text: &Text) -> Checked<String> {
     let value = text.get_ref().to_ascii_lowercase();
-    let label = |label: &str| {
-        let letters = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-        (1..=63).contains(&label.len()) && letters && !label.starts_with('-') && !label.ends_with('-')
-    };
-    if value.len() <= 253 && value.split('.').all(label) && value.parse::<std::net::IpAddr>().is_err() {
+    if check_name(&value).is_ok() {
         return Ok(value);
     }
     refused(text, format!("names: {:?}; allowed is a host name such as \"www.example.com\"", text.get_ref()))

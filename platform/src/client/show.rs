@@ -31,6 +31,7 @@ pub fn status(apps: &Value) -> String {
             let reach = if names.is_empty() { "private".into() } else { format!("public as {}", names.join(", ")) };
             let _ = writeln!(shown, "  port {}: {reach}", service["port"]);
         }
+        each(&app["certificates"]).for_each(|certificate| show_certificate(&mut shown, certificate));
         for vm in each(&app["vms"]) {
             let why = vm["why"].as_str().map_or(String::new(), |why| format!(": {why}"));
             let since = humantime::format_duration(Duration::from_secs(vm["seconds"].as_u64().unwrap_or(0)));
@@ -46,6 +47,14 @@ pub fn status(apps: &Value) -> String {
         }
     }
     if shown.is_empty() { "No apps yet: `cell deploy app.toml` makes one.".into() } else { shown }
+}
+
+fn show_certificate(shown: &mut String, certificate: &Value) {
+    let ends = certificate["ends"].as_u64().and_then(|ends| UNIX_EPOCH.checked_add(Duration::from_secs(ends)));
+    let ends = ends.map_or("none yet".into(), |ends| format!("until {}", humantime::format_rfc3339_seconds(ends)));
+    let trouble =
+        certificate["trouble"].as_str().map_or(String::new(), |why| format!("; the last order failed: {why}"));
+    let _ = writeln!(shown, "  certificate of {}: {ends}{trouble}", text(certificate, "name"));
 }
 
 /// The releases of an app.

@@ -41,7 +41,7 @@ use self::store::Store;
 use crate::fault::{Context, Result};
 
 pub use self::acme::{Authority, CertificateStatus};
-pub use self::routes::{Refusal, Routes, check_name};
+pub use self::routes::{Backend, Refusal, Routes, check_name};
 pub use self::shared::{EdgeLimits, Say};
 
 /// Threads that may block at once, each for a backend that is looked for.

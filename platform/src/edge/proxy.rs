@@ -19,7 +19,7 @@ use tokio::io::copy_bidirectional;
 use tokio::time::timeout;
 
 use super::quiet::Quiet;
-use super::routes::Refusal;
+use super::routes::{Backend, Refusal};
 use super::shared::Shared;
 
 /// The body of an answer.
@@ -92,7 +92,7 @@ async fn connect(shared: &Arc<Shared>, host: String) -> Result<SendRequest<Incom
         Ok(Ok(connected)) => connected,
         _ => Err(Refusal::NoBackend("it took too long".to_owned())),
     };
-    let stream = connected.map_err(|refusal| match refusal {
+    let Backend { stream, kept } = connected.map_err(|refusal| match refusal {
         Refusal::Unknown => told(StatusCode::NOT_FOUND, "No app has this name."),
         Refusal::NoBackend(why) => {
             (shared.say)(format!("{host}: no backend: {why}"));
@@ -101,8 +101,9 @@ async fn connect(shared: &Arc<Shared>, host: String) -> Result<SendRequest<Incom
     })?;
     let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(stream));
     let stream = stream.map_err(|_| unavailable(gone))?;
-    let (sender, connection) =
-        handshake(TokioIo::new(Quiet::new(stream, shared.limits.idle))).await.map_err(|_| unavailable(gone))?;
+    let (sender, connection) = handshake(TokioIo::new(Quiet::new(stream, shared.limits.idle).keeping(kept)))
+        .await
+        .map_err(|_| unavailable(gone))?;
     tokio::spawn(connection.with_upgrades());
     Ok(sender)
 }

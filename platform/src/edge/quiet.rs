@@ -1,5 +1,6 @@
 //! A connection that ends when nothing has moved on it for too long.
 
+use std::any::Any;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,12 +14,19 @@ pub struct Quiet<T> {
     inner: T,
     limit: Duration,
     end: Pin<Box<Sleep>>,
+    /// Dropped with the connection.
+    _kept: Option<Box<dyn Any + Send>>,
 }
 
 impl<T> Quiet<T> {
     /// Begins now.
     pub fn new(inner: T, limit: Duration) -> Self {
-        Self { inner, limit, end: Box::pin(sleep(limit)) }
+        Self { inner, limit, end: Box::pin(sleep(limit)), _kept: None }
+    }
+
+    /// Keeps something for as long as the connection lasts.
+    pub fn keeping(self, kept: Box<dyn Any + Send>) -> Self {
+        Self { _kept: Some(kept), ..self }
     }
 
     /// What came of a read or a write: a byte that moved sets the clock back, and one that does not come waits for its end.

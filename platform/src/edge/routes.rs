@@ -1,5 +1,6 @@
 //! Where requests go, which the edge asks for each one.
 
+use std::any::Any;
 use std::os::unix::net::UnixStream;
 
 /// Knows which app serves which name.
@@ -9,10 +10,24 @@ pub trait Routes: Send + Sync + 'static {
     ///
     /// # Errors
     /// If there is none.
-    fn connect(&self, host: &str) -> Result<UnixStream, Refusal>;
+    fn connect(&self, host: &str) -> Result<Backend, Refusal>;
 
     /// Returns the names that are served, in lower case, each of which is to have a certificate.
     fn names(&self) -> Vec<String>;
+}
+
+/// A connection to a backend.
+pub struct Backend {
+    /// Its bytes are those of the app's TCP connection.
+    pub stream: UnixStream,
+    /// What is to be dropped when the connection has ended.
+    pub kept: Box<dyn Any + Send>,
+}
+
+impl From<UnixStream> for Backend {
+    fn from(stream: UnixStream) -> Self {
+        Self { stream, kept: Box::new(()) }
+    }
 }
 
 /// Why there is no backend.

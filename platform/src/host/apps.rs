@@ -8,6 +8,7 @@ use vmcell::network::{Network, Rule};
 
 use super::fleet::Fleet;
 use super::folder::Folder;
+use super::front::{Front, Names};
 use super::laptops::{self, Laptops};
 use super::secrets::Secrets;
 use super::volumes::Volumes;
@@ -46,6 +47,7 @@ pub struct Host {
     busy: Mutex<BTreeSet<String>>,
     freed: Condvar,
     images: Mutex<()>,
+    pub(super) front: Front,
 }
 
 impl Host {
@@ -58,6 +60,7 @@ impl Host {
             busy: Mutex::default(),
             freed: Condvar::new(),
             images: Mutex::default(),
+            front: Front::default(),
         }
     }
 
@@ -92,6 +95,11 @@ impl Host {
         self.fleet(&self.parts.state.app(app)?)
     }
 
+    /// The VMs of an app, if it had any in the life of this process.
+    pub(super) fn fleet_named(&self, app: &str) -> Option<Arc<Fleet>> {
+        self.fleets().get(app).map(Arc::clone)
+    }
+
     /// Forgets an app without VMs.
     pub fn forget(&self, app: &str) {
         self.fleets().remove(app);
@@ -103,14 +111,14 @@ impl Host {
         Volumes { state: &self.parts.state, secrets: &self.parts.secrets, folder: self.parts.folder.volumes() }
     }
 
-    /// Makes the rules of the network those of the active releases: an app reaches itself, and what others allow it; laptops reach services.
+    /// Makes the public names, and the rules of the network, those of the active releases: an app reaches itself, and what others allow it; laptops reach services.
     ///
     /// # Errors
     /// Those of the database and of the network.
     pub fn set_rules(&self) -> Result<()> {
         let (network, state) = (&self.parts.network, &self.parts.state);
         let rows = state.apps()?;
-        let mut rules = Vec::new();
+        let (mut rules, mut names) = (Vec::new(), Names::new());
         for row in &rows {
             let fleet = self.fleet(row)?;
             let own = fleet.prefix(network)?;
@@ -119,6 +127,8 @@ impl Host {
             rules.push(Rule::allow().from(own).to(address.into()));
             let Some(release) = row.active.and_then(|_| state.active(&row.name).ok()) else { continue };
             for service in &release.spec.services {
+                let way = (row.name.clone(), service.port);
+                names.extend(service.names.iter().map(|name| (name.clone(), way.clone())));
                 for other in rows.iter().filter(|other| service.allow.contains(&other.name)) {
                     let from = self.fleet(other)?.prefix(network)?;
                     rules.push(Rule::allow().from(from).to(address.into()).tcp(service.port..=service.port));
@@ -126,7 +136,9 @@ impl Host {
             }
         }
         rules.extend(laptops::rules(network, state)?);
-        Ok(network.set_rules(&rules)?)
+        network.set_rules(&rules)?;
+        self.front.set(names);
+        Ok(())
     }
 
     /// Keeps an app from other changes, until what is returned is dropped.

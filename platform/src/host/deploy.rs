@@ -25,6 +25,7 @@ pub fn deploy(
     let parts = &host.parts;
     let name = spec.name.clone();
     let _occupied = host.occupy(&name, wait)?;
+    host.check_names(&spec)?;
     parts.secrets.require(&name, &spec.secrets)?;
     host.volumes().make(&name, &spec.volumes)?;
     progress(&format!("Building the image from {}", spec.image.display()));
@@ -40,6 +41,8 @@ fn install(host: &Host, release: &Arc<Release>, progress: Progress<'_>) -> Resul
         release.spec.count.unwrap_or(if release.spec.volumes.is_empty() { row.count } else { row.count.min(1) });
     let fleet = host.fleet(&row)?;
     let commit = || {
+        // Another app may have taken it meanwhile.
+        host.check_names(&release.spec)?;
         state.activate(release, count)?;
         host.set_rules()
     };

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use vmcell::network::{Network, NetworkConfig, Subnet};
 
 use super::*;
+use crate::edge::{Refusal, Routes};
 use crate::fault::{Fault, Result};
 use crate::machine::Phase;
 use crate::machine::fake_test::Fakes;
@@ -373,4 +374,34 @@ fn a_laptop_gets_a_configuration_and_reaches_services_alone() {
     again.remove(&parts.state, "mine").unwrap();
     assert!(again.remove(&parts.state, "mine").unwrap_err().message.contains("no laptop mine"));
     assert!(super::laptops(&parts.network, &parts.state).unwrap().is_empty());
+}
+
+#[test]
+fn a_public_name_leads_to_a_vm_of_its_app_which_is_busy_meanwhile() {
+    let bench = Bench::new();
+    let named = |app: &str, names: &str| {
+        let text = Bench::text("", "").replace("port = 80\n", &format!("port = 80\nnames = {names}\n"));
+        text.replace("name = \"web\"", &format!("name = \"{app}\""))
+    };
+    bench.deploy(&named("web", "[\"www.example.com\", \"Example.com\"]")).unwrap();
+    let routes = front::ToApps(Arc::downgrade(&bench.host));
+    assert_eq!(routes.names(), ["example.com", "www.example.com"]);
+    let mut backend = routes.connect("example.com").unwrap();
+    let machine = bench.host.fleet_of("web").unwrap().pick("web").unwrap();
+    assert_eq!(machine.busy(), 1);
+    backend.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    backend.stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("release 1"), "{answer}");
+    drop(backend);
+    assert_eq!(machine.busy(), 0);
+    assert_eq!(routes.connect("other.example.com").err(), Some(Refusal::Unknown));
+    let fault = bench.deploy(&named("other", "[\"www.example.com\"]")).unwrap_err();
+    assert!(fault.message.contains("the app web serves www.example.com already"), "{fault}");
+    // A release without the names gives them up.
+    bench.deploy(&named("web", "[]")).unwrap();
+    assert!(routes.names().is_empty());
+    bench.deploy(&named("other", "[\"www.example.com\"]")).unwrap();
+    scale(&bench.host, "other", 0, &|_| {}).unwrap();
+    assert!(matches!(routes.connect("www.example.com").err(), Some(Refusal::NoBackend(why)) if why.contains("no VM")));
 }

@@ -2,12 +2,13 @@
 //!
 //! `folder` is where things lie, `fleet` the VMs of an app, `apps` all of them with their rules, `roll` puts new VMs in the place of old ones,
 //! and `deploy` makes a release of an `app.toml`. `secrets` and `volumes` are what apps keep, and `storage` changes volumes while VMs have them; `laptops` are
-//! those who come into the network from elsewhere.
+//! those who come into the network from elsewhere, and `front` has the names by which the internet reaches apps.
 
 mod apps;
 mod deploy;
 mod fleet;
 mod folder;
+mod front;
 mod keeps;
 mod laptops;
 mod lifecycle;

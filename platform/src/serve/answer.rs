@@ -115,7 +115,8 @@ fn status_of(host: &Host, row: &AppRow) -> Result<Value> {
         .collect();
     Ok(
         json!({ "app": row.name, "release": row.active, "count": row.count, "address": fleet.service.address().to_string(),
-               "name": format!("{}.internal", row.name), "services": services, "vms": vms }),
+               "name": format!("{}.internal", row.name), "services": services, "vms": vms,
+               "certificates": host.certificates(&row.name) }),
     )
 }
 
