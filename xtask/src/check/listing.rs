@@ -73,14 +73,16 @@ fn files_in(dir: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Whether a test of the file may have a name that contains `filter`: it is the file's and the function's, with `::` between.
+/// Whether a test of the file may have a name that contains `filter`: the file's, perhaps that of a module, and the function's, with `::` between.
 fn may_match(filter: &str, file: &str, dir: &Path) -> bool {
-    let (begin, end) = filter.rsplit_once("::").unwrap_or(("", filter));
-    let source = std::fs::read_to_string(dir.join(file).with_extension("rs")).unwrap_or_default();
-    // Its tests are in other files as well.
-    let goes_on = source.contains("#[path = ");
-    let may_begin = goes_on || begin.is_empty() || file.ends_with(begin);
-    may_begin && (goes_on || file.contains(end) || source.contains(end))
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+    let source = read(&format!("{file}.rs"));
+    let modules = source.lines().filter_map(|line| line.trim().strip_prefix("#[path = \"")?.strip_suffix("\"]"));
+    let sources: Vec<String> = std::iter::once(source.clone()).chain(modules.map(read)).collect();
+    let says = |word: &str| sources.iter().any(|source| source.contains(word));
+    let (first, last) = (filter.split("::").next().unwrap_or(filter), filter.rsplit("::").next().unwrap_or(filter));
+    let may_begin = !filter.contains("::") || file.ends_with(first) || says(&format!("mod {first}"));
+    may_begin && (file.contains(last) || says(last))
 }
 
 fn of_package(package: &str, files: &[String]) -> Result<Vec<KvmTest>> {
@@ -99,4 +101,36 @@ fn of_package(package: &str, files: &[String]) -> Result<Vec<KvmTest>> {
         }));
     }
     Ok(tests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_built_if_a_test_of_it_may_have_such_a_name() {
+        let folder = crate::scratch::Scratch::new(&std::env::temp_dir(), "listing").unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("linux_net.rs", "#[test]\nfn frames_pass() {}\n");
+        write("kvm_net.rs", "#[path = \"more.rs\"]\nmod card;\n#[test]\nfn rings() {}\n");
+        write("more.rs", "#[test]\nfn chains_end() {}\n");
+        let matching = |filter: &str| {
+            let files = files_in(folder.path()).unwrap();
+            files.into_iter().filter(|file| may_match(filter, file, folder.path())).collect::<Vec<_>>().join(" ")
+        };
+        for (filter, files) in [
+            ("linux_net", "linux_net"),
+            ("net", "kvm_net linux_net"),
+            ("frames", "linux_net"),
+            ("chains_end", "kvm_net"),
+            ("kvm_net::card::chains", "kvm_net"),
+            ("card::chains", "kvm_net"),
+            ("net::rings", "kvm_net"),
+            ("linux_net::", "linux_net"),
+            ("linux_net::rings", ""),
+            ("nothing", ""),
+        ] {
+            assert_eq!(matching(filter), files, "{filter}");
+        }
+    }
 }

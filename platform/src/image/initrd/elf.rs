@@ -16,6 +16,8 @@ const DYNAMIC: u32 = 2;
 const INTERPRETER: u32 = 3;
 const NEEDED: u64 = 1;
 const STRINGS: u64 = 5;
+/// Where the file header says where sections are, how many, and which has their names; and how long that is.
+const SECTIONS: [(usize, usize); 3] = [(0x28, 8), (0x3c, 2), (0x3e, 2)];
 
 /// What a file needs.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,11 +30,7 @@ pub struct Needs {
 
 /// Reads the headers; none if this is no ELF file of this machine.
 pub fn needs(bytes: &[u8]) -> Option<Needs> {
-    bytes.strip_prefix(b"\x7fELF\x02\x01")?;
-    let at = number(bytes, 0x20, 8)?;
-    let (size, count) = (number(bytes, 0x36, 2)?, number(bytes, 0x38, 2)?);
-    let headers: Vec<Header> =
-        (0..count).map(|index| header(bytes, at.checked_add(index.checked_mul(size)?)?)).collect::<Option<_>>()?;
+    let headers = headers(bytes)?;
     let mut needs = Needs::default();
     if let Some(interpreter) = headers.iter().find(|header| header.kind == INTERPRETER) {
         needs.interpreter = Some(text(bytes, interpreter.offset)?);
@@ -52,6 +50,27 @@ pub fn needs(bytes: &[u8]) -> Option<Needs> {
     let names = entries.iter().filter(|(tag, _)| *tag == NEEDED);
     needs.libraries = names.map(|(_, name)| text(bytes, strings.checked_add(*name)?)).collect::<Option<_>>()?;
     Some(needs)
+}
+
+/// The file without what is for linkers and debuggers alone, which may be most of it: what lies behind all that is loaded, and the list of
+/// sections. A file that is no program stays as it is.
+pub fn without_symbols(mut bytes: Vec<u8>) -> Vec<u8> {
+    let ends = headers(&bytes).unwrap_or_default().into_iter().map(|header| header.offset.checked_add(header.size));
+    let Some(Some(end)) = ends.max() else { return bytes };
+    bytes.truncate(usize::try_from(end).unwrap_or(usize::MAX));
+    for (at, len) in SECTIONS {
+        if let Some(field) = bytes.get_mut(at..).and_then(|rest| rest.get_mut(..len)) {
+            field.fill(0);
+        }
+    }
+    bytes
+}
+
+fn headers(bytes: &[u8]) -> Option<Vec<Header>> {
+    bytes.strip_prefix(b"\x7fELF\x02\x01")?;
+    let at = number(bytes, 0x20, 8)?;
+    let (size, count) = (number(bytes, 0x36, 2)?, number(bytes, 0x38, 2)?);
+    (0..count).map(|index| header(bytes, at.checked_add(index.checked_mul(size)?)?)).collect()
 }
 
 /// A part of the file.
@@ -127,6 +146,22 @@ mod tests {
         let found = libraries(&program).unwrap();
         let names: Vec<&str> = found.keys().filter_map(|path| path.file_name()?.to_str()).collect();
         assert!(names.contains(&"libc.so.6") && names.iter().any(|name| name.starts_with("ld-linux")), "{names:?}");
+    }
+
+    #[test]
+    fn a_program_runs_without_its_symbols() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("program");
+        let whole = fs::read(std::env::current_exe().unwrap()).unwrap();
+        let (before, bytes) = (whole.len(), without_symbols(whole));
+        assert!(bytes.len() < before, "a test program has some");
+        fs::write(&path, &bytes).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert!(std::process::Command::new(&path).arg("--list").output().unwrap().status.success());
+        assert_eq!(
+            (without_symbols(bytes.clone()) == bytes, without_symbols(b"#!/bin/sh".to_vec())),
+            (true, b"#!/bin/sh".to_vec())
+        );
     }
 
     #[test]

@@ -33,19 +33,21 @@ pub fn initrd(init: &Path, kernel: &Path, modules: Option<&Path>, into: &Path) -
     // The kernel opens it for the first program, before anything is mounted.
     archive.character_device("dev/console", (5, 1));
     let mut libraries = elf::libraries(init)?;
-    archive.file("init", 0o755, &fs::read(init).context(init.display())?);
+    let program =
+        |path: &Path| -> Result<Vec<u8>> { Ok(elf::without_symbols(fs::read(path).context(path.display())?)) };
+    archive.file("init", 0o755, &program(init)?);
     for tool in TOOLS {
         let places = TOOL_FOLDERS.iter().map(|folder| Path::new(folder).join(tool));
         if let Some(path) = places.into_iter().find(|path| path.is_file()) {
             libraries.append(&mut elf::libraries(&path)?);
-            archive.file(&format!("sbin/{tool}"), 0o755, &fs::read(&path).context(path.display())?);
+            archive.file(&format!("sbin/{tool}"), 0o755, &program(&path)?);
         }
     }
     if let Ok(settings) = fs::read(TOOL_SETTINGS) {
         archive.file("etc/mke2fs.conf", 0o644, &settings);
     }
     for (path, bytes) in libraries {
-        archive.file(path.to_string_lossy().trim_start_matches('/'), 0o755, &bytes);
+        archive.file(path.to_string_lossy().trim_start_matches('/'), 0o755, &elf::without_symbols(bytes));
     }
     let modules = modules::modules(&modules::folder(kernel, modules)?)?;
     // Their names sort as they are inserted.
