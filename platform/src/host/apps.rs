@@ -8,8 +8,8 @@ use vmcell::network::{Network, Rule};
 
 use super::fleet::Fleet;
 use super::folder::Folder;
-use super::front::{Front, Names};
 use super::laptops::{self, Laptops};
+use super::names::{Front, Names};
 use super::secrets::Secrets;
 use super::volumes::Volumes;
 use crate::fault::{Fault, Result};

@@ -1,7 +1,6 @@
-//! Public names: which service of which app each stands for, and the edge that serves them.
+//! The edge, which serves the public names of the apps.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::apps::Host;
@@ -12,29 +11,6 @@ use crate::fault::{Fault, Result};
 /// How long a guest may take to answer a connection.
 const GUEST: Duration = Duration::from_secs(20);
 
-/// The public names of a host.
-#[derive(Default)]
-pub(super) struct Front {
-    names: Mutex<Names>,
-    edge: OnceLock<Edge>,
-}
-
-/// The app that serves a name, and the port of its service.
-pub(super) type Names = BTreeMap<String, (String, u16)>;
-
-impl Front {
-    fn names(&self) -> MutexGuard<'_, Names> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn set(&self, names: Names) {
-        *self.names() = names;
-        if let Some(edge) = self.edge.get() {
-            edge.names_changed();
-        }
-    }
-}
-
 impl Host {
     /// Starts the edge, which serves the names that apps have from now on. It ends with the host.
     ///
@@ -42,8 +18,7 @@ impl Host {
     /// Those of [`Edge::start`].
     pub fn start_edge(self: &Arc<Self>, settings: EdgeSettings, say: Say) -> Result<()> {
         let edge = Edge::start(settings, Arc::new(ToApps(Arc::downgrade(self))), say)?;
-        // The first one stays.
-        let _ = self.front.edge.set(edge);
+        self.front.serve(edge);
         Ok(())
     }
 
@@ -65,8 +40,7 @@ impl Host {
     /// What is known of the certificates of an app.
     #[must_use]
     pub fn certificates(&self, app: &str) -> Vec<CertificateStatus> {
-        let Some(edge) = self.front.edge.get() else { return Vec::new() };
-        let mut known = edge.certificates();
+        let mut known = self.front.certificates();
         let names = self.front.names();
         known.retain(|status| names.get(&status.name).is_some_and(|(of, _)| of == app));
         known

@@ -2,7 +2,7 @@
 //!
 //! `folder` is where things lie, `fleet` the VMs of an app, `apps` all of them with their rules, `roll` puts new VMs in the place of old ones,
 //! and `deploy` makes a release of an `app.toml`. `secrets` and `volumes` are what apps keep, and `storage` changes volumes while VMs have them; `laptops` are
-//! those who come into the network from elsewhere, and `front` has the names by which the internet reaches apps.
+//! those who come into the network from elsewhere, `names` are those by which the internet reaches apps, and `front` is the edge.
 
 mod apps;
 mod deploy;
@@ -13,6 +13,7 @@ mod keeps;
 mod laptops;
 mod lifecycle;
 mod logs;
+mod names;
 mod roll;
 mod secrets;
 mod storage;
