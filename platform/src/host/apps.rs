@@ -1,15 +1,15 @@
-//! All apps, and the rules between them.
+//! All apps, and who changes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use vmcell::network::{Network, Rule};
+use vmcell::network::Network;
 
 use super::fleet::Fleet;
 use super::folder::Folder;
-use super::laptops::{self, Laptops};
-use super::names::{Front, Names};
+use super::laptops::Laptops;
+use super::names::Front;
 use super::secrets::Secrets;
 use super::volumes::Volumes;
 use crate::fault::{Fault, Result};
@@ -47,6 +47,7 @@ pub struct Host {
     busy: Mutex<BTreeSet<String>>,
     freed: Condvar,
     images: Mutex<()>,
+    active: Mutex<()>,
     pub(super) front: Front,
 }
 
@@ -60,6 +61,7 @@ impl Host {
             busy: Mutex::default(),
             freed: Condvar::new(),
             images: Mutex::default(),
+            active: Mutex::default(),
             front: Front::default(),
         }
     }
@@ -73,11 +75,16 @@ impl Host {
         self.images.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The VMs of an app.
+    /// Keeps what is active as it is, together with the rules and names that follow from it.
+    pub(super) fn active(&self) -> MutexGuard<'_, ()> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The VMs of an app, which nobody else changes: it is occupied, or the host begins. Its address is taken from now on.
     ///
     /// # Errors
     /// The network has no room for another app.
-    pub fn fleet(&self, row: &AppRow) -> Result<Arc<Fleet>> {
+    pub(super) fn fleet(&self, row: &AppRow) -> Result<Arc<Fleet>> {
         let mut fleets = self.fleets();
         if let Some(fleet) = fleets.get(&row.name) {
             return Ok(Arc::clone(fleet));
@@ -90,55 +97,34 @@ impl Host {
     /// The VMs of an app that is there.
     ///
     /// # Errors
-    /// There is no such app.
+    /// There is no such app, or it never had VMs in the life of this process.
     pub fn fleet_of(&self, app: &str) -> Result<Arc<Fleet>> {
-        self.fleet(&self.parts.state.app(app)?)
+        self.parts.state.app(app)?;
+        self.fleet_named(app).ok_or_else(|| Fault::new(format!("nothing of {app} runs")))
     }
 
     /// The VMs of an app, if it had any in the life of this process.
-    pub(super) fn fleet_named(&self, app: &str) -> Option<Arc<Fleet>> {
+    #[must_use]
+    pub fn fleet_named(&self, app: &str) -> Option<Arc<Fleet>> {
         self.fleets().get(app).map(Arc::clone)
     }
 
-    /// Forgets an app without VMs.
-    pub fn forget(&self, app: &str) {
-        self.fleets().remove(app);
+    /// The VMs of all apps that had any.
+    pub(super) fn all_fleets(&self) -> Vec<Arc<Fleet>> {
+        self.fleets().values().map(Arc::clone).collect()
+    }
+
+    /// Forgets an app without VMs, and gives its address back.
+    pub(super) fn forget(&self, app: &str) {
+        if let Some(fleet) = self.fleets().remove(app) {
+            fleet.close();
+        }
     }
 
     /// The volumes of all apps.
     #[must_use]
     pub fn volumes(&self) -> Volumes<'_> {
         Volumes { state: &self.parts.state, secrets: &self.parts.secrets, folder: self.parts.folder.volumes() }
-    }
-
-    /// Makes the public names, and the rules of the network, those of the active releases: an app reaches itself, and what others allow it; laptops reach services.
-    ///
-    /// # Errors
-    /// Those of the database and of the network.
-    pub fn set_rules(&self) -> Result<()> {
-        let (network, state) = (&self.parts.network, &self.parts.state);
-        let rows = state.apps()?;
-        let (mut rules, mut names) = (Vec::new(), Names::new());
-        for row in &rows {
-            let fleet = self.fleet(row)?;
-            let own = fleet.prefix(network)?;
-            let address = fleet.service.address();
-            rules.push(Rule::allow().from(own).to(own));
-            rules.push(Rule::allow().from(own).to(address.into()));
-            let Some(release) = row.active.and_then(|_| state.active(&row.name).ok()) else { continue };
-            for service in &release.spec.services {
-                let way = (row.name.clone(), service.port);
-                names.extend(service.names.iter().map(|name| (name.clone(), way.clone())));
-                for other in rows.iter().filter(|other| service.allow.contains(&other.name)) {
-                    let from = self.fleet(other)?.prefix(network)?;
-                    rules.push(Rule::allow().from(from).to(address.into()).tcp(service.port..=service.port));
-                }
-            }
-        }
-        rules.extend(laptops::rules(network, state)?);
-        network.set_rules(&rules)?;
-        self.front.set(names);
-        Ok(())
     }
 
     /// Keeps an app from other changes, until what is returned is dropped.

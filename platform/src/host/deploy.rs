@@ -7,7 +7,7 @@ use super::apps::Host;
 use super::roll::{Progress, roll};
 use crate::app;
 use crate::fault::{Context, Fault, Result};
-use crate::state::Release;
+use crate::state::{AppRow, Release};
 
 /// Deploys an app; returns its new release.
 ///
@@ -37,26 +37,30 @@ pub fn deploy(
 fn install(host: &Host, release: &Arc<Release>, progress: Progress<'_>) -> Result<Release> {
     let (state, name) = (&host.parts.state, &release.app);
     let row = state.app(name)?;
-    let count =
-        release.spec.count.unwrap_or(if release.spec.volumes.is_empty() { row.count } else { row.count.min(1) });
-    let fleet = host.fleet(&row)?;
-    let commit = || {
-        // Another app may have taken it meanwhile.
-        host.check_names(&release.spec)?;
-        state.activate(release, count)?;
-        host.set_rules()
-    };
-    let rolled = roll(host, &fleet, release, count, &commit, progress);
+    let rolled = take_over(host, &row, release, progress);
     if let Err(why) = &rolled {
         state.fail(release, &why.message)?;
     }
-    host.sweep()?;
+    if let Err(fault) = host.sweep() {
+        progress(&format!("Images that nobody needs stay: {fault}"));
+    }
     rolled.map_err(|why| {
         let goes_on = row.active.map_or("nothing of it runs".into(), |active| format!("release {active} goes on"));
         let next = format!("`cell logs {name}` shows what it said.");
         Fault::new(format!("release {} of {name} failed, and {goes_on}: {}", release.number, why.message)).next(next)
     })?;
     state.active(name)
+}
+
+fn take_over(host: &Host, row: &AppRow, release: &Arc<Release>, progress: Progress<'_>) -> Result<()> {
+    let count =
+        release.spec.count.unwrap_or(if release.spec.volumes.is_empty() { row.count } else { row.count.min(1) });
+    let fleet = host.fleet(row)?;
+    // An app that is new reaches what allows it while it is checked.
+    if let Err(fault) = host.set_rules() {
+        progress(&format!("The rules stay as they are: {fault}"));
+    }
+    roll(host, &fleet, release, count, &|| host.activate(release, count), progress)
 }
 
 /// Makes a new release of what runs, with the secrets as they are now.
@@ -67,7 +71,7 @@ pub fn redeploy(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<R
     let _occupied = host.occupy(app, false)?;
     let active = host.parts.state.active(app)?;
     host.parts.secrets.require(app, &active.spec.secrets)?;
-    let release = host.parts.state.begin_release(&active.spec, &active.image)?;
+    let release = host.begin(&active.spec, &active.image)?;
     install(host, &Arc::new(release), progress)
 }
 
@@ -83,7 +87,7 @@ fn release(host: &Host, spec: app::App, file: &str) -> Result<Release> {
         }
         let _images = host.images();
         std::fs::rename(&new, parts.folder.image(&image.file)).context("the image")?;
-        parts.state.begin_release(&spec, &image)
+        host.begin(&spec, &image)
     });
     made.inspect_err(|_| drop(std::fs::remove_file(&new)))
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use vmcell::network::{MachineAddress, Network, Service, ServiceConfig};
+use vmcell::network::{MachineAddress, Network, Prefix, Service, ServiceConfig};
 
 use crate::fault::{Fault, Result};
 use crate::machine::{Machine, Phase};
@@ -18,8 +18,8 @@ const SLOTS: u32 = 255;
 pub struct Fleet {
     /// The app's number.
     pub number: u32,
-    /// `APP.internal`.
-    pub service: Service,
+    /// `APP.internal`, until it is closed.
+    service: Mutex<Option<Service>>,
     machines: Mutex<Vec<Arc<Machine>>>,
     turn: AtomicUsize,
 }
@@ -33,25 +33,39 @@ impl Fleet {
         let known = Arc::new(OnceLock::<Weak<Self>>::new());
         let asked = Arc::clone(&known);
         let config = ServiceConfig::new().name(&row.name).on_demand(move |demand| {
-            let gone = || vmcell::Error::new(vmcell::ErrorKind::InvalidState, "no VM of the app is suspended");
+            let gone = || vmcell::Error::new(vmcell::ErrorKind::InvalidState, "no VM of the app takes traffic");
             asked.get().and_then(Weak::upgrade).filter(|fleet| fleet.wake(demand.member())).map(drop).ok_or_else(gone)
         });
         let service = network.service(network.subnet().service(row.number), config)?;
+        let service = Mutex::new(Some(service));
         let fleet =
-            Arc::new(Self { number: row.number, service, machines: Mutex::new(Vec::new()), turn: AtomicUsize::new(0) });
+            Arc::new(Self { number: row.number, service, machines: Mutex::default(), turn: AtomicUsize::new(0) });
         let _ = known.set(Arc::downgrade(&fleet));
         Ok(fleet)
     }
 
-    /// Wakes a VM that is suspended: this one, or any. Is there one?
-    fn wake(&self, member: Option<MachineAddress>) -> bool {
-        let wanted = |machine: &Arc<Machine>| member.is_none_or(|member| machine.plan.address == member);
-        let suspended = |machine: &Arc<Machine>| machine.phase() == Phase::Suspended && machine.takes_traffic();
-        let machines = self.machines();
+    /// Wakes a VM that is suspended: this one, or any. Is there one that is awake now, by whomever?
+    pub(super) fn wake(&self, member: Option<MachineAddress>) -> bool {
+        let mut machines = self.machines();
         machines
-            .iter()
-            .find(|machine| wanted(machine) && suspended(machine))
-            .is_some_and(|machine| machine.wake().is_ok())
+            .retain(|machine| member.is_none_or(|member| machine.plan.address == member) && machine.takes_traffic());
+        // One that sleeps first: all others may have as many flows as they can have.
+        machines.sort_by_key(|machine| machine.phase() != Phase::Suspended);
+        machines.iter().any(|machine| machine.wake().is_ok() && machine.phase() == Phase::Healthy)
+    }
+
+    /// The address that stands for its VMs.
+    ///
+    /// # Errors
+    /// The fleet is closed: its app is destroyed.
+    pub fn service(&self) -> Result<Service> {
+        let service = self.service.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        service.ok_or_else(|| Fault::new("the app is destroyed"))
+    }
+
+    /// Gives the address back, whoever else knows the fleet. Its VMs have given it back when they ended.
+    pub(super) fn close(&self) {
+        self.service.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Machine>>> {
@@ -104,15 +118,14 @@ impl Fleet {
                 .next(format!("`cell status {app}` says why; `cell logs {app}` what they said."))
         })
     }
+}
 
-    /// The prefix that all of its VMs' addresses are in.
-    ///
-    /// # Errors
-    /// None: an app's number is in bounds.
-    pub fn prefix(&self, network: &Network) -> Result<vmcell::network::Prefix> {
-        let first = network.subnet().machine(HOST, (self.number << 8) | 1)?.ip();
-        // The last 8 bits are the VM's number.
-        let bits = first.to_bits() & !0xff;
-        Ok(vmcell::network::Prefix::new(bits.into(), 120)?)
-    }
+/// The prefix that the addresses of all VMs of the app with this number are in.
+///
+/// # Errors
+/// None: an app's number is in bounds.
+pub(super) fn prefix(network: &Network, number: u32) -> Result<Prefix> {
+    let first = network.subnet().machine(HOST, (number << 8) | 1)?.ip();
+    // The last 8 bits are the VM's number.
+    Ok(Prefix::new((first.to_bits() & !0xff).into(), 120)?)
 }

@@ -73,6 +73,22 @@ impl Folder {
         self.path.join("logs").join(app)
     }
 
+    /// Removes what a process that was killed has left: the memory of a VM that was being suspended, and images that were being built.
+    ///
+    /// Nothing of it may be in use.
+    pub(super) fn tidy(&self) {
+        let files =
+            |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let has = |path: &Path, endings: &[&str]| {
+            path.extension().is_some_and(|ending| endings.iter().any(|one| ending == *one))
+        };
+        let memory = files(self.logs("")).flat_map(files).filter(|path| has(path, &["suspended"]));
+        let images = files(self.image("")).filter(|path| has(path, &["new", "partial"]));
+        for path in memory.chain(images) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
     /// The log of a VM, whose folder is made.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 use vmcell::network::wireguard::{AllowedIp, Config, InterfaceAddress, PeerConfig, PrivateKey, PublicKey, Tunnel};
-use vmcell::network::{MachineAddress, Network, Rule};
+use vmcell::network::{MachineAddress, Network, Prefix};
 
 use super::secrets::Secrets;
 use crate::app::is_name;
@@ -106,17 +106,11 @@ pub fn told(network: &Network, state: &State) -> Result<Vec<Told>> {
     state.laptops()?.into_iter().map(told).collect()
 }
 
-/// What a laptop may reach: services and names, and nothing else.
+/// The prefix that the addresses of all laptops are in.
 ///
 /// # Errors
-/// Those of the database.
-pub fn rules(network: &Network, state: &State) -> Result<Vec<Rule>> {
-    let subnet = network.subnet();
-    let mut rules = Vec::new();
-    for (_, number, _) in state.laptops()? {
-        let from = address(network, number)?;
-        rules.push(Rule::allow().from(from.into()).to(subnet.services()));
-        rules.push(Rule::allow().from(from.into()).to(subnet.dns().into()).udp(53..=53));
-    }
-    Ok(rules)
+/// None: a laptop's number is in bounds.
+pub(super) fn prefix(network: &Network) -> Result<Prefix> {
+    // Their numbers go up to 1000, in the last bits.
+    Ok(Prefix::new((address(network, 1)?.ip().to_bits() & !0xfff).into(), 116)?)
 }

@@ -6,6 +6,7 @@ use super::apps::Host;
 use super::roll::{Progress, retire, roll, start_all, start_one};
 use crate::fault::{Context, Fault, Result};
 use crate::machine::Machine;
+use crate::state::AppRow;
 
 /// So many VMs of an app may be asked for.
 const MOST_VMS: u32 = 100;
@@ -15,24 +16,40 @@ const KEPT_RELEASES: usize = 20;
 /// Starts what should run after the process has begun anew; returns the names of the apps.
 ///
 /// # Errors
-/// Those of the database. An app that cannot be started is told of, and the others start.
+/// Those of the database. An app that cannot be started is told of, as are rules that the network refuses, and the others start.
 pub fn resume(host: &Host, progress: Progress<'_>) -> Result<Vec<String>> {
     let state = &host.parts.state;
     state.fail_interrupted()?;
-    host.set_rules()?;
+    host.parts.folder.tidy();
+    let tell = |app: &str, fault: &Fault| progress(&format!("{app}: {fault}"));
+    for row in state.apps()? {
+        if state.releases(Some(&row.name))?.is_empty() {
+            // The process ended while it was destroyed.
+            finish(host, &row.name).unwrap_or_else(|fault| tell(&row.name, &fault));
+        }
+    }
+    // Without rules, nothing passes between apps, and what runs can be looked at and destroyed.
+    host.set_rules().unwrap_or_else(|fault| tell("the network", &fault));
     let mut started = Vec::new();
     for row in state.apps()?.into_iter().filter(|row| row.active.is_some()) {
-        let release = Arc::new(state.active(&row.name)?);
-        let fleet = host.fleet(&row)?;
-        for _ in 0..row.count {
-            if let Err(fault) = start_one(host, &fleet, &release, false) {
-                progress(&format!("{}: {fault}", row.name));
-            }
+        match start_app(host, &row, progress) {
+            Ok(()) => started.push(row.name),
+            Err(fault) => tell(&row.name, &fault),
         }
-        started.push(row.name);
     }
     host.sweep()?;
     Ok(started)
+}
+
+fn start_app(host: &Host, row: &AppRow, progress: Progress<'_>) -> Result<()> {
+    let release = Arc::new(host.parts.state.active(&row.name)?);
+    let fleet = host.fleet(row)?;
+    for _ in 0..row.count {
+        if let Err(fault) = start_one(host, &fleet, &release, false) {
+            progress(&format!("{}: {fault}", row.name));
+        }
+    }
+    Ok(())
 }
 
 /// Sets how many VMs of an app run. New ones are healthy when this returns.
@@ -50,7 +67,7 @@ pub fn scale(host: &Arc<Host>, app: &str, count: u32, progress: Progress<'_>) ->
             "{count} VMs of {app}, which has volumes: a volume is in one VM at a time, so allowed are 0 and 1"
         )));
     }
-    let fleet = host.fleet_of(app)?;
+    let fleet = host.fleet(&host.parts.state.app(app)?)?;
     let machines = fleet.machines();
     let wanted = usize::try_from(count).unwrap_or(usize::MAX);
     let mut new: Vec<Arc<Machine>> = Vec::new();
@@ -74,7 +91,7 @@ pub fn restart(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<()
     let _occupied = host.occupy(app, false)?;
     let release = Arc::new(host.parts.state.active(app)?);
     let count = host.parts.state.app(app)?.count;
-    let fleet = host.fleet_of(app)?;
+    let fleet = host.fleet(&host.parts.state.app(app)?)?;
     roll(host, &fleet, &release, count, &|| Ok(()), progress)
 }
 
@@ -84,25 +101,33 @@ pub fn restart(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<()
 /// There is no such app, or it is being changed.
 pub fn destroy(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<()> {
     let _occupied = host.occupy(app, false)?;
-    let fleet = host.fleet_of(app)?;
-    // First, so that a process that begins anew does not start them.
-    host.parts.state.remove(app)?;
-    retire(&fleet, &fleet.machines(), progress);
-    host.forget(app);
-    drop(fleet);
+    host.parts.state.app(app)?;
+    // First, so that a process that begins anew does not start them, and goes on with this instead.
+    host.parts.state.forget_releases(app)?;
+    // If they are refused, it is said in the end.
+    let _ = host.set_rules();
+    if let Some(fleet) = host.fleet_named(app) {
+        retire(&fleet, &fleet.machines(), progress);
+    }
+    finish(host, app)?;
+    host.sweep()
+}
+
+/// Forgets an app that has neither releases nor VMs. Its number is free last, once nothing has an address that follows from it.
+fn finish(host: &Host, app: &str) -> Result<()> {
     host.parts.secrets.forget(app)?;
     let logs = host.parts.folder.logs(app);
     if logs.exists() {
         std::fs::remove_dir_all(&logs).context(logs.display())?;
     }
-    host.set_rules()?;
-    host.sweep()
+    host.forget(app);
+    host.parts.state.remove(app)?;
+    host.set_rules()
 }
 
 /// Ends all VMs, each by its command, side by side.
 pub fn shut_down(host: &Host) {
-    let apps = host.parts.state.apps().unwrap_or_default();
-    let fleets: Vec<_> = apps.iter().filter_map(|row| host.fleet(row).ok()).collect();
+    let fleets = host.all_fleets();
     std::thread::scope(|scope| {
         for fleet in &fleets {
             scope.spawn(|| fleet.end(&fleet.machines()));

@@ -1,6 +1,6 @@
 //! The apps of a host: what runs, and how it comes to run.
 //!
-//! `folder` is where things lie, `fleet` the VMs of an app, `apps` all of them with their rules, `roll` puts new VMs in the place of old ones,
+//! `folder` is where things lie, `fleet` the VMs of an app, `apps` all of them, `rules` those of the network, `roll` puts new VMs in the place of old ones,
 //! and `deploy` makes a release of an `app.toml`. `secrets` and `volumes` are what apps keep, and `storage` changes volumes while VMs have them; `laptops` are
 //! those who come into the network from elsewhere, `names` are those by which the internet reaches apps, and `front` is the edge.
 
@@ -15,10 +15,13 @@ mod lifecycle;
 mod logs;
 mod names;
 mod roll;
+mod rules;
 mod secrets;
 mod storage;
 mod volumes;
 
+#[cfg(test)]
+mod defects_test;
 #[cfg(test)]
 mod host_test;
 

@@ -49,7 +49,7 @@ pub fn start_one(host: &Host, fleet: &Fleet, release: &Arc<Release>, fragile: bo
         }),
         name_server: parts.network.subnet().dns().into(),
     };
-    let machine = machine::start(plan, Arc::clone(&parts.launcher), fleet.service.clone(), fragile)?;
+    let machine = machine::start(plan, Arc::clone(&parts.launcher), fleet.service()?, fragile)?;
     fleet.add(Arc::clone(&machine));
     Ok(machine)
 }
@@ -76,11 +76,13 @@ pub fn roll(
     }
     progress(&format!("Starting {count} VM{} of release {}", if count == 1 { "" } else { "s" }, release.number));
     let mut new = Vec::new();
-    if let Err(why) = start_all(host, fleet, release, count, &mut new, progress).and_then(|()| commit()) {
+    if let Err(mut why) = start_all(host, fleet, release, count, &mut new, progress).and_then(|()| commit()) {
         progress("It failed; the new VMs are ended");
         fleet.end(&new);
         for machine in old.iter().filter(|_| in_place) {
-            start_one(host, fleet, &machine.plan.release, false)?;
+            if let Err(fault) = start_one(host, fleet, &machine.plan.release, false) {
+                why.message.push_str(&format!("; and the old VM does not start again: {}", fault.message));
+            }
         }
         return Err(why);
     }

@@ -10,7 +10,7 @@ use crate::fault::{Fault, Result};
 
 /// The handle of the VM that has a volume, if one runs.
 fn live(host: &Host, app: &str, name: &str) -> Option<VolumeHandle> {
-    let fleet = host.fleet_of(app).ok()?;
+    let fleet = host.fleet_named(app)?;
     fleet.machines().iter().find_map(|machine| machine.volume(name))
 }
 

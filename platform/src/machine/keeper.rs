@@ -73,7 +73,7 @@ fn clear(machine: &Machine) {
     inner.control = None;
     let guest = inner.guest.take();
     drop(inner);
-    machine.service.remove(machine.plan.address);
+    machine.leave();
     if let Some(guest) = guest {
         guest.stop();
     }

@@ -37,7 +37,6 @@ pub enum Phase {
 pub struct Machine {
     /// What it is made of.
     pub plan: Plan,
-    pub(super) service: Service,
     inner: Mutex<Inner>,
     pub(super) changed: Condvar,
     connections: AtomicUsize,
@@ -45,6 +44,10 @@ pub struct Machine {
 
 pub(super) struct Inner {
     pub(super) phase: Phase,
+    /// The address that stands for its app, until it has ended for good: then the address is free.
+    service: Option<Service>,
+    /// Its guest is being suspended or woken, by a thread that does not keep the lock meanwhile.
+    turning: bool,
     pub(super) guest: Option<Arc<dyn Guest>>,
     /// Where the guest is told to stop.
     pub(super) control: Option<UnixStream>,
@@ -80,6 +83,8 @@ impl Machine {
     pub(super) fn new(plan: Plan, service: Service, fragile: bool) -> Self {
         let inner = Inner {
             phase: Phase::Starting,
+            service: Some(service),
+            turning: false,
             guest: None,
             control: None,
             stop: false,
@@ -88,7 +93,7 @@ impl Machine {
             since: Instant::now(),
             used: Instant::now(),
         };
-        Self { plan, service, inner: Mutex::new(inner), changed: Condvar::new(), connections: AtomicUsize::new(0) }
+        Self { plan, inner: Mutex::new(inner), changed: Condvar::new(), connections: AtomicUsize::new(0) }
     }
 
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -97,13 +102,21 @@ impl Machine {
 
     pub(super) fn set(&self, phase: Phase) {
         let mut inner = self.inner();
-        let counts = inner.admitted && matches!(phase, Phase::Healthy | Phase::Suspended);
         if inner.phase != phase {
             (inner.phase, inner.since) = (phase, Instant::now());
         }
+        self.traffic(&inner);
+        if matches!(inner.phase, Phase::Stopped | Phase::Failed(_)) {
+            inner.service = None;
+        }
         self.changed.notify_all();
-        drop(inner);
-        self.traffic(counts);
+    }
+
+    /// It has ended, and no flow leads to it any more.
+    pub(super) fn leave(&self) {
+        if let Some(service) = &self.inner().service {
+            service.remove(self.plan.address);
+        }
     }
 
     /// Its checks have passed once more, unless it was suspended meanwhile.
@@ -126,12 +139,14 @@ impl Machine {
         self.set(Phase::Starting);
     }
 
-    fn traffic(&self, counts: bool) {
-        if counts {
+    /// Lets it have traffic if it may. The lock is kept, so that what is said last holds.
+    fn traffic(&self, inner: &Inner) {
+        let Some(service) = &inner.service else { return };
+        if inner.admitted && matches!(inner.phase, Phase::Healthy | Phase::Suspended) {
             // Only what is no address of the network is refused.
-            let _ = self.service.add(self.plan.address);
+            let _ = service.add(self.plan.address);
         } else {
-            self.service.drain(self.plan.address);
+            service.drain(self.plan.address);
         }
     }
 
@@ -139,26 +154,21 @@ impl Machine {
     pub fn admit(&self) {
         let mut inner = self.inner();
         inner.admitted = true;
-        let healthy = matches!(inner.phase, Phase::Healthy | Phase::Suspended);
-        drop(inner);
-        self.traffic(healthy);
+        self.traffic(&inner);
     }
 
     /// Lets it have no new traffic.
     pub fn drain(&self) {
-        self.inner().admitted = false;
-        self.traffic(false);
+        let mut inner = self.inner();
+        inner.admitted = false;
+        self.traffic(&inner);
     }
 
     /// Connections that it has from clients.
     #[must_use]
     pub fn busy(&self) -> usize {
-        let flows = self
-            .service
-            .members()
-            .iter()
-            .find(|member| member.machine == self.plan.address)
-            .map_or(0, |member| member.flows);
+        let members = self.inner().service.as_ref().map(Service::members).unwrap_or_default();
+        let flows = members.iter().find(|member| member.machine == self.plan.address).map_or(0, |member| member.flows);
         self.connections.load(Ordering::SeqCst).saturating_add(flows)
     }
 
@@ -208,12 +218,14 @@ impl Machine {
 
     /// Ends it: its command is told to, and after its time the VM is. Returns when it has ended.
     pub fn stop(&self) {
-        // A guest that sleeps does not hear that it is to end.
-        let _ = self.wake();
         let mut inner = self.inner();
         inner.stop = true;
         inner.admitted = false;
         self.changed.notify_all();
+        drop(inner);
+        // A guest that sleeps does not hear that it is to end, and one that is to end is not suspended any more.
+        let _ = self.wake();
+        let mut inner = self.inner();
         let grace = self.plan.release.spec.stop_grace;
         if let Some(control) = &mut inner.control {
             let _ = Message::Stop(Stop { grace_millis: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX) })
@@ -251,34 +263,43 @@ impl Machine {
     /// # Errors
     /// It cannot be saved; it goes on.
     pub(super) fn suspend(&self) -> Result<()> {
-        let inner = self.inner();
+        let mut inner = self.inner();
         let idle = inner.admitted
             && !inner.stop
             && inner.phase == Phase::Healthy
             && self.connections.load(Ordering::SeqCst) == 0;
         let Some(guest) = inner.guest.clone().filter(|_| idle) else { return Ok(()) };
-        // Whoever wakes it waits for the lock until it sleeps.
-        guest.suspend(&self.plan.log.with_extension("suspended"))?;
-        let mut inner = inner;
-        (inner.phase, inner.since) = (Phase::Suspended, Instant::now());
-        Ok(())
+        // Its memory is written to the disk, which takes its time: whoever wakes it waits until it sleeps, and all others go on.
+        inner.turning = true;
+        drop(inner);
+        let saved = guest.suspend(&self.plan.log.with_extension("suspended"));
+        self.turned(saved, Phase::Suspended)
     }
 
-    /// Wakes it if it is suspended.
+    /// Its guest was suspended or woken, or could not be.
+    fn turned(&self, how: Result<()>, phase: Phase) -> Result<()> {
+        let mut inner = self.inner();
+        inner.turning = false;
+        // If it has ended meanwhile, that holds.
+        if how.is_ok() && matches!(inner.phase, Phase::Healthy | Phase::Suspended) {
+            (inner.phase, inner.since) = (phase, Instant::now());
+        }
+        self.changed.notify_all();
+        how
+    }
+
+    /// Wakes it if it is suspended, or is being suspended.
     ///
     /// # Errors
     /// It has ended.
     pub fn wake(&self) -> Result<()> {
-        let mut inner = self.inner();
-        if inner.phase == Phase::Suspended
-            && let Some(guest) = &inner.guest
-        {
-            guest.resume()?;
-            (inner.phase, inner.since) = (Phase::Healthy, Instant::now());
-            inner.used = Instant::now();
-            self.changed.notify_all();
-        }
-        Ok(())
+        let turned = self.changed.wait_while(self.inner(), |inner| inner.turning);
+        let mut inner = turned.unwrap_or_else(PoisonError::into_inner);
+        let Some(guest) = inner.guest.clone().filter(|_| inner.phase == Phase::Suspended) else { return Ok(()) };
+        inner.turning = true;
+        inner.used = Instant::now();
+        drop(inner);
+        self.turned(guest.resume(), Phase::Healthy)
     }
 
     /// Connects to a port of the guest's vsock.

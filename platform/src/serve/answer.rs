@@ -105,19 +105,19 @@ fn status(host: &Host, app: Option<&str>) -> Result<Value> {
 }
 
 fn status_of(host: &Host, row: &AppRow) -> Result<Value> {
-    let fleet = host.fleet(row)?;
-    let vms: Vec<_> = fleet.machines().iter().map(|machine| machine.report()).collect();
+    // Of what is there alone: to look at an app gives it no address.
+    let machines = host.fleet_named(&row.name).map(|fleet| fleet.machines()).unwrap_or_default();
+    let vms: Vec<_> = machines.iter().map(|machine| machine.report()).collect();
+    let address = host.parts.network.subnet().service(row.number).to_string();
     let active = host.parts.state.active(&row.name).ok();
     let services: Vec<Value> = active
         .iter()
         .flat_map(|release| &release.spec.services)
         .map(|service| json!({ "port": service.port, "names": service.names, "allow": service.allow }))
         .collect();
-    Ok(
-        json!({ "app": row.name, "release": row.active, "count": row.count, "address": fleet.service.address().to_string(),
+    Ok(json!({ "app": row.name, "release": row.active, "count": row.count, "address": address,
                "name": format!("{}.internal", row.name), "services": services, "vms": vms,
-               "certificates": host.certificates(&row.name) }),
-    )
+               "certificates": host.certificates(&row.name) }))
 }
 
 fn logs(host: &Host, mut stream: &UnixStream, app: &str, follow: bool) -> Result<Option<Value>> {

@@ -291,6 +291,18 @@ impl State {
         self.database().execute(forget, params![release.app, release.number]).context("state").map(drop)
     }
 
+    /// Forgets all releases of an app. One that has none is being destroyed.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn forget_releases(&self, app: &str) -> Result<()> {
+        let mut database = self.database();
+        let change = database.transaction().context("state")?;
+        change.execute("UPDATE apps SET active = NULL WHERE name = ?", [app]).context("state")?;
+        change.execute("DELETE FROM releases WHERE app = ?", [app]).context("state")?;
+        change.commit().context("state")
+    }
+
     /// Sets how many VMs of an app are to run.
     ///
     /// # Errors

@@ -1,0 +1,128 @@
+//! What an app, a user or a crash cannot break for others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::host_test::Bench;
+use super::*;
+use crate::machine::Phase;
+use crate::state::ReleaseStatus;
+
+fn named(name: &str) -> String {
+    Bench::text("", "").replace("name = \"web\"", &format!("name = \"{name}\""))
+}
+
+#[test]
+fn a_number_is_free_once_its_app_has_ended_whoever_still_has_a_connection() {
+    let bench = Bench::new();
+    bench.deploy(&Bench::text("", "")).unwrap();
+    let fleet = bench.host.fleet_of("web").unwrap();
+    let counted = fleet.pick("web").unwrap().count();
+    let second = {
+        let host = Arc::clone(&bench.host);
+        std::thread::spawn(move || destroy(&host, "web", &|_| {}))
+    };
+    std::thread::sleep(Duration::from_millis(300));
+    // Its VM drains for ten seconds.
+    assert_eq!(bench.deploy(&named("other")).unwrap().number, 1);
+    assert_eq!(bench.host.parts.state.app("other").unwrap().number, 2);
+    second.join().unwrap().unwrap();
+    assert_eq!(bench.deploy(&named("third")).unwrap().status, ReleaseStatus::Active);
+    assert_eq!(bench.host.parts.state.app("third").unwrap().number, 1);
+    drop((counted, fleet));
+}
+
+#[test]
+fn a_release_that_the_database_refuses_leaves_rules_names_and_vms_as_they_were() {
+    let bench = Bench::new();
+    bench.deploy(&Bench::text("", "")).unwrap();
+    let rules = || bench.host.parts.network.rule_counts().into_iter().map(|count| count.rule).collect::<Vec<_>>();
+    let before = rules();
+    // So many allowed apps that the network has no room: 16 services for each of 63 others.
+    let state = &bench.host.parts.state;
+    let release = state.active("web").unwrap();
+    for number in 0..40 {
+        let spec = crate::app::App { name: format!("app{number}"), ..release.spec.clone() };
+        state.begin_release(&spec, &release.image).unwrap();
+    }
+    let allow: Vec<String> = (0..40).map(|number| format!("\"app{number}\"")).collect();
+    let services: String =
+        (100..130).map(|port| format!("[[services]]\nport = {port}\nallow = [{}]\n", allow.join(","))).collect();
+    let fault = bench.deploy(&(Bench::text("", "") + &services)).unwrap_err();
+    assert!(fault.message.contains("the network would have 1282 rules, and 1024 are allowed"), "{fault}");
+    assert_eq!((rules(), state.releases(Some("web")).unwrap().len()), (before, 1), "nothing was written down");
+    // One that was begun before the others came.
+    let spec = crate::app::parse(&(Bench::text("", "") + &services), "app.toml", bench.home.path()).unwrap();
+    let late = state.begin_release(&spec, &release.image).unwrap();
+    assert!(bench.host.activate(&late, 1).unwrap_err().message.contains("1024 are allowed"));
+    assert_eq!((state.active("web").unwrap().number, bench.ask().unwrap().as_str()), (1, "release 1"));
+}
+
+#[test]
+fn a_host_with_more_rules_than_its_network_takes_starts_what_ran() {
+    let bench = Bench::new();
+    let release = bench.deploy(&Bench::text("", "")).unwrap();
+    let state = &bench.host.parts.state;
+    for number in 0..512 {
+        let spec = crate::app::App { name: format!("app{number}"), ..release.spec.clone() };
+        state.begin_release(&spec, &release.image).unwrap();
+    }
+    let told = std::sync::Mutex::new(Vec::new());
+    assert_eq!(resume(&bench.host, &|what| told.lock().unwrap().push(what.to_owned())).unwrap(), ["web"]);
+    assert!(told.lock().unwrap()[0].contains("the network would have 1026 rules"), "{told:?}");
+    assert_eq!(bench.host.fleet_of("app1").err().unwrap().message, "nothing of app1 runs");
+}
+
+#[test]
+fn a_thousand_laptops_take_two_rules() {
+    let bench = Bench::new();
+    for number in 0..1000 {
+        bench.host.parts.state.add_laptop(&format!("laptop{number}"), "key").unwrap();
+    }
+    bench.deploy(&Bench::text("", "")).unwrap();
+    assert_eq!(bench.host.parts.network.rule_counts().len(), 4);
+}
+
+#[test]
+fn a_new_app_has_its_rules_before_its_checks_pass() {
+    let bench = Bench::new();
+    bench.deploy(&Bench::text("", "").replace("port = 80", "port = 80\nallow = [\"front\"]")).unwrap();
+    let host = Arc::clone(&bench.host);
+    let seen = std::sync::Mutex::new(0);
+    let starts = |what: &str| {
+        if what.starts_with("Starting") {
+            *seen.lock().unwrap() = host.parts.network.rule_counts().len();
+        }
+    };
+    deploy(&bench.host, &named("front"), "app.toml", bench.home.path(), false, &starts).unwrap();
+    assert_eq!(*seen.lock().unwrap(), 5, "its own two, those of the other app, and what that allows it");
+}
+
+#[test]
+fn an_app_whose_destroy_was_broken_off_is_forgotten_when_the_host_begins_anew() {
+    let bench = Bench::new();
+    bench.host.parts.secrets.set("web", "TOKEN", "one").unwrap();
+    bench.deploy(&Bench::text("", "")).unwrap();
+    let folder = &bench.host.parts.folder;
+    let left =
+        [folder.log("web", 1).unwrap(), folder.logs("web").join("1.suspended"), folder.image(".web.new.partial")];
+    left.iter().for_each(|path| std::fs::write(path, "x").unwrap());
+    std::fs::write(folder.log("other", 1).unwrap().with_extension("suspended"), "x").unwrap();
+    bench.host.parts.state.forget_releases("web").unwrap();
+    assert!(resume(&bench.host, &|_| {}).unwrap().is_empty());
+    assert!(left.iter().all(|path| !path.exists()) && bench.host.parts.secrets.list("web").unwrap().is_empty());
+    assert!(!folder.logs("other").join("1.suspended").exists());
+    assert!(bench.host.parts.state.app("web").is_err() && bench.host.parts.network.rule_counts().is_empty());
+}
+
+#[test]
+fn a_vm_that_is_awake_already_is_there_for_whoever_asks() {
+    let bench = Bench::new();
+    bench.deploy(&Bench::text("", "")).unwrap();
+    let fleet = bench.host.fleet_of("web").unwrap();
+    let machine = fleet.pick("web").unwrap();
+    assert!(fleet.wake(Some(machine.plan.address)) && fleet.wake(None));
+    machine.drain();
+    assert!(!fleet.wake(None));
+    assert_eq!(machine.phase(), Phase::Healthy);
+}
