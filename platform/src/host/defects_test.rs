@@ -33,12 +33,11 @@ fn a_number_is_free_once_its_app_has_ended_whoever_still_has_a_connection() {
 }
 
 #[test]
-fn a_release_that_the_database_refuses_leaves_rules_names_and_vms_as_they_were() {
+fn a_release_with_more_rules_than_the_network_takes_leaves_all_as_it_was() {
     let bench = Bench::new();
     bench.deploy(&Bench::text("", "")).unwrap();
     let rules = || bench.host.parts.network.rule_counts().into_iter().map(|count| count.rule).collect::<Vec<_>>();
     let before = rules();
-    // So many allowed apps that the network has no room: 16 services for each of 63 others.
     let state = &bench.host.parts.state;
     let release = state.active("web").unwrap();
     for number in 0..40 {
@@ -74,7 +73,7 @@ fn a_host_with_more_rules_than_its_network_takes_starts_what_ran() {
 }
 
 #[test]
-fn a_thousand_laptops_take_two_rules() {
+fn a_thousand_laptops_take_as_many_rules_as_one() {
     let bench = Bench::new();
     for number in 0..1000 {
         bench.host.parts.state.add_laptop(&format!("laptop{number}"), "key").unwrap();
@@ -125,4 +124,59 @@ fn a_vm_that_is_awake_already_is_there_for_whoever_asks() {
     machine.drain();
     assert!(!fleet.wake(None));
     assert_eq!(machine.phase(), Phase::Healthy);
+}
+
+const VOLUME: &str = "[[volumes]]\nname = \"data\"\npath = \"/data\"\nsize = \"32M\"\n";
+
+#[test]
+fn a_vm_that_starts_does_not_take_a_snapshot_that_is_being_made_for_one_that_was_broken_off() {
+    let bench = Bench::new();
+    bench.deploy(&(Bench::text("", "") + VOLUME)).unwrap();
+    let (state, volumes) = (&bench.host.parts.state, bench.host.volumes());
+    let (first, _) = volumes.opened("web", "data").unwrap();
+    let second = first.with_file_name("web.data.2.vol");
+    let lock = state.volume_lock("web", "data");
+    let alone = lock.lock().unwrap();
+    let row = state.volume("web", "data").unwrap().unwrap();
+    state.set_volume(&crate::state::VolumeRow { next: Some(2), ..row.clone() }).unwrap();
+    std::fs::write(&second, "begun").unwrap();
+    let host = Arc::clone(&bench.host);
+    let starts = std::thread::spawn(move || host.volumes().opened("web", "data").unwrap().0);
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!starts.is_finished() && second.exists(), "it waits for the snapshot");
+    state.snapshot_taken(&row, 2, row.size).unwrap();
+    drop(alone);
+    assert_eq!(starts.join().unwrap(), second);
+}
+
+#[test]
+fn the_keys_of_the_host_are_no_secrets_of_an_app() {
+    let bench = Bench::new();
+    let secrets = &bench.host.parts.secrets;
+    let key = secrets.tunnel_key().unwrap();
+    secrets.volume_key("web", "data", true).unwrap();
+    for (app, name) in [("tunnel.key", "tunnel.key"), ("volumes.keys", "web.data"), ("../web", "A"), ("", "A")] {
+        let why = format!("{app:?} is no name of an app");
+        assert_eq!(secrets.unset(app, name).unwrap_err().message, why);
+        assert_eq!(secrets.set(app, "A", "x").unwrap_err().message, why);
+        assert_eq!(secrets.list(app).unwrap_err().message, why);
+        assert_eq!(secrets.values(app, &[name.to_owned()]).unwrap_err().message, why);
+        assert_eq!(secrets.forget(app).unwrap_err().message, why);
+    }
+    assert_eq!(secrets.tunnel_key().unwrap(), key);
+    secrets.volume_key("web", "data", false).unwrap();
+}
+
+#[test]
+fn a_snapshot_that_is_not_there_ends_no_vm_and_a_fork_waits_for_no_deploy() {
+    let bench = Bench::new();
+    bench.deploy(&(Bench::text("", "") + VOLUME)).unwrap();
+    assert!(restore(&bench.host, "web", "data", 7, &|_| {}).unwrap_err().message.contains("no snapshot 7"));
+    assert_eq!(bench.fakes.started.lock().unwrap().len(), 1, "its VM goes on");
+    snapshot(&bench.host, "web", "data").unwrap();
+    let occupied = bench.host.occupy("other", false).unwrap();
+    let to = ("other", "data");
+    assert!(fork(&bench.host, ("web", "data"), 1, to).unwrap_err().message.contains("is being changed"));
+    drop(occupied);
+    fork(&bench.host, ("web", "data"), 1, to).unwrap();
 }

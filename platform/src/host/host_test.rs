@@ -313,7 +313,7 @@ fn volumes_have_snapshots_that_are_restored_forked_and_extended() {
     assert_eq!(restore(&bench.host, "web", "data", 1, &|_| {}).unwrap(), 2);
     assert_eq!((volumes().size, volumes().snapshots.len(), bench.phases()), (32 << 20, 2, vec![Phase::Healthy]));
     assert_eq!(bench.host.volumes().opened("web", "data").unwrap().0.file_name().unwrap(), "web.data.3.vol");
-    bench.host.volumes().fork(("web", "data"), 2, ("other", "copy")).unwrap();
+    fork(&bench.host, ("web", "data"), 2, ("other", "copy")).unwrap();
     assert_eq!(bench.host.volumes().list("other").unwrap()[0].size, 64 << 20);
     let (file, key) = bench.host.volumes().opened("other", "copy").unwrap();
     vmcell::volume::Volume::open(file, &key).unwrap();

@@ -33,5 +33,5 @@ pub use laptops::{Laptops, told as laptops};
 pub use lifecycle::{destroy, restart, resume, scale, shut_down};
 pub use logs::{Log, Tail};
 pub use secrets::Secrets;
-pub use storage::{extend, restore, snapshot};
+pub use storage::{extend, fork, restore, snapshot};
 pub use volumes::Volumes;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use vmcell::secret::{HostKey, Secret, SecretStore};
 use vmcell::volume::Key;
 
+use crate::app::is_name;
 use crate::fault::{Context, Fault, Result};
 
 /// The application that the keys of volumes are sealed for; no app has such a name.
@@ -20,6 +21,11 @@ fn random() -> Result<[u8; KEY_BYTES]> {
     let mut bytes = [0; KEY_BYTES];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).context("random bytes")?;
     Ok(bytes)
+}
+
+fn no_app(name: &str) -> Fault {
+    Fault::new(format!("{name:?} is no name of an app"))
+        .next("Allowed are lower-case letters, digits and hyphens inside.")
 }
 
 /// The secrets of a host.
@@ -60,6 +66,11 @@ impl Secrets {
         self.folder.join(format!("{app}.secrets"))
     }
 
+    /// The secrets of an app, and no keys of the host's.
+    fn store_of(&self, app: &str) -> Result<Option<SecretStore>> {
+        if is_name(app) { self.store(app) } else { Err(no_app(app)) }
+    }
+
     fn store(&self, app: &str) -> Result<Option<SecretStore>> {
         let path = self.path(app);
         if path.exists() { Ok(Some(SecretStore::open(path, app)?)) } else { Ok(None) }
@@ -73,7 +84,7 @@ impl Secrets {
     /// Seals a value.
     ///
     /// # Errors
-    /// It is empty, too long, or no text: it goes into an environment.
+    /// It is empty, too long, or no text: it goes into an environment. The app's name is none.
     pub fn set(&self, app: &str, name: &str, value: &str) -> Result<()> {
         let named = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if !named || name.is_empty() || value.contains('\0') {
@@ -82,6 +93,9 @@ impl Secrets {
                 Fault::new(format!("the secret {name:?}; allowed are letters, digits and underscores")).next(next)
             );
         }
+        if !is_name(app) {
+            return Err(no_app(app));
+        }
         self.made(app)?.set(self.key.sealing_key(), &Secret::new(name, value.as_bytes())?)?;
         Ok(())
     }
@@ -89,20 +103,20 @@ impl Secrets {
     /// Takes a secret out.
     ///
     /// # Errors
-    /// There is none of this name.
+    /// There is none of this name, or the app's name is none.
     pub fn unset(&self, app: &str, name: &str) -> Result<()> {
         let missing =
             || Fault::new(format!("{app} has no secret {name}")).next(format!("`cell secrets list {app}` lists them."));
-        self.store(app)?.ok_or_else(missing)?.unset(name)?;
+        self.store_of(app)?.ok_or_else(missing)?.unset(name)?;
         Ok(())
     }
 
     /// What is told of the secrets of an app.
     ///
     /// # Errors
-    /// The store cannot be read.
+    /// The store cannot be read, or the app's name is none.
     pub fn list(&self, app: &str) -> Result<Vec<Told>> {
-        let Some(store) = self.store(app)? else { return Ok(Vec::new()) };
+        let Some(store) = self.store_of(app)? else { return Ok(Vec::new()) };
         let secrets = store.list()?.secrets;
         Ok(secrets
             .into_iter()
@@ -128,7 +142,7 @@ impl Secrets {
     /// # Errors
     /// One is missing or cannot be opened.
     pub fn values(&self, app: &str, names: &[String]) -> Result<BTreeMap<String, String>> {
-        let Some(store) = self.store(app)? else { return Ok(BTreeMap::new()) };
+        let Some(store) = self.store_of(app)? else { return Ok(BTreeMap::new()) };
         let value = |name: &String| {
             let secret = store.get(&self.key, name)?;
             let text = std::str::from_utf8(secret.expose()).context(format!("the secret {name}"))?;
@@ -140,8 +154,11 @@ impl Secrets {
     /// Forgets the secrets of an app.
     ///
     /// # Errors
-    /// The file stays.
+    /// The file stays, or the app's name is none.
     pub fn forget(&self, app: &str) -> Result<()> {
+        if !is_name(app) {
+            return Err(no_app(app));
+        }
         let path = self.path(app);
         if path.exists() { std::fs::remove_file(&path).context(path.display()) } else { Ok(()) }
     }

@@ -7,11 +7,19 @@ use vmcell::volume::VolumeHandle;
 use super::apps::Host;
 use super::roll::{Progress, retire, start_all};
 use crate::fault::{Fault, Result};
+use crate::machine::Counted;
 
-/// The handle of the VM that has a volume, if one runs.
-fn live(host: &Host, app: &str, name: &str) -> Option<VolumeHandle> {
-    let fleet = host.fleet_named(app)?;
-    fleet.machines().iter().find_map(|machine| machine.volume(name))
+/// The handle of the VM that has a volume, if one runs. It is awake, and stays so as long as what is returned is kept.
+///
+/// # Errors
+/// It is suspended, and cannot be woken.
+fn live(host: &Host, app: &str, name: &str) -> Result<Option<(VolumeHandle, Counted)>> {
+    let machines = host.fleet_named(app).map(|fleet| fleet.machines()).unwrap_or_default();
+    let Some(machine) = machines.into_iter().find(|machine| machine.volume(name).is_some()) else { return Ok(None) };
+    // One that sleeps would not answer.
+    let counted = machine.count();
+    machine.wake()?;
+    Ok(machine.volume(name).map(|handle| (handle, counted)))
 }
 
 /// Takes a snapshot of a volume, while its VM runs; returns its number.
@@ -20,7 +28,8 @@ fn live(host: &Host, app: &str, name: &str) -> Option<VolumeHandle> {
 /// The app is being changed, or those of [`Volumes::snapshot`](super::Volumes::snapshot).
 pub fn snapshot(host: &Arc<Host>, app: &str, name: &str) -> Result<u32> {
     let _occupied = host.occupy(app, false)?;
-    host.volumes().snapshot(app, name, live(host, app, name).as_ref())
+    let live = live(host, app, name)?;
+    host.volumes().snapshot(app, name, live.as_ref().map(|(handle, _)| handle))
 }
 
 /// Makes a volume larger, while its VM runs.
@@ -29,7 +38,18 @@ pub fn snapshot(host: &Arc<Host>, app: &str, name: &str) -> Result<u32> {
 /// The app is being changed, or those of [`Volumes::extend`](super::Volumes::extend).
 pub fn extend(host: &Arc<Host>, app: &str, name: &str, size: u64) -> Result<()> {
     let _occupied = host.occupy(app, false)?;
-    host.volumes().extend(app, name, size, live(host, app, name).as_ref())
+    let live = live(host, app, name)?;
+    host.volumes().extend(app, name, size, live.as_ref().map(|(handle, _)| handle))
+}
+
+/// Makes a volume of another app, or of another name, that begins as a snapshot.
+///
+/// # Errors
+/// The other app is being changed, or those of [`Volumes::fork`](super::Volumes::fork).
+pub fn fork(host: &Arc<Host>, from: (&str, &str), snapshot: u32, to: (&str, &str)) -> Result<()> {
+    // Nobody else makes the same volume meanwhile.
+    let _occupied = host.occupy(to.0, false)?;
+    host.volumes().fork(from, snapshot, to)
 }
 
 /// Makes a volume begin as a snapshot; its VM ends before and is started afterwards. Returns the number under which what it had is kept.
@@ -38,6 +58,8 @@ pub fn extend(host: &Arc<Host>, app: &str, name: &str, size: u64) -> Result<()> 
 /// The app is being changed, there is no such snapshot, or the VM does not become healthy with it: then it is left as it is, to be looked at.
 pub fn restore(host: &Arc<Host>, app: &str, name: &str, snapshot: u32, progress: Progress<'_>) -> Result<u32> {
     let _occupied = host.occupy(app, false)?;
+    // Before its VM ends.
+    host.volumes().known(app, name, snapshot)?;
     let fleet = host.parts.state.app(app).and_then(|row| host.fleet(&row)).ok();
     let old = fleet.as_ref().map(|fleet| fleet.machines()).unwrap_or_default();
     if let Some(fleet) = &fleet {

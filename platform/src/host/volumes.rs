@@ -5,6 +5,7 @@
 //! from it by [`Volumes::settle`].
 
 use std::path::PathBuf;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -81,6 +82,9 @@ impl Volumes<'_> {
     /// # Errors
     /// There is no such volume.
     pub fn opened(&self, app: &str, name: &str) -> Result<(PathBuf, Key)> {
+        // A snapshot that is being taken is not one that was broken off.
+        let lock = self.state.volume_lock(app, name);
+        let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let row = self.settle(app, name)?;
         Ok((self.file(app, name, row.file), self.secrets.volume_key(app, name, false)?))
     }
@@ -92,13 +96,13 @@ impl Volumes<'_> {
         })
     }
 
-    /// Ends a snapshot that a crash has broken off: it was taken if the old file is a base, and otherwise it was not.
+    /// Ends a snapshot that a crash has broken off, under the volume's lock: it was taken if the old file is a base, and otherwise it was not.
     fn settle(&self, app: &str, name: &str) -> Result<VolumeRow> {
         let row = self.row(app, name)?;
         let Some(next) = row.next else { return Ok(row) };
         let (old, new) = (self.file(app, name, row.file), self.file(app, name, next));
         if new.exists() && Volume::inspect(&old)?.is_base {
-            self.state.snapshot_taken(&row, next)?;
+            self.state.snapshot_taken(&row, next, row.size)?;
         } else {
             let _ = std::fs::remove_file(&new);
             self.state.set_volume(&VolumeRow { next: None, ..row })?;
@@ -111,6 +115,8 @@ impl Volumes<'_> {
     /// # Errors
     /// There is no such volume, the chain is too long, or the disk is full. Then nothing has changed.
     pub fn snapshot(&self, app: &str, name: &str, live: Option<&VolumeHandle>) -> Result<u32> {
+        let lock = self.state.volume_lock(app, name);
+        let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let row = self.settle(app, name)?;
         let key = self.secrets.volume_key(app, name, false)?;
         let next = self.state.next_file(app, name)?;
@@ -124,7 +130,7 @@ impl Volumes<'_> {
             self.settle(app, name)?;
             return Err(error.into());
         }
-        self.state.snapshot_taken(&row, next)?;
+        self.state.snapshot_taken(&row, next, row.size)?;
         Ok(row.file)
     }
 
@@ -133,6 +139,8 @@ impl Volumes<'_> {
     /// # Errors
     /// There is no such snapshot, or the disk is full.
     pub fn restore(&self, app: &str, name: &str, snapshot: u32) -> Result<u32> {
+        let lock = self.state.volume_lock(app, name);
+        let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let row = self.settle(app, name)?;
         let size = self.known(app, name, snapshot)?.size;
         let key = self.secrets.volume_key(app, name, false)?;
@@ -140,12 +148,16 @@ impl Volumes<'_> {
         let new = self.file(app, name, next);
         let _ = std::fs::remove_file(&new);
         Volume::fork(self.file(app, name, snapshot), &key, &new, &key)?;
-        self.state.snapshot_taken(&VolumeRow { size: row.size, ..row.clone() }, next)?;
-        self.state.set_volume(&VolumeRow { file: next, next: None, size, ..row.clone() })?;
+        self.state.snapshot_taken(&row, next, size)?;
         Ok(row.file)
     }
 
-    fn known(&self, app: &str, name: &str, snapshot: u32) -> Result<Snapshot> {
+    /// A snapshot of a volume.
+    ///
+    /// # Errors
+    /// There is none, or no such volume.
+    pub(super) fn known(&self, app: &str, name: &str, snapshot: u32) -> Result<Snapshot> {
+        self.row(app, name)?;
         let found = self.state.snapshots(app, name)?.into_iter().find(|(number, ..)| *number == snapshot);
         let (snapshot, created, size) = found.ok_or_else(|| {
             let next = format!("`cell volumes list {app}` lists them.");
@@ -158,7 +170,7 @@ impl Volumes<'_> {
     ///
     /// # Errors
     /// There is no such snapshot, the other volume is there already, or the disk is full.
-    pub fn fork(&self, from: (&str, &str), snapshot: u32, to: (&str, &str)) -> Result<()> {
+    pub(super) fn fork(&self, from: (&str, &str), snapshot: u32, to: (&str, &str)) -> Result<()> {
         let size = self.known(from.0, from.1, snapshot)?.size;
         if self.state.volume(to.0, to.1)?.is_some() {
             return Err(Fault::new(format!("{} has a volume {} already", to.0, to.1)).next("Choose another name."));
@@ -176,6 +188,8 @@ impl Volumes<'_> {
     /// # Errors
     /// It is that large already, or the disk is full.
     pub fn extend(&self, app: &str, name: &str, size: u64, live: Option<&VolumeHandle>) -> Result<()> {
+        let lock = self.state.volume_lock(app, name);
+        let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let row = self.settle(app, name)?;
         if size <= row.size {
             return Err(Fault::new(format!(
@@ -183,7 +197,7 @@ impl Volumes<'_> {
                 row.size
             )));
         }
-        let (file, key) = self.opened(app, name)?;
+        let (file, key) = (self.file(app, name, row.file), self.secrets.volume_key(app, name, false)?);
         match live {
             Some(handle) => handle.grow(size, LIMIT)?,
             None if Volume::inspect(&file)?.is_fork => Volume::grow_fork(&file, &key, size)?,

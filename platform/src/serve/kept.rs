@@ -14,9 +14,6 @@ pub fn kept(host: &Arc<Host>, request: Request, progress: &(dyn Fn(&str) + Sync)
     let secrets = &host.parts.secrets;
     match request {
         Request::SetSecret { app, name, value, stage } => {
-            if !is_name(&app) {
-                return Err(Fault::new(format!("{app:?} is no name of an app")));
-            }
             secrets.set(&app, &name, &value.0)?;
             if !stage && wants(host, &app, &name) {
                 let release = host::redeploy(host, &app, progress)?;
@@ -58,7 +55,7 @@ pub fn kept(host: &Arc<Host>, request: Request, progress: &(dyn Fn(&str) + Sync)
                 let allowed = "allowed are lower-case letters, digits and hyphens inside";
                 return Err(Fault::new(format!("{to_app} {to_volume}: {allowed}")));
             }
-            host.volumes().fork((&app, &volume), snapshot, (&to_app, &to_volume))?;
+            host::fork(host, (&app, &volume), snapshot, (&to_app, &to_volume))?;
             Ok(json!({ "app": to_app, "volume": to_volume }))
         }
         Request::Extend { app, volume, size } => {

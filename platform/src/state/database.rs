@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -95,7 +95,11 @@ pub struct Built {
 /// The database.
 pub struct State {
     database: Mutex<Connection>,
+    /// Of volumes, by app and name.
+    pub(super) locks: Mutex<Locks>,
 }
+
+type Locks = BTreeMap<(String, String), Arc<Mutex<()>>>;
 
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
@@ -130,7 +134,7 @@ impl State {
                 )));
             }
         }
-        Ok(Self { database: Mutex::new(database) })
+        Ok(Self { database: Mutex::new(database), locks: Mutex::default() })
     }
 
     pub(super) fn database(&self) -> MutexGuard<'_, Connection> {

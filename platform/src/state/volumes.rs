@@ -1,5 +1,7 @@
 //! Which files volumes are in.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::database::{State, now};
@@ -43,6 +45,15 @@ fn row_of(row: &Row<'_>) -> rusqlite::Result<VolumeRow> {
 }
 
 impl State {
+    /// What is to be locked while a volume's files are changed or looked for, by whatever thread.
+    #[must_use]
+    pub fn volume_lock(&self, app: &str, name: &str) -> Arc<Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that nobody has are of no use.
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(locks.entry((app.to_owned(), name.to_owned())).or_default())
+    }
+
     /// A volume, if there is one.
     ///
     /// # Errors
@@ -93,19 +104,19 @@ impl State {
         self.database().query_row(query, [app, name], |row| row.get(0)).context("state")
     }
 
-    /// Writes down that the volume's file became a snapshot, and that the volume is in the next one.
+    /// Writes down that the volume's file became a snapshot, and that the volume is in the next one, which has so many bytes.
     ///
     /// # Errors
     /// Those of the database.
-    pub fn snapshot_taken(&self, row: &VolumeRow, next: u32) -> Result<()> {
+    pub fn snapshot_taken(&self, row: &VolumeRow, next: u32, size: u64) -> Result<()> {
         let mut database = self.database();
         let change = database.transaction().context("state")?;
         let values = params![row.app, row.name, row.file, now().cast_signed(), row.size.cast_signed()];
         change
             .execute("INSERT INTO snapshots (app, volume, file, created, size) VALUES (?, ?, ?, ?, ?)", values)
             .context("state")?;
-        let goes_on = "UPDATE volumes SET file = ?, next = NULL WHERE app = ? AND name = ?";
-        change.execute(goes_on, params![next, row.app, row.name]).context("state")?;
+        let goes_on = "UPDATE volumes SET file = ?, next = NULL, size = ? WHERE app = ? AND name = ?";
+        change.execute(goes_on, params![next, size.cast_signed(), row.app, row.name]).context("state")?;
         change.commit().context("state")
     }
 
