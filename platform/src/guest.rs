@@ -25,6 +25,8 @@ pub const EXEC_PORT: u32 = 102;
 pub const FORWARD_PORT: u32 = 103;
 /// The longest message, in bytes.
 pub const MOST_BYTES: usize = 1 << 20;
+/// The most characters of a text by which the guest says why something failed.
+pub const MOST_TEXT: usize = 500;
 /// So many bytes of a stream are put into a message at most.
 pub const MOST_PIECE: usize = 32 << 10;
 
@@ -145,7 +147,7 @@ pub enum Message {
     Ready,
     /// From the guest: how the command ended.
     Ended(Ended),
-    /// From the guest: what was asked for cannot be done, and why.
+    /// From the guest: what was asked for cannot be done, and why. What is read is a line of at most [`MOST_TEXT`] characters.
     Failed(String),
     /// To the guest: run this.
     Exec(Box<Exec>),
@@ -249,7 +251,7 @@ impl Message {
             3 => Self::Stop(parsed(kind, &content)?),
             4 => bare(Self::Ready)?,
             5 => Self::Ended(parsed(kind, &content)?),
-            6 => Self::Failed(parsed(kind, &content)?),
+            6 => Self::Failed(plain(&parsed::<String>(kind, &content)?)),
             7 => Self::Exec(parsed(kind, &content)?),
             8 => Self::Input(content),
             9 => bare(Self::InputEnd)?,
@@ -269,7 +271,14 @@ fn json(value: &impl Serialize) -> io::Result<Vec<u8>> {
 }
 
 fn parsed<T: DeserializeOwned>(kind: u8, content: &[u8]) -> io::Result<T> {
-    serde_json::from_slice(content).map_err(|error| wrong(format!("the content of message {kind}: {error}")))
+    serde_json::from_slice(content).map_err(|error| wrong(plain(&format!("the content of message {kind}: {error}"))))
+}
+
+/// What may be shown of a text that a guest made: no more than [`MOST_TEXT`] characters of one line, and none that steers a terminal or
+/// turns the order of the others about.
+fn plain(text: &str) -> String {
+    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().take(MOST_TEXT).map(|c| if c.is_control() || turns(c) { '\u{fffd}' } else { c }).collect()
 }
 
 fn wrong(what: String) -> io::Error {
@@ -351,5 +360,26 @@ mod tests {
     #[test]
     fn a_signal_shows_as_a_shell_shows_it() {
         assert_eq!([Ended::Exited(3).code(), Ended::Killed(15).code()], [3, 143]);
+    }
+    #[test]
+    fn what_a_guest_says_of_a_failure_is_a_short_line_without_control_characters() {
+        let read = |why: &str| {
+            let mut bytes = Vec::new();
+            Message::Failed(why.to_owned()).write(&mut bytes).unwrap();
+            match Message::read(&mut bytes.as_slice()).unwrap() {
+                Some(Message::Failed(why)) => why,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(read("no such file: /bin/\u{e9}"), "no such file: /bin/\u{e9}");
+        let steered = read("a\u{1b}[2Jb\nc\r\u{9b}d\u{202e}e");
+        assert_eq!(steered, "a\u{fffd}[2Jb\u{fffd}c\u{fffd}\u{fffd}d\u{fffd}e");
+        assert_eq!(read(&"\u{e9}".repeat(400_000)).chars().count(), MOST_TEXT);
+        // An error that shows what came is cut as well.
+        let mut bytes = 100_001_u32.to_le_bytes().to_vec();
+        bytes.push(5);
+        bytes.extend(format!("\"{}\"", "\\u001b".repeat(16_666)).bytes().chain(*b"  "));
+        let error = Message::read(&mut &bytes[..]).unwrap_err().to_string();
+        assert!(error.chars().count() <= MOST_TEXT && !error.contains('\u{1b}'), "{error}");
     }
 }

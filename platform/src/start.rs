@@ -26,6 +26,8 @@ const ORDER_AGAIN: Duration = Duration::from_secs(60);
 /// # Errors
 /// The folder is not ours, or what is in it cannot be read; those of [`serve::serve`].
 pub fn serve(state: &Path, how: &Serve, say: fn(&str)) -> Result<()> {
+    // With fewer of them, less can run; that is no reason to run nothing.
+    serve::raise_descriptors().unwrap_or_else(|fault| say(&fault.message));
     let folder = Folder::open(state)?;
     let kernel = how.kernel.as_ref().map(|kernel| existing(kernel, "--kernel")).transpose()?;
     let state = Arc::new(State::open(folder.path())?);

@@ -61,6 +61,23 @@ while True:
     threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 "#;
 
+/// A client.
+const CLIENT: &str = r#"
+import socket, ssl
+context = ssl._create_unverified_context()
+def ask(name, what):
+    stream = context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=40), server_hostname=name)
+    stream.sendall(what)
+    return stream
+def head_of(stream):
+    head = b""
+    while b"\r\n\r\n" not in head:
+        piece = stream.recv(1)
+        if not piece: break
+        head += piece
+    return head.decode()
+"#;
+
 /// Backends by names.
 struct Apps(Mutex<BTreeMap<String, PathBuf>>);
 
@@ -155,6 +172,14 @@ impl Rig {
         let output = curl.output().unwrap();
         String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap()
     }
+
+    /// What a program in Python prints, which may `ask` a name for something by HTTPS and read the `head_of` its answer.
+    fn python(&self, program: &str) -> String {
+        let program = format!("port = {}\n{CLIENT}\n{program}", self.https);
+        let output = Command::new("python3").args(["-c", &program]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
 }
 
 fn certificates_in(folder: &Path) -> Vec<u8> {
@@ -199,6 +224,12 @@ fn names_get_certificates_and_requests_reach_their_backends_by_http_1_and_2() {
     assert!(rig.curl("https", "other.example", &[]).starts_with("curl: (35)"));
     let other = rig.curl("https", "one.example", &["--header", "Host: two.example"]);
     assert!(other.starts_with("HTTP/2 421"), "{other}");
+    // What a backend could take for another host, and what would be HTTP that nobody looks at.
+    let told = rig.curl("https", "one.example", &["--http1.1", "--header", "Host: one.example:80@two.example"]);
+    assert!(told.starts_with("HTTP/1.1 400"), "{told}");
+    let h2c = ["--http1.1", "--header", "Connection: Upgrade, HTTP2-Settings", "--header", "Upgrade: h2c"];
+    let told = rig.curl("https", "one.example", &h2c).to_lowercase();
+    assert!(told.starts_with("http/1.1 200") && !told.contains("upgrade"), "{told}");
     // Another process shows what the first one got, and orders nothing.
     let before = certificates_in(rig.folder.path());
     drop(edge);
@@ -214,14 +245,11 @@ fn a_websocket_is_passed_on_and_a_backend_that_is_gone_is_said() {
     let rig = Rig::new(&[], false, 7_776_000);
     let edge = rig.edge(EdgeLimits::default());
     rig.until_all_have_certificates(&edge);
-    let program = format!(
-        "import socket, ssl\ncontext = ssl._create_unverified_context()\ns = context.wrap_socket(socket.create_connection(('127.0.0.1', {})), server_hostname='one.example')\n\
-         s.sendall(b'GET /ws HTTP/1.1\\r\\nHost: one.example\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\\r\\n')\nhead = b''\n\
-         while b'\\r\\n\\r\\n' not in head: head += s.recv(1)\ns.sendall(b'hello')\nprint(head.decode().split('\\r\\n')[0], s.recv(100).decode())",
-        rig.https
+    let output = rig.python(
+        "s = ask('one.example', b'GET /ws HTTP/1.1\\r\\nHost: one.example\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\\r\\n')\n\
+         head = head_of(s)\ns.sendall(b'hello')\nprint(head.split('\\r\\n')[0], s.recv(100).decode())",
     );
-    let output = Command::new("python3").args(["-c", &program]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "HTTP/1.1 101 Switching Protocols HELLO\n", "{output:?}");
+    assert_eq!(output, "HTTP/1.1 101 Switching Protocols HELLO\n");
     rig.apps.0.lock().unwrap().insert("one.example".to_owned(), rig.folder.path().join("none"));
     let told = rig.curl("https", "one.example", &["--http1.1"]);
     assert!(told.starts_with("HTTP/1.1 503 ") && told.contains("retry-after: 5"), "{told}");
@@ -310,4 +338,54 @@ fn a_certificate_is_renewed_before_it_ends_and_every_request_is_served() {
         assert!(present.iter().all(|one| one.ends.unwrap() >= now), "{present:?} at {now}");
         present.iter().zip(&first).all(|(one, first)| one.ends.unwrap() > *first)
     });
+}
+
+#[test]
+#[ignore = "needs pebble, curl and Python: cargo xtask test"]
+fn a_websocket_counts_as_a_connection_of_its_address_until_it_ends() {
+    let rig = Rig::new(&[], false, 7_776_000);
+    let edge = rig.edge(EdgeLimits { of_one_address: 10, ..EdgeLimits::default() });
+    rig.until_all_have_certificates(&edge);
+    let output = rig.python(
+        r#"
+import time
+GET = b"GET /ws HTTP/1.1\r\nHost: one.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+def answered(stream): return [stream] if head_of(stream).startswith("HTTP/1.1 101") else None
+def lets_in():
+    try: return answered(ask("one.example", GET))
+    except OSError: return None
+held, tries = [], 0
+while len(held) < 10 and tries < 100:
+    held += lets_in() or []
+    tries += 1
+time.sleep(0.5)
+print(len(held), [lets_in() for _ in range(5)])
+held.pop().close()
+while not lets_in() and tries < 200:
+    time.sleep(0.1)
+    tries += 1
+print(tries < 200)
+"#,
+    );
+    assert_eq!(output, "10 [None, None, None, None, None]\nTrue\n");
+}
+
+#[test]
+#[ignore = "needs pebble, curl and Python: cargo xtask test"]
+fn a_name_whose_backends_do_not_answer_takes_no_thread_from_the_others() {
+    let rig = Rig::new(&[], false, 7_776_000);
+    // Nobody takes what comes there.
+    let silent = rig.folder.path().join("silent");
+    let _listener = std::os::unix::net::UnixListener::bind(&silent).unwrap();
+    rig.apps.0.lock().unwrap().insert("two.example".to_owned(), silent);
+    let edge = rig.edge(EdgeLimits { of_one_address: 400, ..EdgeLimits::default() });
+    rig.until_all_have_certificates(&edge);
+    let output = rig.python(
+        r#"
+asked = [ask("two.example", b"GET / HTTP/1.1\r\nHost: two.example\r\n\r\n") for _ in range(300)]
+print(head_of(ask("one.example", b"GET / HTTP/1.1\r\nHost: one.example\r\n\r\n")).split("\r\n")[0])
+print(head_of(asked[-1]).split("\r\n")[0])
+"#,
+    );
+    assert_eq!(output, "HTTP/1.1 200 OK\nHTTP/1.1 503 Service Unavailable\n");
 }

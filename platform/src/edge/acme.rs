@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, ChallengeHandle, ChallengeType, Identifier, NewAccount, NewOrder,
@@ -19,6 +19,7 @@ use super::certificates::{Kept, Offer};
 use super::fetch::Fetch;
 use super::routes::check_name;
 use super::shared::Shared;
+use super::validity::Validity;
 
 /// For an order from its beginning to its certificate.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -63,6 +64,31 @@ struct Tried {
     next: Option<Instant>,
     trouble: Option<String>,
     runs: bool,
+}
+
+impl Tried {
+    /// After one more order, which failed or not. Each one waits after the last: a name is never ordered again at once.
+    fn after(&self, trouble: Option<&String>, wait: Duration) -> Self {
+        let Some(why) = trouble else {
+            return Self { next: Instant::now().checked_add(wait), ..Self::default() };
+        };
+        let times = 1_u32.checked_shl(self.failures.min(20)).unwrap_or(u32::MAX);
+        let next = Instant::now().checked_add(wait.saturating_mul(times).min(MOST_WAIT));
+        Self { failures: self.failures.saturating_add(1), next, trouble: Some(why.clone()), runs: false }
+    }
+}
+
+/// Refuses to believe a clock by which a certificate is due again that has just been ordered. It is shown all the same.
+fn check_new(validity: Validity, now: SystemTime) -> Failable<()> {
+    if validity.renewal() > now {
+        return Ok(());
+    }
+    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Err(format!(
+        "its new certificate, which ends {} s after the beginning of 1970, is old already at {} s: the clock of this host is wrong",
+        seconds(validity.until),
+        seconds(now)
+    ))
 }
 
 /// Orders certificates, for as long as the edge is there.
@@ -158,23 +184,11 @@ impl Orders {
             shared.certificates.add(name, &kept)?;
             // What cannot be kept is shown all the same, and ordered again by the next process.
             shared.store.keep_certificate(name, &kept).unwrap_or_else(|why| (shared.say)(format!("{name}: {why}")));
-            Ok(())
+            shared.certificates.validity(name).map_or(Ok(()), |validity| check_new(validity, SystemTime::now()))
         });
         let mut tried = self.tried();
         let one = tried.entry(name.to_owned()).or_default();
-        match &result {
-            Ok(()) => *one = Tried::default(),
-            Err(why) => {
-                let wait = self
-                    .authority
-                    .wait
-                    .saturating_mul(1_u32.checked_shl(one.failures.min(20)).unwrap_or(u32::MAX))
-                    .min(MOST_WAIT);
-                let next = Instant::now().checked_add(wait);
-                *one =
-                    Tried { failures: one.failures.saturating_add(1), next, trouble: Some(why.clone()), runs: false };
-            }
-        }
+        *one = one.after(result.as_ref().err(), self.authority.wait);
         drop(tried);
         match result {
             Ok(()) => (shared.say)(format!("{name} has a certificate")),
@@ -298,4 +312,32 @@ fn challenge_name(kind: &ChallengeType) -> &'static str {
 
 fn said(why: impl std::fmt::Display) -> String {
     why.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_certificate_that_is_old_by_this_clock_is_a_failure_and_waits_as_one() {
+        let at = |seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap();
+        let validity = Validity { from: at(1000), until: at(1300) };
+        check_new(validity, at(1199)).unwrap();
+        let why = check_new(validity, at(1200)).unwrap_err();
+        assert!(why.contains("ends 1300 s") && why.contains("at 1200 s"), "{why}");
+        let wait = Duration::from_secs(60);
+        let left = |tried: &Tried| tried.next.unwrap().duration_since(Instant::now());
+        let mut tried = Tried { runs: true, ..Tried::default() };
+        for (failures, most) in [(1, 60), (2, 120), (3, 240)] {
+            tried = tried.after(Some(&why), wait);
+            assert!(!tried.runs && tried.failures == failures && tried.trouble.is_some());
+            assert!((most - 30..=most).contains(&left(&tried).as_secs().saturating_add(1)), "{:?}", left(&tried));
+        }
+        for _ in 0..40 {
+            tried = tried.after(Some(&why), wait);
+        }
+        assert!(left(&tried) <= MOST_WAIT);
+        tried = tried.after(None, wait);
+        assert!(tried.failures == 0 && tried.trouble.is_none() && left(&tried) > Duration::from_secs(30));
+    }
 }

@@ -8,6 +8,7 @@
 //! | `counts`, `quiet` | how many connections there are, and how long nothing may move on one |
 //! | `shared` | what all of them have in common |
 //! | `fetch`, `acme` | requests to the ACME server, and orders |
+//! | `place`, `upload`, `turns` | which host a request is for, how its body moves, and how many of a name look for a backend |
 //! | `proxy` | a request and its answer |
 //! | `serve` | listeners and connections |
 //!
@@ -17,12 +18,15 @@ mod acme;
 mod certificates;
 mod counts;
 mod fetch;
+mod place;
 mod proxy;
 mod quiet;
 mod routes;
 mod serve;
 mod shared;
 mod store;
+mod turns;
+mod upload;
 mod validity;
 
 use std::net::TcpListener;
@@ -38,6 +42,7 @@ use self::counts::Counts;
 use self::serve::{listen, tls};
 use self::shared::Shared;
 use self::store::Store;
+use self::turns::Turns;
 use crate::fault::{Context, Result};
 
 pub use self::acme::{Authority, CertificateStatus};
@@ -46,6 +51,8 @@ pub use self::shared::{EdgeLimits, Say};
 
 /// Threads that may block at once, each for a backend that is looked for.
 const MOST_BLOCKED: usize = 256;
+/// So many of them at once for one name. More of its requests wait.
+const MOST_TURNS: usize = 16;
 /// What connections may still take when the edge ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -83,7 +90,16 @@ impl Edge {
         let store = Store::open(&folder)?;
         let certificates = Arc::new(Certificates::default());
         let counts = Arc::new(Counts::new(limits.connections, limits.of_one_address));
-        let shared = Arc::new(Shared { routes, certificates, store, counts, limits, https_port, say });
+        let shared = Arc::new(Shared {
+            routes,
+            certificates,
+            store,
+            counts,
+            limits,
+            https_port,
+            say,
+            turns: Turns::new(MOST_TURNS),
+        });
         shared.show_kept();
         let runtime = runtime()?;
         let acceptor = tls(&shared)?;

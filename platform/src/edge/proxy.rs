@@ -16,18 +16,21 @@ use hyper::upgrade::{OnUpgrade, on};
 use hyper::{Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use super::place::Place;
 use super::quiet::Quiet;
 use super::routes::{Backend, Refusal};
 use super::shared::Shared;
+use super::upload::{Upload, answered};
 
 /// The body of an answer.
 pub type Body = BoxBody<Bytes, hyper::Error>;
 
 /// For a backend to be there, which may have to wake up.
 const CONNECT: Duration = Duration::from_secs(30);
-/// For a backend to begin its answer.
+/// For a backend to begin its answer, from the last piece of the request on.
 const ANSWER: Duration = Duration::from_secs(120);
 /// What tells a backend who asked, which a client could make up.
 const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
@@ -39,35 +42,17 @@ pub async fn serve(
     server: Option<String>,
     client: IpAddr,
 ) -> Response<Body> {
-    let Some(authority) = authority_of(&request) else {
+    let Some(place) = Place::of(&request) else {
         return told(StatusCode::BAD_REQUEST, "The request names no host.");
     };
-    let host = host_of(&authority);
     // A connection was made for one name, and its certificate is about that one.
-    if server.as_deref() != Some(host.as_str()) {
+    if server.as_deref() != Some(place.host.as_str()) {
         return told(StatusCode::MISDIRECTED_REQUEST, "The connection was made for another name.");
     }
-    match connect(&shared, host).await {
-        Ok(backend) => exchange(backend, request, &authority, client).await,
+    match connect(&shared, &place.host).await {
+        Ok(backend) => exchange(backend, request, &place, client).await,
         Err(response) => response,
     }
-}
-
-/// The host and perhaps a port, which a request is for.
-pub fn authority_of<B>(request: &Request<B>) -> Option<String> {
-    if let Some(authority) = request.uri().authority() {
-        return Some(authority.as_str().to_owned());
-    }
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let host = hosts.next()?.to_str().ok()?;
-    // Two of them are a trick.
-    (hosts.next().is_none() && !host.is_empty()).then(|| host.to_owned())
-}
-
-/// The host alone, in lower case.
-pub fn host_of(authority: &str) -> String {
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    host.trim_end_matches('.').to_ascii_lowercase()
 }
 
 /// An answer of the edge's own.
@@ -78,20 +63,15 @@ pub fn told(status: StatusCode, text: &'static str) -> Response<Body> {
     response
 }
 
-async fn connect(shared: &Arc<Shared>, host: String) -> Result<SendRequest<Incoming>, Response<Body>> {
+async fn connect(shared: &Arc<Shared>, host: &str) -> Result<SendRequest<Upload<Incoming>>, Response<Body>> {
     let unavailable = |text| {
         let mut response = told(StatusCode::SERVICE_UNAVAILABLE, text);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
         response
     };
     let gone = "The app does not answer.";
-    let routes = Arc::clone(&shared.routes);
-    let name = host.clone();
-    let connecting = tokio::task::spawn_blocking(move || routes.connect(&name));
-    let connected = match timeout(CONNECT, connecting).await {
-        Ok(Ok(connected)) => connected,
-        _ => Err(Refusal::NoBackend("it took too long".to_owned())),
-    };
+    let connected = timeout(CONNECT, look(shared, host)).await;
+    let connected = connected.unwrap_or_else(|_| Err(Refusal::NoBackend("it took too long".to_owned())));
     let Backend { stream, kept } = connected.map_err(|refusal| match refusal {
         Refusal::Unknown => told(StatusCode::NOT_FOUND, "No app has this name."),
         Refusal::NoBackend(why) => {
@@ -108,29 +88,53 @@ async fn connect(shared: &Arc<Shared>, host: String) -> Result<SendRequest<Incom
     Ok(sender)
 }
 
+/// Looks for a backend, on a thread that may block. If nobody waits any more, that is not begun.
+async fn look(shared: &Arc<Shared>, host: &str) -> Result<Backend, Refusal> {
+    let ended = || Refusal::NoBackend("the edge ends".to_owned());
+    let turn = shared.turns.wait(host).await.ok_or_else(ended)?;
+    let (routes, name) = (Arc::clone(&shared.routes), host.to_owned());
+    let looking = tokio::task::spawn_blocking(move || {
+        // Kept until the end of what has begun, even if the client is gone by then.
+        let _turn = turn;
+        routes.connect(&name)
+    });
+    let _unless_gone = AbortOnDrop(looking.abort_handle());
+    looking.await.unwrap_or_else(|_| Err(ended()))
+}
+
+/// Takes a task that has not begun out of the queue.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 async fn exchange(
-    mut backend: SendRequest<Incoming>,
+    mut backend: SendRequest<Upload<Incoming>>,
     mut request: Request<Incoming>,
-    authority: &str,
+    place: &Place,
     client: IpAddr,
 ) -> Response<Body> {
-    let protocol = upgrade_of(request.version(), request.headers());
-    let of_client = protocol.is_some().then(|| on(&mut request));
+    let protocols = upgrade_of(request.version(), request.headers());
+    let of_client = (!protocols.is_empty()).then(|| on(&mut request));
     let (mut parts, body) = request.into_parts();
-    if prepare(&mut parts, authority, client, protocol.as_ref()).is_none() {
+    if prepare(&mut parts, place, client, &protocols).is_none() {
         return told(StatusCode::BAD_REQUEST, "The request cannot be passed on.");
     }
-    let answered = timeout(ANSWER, backend.send_request(Request::from_parts(parts, body))).await;
-    let mut response = match answered {
-        Ok(Ok(response)) => response,
-        Ok(Err(_)) => return told(StatusCode::BAD_GATEWAY, "The app's answer was none."),
-        Err(_) => return told(StatusCode::GATEWAY_TIMEOUT, "The app took too long to answer."),
+    let (body, moved) = Upload::new(body);
+    let mut response = match answered(backend.send_request(Request::from_parts(parts, body)), &moved, ANSWER).await {
+        Some(Ok(response)) => response,
+        Some(Err(_)) => return told(StatusCode::BAD_GATEWAY, "The app's answer was none."),
+        None => return told(StatusCode::GATEWAY_TIMEOUT, "The app took too long to answer."),
     };
     let is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let chosen = if is_upgraded { response.headers().get(UPGRADE).cloned() } else { None };
+    let is_asked = words(response.headers(), &UPGRADE).iter().all(|chosen| protocols.contains(chosen));
     match (is_upgraded, of_client) {
-        (true, Some(of_client)) => pass_on(of_client, on(&mut response)),
-        (true, None) => return told(StatusCode::BAD_GATEWAY, "The app's answer was none."),
+        (true, Some(of_client)) if is_asked => pass_on(of_client, on(&mut response)),
+        (true, _) => return told(StatusCode::BAD_GATEWAY, "The app's answer was none."),
         (false, _) => {}
     }
     drop_hops(response.headers_mut());
@@ -142,7 +146,7 @@ async fn exchange(
 }
 
 /// Makes of a request what the backend gets. `None` if it cannot be.
-fn prepare(parts: &mut Parts, authority: &str, client: IpAddr, protocol: Option<&HeaderValue>) -> Option<()> {
+fn prepare(parts: &mut Parts, place: &Place, client: IpAddr, protocols: &[String]) -> Option<()> {
     let path = parts.uri.path_and_query()?.clone();
     parts.uri = Uri::from(path);
     parts.version = Version::HTTP_11;
@@ -151,21 +155,33 @@ fn prepare(parts: &mut Parts, authority: &str, client: IpAddr, protocol: Option<
         parts.headers.remove(name);
     }
     join_cookies(&mut parts.headers)?;
-    parts.headers.insert(HOST, HeaderValue::from_str(authority).ok()?);
+    // Made of what was understood, so that the backend cannot understand another host.
+    let authority = HeaderValue::from_str(&place.to_string()).ok()?;
+    parts.headers.insert(HOST, authority.clone());
     parts.headers.insert("x-forwarded-for", HeaderValue::from_str(&client.to_string()).ok()?);
-    parts.headers.insert("x-forwarded-host", HeaderValue::from_str(authority).ok()?);
+    parts.headers.insert("x-forwarded-host", authority);
     parts.headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
-    if let Some(protocol) = protocol {
+    if !protocols.is_empty() {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        parts.headers.insert(UPGRADE, protocol.clone());
+        parts.headers.insert(UPGRADE, HeaderValue::from_str(&protocols.join(", ")).ok()?);
     }
     Some(())
 }
 
-/// The protocol that a client wants to speak on this connection, a WebSocket's for example. HTTP/2 has another way, which is not offered.
-fn upgrade_of(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+/// The protocols that a client wants to speak on this connection, a WebSocket's for example. HTTP/2 has another way, which is not offered.
+/// HTTP itself is not passed on (`h2c`): a client would say requests in it that nobody here looks at.
+fn upgrade_of(version: Version, headers: &HeaderMap) -> Vec<String> {
     let is_wanted = words(headers, &CONNECTION).iter().any(|word| word == "upgrade");
-    (version == Version::HTTP_11 && is_wanted).then(|| headers.get(UPGRADE).cloned())?
+    if version != Version::HTTP_11 || !is_wanted {
+        return Vec::new();
+    }
+    let is_http = |protocol: &String| {
+        let name = protocol.split('/').next().unwrap_or_default().trim();
+        ["h2c", "h2", "h3", "http", "https", "tls"].contains(&name)
+    };
+    let mut protocols = words(headers, &UPGRADE);
+    protocols.retain(|protocol| !is_http(protocol));
+    protocols
 }
 
 /// Drops what is about one connection and not about the request (RFC 9110, section 7.6.1).
@@ -176,7 +192,7 @@ fn drop_hops(headers: &mut HeaderMap) {
     for name in [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
     }
-    for name in ["keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate"] {
+    for name in ["http2-settings", "keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate"] {
         headers.remove(name);
     }
 }
@@ -215,27 +231,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_a_name_in_lower_case_without_its_port() {
-        for (authority, host) in [
-            ("A.example", "a.example"),
-            ("a.example:443", "a.example"),
-            ("a.example.", "a.example"),
-            ("[::1]:80", "[::1]"),
-        ] {
-            assert_eq!(host_of(authority), host);
-        }
-        let request = |hosts: &[&str]| {
-            let mut builder = Request::get("/");
-            for host in hosts {
-                builder = builder.header(HOST, *host);
-            }
-            authority_of(&builder.body(()).unwrap())
-        };
-        assert_eq!(request(&["a.example:1"]).as_deref(), Some("a.example:1"));
-        assert_eq!((request(&[]), request(&[""]), request(&["a.example", "b.example"])), (None, None, None));
-    }
-
-    #[test]
     fn a_backend_gets_what_the_client_said_but_for_what_is_about_the_connection_or_made_up() {
         let request = Request::post("https://a.example/x?y=1").version(Version::HTTP_2);
         let request = request
@@ -245,7 +240,7 @@ mod tests {
             .header("accept", "*/*");
         let request = request.header("x-forwarded-for", "6.6.6.6").header("cookie", "a=1").header("cookie", "b=2");
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        prepare(&mut parts, "a.example", IpAddr::from([10, 0, 0, 1]), None).unwrap();
+        prepare(&mut parts, &Place::read("A.example.:").unwrap(), IpAddr::from([10, 0, 0, 1]), &[]).unwrap();
         assert_eq!((parts.uri.to_string().as_str(), parts.version), ("/x?y=1", Version::HTTP_11));
         let mut headers: Vec<_> =
             parts.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
@@ -262,14 +257,19 @@ mod tests {
     }
 
     #[test]
-    fn another_protocol_is_wanted_by_both_headers_of_http_1() {
-        let wanted = |version, connection: &'static str| {
+    fn another_protocol_than_http_is_wanted_by_both_headers_of_http_1() {
+        let wanted = |version, connection: &'static str, protocols: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(CONNECTION, HeaderValue::from_static(connection));
-            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            upgrade_of(version, &headers)
+            headers.insert(UPGRADE, HeaderValue::from_static(protocols));
+            upgrade_of(version, &headers).join(" ")
         };
-        assert!(wanted(Version::HTTP_11, "keep-alive, Upgrade").is_some());
-        assert!(wanted(Version::HTTP_11, "close").is_none() && wanted(Version::HTTP_2, "upgrade").is_none());
+        assert_eq!(wanted(Version::HTTP_11, "keep-alive, Upgrade", "WebSocket"), "websocket");
+        assert_eq!(wanted(Version::HTTP_11, "close", "websocket"), "");
+        assert_eq!(wanted(Version::HTTP_2, "upgrade", "websocket"), "");
+        for http in ["h2c", "H2C", "HTTP/2.0", "TLS/1.2, h2c"] {
+            assert_eq!(wanted(Version::HTTP_11, "upgrade, http2-settings", http), "");
+        }
+        assert_eq!(wanted(Version::HTTP_11, "upgrade", "h2c, websocket"), "websocket");
     }
 }

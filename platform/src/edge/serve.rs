@@ -19,7 +19,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::certificates::CHALLENGE_PROTOCOL;
 use super::counts::Counts;
-use super::proxy::{self, Body, authority_of, host_of, told};
+use super::place::Place;
+use super::proxy::{self, Body, told};
 use super::quiet::Quiet;
 use super::shared::Shared;
 use crate::fault::{Context, Result};
@@ -61,17 +62,17 @@ pub async fn listen(shared: Arc<Shared>, listener: TcpListener, tls: Option<TlsA
         let (shared, tls) = (Arc::clone(&shared), tls.clone());
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
+            // It counts as long as its stream lives, also as another protocol's than HTTP.
+            let stream = Quiet::new(stream, shared.limits.idle).keeping(Box::new(counted));
             match tls {
                 Some(tls) => secure(shared, stream, tls, from).await,
                 None => plain(shared, stream).await,
             }
-            drop(counted);
         });
     }
 }
 
-async fn secure(shared: Arc<Shared>, stream: TcpStream, tls: TlsAcceptor, from: SocketAddr) {
-    let stream = Quiet::new(stream, shared.limits.idle);
+async fn secure(shared: Arc<Shared>, stream: Quiet<TcpStream>, tls: TlsAcceptor, from: SocketAddr) {
     let Ok(Ok(stream)) = timeout(shared.limits.head, tls.accept(stream)).await else { return };
     let (protocol, server) = {
         let (_, session) = stream.get_ref();
@@ -98,13 +99,13 @@ async fn secure(shared: Arc<Shared>, stream: TcpStream, tls: TlsAcceptor, from: 
     }
 }
 
-async fn plain(shared: Arc<Shared>, stream: TcpStream) {
+async fn plain(shared: Arc<Shared>, stream: Quiet<TcpStream>) {
     let for_requests = Arc::clone(&shared);
     let service = service_fn(move |request| {
         let shared = Arc::clone(&for_requests);
         async move { Ok::<_, Infallible>(redirect(&shared, &request)) }
     });
-    let _ = first(&shared).serve_connection(TokioIo::new(Quiet::new(stream, shared.limits.idle)), service).await;
+    let _ = first(&shared).serve_connection(TokioIo::new(stream), service).await;
 }
 
 /// HTTP/1.1, with the time and the bytes that a head may take.
@@ -122,7 +123,7 @@ fn redirect(shared: &Shared, request: &Request<Incoming>) -> Response<Body> {
             None => told(StatusCode::NOT_FOUND, "There is no such challenge."),
         };
     }
-    let Some(host) = authority_of(request).map(|authority| host_of(&authority)) else {
+    let Some(Place { host, .. }) = Place::of(request) else {
         return told(StatusCode::BAD_REQUEST, "The request names no host.");
     };
     // Nobody is sent to where we are not.

@@ -7,6 +7,7 @@ use super::certificates::Certificates;
 use super::counts::Counts;
 use super::routes::{Routes, check_name};
 use super::store::Store;
+use super::turns::Turns;
 
 /// Where the edge says what a person may want to know, a line at a time.
 pub type Say = Arc<dyn Fn(String) + Send + Sync>;
@@ -37,6 +38,7 @@ pub struct Shared {
     pub certificates: Arc<Certificates>,
     pub store: Store,
     pub counts: Arc<Counts>,
+    pub turns: Turns,
     pub limits: EdgeLimits,
     /// As clients see it.
     pub https_port: u16,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use vmcell::network::MachineAddress;
 use vmcell::volume::VolumeHandle;
 
+use super::timed::Timed;
 use crate::fault::{Context, Fault, Result};
 use crate::guest::Message;
 use crate::state::Release;
@@ -100,19 +101,44 @@ pub trait Guest: Send + Sync {
     fn resume(&self) -> Result<()>;
 }
 
-/// Has a guest connect to one of its own ports.
+/// Has a guest connect to one of its own ports. All of it takes `limit` at most, besides what `connect` takes.
 ///
 /// # Errors
 /// It cannot be reached, does not answer in time, or nobody listens there.
 pub fn forward(connect: impl FnOnce() -> Result<UnixStream>, port: u16, limit: Duration) -> Result<UnixStream> {
-    let mut stream = connect()?;
-    stream.set_read_timeout(Some(limit)).context("vsock")?;
-    Message::Forward(port).write(&mut stream).context("vsock")?;
-    match Message::read(&mut stream).context("vsock")? {
+    let stream = connect()?;
+    let mut timed = Timed::new(&stream, limit);
+    Message::Forward(port).write(&mut timed).context("vsock")?;
+    match Message::read(&mut timed).context("vsock")? {
         Some(Message::Connected) => {}
         Some(Message::Failed(why)) => return Err(Fault::new(format!("port {port}: {why}"))),
         _ => return Err(Fault::new(format!("port {port}: the guest does not answer"))),
     }
     stream.set_read_timeout(None).context("vsock")?;
+    stream.set_write_timeout(None).context("vsock")?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_guest_that_answers_byte_by_byte_does_not_hold_who_waits() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let dripping = std::thread::spawn(move || {
+            // The length of a long message, and then its bytes.
+            let _ = theirs.write_all(&100_000_u32.to_le_bytes());
+            while theirs.write_all(b" ").is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let began = Instant::now();
+        assert!(forward(|| Ok(ours), 80, Duration::from_millis(200)).is_err());
+        assert!(began.elapsed() < Duration::from_secs(60));
+        dripping.join().unwrap();
+    }
 }

@@ -10,6 +10,7 @@ use vmcell::network::Service;
 
 use super::guest::{Attached, Guest, Launcher, Plan};
 use super::health;
+use super::timed::Timed;
 use super::vm::{Machine, Phase};
 use crate::fault::{Context, Fault, Result};
 use crate::guest::{CONTROL_PORT, Ended, Message, Settings, Volume};
@@ -18,7 +19,7 @@ use crate::guest::{CONTROL_PORT, Ended, Message, Settings, Volume};
 const BOOT: Duration = Duration::from_secs(120);
 /// Between two attempts to reach a guest that boots, or a service that starts.
 const ATTEMPT: Duration = Duration::from_millis(200);
-/// How long the guest may take for a message that it has begun, and for starting the command.
+/// How long the guest may take for all of a message that it has begun, for its settings, and for starting the command.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// So many checks in a row fail before a VM gets no traffic.
 const FAILURES: u32 = 3;
@@ -92,8 +93,9 @@ fn run(machine: &Machine, launcher: &dyn Launcher, was_healthy: &mut bool) -> Re
     if machine.inner().stop {
         return Ok("it was stopped".into());
     }
-    let mut control = reach(machine, &*guest)?;
-    Message::Start(Box::new(settings(machine)?)).write(&mut control).context("the guest's settings")?;
+    let control = reach(machine, &*guest)?;
+    let start = Message::Start(Box::new(settings(machine)?));
+    start.write(&mut Timed::new(&control, PATIENCE)).context("the guest's settings")?;
     match next(&control, PATIENCE)? {
         Some(Message::Ready) => {}
         Some(Message::Failed(why)) => return Err(Fault::new(format!("the command does not start: {why}"))),
@@ -161,12 +163,11 @@ fn settings(machine: &Machine) -> Result<Settings> {
 }
 
 /// The next message, if one begins within this time. None: the stream has ended, or nothing came.
-fn next(mut control: &UnixStream, within: Duration) -> Result<Option<Message>> {
+fn next(control: &UnixStream, within: Duration) -> Result<Option<Message>> {
     if !readable(control, within) {
         return Ok(None);
     }
-    control.set_read_timeout(Some(PATIENCE)).context("vsock")?;
-    Message::read(&mut control).context("what the guest says")
+    Message::read(&mut Timed::new(control, PATIENCE)).context("what the guest says")
 }
 
 fn readable(control: &UnixStream, within: Duration) -> bool {

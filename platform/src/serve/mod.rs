@@ -5,14 +5,16 @@ mod kept;
 mod relay;
 
 use std::fs::Permissions;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
@@ -22,6 +24,22 @@ use crate::host::{self, Host};
 
 /// So many commands are served at a time.
 const MOST_CLIENTS: usize = 256;
+
+/// How long none is let in after the host gave no descriptor for one.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Allows this process as many descriptors as the host lets it have: VMs, connections and volumes take them.
+///
+/// # Errors
+/// The host does not allow it.
+pub fn raise_descriptors() -> Result<()> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return Ok(());
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        .context("the limit of descriptors (RLIMIT_NOFILE)")
+}
 
 /// Starts what should run, and serves commands until a signal comes; then ends all VMs.
 ///
@@ -39,8 +57,13 @@ pub fn serve(host: &Arc<Host>, say: &(dyn Fn(&str) + Sync)) -> Result<()> {
     ));
     let clients = Arc::new(AtomicUsize::new(0));
     while !signalled(&listener, &mut signals)? {
-        let Ok((stream, _)) = listener.accept() else { continue };
-        take(host, stream, &clients);
+        match listener.accept() {
+            Ok((stream, _)) => take(host, stream, &clients),
+            // The client is gone again.
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            // The host has no descriptor for one, which stays readable meanwhile.
+            Err(_) => std::thread::sleep(PAUSE),
+        }
     }
     say("Ending all VMs");
     let _ = std::fs::remove_file(&path);
@@ -98,5 +121,19 @@ fn take(host: &Arc<Host>, mut stream: UnixStream, clients: &Arc<AtomicUsize>) {
     });
     if served.is_err() {
         clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_descriptors_are_allowed_as_the_host_lets_us_have() {
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        let few = Rlimit { current: Some(maximum.map_or(1000, |most| most.min(1000))), maximum };
+        setrlimit(Resource::Nofile, few).unwrap();
+        raise_descriptors().unwrap();
+        assert_eq!(getrlimit(Resource::Nofile), Rlimit { current: maximum, maximum });
     }
 }
