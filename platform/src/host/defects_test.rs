@@ -1,7 +1,8 @@
 //! What an app, a user or a crash cannot break for others.
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::host_test::Bench;
 use super::*;
@@ -179,4 +180,55 @@ fn a_snapshot_that_is_not_there_ends_no_vm_and_a_fork_waits_for_no_deploy() {
     assert!(fork(&bench.host, ("web", "data"), 1, to).unwrap_err().message.contains("is being changed"));
     drop(occupied);
     fork(&bench.host, ("web", "data"), 1, to).unwrap();
+}
+
+#[test]
+fn a_release_that_cannot_be_written_down_is_not_active_and_neither_are_its_rules_and_names() {
+    let bench = Bench::new();
+    bench.deploy(&named("front")).unwrap();
+    bench.deploy(&Bench::text("", "")).unwrap();
+    let rules = || bench.host.parts.network.rule_counts().into_iter().map(|count| count.rule).collect::<Vec<_>>();
+    let before = rules();
+    let path = bench.host.parts.folder.path().join("state.db");
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let refuse = "CREATE TRIGGER full BEFORE UPDATE ON apps BEGIN SELECT RAISE(FAIL, 'the disk is full'); END";
+    rusqlite::Connection::open(path).unwrap().execute_batch(refuse).unwrap();
+    let public = Bench::text("", "").replace("port = 80", "port = 80\nallow = [\"front\"]\nnames = [\"a.example\"]");
+    let fault = bench.deploy(&public).unwrap_err();
+    assert!(fault.message.contains("release 1 goes on: state: the disk is full"), "{fault}");
+    assert_eq!((rules(), bench.ask().unwrap().as_str(), bench.phases().len()), (before, "release 1", 1));
+    assert!(bench.host.front.names().is_empty());
+}
+
+#[test]
+fn a_name_that_another_app_took_during_a_deploy_is_refused() {
+    let bench = Bench::new();
+    let public = |app| named(app).replace("port = 80", "port = 80\nnames = [\"a.example\"]");
+    let began = |what: &str| {
+        if what.starts_with("Starting") {
+            bench.deploy(&public("other")).unwrap();
+        }
+    };
+    let fault = deploy(&bench.host, &public("web"), "app.toml", bench.home.path(), false, &began).unwrap_err();
+    assert!(fault.message.contains("the app other serves a.example already"), "{fault}");
+    assert_eq!(bench.host.front.names().get("a.example").unwrap().0, "other");
+}
+
+#[test]
+fn a_vm_that_is_being_suspended_is_looked_at_without_waiting_and_woken_once_it_sleeps() {
+    let bench = Bench::new();
+    bench.deploy(&Bench::text("slow", "idle = \"1s\"")).unwrap();
+    let fleet = bench.host.fleet_of("web").unwrap();
+    let machine = fleet.pick("web").unwrap();
+    // It begins after a second or two, and takes two.
+    let (began, mut slowest) = (Instant::now(), Duration::ZERO);
+    while began.elapsed() < Duration::from_millis(2500) {
+        let asked = Instant::now();
+        assert!(machine.takes_traffic() && machine.report().vm == 1);
+        slowest = slowest.max(asked.elapsed());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    assert!(fleet.wake(Some(machine.plan.address)));
+    assert_eq!((machine.phase(), bench.ask().unwrap().as_str()), (Phase::Healthy, "release 1"));
 }

@@ -9,6 +9,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use serde::Serialize;
+use vmcell::ErrorKind;
 use vmcell::volume::{Key, Volume, VolumeHandle};
 
 use super::secrets::Secrets;
@@ -186,7 +187,7 @@ impl Volumes<'_> {
     /// Makes a volume larger. The guest's file system grows when its VM starts anew.
     ///
     /// # Errors
-    /// It is that large already, or the disk is full.
+    /// It is that large already, the disk is full, or its VM is not told in time: then it is larger all the same.
     pub fn extend(&self, app: &str, name: &str, size: u64, live: Option<&VolumeHandle>) -> Result<()> {
         let lock = self.state.volume_lock(app, name);
         let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -198,12 +199,16 @@ impl Volumes<'_> {
             )));
         }
         let (file, key) = (self.file(app, name, row.file), self.secrets.volume_key(app, name, false)?);
-        match live {
-            Some(handle) => handle.grow(size, LIMIT)?,
-            None if Volume::inspect(&file)?.is_fork => Volume::grow_fork(&file, &key, size)?,
-            None => Volume::grow(&file, size)?,
+        let grown = match live {
+            Some(handle) => handle.grow(size, LIMIT),
+            None if Volume::inspect(&file)?.is_fork => Volume::grow_fork(&file, &key, size),
+            None => Volume::grow(&file, size),
+        };
+        // The file is larger then, too; the guest has only not been told yet.
+        if grown.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::Timeout) {
+            self.state.set_volume(&VolumeRow { size, ..row })?;
         }
-        self.state.set_volume(&VolumeRow { size, ..row })
+        Ok(grown?)
     }
 
     /// What is told of the volumes of an app.

@@ -89,6 +89,9 @@ impl Guest for Held {
     }
 
     fn suspend(&self, _: &std::path::Path) -> Result<()> {
+        if self.0.mode() == "slow" {
+            std::thread::sleep(Duration::from_secs(2));
+        }
         if self.0.mode() == "sleepless" { Err(Fault::new("it does not sleep")) } else { Ok(()) }
     }
 

@@ -4,6 +4,8 @@
 //! releases.
 
 use std::collections::BTreeMap;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -113,6 +115,10 @@ impl State {
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join("state.db");
         let named = |what: &str| format!("{what} {}", path.display());
+        // SQLite gives the files beside it the same mode.
+        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let owned = file.and_then(|file| file.set_permissions(Permissions::from_mode(0o600)));
+        owned.context(named("cannot open"))?;
         let mut database = Connection::open(&path).context(named("cannot open"))?;
         database.pragma_update(None, "journal_mode", "WAL").context(named("cannot write to"))?;
         database.pragma_update(None, "synchronous", "FULL").context(named("cannot write to"))?;
