@@ -5,16 +5,18 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use vmcell::{Exit, Seccomp};
 
 use crate::api::{Action, Call, MetricsTarget, VERSION, VmConfig, route};
 use crate::http::{Method, Request, Response};
 use crate::jail;
-use crate::log::{Log, Settings};
+use crate::log::{Level, Log, Settings};
 use crate::machine::{Machine, Setup};
 use crate::options::Options;
 use crate::server::Server;
@@ -60,9 +62,16 @@ impl fmt::Display for Failure {
 /// # Errors
 /// If it could not be run.
 pub fn run(options: &Options) -> Result<u8, Failure> {
+    outlive_long_files().map_err(|why| Failure::new(FAILED, format!("cannot catch SIGXFSZ: {why}")))?;
+    let level = options.level.as_deref().map(str::parse).transpose();
+    let level = level.map_err(|why| Failure::new(BAD_CONFIGURATION, format!("--level: {why}")))?;
+    check_options(options)?;
     use_privileges(options)?;
     let log = Log::new(&options.id);
-    set_log(&log, options)?;
+    set_log(&log, level, options)?;
+    if options.boot_timer {
+        log.warn("--boot-timer has no effect: vmcell has no such device");
+    }
     log.info(format_args!("Running vmcell-firecracker {}, API v{VERSION}", env!("CARGO_PKG_VERSION")));
     let result = Program::new(options, &log).and_then(|mut program| program.run());
     match &result {
@@ -80,16 +89,16 @@ fn use_privileges(options: &Options) -> Result<(), Failure> {
         jail::make_and_join(parent, &options.id, &options.cgroup).map_err(refused("--parent-cgroup".to_owned()))?;
     }
     if let (Some(uid), Some(gid)) = (options.uid, options.gid) {
+        jail::raise(&options.resource_limit).map_err(refused("--resource-limit".to_owned()))?;
         jail::become_user(uid, gid).map_err(refused(format!("--uid {uid} --gid {gid}")))?;
     }
     Ok(())
 }
 
-fn set_log(log: &Log, options: &Options) -> Result<(), Failure> {
-    let level = options.level.as_deref().map(str::parse).transpose();
+fn set_log(log: &Log, level: Option<Level>, options: &Options) -> Result<(), Failure> {
     let settings = Settings {
         path: options.log_path.as_deref(),
-        level: level.map_err(|why| Failure::new(BAD_CONFIGURATION, format!("--level: {why}")))?,
+        level,
         shows_level: options.show_level.then_some(true),
         shows_origin: options.show_log_origin.then_some(true),
         module: options.module.as_deref(),
@@ -109,7 +118,6 @@ struct Program {
 
 impl Program {
     fn new(options: &Options, log: &Log) -> Result<Self, Failure> {
-        check_options(options, log)?;
         // A pipe may keep this waiting: a signal ends the program then, and nothing of it is left.
         let metadata = options.metadata.as_deref().map(|path| read_about("--metadata", path)).transpose()?;
         let config = options.config_file.as_deref().map(|path| read_about("--config-file", path)).transpose()?;
@@ -133,7 +141,7 @@ impl Program {
         if !options.jail.is_empty() {
             let report = jail::enter(&options.jail, &options.resource_limit)
                 .map_err(|why| Failure::new(FAILED, format!("--jail: {why}")))?;
-            let whole = if report.is_complete() { "with every layer" } else { "" };
+            let whole = if report.is_complete() { "with every layer that was asked for" } else { "" };
             self.log.info(format_args!("jailed {whole}{report}"));
         }
         if let Some((about, text)) = metadata {
@@ -288,7 +296,7 @@ fn calls(config: VmConfig) -> Vec<Call> {
     calls
 }
 
-fn check_options(options: &Options, log: &Log) -> Result<(), Failure> {
+fn check_options(options: &Options) -> Result<(), Failure> {
     if let Some(path) = &options.seccomp_filter {
         let message =
             format!("--seccomp-filter {}: the filters are built in; --no-seccomp turns them off", path.display());
@@ -297,37 +305,41 @@ fn check_options(options: &Options, log: &Log) -> Result<(), Failure> {
     if options.enable_pci {
         return Err(Failure::new(BAD_ARGUMENTS, "--enable-pci: vmcell's devices are on MMIO"));
     }
-    if options.boot_timer {
-        log.warn("--boot-timer has no effect: vmcell has no such device");
-    }
     Ok(())
 }
 
 fn bind(options: &Options) -> Result<Server, Failure> {
     let path = &options.api_sock;
-    check_jailed(path, &options.jail)?;
-    Server::bind(path, options.http_api_max_payload_size).map_err(|why| {
+    let later = path_in_jail(path, &options.jail)?;
+    let bound = Server::bind(path, options.http_api_max_payload_size).map_err(|why| {
         let is_used = why.kind() == io::ErrorKind::AddrInUse;
         let hint = if is_used { "; a socket that another program has left must be removed first" } else { "" };
         Failure::new(FAILED, format!("Failed to open the API socket at: {}: {why}{hint}", path.display()))
+    })?;
+    Ok(bound.found_at(later))
+}
+
+/// By which path a program in its jail finds its socket, to remove it. It has to be below a folder that it keeps, and there is no other
+/// path to that then than the one that was given.
+fn path_in_jail(socket: &Path, jail: &[PathBuf]) -> Result<PathBuf, Failure> {
+    let folder = socket.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // What is not there is said by whoever needs it.
+    let (Ok(folder), Some(name), false) = (fs::canonicalize(folder), socket.file_name(), jail.is_empty()) else {
+        return Ok(socket.to_owned());
+    };
+    let place = |kept: &PathBuf| {
+        let beneath = folder.strip_prefix(fs::canonicalize(kept).ok()?).ok()?;
+        Some(std::path::absolute(kept).ok()?.join(beneath).join(name))
+    };
+    jail.iter().find_map(place).ok_or_else(|| {
+        let why = "with --jail, it has to be below a folder that is named there";
+        Failure::new(BAD_ARGUMENTS, format!("--api-sock {}: {why}", socket.display()))
     })
 }
 
-/// A program in its jail can remove its socket only if that is below a folder that it keeps.
-fn check_jailed(socket: &Path, jail: &[PathBuf]) -> Result<(), Failure> {
-    let folder = socket.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // What is not there is said by whoever needs it.
-    let (Ok(folder), Ok(kept)) =
-        (fs::canonicalize(folder), jail.iter().map(fs::canonicalize).collect::<Result<Vec<_>, _>>())
-    else {
-        return Ok(());
-    };
-    if kept.is_empty() || kept.iter().any(|kept| folder.starts_with(kept)) {
-        return Ok(());
-    }
-    let message =
-        format!("--api-sock {}: with --jail, it has to be below a folder that is named there", socket.display());
-    Err(Failure::new(BAD_ARGUMENTS, message))
+/// Has writes beyond the size that files may have fail, as other faults do. The signal that comes with them would end the program.
+fn outlive_long_files() -> io::Result<()> {
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(drop)
 }
 
 /// Makes the signals that end the program readable.

@@ -99,6 +99,8 @@ fn what_no_machine_can_be_is_refused_by_its_value_and_changes_nothing() {
         ("/drives/d", drive("io_engine", "Slow".into()), "unknown variant `Slow`"),
         ("/vsock", json!({"guest_cid": 2, "uds_path": "v"}).to_string(), "guest_cid is 2, allowed are 3 to 4294967294"),
         ("/vsock", json!({"guest_cid": 3, "uds_path": disk}).to_string(), "there already"),
+        ("/vsock", json!({"guest_cid": 3, "uds_path": "v/."}).to_string(), "it does not end in the name of a file"),
+        ("/vsock", json!({"guest_cid": 3, "uds_path": "/proc/v"}).to_string(), "uds_path is \"/proc/v\": "),
         ("/vsock", json!({"guest_cid": 3, "uds_path": "/none/v"}).to_string(), "its folder does not exist"),
         ("/vsock", json!({"guest_cid": 3, "uds_path": "v".repeat(108)}).to_string(), "has 108 bytes, allowed are 107"),
         ("/balloon", json!({"amount_mib": 129, "deflate_on_oom": true}).to_string(), "allowed are 0 to 128"),

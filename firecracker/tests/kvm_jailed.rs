@@ -2,7 +2,9 @@
 
 mod support;
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 use support::{Program, image};
@@ -40,17 +42,9 @@ fn a_jailed_program_runs_a_machine_of_the_files_in_its_folder_and_opens_no_other
 fn root_has_the_program_be_another_user_with_limits_before_it_is_jailed() {
     let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
     let folder = tempfile::tempdir().unwrap();
-    let arguments = [
-        "--jail",
-        folder.path().to_str().unwrap(),
-        "--uid",
-        "4321",
-        "--gid",
-        "4321",
-        "--resource-limit",
-        "no-file=200",
-    ];
-    let arguments = arguments.map(str::to_owned);
+    let jail = &folder.path().to_str().unwrap().to_owned();
+    let arguments = ["--jail", jail, "--uid", "4321", "--gid", "4321", "--resource-limit", "no-file=100"];
+    let arguments = [arguments.as_slice(), &["--resource-limit", "no-file=200"]].concat();
     if !is_root {
         let output = support::program().args(&arguments).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
@@ -58,7 +52,12 @@ fn root_has_the_program_be_another_user_with_limits_before_it_is_jailed() {
         return;
     }
     std::os::unix::fs::chown(folder.path(), Some(4321), Some(4321)).unwrap();
-    let program = Program::in_folder(folder, &arguments.each_ref().map(String::as_str));
+    // Root raises a limit again, unless its capability for that is gone.
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "(ulimit -n 150 && ulimit -n 200) 2>/dev/null && ulimit -n 150; exec \"$0\" \"$@\""])
+        .arg(support::program().get_program());
+    let program = Program::of(limited, folder, &arguments);
     // Its socket is there before it is jailed.
     assert_eq!(program.get("/")["state"], json!("Not started"));
     let status = std::fs::read_to_string(format!("/proc/{}/status", program.pid())).unwrap();
@@ -69,6 +68,53 @@ fn root_has_the_program_be_another_user_with_limits_before_it_is_jailed() {
     assert!(line("Groups:").is_empty() && line("CapEff:") == ["0000000000000000"], "{status}");
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.pid())).unwrap_or_default();
     assert!(limits.lines().any(|line| line.starts_with("Max open files") && line.contains(" 200 ")), "{limits}");
+    let variables = std::fs::read(format!("/proc/{}/environ", program.pid())).unwrap();
+    assert!(variables.is_empty(), "{}", String::from_utf8_lossy(&variables));
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_file_that_would_be_longer_than_is_allowed_ends_no_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap().to_owned();
+    let mut program = Program::in_folder(folder, &["--jail", &path, "--resource-limit", "fsize=65536"]);
+    program.describe(&TinyGuest::spin());
+    program.start();
+    program.done("PATCH", "/vm", r#"{"state": "Paused"}"#);
+    let [state, memory] = ["state", "memory"].map(|name| program.path(name));
+    let snapshot = json!({"snapshot_path": state, "mem_file_path": memory}).to_string();
+    assert!(program.refused("PUT", "/snapshot/create", &snapshot).contains("File too large"));
+    assert_eq!(program.get("/")["state"], json!("Paused"));
+    program.signal("TERM");
+    assert_eq!(program.wait().code(), Some(0));
+}
+
+#[test]
+fn the_socket_is_removed_whichever_way_it_was_named() {
+    let outside = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let link = outside.path().join("link");
+    symlink(folder.path(), &link).unwrap();
+    let (whole, link) = (folder.path().to_str().unwrap(), link.to_str().unwrap());
+    let socket = folder.path().join("api");
+    for (jail, named) in [(".", "api"), (whole, &format!("{link}/api")), (link, "api"), ("./", &format!("{whole}/api"))]
+    {
+        let mut program = support::program();
+        program.args(["--jail", jail, "--api-sock", named]).current_dir(whole).stdout(Stdio::null());
+        let mut program = program.spawn().unwrap();
+        let began = std::time::Instant::now();
+        let answers = || {
+            let mut stream = UnixStream::connect(&socket).ok()?;
+            Some(support::ask(&mut stream, "GET", "/version", "").status)
+        };
+        while answers() != Some(200) {
+            assert!(began.elapsed() < support::LIMIT && program.try_wait().unwrap().is_none(), "{jail} {named}");
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        assert!(Command::new("kill").arg(program.id().to_string()).status().unwrap().success());
+        assert_eq!(program.wait().unwrap().code(), Some(0));
+        assert!(!socket.exists(), "{jail} {named}");
+    }
 }
 
 #[test]
@@ -80,6 +126,7 @@ fn a_jail_that_is_none_and_a_cgroup_that_is_none_are_refused_before_anything_is_
         (vec!["--jail", "/"], "--jail: /: all files lie below it"),
         (vec!["--jail", file.to_str().unwrap()], "it is no folder"),
         (vec!["--jail", "none"], "none: No such file"),
+        (vec!["--jail", "../."], "it must be without .."),
         (vec!["--jail", path, "--parent-cgroup", path], "--parent-cgroup: "),
         (vec!["--jail", path, "--cgroup", "pids.max=7"], "--parent-cgroup"),
     ] {

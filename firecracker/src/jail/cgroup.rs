@@ -1,11 +1,17 @@
 //! The cgroup of a jail: one of version 2, which is made below one that is there.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::statfs;
 use vmcell::{JailCgroup, JailIo};
+
+use super::number;
+
+/// The file system of cgroups of version 2 (`linux/magic.h`).
+const CGROUP2: i64 = 0x6367_7270;
 
 const ALLOWED: &str = "allowed are memory.max=BYTES, memory.high=BYTES, pids.max=NUMBER, cpu.weight=1 to 10000, cpu.max=\"US US\" and \
                        io.max=\"MAJOR:MINOR rbps=N wbps=N riops=N wiops=N\"";
@@ -34,10 +40,10 @@ impl CgroupLimit {
     /// What is wrong with it, and what is allowed.
     pub fn parse(text: &str) -> Result<Self, String> {
         let limit = text.split_once('=').and_then(|(file, value)| match file {
-            "memory.max" => value.parse().ok().map(Self::MemoryMax),
-            "memory.high" => value.parse().ok().map(Self::MemoryHigh),
-            "pids.max" => value.parse().ok().map(Self::PidsMax),
-            "cpu.weight" => value.parse().ok().filter(|weight| (1..=10_000).contains(weight)).map(Self::CpuWeight),
+            "memory.max" => number(value).map(Self::MemoryMax),
+            "memory.high" => number(value).map(Self::MemoryHigh),
+            "pids.max" => number(value).map(Self::PidsMax),
+            "cpu.weight" => number(value).filter(|weight| (1..=10_000).contains(weight)).map(Self::CpuWeight),
             "cpu.max" => cpu_max(value),
             "io.max" => io_max(value),
             _ => None,
@@ -69,41 +75,48 @@ impl CgroupLimit {
 
 fn cpu_max(value: &str) -> Option<CgroupLimit> {
     let (quota, period) = value.split_once(' ')?;
-    let us = |text: &str| text.parse().ok().map(Duration::from_micros);
+    let us = |text: &str| number(text).map(Duration::from_micros);
     Some(CgroupLimit::CpuMax(us(quota)?, us(period)?))
 }
 
 fn io_max(value: &str) -> Option<CgroupLimit> {
     let mut words = value.split(' ');
     let (major, minor) = words.next()?.split_once(':')?;
-    let device = (major.parse().ok()?, minor.parse().ok()?);
+    let device = (number(major)?, number(minor)?);
     let mut limits = JailIo::new();
     for word in words {
-        let (name, number) = word.split_once('=')?;
-        let number = number.parse().ok()?;
+        let (name, most) = word.split_once('=')?;
+        let most = number(most)?;
         limits = match name {
-            "rbps" => limits.read_bytes(number),
-            "wbps" => limits.write_bytes(number),
-            "riops" => limits.read_operations(number),
-            "wiops" => limits.write_operations(number),
+            "rbps" => limits.read_bytes(most),
+            "wbps" => limits.write_bytes(most),
+            "riops" => limits.read_operations(most),
+            "wiops" => limits.write_operations(most),
             _ => return None,
         };
     }
-    Some(CgroupLimit::IoMax(device, limits))
+    // Without a word, it would limit nothing.
+    (limits != JailIo::new()).then_some(CgroupLimit::IoMax(device, limits))
 }
 
 /// Makes the cgroup `id` in `parent`, which is one, gives it its limits, and moves the process there. It stays when the program has
 /// ended, for whoever started that to look at and to remove.
 ///
 /// # Errors
-/// What the host does not give, and why.
+/// What the host does not give, and why; and if another process is in the cgroup.
 pub fn make_and_join(parent: &Path, id: &str, limits: &[CgroupLimit]) -> Result<(), String> {
-    if !parent.join("cgroup.controllers").is_file() {
+    // Files that only have those names would be written to.
+    if !statfs(parent).is_ok_and(|found| found.f_type == CGROUP2) {
         return Err(format!("{} is not the folder of a cgroup of version 2", parent.display()));
     }
+    make_in(parent, id, limits)
+}
+
+fn make_in(parent: &Path, id: &str, limits: &[CgroupLimit]) -> Result<(), String> {
     for limit in limits {
         // What cannot be given out is said by the limit that is missing.
-        let _ = fs::write(parent.join("cgroup.subtree_control"), format!("+{}", limit.controller()));
+        let file = File::options().write(true).open(parent.join("cgroup.subtree_control"));
+        let _ = file.and_then(|mut file| write!(file, "+{}", limit.controller()));
     }
     let folder = parent.join(id);
     match fs::create_dir(&folder) {
@@ -112,8 +125,20 @@ pub fn make_and_join(parent: &Path, id: &str, limits: &[CgroupLimit]) -> Result<
         }
         _ => {}
     }
+    // Held until the process is there, for two that come at once.
+    let held = File::open(&folder).map_err(|why| format!("cannot open the cgroup {}: {why}", folder.display()))?;
+    if held.try_lock().is_err() || is_used(&folder) {
+        return Err(format!("another process is in the cgroup {}: choose another --id", folder.display()));
+    }
     let cgroup = limits.iter().fold(JailCgroup::new(&folder), |cgroup, limit| limit.of(cgroup));
     cgroup.join().map_err(|error| error.chain())
+}
+
+/// Whether another process than this is in a cgroup, or below it.
+fn is_used(folder: &Path) -> bool {
+    let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
+    let is_populated = read("cgroup.events").lines().any(|line| line == "populated 1");
+    is_populated && read("cgroup.procs").trim() != std::process::id().to_string()
 }
 
 #[cfg(test)]
@@ -142,6 +167,8 @@ mod tests {
             "cpu.max=1",
             "io.max=8 rbps=1",
             "io.max=8:0 x=1",
+            "io.max=8:0",
+            "pids.max=+7",
             "cpuset.cpus=0",
         ];
         for text in wrong {
@@ -152,21 +179,49 @@ mod tests {
     #[test]
     fn the_process_joins_a_cgroup_of_its_own_with_limits_and_what_the_host_does_not_give_is_said() {
         let parent = tempfile::tempdir().unwrap();
-        let join = |limits: &[CgroupLimit]| make_and_join(parent.path(), "vm-1", limits);
-        assert!(join(&[]).unwrap_err().ends_with("is not the folder of a cgroup of version 2"));
+        let join = |limits: &[CgroupLimit]| make_in(parent.path(), "vm-1", limits);
         let own = parent.path().join("vm-1");
         fs::create_dir(&own).unwrap();
         // What the kernel makes in each of them.
         for folder in [parent.path(), &own] {
-            for file in ["cgroup.controllers", "cgroup.procs", "memory.max"] {
+            for file in ["cgroup.controllers", "cgroup.procs", "cgroup.subtree_control", "memory.max"] {
                 fs::write(folder.join(file), "").unwrap();
             }
         }
+        // All of it only looks like one.
+        let refused = make_and_join(parent.path(), "vm-1", &[CgroupLimit::MemoryMax(4096)]).unwrap_err();
+        assert!(refused.ends_with("is not the folder of a cgroup of version 2"), "{refused}");
+        assert_eq!(fs::read_to_string(parent.path().join("cgroup.subtree_control")).unwrap(), "");
         join(&[CgroupLimit::MemoryMax(4096)]).unwrap();
         let held = |file: &str| fs::read_to_string(own.join(file)).unwrap();
         assert_eq!((held("memory.max").as_str(), held("cgroup.procs").as_str()), ("4096", "0"));
         assert_eq!(fs::read_to_string(parent.path().join("cgroup.subtree_control")).unwrap(), "+memory");
         let refused = join(&[CgroupLimit::PidsMax(7)]).unwrap_err();
         assert!(refused.contains("must have pids in cgroup.subtree_control"), "{refused}");
+    }
+
+    #[test]
+    fn a_cgroup_with_another_process_is_refused_before_its_limits_change() {
+        let parent = tempfile::tempdir().unwrap();
+        let own = parent.path().join("vm-1");
+        fs::create_dir(&own).unwrap();
+        let (other, this) = ("1\n".to_owned(), format!("{}\n", std::process::id()));
+        for (events, processes, is_refused) in
+            [("populated 1\n", &other, true), ("populated 1\n", &this, false), ("populated 0\n", &String::new(), false)]
+        {
+            fs::write(own.join("cgroup.controllers"), "").unwrap();
+            fs::write(own.join("cgroup.events"), format!("{events}frozen 0\n")).unwrap();
+            fs::write(own.join("cgroup.procs"), processes).unwrap();
+            fs::write(own.join("pids.max"), "max").unwrap();
+            let joined = make_in(parent.path(), "vm-1", &[CgroupLimit::PidsMax(7)]);
+            assert_eq!(joined.is_err(), is_refused, "{joined:?}");
+            assert_eq!(fs::read_to_string(own.join("pids.max")).unwrap(), if is_refused { "max" } else { "7ax" });
+        }
+        let _held = {
+            let folder = File::open(&own).unwrap();
+            folder.lock().unwrap();
+            folder
+        };
+        assert!(make_in(parent.path(), "vm-1", &[]).unwrap_err().contains("choose another --id"));
     }
 }

@@ -5,28 +5,60 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use rustix::process::{getegid, geteuid};
+use rustix::process::{getegid, geteuid, getgid, getgroups, getuid};
 
 /// What is done before the program executes itself as another user, and not once more after that.
 const DONE: [&str; 4] = ["--uid", "--gid", "--cgroup", "--parent-cgroup"];
 
-/// Has the process execute the program anew as this user and this group alone, with its other options. Returns if the process is that
-/// user already.
+/// Has the process execute the program anew as this user, in this group alone and without variables of the environment, with its other
+/// options. Returns if the process is that user already, by all of its numbers.
 ///
 /// A process that only changed its user would get no user namespace from the kernel, and a jail without most of its layers.
 ///
 /// # Errors
-/// If the host refuses: only root becomes another user.
+/// If the host refuses: only root becomes another user, or leaves groups.
 pub fn become_user(uid: u32, gid: u32) -> Result<(), String> {
-    let (own, group) = (geteuid().as_raw(), getegid().as_raw());
-    if (own, group) == (uid, gid) {
+    let own = Ids::own()?;
+    if own.are(uid, gid) {
         return Ok(());
     }
-    if own != 0 {
-        return Err(format!("only root becomes another user, and this is user {own} of group {group}"));
+    // Groups are left by one who was root before it executed this.
+    if own.users != [0, 0] {
+        let Ids { users: [real, user], groups: [_, group], others } = own;
+        return Err(format!(
+            "only root becomes another user or leaves groups, and this is user {user} (started by {real}) of group {group}, also in the groups {others:?}"
+        ));
     }
-    let why = Command::new("/proc/self/exe").args(left(std::env::args_os().skip(1))).gid(gid).uid(uid).exec();
+    let mut words = std::env::args_os();
+    let name = words.next().unwrap_or_else(|| "vmcell-firecracker".into());
+    let mut anew = Command::new("/proc/self/exe");
+    let why = anew.arg0(name).args(left(words)).env_clear().gid(gid).uid(uid).exec();
     Err(format!("cannot execute the program as that user: {why}"))
+}
+
+/// Who the process is. The kernel makes the saved numbers the effective ones when a program is executed, and this one changes none.
+struct Ids {
+    /// The real one and the effective one.
+    users: [u32; 2],
+    groups: [u32; 2],
+    /// Groups that it is in besides.
+    others: Vec<u32>,
+}
+
+impl Ids {
+    fn own() -> Result<Self, String> {
+        let others = getgroups().map_err(|why| format!("cannot find the groups of the process: {why}"))?;
+        Ok(Self {
+            users: [getuid().as_raw(), geteuid().as_raw()],
+            groups: [getgid().as_raw(), getegid().as_raw()],
+            others: others.into_iter().map(|group| group.as_raw()).collect(),
+        })
+    }
+
+    /// Whether they are this user and this group, and nothing else.
+    fn are(&self, uid: u32, gid: u32) -> bool {
+        self.users == [uid; 2] && self.groups == [gid; 2] && self.others.iter().all(|group| *group == gid)
+    }
 }
 
 /// The words of the command line that are still to be obeyed.
@@ -61,7 +93,11 @@ mod tests {
     }
 
     #[test]
-    fn the_present_user_is_not_changed() {
-        become_user(geteuid().as_raw(), getegid().as_raw()).unwrap();
+    fn a_user_with_another_number_or_group_is_another_user() {
+        let is = |users, groups, others: &[u32]| Ids { users, groups, others: others.to_vec() }.are(5, 6);
+        assert!(is([5, 5], [6, 6], &[]) && is([5, 5], [6, 6], &[6]));
+        assert!(!is([0, 5], [6, 6], &[]) && !is([5, 0], [6, 6], &[]));
+        assert!(!is([5, 5], [0, 6], &[]) && !is([5, 5], [6, 0], &[]));
+        assert!(!is([5, 5], [6, 6], &[6, 7]) && !is([5, 5], [6, 6], &[0]));
     }
 }

@@ -1,5 +1,9 @@
 //! What each call does to the machine.
 
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use serde::Serialize;
@@ -223,10 +227,22 @@ fn check_socket(vsock: &Vsock) -> Result<(), Fault> {
     alone.vsock = Some(VsockConfig::new(vsock.guest_cid.into()).unix_path(&vsock.uds_path));
     alone.validate().map_err(|error| Fault::of("vsock", &error))?;
     let folder = Path::new(&vsock.uds_path).parent().filter(|folder| !folder.as_os_str().is_empty());
-    if folder.is_none_or(Path::is_dir) {
-        return Ok(());
+    if !folder.is_none_or(Path::is_dir) {
+        return Err(Fault::new(format!("vsock: uds_path is {:?}, and its folder does not exist", vsock.uds_path)));
     }
-    Err(Fault::new(format!("vsock: uds_path is {:?}, and its folder does not exist", vsock.uds_path)))
+    try_socket(Path::new(&vsock.uds_path))
+        .map_err(|why| Fault::new(format!("vsock: uds_path is {:?}: {why}", vsock.uds_path)))
+}
+
+/// Makes a socket, which is removed again.
+fn try_socket(path: &Path) -> io::Result<()> {
+    // What ends in `/` or `/.` has a name only in `Path`.
+    let ends_in_name = |name: &OsStr| path.as_os_str().as_bytes().ends_with(name.as_bytes());
+    if !path.file_name().is_some_and(ends_in_name) {
+        return Err(io::Error::other("it does not end in the name of a file"));
+    }
+    UnixListener::bind(path)?;
+    std::fs::remove_file(path)
 }
 
 pub(super) fn no_balloon() -> Fault {

@@ -103,7 +103,9 @@ impl Connection {
 
     /// Tells the client of a fault, and ends.
     pub fn refuse(&mut self, fault: &Fault, now: Instant) {
-        self.outgoing.extend(fault.response().to_bytes(false));
+        let first = self.incoming.trim_ascii_start();
+        let answer = fault.response().head_alone(first.starts_with(b"HEAD "));
+        self.outgoing.extend(answer.to_bytes(false));
         self.state = State::Ending;
         self.incoming = Vec::new();
         self.has_more = false;

@@ -107,3 +107,14 @@ fn a_client_is_given_up_if_its_request_or_its_taking_an_answer_takes_too_long() 
     turn(&mut connection, now + PATIENCE);
     assert!(connection.is_gone());
 }
+
+#[test]
+fn a_head_that_is_refused_has_an_answer_without_a_body() {
+    for (method, has_body) in [("HEAD", false), ("GET", true)] {
+        let (mut connection, mut client, now) = connected();
+        client.write_all(format!("\r\n{method} / HTTP/1.1\r\nContent-Length: 1001\r\n\r\n").as_bytes()).unwrap();
+        turn(&mut connection, now);
+        let answer = heard(&mut client);
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("\r\n\r\n") != has_body, "{answer}");
+    }
+}

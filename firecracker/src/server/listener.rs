@@ -46,6 +46,13 @@ impl Server {
         Ok(Self { listener, path: path.to_owned(), place, connections: Vec::new(), most_body, closed_until: None })
     }
 
+    /// The same socket, by another path that leads to it from now on.
+    #[must_use]
+    pub fn found_at(mut self, path: PathBuf) -> Self {
+        self.path = path;
+        self
+    }
+
     /// Adds what is waited for; [`turn`](Self::turn) is told of it in the same order.
     pub fn interests<'a>(&'a self, polled: &mut Vec<PollFd<'a>>) {
         let new = if self.closed_until.is_some() { PollFlags::empty() } else { PollFlags::IN };
