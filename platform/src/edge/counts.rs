@@ -1,7 +1,7 @@
 //! How many connections there are, of all and of each address.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Counts connections, up to limits.
@@ -23,8 +23,9 @@ impl Counts {
         Self { most, of_one_address, counts: Mutex::default() }
     }
 
-    /// Counts one more of this address; `None` if there are as many as may be.
+    /// Counts one more of this address, or of its network of 64 bits by IPv6, which one client has to itself; `None` if there are as many as may be.
     pub fn add(this: &Arc<Self>, client: IpAddr) -> Option<Counted> {
+        let client = whose(client);
         let mut counts = this.counts();
         let all = counts.values().fold(0, |all: usize, count| all.saturating_add(*count));
         let own = counts.get(&client).copied().unwrap_or(0);
@@ -37,6 +38,17 @@ impl Counts {
 
     fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
         self.counts.lock().unwrap_or_else(|broken| broken.into_inner())
+    }
+}
+
+/// What stands for a client.
+fn whose(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
     }
 }
 
@@ -66,5 +78,16 @@ mod tests {
         assert!(add(1).is_some() && counts.counts().len() == 2);
         drop(third);
         assert_eq!(counts.counts().len(), 1);
+    }
+    #[test]
+    fn a_network_of_64_bits_is_one_client() {
+        let counts = Arc::new(Counts::new(9, 2));
+        let add = |address: &str| Counts::add(&counts, address.parse().unwrap());
+        let held = (add("fd00::1"), add("fd00::2:3"));
+        assert!(
+            held.0.is_some() && held.1.is_some() && add("fd00::ffff:0:0:4").is_none() && add("fd00:0:0:1::1").is_some()
+        );
+        drop(held);
+        assert!(add("fd00::5").is_some());
     }
 }

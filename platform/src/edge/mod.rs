@@ -8,7 +8,7 @@
 //! | `counts`, `quiet` | how many connections there are, and how long nothing may move on one |
 //! | `shared` | what all of them have in common |
 //! | `fetch`, `acme` | requests to the ACME server, and orders |
-//! | `place`, `upload`, `turns` | which host a request is for, how its body moves, and how many of a name look for a backend |
+//! | `place`, `upload`, `turns` | which host a request is for, how its body moves, and how many to one app look for a backend |
 //! | `proxy` | a request and its answer |
 //! | `serve` | listeners and connections |
 //!
@@ -51,7 +51,7 @@ pub use self::shared::{EdgeLimits, Say};
 
 /// Threads that may block at once, each for a backend that is looked for.
 const MOST_BLOCKED: usize = 256;
-/// So many of them at once for one name. More of its requests wait.
+/// So many of them at once for one owner of names. More of its requests wait.
 const MOST_TURNS: usize = 16;
 /// What connections may still take when the edge ends.
 const FAREWELL: Duration = Duration::from_secs(1);

@@ -12,6 +12,11 @@ pub trait Routes: Send + Sync + 'static {
     /// If there is none.
     fn connect(&self, host: &str) -> Result<Backend, Refusal>;
 
+    /// Returns whose name this is. All names of one owner share how many requests look for a backend at once. Does not block.
+    fn owner(&self, host: &str) -> String {
+        host.to_owned()
+    }
+
     /// Returns the names that are served, in lower case, each of which is to have a certificate.
     fn names(&self) -> Vec<String>;
 }

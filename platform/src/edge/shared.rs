@@ -17,7 +17,7 @@ pub type Say = Arc<dyn Fn(String) + Send + Sync>;
 pub struct EdgeLimits {
     /// Connections at once.
     pub connections: usize,
-    /// Connections at once of one address.
+    /// Connections at once of one address, or of one network of 64 bits by IPv6.
     pub of_one_address: usize,
     /// For TLS to be set up, and for the head of a request to come.
     pub head: Duration,

@@ -1,14 +1,14 @@
-//! How many requests of one name look for a backend at once, so that one app whose VMs do not answer takes no thread that others need.
+//! How many requests to one owner of names look for a backend at once, so that one app whose VMs do not answer takes no thread that others need.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Turns, by names.
+/// Turns, by owners of names.
 pub struct Turns {
     most: usize,
-    of_names: Mutex<HashMap<String, Weak<Semaphore>>>,
+    of_owners: Mutex<HashMap<String, Weak<Semaphore>>>,
 }
 
 /// A turn that one request has as long as this lives.
@@ -17,27 +17,27 @@ pub struct Turn {
 }
 
 impl Turns {
-    /// At most so many at once for each name.
+    /// At most so many at once for each owner.
     pub fn new(most: usize) -> Self {
-        Self { most, of_names: Mutex::default() }
+        Self { most, of_owners: Mutex::default() }
     }
 
-    /// Waits for the turn of one request of this name.
-    pub async fn wait(&self, name: &str) -> Option<Turn> {
-        let turns = self.of(name);
+    /// Waits for the turn of one request to this owner.
+    pub async fn wait(&self, owner: &str) -> Option<Turn> {
+        let turns = self.of(owner);
         // Nobody closes it, and it lives as long as somebody waits or has a turn.
         turns.acquire_owned().await.ok().map(|permit| Turn { _permit: permit })
     }
 
-    fn of(&self, name: &str) -> Arc<Semaphore> {
-        let mut of_names = self.of_names.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = of_names.get(name).and_then(Weak::upgrade) {
+    fn of(&self, owner: &str) -> Arc<Semaphore> {
+        let mut of_owners = self.of_owners.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = of_owners.get(owner).and_then(Weak::upgrade) {
             return known;
         }
-        // Names that nobody asks for now are forgotten.
-        of_names.retain(|_, turns| turns.strong_count() > 0);
+        // Owners that nobody asks for now are forgotten.
+        of_owners.retain(|_, turns| turns.strong_count() > 0);
         let turns = Arc::new(Semaphore::new(self.most));
-        of_names.insert(name.to_owned(), Arc::downgrade(&turns));
+        of_owners.insert(owner.to_owned(), Arc::downgrade(&turns));
         turns
     }
 }
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_all_its_turns_taken_waits_and_another_one_does_not() {
+    fn an_owner_with_all_its_turns_taken_waits_and_another_one_does_not() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let turns = Turns::new(2);
@@ -61,9 +61,9 @@ mod tests {
             assert!(timeout(soon, turns.wait("b")).await.unwrap().is_some());
             drop(first);
             assert!(timeout(soon, turns.wait("a")).await.unwrap().is_some());
-            assert_eq!(turns.of_names.lock().unwrap().len(), 2);
+            assert_eq!(turns.of_owners.lock().unwrap().len(), 2);
             drop(turns.wait("c").await);
-            assert_eq!(turns.of_names.lock().unwrap().len(), 2);
+            assert_eq!(turns.of_owners.lock().unwrap().len(), 2);
         });
     }
 }

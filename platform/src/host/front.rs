@@ -61,6 +61,11 @@ impl Routes for ToApps {
         Ok(Backend { stream: machine.forward(port, GUEST).map_err(failed)?, kept })
     }
 
+    fn owner(&self, name: &str) -> String {
+        let owner = self.0.upgrade().and_then(|host| host.front.names().get(name).map(|(app, _)| app.clone()));
+        owner.unwrap_or_else(|| name.to_owned())
+    }
+
     fn names(&self) -> Vec<String> {
         self.0.upgrade().map(|host| host.front.names().keys().cloned().collect()).unwrap_or_default()
     }

@@ -385,7 +385,10 @@ fn a_public_name_leads_to_a_vm_of_its_app_which_is_busy_meanwhile() {
     };
     bench.deploy(&named("web", "[\"www.example.com\", \"Example.com\"]")).unwrap();
     let routes = front::ToApps(Arc::downgrade(&bench.host));
-    assert_eq!(routes.names(), ["example.com", "www.example.com"]);
+    assert_eq!(
+        (routes.names().join(" ").as_str(), routes.owner("example.com").as_str()),
+        ("example.com www.example.com", "web")
+    );
     let mut backend = routes.connect("example.com").unwrap();
     let machine = bench.host.fleet_of("web").unwrap().pick("web").unwrap();
     assert_eq!(machine.busy(), 1);
