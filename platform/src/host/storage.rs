@@ -45,7 +45,7 @@ pub fn extend(host: &Arc<Host>, app: &str, name: &str, size: u64) -> Result<()> 
 /// Makes a volume of another app, or of another name, that begins as a snapshot.
 ///
 /// # Errors
-/// The other app is being changed, or those of [`Volumes::fork`](super::Volumes::fork).
+/// The other app is being changed, there is no such snapshot, the other volume is there already, or the disk is full.
 pub fn fork(host: &Arc<Host>, from: (&str, &str), snapshot: u32, to: (&str, &str)) -> Result<()> {
     // Nobody else makes the same volume meanwhile.
     let _occupied = host.occupy(to.0, false)?;
