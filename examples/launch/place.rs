@@ -35,7 +35,7 @@ impl Place {
     /// Takes a place in a folder of this user's, in the network of this name.
     pub fn take(folder: &Path, name: &str) -> vmcell::Result<Self> {
         // Before the folder is made, which nobody would use.
-        check_length(&std::path::absolute(folder).unwrap_or_else(|_| folder.into()))?;
+        check_length(&whole(folder))?;
         own(folder)?;
         let failed = |what: &str, e: io::Error| {
             let message = format!("cannot {what} in the folder {} of a network", folder.display());
@@ -63,6 +63,16 @@ impl Place {
     /// Where the launcher of a host gets what is sent to its VM.
     pub fn socket_of(&self, host: u16) -> PathBuf {
         socket_path(&self.folder, host)
+    }
+}
+
+/// The path that a folder has once it is made, whichever way leads there.
+fn whole(folder: &Path) -> PathBuf {
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (above.canonicalize(), folder.file_name()) {
+        (Ok(above), Some(name)) => above.join(name),
+        // Whoever makes it will say so.
+        _ => std::path::absolute(folder).unwrap_or_else(|_| folder.into()),
     }
 }
 

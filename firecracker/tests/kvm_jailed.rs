@@ -55,7 +55,7 @@ fn root_has_the_program_be_another_user_with_limits_before_it_is_jailed() {
     // Root raises a limit again, unless its capability for that is gone.
     let mut limited = Command::new("sh");
     limited
-        .args(["-c", "(ulimit -n 150 && ulimit -n 200) 2>/dev/null && ulimit -n 150; exec \"$0\" \"$@\""])
+        .args(["-c", "(ulimit -n 150 && ulimit -n 200) 2>/dev/null && ulimit -n 150; exec \"$0\" \"$@\" 9</dev/zero"])
         .arg(support::program().get_program());
     let program = Program::of(limited, folder, &arguments);
     // Its socket is there before it is jailed.
@@ -68,6 +68,9 @@ fn root_has_the_program_be_another_user_with_limits_before_it_is_jailed() {
     assert!(line("Groups:").is_empty() && line("CapEff:") == ["0000000000000000"], "{status}");
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.pid())).unwrap_or_default();
     assert!(limits.lines().any(|line| line.starts_with("Max open files") && line.contains(" 200 ")), "{limits}");
+    let opened = std::fs::read_dir(format!("/proc/{}/fd", program.pid())).unwrap();
+    let opened = opened.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok()).collect::<Vec<_>>();
+    assert!(!opened.is_empty() && !opened.contains(&"/dev/zero".into()), "{opened:?}");
     let variables = std::fs::read(format!("/proc/{}/environ", program.pid())).unwrap();
     assert!(variables.is_empty(), "{}", String::from_utf8_lossy(&variables));
 }

@@ -38,7 +38,9 @@ pub struct VsockConfig {
     /// The guest's context ID, by which it knows itself, 3 to 4294967294. As no connection leads from guest to guest, those of several
     /// VMs may be the same.
     pub cid: u64,
-    /// Where the Unix socket is made for other programs of the host, in up to 107 bytes. The default is nowhere.
+    /// Where the Unix socket is made for other programs of the host, in up to 107 bytes. The default is nowhere. If the path has more than
+    /// 96 bytes from the root, the process has to have `/proc` to connect to programs that serve ports, and a name of about 80 bytes is
+    /// refused when the VM is built.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub path: Option<PathBuf>,
     /// How many connections there may be at once, 1 to 4096. Others are refused. The default is 1024. Each one takes a descriptor of the

@@ -104,24 +104,43 @@ impl InheritedDescriptors {
         Self { keep: keep.into_iter().collect() }
     }
 
+    /// Has all of them closed as soon as the process executes another program, and none before. Never blocks.
+    ///
     /// # Errors
-    /// If the host does not list the process's descriptors in `/proc`.
-    pub(crate) fn close(&self) -> io::Result<()> {
-        let mut inherited = Vec::new();
-        for entry in std::fs::read_dir("/proc/self/fd")? {
-            let number = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
-            inherited.extend(number.filter(|fd| *fd > libc::STDERR_FILENO && !self.keep.contains(fd)));
-        }
-        for fd in inherited {
-            // SAFETY: takes a number; if it is no descriptor, the call fails.
-            let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
-            if flags >= 0 && flags & libc::FD_CLOEXEC == 0 {
-                // SAFETY: the caller of `except` has vouched that nothing uses it.
-                unsafe { libc::close(fd) };
-            }
+    /// [`ErrorKind::Host`](crate::ErrorKind::Host) if the host does not list the process's descriptors in `/proc`.
+    pub fn close_on_exec() -> crate::Result<()> {
+        let failed = |e: io::Error| {
+            crate::Error::new(crate::ErrorKind::Host, "cannot list the descriptors of the process").with_source(e)
+        };
+        for fd in inherited().map_err(failed)? {
+            // SAFETY: takes a number of a descriptor, which stays open.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         }
         Ok(())
     }
+
+    /// # Errors
+    /// If the host does not list the process's descriptors in `/proc`.
+    pub(crate) fn close(&self) -> io::Result<()> {
+        for fd in inherited()?.into_iter().filter(|fd| !self.keep.contains(fd)) {
+            // SAFETY: the caller of `except` has vouched that nothing uses it.
+            unsafe { libc::close(fd) };
+        }
+        Ok(())
+    }
+}
+
+/// The descriptors above 2 that are not marked as close-on-exec.
+fn inherited() -> io::Result<Vec<RawFd>> {
+    let mut inherited = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
+        inherited.extend(number.filter(|fd| *fd > libc::STDERR_FILENO));
+    }
+    // SAFETY: takes a number; if it is no descriptor, such as the one by which they were listed, the call fails.
+    let flags = |fd: &RawFd| unsafe { libc::fcntl(*fd, libc::F_GETFD) };
+    inherited.retain(|fd| flags(fd) >= 0 && flags(fd) & libc::FD_CLOEXEC == 0);
+    Ok(inherited)
 }
 
 /// Whether the process may lock memory beyond its limit (`CAP_IPC_LOCK`).

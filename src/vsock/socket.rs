@@ -1,5 +1,6 @@
 //! The Unix socket for other programs of the host.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -54,6 +55,7 @@ impl Socket {
         let whole = path.file_name().map_or_else(|| path.to_owned(), |name| canonical.join(name));
         let is_long = whole.as_os_str().len().saturating_add(LONGEST_PORT.len()) > MAX_SOCKET_PATH;
         let folder = is_long.then(|| Folder::open(&canonical)).transpose().map_err(failed)?;
+        folder.as_ref().map_or(Ok(()), |folder| check_way(folder, path))?;
         let listener = listen_privately(path).map_err(failed)?;
         let path = whole;
         let file = path.symlink_metadata().ok().map(|file| (file.dev(), file.ino()));
@@ -92,6 +94,25 @@ impl Socket {
         if self.path.symlink_metadata().is_ok_and(|file| (file.dev(), file.ino()) == own) {
             let _ = std::fs::remove_file(&self.path);
         }
+    }
+}
+
+/// Refuses a socket beside which those of ports could not be reached, not even by the folder's descriptor.
+fn check_way(folder: &Folder, path: &Path) -> Result<()> {
+    let refused = |why: String| {
+        let shown = path.display();
+        Err(Error::new(ErrorKind::Vsock, format!("cannot make the Unix socket {shown}: {why}; choose a shorter path")))
+    };
+    let way = folder.path_of(path.file_name().unwrap_or_default());
+    let len = way.as_os_str().len().saturating_add(LONGEST_PORT.len());
+    if len > MAX_SOCKET_PATH {
+        return refused(format!(
+            "its path is long, and by the descriptor of its folder those of the host's ports would have paths of up to {len} bytes, allowed are {MAX_SOCKET_PATH}"
+        ));
+    }
+    match folder.path_of(OsStr::new(".")).metadata() {
+        Ok(_) => Ok(()),
+        Err(why) => refused(format!("its path is long, and it takes /proc to reach those of the host's ports: {why}")),
     }
 }
 
@@ -153,6 +174,18 @@ mod tests {
         assert_eq!(socket.connect(1).unwrap_err().kind(), io::ErrorKind::NotFound);
         drop(socket);
         assert!(!deep.join("socket").exists());
+    }
+
+    #[test]
+    fn a_socket_whose_ports_could_not_be_reached_is_refused_and_not_made() {
+        let place = tempfile::tempdir().unwrap();
+        // With `/proc/self/fd/N/` before it and a port behind it, it is one byte too long.
+        let name = "x".repeat(MAX_SOCKET_PATH + 1 - "/proc/self/fd/0/".len() - LONGEST_PORT.len());
+        let path = place.path().join(&name);
+        let refused = Socket::new(&path).err().unwrap();
+        assert_eq!(refused.kind(), ErrorKind::Vsock);
+        assert!(refused.to_string().contains("bytes, allowed are 107; choose a shorter path"), "{refused}");
+        assert!(!path.exists());
     }
 
     #[test]

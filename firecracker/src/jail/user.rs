@@ -6,12 +6,13 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::process::{getegid, geteuid, getgid, getgroups, getuid};
+use vmcell::InheritedDescriptors;
 
 /// What is done before the program executes itself as another user, and not once more after that.
 const DONE: [&str; 4] = ["--uid", "--gid", "--cgroup", "--parent-cgroup"];
 
-/// Has the process execute the program anew as this user, in this group alone and without variables of the environment, with its other
-/// options. Returns if the process is that user already, by all of its numbers.
+/// Has the process execute the program anew as this user, in this group alone, with its other options, without variables of the
+/// environment and without descriptors that it was started with beyond 2. Returns if the process is that user already, by all of its numbers.
 ///
 /// A process that only changed its user would get no user namespace from the kernel, and a jail without most of its layers.
 ///
@@ -29,6 +30,7 @@ pub fn become_user(uid: u32, gid: u32) -> Result<(), String> {
             "only root becomes another user or leaves groups, and this is user {user} (started by {real}) of group {group}, also in the groups {others:?}"
         ));
     }
+    InheritedDescriptors::close_on_exec().map_err(|error| error.chain())?;
     let mut words = std::env::args_os();
     let name = words.next().unwrap_or_else(|| "vmcell-firecracker".into());
     let mut anew = Command::new("/proc/self/exe");

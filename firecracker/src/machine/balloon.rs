@@ -42,6 +42,12 @@ pub fn handle(vm: &Vm) -> Result<BalloonHandle, Fault> {
     vm.balloon().map_err(refused)
 }
 
+/// Takes the target that the balloon has, whatever it was said to be.
+pub fn read_target(balloon: &mut Balloon, handle: &BalloonHandle) {
+    let mib = handle.target().checked_div(MIB).unwrap_or_default();
+    balloon.amount_mib = u32::try_from(mib).unwrap_or(balloon.amount_mib);
+}
+
 /// What a balloon refuses.
 pub fn refused(error: vmcell::Error) -> Fault {
     Fault::of("balloon", &error)

@@ -3,8 +3,21 @@
 use serde_json::Value;
 use vmcell::Metadata;
 
-use crate::api::{MmdsConfig, MmdsVersion};
+use crate::api::{MmdsConfig, MmdsVersion, NetworkInterface};
 use crate::fault::Fault;
+
+/// Refuses a service that no card has, or one that there is not.
+pub fn check(config: &MmdsConfig, nics: &[NetworkInterface]) -> Result<(), Fault> {
+    let refused = |why: String| Err(Fault::new(format!("mmds/config: {why}")));
+    if config.network_interfaces.is_empty() {
+        return refused("network_interfaces is empty, allowed are the names of one and more".to_owned());
+    }
+    let is_there = |id: &&String| nics.iter().any(|nic| nic.iface_id == **id);
+    match config.network_interfaces.iter().find(|id| !is_there(id)) {
+        Some(other) => refused(format!("network_interfaces has {other:?}, and there is no such network interface")),
+        None => Ok(()),
+    }
+}
 
 /// The service, and whether it was told anything.
 pub struct Store {

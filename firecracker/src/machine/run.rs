@@ -117,6 +117,9 @@ impl Machine {
         let builder = build::with_serial(build::describe(&plan, &self.setup)?.builder(), &plan)?;
         let builder = build::with_log(build::with_nics(builder, &plan, &self.store)?, &self.log);
         let vm = builder.fork_of(&saved).fork_clock(clock).build().map_err(refused)?;
+        if let Some(told) = &mut plan.balloon {
+            balloon::read_target(told, &balloon::handle(&vm)?);
+        }
         if wanted.resume_vm {
             vm.start().map_err(refused)?;
         }

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use vmcell::VmConfig;
 
 use super::plan::Plan;
-use super::{balloon, disks, memory};
+use super::{balloon, disks, memory, metadata};
 use crate::fault::Fault;
 
 /// Refuses a plan that is not of this machine, whose guest would be another one than clients are told. What belongs to the host, such as
@@ -30,8 +30,9 @@ pub fn check(plan: &Plan, machine: &VmConfig) -> Result<(), Fault> {
     if let (Some(told), Some(balloon)) = (&told, &machine.balloon) {
         same("balloon: deflate_on_oom", &told.deflate_on_oom, &balloon.deflate_on_oom)?;
         same("balloon: free_page_reporting", &told.reporting, &balloon.reporting)?;
+        same("balloon: whether it has statistics", &(told.statistics_s > 0), &(balloon.statistics_s > 0))?;
     }
-    Ok(())
+    plan.mmds.as_ref().map_or(Ok(()), |mmds| metadata::check(mmds, &plan.nics))
 }
 
 fn same<T: PartialEq + Debug>(what: &str, told: &T, is: &T) -> Result<(), Fault> {
@@ -44,7 +45,7 @@ fn same<T: PartialEq + Debug>(what: &str, told: &T, is: &T) -> Result<(), Fault>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Entropy, MachineConfig};
+    use crate::api::{Balloon, Entropy, MachineConfig, MmdsConfig};
 
     #[test]
     fn each_thing_that_a_guest_would_notice_is_compared_by_its_name() {
@@ -60,6 +61,16 @@ mod tests {
         let vcpus = told(&|plan| plan.machine.vcpu_count = 2);
         assert_eq!(vcpus, "machine-config: vcpu_count is 2, and the machine that was saved has 1");
         assert!(told(&|plan| plan.machine.mem_size_mib = 64).starts_with("machine-config: mem_size_mib is 64, "));
+        let mmds: MmdsConfig = serde_json::from_str(r#"{"network_interfaces": ["none"]}"#).unwrap();
+        assert!(told(&|plan| plan.mmds = Some(mmds.clone())).contains("no such network interface"));
         assert!(told(&|plan| plan.entropy = Some(Entropy::default())).starts_with("entropy: "));
+        let mut plan = plan.clone();
+        let mut balloon: Balloon = serde_json::from_str(r#"{"amount_mib": 0, "deflate_on_oom": true}"#).unwrap();
+        machine.balloon = Some(super::balloon::balloon(&balloon));
+        balloon.stats_polling_interval_s = 1;
+        plan.balloon = Some(balloon);
+        assert!(
+            check(&plan, &machine).unwrap_err().message().starts_with("balloon: whether it has statistics is true")
+        );
     }
 }

@@ -176,15 +176,8 @@ impl Machine {
     }
 
     fn put_mmds_config(&mut self, config: MmdsConfig) -> Result<(), Fault> {
-        let refused = |why: String| Err(Fault::new(format!("mmds/config: {why}")));
         self.store.service(&config)?;
-        if config.network_interfaces.is_empty() {
-            return refused("network_interfaces is empty, allowed are the names of one and more".to_owned());
-        }
-        let is_there = |id: &&String| self.plan.nics.iter().any(|nic| nic.iface_id == **id);
-        if let Some(other) = config.network_interfaces.iter().find(|id| !is_there(id)) {
-            return refused(format!("network_interfaces has {other:?}, and there is no such network interface"));
-        }
+        metadata::check(&config, &self.plan.nics)?;
         self.plan().mmds = Some(config);
         Ok(())
     }
