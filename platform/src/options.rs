@@ -219,8 +219,7 @@ pub struct Serve {
     /// Answers HTTP here, such as 0.0.0.0:80, by redirects to HTTPS, and the ACME server's questions; may be given several times
     #[arg(long, value_name = "ADDRESS:PORT", requires = "https")]
     pub http: Vec<SocketAddr>,
-    /// Where certificates come from: the directory of an ACME server, whose terms you accept by this, such as
-    /// https://acme-v02.api.letsencrypt.org/directory
+    /// Where certificates come from: the directory of an ACME server, whose terms you accept by this
     #[arg(long, value_name = "URL", requires = "https")]
     pub acme: Option<String>,
     /// Where the ACME server may write to, such as mailto:admin@example.com
