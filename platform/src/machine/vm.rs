@@ -10,8 +10,12 @@ use vmcell::network::Service;
 use vmcell::volume::VolumeHandle;
 
 use super::guest::{Guest, Plan, forward};
+use super::timed::Timed;
 use crate::fault::{Fault, Result};
 use crate::guest::{FORWARD_PORT, Message, Stop};
+
+/// How long a guest may take to read that it is to stop.
+const TOLD: Duration = Duration::from_secs(1);
 
 /// What has become of a VM.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -227,9 +231,10 @@ impl Machine {
         let _ = self.wake();
         let mut inner = self.inner();
         let grace = self.plan.release.spec.stop_grace;
-        if let Some(control) = &mut inner.control {
-            let _ = Message::Stop(Stop { grace_millis: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX) })
-                .write(control);
+        if let Some(control) = &inner.control {
+            let stop = Message::Stop(Stop { grace_millis: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX) });
+            // Others wait for the lock meanwhile, and the guest may not read.
+            let _ = stop.write(&mut Timed::new(control, TOLD));
         } else if let Some(guest) = &inner.guest {
             guest.stop();
         }
