@@ -116,7 +116,8 @@ fn make_in(parent: &Path, id: &str, limits: &[CgroupLimit]) -> Result<(), String
     for limit in limits {
         // What cannot be given out is said by the limit that is missing.
         let file = File::options().write(true).open(parent.join("cgroup.subtree_control"));
-        let _ = file.and_then(|mut file| write!(file, "+{}", limit.controller()));
+        // By one call: each is a command of its own.
+        let _ = file.and_then(|mut file| file.write_all(format!("+{}", limit.controller()).as_bytes()));
     }
     let folder = parent.join(id);
     match fs::create_dir(&folder) {
