@@ -3,6 +3,7 @@
 //! | File or folder | What it is |
 //! |---|---|
 //! | `fault` | what a person is told when something is refused or fails |
+//! | `sealing` | the key to which a host seals what it keeps |
 //! | `edge/` | HTTPS from the internet, with certificates that it gets by itself |
 //! | `guest` | what the host and the guest's first program tell each other |
 //! | `image/` | root file systems of folders, archives and OCI layouts; what a guest starts from |
@@ -45,6 +46,7 @@ pub mod host;
 pub mod image;
 pub mod machine;
 pub mod options;
+pub mod sealing;
 pub mod serve;
 pub mod start;
 pub mod state;

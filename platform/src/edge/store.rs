@@ -7,6 +7,7 @@ use vmcell::secret::{HostKey, Secret, SecretStore};
 
 use super::certificates::Kept;
 use crate::fault::{Context, Result};
+use crate::sealing::host_key;
 
 /// What the sealed values are bound to.
 const APPLICATION: &str = "edge";
@@ -27,13 +28,7 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Self> {
         fs::create_dir_all(folder).context(format_args!("the folder {} of certificates", folder.display()))?;
         let (key_path, path) = (folder.join("host.key"), folder.join("certificates.sealed"));
-        let key = if key_path.exists() {
-            HostKey::file(&key_path)?
-        } else {
-            let key = HostKey::generate()?;
-            key.save(&key_path)?;
-            key
-        };
+        let key = host_key(&key_path)?;
         let sealed = if path.exists() {
             SecretStore::open(&path, APPLICATION)?
         } else {

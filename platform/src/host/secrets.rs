@@ -9,6 +9,7 @@ use vmcell::volume::Key;
 
 use crate::app::is_name;
 use crate::fault::{Context, Fault, Result};
+use crate::sealing::host_key;
 
 /// The application that the keys of volumes are sealed for; no app has such a name.
 const VOLUMES: &str = "volumes.keys";
@@ -51,15 +52,7 @@ impl Secrets {
     /// # Errors
     /// The key cannot be read, others may read it, or it cannot be made.
     pub fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join("host.key");
-        let key = if path.exists() {
-            HostKey::file(&path)?
-        } else {
-            let key = HostKey::generate()?;
-            key.save(&path)?;
-            key
-        };
-        Ok(Self { folder: folder.to_owned(), key })
+        Ok(Self { folder: folder.to_owned(), key: host_key(&folder.join("host.key"))? })
     }
 
     fn path(&self, app: &str) -> PathBuf {

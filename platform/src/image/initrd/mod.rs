@@ -8,7 +8,7 @@ mod modules;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::fault::{Context, Result};
+use crate::fault::{Context, Fault, Result};
 use cpio::Archive;
 
 /// The programs of e2fsprogs that volumes are made and grown with, and where distributions have them.
@@ -23,9 +23,13 @@ const TOOL_SETTINGS: &str = "/etc/mke2fs.conf";
 /// If this host has no e2fsprogs, guests from this initrd cannot make file systems on new volumes, and say so.
 ///
 /// # Errors
-/// If the init is no program of this machine or lacks a library; if there are no modules, or not all that a guest needs; if the file cannot
+/// If the kernel is not a file; if the init is no program of this machine or lacks a library; if there are no modules, or not all that a guest needs; if the file cannot
 /// be written.
 pub fn initrd(init: &Path, kernel: &Path, modules: Option<&Path>, into: &Path) -> Result<()> {
+    // A pipe would never end, nor would a device.
+    if !fs::metadata(kernel).context(kernel.display())?.is_file() {
+        return Err(Fault::new(format!("the kernel {} is not a file", kernel.display())));
+    }
     let mut archive = Archive::default();
     for folder in ["dev", "image", "modules", "proc", "root", "run", "sbin", "sys", "tmp"] {
         archive.folder(folder);
@@ -57,4 +61,20 @@ pub fn initrd(init: &Path, kernel: &Path, modules: Option<&Path>, into: &Path) -
     let partial = PathBuf::from(format!("{}.partial", into.display()));
     fs::write(&partial, archive.finish()).context(partial.display())?;
     fs::rename(&partial, into).context(into.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_is_not_a_file_is_refused_before_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for kernel in [pipe.as_path(), Path::new("/dev/zero"), folder.path()] {
+            let why = initrd(Path::new("/bin/sh"), kernel, None, &folder.path().join("initrd")).unwrap_err();
+            assert_eq!(why.message, format!("the kernel {} is not a file", kernel.display()));
+        }
+    }
 }
