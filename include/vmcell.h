@@ -4050,6 +4050,17 @@ int32_t vmcell_vm_suspend(vmcell_vm *vm,
                           vmcell_error **error);
 
 /**
+ * Does the same as vmcell_vm_suspend with VMCELL_LOAD_COPY, without leaving anything that can be read: the RAM is encrypted by AES-256-XTS with a key
+ * that is made for this call and lies in locked memory of this process, in a file in the folder `folder` that has no name. Nothing of it is left when the
+ * VM is resumed or freed, or the process ends. Blocks until the file is written, not until it is on storage.
+ *
+ * Errors: those of vmcell_vm_suspend; VOLUME if the host has no locked memory for the key. A VM that ran goes on then.
+ */
+int32_t vmcell_vm_suspend_encrypted(vmcell_vm *vm,
+                                    const char *folder,
+                                    vmcell_error **error);
+
+/**
  * Puts a snapshot in the file `path`, which takes the place of one of that name once it is whole and on storage. It can be read by its
  * owner alone, and holds what the guest had in its memory, secrets too. If `older` is not NULL, what lies in the file of that snapshot is
  * left out: it is called `older_name`, and stays in the same folder. At most `bytes_per_second` bytes of RAM are written a second, 65536 or

@@ -2,10 +2,11 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -278,6 +279,54 @@ fn a_suspended_vm_whose_file_was_damaged_stays_as_it_is_and_one_that_cannot_be_s
     vm.vm.stop().unwrap();
     assert_eq!(vm.vm.resume().unwrap_err().kind(), ErrorKind::InvalidState);
     assert_eq!(Counts::fork(&Snapshot::load(folder.path("vm")).unwrap()).next(), 'd');
+}
+
+/// What a file without a name in this folder has, that this process has open.
+fn nameless_in(folder: &Path) -> Option<Vec<u8>> {
+    let fds = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fd.ok()?.path().into());
+    let is_it = |fd: &PathBuf| {
+        fs::read_link(fd).is_ok_and(|to| to.starts_with(folder) && to.to_string_lossy().ends_with("(deleted)"))
+    };
+    fds.into_iter().find(is_it).map(|fd| fs::read(fd).unwrap())
+}
+
+fn pages(file: &[u8]) -> BTreeSet<&[u8]> {
+    file.chunks(4096).filter(|page| page.iter().any(|byte| *byte != 0)).collect()
+}
+
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn an_encrypted_vm_that_sleeps_leaves_nothing_that_can_be_read_and_goes_on_where_it_was() {
+    let folder = Folder::new();
+    for backing in [MemoryBacking::Anonymous, MemoryBacking::Memfd] {
+        let mut vm = Counts::boot_with(backing, 8 << 20);
+        assert_eq!(vm.next(), 'a');
+        let mut seen = BTreeSet::new();
+        for answer in ['b', 'c'] {
+            let before = own_kib();
+            vm.vm.suspend_encrypted(folder.path("")).unwrap();
+            if answer == 'b' {
+                assert!(own_kib() + (7 << 10) < before, "{backing:?}: {} of {before} KiB", own_kib());
+            }
+            assert_eq!(fs::read_dir(folder.path("")).unwrap().count(), 0);
+            let file = nameless_in(&folder.path("")).unwrap();
+            let new: Vec<_> = pages(&file).into_iter().map(<[u8]>::to_vec).collect();
+            assert_eq!(new.len() * 4096, file.len());
+            // No page is as another one, those of zeroes neither, nor as with another key.
+            assert!(new.into_iter().all(|page| seen.insert(page)));
+            vm.vm.resume().unwrap();
+            assert_eq!((vm.next(), nameless_in(&folder.path(""))), (answer, None));
+        }
+        vm.vm.snapshot().unwrap().save(folder.path("plain")).unwrap();
+        let plain = fs::read(folder.path("plain")).unwrap();
+        fs::remove_file(folder.path("plain")).unwrap();
+        assert!(pages(&plain).len() > 8 && pages(&plain).iter().all(|page| !seen.contains(*page)));
+        let error = vm.vm.suspend_encrypted(folder.path("none")).unwrap_err();
+        assert_eq!((error.kind(), vm.vm.status(), vm.next()), (ErrorKind::Snapshot, Status::Running, 'd'));
+        vm.vm.suspend_encrypted(folder.path("")).unwrap();
+        drop(vm);
+        assert_eq!(nameless_in(&folder.path("")), None);
+    }
 }
 
 /// The launcher with the guest that counts, and both ends of its console.

@@ -1,171 +1,18 @@
 //! `cell` as a person uses it: apps of Debian's programs in VMs of Debian's kernel, deployed, asked, replaced and found again.
 
+#[path = "support/cell.rs"]
+mod cell;
 #[path = "../../tests/support/mod.rs"]
 mod library;
 #[path = "support/pebble.rs"]
 mod pebble;
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use library::linux::{host, path_of};
-use serde_json::Value;
-use tempfile::TempDir;
-
-/// For whatever takes a guest's boot, on an emulated host.
-const LONG: Duration = Duration::from_secs(120);
-/// What the app is made of, besides what these need themselves.
-const PROGRAMS: [&str; 5] = ["socat", "sh", "cat", "sync", "curl"];
-/// Serves one greeting over HTTP, by IPv4 and IPv6.
-const SERVE: &str = concat!(
-    "socat TCP6-LISTEN:8080,fork,reuseaddr,ipv6only=0 ",
-    r#"SYSTEM:'read line; printf \"HTTP/1.0 200 OK\\r\\n\\r\\n$GREETING\"'"#
-);
-
-struct Cell {
-    folder: TempDir,
-    server: Child,
-}
-
-fn program(folder: &Path) -> Command {
-    let mut command = Command::new(path_of("VMCELL_CELL"));
-    command.arg("--state").arg(folder.join("state")).stdin(Stdio::null());
-    command
-}
-
-fn serve(folder: &Path, more: &[String]) -> Child {
-    let log = std::fs::File::options().create(true).append(true).open(folder.join("serve.log")).unwrap();
-    let mut command = program(folder);
-    command
-        .arg("serve")
-        .arg("--kernel")
-        .arg(path_of("VMCELL_KERNEL_ELF"))
-        .arg("--modules")
-        .arg(path_of("VMCELL_MODULES"));
-    command.arg("--init").arg(path_of("VMCELL_CELL_INIT")).args(more);
-    command.stdout(log.try_clone().unwrap()).stderr(log).spawn().expect("cell starts")
-}
-
-/// A folder with programs of this host's and the libraries that they need.
-fn image(folder: &Path) {
-    let copy = |from: &str| {
-        let to = folder.join(from.trim_start_matches('/'));
-        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        std::fs::copy(from, to).unwrap_or_else(|why| panic!("{from}: {why}"));
-    };
-    for program in PROGRAMS {
-        let path = host("sh", &["-c", &format!("command -v {program}")]);
-        copy(path.trim());
-        let libraries = host("ldd", &[path.trim()]);
-        libraries.split_whitespace().filter(|word| word.starts_with('/')).for_each(copy);
-    }
-    let bin = folder.join("bin");
-    if !bin.exists() {
-        std::os::unix::fs::symlink("usr/bin", bin).unwrap();
-    }
-}
-
-impl Cell {
-    fn new() -> Self {
-        Self::with(tempfile::tempdir().unwrap(), &[])
-    }
-
-    fn with(folder: TempDir, more: &[String]) -> Self {
-        image(&folder.path().join("image"));
-        let server = serve(folder.path(), more);
-        let cell = Self { folder, server };
-        cell.until("its socket", |cell| cell.run(&["status"]).status.success());
-        cell
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        program(self.folder.path()).args(arguments).output().expect("cell starts")
-    }
-
-    /// Its standard output; it has to succeed.
-    fn done(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {said}{error}\n{}", self.logs());
-        said
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        serde_json::from_str(&self.done(&[&["--json"], arguments].concat())).expect("JSON")
-    }
-
-    fn logs(&self) -> String {
-        let text = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
-        let mut logs = text(self.folder.path().join("serve.log"));
-        for entry in std::fs::read_dir(self.folder.path().join("state/logs/web")).into_iter().flatten().flatten() {
-            logs += &format!("-- {}\n{}", entry.path().display(), text(entry.path()));
-        }
-        logs
-    }
-
-    /// Writes the app's description; returns its path.
-    fn app(&self, greeting: &str, more: &str) -> String {
-        let text = format!(
-            "name = \"web\"\nimage = \"image\"\ncommand = [\"/bin/sh\", \"-c\", '''{SERVE}''']\n{more}\n\
-             [env]\nGREETING = \"{greeting}\"\n\
-             [[services]]\nport = 8080\ncheck = {{ path = \"/\", grace = \"110s\", timeout = \"20s\", interval = \"5s\" }}\n"
-        );
-        let path = self.folder.path().join("app.toml");
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
-        let began = Instant::now();
-        while !is_so(self) {
-            assert!(began.elapsed() < LONG, "{what} did not come:\n{}", self.logs());
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    /// `cell proxy`, and the address where it listens.
-    fn proxy(&self) -> (Killed, String) {
-        let mut command = program(self.folder.path());
-        let mut child = command.args(["--json", "proxy", "web", "0:8080"]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let told: Value = serde_json::from_str(&line).unwrap();
-        (Killed(child), told["listening"].as_str().unwrap().to_owned())
-    }
-
-    fn end(&mut self, signal: &str) -> Option<i32> {
-        host("kill", &[&format!("-{signal}"), &self.server.id().to_string()]);
-        self.server.wait().unwrap().code()
-    }
-}
-
-impl Drop for Cell {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn curl(address: &str) -> Result<String, String> {
-    let output =
-        Command::new("curl").args(["-sS", "--max-time", "60", &format!("http://{address}/")]).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() { Ok(text) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
-}
+use cell::{Cell, SERVE, curl, serve};
 
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]

@@ -173,6 +173,7 @@ fn reporting() -> impl IntoIterator<Item = (&'static str, Call)> {
         vmcell_vm_save_working_set(null(), null()),
         vmcell_vm_snapshot(null_mut(), None, null_mut(), null_mut()),
         vmcell_vm_suspend(null_mut(), null(), 0),
+        vmcell_vm_suspend_encrypted(null_mut(), null()),
         vmcell_vm_memory_use(null(), null_mut(), null_mut()),
         vmcell_console_also(null_mut(), null_mut()),
         vmcell_console_new_callback(None, null_mut(), None, null_mut()),

@@ -102,6 +102,26 @@ pub unsafe extern "C" fn vmcell_vm_suspend(
     })
 }
 
+/// Does the same as vmcell_vm_suspend with VMCELL_LOAD_COPY, without leaving anything that can be read: the RAM is encrypted by AES-256-XTS with a key
+/// that is made for this call and lies in locked memory of this process, in a file in the folder `folder` that has no name. Nothing of it is left when the
+/// VM is resumed or freed, or the process ends. Blocks until the file is written, not until it is on storage.
+///
+/// Errors: those of vmcell_vm_suspend; VOLUME if the host has no locked memory for the key. A VM that ran goes on then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_vm_suspend_encrypted(
+    vm: *mut VmObject,
+    folder: *const c_char,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a text that ends with a NUL.
+        let folder = unsafe { read_path(folder, "folder") }?;
+        Ok(objects::get(vm)?.vm().suspend_encrypted(folder)?)
+    })
+}
+
 /// Puts a snapshot in the file `path`, which takes the place of one of that name once it is whole and on storage. It can be read by its
 /// owner alone, and holds what the guest had in its memory, secrets too. If `older` is not NULL, what lies in the file of that snapshot is
 /// left out: it is called `older_name`, and stays in the same folder. At most `bytes_per_second` bytes of RAM are written a second, 65536 or

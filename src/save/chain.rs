@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::blocks::{Block, Map, Region};
 use super::read::{Saved, unreadable};
 use super::write::write_pages;
-use super::{BLOCK, Identity, damaged, refused};
+use super::{BLOCK, Identity, Seal, damaged, refused};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::{GuestAddress, Place, Template, ram_file, seal_ram_file};
 
@@ -37,6 +37,8 @@ pub(crate) struct Chain {
     /// The file itself, the one that it builds on, and so on.
     files: Vec<Arc<File>>,
     regions: Vec<Located>,
+    /// What the RAM is hidden by.
+    seal: Option<Box<dyn Seal>>,
 }
 
 #[derive(Clone, Debug)]
@@ -64,12 +66,7 @@ impl Chain {
     /// Looks at a file, and at those that it builds on, one after the other: what is kept of them does not grow with their number.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let saved = Saved::open(path)?;
-        let unknown = |region: &Region| {
-            let (start, len) = place(region);
-            Located { start, len, blocks: vec![Lies::Below; region.blocks.len()] }
-        };
-        let regions = saved.map.regions.iter().map(unknown).collect();
-        let mut chain = Self { machine: saved.machine, identity: saved.map.identity, files: Vec::new(), regions };
+        let mut chain = Self::of_nothing(saved.machine, &saved.map);
         let mut base = chain.lay_under(saved.file, saved.map, saved.memory)?;
         while let Some((name, identity)) = base {
             if chain.files.len() >= LONGEST {
@@ -85,6 +82,23 @@ impl Chain {
             base = chain.lay_under(saved.file, saved.map, saved.memory)?;
         }
         Ok(chain)
+    }
+
+    /// RAM alone, in a file from its first byte on, hidden by a seal.
+    #[cfg(feature = "volume")]
+    pub(super) fn sealed(file: File, map: Map, seal: Box<dyn Seal>) -> Result<Self> {
+        let mut chain = Self { seal: Some(seal), ..Self::of_nothing(Vec::new(), &map) };
+        chain.lay_under(Arc::new(file), map, 0)?;
+        Ok(chain)
+    }
+
+    fn of_nothing(machine: Vec<u8>, map: &Map) -> Self {
+        let unknown = |region: &Region| {
+            let (start, len) = place(region);
+            Located { start, len, blocks: vec![Lies::Below; region.blocks.len()] }
+        };
+        let regions = map.regions.iter().map(unknown).collect();
+        Self { machine, identity: map.identity, files: Vec::new(), regions, seal: None }
     }
 
     /// Finds what was not found yet in a file further down. Gives the one that this builds on.
@@ -134,7 +148,7 @@ impl Chain {
     pub(crate) fn memory(&self, taken: Taken) -> Result<Template> {
         let places = |region: &Located| {
             let places = match taken {
-                Taken::Copied => region.copied(&self.files)?,
+                Taken::Copied => region.copied(&self.files, self.seal.as_deref())?,
                 Taken::Mapped => region.mapped(&self.files)?,
             };
             Ok((region.start, region.len, places))
@@ -157,7 +171,7 @@ impl Located {
         (self.start, self.len)
     }
 
-    fn copied(&self, files: &[Arc<File>]) -> Result<Vec<Place>> {
+    fn copied(&self, files: &[Arc<File>], seal: Option<&dyn Seal>) -> Result<Vec<Place>> {
         let no_room = |e| Error::new(ErrorKind::HostMemory, "the host has no memory for its RAM").with_source(e);
         let file = ram_file(self.len).map_err(no_room)?;
         let mut buffer = vec![0; usize::try_from(BLOCK).unwrap_or_default()];
@@ -166,6 +180,9 @@ impl Located {
             let Some(saved) = files.get(usize::from(number)) else { continue };
             let bytes = usize::try_from(len).ok().and_then(|len| buffer.get_mut(..len)).unwrap_or_default();
             saved.read_exact_at(bytes, offset).map_err(unreadable)?;
+            if let Some(seal) = seal {
+                seal.show(offset, bytes);
+            }
             if crc32fast::hash(bytes) != checksum {
                 let gpa = self.start.0.saturating_add(at);
                 return Err(damaged(format!("the checksum of the RAM at {gpa:#x} does not agree")));

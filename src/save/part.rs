@@ -48,7 +48,7 @@ impl Part {
     fn named(place: &Path, folder: Option<File>) -> io::Result<Self> {
         for _ in 0..ATTEMPTS {
             let beside = beside(place)?;
-            let file = File::options().write(true).create_new(true).mode(MODE).open(&beside)?;
+            let file = File::options().read(true).write(true).create_new(true).mode(MODE).open(&beside)?;
             if is_ours(&file)? {
                 return Ok(Self { file, beside, is_named: true, folder });
             }
@@ -89,6 +89,12 @@ impl Drop for Part {
             let _ = fs::remove_file(&self.beside);
         }
     }
+}
+
+/// A file in this folder that has no name, or has it no longer.
+#[cfg(feature = "volume")]
+pub(super) fn nameless(folder: &Path) -> io::Result<File> {
+    nameless_file(folder, MODE).or_else(|_| Part::named(&folder.join("ram"), None)?.file.try_clone())
 }
 
 /// Locks a file that was just made, for as long as it is open: others do not take it for one that is left over. Says whether nobody was

@@ -42,7 +42,7 @@ fn content(memory: &Template) -> Vec<u8> {
 }
 
 fn draft(memory: &Template, identity: u8) -> Draft<'_> {
-    Draft { identity: [identity; 16], machine: MACHINE, memory, base: None, left_out: &[], sync: false }
+    Draft { identity: [identity; 16], machine: MACHINE, memory, base: None, left_out: &[], sync: false, seal: None }
 }
 
 fn save(draft: &Draft<'_>, path: &Path) {

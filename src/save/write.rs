@@ -10,7 +10,7 @@ use super::blocks::{Block, Map, Region, plain_name};
 use super::header::{self, HEADER, Section};
 use super::pace::Pace;
 use super::part::Part;
-use super::{BLOCK, Identity, refused};
+use super::{BLOCK, Identity, Seal, refused};
 use crate::error::Result;
 use crate::memory::{GuestAddress, Template, is_zero};
 
@@ -52,6 +52,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) left_out: &'a [LeftOut],
     /// Whether it is on storage before it takes its place.
     pub(crate) sync: bool,
+    /// What hides the RAM from who reads the file.
+    pub(crate) seal: Option<&'a dyn Seal>,
 }
 
 impl Draft<'_> {
@@ -64,12 +66,17 @@ impl Draft<'_> {
         part.put_in_place(path).map_err(failed)
     }
 
-    fn fill(&self, file: &File, base: Option<(String, Identity)>, pace: &mut Pace) -> io::Result<()> {
-        let mut map = Map { identity: self.identity, base, regions: Vec::new() };
-        for (start, len) in self.memory.regions() {
+    /// A list in which each block is zeroes.
+    pub(super) fn empty_map(&self, base: Option<(String, Identity)>) -> Map {
+        let empty = |(start, len): (GuestAddress, u64)| {
             let count = usize::try_from(len.div_ceil(BLOCK)).unwrap_or(usize::MAX);
-            map.regions.push(Region { start, len, blocks: vec![Block::Zeroes; count] });
-        }
+            Region { start, len, blocks: vec![Block::Zeroes; count] }
+        };
+        Map { identity: self.identity, base, regions: self.memory.regions().map(empty).collect() }
+    }
+
+    fn fill(&self, file: &File, base: Option<(String, Identity)>, pace: &mut Pace) -> io::Result<()> {
+        let mut map = self.empty_map(base);
         let machine =
             Section { offset: HEADER as u64, len: self.machine.len() as u64, checksum: crc32fast::hash(self.machine) };
         let mut blocks = Section { offset: end(&machine), len: map.write().len() as u64, checksum: 0 };
@@ -84,7 +91,13 @@ impl Draft<'_> {
         file.set_len(end(&memory))
     }
 
-    fn write_blocks(&self, file: &File, map: &mut Map, memory: &mut Section, pace: &mut Pace) -> io::Result<()> {
+    pub(super) fn write_blocks(
+        &self,
+        file: &File,
+        map: &mut Map,
+        memory: &mut Section,
+        pace: &mut Pace,
+    ) -> io::Result<()> {
         let mut buffer = vec![0; usize::try_from(BLOCK).unwrap_or_default()];
         for (index, region) in map.regions.iter_mut().enumerate() {
             for ((offset, len), block) in Region::places(region.len).zip(&mut region.blocks) {
@@ -105,6 +118,9 @@ impl Draft<'_> {
                     continue;
                 }
                 *block = Block::Here { checksum: crc32fast::hash(bytes) };
+                if let Some(seal) = self.seal {
+                    seal.hide(end(memory), bytes);
+                }
                 write_pages(file, bytes, end(memory))?;
                 memory.len = memory.len.saturating_add(len);
                 pace.keep(len);

@@ -13,7 +13,7 @@ use std::path::Path;
 /// # Errors
 /// Not each file system has such files, and without `/proc` they get no name.
 pub(crate) fn nameless_file(folder: &Path, mode: u32) -> io::Result<File> {
-    let file = File::options().write(true).custom_flags(libc::O_TMPFILE).mode(mode).open(folder)?;
+    let file = File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(mode).open(folder)?;
     std::fs::metadata(path_of(&file)).map(|_| file)
 }
 

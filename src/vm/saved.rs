@@ -199,6 +199,7 @@ impl Snapshot {
             base,
             left_out: &options.left_out,
             sync: !options.in_cache,
+            seal: None,
         };
         draft.write(path, &mut Pace::new(options.bytes_per_second))
     }

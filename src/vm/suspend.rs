@@ -4,11 +4,42 @@ use std::path::Path;
 
 use super::exit::Status;
 use super::saved::{Away, LoadMemory, named};
+use super::snapshot::Snapshot;
 use super::vm::{PAUSE_LIMIT, Vm};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Template;
 use crate::save::{Chain, Taken};
+#[cfg(feature = "volume")]
+use crate::save::{Seal, put_away};
 use crate::sys::{check_may_wait, lock, may_wait};
+#[cfg(feature = "volume")]
+use crate::volume::{Cipher, Key};
+
+/// What is encrypted as one, in bytes: a page.
+#[cfg(feature = "volume")]
+const SECTOR: usize = 4096;
+
+/// A key for the RAM of one VM.
+#[cfg(feature = "volume")]
+struct Sealed(Cipher);
+
+#[cfg(feature = "volume")]
+impl std::fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sealed(..)")
+    }
+}
+
+#[cfg(feature = "volume")]
+impl Seal for Sealed {
+    fn hide(&self, at: u64, pages: &mut [u8]) {
+        self.0.encrypt(at, pages);
+    }
+
+    fn show(&self, at: u64, pages: &mut [u8]) {
+        self.0.decrypt(at, pages);
+    }
+}
 
 impl Vm {
     /// Pauses the VM, if it is not paused, saves it in a file as [`Snapshot::save`](crate::Snapshot::save) does, and gives its RAM back to
@@ -26,11 +57,52 @@ impl Vm {
     /// Those of [`snapshot`](Self::snapshot) and [`Snapshot::save`](crate::Snapshot::save); [`ErrorKind::InvalidState`] if it is suspended
     /// already. A VM that ran goes on then.
     pub fn suspend(&self, path: impl AsRef<Path>, memory: LoadMemory) -> Result<()> {
+        let path = path.as_ref();
+        let put = |snapshot: &Snapshot| {
+            snapshot.save(path)?;
+            Chain::open(path).map_err(|error| error.about(&named(path)))
+        };
+        self.suspend_by(put, memory)
+    }
+
+    /// Does the same as [`suspend`](Self::suspend) with [`LoadMemory::Copy`], without leaving anything that can be read: the RAM is encrypted by AES-256-XTS with a
+    /// key that is made for this call and lies in locked memory of this process, in a file in `folder` that has no name. Nothing of it is left when the VM
+    /// is resumed or dropped, or the process ends. Blocks until the file is written, not until it is on storage. Needs the features `save` and `volume`.
+    ///
+    /// Encryption is not authentication: who may write to the storage below can damage the guest. By chance or by a fault, that is noticed when the VM is resumed.
+    ///
+    /// # Errors
+    /// Those of [`suspend`](Self::suspend), for `folder`; [`ErrorKind::Volume`] if the host has no locked memory for the key. A VM that ran goes on then.
+    ///
+    /// ```no_run
+    /// # fn main() -> vmcell::Result<()> {
+    /// # let vm = vmcell::Vm::builder().build()?;
+    /// vm.suspend_encrypted("/var/lib/vms")?;
+    /// // Once somebody needs it again:
+    /// vm.resume()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "volume")]
+    pub fn suspend_encrypted(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let folder = folder.as_ref();
+        let put = |snapshot: &Snapshot| {
+            let key = Key::generate()?;
+            let seal = Box::new(Sealed(Cipher::new(key.expose(), SECTOR)?));
+            put_away(&snapshot.parts.memory, folder, seal).map_err(|error| error.about(&named(folder)))
+        };
+        self.suspend_by(put, LoadMemory::Copy)
+    }
+
+    fn suspend_by(&self, put: impl FnOnce(&Snapshot) -> Result<Chain>, memory: LoadMemory) -> Result<()> {
         check_may_wait("suspend a VM")?;
         let _one_at_a_time = lock(&self.transition);
         self.check_snapshot("suspend")?;
         let was_paused = self.status() == Status::Paused;
-        let suspended = self.stand_still(PAUSE_LIMIT).and_then(|()| self.give_ram_away(path.as_ref(), memory));
+        let suspended = self.stand_still(PAUSE_LIMIT).and_then(|()| {
+            let snapshot = self.snapshot_at_standstill()?;
+            self.give_ram_away(&snapshot, put(&snapshot)?, memory)
+        });
         if suspended.is_err() && !was_paused {
             // Refused if it has ended meanwhile, and then there is nothing to go on with.
             let _ = self.go_on();
@@ -38,14 +110,11 @@ impl Vm {
         suspended
     }
 
-    fn give_ram_away(&self, path: &Path, memory: LoadMemory) -> Result<()> {
-        let snapshot = self.snapshot_at_standstill()?;
-        snapshot.save(path)?;
-        let chain = Chain::open(path).map_err(|error| error.about(&named(path)))?;
+    fn give_ram_away(&self, snapshot: &Snapshot, chain: Chain, memory: LoadMemory) -> Result<()> {
         // What is read again needs no mapping of the file meanwhile, which somebody could cut.
         let taken = match memory {
             LoadMemory::Copy => Template::zeroes(chain.regions()),
-            LoadMemory::Map => chain.memory(Taken::Mapped).map_err(|error| error.about(&named(path)))?,
+            LoadMemory::Map => chain.memory(Taken::Mapped)?,
         };
         let mut away = lock(&self.saves.away);
         *away = Some(Away { chain, memory });

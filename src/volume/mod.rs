@@ -25,6 +25,8 @@ mod snapshot;
 #[allow(clippy::module_inception, reason = "the room is called after its main type")]
 mod volume;
 
+#[cfg(feature = "save")]
+pub(crate) use cipher::Cipher;
 pub use draft::VolumeFormat;
 pub use encrypted::Encrypted;
 pub use info::{KeySlot, VolumeInfo};

@@ -148,6 +148,9 @@ void test_snapshots(const char *folder) {
         FAILS_SAYING(VMCELL_ERROR_SNAPSHOT, "it is no working set", vmcell_snapshot_read_ahead(loaded, in(folder, "echo"), &e));
         OK(vmcell_snapshot_read_ahead(loaded, in(folder, "parts"), &e));
         FAILS(VMCELL_ERROR_BAD_VALUE, vmcell_vm_suspend(fork, in(folder, "away"), 2, &e));
+        FAILS(VMCELL_ERROR_SNAPSHOT, vmcell_vm_suspend_encrypted(fork, in(folder, "none"), &e));
+        OK(vmcell_vm_suspend_encrypted(fork, folder, &e));
+        OK(vmcell_vm_resume(fork, &e));
         OK(vmcell_vm_suspend(fork, in(folder, "away"), memory, &e));
         OK(vmcell_vm_status(fork, &status, &e));
         CHECK(status == VMCELL_STATUS_PAUSED);

@@ -73,18 +73,13 @@ impl Folder {
         self.path.join("logs").join(app)
     }
 
-    /// Removes what a process that was killed has left: the memory of a VM that was being suspended, and images that were being built.
+    /// Removes what a process that was killed has left: images that were being built.
     ///
     /// Nothing of it may be in use.
     pub(super) fn tidy(&self) {
-        let files =
-            |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        let has = |path: &Path, endings: &[&str]| {
-            path.extension().is_some_and(|ending| endings.iter().any(|one| ending == *one))
-        };
-        let memory = files(self.logs("")).flat_map(files).filter(|path| has(path, &["suspended"]));
-        let images = files(self.image("")).filter(|path| has(path, &["new", "partial"]));
-        for path in memory.chain(images) {
+        let files = std::fs::read_dir(self.image("")).into_iter().flatten().flatten().map(|entry| entry.path());
+        let is_left = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "new" || ending == "partial");
+        for path in files.filter(is_left) {
             let _ = std::fs::remove_file(path);
         }
     }

@@ -89,11 +89,11 @@ pub trait Guest: Send + Sync {
     fn stop(&self);
     /// A volume that it has, by its name.
     fn volume(&self, name: &str) -> Option<VolumeHandle>;
-    /// Saves it in this file, gives its memory back to the host, and keeps it so until it is resumed.
+    /// Puts its memory away in a file in this folder that this process alone can read, and keeps it so until it is resumed.
     ///
     /// # Errors
     /// It cannot be saved; it goes on then.
-    fn suspend(&self, file: &Path) -> Result<()>;
+    fn suspend(&self, folder: &Path) -> Result<()>;
     /// Goes on after that.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use vmcell::network::Network;
 use vmcell::volume::{Key, Volume, VolumeHandle, VolumeOptions};
-use vmcell::{Boot, Console, ConsoleFile, Disk, DiskConfig, Exit, LoadMemory, Status, Vm, VsockConfig};
+use vmcell::{Boot, Console, ConsoleFile, Disk, DiskConfig, Exit, Status, Vm, VsockConfig};
 
 use super::guest::{Guest, Launcher, Plan};
 use crate::fault::{Context, Fault, Result};
@@ -103,11 +103,8 @@ impl Guest for RealGuest {
         self.volumes.iter().find(|(known, _)| known == name).map(|(_, handle)| handle.clone())
     }
 
-    fn suspend(&self, file: &Path) -> Result<()> {
-        // The file is of use to this process alone, and nobody may change it under the guest's feet.
-        let saved = self.vm.suspend(file, LoadMemory::Map);
-        let _ = std::fs::remove_file(file);
-        Ok(saved?)
+    fn suspend(&self, folder: &Path) -> Result<()> {
+        Ok(self.vm.suspend_encrypted(folder)?)
     }
 
     fn resume(&self) -> Result<()> {

@@ -1,6 +1,7 @@
 //! A VM of an app: what has become of it, and what may be asked of it.
 
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ pub enum Phase {
     Starting,
     /// Its checks pass.
     Healthy,
-    /// It was idle, and its memory is in a file; the next connection wakes it.
+    /// It was idle, and its memory is in an encrypted file; the next connection wakes it.
     Suspended,
     /// It has passed its checks, and fails them now.
     Unhealthy(String),
@@ -277,7 +278,7 @@ impl Machine {
         // Its memory is written to the disk, which takes its time: whoever wakes it waits until it sleeps, and all others go on.
         inner.turning = true;
         drop(inner);
-        let saved = guest.suspend(&self.plan.log.with_extension("suspended"));
+        let saved = guest.suspend(self.plan.log.parent().unwrap_or_else(|| Path::new("/")));
         self.turned(saved, Phase::Suspended)
     }
 
