@@ -127,6 +127,15 @@ pub enum Request {
         /// The volume.
         volume: String,
     },
+    /// Removes a snapshot.
+    RemoveSnapshot {
+        /// The app.
+        app: String,
+        /// The volume.
+        volume: String,
+        /// The snapshot's number.
+        snapshot: u32,
+    },
     /// Makes a volume begin as a snapshot.
     Restore {
         /// The app.

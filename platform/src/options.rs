@@ -148,6 +148,15 @@ pub enum Volumes {
         /// The volume
         volume: String,
     },
+    /// Removes a snapshot; its space comes back a while later, and the VM runs on
+    Remove {
+        /// The app
+        app: String,
+        /// The volume
+        volume: String,
+        /// The snapshot's number
+        snapshot: u32,
+    },
     /// Makes a volume begin as a snapshot; its VM starts anew, and what it had becomes a snapshot
     Restore {
         /// The app

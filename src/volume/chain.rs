@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::below::{Below, Swaps};
 use super::cipher::Cipher;
 use super::cow::{self, BaseKey, BaseRef, EmptyLayer, Growth, Identity};
 use super::encrypted::Encrypted;
 use super::key::Key;
-use super::keys::{HeaderLock, is_block_device, len_of, unlock};
+use super::keys::{HeaderLock, check_place, is_block_device, len_of, unlock};
 use super::luks::{Data, Header, UnlockLimits};
 use super::payload::Payload;
 use super::{no_random, refused};
@@ -40,7 +42,7 @@ impl Opened<'_> {
         let cipher = Cipher::new(self.key, self.data.sector_size)?;
         let own = Encrypted::new(backend, cipher, self.data, discard);
         if !self.header.is_layer() {
-            return Ok(Chain { disk: Box::new(own), depth: 0, growth: None });
+            return Ok(Chain { disk: Box::new(own), depth: 0, growth: None, swaps: None });
         }
         check_depth(above)?;
         let mut payload = self.payload(self.file)?;
@@ -55,15 +57,18 @@ impl Opened<'_> {
                 let below = open_base(&path, base, layer.identity, self.limits, above);
                 below.map_err(|e| e.about(&format!("base {}", path.display())))?
             }
-            None => Chain { disk: Box::new(NoBase(own.info())), depth: 0, growth: None },
+            None => Chain { disk: Box::new(NoBase(own.info())), depth: 0, growth: None, swaps: None },
         };
         let depth = base.depth.saturating_add(usize::from(layer.base.is_some()));
-        let mut disk = cow::open(&mut payload, layer, own, base.disk)?;
-        if !is_read_only {
-            disk = disk.kept_by(Box::new(self.writable()?));
+        if is_read_only {
+            let disk = cow::open(&mut payload, layer, own, base.disk)?;
+            return Ok(Chain { growth: Some(disk.growth()), disk: Box::new(disk), depth, swaps: None });
         }
-        let growth = Some(disk.growth());
-        Ok(Chain { disk: Box::new(disk), depth, growth })
+        let swaps = layer.base.is_some().then(Arc::<Swaps>::default);
+        let below = swaps.as_ref().map(Arc::clone).unwrap_or_default();
+        let disk = cow::open(&mut payload, layer, own, Below::new(base.disk, below))?;
+        let disk = disk.kept_by(Box::new(self.writable()?));
+        Ok(Chain { growth: Some(disk.growth()), disk: Box::new(disk), depth, swaps })
     }
 
     /// Its data, opened once more.
@@ -121,6 +126,8 @@ pub(super) struct Chain {
     pub(super) depth: usize,
     /// Of the last one, if it is a fork.
     pub(super) growth: Option<Growth>,
+    /// The same, for what it builds on, if it may be written to.
+    pub(super) swaps: Option<Arc<Swaps>>,
 }
 
 /// Refuses a fork that so many volumes lie above of.
@@ -132,7 +139,13 @@ pub(super) fn check_depth(above: usize) -> Result<()> {
 }
 
 /// The disk of the base of the layer `above_it`, which is only read.
-fn open_base(path: &Path, wanted: &BaseRef, above_it: Identity, limits: UnlockLimits, above: usize) -> Result<Chain> {
+pub(super) fn open_base(
+    path: &Path,
+    wanted: &BaseRef,
+    above_it: Identity,
+    limits: UnlockLimits,
+    above: usize,
+) -> Result<Chain> {
     let backend = FileBackend::open(&read_only(path))?;
     let file = File::open(path).map_err(|e| refused("its header cannot be opened").with_source(e))?;
     let header = base_header(&file, wanted, above_it, limits)?;
@@ -189,6 +202,7 @@ impl<'a> Base<'a> {
     pub(super) fn open(path: &Path, file: &'a File, key: &Key, new: &Path) -> Result<(Self, BaseRef)> {
         let backend = FileBackend::open(&read_only(path))?;
         let lock = HeaderLock::take(file)?;
+        check_place(path, file)?;
         let header = Header::read(file)?;
         header.check_no_commit()?;
         let limits = UnlockLimits::default();
@@ -227,7 +241,7 @@ pub(super) fn read_only(path: &Path) -> DiskConfig {
 
 /// How `new` names a base: by its file's name if both are in one folder, and by its whole path otherwise. A block device keeps the name by which
 /// it was given: that of a logical volume is a link to another one at each boot.
-fn name_for(base: &Path, is_device: bool, new: &Path) -> Result<String> {
+pub(super) fn name_for(base: &Path, is_device: bool, new: &Path) -> Result<String> {
     let lost = |e| refused("its place is not known").with_source(e);
     let base = if is_device { std::path::absolute(base) } else { base.canonicalize() }.map_err(lost)?;
     let is_beside = base.parent() == Some(&*folder_of(new).canonicalize().map_err(lost)?);

@@ -214,6 +214,6 @@ fn emptied(device: &File, len: u64) -> Result<File> {
 }
 
 /// Makes a file's name stable.
-fn sync_folder(path: &Path) -> std::io::Result<()> {
+pub(super) fn sync_folder(path: &Path) -> std::io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }

@@ -3,7 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -147,6 +147,7 @@ impl VolumeKeys {
         let about = |e: Error| e.about(&format!("volume {}", self.path.display()));
         let _changing = lock(&self.changing);
         let _lock = HeaderLock::take(&self.file).map_err(about)?;
+        check_place(&self.path, &self.file).map_err(about)?;
         work().map_err(about)
     }
 }
@@ -203,6 +204,14 @@ impl Drop for HeaderLock<'_> {
     }
 }
 
+/// Refuses a file that is at this path no longer, under its header's lock: what is changed in it then is lost.
+pub(super) fn check_place(path: &Path, file: &File) -> Result<()> {
+    let place = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    let unknown = |e| refused("its place is not known").with_source(e);
+    let (named, opened) = (path.metadata().map_err(unknown)?, file.metadata().map_err(unknown)?);
+    if place(named) == place(opened) { Ok(()) } else { Err(refused("another file took its place: open it again")) }
+}
+
 /// The length of a file or of a block device.
 pub(super) fn len_of(mut file: &File) -> Result<u64> {
     file.seek(SeekFrom::End(0)).map_err(|e| refused("it has no size").with_source(e))
@@ -237,7 +246,7 @@ fn copy(from: &File, to: &File, len: u64) -> std::io::Result<()> {
     copy_range(from, to, 0..len)
 }
 
-fn copy_range(from: &File, to: &File, range: std::ops::Range<u64>) -> std::io::Result<()> {
+pub(super) fn copy_range(from: &File, to: &File, range: std::ops::Range<u64>) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     let mut at = range.start;
     while at < range.end {

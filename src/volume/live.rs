@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::below::{Below, Swaps};
 use super::cow::{EmptyLayer, Settled};
 use super::encrypted::Encrypted;
 use crate::block::{DiskBackend, DiskInfo, DiskStatus, Done, FileBackend, Operation, Tag};
@@ -52,6 +53,8 @@ pub(super) struct Offer {
     order: Arc<AtomicU8>,
     said: SyncSender<Said>,
     settled: Settled,
+    /// Of what lies below it then.
+    swaps: Arc<Swaps>,
 }
 
 /// What an offer's order may be.
@@ -86,12 +89,12 @@ pub(super) struct News {
 
 impl Orders {
     /// Offers a fork, which takes the place of one that is still on offer.
-    pub(super) fn offer(self: &Arc<Self>, fork: Fork) -> (Offered, News) {
+    pub(super) fn offer(self: &Arc<Self>, fork: Fork, swaps: Arc<Swaps>) -> (Offered, News) {
         // More than are said of one.
         let (said, heard) = sync_channel(4);
         let (settled, is_settled) = sync_channel(1);
         let order = Arc::new(AtomicU8::new(NONE));
-        let offer = Offer { fork, order: Arc::clone(&order), said, settled: Settled(settled) };
+        let offer = Offer { fork, order: Arc::clone(&order), said, settled: Settled(settled), swaps };
         let before = lock(&self.offer).replace(Box::new(offer));
         drop(before);
         self.wake();
@@ -207,8 +210,9 @@ impl Live {
             return false;
         }
         let Some(offer) = self.next.take() else { return true };
-        let Offer { fork, said, settled, .. } = *offer;
+        let Offer { fork, said, settled, swaps, .. } = *offer;
         let base = std::mem::replace(&mut self.disk, Box::new(Nothing));
+        let base = Below::attached(base, swaps, io);
         self.disk = Box::new(fork.on_top_of(base, settled, io));
         self.since = None;
         // Its counters are others from now on.

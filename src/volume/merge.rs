@@ -37,7 +37,7 @@ pub enum OtherForks {
 }
 
 /// Whether the caller wants to go on.
-type Progress<'a> = &'a mut dyn FnMut(VolumeProgress) -> ControlFlow<()>;
+pub(super) type Progress<'a> = &'a mut dyn FnMut(VolumeProgress) -> ControlFlow<()>;
 
 /// Bytes that are moved between two looks at whether to go on.
 const STEP: u64 = 1 << 20;
@@ -54,7 +54,11 @@ fn failed(e: io::Error) -> Error {
 }
 
 /// Calls `step` for each part of a disk; says whether all were done.
-fn in_steps(total: u64, progress: Progress<'_>, mut step: impl FnMut(u64, u64, bool) -> Result<()>) -> Result<bool> {
+pub(super) fn in_steps(
+    total: u64,
+    progress: Progress<'_>,
+    mut step: impl FnMut(u64, u64, bool) -> Result<()>,
+) -> Result<bool> {
     let (mut done, mut stable) = (0, Instant::now());
     while done < total {
         let len = STEP.min(total.saturating_sub(done));
@@ -185,19 +189,24 @@ fn take_from_base(fork: &mut Offline, at: u64, len: u64, room: &mut Vec<u8>) -> 
 
 /// Writes blocks, those of zeroes as such.
 fn write_all(to: &mut Offline, at: u64, bytes: &[u8]) -> io::Result<()> {
+    for (offset, is_zero, bytes) in zeroes_apart(bytes) {
+        let at = at.saturating_add(offset);
+        if is_zero { to.zero(at, bytes.len() as u64)? } else { to.write(at, bytes)? }
+    }
+    Ok(())
+}
+
+/// Blocks of zeroes and others: where each run of them begins, and whether it is one of zeroes.
+pub(super) fn zeroes_apart(bytes: &[u8]) -> impl Iterator<Item = (u64, bool, &[u8])> {
     const BLOCK: usize = 4096;
     let is_zero = |block: &[u8]| block.iter().all(|byte| *byte == 0);
     let (blocks, _) = bytes.as_chunks::<BLOCK>();
-    let mut at = at;
-    for some in blocks.chunk_by(|one, other| is_zero(one) == is_zero(other)) {
-        let (bytes, len) = (some.as_flattened(), (some.len().saturating_mul(BLOCK)) as u64);
-        match some.first() {
-            Some(first) if is_zero(first) => to.zero(at, len)?,
-            _ => to.write(at, bytes)?,
-        }
-        at = at.saturating_add(len);
-    }
-    Ok(())
+    let runs = blocks.chunk_by(move |one, other| is_zero(one) == is_zero(other));
+    runs.scan(0_u64, move |at, some| {
+        let (offset, run) = (*at, some.as_flattened());
+        *at = offset.saturating_add(run.len() as u64);
+        Some((offset, some.first().is_some_and(|first| is_zero(first)), run))
+    })
 }
 
 fn flatten_to(path: &Path, key: &Key, new: &Path, new_key: &Key, progress: Progress<'_>) -> Result<bool> {

@@ -6,6 +6,8 @@
 //! All calls here block while they read and write files, and while a key slot is computed. None belongs on an
 //! [I/O thread](crate::event#what-a-callback-may-do). The disk that a volume becomes never blocks.
 
+mod absorb;
+mod below;
 mod chain;
 mod cipher;
 mod cow;
@@ -21,6 +23,7 @@ mod luks;
 mod merge;
 mod offline;
 mod payload;
+mod reopen;
 mod snapshot;
 #[allow(clippy::module_inception, reason = "the room is called after its main type")]
 mod volume;

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::below::Swaps;
 use super::chain::{Chain, Opened, check_depth, new_identity, new_layer};
 use super::cow::{self, BaseKey, Growth, Part, Still};
 use super::draft::{data_key_for, write_fork};
@@ -56,13 +57,15 @@ pub(super) struct Current {
     pub(super) key: BaseKey,
     pub(super) limits: UnlockLimits,
     /// How many it lies over.
-    depth: usize,
+    pub(super) depth: usize,
     claim: Claim,
     block_size: u32,
     disk: DiskConfig,
     discard: bool,
     /// If it is a fork.
     pub(super) growth: Option<Growth>,
+    /// If it builds on another one.
+    pub(super) swaps: Option<Arc<Swaps>>,
 }
 
 impl Current {
@@ -83,6 +86,7 @@ impl Current {
             disk: disk.clone(),
             discard,
             growth: chain.growth.clone(),
+            swaps: chain.swaps.clone(),
         })
     }
 
@@ -235,8 +239,10 @@ impl VolumeHandle {
         let key = BaseKey::new(data_key)?;
         let (path, discard) = (path.to_owned(), current.discard);
         let growth = Some(fork.growth());
-        let next = Current { path, key, limits, depth, claim, block_size, disk, discard, growth };
-        let (offered, news) = self.shared.orders.offer(fork);
+        let swaps = Arc::<Swaps>::default();
+        let (offered, news) = self.shared.orders.offer(fork, Arc::clone(&swaps));
+        let swaps = Some(swaps);
+        let next = Current { path, key, limits, depth, claim, block_size, disk, discard, growth, swaps };
         Ok((next, offered, news))
     }
 }

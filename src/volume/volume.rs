@@ -204,6 +204,9 @@ impl Volume {
     fn open_on(backend: FileBackend, options: VolumeOptions, key: &Key) -> Result<Self> {
         let path = options.header.as_deref().unwrap_or(&options.disk.path);
         let file = File::open(path).map_err(|e| refused("its header cannot be opened").with_source(e))?;
+        if options.header.is_none() && !backend.claim().is_on(&file)? {
+            return Err(refused("another file took its place at this moment: open it again"));
+        }
         let lock = HeaderLock::take(&file)?;
         let header = Header::read(&file)?;
         let data = if options.header.is_some() { header.data_elsewhere() } else { header.data_behind() }?;

@@ -22,6 +22,7 @@ check = { path = "/health", interval = "2s" }
 name = "data"
 path = "/data"
 size = "1G"
+snapshots = { every = "1d", keep = "5d" }
 "#;
 
 fn read(text: &str) -> Result<App, String> {
@@ -41,6 +42,8 @@ fn a_whole_app_is_understood() {
     );
     assert_eq!((service.check.path.as_deref(), service.check.interval), (Some("/health"), Duration::from_secs(2)));
     assert_eq!(app.volumes[0].size, 1 << 30);
+    let snapshots = app.volumes[0].snapshots.unwrap();
+    assert_eq!((snapshots.every.as_secs(), snapshots.keep.as_secs()), (86_400, 5 * 86_400));
     let kept: App = serde_json::from_str(&serde_json::to_string(&app).unwrap()).unwrap();
     assert_eq!(kept, app);
 }
@@ -69,6 +72,11 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("\"2s\"", "\"0s\"", "app.toml:15:40:", "1s to 1h"),
     ("path = \"/data\"", "path = \"/data/../etc\"", "app.toml:18:8:", "absolute path"),
     ("\"1G\"", "\"9999999999G\"", "app.toml:19:8:", "such as"),
+    ("\"1d\"", "\"9s\"", "app.toml:20:23:", "every = \"9s\"; allowed are 10s to 30days"),
+    ("\"1d\"", "\"daily\"", "app.toml:20:23:", "such as \"30s\""),
+    ("\"5d\"", "\"11d\"", "app.toml:20:36:", "keep = \"11d\"; with this time between two, allowed are 1day to 10days"),
+    ("\"5d\"", "\"23h\"", "app.toml:20:36:", "allowed are 1day to 10days"),
+    (", keep = \"5d\"", "", "app.toml:20:13:", "missing field `keep`"),
 ];
 
 #[test]

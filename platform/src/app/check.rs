@@ -8,7 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::raw::{self, Number, Text};
-use super::{App, Check, Mount, Service};
+use super::{App, Check, Mount, Service, Snapshots};
 use crate::edge::check_name;
 
 /// A field that is refused.
@@ -29,6 +29,11 @@ const MOST_VOLUME_NAME: usize = 20;
 const MOST_VMS: u32 = 100;
 const SMALLEST_VOLUME: u64 = 1 << 20;
 const LARGEST_VOLUME: u64 = 1 << 50;
+/// The seconds between two snapshots by the clock.
+const SHORTEST_EVERY: u64 = 10;
+const LONGEST_EVERY: u64 = 30 * 86_400;
+/// A volume has 16 files at most that build on each other; some of these snapshots are taken by people.
+const MOST_SNAPSHOTS: u32 = 10;
 
 fn refused<T, V>(value: &Spanned<V>, why: impl Into<String>) -> Checked<T> {
     Err(Refused { at: value.span(), why: why.into() })
@@ -149,9 +154,23 @@ fn volumes(raw: &raw::App) -> Checked<Vec<Mount>> {
             return refused(&written.path, format!("path = {path:?}; allowed is an absolute path such as \"/data\""));
         }
         let size = bytes(&written.size, "size", SMALLEST_VOLUME, LARGEST_VOLUME)?;
-        volumes.push(Mount { name, path, size });
+        let snapshots = written.snapshots.as_ref().map(snapshots).transpose()?;
+        volumes.push(Mount { name, path, size, snapshots });
     }
     Ok(volumes)
+}
+
+fn snapshots(raw: &raw::Snapshots) -> Checked<Snapshots> {
+    let every = duration(Some(&raw.every), "every", 0, SHORTEST_EVERY..=LONGEST_EVERY)?;
+    let longest = LONGEST_EVERY.saturating_mul(MOST_SNAPSHOTS.into());
+    let keep = duration(Some(&raw.keep), "keep", 0, SHORTEST_EVERY..=longest)?;
+    let most = every.saturating_mul(MOST_SNAPSHOTS);
+    if (every..=most).contains(&keep) {
+        return Ok(Snapshots { every, keep });
+    }
+    let [least, most] = [every, most].map(|time| humantime::format_duration(time).to_string());
+    let why = format!("keep = {:?}; with this time between two, allowed are {least} to {most}", raw.keep.get_ref());
+    refused(&raw.keep, why)
 }
 
 fn name(text: &Text, field: &str) -> Checked<String> {

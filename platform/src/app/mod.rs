@@ -82,6 +82,18 @@ pub struct Mount {
     pub path: String,
     /// How large it is made when it is not there yet, in bytes.
     pub size: u64,
+    /// When snapshots are taken of it, if that is not left to people.
+    #[serde(default)]
+    pub snapshots: Option<Snapshots>,
+}
+
+/// Snapshots that are taken by the clock.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Snapshots {
+    /// The time between two.
+    pub every: Duration,
+    /// How long each is kept.
+    pub keep: Duration,
 }
 
 impl App {

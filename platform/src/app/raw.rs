@@ -59,4 +59,12 @@ pub struct Mount {
     pub name: Text,
     pub path: Text,
     pub size: Text,
+    pub snapshots: Option<Snapshots>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshots {
+    pub every: Text,
+    pub keep: Text,
 }

@@ -121,6 +121,7 @@ fn about_volumes(volumes: &Volumes) -> Result<Request> {
     Ok(match volumes.clone() {
         Volumes::List { app } => Request::Volumes { app },
         Volumes::Snapshot { app, volume } => Request::Snapshot { app, volume },
+        Volumes::Remove { app, volume, snapshot } => Request::RemoveSnapshot { app, volume, snapshot },
         Volumes::Restore { app, volume, snapshot } => Request::Restore { app, volume, snapshot },
         Volumes::Fork { app, volume, snapshot, to_app, to_volume } => {
             Request::Fork { app, volume, snapshot, to_app, to_volume }

@@ -86,8 +86,11 @@ pub fn volumes(volumes: &Value) -> String {
         for snapshot in each(&volume["snapshots"]) {
             let created = Duration::from_secs(snapshot["created"].as_u64().unwrap_or(0));
             let created = UNIX_EPOCH.checked_add(created).unwrap_or(UNIX_EPOCH);
-            let _ =
-                writeln!(shown, "  snapshot {}  {}", snapshot["snapshot"], humantime::format_rfc3339_seconds(created));
+            let (when, by) = (humantime::format_rfc3339_seconds(created), text(snapshot, "made"));
+            let _ = writeln!(shown, "  snapshot {}  {when}  by {by}", snapshot["snapshot"]);
+        }
+        if let Some(why) = volume["trouble"].as_str() {
+            let _ = writeln!(shown, "  trouble: {why}");
         }
     }
     if shown.is_empty() { "No volumes.".into() } else { shown }

@@ -1,6 +1,6 @@
 //! All apps, and who changes them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -44,11 +44,21 @@ pub struct Host {
     /// What it is made of.
     pub parts: Parts,
     fleets: Mutex<BTreeMap<String, Arc<Fleet>>>,
-    busy: Mutex<BTreeSet<String>>,
+    busy: Mutex<BTreeMap<String, Busy>>,
     freed: Condvar,
     images: Mutex<()>,
     active: Mutex<()>,
     pub(super) front: Front,
+    troubles: Mutex<BTreeMap<(String, String), String>>,
+}
+
+/// For how long an app is changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Busy {
+    /// By a command, which may take minutes.
+    Command,
+    /// By the clock, for moments: commands wait.
+    Clock,
 }
 
 impl Host {
@@ -63,6 +73,7 @@ impl Host {
             images: Mutex::default(),
             active: Mutex::default(),
             front: Front::default(),
+            troubles: Mutex::default(),
         }
     }
 
@@ -133,15 +144,41 @@ impl Host {
     /// It is being changed, and `wait` is not set.
     pub fn occupy(self: &Arc<Self>, app: &str, wait: bool) -> Result<Occupied> {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        while busy.contains(app) {
-            if !wait {
+        while let Some(by) = busy.get(app) {
+            if !wait && *by == Busy::Command {
                 let next = "Try again when it is done, or wait for it: `cell deploy --wait`.";
                 return Err(Fault::new(format!("the app {app} is being changed by another command")).next(next));
             }
             busy = self.freed.wait(busy).unwrap_or_else(PoisonError::into_inner);
         }
-        busy.insert(app.to_owned());
+        busy.insert(app.to_owned(), Busy::Command);
         Ok(Occupied { host: Arc::clone(self), app: app.to_owned() })
+    }
+
+    /// Keeps an app from other changes for a moment, by the clock; none if it is being changed.
+    pub(super) fn occupy_for_a_moment(self: &Arc<Self>, app: &str) -> Option<Occupied> {
+        let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        if busy.contains_key(app) {
+            return None;
+        }
+        busy.insert(app.to_owned(), Busy::Clock);
+        Some(Occupied { host: Arc::clone(self), app: app.to_owned() })
+    }
+
+    /// Why what the clock does to a volume does not work, if it does not.
+    #[must_use]
+    pub fn trouble(&self, app: &str, volume: &str) -> Option<String> {
+        let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles.get(&(app.to_owned(), volume.to_owned())).cloned()
+    }
+
+    pub(super) fn set_trouble(&self, app: &str, volume: &str, why: Option<String>) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        let volume = (app.to_owned(), volume.to_owned());
+        match why {
+            Some(why) => troubles.insert(volume, why),
+            None => troubles.remove(&volume),
+        };
     }
 }
 

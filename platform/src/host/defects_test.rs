@@ -142,7 +142,7 @@ fn a_vm_that_starts_does_not_take_a_snapshot_that_is_being_made_for_one_that_was
     let starts = std::thread::spawn(move || host.volumes().opened("web", "data").unwrap().0);
     std::thread::sleep(Duration::from_millis(100));
     assert!(!starts.is_finished() && second.exists(), "it waits for the snapshot");
-    state.snapshot_taken(&row, 2, row.size).unwrap();
+    state.snapshot_taken(&row, 2, row.size, crate::state::MadeBy::Person).unwrap();
     drop(alone);
     assert_eq!(starts.join().unwrap(), second);
 }

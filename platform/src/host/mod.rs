@@ -1,7 +1,8 @@
 //! The apps of a host: what runs, and how it comes to run.
 //!
 //! `folder` is where things lie, `fleet` the VMs of an app, `apps` all of them, `rules` those of the network, `roll` puts new VMs in the place of old ones,
-//! and `deploy` makes a release of an `app.toml`. `secrets` and `volumes` are what apps keep, and `storage` changes volumes while VMs have them; `laptops` are
+//! and `deploy` makes a release of an `app.toml`. `secrets` and `volumes` are what apps keep, and `storage` changes volumes while VMs have them, and `upkeep` does so by the clock: `schedule` says
+//! when, and `tidying` removes files of snapshots that are over; `laptops` are
 //! those who come into the network from elsewhere, `names` are those by which the internet reaches apps, and `front` is the edge.
 
 mod apps;
@@ -16,14 +17,19 @@ mod logs;
 mod names;
 mod roll;
 mod rules;
+mod schedule;
 mod secrets;
 mod storage;
+mod tidying;
+mod upkeep;
 mod volumes;
 
 #[cfg(test)]
 mod defects_test;
 #[cfg(test)]
 mod host_test;
+#[cfg(test)]
+mod upkeep_test;
 
 pub use apps::{Build, Host, Parts};
 pub use deploy::{deploy, redeploy};
@@ -33,5 +39,6 @@ pub use laptops::{Laptops, told as laptops};
 pub use lifecycle::{destroy, restart, resume, scale, shut_down};
 pub use logs::{Log, Tail};
 pub use secrets::Secrets;
-pub use storage::{extend, fork, restore, snapshot};
+pub use storage::{extend, fork, remove, restore, snapshot};
+pub use upkeep::Upkeep;
 pub use volumes::Volumes;

@@ -8,6 +8,7 @@ use super::apps::Host;
 use super::roll::{Progress, retire, start_all};
 use crate::fault::{Fault, Result};
 use crate::machine::Counted;
+use crate::state::MadeBy;
 
 /// The handle of the VM that has a volume, if one runs. It is awake, and stays so as long as what is returned is kept.
 ///
@@ -29,7 +30,15 @@ fn live(host: &Host, app: &str, name: &str) -> Result<Option<(VolumeHandle, Coun
 pub fn snapshot(host: &Arc<Host>, app: &str, name: &str) -> Result<u32> {
     let _occupied = host.occupy(app, false)?;
     let live = live(host, app, name)?;
-    host.volumes().snapshot(app, name, live.as_ref().map(|(handle, _)| handle))
+    host.volumes().snapshot(app, name, MadeBy::Person, live.as_ref().map(|(handle, _)| handle))
+}
+
+/// Makes a snapshot one no more. What it takes on the disk comes back once what was written after it is put together with what was before.
+///
+/// # Errors
+/// There is no such snapshot.
+pub fn remove(host: &Host, app: &str, name: &str, snapshot: u32) -> Result<()> {
+    host.volumes().retire(app, name, snapshot)
 }
 
 /// Makes a volume larger, while its VM runs.

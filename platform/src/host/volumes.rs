@@ -4,7 +4,7 @@
 //! snapshot is a file that is never written to again. The database names the next file before it is made; what a crash leaves is told
 //! from it by [`Volumes::settle`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -15,7 +15,13 @@ use vmcell::volume::{Key, Volume, VolumeHandle};
 use super::secrets::Secrets;
 use crate::app::Mount;
 use crate::fault::{Fault, Result};
-use crate::state::{State, VolumeRow};
+use crate::state::{MadeBy, SnapshotRow, State, VolumeRow};
+
+/// Another file may take the place of a base at that moment, with the same data.
+fn fork(base: &Path, base_key: &Key, new: &Path, key: &Key) -> Result<()> {
+    let again = |_| Volume::fork(base, base_key, new, key);
+    Ok(Volume::fork(base, base_key, new, key).or_else(again)?)
+}
 
 /// How long a volume in use may take for a change.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -41,6 +47,9 @@ pub struct Told {
     pub used: u64,
     /// Its snapshots, the oldest first.
     pub snapshots: Vec<Snapshot>,
+    /// Why its last snapshot by the clock was not taken, or the space of one that is gone has not come back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// A snapshot of a volume.
@@ -52,10 +61,18 @@ pub struct Snapshot {
     pub created: u64,
     /// The volume's size at that time, in bytes.
     pub size: u64,
+    /// Who has made it.
+    pub made: MadeBy,
+}
+
+impl From<SnapshotRow> for Snapshot {
+    fn from(row: SnapshotRow) -> Self {
+        Self { snapshot: row.file, created: row.created, size: row.size, made: row.made }
+    }
 }
 
 impl Volumes<'_> {
-    fn file(&self, app: &str, name: &str, number: u32) -> PathBuf {
+    pub(super) fn file(&self, app: &str, name: &str, number: u32) -> PathBuf {
         self.folder.join(format!("{app}.{name}.{number}.vol"))
     }
 
@@ -103,7 +120,7 @@ impl Volumes<'_> {
         let Some(next) = row.next else { return Ok(row) };
         let (old, new) = (self.file(app, name, row.file), self.file(app, name, next));
         if new.exists() && Volume::inspect(&old)?.is_base {
-            self.state.snapshot_taken(&row, next, row.size)?;
+            self.state.snapshot_taken(&row, next, row.size, row.making)?;
         } else {
             let _ = std::fs::remove_file(&new);
             self.state.set_volume(&VolumeRow { next: None, ..row })?;
@@ -115,13 +132,13 @@ impl Volumes<'_> {
     ///
     /// # Errors
     /// There is no such volume, the chain is too long, or the disk is full. Then nothing has changed.
-    pub fn snapshot(&self, app: &str, name: &str, live: Option<&VolumeHandle>) -> Result<u32> {
+    pub fn snapshot(&self, app: &str, name: &str, making: MadeBy, live: Option<&VolumeHandle>) -> Result<u32> {
         let lock = self.state.volume_lock(app, name);
         let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let row = self.settle(app, name)?;
         let key = self.secrets.volume_key(app, name, false)?;
         let next = self.state.next_file(app, name)?;
-        self.state.set_volume(&VolumeRow { next: Some(next), ..row.clone() })?;
+        self.state.set_volume(&VolumeRow { next: Some(next), making, ..row.clone() })?;
         let (old, new) = (self.file(app, name, row.file), self.file(app, name, next));
         let taken = match live {
             Some(handle) => handle.snapshot(&new, &key, LIMIT).map(drop),
@@ -131,7 +148,7 @@ impl Volumes<'_> {
             self.settle(app, name)?;
             return Err(error.into());
         }
-        self.state.snapshot_taken(&row, next, row.size)?;
+        self.state.snapshot_taken(&row, next, row.size, making)?;
         Ok(row.file)
     }
 
@@ -148,8 +165,8 @@ impl Volumes<'_> {
         let next = self.state.next_file(app, name)?;
         let new = self.file(app, name, next);
         let _ = std::fs::remove_file(&new);
-        Volume::fork(self.file(app, name, snapshot), &key, &new, &key)?;
-        self.state.snapshot_taken(&row, next, size)?;
+        fork(&self.file(app, name, snapshot), &key, &new, &key)?;
+        self.state.snapshot_taken(&row, next, size, MadeBy::Restore)?;
         Ok(row.file)
     }
 
@@ -159,12 +176,12 @@ impl Volumes<'_> {
     /// There is none, or no such volume.
     pub(super) fn known(&self, app: &str, name: &str, snapshot: u32) -> Result<Snapshot> {
         self.row(app, name)?;
-        let found = self.state.snapshots(app, name)?.into_iter().find(|(number, ..)| *number == snapshot);
-        let (snapshot, created, size) = found.ok_or_else(|| {
+        let found = self.state.snapshots(app, name)?.into_iter().find(|row| row.file == snapshot && !row.is_retired);
+        let found = found.ok_or_else(|| {
             let next = format!("`cell volumes list {app}` lists them.");
             Fault::new(format!("the volume {name} of {app} has no snapshot {snapshot}")).next(next)
         })?;
-        Ok(Snapshot { snapshot, created, size })
+        Ok(found.into())
     }
 
     /// Makes a volume of another app, or of another name, that begins as a snapshot.
@@ -172,6 +189,9 @@ impl Volumes<'_> {
     /// # Errors
     /// There is no such snapshot, the other volume is there already, or the disk is full.
     pub(super) fn fork(&self, from: (&str, &str), snapshot: u32, to: (&str, &str)) -> Result<()> {
+        // So that the snapshot does not go meanwhile.
+        let lock = self.state.volume_lock(from.0, from.1);
+        let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let size = self.known(from.0, from.1, snapshot)?.size;
         if self.state.volume(to.0, to.1)?.is_some() {
             return Err(Fault::new(format!("{} has a volume {} already", to.0, to.1)).next("Choose another name."));
@@ -180,7 +200,7 @@ impl Volumes<'_> {
         let key = self.secrets.volume_key(to.0, to.1, true)?;
         let new = self.file(to.0, to.1, 1);
         let _ = std::fs::remove_file(&new);
-        Volume::fork(self.file(from.0, from.1, snapshot), &base, &new, &key)?;
+        fork(&self.file(from.0, from.1, snapshot), &base, &new, &key)?;
         self.state.set_volume(&VolumeRow::new(to.0, to.1, 1, size))
     }
 
@@ -219,12 +239,11 @@ impl Volumes<'_> {
         use std::os::unix::fs::MetadataExt;
         let told = |row: VolumeRow| {
             let snapshots = self.state.snapshots(app, &row.name)?;
-            let files = snapshots.iter().map(|(number, ..)| *number).chain([row.file]);
+            let files = snapshots.iter().map(|row| row.file).chain([row.file]);
             let used = files.filter_map(|number| self.file(app, &row.name, number).metadata().ok());
             let used = used.fold(0_u64, |sum, found| sum.saturating_add(found.blocks().saturating_mul(512)));
-            let snapshots =
-                snapshots.into_iter().map(|(snapshot, created, size)| Snapshot { snapshot, created, size }).collect();
-            Ok(Told { name: row.name, size: row.size, used, snapshots })
+            let snapshots = snapshots.into_iter().filter(|row| !row.is_retired).map(Snapshot::from).collect();
+            Ok(Told { name: row.name, size: row.size, used, snapshots, trouble: None })
         };
         self.state.volumes(app)?.into_iter().map(told).collect()
     }

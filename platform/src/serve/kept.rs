@@ -42,9 +42,17 @@ pub fn kept(host: &Arc<Host>, request: Request, progress: &(dyn Fn(&str) + Sync)
             serde_json::to_value(host::laptops(&host.parts.network, &host.parts.state)?).context("laptops")
         }
         Request::Secrets { app } => serde_json::to_value(secrets.list(&app)?).context("secrets"),
-        Request::Volumes { app } => serde_json::to_value(host.volumes().list(&app)?).context("volumes"),
+        Request::Volumes { app } => {
+            let mut told = host.volumes().list(&app)?;
+            told.iter_mut().for_each(|volume| volume.trouble = host.trouble(&app, &volume.name));
+            serde_json::to_value(told).context("volumes")
+        }
         Request::Snapshot { app, volume } => {
             Ok(json!({ "volume": volume, "snapshot": host::snapshot(host, &app, &volume)? }))
+        }
+        Request::RemoveSnapshot { app, volume, snapshot } => {
+            host::remove(host, &app, &volume, snapshot)?;
+            Ok(json!({ "volume": volume, "removed": snapshot }))
         }
         Request::Restore { app, volume, snapshot } => {
             let kept = host::restore(host, &app, &volume, snapshot, progress)?;

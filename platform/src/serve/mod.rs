@@ -20,7 +20,7 @@ use signal_hook::low_level::pipe;
 
 use crate::api::{Answer, SOCKET, send};
 use crate::fault::{Context, Fault, Result};
-use crate::host::{self, Host};
+use crate::host::{self, Host, Upkeep};
 
 /// So many commands are served at a time.
 const MOST_CLIENTS: usize = 256;
@@ -55,6 +55,7 @@ pub fn serve(host: &Arc<Host>, say: &(dyn Fn(&str) + Sync)) -> Result<()> {
         path.display(),
         if started.is_empty() { "nothing".into() } else { started.join(", ") }
     ));
+    let upkeep = Upkeep::start(host)?;
     let clients = Arc::new(AtomicUsize::new(0));
     while !signalled(&listener, &mut signals)? {
         match listener.accept() {
@@ -66,6 +67,7 @@ pub fn serve(host: &Arc<Host>, say: &(dyn Fn(&str) + Sync)) -> Result<()> {
         }
     }
     say("Ending all VMs");
+    drop(upkeep);
     let _ = std::fs::remove_file(&path);
     host::shut_down(host);
     Ok(())

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::app::App;
 use crate::fault::{Context, Fault, Result};
 
-/// The version of the tables.
-const FORMAT: i64 = 1;
+/// The version of the tables, which those of earlier ones become.
+const FORMAT: i64 = 2;
 /// The largest number of an app: its VMs and their addresses follow from it.
 pub const MOST_APPS: u32 = 65_535;
 
@@ -31,6 +31,13 @@ CREATE TABLE volumes (app TEXT NOT NULL, name TEXT NOT NULL, file INTEGER NOT NU
 CREATE TABLE snapshots (app TEXT NOT NULL, volume TEXT NOT NULL, file INTEGER NOT NULL, created INTEGER NOT NULL,
   size INTEGER NOT NULL, PRIMARY KEY (app, volume, file)) STRICT;
 CREATE TABLE laptops (name TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, public_key TEXT NOT NULL) STRICT;
+";
+
+/// What the second version has beside the first one.
+const SECOND: &str = "
+ALTER TABLE snapshots ADD COLUMN made TEXT NOT NULL DEFAULT 'person';
+ALTER TABLE snapshots ADD COLUMN retired INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE volumes ADD COLUMN making TEXT NOT NULL DEFAULT 'person';
 ";
 
 /// An app as it is kept.
@@ -127,9 +134,12 @@ impl State {
             database.pragma_query_value(None, "user_version", |row| row.get(0)).context(named("cannot read"))?;
         match format {
             FORMAT => {}
-            0 => {
+            0 | 1 => {
                 let change = database.transaction().context(named("cannot write to"))?;
-                change.execute_batch(TABLES).context(named("cannot write to"))?;
+                if format == 0 {
+                    change.execute_batch(TABLES).context(named("cannot write to"))?;
+                }
+                change.execute_batch(SECOND).context(named("cannot write to"))?;
                 change.pragma_update(None, "user_version", FORMAT).context(named("cannot write to"))?;
                 change.commit().context(named("cannot write to"))?;
             }

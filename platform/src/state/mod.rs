@@ -8,4 +8,4 @@ mod laptops;
 mod volumes;
 
 pub use database::{AppRow, Built, MOST_APPS, Release, ReleaseStatus, State};
-pub use volumes::VolumeRow;
+pub use volumes::{MadeBy, SnapshotRow, VolumeRow};

@@ -3,9 +3,55 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
 
 use super::database::{State, now};
 use crate::fault::{Context, Result};
+
+/// Who has made a snapshot.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MadeBy {
+    /// Somebody, by `cell volumes snapshot`: it stays until somebody removes it.
+    Person,
+    /// `cell serve`, as `snapshots` of `app.toml` says.
+    Clock,
+    /// `cell volumes restore`, of what the volume had before; it stays as well.
+    Restore,
+}
+
+impl MadeBy {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Person => "person",
+            Self::Clock => "clock",
+            Self::Restore => "restore",
+        }
+    }
+
+    fn named(name: &str) -> Self {
+        match name {
+            "clock" => Self::Clock,
+            "restore" => Self::Restore,
+            _ => Self::Person,
+        }
+    }
+}
+
+/// A snapshot as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotRow {
+    /// The number of its file, and its own.
+    pub file: u32,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// The volume's size at that time, in bytes.
+    pub size: u64,
+    /// Who has made it.
+    pub made: MadeBy,
+    /// It is a snapshot no more, and its file goes once nothing builds on it.
+    pub is_retired: bool,
+}
 
 /// A volume as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +64,8 @@ pub struct VolumeRow {
     pub file: u32,
     /// The number of the file that it goes on in, while a snapshot is taken.
     pub next: Option<u32>,
+    /// Who has this snapshot taken.
+    pub making: MadeBy,
     /// Its size in bytes.
     pub size: u64,
     /// Whether no VM has had it yet.
@@ -28,7 +76,15 @@ impl VolumeRow {
     /// A volume that is in this file, and that VMs have had.
     #[must_use]
     pub fn new(app: &str, name: &str, file: u32, size: u64) -> Self {
-        Self { app: app.to_owned(), name: name.to_owned(), file, next: None, size, is_new: false }
+        Self {
+            app: app.to_owned(),
+            name: name.to_owned(),
+            file,
+            next: None,
+            making: MadeBy::Person,
+            size,
+            is_new: false,
+        }
     }
 }
 
@@ -39,6 +95,7 @@ fn row_of(row: &Row<'_>) -> rusqlite::Result<VolumeRow> {
         name: row.get(1)?,
         file: row.get(2)?,
         next: row.get(3)?,
+        making: MadeBy::named(&row.get::<_, String>(6)?),
         size: size.cast_unsigned(),
         is_new: row.get(5)?,
     })
@@ -59,7 +116,7 @@ impl State {
     /// # Errors
     /// Those of the database.
     pub fn volume(&self, app: &str, name: &str) -> Result<Option<VolumeRow>> {
-        let query = "SELECT app, name, file, next, size, is_new FROM volumes WHERE app = ? AND name = ?";
+        let query = "SELECT app, name, file, next, size, is_new, making FROM volumes WHERE app = ? AND name = ?";
         self.database().query_row(query, [app, name], row_of).optional().context("state")
     }
 
@@ -69,7 +126,7 @@ impl State {
     /// Those of the database.
     pub fn volumes(&self, app: &str) -> Result<Vec<VolumeRow>> {
         let database = self.database();
-        let query = "SELECT app, name, file, next, size, is_new FROM volumes WHERE app = ? ORDER BY name";
+        let query = "SELECT app, name, file, next, size, is_new, making FROM volumes WHERE app = ? ORDER BY name";
         let mut query = database.prepare(query).context("state")?;
         let rows = query.query_map([app], row_of).context("state")?;
         rows.collect::<rusqlite::Result<_>>().context("state")
@@ -80,8 +137,10 @@ impl State {
     /// # Errors
     /// Those of the database.
     pub fn set_volume(&self, row: &VolumeRow) -> Result<()> {
-        let values = params![row.app, row.name, row.file, row.next, row.size.cast_signed(), row.is_new];
-        let set = "INSERT OR REPLACE INTO volumes (app, name, file, next, size, is_new) VALUES (?, ?, ?, ?, ?, ?)";
+        let (size, making) = (row.size.cast_signed(), row.making.name());
+        let values = params![row.app, row.name, row.file, row.next, size, row.is_new, making];
+        let set =
+            "INSERT OR REPLACE INTO volumes (app, name, file, next, size, is_new, making) VALUES (?, ?, ?, ?, ?, ?, ?)";
         self.database().execute(set, values).context("state").map(drop)
     }
 
@@ -108,30 +167,87 @@ impl State {
     ///
     /// # Errors
     /// Those of the database.
-    pub fn snapshot_taken(&self, row: &VolumeRow, next: u32, size: u64) -> Result<()> {
+    pub fn snapshot_taken(&self, row: &VolumeRow, next: u32, size: u64, made: MadeBy) -> Result<()> {
         let mut database = self.database();
         let change = database.transaction().context("state")?;
-        let values = params![row.app, row.name, row.file, now().cast_signed(), row.size.cast_signed()];
-        change
-            .execute("INSERT INTO snapshots (app, volume, file, created, size) VALUES (?, ?, ?, ?, ?)", values)
-            .context("state")?;
+        let values = params![row.app, row.name, row.file, now().cast_signed(), row.size.cast_signed(), made.name()];
+        let insert = "INSERT INTO snapshots (app, volume, file, created, size, made) VALUES (?, ?, ?, ?, ?, ?)";
+        change.execute(insert, values).context("state")?;
         let goes_on = "UPDATE volumes SET file = ?, next = NULL, size = ? WHERE app = ? AND name = ?";
         change.execute(goes_on, params![next, size.cast_signed(), row.app, row.name]).context("state")?;
         change.commit().context("state")
     }
 
-    /// The snapshots of a volume, the oldest first: number, seconds since 1970, bytes.
+    /// The snapshots of a volume, the oldest first, those that are retired too.
     ///
     /// # Errors
     /// Those of the database.
-    pub fn snapshots(&self, app: &str, name: &str) -> Result<Vec<(u32, u64, u64)>> {
+    pub fn snapshots(&self, app: &str, name: &str) -> Result<Vec<SnapshotRow>> {
         let database = self.database();
-        let query = "SELECT file, created, size FROM snapshots WHERE app = ? AND volume = ? ORDER BY file";
+        let query =
+            "SELECT file, created, size, made, retired FROM snapshots WHERE app = ? AND volume = ? ORDER BY file";
         let mut query = database.prepare(query).context("state")?;
         let row = |row: &Row<'_>| {
-            Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned(), row.get::<_, i64>(2)?.cast_unsigned()))
+            Ok(SnapshotRow {
+                file: row.get(0)?,
+                created: row.get::<_, i64>(1)?.cast_unsigned(),
+                size: row.get::<_, i64>(2)?.cast_unsigned(),
+                made: MadeBy::named(&row.get::<_, String>(3)?),
+                is_retired: row.get(4)?,
+            })
         };
         let rows = query.query_map([app, name], row).context("state")?;
+        rows.collect::<rusqlite::Result<_>>().context("state")
+    }
+
+    /// Writes down when a snapshot was made, seconds since 1970.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn snapshot_dated(&self, app: &str, name: &str, file: u32, created: u64) -> Result<()> {
+        let dated = "UPDATE snapshots SET created = ? WHERE app = ? AND volume = ? AND file = ?";
+        self.database().execute(dated, params![created.cast_signed(), app, name, file]).context("state").map(drop)
+    }
+
+    /// Writes down that a file is a snapshot no more.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn retire_snapshot(&self, app: &str, name: &str, file: u32) -> Result<()> {
+        let retire = "UPDATE snapshots SET retired = TRUE WHERE app = ? AND volume = ? AND file = ?";
+        self.database().execute(retire, params![app, name, file]).context("state").map(drop)
+    }
+
+    /// Forgets a retired file, which is there no longer.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn forget_snapshot(&self, app: &str, name: &str, file: u32) -> Result<()> {
+        let forget = "DELETE FROM snapshots WHERE app = ? AND volume = ? AND file = ? AND retired";
+        self.database().execute(forget, params![app, name, file]).context("state").map(drop)
+    }
+
+    /// The volumes that have files of retired snapshots: of which app, and their names.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn untidy_volumes(&self) -> Result<Vec<(String, String)>> {
+        let database = self.database();
+        let query = "SELECT DISTINCT app, volume FROM snapshots WHERE retired ORDER BY app, volume";
+        let mut query = database.prepare(query).context("state")?;
+        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).context("state")?;
+        rows.collect::<rusqlite::Result<_>>().context("state")
+    }
+
+    /// All volumes of all apps.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn all_volumes(&self) -> Result<Vec<VolumeRow>> {
+        let database = self.database();
+        let query = "SELECT app, name, file, next, size, is_new, making FROM volumes ORDER BY app, name";
+        let mut query = database.prepare(query).context("state")?;
+        let rows = query.query_map([], row_of).context("state")?;
         rows.collect::<rusqlite::Result<_>>().context("state")
     }
 }
