@@ -126,7 +126,7 @@ fn a_snapshot_that_is_removed_goes_once_nothing_of_it_is_needed() {
 fn a_process_that_ends_in_the_middle_goes_on_with_what_is_there() {
     let mut days = Days::new();
     let host = Arc::clone(&days.bench.host);
-    (0..3).for_each(|_| drop(snapshot(&host, "web", "data").unwrap()));
+    (1..=3).for_each(|number| assert_eq!(snapshot(&host, "web", "data").unwrap(), number));
     remove(&host, "web", "data", 1).unwrap();
     let folder = host.parts.folder.volumes();
     // What an attempt that was broken off has left.

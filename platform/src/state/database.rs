@@ -16,12 +16,13 @@ use serde::{Deserialize, Serialize};
 use crate::app::App;
 use crate::fault::{Context, Fault, Result};
 
-/// The version of the tables, which those of earlier ones become.
-const FORMAT: i64 = 2;
 /// The largest number of an app: its VMs and their addresses follow from it.
 pub const MOST_APPS: u32 = 65_535;
 
-const TABLES: &str = "
+/// What makes the tables those of each version, from those of the one before.
+const CHANGES: [&str; 2] = [FIRST, SECOND];
+
+const FIRST: &str = "
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE apps (name TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, count INTEGER NOT NULL, active INTEGER) STRICT;
 CREATE TABLE releases (app TEXT NOT NULL REFERENCES apps ON DELETE CASCADE, number INTEGER NOT NULL, created INTEGER NOT NULL,
@@ -33,7 +34,6 @@ CREATE TABLE snapshots (app TEXT NOT NULL, volume TEXT NOT NULL, file INTEGER NO
 CREATE TABLE laptops (name TEXT PRIMARY KEY, number INTEGER NOT NULL UNIQUE, public_key TEXT NOT NULL) STRICT;
 ";
 
-/// What the second version has beside the first one.
 const SECOND: &str = "
 ALTER TABLE snapshots ADD COLUMN made TEXT NOT NULL DEFAULT 'person';
 ALTER TABLE snapshots ADD COLUMN retired INTEGER NOT NULL DEFAULT 0;
@@ -132,23 +132,15 @@ impl State {
         database.pragma_update(None, "foreign_keys", true).context(named("cannot read"))?;
         let format: i64 =
             database.pragma_query_value(None, "user_version", |row| row.get(0)).context(named("cannot read"))?;
-        match format {
-            FORMAT => {}
-            0 | 1 => {
-                let change = database.transaction().context(named("cannot write to"))?;
-                if format == 0 {
-                    change.execute_batch(TABLES).context(named("cannot write to"))?;
-                }
-                change.execute_batch(SECOND).context(named("cannot write to"))?;
-                change.pragma_update(None, "user_version", FORMAT).context(named("cannot write to"))?;
-                change.commit().context(named("cannot write to"))?;
-            }
-            _ => {
-                return Err(Fault::new(format!(
-                    "{} has the format {format}; this cell knows {FORMAT}",
-                    path.display()
-                )));
-            }
+        let missing = usize::try_from(format).ok().and_then(|format| CHANGES.get(format..)).ok_or_else(|| {
+            Fault::new(format!("{} has the format {format}; this cell knows {}", path.display(), CHANGES.len()))
+        })?;
+        if !missing.is_empty() {
+            let change = database.transaction().context(named("cannot write to"))?;
+            missing.iter().try_for_each(|tables| change.execute_batch(tables)).context(named("cannot write to"))?;
+            let format = i64::try_from(CHANGES.len()).unwrap_or(i64::MAX);
+            change.pragma_update(None, "user_version", format).context(named("cannot write to"))?;
+            change.commit().context(named("cannot write to"))?;
         }
         Ok(Self { database: Mutex::new(database), locks: Mutex::default() })
     }
@@ -368,4 +360,31 @@ fn release_of(row: &Row<'_>) -> Result<Release> {
         spec: serde_json::from_str(&text(5)?).context("state: the release's app")?,
         image: serde_json::from_str(&text(6)?).context("state: the release's image")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::MadeBy;
+
+    #[test]
+    fn a_database_of_the_first_version_becomes_one_of_the_last_with_all_that_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = Connection::open(folder.path().join("state.db")).unwrap();
+        old.execute_batch(FIRST).unwrap();
+        old.execute_batch("INSERT INTO volumes VALUES ('web', 'data', 2, NULL, 4096, 0); INSERT INTO snapshots VALUES ('web', 'data', 1, 77, 4096)")
+            .unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        drop(old);
+        for _ in 0..2 {
+            let state = State::open(folder.path()).unwrap();
+            let found = state.snapshots("web", "data").unwrap().remove(0);
+            assert_eq!((found.file, found.created, found.made, found.is_retired), (1, 77, MadeBy::Person, false));
+            assert_eq!(state.volume("web", "data").unwrap().unwrap().file, 2);
+        }
+        let later = Connection::open(folder.path().join("state.db")).unwrap();
+        later.pragma_update(None, "user_version", 99).unwrap();
+        let why = State::open(folder.path()).err().unwrap().message;
+        assert!(why.ends_with(&format!("has the format 99; this cell knows {}", CHANGES.len())), "{why}");
+    }
 }

@@ -103,7 +103,8 @@ impl Cell {
     pub fn logs(&self) -> String {
         let text = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
         let mut logs = text(self.folder.path().join("serve.log"));
-        for entry in std::fs::read_dir(self.folder.path().join("state/logs/web")).into_iter().flatten().flatten() {
+        let entries = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
+        for entry in entries(self.folder.path().join("state/logs")).flat_map(|app| entries(app.path())) {
             logs += &format!("-- {}\n{}", entry.path().display(), text(entry.path()));
         }
         logs
@@ -129,10 +130,16 @@ impl Cell {
         }
     }
 
-    /// `cell proxy`, and the address where it listens.
+    /// `cell proxy` to the app that serves a greeting, and the address where it listens.
     pub fn proxy(&self) -> (Killed, String) {
+        self.proxy_to("web", 8080)
+    }
+
+    /// `cell proxy` to a port of an app, and the address where it listens.
+    pub fn proxy_to(&self, app: &str, port: u16) -> (Killed, String) {
         let mut command = program(self.folder.path());
-        let mut child = command.args(["--json", "proxy", "web", "0:8080"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command.args(["--json", "proxy", app, &format!("0:{port}")]).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let told: Value = serde_json::from_str(&line).unwrap();
