@@ -1,7 +1,7 @@
 //! Apps on a host whose guests are fakes.
 
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,8 +18,17 @@ use crate::state::{Built, ReleaseStatus, State};
 
 const WAIT: Duration = Duration::from_secs(10);
 
+/// A folder that is there for others, or for the test alone.
+pub(super) struct Home(PathBuf, Option<TempDir>);
+
+impl Home {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
 pub(super) struct Bench {
-    pub(super) home: TempDir,
+    pub(super) home: Home,
     pub(super) fakes: Arc<Fakes>,
     pub(super) host: Arc<Host>,
 }
@@ -51,10 +60,17 @@ fn host(home: &Path, fakes: &Arc<Fakes>) -> Arc<Host> {
 
 impl Bench {
     pub(super) fn new() -> Self {
-        let (home, fakes) = (tempfile::tempdir().unwrap(), Arc::new(Fakes::default()));
+        let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("image"), "aa").unwrap();
-        let host = host(home.path(), &fakes);
-        Self { home, fakes, host }
+        let mut bench = Self::at(home.path());
+        bench.home.1 = Some(home);
+        bench
+    }
+
+    /// A host with the state that is in a folder.
+    pub(super) fn at(home: &Path) -> Self {
+        let fakes = Arc::new(Fakes::default());
+        Self { host: host(home, &fakes), home: Home(home.to_owned(), None), fakes }
     }
 
     pub(super) fn text(mode: &str, more: &str) -> String {
@@ -184,11 +200,11 @@ fn a_host_that_begins_anew_starts_what_ran_and_ends_what_was_begun() {
         // As if it was killed in the middle of another deploy.
         bench.host.parts.state.begin_release(&release.spec, &release.image).unwrap();
         shut_down(&bench.host);
-        let home = std::mem::replace(&mut bench.home, tempfile::tempdir().unwrap());
+        let home = bench.home.1.take().unwrap();
         (home, Arc::clone(&bench.fakes))
     };
     let host = host(home.path(), &fakes);
-    let bench = Bench { home, fakes, host };
+    let bench = Bench { home: Home(home.path().to_owned(), Some(home)), fakes, host };
     assert_eq!(resume(&bench.host, &|_| {}).unwrap(), ["web"]);
     bench.until("both VMs", || bench.phases() == [Phase::Healthy, Phase::Healthy]);
     assert_eq!(bench.ask().unwrap(), "release 1");

@@ -29,6 +29,8 @@ mod defects_test;
 #[cfg(test)]
 mod host_test;
 #[cfg(test)]
+mod killed_test;
+#[cfg(test)]
 mod upkeep_test;
 
 pub use apps::{Build, Host, Parts};
