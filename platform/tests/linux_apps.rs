@@ -150,3 +150,65 @@ fn a_laptop_by_wireguard_go_reaches_the_service_and_nothing_else_until_it_is_tak
     cell.done(&["wireguard", "remove", "laptop"]);
     assert_ne!(laptop_asks("web.internal:8080").0, Some(0));
 }
+
+/// A file system of 64 MiB in the folder of the state.
+struct Small<'a>(&'a Path);
+
+impl Small<'_> {
+    fn fill(&self) {
+        host(
+            "sh",
+            &[
+                "-c",
+                "head -c 80M /dev/zero >\"$0/filler\" 2>/dev/null; test -s \"$0/filler\"",
+                self.0.to_str().unwrap(),
+            ],
+        );
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        host("umount", &["--lazy", self.0.to_str().unwrap()]);
+    }
+}
+
+#[test]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+fn on_a_full_disk_each_change_is_refused_with_the_reason_and_what_was_there_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state");
+    std::fs::create_dir(&state).unwrap();
+    host("mount", &["-t", "tmpfs", "-o", "size=64M,mode=0700", "small", state.to_str().unwrap()]);
+    let small = Small(&state);
+    let mut cell = Cell::with(folder, &[]);
+    let app = cell.app("hello", "count = 0");
+    cell.done(&["deploy", &app]);
+    small.fill();
+    std::fs::write(cell.folder.path().join("image/new"), vec![7; 1 << 20]).unwrap();
+    let secret = |cell: &Cell| {
+        let value = std::fs::File::open(cell.folder.path().join("app.toml")).unwrap();
+        program(cell.folder.path()).args(["secrets", "set", "web", "TOKEN"]).stdin(value).output().unwrap()
+    };
+    for refused in [cell.run(&["deploy", &app]), secret(&cell)] {
+        let why = String::from_utf8_lossy(&refused.stderr);
+        assert!(refused.status.code() == Some(1) && why.contains("No space left on device"), "{refused:?}");
+    }
+    let releases = |cell: &Cell| {
+        let told = cell.json(&["releases", "web"]);
+        let one = |release: &serde_json::Value| format!("{} {}", release["release"], release["status"]);
+        told.as_array().unwrap().iter().map(one).collect::<Vec<_>>()
+    };
+    let before = releases(&cell);
+    small.free();
+    assert_eq!(cell.end("KILL"), None);
+    cell.server = cell::serve(cell.folder.path(), &[]);
+    cell.until("its socket", |cell| cell.run(&["status"]).status.success());
+    assert_eq!((releases(&cell), before.len()), (before.clone(), 1), "{before:?}");
+    cell.done(&["deploy", &app]);
+    assert_eq!(releases(&cell).len(), 2);
+}

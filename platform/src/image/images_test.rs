@@ -1,3 +1,4 @@
+mod chance_test;
 mod layouts_test;
 mod made_test;
 mod reader_test;

@@ -74,7 +74,12 @@ pub struct Image {
 /// If the source is none of these or cannot be read; what is refused of it, by the entry's path; if the image cannot be written. Then there
 /// is no file `into`, or the one that was there.
 pub fn build(source: &Path, into: &Path, limits: &Limits) -> Result<Image> {
-    let named = |fault: Fault| Fault { message: format!("the image {}: {}", source.display(), fault.message), ..fault };
+    // What others' readers of archives say has names of entries in it as they are.
+    let letter = |letter: char| if letter.is_control() { '\u{fffd}' } else { letter };
+    let named = |fault: Fault| {
+        let why: String = fault.message.chars().map(letter).collect();
+        Fault { message: format!("the image {}: {why}", source.display()), ..fault }
+    };
     let opened = Source::open(source, limits).map_err(named)?;
     let partial = with_ending(into, ".partial");
     let written = write(&opened, &partial, limits).map_err(named);
