@@ -13,6 +13,7 @@
 //! | `host/` | the apps of a host: deploys, what runs, what is said and kept |
 //! | `api` | what `cell` and `cell serve` tell each other |
 //! | `serve/` | `cell serve`: the socket, and the start and the end of all |
+//! | `page/` | what runs, in a browser |
 //! | `options` | the command line |
 //! | `start` | puts a host together |
 //! | `client/` | the other commands |
@@ -46,6 +47,7 @@ pub mod host;
 pub mod image;
 pub mod machine;
 pub mod options;
+pub mod page;
 pub mod sealing;
 pub mod serve;
 pub mod start;

@@ -237,6 +237,9 @@ pub struct Serve {
     /// Certificates in PEM that are trusted beside those of the host, to reach the ACME server
     #[arg(long, value_name = "PATH", requires = "acme")]
     pub acme_roots: Option<PathBuf>,
+    /// Serves a page here that shows what runs, such as 127.0.0.1:8000; an address of this host's loopback
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub ui: Option<SocketAddr>,
     /// The program that guests start with, instead of the cell-init beside this program
     #[arg(long, value_name = "PATH")]
     pub init: Option<PathBuf>,

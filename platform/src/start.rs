@@ -13,6 +13,7 @@ use crate::host::{Folder, Host, Laptops, Parts, Secrets, Volumes};
 use crate::image;
 use crate::machine::launch::Vms;
 use crate::options::Serve;
+use crate::page::Page;
 use crate::serve;
 use crate::state::{Built, State};
 
@@ -46,6 +47,10 @@ pub fn serve(state: &Path, how: &Serve, say: fn(&str)) -> Result<()> {
     let host = Arc::new(Host::new(parts));
     if !how.https.is_empty() {
         host.start_edge(edge(how, certificates)?, Arc::new(move |line: String| say(&line)))?;
+    }
+    let page = how.ui.map(|address| Page::start(&host, address)).transpose()?;
+    if let Some(page) = &page {
+        say(&format!("http://{}/ shows what runs", page.address()));
     }
     serve::serve(&host, &say)
 }

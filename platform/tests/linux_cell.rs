@@ -13,11 +13,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cell::{Cell, SERVE, curl, serve};
+use library::linux::host;
+use serde_json::Value;
 
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
 fn an_app_is_deployed_asked_entered_and_found_again_after_the_host_program_was_killed() {
-    let mut cell = Cell::new();
+    let page = format!("127.0.0.1:{}", pebble::port());
+    let mut cell = Cell::with(tempfile::tempdir().unwrap(), &["--ui".to_owned(), page.clone()]);
     let said = cell.done(&["deploy", &cell.app("hello", "")]);
     assert!(said.contains("VM 1 is healthy") && said.contains("Release 1 of web is deployed"), "{said}");
     let (_proxy, address) = cell.proxy();
@@ -30,6 +33,14 @@ fn an_app_is_deployed_asked_entered_and_found_again_after_the_host_program_was_k
         cell.done(&["exec", "web", "--vm", "1", "--", "curl", "-sS", "--max-time", "60", "http://web.internal:8080/"]);
     assert_eq!(own, "hello", "the other VM, by its name in the private network");
     assert_eq!(cell.json(&["status", "web"])[0]["vms"][0]["phase"], "healthy");
+    // What the page shows: a VM with some of its memory, and what it has read of its root.
+    let seen = |figure: usize| {
+        let told: Value = serde_json::from_str(&host("curl", &["-sS", &format!("http://{page}/api/status")])).unwrap();
+        let of_app = told["history"]["apps"]["web"].as_array().unwrap();
+        of_app.iter().filter_map(|row| row[figure].as_u64()).max().unwrap_or(0)
+    };
+    let (cpu, memory, read, sent) = (seen(0), seen(1), seen(2), seen(5));
+    assert!(cpu > 0 && memory > 8 << 20 && memory < 1 << 30 && read > 0 && sent > 0, "{cpu} {memory} {read} {sent}");
     assert_eq!(cell.end("KILL"), None);
     cell.server = serve(cell.folder.path(), &[]);
     cell.until("the app again", |cell| {

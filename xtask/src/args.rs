@@ -14,7 +14,7 @@ cargo xtask test [FILTER] [--skip-checks] [--check NAME] [--nested] [--long]
       FILTER         only the KVM tests whose file or name contains it, and no other check
       --skip-checks  only the KVM tests
       --check NAME   only this one of the checks that need no guest: format, clippy, docs, unit, volumes, secrets, edge,
-                     models, nightly (Miri and sanitizers), package, interface, version, fuzz, licences
+                     page, models, nightly (Miri and sanitizers), package, interface, version, fuzz, licences
       --nested       run all KVM tests in the nested host
       --long         put each test under more load, and fuzz each target for minutes: some hours in all
 

@@ -46,6 +46,11 @@ impl Distro {
         if self.id == "ubuntu" { "linux-image-virtual" } else { "linux-image-amd64" }
     }
 
+    /// Whether there is a package of Chromium and its driver: Ubuntu's is a snap.
+    pub fn has_browser(&self) -> bool {
+        self.id == "debian"
+    }
+
     /// The keys that sign this distribution's archive.
     pub fn keyring_package(&self) -> &'static str {
         if self.id == "ubuntu" { "ubuntu-keyring" } else { "debian-archive-keyring" }

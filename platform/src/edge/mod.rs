@@ -38,12 +38,15 @@ use tokio::runtime::{Builder, Runtime};
 
 use self::acme::Orders;
 use self::certificates::Certificates;
-use self::counts::Counts;
 use self::serve::{listen, tls};
 use self::shared::Shared;
 use self::store::Store;
 use self::turns::Turns;
 use crate::fault::{Context, Result};
+
+pub(crate) use self::counts::Counts;
+pub(crate) use self::place::Place;
+pub(crate) use self::quiet::Quiet;
 
 pub use self::acme::{Authority, CertificateStatus};
 pub use self::routes::{Backend, Refusal, Routes, check_name};

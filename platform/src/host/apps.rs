@@ -13,6 +13,7 @@ use super::names::Front;
 use super::secrets::Secrets;
 use super::volumes::Volumes;
 use crate::fault::{Fault, Result};
+use crate::machine::Journal;
 use crate::machine::guest::Launcher;
 use crate::state::{AppRow, Built, State};
 
@@ -43,6 +44,8 @@ pub struct Parts {
 pub struct Host {
     /// What it is made of.
     pub parts: Parts,
+    /// What has become of its VMs of late.
+    pub journal: Arc<Journal>,
     fleets: Mutex<BTreeMap<String, Arc<Fleet>>>,
     busy: Mutex<BTreeMap<String, Busy>>,
     freed: Condvar,
@@ -67,6 +70,7 @@ impl Host {
     pub fn new(parts: Parts) -> Self {
         Self {
             parts,
+            journal: Arc::default(),
             fleets: Mutex::default(),
             busy: Mutex::default(),
             freed: Condvar::new(),
@@ -118,6 +122,12 @@ impl Host {
     #[must_use]
     pub fn fleet_named(&self, app: &str) -> Option<Arc<Fleet>> {
         self.fleets().get(app).map(Arc::clone)
+    }
+
+    /// The VMs of all apps that had any in the life of this process, by the names of the apps.
+    #[must_use]
+    pub fn fleets_by_name(&self) -> Vec<(String, Arc<Fleet>)> {
+        self.fleets().iter().map(|(app, fleet)| (app.clone(), Arc::clone(fleet))).collect()
     }
 
     /// The VMs of all apps that had any.

@@ -19,18 +19,18 @@ use crate::state::{Built, ReleaseStatus, State};
 const WAIT: Duration = Duration::from_secs(10);
 
 /// A folder that is there for others, or for the test alone.
-pub(super) struct Home(PathBuf, Option<TempDir>);
+pub(crate) struct Home(PathBuf, Option<TempDir>);
 
 impl Home {
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
 
-pub(super) struct Bench {
-    pub(super) home: Home,
-    pub(super) fakes: Arc<Fakes>,
-    pub(super) host: Arc<Host>,
+pub(crate) struct Bench {
+    pub(crate) home: Home,
+    pub(crate) fakes: Arc<Fakes>,
+    pub(crate) host: Arc<Host>,
 }
 
 fn build(source: &Path, into: &Path) -> Result<Built> {
@@ -59,7 +59,7 @@ fn host(home: &Path, fakes: &Arc<Fakes>) -> Arc<Host> {
 }
 
 impl Bench {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("image"), "aa").unwrap();
         let mut bench = Self::at(home.path());
@@ -68,23 +68,23 @@ impl Bench {
     }
 
     /// A host with the state that is in a folder.
-    pub(super) fn at(home: &Path) -> Self {
+    pub(crate) fn at(home: &Path) -> Self {
         let fakes = Arc::new(Fakes::default());
         Self { host: host(home, &fakes), home: Home(home.to_owned(), None), fakes }
     }
 
-    pub(super) fn text(mode: &str, more: &str) -> String {
+    pub(crate) fn text(mode: &str, more: &str) -> String {
         format!(
             "name = \"web\"\nimage = \"image\"\nenv = {{ MODE = \"{mode}\" }}\n{more}\n\
              [[services]]\nport = 80\ncheck = {{ path = \"/\", grace = \"1s\", interval = \"1s\" }}\n"
         )
     }
 
-    pub(super) fn deploy(&self, text: &str) -> Result<crate::state::Release> {
+    pub(crate) fn deploy(&self, text: &str) -> Result<crate::state::Release> {
         deploy(&self.host, text, "app.toml", self.home.path(), false, &|_| {})
     }
 
-    pub(super) fn ask(&self) -> Result<String> {
+    pub(crate) fn ask(&self) -> Result<String> {
         let machine = self.host.fleet_of("web")?.pick("web")?;
         let _counted = machine.count();
         let mut stream = machine.forward(80, WAIT)?;
@@ -94,11 +94,11 @@ impl Bench {
         Ok(answer.rsplit("\r\n").next().unwrap_or_default().to_owned())
     }
 
-    pub(super) fn phases(&self) -> Vec<Phase> {
+    pub(crate) fn phases(&self) -> Vec<Phase> {
         self.host.fleet_of("web").unwrap().machines().iter().map(|machine| machine.phase()).collect()
     }
 
-    pub(super) fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+    pub(crate) fn until(&self, what: &str, is_so: impl Fn() -> bool) {
         let began = Instant::now();
         while !is_so() {
             assert!(began.elapsed() < WAIT, "{what} did not come: {:?}", self.phases());

@@ -69,6 +69,21 @@ impl Tail {
     }
 }
 
+/// The last lines of a log, without control characters; none if it cannot be read.
+#[must_use]
+pub fn last_lines(path: &Path, most: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(mut followed) = open(path, PIECE as u64) {
+        followed.lines(0, &mut lines);
+        // One that was cut off by the end of the VM counts as well.
+        if !followed.begun.is_empty() {
+            lines.push(Log { vm: 0, line: shown(&followed.begun) });
+        }
+    }
+    let before = lines.len().saturating_sub(most);
+    lines.into_iter().skip(before).map(|log| log.line).collect()
+}
+
 /// Opens a log at its last `back` bytes.
 fn open(path: &Path, back: u64) -> Option<Followed> {
     let mut file = File::open(path).ok()?;
@@ -126,5 +141,14 @@ mod tests {
         std::fs::write(&path, "new\n").unwrap();
         assert_eq!(said(&mut tail), ["last", "new"]);
         assert!(said(&mut tail).is_empty());
+    }
+
+    #[test]
+    fn the_last_lines_of_a_log_are_also_those_without_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.log");
+        assert!(last_lines(&path, 3).is_empty());
+        std::fs::write(&path, "one\ntwo\x1b\nthree\ncut o").unwrap();
+        assert_eq!(last_lines(&path, 3), ["two\u{fffd}", "three", "cut o"]);
     }
 }

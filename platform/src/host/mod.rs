@@ -27,7 +27,7 @@ mod volumes;
 #[cfg(test)]
 mod defects_test;
 #[cfg(test)]
-mod host_test;
+pub(crate) mod host_test;
 #[cfg(test)]
 mod killed_test;
 #[cfg(test)]
@@ -39,7 +39,7 @@ pub use fleet::Fleet;
 pub use folder::Folder;
 pub use laptops::{Laptops, told as laptops};
 pub use lifecycle::{destroy, restart, resume, scale, shut_down};
-pub use logs::{Log, Tail};
+pub use logs::{Log, Tail, last_lines};
 pub use secrets::Secrets;
 pub use storage::{extend, fork, remove, restore, snapshot};
 pub use upkeep::Upkeep;

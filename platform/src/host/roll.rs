@@ -48,6 +48,7 @@ pub fn start_one(host: &Host, fleet: &Fleet, release: &Arc<Release>, fragile: bo
             release: Arc::clone(release),
         }),
         name_server: parts.network.subnet().dns().into(),
+        journal: Arc::clone(&host.journal),
     };
     let machine = machine::start(plan, Arc::clone(&parts.launcher), fleet.service()?, fragile)?;
     fleet.add(Arc::clone(&machine));

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::guest::{Guest, Launcher, Plan};
+use super::guest::{Guest, Launcher, Plan, Usage};
 use crate::fault::{Fault, Result};
 use crate::guest::{CONTROL_PORT, EXEC_PORT, Ended, FORWARD_PORT, Message, Settings};
 
@@ -22,6 +22,8 @@ pub struct Fakes {
 pub struct Fake {
     /// What it was made of.
     pub plan: Plan,
+    /// What it says that it has used.
+    pub usage: Mutex<Usage>,
     /// What it was told.
     pub settings: Mutex<Option<Settings>>,
     ended: Mutex<Option<String>>,
@@ -42,6 +44,7 @@ impl Launcher for Fakes {
         }
         let fake = Arc::new(Fake {
             plan: plan.clone(),
+            usage: Mutex::default(),
             settings: Mutex::default(),
             ended: Mutex::default(),
             control: Mutex::default(),
@@ -82,6 +85,10 @@ impl Guest for Held {
 
     fn ended(&self) -> Option<String> {
         self.0.ended.lock().unwrap().clone()
+    }
+
+    fn usage(&self) -> Usage {
+        *self.0.usage.lock().unwrap()
     }
 
     fn volume(&self, _: &str) -> Option<vmcell::volume::VolumeHandle> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use vmcell::network::MachineAddress;
 use vmcell::volume::VolumeHandle;
 
+use super::journal::Journal;
 use super::timed::Timed;
 use crate::fault::{Context, Fault, Result};
 use crate::guest::Message;
@@ -35,6 +36,8 @@ pub struct Plan {
     pub kept: Arc<dyn Kept>,
     /// The name server that the guest is told.
     pub name_server: std::net::IpAddr,
+    /// Where it is noted what becomes of it.
+    pub journal: Arc<Journal>,
 }
 
 /// A volume of a VM.
@@ -44,6 +47,23 @@ pub struct Attached {
     pub name: String,
     /// Where it is mounted.
     pub path: String,
+}
+
+/// What a VM has used since it was started. All but the memory only goes up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time of its vCPUs and of the thread that serves its devices.
+    pub cpu: Duration,
+    /// Bytes of the host's memory that it has now; none if the host does not tell.
+    pub memory: Option<u64>,
+    /// Bytes that were read from its disks.
+    pub read: u64,
+    /// Bytes that were written to its disks.
+    pub written: u64,
+    /// Bytes that it got by the network.
+    pub received: u64,
+    /// Bytes that it sent by the network.
+    pub sent: u64,
 }
 
 /// What is kept for a VM outside of it.
@@ -85,6 +105,8 @@ pub trait Guest: Send + Sync {
     fn connect(&self, port: u32, limit: Duration) -> Result<UnixStream>;
     /// How it ended, if it has.
     fn ended(&self) -> Option<String>;
+    /// What it has used so far. Waits for nobody.
+    fn usage(&self) -> Usage;
     /// Ends it at once.
     fn stop(&self);
     /// A volume that it has, by its name.

@@ -10,8 +10,9 @@ use vmcell::network::Service;
 
 use super::guest::{Attached, Guest, Launcher, Plan};
 use super::health;
+use super::phase::Phase;
 use super::timed::Timed;
-use super::vm::{Machine, Phase};
+use super::vm::Machine;
 use crate::fault::{Context, Fault, Result};
 use crate::guest::{CONTROL_PORT, Ended, Message, Settings, Volume};
 

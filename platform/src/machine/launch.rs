@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use vmcell::network::Network;
 use vmcell::volume::{Key, Volume, VolumeHandle, VolumeOptions};
-use vmcell::{Boot, Console, ConsoleFile, Disk, DiskConfig, Exit, Status, Vm, VsockConfig};
+use vmcell::{Boot, Console, ConsoleFile, DeviceKindMetrics, Disk, DiskConfig, Exit, Status, Vm, VsockConfig};
 
-use super::guest::{Guest, Launcher, Plan};
+use super::guest::{Guest, Launcher, Plan, Usage};
 use crate::fault::{Context, Fault, Result};
 
 /// The kernel's command line.
@@ -92,6 +92,33 @@ impl Guest for RealGuest {
             Ok(_) => "it ended".into(),
             Err(why) => Fault::from(why).message,
         })
+    }
+
+    fn usage(&self) -> Usage {
+        let metrics = self.vm.metrics_with_memory().unwrap_or_else(|_| self.vm.metrics());
+        let threads = metrics.io_threads.iter().map(|thread| thread.cpu_time);
+        let cpu = metrics
+            .vcpus
+            .iter()
+            .map(|vcpu| vcpu.cpu_time)
+            .chain(threads)
+            .fold(Duration::ZERO, Duration::saturating_add);
+        let memory = metrics.memory.map(|memory| memory.own_bytes.saturating_add(memory.shared_bytes));
+        let mut usage = Usage { cpu, memory, ..Usage::default() };
+        for device in &metrics.devices {
+            match &device.kind {
+                DeviceKindMetrics::Disk(disk) => {
+                    usage.read = usage.read.saturating_add(disk.read_bytes);
+                    usage.written = usage.written.saturating_add(disk.written_bytes);
+                }
+                DeviceKindMetrics::Nic(nic) => {
+                    usage.received = usage.received.saturating_add(nic.received_bytes);
+                    usage.sent = usage.sent.saturating_add(nic.sent_bytes);
+                }
+                _ => {}
+            }
+        }
+        usage
     }
 
     fn stop(&self) {

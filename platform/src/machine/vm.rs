@@ -10,33 +10,14 @@ use serde::{Deserialize, Serialize};
 use vmcell::network::Service;
 use vmcell::volume::VolumeHandle;
 
-use super::guest::{Guest, Plan, forward};
+use super::guest::{Guest, Plan, Usage, forward};
+use super::phase::Phase;
 use super::timed::Timed;
 use crate::fault::{Fault, Result};
 use crate::guest::{FORWARD_PORT, Message, Stop};
 
 /// How long a guest may take to read that it is to stop.
 const TOLD: Duration = Duration::from_secs(1);
-
-/// What has become of a VM.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "phase", content = "why")]
-pub enum Phase {
-    /// It boots, or its checks have not passed yet.
-    Starting,
-    /// Its checks pass.
-    Healthy,
-    /// It was idle, and its memory is in an encrypted file; the next connection wakes it.
-    Suspended,
-    /// It has passed its checks, and fails them now.
-    Unhealthy(String),
-    /// It has ended and is started again after a while.
-    Waiting(String),
-    /// It has ended before its checks ever passed, and is not started again.
-    Failed(String),
-    /// It was told to end, and has.
-    Stopped,
-}
 
 /// A VM of an app.
 pub struct Machine {
@@ -107,14 +88,19 @@ impl Machine {
 
     pub(super) fn set(&self, phase: Phase) {
         let mut inner = self.inner();
-        if inner.phase != phase {
-            (inner.phase, inner.since) = (phase, Instant::now());
-        }
+        self.enter(&mut inner, phase);
         self.traffic(&inner);
         if matches!(inner.phase, Phase::Stopped | Phase::Failed(_)) {
             inner.service = None;
         }
         self.changed.notify_all();
+    }
+
+    fn enter(&self, inner: &mut Inner, phase: Phase) {
+        if inner.phase != phase {
+            self.plan.journal.add(&self.plan.release.app, self.plan.slot, self.plan.release.number, &phase);
+            (inner.phase, inner.since) = (phase, Instant::now());
+        }
     }
 
     /// It has ended, and no flow leads to it any more.
@@ -264,6 +250,14 @@ impl Machine {
         self.inner().guest.as_ref()?.volume(name)
     }
 
+    /// What it has used since it was started last; none if it does not run.
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        // The lock is free again before the guest is asked.
+        let guest = self.inner().guest.clone()?;
+        Some(guest.usage())
+    }
+
     /// Suspends it if it is healthy and nothing is connected.
     ///
     /// # Errors
@@ -288,7 +282,7 @@ impl Machine {
         inner.turning = false;
         // If it has ended meanwhile, that holds.
         if how.is_ok() && matches!(inner.phase, Phase::Healthy | Phase::Suspended) {
-            (inner.phase, inner.since) = (phase, Instant::now());
+            self.enter(&mut inner, phase);
         }
         self.changed.notify_all();
         how

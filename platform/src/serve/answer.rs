@@ -98,7 +98,11 @@ fn releases(host: &Host, app: &str) -> Result<Value> {
     Ok(shown.collect())
 }
 
-fn status(host: &Host, app: Option<&str>) -> Result<Value> {
+/// What runs, of one app or of all.
+///
+/// # Errors
+/// There is no such app; those of the database.
+pub(crate) fn status(host: &Host, app: Option<&str>) -> Result<Value> {
     let state = &host.parts.state;
     let rows = app.map_or_else(|| state.apps(), |app| Ok(vec![state.app(app)?]))?;
     rows.iter().map(|row| status_of(host, row)).collect()

@@ -18,6 +18,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
+pub(crate) use self::answer::status;
 use crate::api::{Answer, SOCKET, send};
 use crate::fault::{Context, Fault, Result};
 use crate::host::{self, Host, Upkeep};

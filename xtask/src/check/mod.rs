@@ -26,13 +26,21 @@ use summary::Summary;
 const PURPOSES: [Purpose; 6] =
     [Purpose::Build, Purpose::Guest, Purpose::Nested, Purpose::Network, Purpose::CFace, Purpose::Oracle];
 
+/// The browser is large, so it is installed only for the check that needs it, and where there is a package of it.
+fn purposes(options: &TestOptions, distro: &Distro) -> Vec<Purpose> {
+    let all = options.filter.is_none() && !options.skip_checks;
+    let shows_page = options.check.as_deref().map_or(all, |check| check == steps::PAGE);
+    let browser = (shows_page && distro.has_browser()).then_some(Purpose::Browser);
+    PURPOSES.into_iter().chain(browser).collect()
+}
+
 /// Runs everything; returns the exit status.
 pub fn run(options: &TestOptions) -> Result<u8> {
     let began = Instant::now();
     let place = kvm::Place::choose(Kvm::detect(), options.nested);
     println!("host: {place}");
     let distro = Distro::detect()?;
-    packages::ensure(&distro, &PURPOSES)?;
+    packages::ensure(&distro, &purposes(options, &distro))?;
     let mut summary = Summary::default();
     if let Some(check) = &options.check {
         steps::run(Some(check), options.long, &mut summary)?;

@@ -1,7 +1,7 @@
 //! The checks that need no guest: format, lints, documentation, unit tests, licences.
 
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::count::count_tests;
 use super::models;
@@ -17,7 +17,7 @@ use crate::tools::CARGO_DENY;
 /// A check by its name, which runs with more load if it is told to.
 type Check = (&'static str, fn(bool, &mut Summary));
 
-const CHECKS: [Check; 14] = [
+const CHECKS: [Check; 15] = [
     ("format", |_, summary| step(summary, "format", &["fmt", "--all", "--check"], &[])),
     ("clippy", |_, summary| step(summary, "clippy", CLIPPY, &[])),
     ("docs", |_, summary| {
@@ -27,6 +27,7 @@ const CHECKS: [Check; 14] = [
     ("volumes", |_, summary| volumes(summary)),
     ("secrets", |_, summary| secrets(summary)),
     ("edge", |_, summary| edge(summary)),
+    (PAGE, |_, summary| page(summary)),
     ("models", models::run),
     (NIGHTLY, |_, summary| nightly::run(summary)),
     ("package", |_, summary| packaged(summary)),
@@ -35,6 +36,9 @@ const CHECKS: [Check; 14] = [
     ("fuzz", fuzz_targets),
     ("licences", |_, summary| licences(summary)),
 ];
+
+/// Needs a browser.
+pub const PAGE: &str = "page";
 
 /// Takes a quarter of an hour, so it runs by its name or with `--long`.
 const NIGHTLY: &str = "nightly";
@@ -95,6 +99,17 @@ fn edge(summary: &mut Summary) {
         &["test", "--package", "vmcell-platform", "--test", "edge", "--", "--ignored"],
         &[],
     );
+}
+
+/// In a browser.
+fn page(summary: &mut Summary) {
+    if !exec::exists("chromedriver") {
+        let why = "there is no chromedriver; on Debian, apt-get install chromium-driver".to_owned();
+        return summary.add("the page in Chromium", Status::Skipped(why), Duration::ZERO);
+    }
+    // One at a time: each has a browser of its own.
+    let args = ["test", "--package", "vmcell-platform", "--lib", "page::", "--", "--ignored", "--test-threads", "1"];
+    tests(summary, "the page in Chromium", &args, &[]);
 }
 
 fn packaged(summary: &mut Summary) {
