@@ -13,6 +13,8 @@ pub const BLOCK_LEN: usize = 4096;
 pub const INODE: u64 = 64;
 /// Inodes are numbered by their place in units of this.
 pub const SLOT: u64 = 32;
+/// Bytes in front of the extended attributes of an inode.
+pub const XATTRS_HEAD: usize = 12;
 /// Where the superblock is.
 pub const SUPER: usize = 1024;
 /// A directory entry without its name.
@@ -85,7 +87,7 @@ fn xattrs(all: &BTreeMap<Vec<u8>, Vec<u8>>) -> Vec<u8> {
     if all.is_empty() {
         return Vec::new();
     }
-    let mut bytes = vec![0; 12];
+    let mut bytes = vec![0; XATTRS_HEAD];
     for (name, value) in all {
         let prefixes = [(1, &b"user."[..]), (4, b"trusted."), (6, b"security.")];
         let Some((index, rest)) =

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write, copy};
 
-use format::{BLOCK, BLOCK_LEN, INODE, Inode, NO_BLOCK, SLOT, kind};
+use format::{BLOCK, BLOCK_LEN, INODE, Inode, NO_BLOCK, SLOT, XATTRS_HEAD, kind};
 
 use super::entry::Attributes;
 use super::tree::{Content, Node, ROOT, Tree};
@@ -121,7 +121,9 @@ impl Writer {
             self.put(&bytes)?;
             written = place.saturating_add(bytes.len() as u64);
         }
-        self.pad(written)
+        // fsck.erofs of erofs-utils 1.5 reads the head of attributes behind each inode, also if it has none.
+        self.put(&[0; XATTRS_HEAD])?;
+        self.pad(written.saturating_add(XATTRS_HEAD as u64))
     }
 
     fn end(mut self, root: u64, inodes: u64, meta: u32) -> Result<u64> {
