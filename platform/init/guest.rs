@@ -9,10 +9,10 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use rustix::system::{RebootCommand, reboot};
 use rustix::termios::{OptionalActions, tcdrain, tcgetattr, tcsetattr};
-use rustix::time::{ClockId, Timespec, clock_settime};
 use vmcell_platform::guest::{CONTROL_PORT, EXEC_PORT, FORWARD_PORT, MOST_PIECE, Message, Settings};
 use vsock::VsockStream;
 
+use crate::clock;
 use crate::link::{self, Link, Listener};
 use crate::mounts::{self, Root};
 use crate::network;
@@ -59,7 +59,7 @@ fn serve() -> Result<(), String> {
 
 fn work(settings: &Settings, listener: Listener, link: &Arc<Link>) -> Result<(), String> {
     if let Some(millis) = settings.time_millis {
-        set_clock(millis)?;
+        clock::set(millis)?;
     }
     let root = prepare(settings)?;
     let processes = Processes::new();
@@ -188,11 +188,4 @@ fn has_others() -> bool {
         .filter(|pid| Pid::from_raw(*pid) != Some(Pid::INIT));
     // Only programs have a command line.
     numbers.into_iter().any(|pid| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty()))
-}
-
-fn set_clock(millis: u64) -> Result<(), String> {
-    let seconds = i64::try_from(millis / 1000).map_err(|_| format!("the time {millis} ms"))?;
-    let nanos = i64::try_from(millis % 1000).unwrap_or(0).saturating_mul(1_000_000);
-    clock_settime(ClockId::Realtime, Timespec { tv_sec: seconds, tv_nsec: nanos })
-        .map_err(|error| format!("the time {millis} ms: {error}"))
 }

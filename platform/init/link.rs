@@ -6,6 +6,8 @@ use std::time::Duration;
 use vmcell_platform::guest::{Message, Settings, Stop};
 use vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockListener, VsockStream};
 
+use crate::clock;
+
 /// The host has so long to take the last word.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -93,9 +95,12 @@ impl Link {
                     }
                 }
                 Message::Stop(how) => stop(how),
+                Message::Clock(millis) => clock::follow(millis),
                 _ => {
-                    let _ = Message::Failed("the guest has begun already; allowed are to attach and to stop".into())
-                        .write(&mut stream);
+                    let _ = Message::Failed(
+                        "the guest has begun already; allowed are to attach, to stop, and the time".into(),
+                    )
+                    .write(&mut stream);
                     return;
                 }
             }

@@ -3,6 +3,7 @@
 //!
 //! | File | What it is |
 //! |---|---|
+//! | `clock` | the clock, which follows the host's |
 //! | `disks` | disks by their serial numbers, and ext4 file systems on them |
 //! | `mounts` | the root that the command sees |
 //! | `network` | links up, addresses, names |
@@ -25,6 +26,7 @@
     )
 )]
 
+mod clock;
 mod disks;
 mod exec;
 mod forward;

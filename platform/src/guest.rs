@@ -3,7 +3,7 @@
 //!
 //! | Port | Who begins | What is said |
 //! |---|---|---|
-//! | [`CONTROL_PORT`] | the host | [`Message::Start`] with the settings, once a boot; [`Message::Attach`] on later connections. The guest answers [`Message::Ready`] once the command runs, or [`Message::Failed`], and [`Message::Ended`] when the command ends; then it turns itself off. The host may send [`Message::Stop`]. The last connection is the one that is told. |
+//! | [`CONTROL_PORT`] | the host | [`Message::Start`] with the settings, once a boot; [`Message::Attach`] on later connections. The guest answers [`Message::Ready`] once the command runs, or [`Message::Failed`], and [`Message::Ended`] when the command ends; then it turns itself off. The host may send [`Message::Stop`], and [`Message::Clock`] now and then. The last connection is the one that is told. |
 //! | [`EXEC_PORT`] | the host | [`Message::Exec`], then [`Message::Input`], [`Message::InputEnd`], [`Message::Resize`] and [`Message::Signal`]. The guest sends [`Message::Output`] and [`Message::ErrorOutput`], and [`Message::Ended`] or [`Message::Failed`] last. A connection that closes early kills the command. |
 //! | [`FORWARD_PORT`] | the host | [`Message::Forward`]. The guest answers [`Message::Connected`] or [`Message::Failed`]; after `Connected`, both send the bytes of the TCP connection as they are, with their half closes. |
 //!
@@ -167,6 +167,8 @@ pub enum Message {
     Forward(u16),
     /// From the guest: it is connected.
     Connected,
+    /// To the guest: the time since 1970 in milliseconds, for its clock.
+    Clock(u64),
 }
 
 impl Message {
@@ -233,6 +235,7 @@ impl Message {
             Self::Signal(number) => (13, json(number)?),
             Self::Forward(port) => (14, json(port)?),
             Self::Connected => (15, Vec::new()),
+            Self::Clock(millis) => (16, json(millis)?),
         })
     }
 
@@ -261,7 +264,8 @@ impl Message {
             13 => Self::Signal(parsed(kind, &content)?),
             14 => Self::Forward(parsed(kind, &content)?),
             15 => bare(Self::Connected)?,
-            _ => return Err(wrong(format!("there is no message {kind}; allowed are 1 to 15"))),
+            16 => Self::Clock(parsed(kind, &content)?),
+            _ => return Err(wrong(format!("there is no message {kind}; allowed are 1 to 16"))),
         })
     }
 }
@@ -315,6 +319,7 @@ mod tests {
             Message::Signal(15),
             Message::Forward(65535),
             Message::Connected,
+            Message::Clock(1_700_000_000_000),
         ]
     }
 

@@ -28,6 +28,9 @@ fn an_app_is_deployed_asked_entered_and_found_again_after_the_host_program_was_k
     let entered = cell.run(&["exec", "web", "--", "/bin/sh", "-c", "echo $GREETING out; echo err >&2; exit 7"]);
     assert_eq!(entered.status.code(), Some(7), "{entered:?}");
     assert_eq!((entered.stdout.as_slice(), entered.stderr.as_slice()), (&b"hello out\n"[..], &b"err\n"[..]));
+    assert_eq!(cell.done(&["exec", "web", "--", "/bin/date", "-s", "@1000000000", "+%s"]), "1000000000\n");
+    let year = |cell: &Cell| cell.done(&["exec", "web", "--", "/bin/date", "+%Y"]).trim().parse::<u32>().unwrap();
+    cell.until("the host's time", |cell| year(cell) > 2024);
     cell.done(&["scale", "web", "2"]);
     let own =
         cell.done(&["exec", "web", "--vm", "1", "--", "curl", "-sS", "--max-time", "60", "http://web.internal:8080/"]);

@@ -424,3 +424,16 @@ fn a_public_name_leads_to_a_vm_of_its_app_which_is_busy_meanwhile() {
     scale(&bench.host, "other", 0, &|_| {}).unwrap();
     assert!(matches!(routes.connect("www.example.com").err(), Some(Refusal::NoBackend(why)) if why.contains("no VM")));
 }
+
+#[test]
+fn a_guest_s_clock_follows_the_host_s() {
+    let bench = Bench::new();
+    bench.deploy(&Bench::text("", "")).unwrap();
+    let fake = Arc::clone(&bench.fakes.started.lock().unwrap()[0]);
+    let clock = || *fake.clock.lock().unwrap() / 1000;
+    bench.until("the time", || clock() > 0);
+    let before = clock();
+    bench.until("it once more", || clock() > before);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!(now.abs_diff(clock()) < 5);
+}

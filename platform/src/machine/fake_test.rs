@@ -27,6 +27,8 @@ pub struct Fake {
     /// What it was told.
     pub settings: Mutex<Option<Settings>>,
     ended: Mutex<Option<String>>,
+    /// The time that it was told last.
+    pub clock: Mutex<u64>,
     control: Mutex<Option<UnixStream>>,
 }
 
@@ -47,6 +49,7 @@ impl Launcher for Fakes {
             usage: Mutex::default(),
             settings: Mutex::default(),
             ended: Mutex::default(),
+            clock: Mutex::default(),
             control: Mutex::default(),
         });
         let mut started = self.started.lock().unwrap();
@@ -140,7 +143,12 @@ impl Fake {
             let _ = Message::Ended(Ended::Exited(3)).write(&mut stream);
             return self.end("the guest turned itself off");
         }
-        if let Ok(Some(Message::Stop(_))) = Message::read(&mut stream)
+        let mut last = Message::read(&mut stream);
+        while let Ok(Some(Message::Clock(millis))) = last {
+            *self.clock.lock().unwrap() = millis;
+            last = Message::read(&mut stream);
+        }
+        if let Ok(Some(Message::Stop(_))) = last
             && self.mode() != "stubborn"
         {
             let _ = Message::Ended(Ended::Killed(15)).write(&mut stream);

@@ -22,6 +22,8 @@ const BOOT: Duration = Duration::from_secs(120);
 const ATTEMPT: Duration = Duration::from_millis(200);
 /// How long the guest may take for all of a message that it has begun, for its settings, and for starting the command.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a guest may take to read what the time is.
+const READS: Duration = Duration::from_secs(1);
 /// So many checks in a row fail before a VM gets no traffic.
 const FAILURES: u32 = 3;
 /// The shortest and the longest time before a VM is started again.
@@ -144,8 +146,6 @@ fn settings(machine: &Machine) -> Result<Settings> {
         let (serial, path) = (attached.name.clone(), attached.path.clone());
         Ok(Volume { serial, path, read_only: false, is_new: plan.kept.is_new(&attached.name)? })
     };
-    let time =
-        SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| u64::try_from(since.as_millis()).ok());
     Ok(Settings {
         root: "root".into(),
         command: if spec.command.is_empty() { image.command.clone() } else { spec.command.clone() },
@@ -159,8 +159,13 @@ fn settings(machine: &Machine) -> Result<Settings> {
         nameservers: vec![plan.name_server],
         search: Some("internal".into()),
         stop_signal: None,
-        time_millis: time,
+        time_millis: now(),
     })
+}
+
+/// Milliseconds since 1970.
+fn now() -> Option<u64> {
+    SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|since| u64::try_from(since.as_millis()).ok())
 }
 
 /// The next message, if one begins within this time. None: the stream has ended, or nothing came.
@@ -214,6 +219,8 @@ fn watch(machine: &Machine, launcher: &dyn Launcher, guest: &dyn Guest, control:
         if machine.phase() == Phase::Suspended {
             continue;
         }
+        // The host's clock may have been set, or the guest's may be faster. A guest that does not read has its own time.
+        let _ = now().map(|millis| Message::Clock(millis).write(&mut Timed::new(control, READS)));
         if let Err(fault) = checks(machine, guest) {
             failures = failures.saturating_add(1);
             if failures >= FAILURES {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 /// For whatever takes a guest's boot, on an emulated host.
 pub const LONG: Duration = Duration::from_secs(120);
 /// What the app is made of, besides what these need themselves.
-pub const PROGRAMS: [&str; 5] = ["socat", "sh", "cat", "sync", "curl"];
+pub const PROGRAMS: [&str; 6] = ["socat", "sh", "cat", "sync", "curl", "date"];
 /// Serves one greeting over HTTP, by IPv4 and IPv6.
 pub const SERVE: &str = concat!(
     "socat TCP6-LISTEN:8080,fork,reuseaddr,ipv6only=0 ",
