@@ -115,22 +115,51 @@ fn a_volume_keeps_its_data_a_snapshot_is_restored_and_an_idle_vm_sleeps() {
     assert_eq!(inside("cat /data/file"), "first\n");
 }
 
+/// The commands of the documentation, from nothing to a page.
+fn walk(replaced: &[(&str, &str)]) -> [String; 2] {
+    let (_, section) = include_str!("../../docs/platform.md").split_once("## From nothing to a page").unwrap();
+    let mut blocks = section.split("```sh\n").skip(1).map(|rest| rest.split_once("```").unwrap().0.to_owned());
+    [blocks.next().unwrap(), blocks.next().unwrap()].map(|mut block| {
+        replaced.iter().for_each(|(from, to)| block = block.replace(from, to));
+        block
+    })
+}
+
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
-fn a_public_name_gets_a_certificate_and_leads_to_its_app_by_https() {
+fn a_person_comes_from_nothing_to_a_page_by_https_as_the_documentation_says() {
     let folder = tempfile::tempdir().unwrap();
     let ports = pebble::Ports { http: pebble::port(), https: pebble::port() };
     let acme = pebble::Pebble::start(folder.path(), &ports, &[], 7_776_000);
-    let here = |port: u16| format!("127.0.0.1:{port}");
-    let roots = acme.roots.to_str().unwrap().to_owned();
-    let more =
-        ["--http", &here(ports.http), "--https", &here(ports.https), "--acme", &acme.directory, "--acme-roots", &roots];
-    let cell = Cell::with(folder, &more.map(str::to_owned));
-    let path = cell.app("hello", "");
-    let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, text.replace("port = 8080\n", "port = 8080\nnames = [\"www.example.com\"]\n")).unwrap();
-    cell.done(&["deploy", &path]);
+    let (http, https) = (format!("127.0.0.1:{}", ports.http), format!("127.0.0.1:{}", ports.https));
+    let page = format!("www.example.com:{}", ports.https);
+    let [serve, others] = walk(&[
+        ("0.0.0.0:80", &http),
+        ("0.0.0.0:443", &https),
+        ("https://acme-v02.api.letsencrypt.org/directory", &acme.directory),
+        (
+            "curl https://www.example.com/",
+            &format!("curl -sS --insecure --include --resolve {page}:127.0.0.1 https://{page}/"),
+        ),
+    ]);
+    let more: Vec<_> = serve.split_whitespace().skip_while(|word| *word != "--http").map(str::to_owned).collect();
+    let roots = ["--acme-roots".to_owned(), acme.roots.to_str().unwrap().to_owned()];
+    let cell = Cell::with(folder, &[more, roots.to_vec()].concat());
+    let (others, ask) = others.trim_end().rsplit_once('\n').unwrap();
+    assert!(others.lines().count() < 16 && ask.starts_with("curl "), "{others}\n{ask}");
+    let run = |script: &str| {
+        let mut sh = Command::new("sh");
+        sh.args(["-ec", script]).current_dir(cell.folder.path()).env("CELL_STATE", cell.folder.path().join("state"));
+        let programs = library::linux::path_of("VMCELL_CELL").parent().unwrap().to_owned();
+        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+        let output = sh.env("PATH", path).output().unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let said = run(others);
+    assert!(said.contains("Release 1 of web is deployed"), "{said}\n{}", cell.logs());
     cell.until("a certificate", |cell| cell.json(&["status"])[0]["certificates"][0]["ends"].is_u64());
+    let answer = run(ask);
+    assert!(answer.starts_with("HTTP/2 200") && answer.ends_with("\r\n\r\nhello\n"), "{answer}\n{}", cell.logs());
     let ask = |scheme: &str, name: &str, port: u16| {
         let resolved = format!("{name}:{port}:127.0.0.1");
         let mut curl = Command::new("curl");
@@ -138,8 +167,6 @@ fn a_public_name_gets_a_certificate_and_leads_to_its_app_by_https() {
         let output = curl.arg(format!("{scheme}://{name}:{port}/")).output().unwrap();
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     };
-    let answer = ask("https", "www.example.com", ports.https);
-    assert!(answer.starts_with("HTTP/2 200") && answer.ends_with("hello"), "{answer}\n{}", cell.logs());
     let answer = ask("http", "www.example.com", ports.http);
     let to = format!("location: https://www.example.com:{}/", ports.https);
     assert!(answer.starts_with("HTTP/1.1 308") && answer.contains(&to), "{answer}");

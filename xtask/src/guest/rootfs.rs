@@ -9,7 +9,7 @@ use crate::cache::Cache;
 use crate::distro::Distro;
 use crate::exec::{self, Context, Error, Result};
 
-const PACKAGES: &str = "bash,ca-certificates,cloud-init,cryptsetup-bin,curl,e2fsprogs,fio,iperf3,iproute2,iputils-ping,kmod,mount,nginx-light,nmap,passt,pebble,postgresql,procps,python3-bottle,rng-tools5,socat,sqlite3,systemd,util-linux,wireguard-go,wireguard-tools";
+const PACKAGES: &str = "bash,busybox-static,ca-certificates,cloud-init,cryptsetup-bin,curl,e2fsprogs,fio,iperf3,iproute2,iputils-ping,kmod,mount,nginx-light,nmap,passt,pebble,postgresql,procps,python3-bottle,rng-tools5,socat,sqlite3,systemd,util-linux,wireguard-go,wireguard-tools";
 /// Left out of the image, because nobody reads them in a guest, or, as Postgres's compiler of queries, because nobody runs them.
 const EXCLUDE: &[&str] = &[
     "/usr/share/doc/*",
