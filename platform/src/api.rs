@@ -3,14 +3,17 @@
 //! A connection is one request: a line of JSON. The answers are lines of JSON; [`Answer::Done`] or [`Answer::Refused`] is the last one. After
 //! [`Answer::Stream`], both sides send bytes as they are: those of the guest's exec port, or of a TCP connection.
 
-use std::io::{BufRead, Read, Write};
+use std::io::BufRead;
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::fault::{Context, Fault, Result};
+use crate::fault::{Fault, Result};
+use crate::lines;
+
+pub use crate::lines::{Hidden, send};
 
 /// The longest line, in bytes.
 pub const MOST_LINE: u64 = 1 << 20;
@@ -115,6 +118,15 @@ pub enum Request {
     },
     /// Tells the laptops.
     Laptops,
+    /// Invites a host.
+    Invite,
+    /// Tells the hosts.
+    Hosts,
+    /// Takes a host out.
+    RemoveHost {
+        /// Its name.
+        name: String,
+    },
     /// Tells volumes and their snapshots.
     Volumes {
         /// The app.
@@ -169,17 +181,6 @@ pub enum Request {
     },
 }
 
-/// A text that is not printed.
-#[derive(Clone, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct Hidden(pub String);
-
-impl std::fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("..")
-    }
-}
-
 /// What is answered.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -201,28 +202,10 @@ pub enum Answer {
     Refused(Fault),
 }
 
-/// Writes one line.
-///
-/// # Errors
-/// Those of the stream.
-pub fn send(to: &mut impl Write, what: &impl Serialize) -> Result<()> {
-    let mut line = serde_json::to_vec(what).context("a message")?;
-    line.push(b'\n');
-    to.write_all(&line).context("the other side is gone")
-}
-
 /// Reads one line; none if the stream ends before it.
 ///
 /// # Errors
 /// Those of the stream; the line is longer than [`MOST_LINE`], or says something else.
 pub fn receive<T: DeserializeOwned>(from: &mut impl BufRead) -> Result<Option<T>> {
-    let mut line = Vec::new();
-    let read = from.by_ref().take(MOST_LINE).read_until(b'\n', &mut line).context("the other side is gone")?;
-    if read == 0 {
-        return Ok(None);
-    }
-    if line.last() != Some(&b'\n') {
-        return Err(Fault::new(format!("a message of {read} bytes has no end; allowed are {MOST_LINE}")));
-    }
-    serde_json::from_slice(&line).map(Some).context("a message")
+    lines::receive(from, MOST_LINE)
 }

@@ -3,6 +3,7 @@
 //! | File or folder | What it is |
 //! |---|---|
 //! | `fault` | what a person is told when something is refused or fails |
+//! | `lines` | messages that are lines of JSON, with a bound |
 //! | `sealing` | the key to which a host seals what it keeps |
 //! | `edge/` | HTTPS from the internet, with certificates that it gets by itself |
 //! | `guest` | what the host and the guest's first program tell each other |
@@ -10,6 +11,7 @@
 //! | `app/` | `app.toml`: what an app is |
 //! | `state/` | what has to be remembered, in SQLite |
 //! | `machine/` | a VM of an app: its start, its checks, its end |
+//! | `link/` | what the hosts of a mesh ask of each other, and the way there |
 //! | `host/` | the apps of a host: deploys, what runs, what is said and kept |
 //! | `api` | what `cell` and `cell serve` tell each other |
 //! | `serve/` | `cell serve`: the socket, and the start and the end of all |
@@ -45,6 +47,8 @@ pub mod fault;
 pub mod guest;
 pub mod host;
 pub mod image;
+pub mod lines;
+pub mod link;
 pub mod machine;
 pub mod options;
 pub mod page;

@@ -42,6 +42,14 @@ fn run(options: Options) -> Result<u8> {
             clap_complete::generate(shell, &mut Options::command(), "cell", &mut std::io::stdout());
             Ok(0)
         }
+        Command::Join { token, mesh, name } => {
+            let joined = start::join(&state(options.state)?, &token, mesh, name)?;
+            let line = serde_json::json!({ "host": joined.number, "hosts": joined.hosts }).to_string();
+            let told =
+                format!("This is host {} now, with {}; `cell serve` runs it.", joined.number, joined.hosts.join(", "));
+            say(if options.json { &line } else { &told });
+            Ok(0)
+        }
         Command::Serve(how) => start::serve(&state(options.state)?, &how, say).map(|()| 0),
         command => client::run(command, &state(options.state)?, options.json),
     }

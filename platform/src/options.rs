@@ -99,6 +99,20 @@ pub enum Command {
     /// Lets laptops into the private network by WireGuard
     #[command(subcommand)]
     Wireguard(Wireguard),
+    /// Makes several hosts one platform
+    #[command(subcommand)]
+    Hosts(Hosts),
+    /// Makes a host that has nothing yet one of others; then `cell serve` runs it
+    Join {
+        /// The line that `cell hosts invite` has printed
+        token: String,
+        /// The address and port by which the other hosts find this one: UDP and TCP
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        mesh: SocketAddr,
+        /// The name of this host among them; that of the system if none is given
+        #[arg(long)]
+        name: Option<String>,
+    },
     /// Prints what a shell reads to complete commands
     Completion {
         /// bash, elvish, fish, powershell or zsh
@@ -207,6 +221,20 @@ pub enum Wireguard {
     List,
 }
 
+/// The hosts that are one platform.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Hosts {
+    /// Prints a token by which one host may join within an hour: `cell join TOKEN --mesh ADDRESS:PORT`
+    Invite,
+    /// Lists the hosts, and which of them are alive
+    List,
+    /// Takes a host out, for ever
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
 /// How the apps are run.
 #[derive(Debug, clap::Args)]
 pub struct Serve {
@@ -219,6 +247,12 @@ pub struct Serve {
     /// The address and UDP port by which laptops find this host, to let them in
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub wireguard: Option<SocketAddr>,
+    /// The address and port by which other hosts find this one, to be one platform with them: UDP and TCP
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub mesh: Option<SocketAddr>,
+    /// The name of this host among them, when it is the first; that of the system if none is given
+    #[arg(long, requires = "mesh")]
+    pub name: Option<String>,
     /// Serves the public names of apps by HTTPS here, such as 0.0.0.0:443; may be given several times
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub https: Vec<SocketAddr>,

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use vmcell::network::{Network, NetworkConfig, Subnet};
 
+use crate::app::is_name;
 use crate::edge::{Authority, EdgeLimits, EdgeSettings};
 use crate::fault::{Context, Fault, Result};
-use crate::host::{Folder, Host, Laptops, Parts, Secrets, Volumes};
+use crate::host::{self, Folder, Host, Joined, Laptops, Mesh, Parts, Secrets, Volumes};
 use crate::image;
 use crate::machine::launch::Vms;
 use crate::options::Serve;
@@ -41,18 +42,44 @@ pub fn serve(state: &Path, how: &Serve, say: fn(&str)) -> Result<()> {
         Volumes { state: &known, secrets: &keys, folder: volumes.clone() }.opened(app, volume)
     };
     let laptops = how.wireguard.map(|endpoint| Laptops::open(&network, &state, &secrets, endpoint)).transpose()?;
+    let is_several = how.mesh.is_some() || state.roster()?.is_some();
+    let named = if is_several { name(how.name.clone())? } else { String::new() };
+    let mesh =
+        is_several.then(|| Mesh::open(&network, &state, &secrets, (&named, how.mesh)).map(Arc::new)).transpose()?;
     let launcher = Arc::new(Vms { network: network.clone(), disks: Box::new(disks), initrds });
-    let parts = Parts { folder, state, secrets, network, laptops, launcher, build: Box::new(build), kernel };
+    let parts = Parts { folder, state, secrets, network, laptops, mesh, launcher, build: Box::new(build), kernel };
     let certificates = parts.folder.path().join("edge");
     let host = Arc::new(Host::new(parts));
     if !how.https.is_empty() {
         host.start_edge(edge(how, certificates)?, Arc::new(move |line: String| say(&line)))?;
     }
+    host.start_mesh()?;
     let page = how.ui.map(|address| Page::start(&host, address)).transpose()?;
     if let Some(page) = &page {
         say(&format!("http://{}/ shows what runs", page.address()));
     }
     serve::serve(&host, &say)
+}
+
+/// Runs `cell join`.
+///
+/// # Errors
+/// Those of [`host::join`].
+pub fn join(state: &Path, token: &str, mesh: SocketAddr, given: Option<String>) -> Result<Joined> {
+    host::join(&Folder::open(state)?, token, &name(given)?, mesh)
+}
+
+/// The name of this host: what was given, or what the system calls it.
+fn name(given: Option<String>) -> Result<String> {
+    if let Some(name) = given {
+        return Ok(name);
+    }
+    let system = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+    let first = system.split('.').next().unwrap_or_default().to_owned();
+    if is_name(&first) {
+        return Ok(first);
+    }
+    Err(Fault::new(format!("the system's name {first:?} is no name of a host")).next("Name it: `--name NAME`."))
 }
 
 /// What the edge is to be.

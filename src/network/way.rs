@@ -57,16 +57,16 @@ impl View {
                 let is_about_answer = about.source == packet.flow.destination && self.leads_to(about.destination, from);
                 let member = lock(from).member(policy, &about.reversed(), now).filter(|_| is_about_answer);
                 let member = member.ok_or(Refusal::Policy)?.ip();
-                let port = self.table.ports.get(member).ok_or(Refusal::NoDestination)?;
+                let to = self.member(member, from).ok_or(Refusal::NoDestination)?;
                 let translation = Translation { about_source: Some(member), ..Translation::to(member) };
-                return Ok((Destination::Port(Arc::clone(port)), translation));
+                return Ok((to, translation));
             }
             Kind::Tcp(_) | Kind::Udp | Kind::EchoRequest => {}
             Kind::EchoReply | Kind::Neighbour(_) | Kind::Other => return Err(Refusal::Policy),
         }
         let followed = lock(from).follow(policy, &packet.flow, packet, Side::First, now);
         match followed {
-            Followed::Member(member) => self.go_on(service, member, packet, now),
+            Followed::Member(member) => self.go_on(service, member, packet, from, now),
             Followed::No | Followed::Gone => self.begin(packet, from, service, now),
         }
     }
@@ -77,14 +77,27 @@ impl View {
         service: &Arc<Balancer>,
         member: MachineAddress,
         packet: &Packet,
+        from: &Mutex<Flows>,
         now: Duration,
     ) -> Result<Way, Refusal> {
-        let port = self.table.ports.get(member.ip()).ok_or(Refusal::NoDestination)?;
+        let to = self.member(member.ip(), from).ok_or(Refusal::NoDestination)?;
         // One that is paused may be woken. If nobody can do that, this is a packet for a machine that has no room for it.
-        if !port.runs() && service.ask(Some(member), now) {
+        let is_paused = matches!(&to, Destination::Port(port) if !port.runs());
+        if is_paused && service.ask(Some(member), now) {
             return hold(service, packet);
         }
-        Ok((Destination::Port(Arc::clone(port)), Translation::to(member.ip())))
+        Ok((to, Translation::to(member.ip())))
+    }
+
+    /// The way to a member: its port, or the uplink that leads to it, which is not the one that the packet came by.
+    fn member(&self, member: Ipv6Addr, from: &Mutex<Flows>) -> Option<Destination> {
+        let to = self.find(member)?;
+        let is_back = || to.flows().is_some_and(|flows| std::ptr::eq(flows, from));
+        match &to {
+            Destination::Port(_) => Some(to),
+            Destination::Uplink(_) if !is_back() => Some(to),
+            Destination::Uplink(_) | Destination::Service(_) => None,
+        }
     }
 
     /// Finds a member for a flow that is to begin.
@@ -107,17 +120,17 @@ impl View {
         }
         let mut except: Option<Ipv6Addr> = None;
         loop {
-            let lease = match service.choose(flow.source, except, now) {
+            let lease = match service.choose(flow.source, except, |ip| self.member(ip, from).is_some(), now) {
                 Choice::Member(lease) => lease,
                 Choice::Hold => return hold(service, packet),
                 Choice::Refuse => return Err(Refusal::NoMember),
             };
             let member = lease.member().ip();
-            let port = self.table.ports.get(member).ok_or(Refusal::NoDestination)?;
+            let to = self.member(member, from).ok_or(Refusal::NoDestination)?;
             if lock(from).begin_leased(policy, packet, rule, lease, now)? {
                 policy.begun(rule);
                 service.counters.flows.add(1);
-                return Ok((Destination::Port(Arc::clone(port)), Translation::to(member)));
+                return Ok((to, Translation::to(member)));
             }
             if except.replace(member).is_some() {
                 return Err(Refusal::FlowTable);

@@ -1,6 +1,6 @@
 //! What the fields of `app.toml` may say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,6 +27,7 @@ const MOST_VOLUMES: usize = 8;
 /// The serial number of a disk has no room for more.
 const MOST_VOLUME_NAME: usize = 20;
 const MOST_VMS: u32 = 100;
+const MOST_HOSTS: usize = 16;
 const SMALLEST_VOLUME: u64 = 1 << 20;
 const LARGEST_VOLUME: u64 = 1 << 50;
 /// The seconds between two snapshots by the clock.
@@ -52,7 +53,7 @@ pub fn checked(raw: raw::App, folder: &Path) -> Checked<App> {
             format!("count = {count} with volumes: a volume is in one VM at a time, so allowed are 0 and 1"),
         );
     }
-    let mut env = std::collections::BTreeMap::new();
+    let mut env = BTreeMap::new();
     for (name, value) in &raw.env {
         env.insert(variable(name, "env")?, plain(value, "a value of env")?);
     }
@@ -66,11 +67,37 @@ pub fn checked(raw: raw::App, folder: &Path) -> Checked<App> {
         vcpus,
         memory_mib,
         count,
+        hosts: hosts(&raw, &volumes)?,
         stop_grace: duration(raw.stop_grace.as_ref(), "stop_grace", 10, 0..=300)?,
         services: services(&raw)?,
         volumes,
         idle: raw.idle.as_ref().map(|idle| duration(Some(idle), "idle", 0, 1..=604_800)).transpose()?,
     })
+}
+
+/// How many VMs run at which host. Which hosts there are is not known here.
+fn hosts(raw: &raw::App, volumes: &[Mount]) -> Checked<Option<BTreeMap<String, u32>>> {
+    let Some(written) = &raw.hosts else { return Ok(None) };
+    if let Some(count) = &raw.count {
+        return refused(count, "count beside hosts: hosts says how many VMs run where, so leave one of them out");
+    }
+    let (mut hosts, mut sum) = (BTreeMap::new(), 0);
+    for (host, count) in written.get_ref() {
+        let counted = number(count, "a count of hosts", 0, MOST_VMS.into())?;
+        sum = counted.saturating_add(sum);
+        hosts.insert(name(host, "hosts")?, u32::try_from(counted).unwrap_or(MOST_VMS));
+    }
+    if hosts.len() > MOST_HOSTS || sum > MOST_VMS.into() {
+        return refused(
+            written,
+            format!("hosts names {} hosts and {sum} VMs; allowed are {MOST_HOSTS} and {MOST_VMS}", hosts.len()),
+        );
+    }
+    if sum > 1 && !volumes.is_empty() {
+        let why = format!("hosts with {sum} VMs and volumes: a volume is in one VM at a time, so allowed are 0 and 1");
+        return refused(written, why);
+    }
+    Ok(Some(hosts))
 }
 
 fn size(raw: &raw::App) -> Checked<(u32, u64)> {

@@ -37,6 +37,9 @@ pub struct App {
     pub memory_mib: u64,
     /// How many VMs run, if the app says so.
     pub count: Option<u32>,
+    /// How many run at which host, if the app says so.
+    #[serde(default)]
+    pub hosts: Option<BTreeMap<String, u32>>,
     /// How long the command may take to end when it is told to.
     pub stop_grace: Duration,
     /// What the app offers.

@@ -24,6 +24,7 @@ pub struct App {
     pub vcpus: Option<Number>,
     pub memory: Option<Text>,
     pub count: Option<Number>,
+    pub hosts: Option<Spanned<BTreeMap<Text, Number>>>,
     pub stop_grace: Option<Text>,
     #[serde(default)]
     pub services: Vec<Spanned<Service>>,

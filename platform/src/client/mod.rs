@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::api::{Answer, Hidden, Request};
 use crate::app;
 use crate::fault::{Context, Fault, Result};
-use crate::options::{Command, Secrets, Volumes, Wireguard};
+use crate::options::{Command, Hosts, Secrets, Volumes, Wireguard};
 use ask::Connection;
 
 /// The longest description that is read, in bytes.
@@ -75,6 +75,8 @@ fn print(command: &Command, value: &Value, json: bool) {
         Command::Volumes(Volumes::List { .. }) => show::volumes(value),
         Command::Wireguard(Wireguard::Create { .. }) => value["config"].as_str().unwrap_or_default().to_owned(),
         Command::Wireguard(Wireguard::List) => show::laptops(value),
+        Command::Hosts(Hosts::Invite) => value["token"].as_str().unwrap_or_default().to_owned(),
+        Command::Hosts(Hosts::List) => show::hosts(value),
         Command::Volumes(Volumes::Snapshot { .. } | Volumes::Restore { .. }) => {
             format!("Done; snapshot {} has what the volume had", value["snapshot"])
         }
@@ -97,7 +99,14 @@ fn request(command: &Command) -> Result<Request> {
         Command::Wireguard(Wireguard::Create { name }) => Request::AddLaptop { name: name.clone() },
         Command::Wireguard(Wireguard::Remove { name }) => Request::RemoveLaptop { name: name.clone() },
         Command::Wireguard(Wireguard::List) => Request::Laptops,
-        Command::Serve(_) | Command::Exec { .. } | Command::Proxy { .. } | Command::Completion { .. } => {
+        Command::Hosts(Hosts::Invite) => Request::Invite,
+        Command::Hosts(Hosts::List) => Request::Hosts,
+        Command::Hosts(Hosts::Remove { name }) => Request::RemoveHost { name: name.clone() },
+        Command::Join { .. }
+        | Command::Serve(_)
+        | Command::Exec { .. }
+        | Command::Proxy { .. }
+        | Command::Completion { .. } => {
             return Err(Fault::new("this command asks nothing of cell serve"));
         }
     })

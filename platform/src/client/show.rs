@@ -103,3 +103,19 @@ pub fn laptops(laptops: &Value) -> String {
     let lines: Vec<String> = each(laptops).map(line).collect();
     if lines.is_empty() { "No laptops.".into() } else { lines.join("\n") }
 }
+
+/// The hosts.
+pub fn hosts(hosts: &Value) -> String {
+    let mut shown = String::new();
+    for host in each(hosts) {
+        let since = host["heard"].as_u64().map(|seconds| humantime::format_duration(Duration::from_secs(seconds)));
+        let state = match (host["own"].as_bool(), host["alive"].as_bool(), since) {
+            (Some(true), ..) => "this host".into(),
+            (_, Some(true), _) => "alive".into(),
+            (_, _, Some(since)) => format!("dead, last heard {since} ago"),
+            (_, _, None) => "dead, not heard yet".into(),
+        };
+        let _ = writeln!(shown, "{}  {}  {}  {state}", host["host"], text(host, "name"), text(host, "endpoint"));
+    }
+    shown
+}

@@ -9,6 +9,7 @@ use vmcell::network::Network;
 use super::fleet::Fleet;
 use super::folder::Folder;
 use super::laptops::Laptops;
+use super::mesh::Mesh;
 use super::names::Front;
 use super::secrets::Secrets;
 use super::volumes::Volumes;
@@ -32,6 +33,8 @@ pub struct Parts {
     pub network: Network,
     /// The way in for laptops, if there is one.
     pub laptops: Option<Laptops>,
+    /// The other hosts, if it is in a mesh.
+    pub mesh: Option<Arc<Mesh>>,
     /// Makes its VMs.
     pub launcher: Arc<dyn Launcher>,
     /// Makes images.
@@ -51,6 +54,7 @@ pub struct Host {
     freed: Condvar,
     images: Mutex<()>,
     active: Mutex<()>,
+    following: Mutex<()>,
     pub(super) front: Front,
     troubles: Mutex<BTreeMap<(String, String), String>>,
 }
@@ -76,9 +80,16 @@ impl Host {
             freed: Condvar::new(),
             images: Mutex::default(),
             active: Mutex::default(),
+            following: Mutex::default(),
             front: Front::default(),
             troubles: Mutex::default(),
         }
+    }
+
+    /// The number of this host.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.parts.mesh.as_ref().map_or(1, |mesh| mesh.own)
     }
 
     fn fleets(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Fleet>>> {
@@ -95,16 +106,23 @@ impl Host {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Keeps others from following what other hosts tell.
+    pub(super) fn following(&self) -> MutexGuard<'_, ()> {
+        self.following.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The VMs of an app, which nobody else changes: it is occupied, or the host begins. Its address is taken from now on.
     ///
     /// # Errors
     /// The network has no room for another app.
     pub(super) fn fleet(&self, row: &AppRow) -> Result<Arc<Fleet>> {
         let mut fleets = self.fleets();
-        if let Some(fleet) = fleets.get(&row.name) {
+        if let Some(fleet) = fleets.get(&row.name).filter(|fleet| fleet.number == row.number) {
             return Ok(Arc::clone(fleet));
         }
-        let fleet = Fleet::new(&self.parts.network, row)?;
+        // One of the same name was another host's, and is there no longer.
+        fleets.remove(&row.name).iter().for_each(|gone| gone.close());
+        let fleet = Fleet::new(&self.parts.network, self.number(), self.parts.mesh.clone(), row)?;
         fleets.insert(row.name.clone(), Arc::clone(&fleet));
         Ok(fleet)
     }

@@ -25,6 +25,8 @@ pub fn deploy(
     let parts = &host.parts;
     let name = spec.name.clone();
     let _occupied = host.occupy(&name, wait)?;
+    host.check_owner(&name)?;
+    host.check_hosts(&spec)?;
     host.check_names(&spec)?;
     parts.secrets.require(&name, &spec.secrets)?;
     host.volumes().make(&name, &spec.volumes)?;
@@ -69,6 +71,7 @@ fn take_over(host: &Host, row: &AppRow, release: &Arc<Release>, progress: Progre
 /// As those of [`deploy`].
 pub fn redeploy(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<Release> {
     let _occupied = host.occupy(app, false)?;
+    host.check_owner(app)?;
     let active = host.parts.state.active(app)?;
     host.parts.secrets.require(app, &active.spec.secrets)?;
     let release = host.begin(&active.spec, &active.image)?;

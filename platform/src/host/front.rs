@@ -4,12 +4,16 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::apps::Host;
+use super::fleet::{Elsewhere, Way};
 use crate::app::App;
 use crate::edge::{Backend, CertificateStatus, Edge, EdgeSettings, Refusal, Routes, Say};
 use crate::fault::{Fault, Result};
+use crate::link::Request;
 
 /// How long a guest may take to answer a connection.
 const GUEST: Duration = Duration::from_secs(20);
+/// So many VMs are tried for a request.
+const TRIED: usize = 3;
 
 impl Host {
     /// Starts the edge, which serves the names that apps have from now on. It ends with the host.
@@ -47,6 +51,22 @@ impl Host {
     }
 }
 
+/// Connects to a port of a VM, here or at another host.
+fn connect(host: &Host, app: &str, port: u16, way: Way) -> Result<Backend> {
+    match way {
+        Way::Here(machine) => {
+            // From here on, it is neither idle nor free to go.
+            let kept = Box::new(machine.count());
+            Ok(Backend { stream: machine.forward(port, GUEST)?, kept })
+        }
+        Way::There(Elsewhere { host: number, vm, .. }) => {
+            let mesh = host.mesh()?;
+            let request = Request::Connect { app: app.to_owned(), vm, port };
+            mesh.link.stream(&mesh.peer(number)?, request, GUEST.saturating_add(GUEST)).map(Backend::from)
+        }
+    }
+}
+
 /// The ways to the apps of a host.
 pub(super) struct ToApps(pub(super) Weak<Host>);
 
@@ -54,11 +74,15 @@ impl Routes for ToApps {
     fn connect(&self, name: &str) -> std::result::Result<Backend, Refusal> {
         let host = self.0.upgrade().ok_or(Refusal::Unknown)?;
         let (app, port) = host.front.names().get(name).cloned().ok_or(Refusal::Unknown)?;
-        let failed = |why: Fault| Refusal::NoBackend(why.message);
-        let machine = host.fleet_named(&app).ok_or(Refusal::Unknown)?.pick(&app).map_err(failed)?;
-        // From here on, it is neither idle nor free to go.
-        let kept = Box::new(machine.count());
-        Ok(Backend { stream: machine.forward(port, GUEST).map_err(failed)?, kept })
+        let fleet = host.fleet_named(&app).ok_or(Refusal::Unknown)?;
+        let mut why = fleet.pick(&app).err().map_or(String::new(), |why| why.message);
+        for way in fleet.ways().into_iter().take(TRIED) {
+            match connect(&host, &app, port, way) {
+                Ok(backend) => return Ok(backend),
+                Err(fault) => why = fault.message,
+            }
+        }
+        Err(Refusal::NoBackend(why))
     }
 
     fn owner(&self, name: &str) -> String {

@@ -1,6 +1,7 @@
 //! Apps on a host whose guests are fakes.
 
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -39,11 +40,13 @@ fn build(source: &Path, into: &Path) -> Result<Built> {
     Ok(Built { file: format!("{}.erofs", text.trim()), command: vec!["/bin/serve".into()], ..Built::default() })
 }
 
-fn host(home: &Path, fakes: &Arc<Fakes>) -> Arc<Host> {
+/// With the name and the address of the host, if it is to be in a mesh.
+pub(super) fn host(home: &Path, fakes: &Arc<Fakes>, mesh: Option<(&str, SocketAddr)>) -> Arc<Host> {
     let folder = Folder::open(&home.join("state")).unwrap();
     let state = Arc::new(State::open(folder.path()).unwrap());
     let secrets = Arc::new(Secrets::open(&folder.secrets()).unwrap());
     let network = Network::new(NetworkConfig::new(Subnet::new([1, 2, 3], 1))).unwrap();
+    let mesh = mesh.map(|(name, at)| Arc::new(Mesh::open(&network, &state, &secrets, (name, Some(at))).unwrap()));
     let launcher: Arc<Fakes> = Arc::clone(fakes);
     let parts = Parts {
         folder,
@@ -51,6 +54,7 @@ fn host(home: &Path, fakes: &Arc<Fakes>) -> Arc<Host> {
         secrets,
         network,
         laptops: None,
+        mesh,
         launcher,
         build: Box::new(build),
         kernel: Some("/kernel".into()),
@@ -70,7 +74,7 @@ impl Bench {
     /// A host with the state that is in a folder.
     pub(crate) fn at(home: &Path) -> Self {
         let fakes = Arc::new(Fakes::default());
-        Self { host: host(home, &fakes), home: Home(home.to_owned(), None), fakes }
+        Self { host: host(home, &fakes, None), home: Home(home.to_owned(), None), fakes }
     }
 
     pub(crate) fn text(mode: &str, more: &str) -> String {
@@ -203,7 +207,7 @@ fn a_host_that_begins_anew_starts_what_ran_and_ends_what_was_begun() {
         let home = bench.home.1.take().unwrap();
         (home, Arc::clone(&bench.fakes))
     };
-    let host = host(home.path(), &fakes);
+    let host = host(home.path(), &fakes, None);
     let bench = Bench { home: Home(home.path().to_owned(), Some(home)), fakes, host };
     assert_eq!(resume(&bench.host, &|_| {}).unwrap(), ["web"]);
     bench.until("both VMs", || bench.phases() == [Phase::Healthy, Phase::Healthy]);
@@ -219,7 +223,7 @@ fn a_vm_that_ends_is_started_again() {
     let first = Arc::clone(&bench.fakes.started.lock().unwrap()[0]);
     first.end("the guest's kernel panicked");
     bench.until("the end", || matches!(&bench.phases()[0], Phase::Waiting(why) if why.contains("panicked")));
-    assert!(bench.ask().unwrap_err().message.contains("no VM of web takes connections"));
+    assert!(bench.ask().unwrap_err().message.contains("no VM of web at this host takes connections"));
     bench.until("another VM", || bench.phases() == [Phase::Healthy]);
     assert_eq!(bench.fakes.started.lock().unwrap().len(), 2);
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 use vmcell::network::wireguard::{AllowedIp, Config, InterfaceAddress, PeerConfig, PrivateKey, PublicKey, Tunnel};
-use vmcell::network::{MachineAddress, Network, Prefix};
+use vmcell::network::{MachineAddress, Network, Prefix, Subnet};
 
 use super::secrets::Secrets;
 use crate::app::is_name;
@@ -13,6 +13,8 @@ use crate::state::State;
 
 /// Laptops are like machines of a host that there is not.
 const HOST: u16 = 0xee;
+/// Those of one host have numbers of so many bits.
+const BITS: u32 = 12;
 /// The bytes that a packet may have inside the tunnel.
 const MTU: u16 = 1420;
 /// Keeps the way through a laptop's router open, in seconds.
@@ -23,6 +25,8 @@ pub struct Laptops {
     tunnel: Tunnel,
     /// Where laptops find this host.
     endpoint: SocketAddr,
+    /// The number of this host.
+    host: u16,
 }
 
 /// What is told of a laptop.
@@ -36,13 +40,14 @@ pub struct Told {
     pub public_key: String,
 }
 
-fn address(network: &Network, number: u32) -> Result<MachineAddress> {
-    Ok(network.subnet().machine(HOST, number)?)
+/// The address of a laptop that comes in by this host.
+fn address(subnet: Subnet, host: u16, number: u32) -> Result<MachineAddress> {
+    Ok(subnet.machine(HOST, (u32::from(host.saturating_sub(1)) << BITS) | number)?)
 }
 
-fn peer(network: &Network, number: u32, key: &str) -> Result<PeerConfig> {
+fn peer(address: MachineAddress, key: &str) -> Result<PeerConfig> {
     let key: PublicKey = key.parse()?;
-    Ok(PeerConfig::new(key).allow(AllowedIp::single(address(network, number)?.ip().into())))
+    Ok(PeerConfig::new(key).allow(AllowedIp::single(address.ip().into())))
 }
 
 impl Laptops {
@@ -51,12 +56,13 @@ impl Laptops {
     /// # Errors
     /// The port is in use, or the key cannot be read.
     pub fn open(network: &Network, state: &State, secrets: &Secrets, endpoint: SocketAddr) -> Result<Self> {
+        let host = state.own_number()?;
         let mut config = Config::new(PrivateKey::from_bytes(secrets.tunnel_key()?));
         config.listen_port = Some(endpoint.port());
         for (_, number, key) in state.laptops()? {
-            config.peers.push(peer(network, number, &key)?);
+            config.peers.push(peer(address(network.subnet(), host, number)?, &key)?);
         }
-        Ok(Self { tunnel: Tunnel::builder(config).join(network)?, endpoint })
+        Ok(Self { tunnel: Tunnel::builder(config).join(network)?, endpoint, host })
     }
 
     /// Lets a laptop in; returns the text of its configuration, which has its private key and is kept nowhere.
@@ -69,10 +75,11 @@ impl Laptops {
         }
         let key = PrivateKey::generate()?;
         let number = state.add_laptop(name, &key.public_key().to_string())?;
-        self.tunnel.add_peer(&peer(network, number, &key.public_key().to_string())?)?;
         let subnet = network.subnet();
+        let own = address(subnet, self.host, number)?;
+        self.tunnel.add_peer(&peer(own, &key.public_key().to_string())?)?;
         let mut config = Config::new(key);
-        config.addresses.push(InterfaceAddress { address: address(network, number)?.ip().into(), prefix_len: 128 });
+        config.addresses.push(InterfaceAddress { address: own.ip().into(), prefix_len: 128 });
         config.dns.push(subnet.dns().into());
         config.search_domains.push("internal".to_owned());
         config.mtu = Some(MTU);
@@ -96,21 +103,30 @@ impl Laptops {
     }
 }
 
-/// What is told of all laptops.
+/// What is told of all laptops of this host.
 ///
 /// # Errors
 /// Those of the database.
 pub fn told(network: &Network, state: &State) -> Result<Vec<Told>> {
-    let told =
-        |(name, number, public_key)| Ok(Told { name, address: address(network, number)?.ip().to_string(), public_key });
+    let host = state.own_number()?;
+    let told = |(name, number, public_key)| {
+        let address = address(network.subnet(), host, number)?.ip().to_string();
+        Ok(Told { name, address, public_key })
+    };
     state.laptops()?.into_iter().map(told).collect()
 }
 
-/// The prefix that the addresses of all laptops are in.
+/// The prefix that the addresses of all laptops of a host are in.
 ///
 /// # Errors
-/// None: a laptop's number is in bounds.
-pub(super) fn prefix(network: &Network) -> Result<Prefix> {
-    // Their numbers go up to 1000, in the last bits.
-    Ok(Prefix::new((address(network, 1)?.ip().to_bits() & !0xfff).into(), 116)?)
+/// None: a host's number is in bounds.
+pub(super) fn prefix_of(subnet: Subnet, host: u16) -> Result<Prefix> {
+    let first = address(subnet, host, 1)?.ip().to_bits();
+    Ok(Prefix::new((first & !((1 << BITS) - 1)).into(), 116)?)
+}
+
+/// The prefix that the addresses of all laptops are in.
+#[must_use]
+pub(super) fn prefix(subnet: Subnet) -> Prefix {
+    subnet.host_prefix(HOST)
 }

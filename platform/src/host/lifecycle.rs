@@ -61,6 +61,7 @@ pub fn scale(host: &Arc<Host>, app: &str, count: u32, progress: Progress<'_>) ->
         return Err(Fault::new(format!("{count} VMs; allowed are 0 to {MOST_VMS}")));
     }
     let _occupied = host.occupy(app, false)?;
+    host.check_owner(app)?;
     let release = Arc::new(host.parts.state.active(app)?);
     if count > 1 && !release.spec.volumes.is_empty() {
         return Err(Fault::new(format!(
@@ -89,6 +90,7 @@ pub fn scale(host: &Arc<Host>, app: &str, count: u32, progress: Progress<'_>) ->
 /// The app is being changed, or a new VM does not become healthy; the old ones go on then.
 pub fn restart(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<()> {
     let _occupied = host.occupy(app, false)?;
+    host.check_owner(app)?;
     let release = Arc::new(host.parts.state.active(app)?);
     let count = host.parts.state.app(app)?.count;
     let fleet = host.fleet(&host.parts.state.app(app)?)?;
@@ -101,6 +103,7 @@ pub fn restart(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<()
 /// There is no such app, or it is being changed.
 pub fn destroy(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<()> {
     let _occupied = host.occupy(app, false)?;
+    host.check_owner(app)?;
     host.parts.state.app(app)?;
     // First, so that a process that begins anew does not start them, and goes on with this instead.
     host.parts.state.forget_releases(app)?;

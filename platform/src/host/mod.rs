@@ -4,23 +4,32 @@
 //! and `deploy` makes a release of an `app.toml`. `secrets` and `volumes` are what apps keep, and `storage` changes volumes while VMs have them, and `upkeep` does so by the clock: `schedule` says
 //! when, and `tidying` removes files of snapshots that are over; `laptops` are
 //! those who come into the network from elsewhere, `names` are those by which the internet reaches apps, and `front` is the edge.
+//!
+//! `mesh` knows the other hosts, `token` and `join` take one in, `beat` is what they tell each other, `peers` tells and asks, and `elsewhere` is
+//! what runs there.
 
 mod apps;
+mod beat;
 mod deploy;
+mod elsewhere;
 mod fleet;
 mod folder;
 mod front;
+mod join;
 mod keeps;
 mod laptops;
 mod lifecycle;
 mod logs;
+mod mesh;
 mod names;
+mod peers;
 mod roll;
 mod rules;
 mod schedule;
 mod secrets;
 mod storage;
 mod tidying;
+mod token;
 mod upkeep;
 mod volumes;
 
@@ -31,15 +40,19 @@ pub(crate) mod host_test;
 #[cfg(test)]
 mod killed_test;
 #[cfg(test)]
+mod mesh_test;
+#[cfg(test)]
 mod upkeep_test;
 
 pub use apps::{Build, Host, Parts};
 pub use deploy::{deploy, redeploy};
 pub use fleet::Fleet;
 pub use folder::Folder;
+pub use join::{Joined, join};
 pub use laptops::{Laptops, told as laptops};
 pub use lifecycle::{destroy, restart, resume, scale, shut_down};
 pub use logs::{Log, Tail, last_lines};
+pub use mesh::Mesh;
 pub use secrets::Secrets;
 pub use storage::{extend, fork, remove, restore, snapshot};
 pub use upkeep::Upkeep;

@@ -124,7 +124,8 @@ pub fn retire(fleet: &Fleet, machines: &[Arc<Machine>], progress: Progress<'_>) 
     progress(&format!("Ending {} old VM{}", machines.len(), if machines.len() == 1 { "" } else { "s" }));
     machines.iter().for_each(|machine| machine.drain());
     let began = Instant::now();
-    while machines.iter().any(|machine| machine.busy() > 0) && began.elapsed() < DRAIN {
+    let is_busy = || machines.iter().any(|machine| !fleet.is_quiet(machine));
+    while began.elapsed() < fleet.settle() || is_busy() && began.elapsed() < DRAIN {
         std::thread::sleep(Duration::from_millis(50));
     }
     fleet.end(machines);

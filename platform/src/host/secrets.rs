@@ -15,6 +15,8 @@ use crate::sealing::host_key;
 const VOLUMES: &str = "volumes.keys";
 /// The same for the key of the tunnel.
 const TUNNEL: &str = "tunnel.key";
+/// The same for that of the tunnel between hosts.
+const MESH: &str = "mesh.key";
 /// The bytes of a key.
 const KEY_BYTES: usize = 32;
 
@@ -161,12 +163,32 @@ impl Secrets {
     /// # Errors
     /// It cannot be sealed or opened.
     pub fn tunnel_key(&self) -> Result<[u8; KEY_BYTES]> {
-        let store = self.made(TUNNEL)?;
+        self.key_of(TUNNEL)
+    }
+
+    /// The private key of the tunnel between hosts, which is made if there is none.
+    ///
+    /// # Errors
+    /// It cannot be sealed or opened.
+    pub fn mesh_key(&self) -> Result<[u8; KEY_BYTES]> {
+        self.key_of(MESH)
+    }
+
+    fn key_of(&self, name: &str) -> Result<[u8; KEY_BYTES]> {
+        let key = self.own(name, || Ok(random()?.to_vec()))?;
+        key.try_into().map_err(|_| Fault::new(format!("the sealed {name} has another length")))
+    }
+
+    /// Something of the host's own, which is made and sealed if there is none. No app has such a name.
+    ///
+    /// # Errors
+    /// It cannot be made, sealed or opened.
+    pub fn own(&self, name: &str, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+        let store = self.made(name)?;
         if store.list()?.secrets.is_empty() {
-            store.set(self.key.sealing_key(), &Secret::new(TUNNEL, &random()?)?)?;
+            store.set(self.key.sealing_key(), &Secret::new(name, &make()?)?)?;
         }
-        let secret = store.get(&self.key, TUNNEL)?;
-        secret.expose().try_into().map_err(|_| Fault::new("the key of the tunnel has another length"))
+        Ok(store.get(&self.key, name)?.expose().to_vec())
     }
 
     /// The key of a volume, which is made if there is none and `make` is set.

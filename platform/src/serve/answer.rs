@@ -75,9 +75,7 @@ fn run(host: &Arc<Host>, stream: &UnixStream, request: Request) -> Result<Option
 
 fn machine(host: &Host, app: &str, vm: Option<u32>) -> Result<Arc<Machine>> {
     let fleet = host.fleet_of(app)?;
-    let Some(vm) = vm else { return fleet.pick(app) };
-    let found = fleet.machines().into_iter().find(|machine| machine.plan.slot == vm);
-    found.ok_or_else(|| Fault::new(format!("{app} has no VM {vm}")).next(format!("`cell status {app}` lists them.")))
+    vm.map_or_else(|| fleet.pick(app), |vm| fleet.machine(app, vm))
 }
 
 fn open(stream: &UnixStream, guest: &UnixStream, machine: &Arc<Machine>) -> Result<Option<Value>> {

@@ -1,4 +1,4 @@
-//! Answers commands about what apps keep: secrets and volumes.
+//! Answers commands about what apps keep, secrets and volumes, and about who takes part, laptops and hosts.
 
 use std::sync::Arc;
 
@@ -41,6 +41,9 @@ pub fn kept(host: &Arc<Host>, request: Request, progress: &(dyn Fn(&str) + Sync)
         Request::Laptops => {
             serde_json::to_value(host::laptops(&host.parts.network, &host.parts.state)?).context("laptops")
         }
+        Request::Invite => Ok(json!({ "token": host.mesh()?.invite()? })),
+        Request::Hosts => serde_json::to_value(host.mesh()?.told()).context("hosts"),
+        Request::RemoveHost { name } => host.remove_host(&name).map(|()| json!({ "removed": name })),
         Request::Secrets { app } => serde_json::to_value(secrets.list(&app)?).context("secrets"),
         Request::Volumes { app } => {
             let mut told = host.volumes().list(&app)?;

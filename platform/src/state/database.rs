@@ -18,6 +18,8 @@ use crate::fault::{Context, Fault, Result};
 
 /// The largest number of an app: its VMs and their addresses follow from it.
 pub const MOST_APPS: u32 = 65_535;
+/// Each host gives its apps numbers of its own: so many.
+pub const APPS_OF_A_HOST: u32 = 1023;
 
 /// What makes the tables those of each version, from those of the one before.
 const CHANGES: [&str; 2] = [FIRST, SECOND];
@@ -193,7 +195,7 @@ impl State {
     /// Begins a release of an app, which is made if it is new.
     ///
     /// # Errors
-    /// There are [`MOST_APPS`] apps already; those of the database.
+    /// This host has [`APPS_OF_A_HOST`] apps already; those of the database.
     pub fn begin_release(&self, spec: &App, image: &Built) -> Result<Release> {
         let mut database = self.database();
         let change = database.transaction().context("state")?;
@@ -202,10 +204,11 @@ impl State {
             .optional()
             .context("state")?;
         if known.is_none() {
-            let free = "SELECT MIN(n) FROM (SELECT 1 AS n UNION SELECT number + 1 FROM apps) WHERE n NOT IN (SELECT number FROM apps)";
-            let number: u32 = change.query_row(free, [], |row| row.get(0)).context("state")?;
-            if number > MOST_APPS {
-                return Err(Fault::new(format!("there are {MOST_APPS} apps, and no more are allowed")));
+            let (first, last) = super::hosts::numbers(&change)?;
+            let free = "SELECT MIN(n) FROM (SELECT ?1 AS n UNION SELECT number + 1 FROM apps WHERE number BETWEEN ?1 AND ?2) WHERE n NOT IN (SELECT number FROM apps)";
+            let number: u32 = change.query_row(free, [first, last], |row| row.get(0)).context("state")?;
+            if number > last {
+                return Err(Fault::new(format!("this host has {APPS_OF_A_HOST} apps, and no more are allowed")));
             }
             change.execute("INSERT INTO apps VALUES (?, ?, 1, NULL)", params![spec.name, number]).context("state")?;
         }

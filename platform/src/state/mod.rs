@@ -1,11 +1,13 @@
 //! What `cell serve` has to remember, in SQLite: `state.db` in its folder.
 //!
-//! `database` has the apps and their releases, `volumes` which files their volumes are in, and `laptops` who may come
-//! into the network.
+//! `database` has the apps and their releases, `volumes` which files their volumes are in, `laptops` who may come into the network, and
+//! `hosts` the hosts of the mesh.
 
 mod database;
+mod hosts;
 mod laptops;
 mod volumes;
 
-pub use database::{AppRow, Built, MOST_APPS, Release, ReleaseStatus, State};
+pub use database::{APPS_OF_A_HOST, AppRow, Built, MOST_APPS, Release, ReleaseStatus, State};
+pub use hosts::{LARGEST_HOST, MOST_HOSTS, Member, Roster, owner_of};
 pub use volumes::{MadeBy, SnapshotRow, VolumeRow};

@@ -86,9 +86,23 @@ impl Balancer {
     }
 
     pub(super) fn add(&self, address: MachineAddress, pulse: &Arc<Pulse>) -> Result<()> {
+        self.join(address, |member| member.is(pulse), || Member::new(address, Arc::clone(pulse)))
+    }
+
+    /// The same for a machine behind an uplink.
+    pub(super) fn add_remote(&self, address: MachineAddress) -> Result<()> {
+        self.join(address, |member| member.address() == address, || Member::remote(address))
+    }
+
+    fn join(
+        &self,
+        address: MachineAddress,
+        is_same: impl Fn(&Member) -> bool,
+        make: impl FnOnce() -> Member,
+    ) -> Result<()> {
         let refused = |message| Err(Error::new(ErrorKind::InvalidConfig, message));
         let mut members = lock(&self.members);
-        if let Some(member) = members.iter().find(|member| member.is(pulse)) {
+        if let Some(member) = members.iter().find(|member| is_same(member)) {
             if !member.is_draining() {
                 return refused(format!("the machine {address} is a member of the service {} already", self.address));
             }
@@ -96,7 +110,7 @@ impl Balancer {
         } else if members.len() >= MOST_MEMBERS {
             return refused(format!("the service {} has {MOST_MEMBERS} members, which is the limit", self.address));
         } else {
-            members.push(Arc::new(Member::new(address, Arc::clone(pulse))));
+            members.push(Arc::new(make()));
         }
         drop(members);
         self.bell.ring();
@@ -140,14 +154,22 @@ impl Balancer {
         lock(&self.members).iter().for_each(|member| each(member));
     }
 
-    /// Finds a member for a flow: the one with the least, but for the client itself and one that the flow cannot go to.
-    pub(in crate::network) fn choose(&self, client: Ipv6Addr, except: Option<Ipv6Addr>, now: Duration) -> Choice {
+    /// Finds a member for a flow: the one with the least, but for the client itself and one that the flow cannot go to. `leads` says whether
+    /// an uplink leads from the client to the address of a member that has no port here.
+    pub(in crate::network) fn choose(
+        &self,
+        client: Ipv6Addr,
+        except: Option<Ipv6Addr>,
+        leads: impl Fn(Ipv6Addr) -> bool,
+        now: Duration,
+    ) -> Choice {
         let members = lock(&self.members);
         let first = self.next.fetch_add(1, Ordering::Relaxed).checked_rem(members.len()).unwrap_or(0);
         let (before, from) = members.split_at_checked(first).unwrap_or_default();
         let takes = |member: &&Arc<Member>| {
             let ip = member.ip();
-            member.runs() && !member.is_draining() && ip != client && Some(ip) != except
+            let is_there = member.runs() && !member.is_draining() && ip != client && Some(ip) != except;
+            is_there && (!member.is_remote() || leads(ip))
         };
         let least = from.iter().chain(before).filter(takes).min_by_key(|member| member.open());
         // Under the lock, so that nobody else counts meanwhile.

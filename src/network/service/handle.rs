@@ -229,6 +229,32 @@ impl Service {
         })
     }
 
+    /// Makes a machine of another host a member, one without a port in this process, or, if it is [draining](Self::drain), has it get new flows
+    /// again. It gets flows as long as an [uplink](super::super::Uplink) leads to its address, but none that come by that uplink.
+    ///
+    /// Nobody here knows whether it runs: add it while its server is up, and [remove](Self::remove) it when that, its host or the way there is
+    /// gone. Its host sees the client's own address as the source and the member's as the destination, so a rule there has to let that flow begin.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidConfig`] for a machine of another network, one that has a port of this network or is a member already, and for more
+    /// than 256 members.
+    pub fn add_remote(&self, machine: MachineAddress) -> Result<()> {
+        let Inner { balancer, shared } = &*self.inner;
+        let refused = |message| Err(Error::new(ErrorKind::InvalidConfig, message));
+        let subnet = shared.config.subnet;
+        if machine.subnet() != subnet {
+            return refused(format!("the machine {machine} was to be a member of a service in the network {subnet}"));
+        }
+        shared.change(|table| {
+            if table.ports.get(machine.ip()).is_some() {
+                return refused(format!(
+                    "the machine {machine} was to be a member of a service as one of another host, and has a port in the network"
+                ));
+            }
+            balancer.add_remote(machine)
+        })
+    }
+
     /// Gives a member no new flows; those that it has go on. Says whether it is a member.
     pub fn drain(&self, machine: MachineAddress) -> bool {
         self.inner.balancer.drain(machine)

@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::address::MachineAddress;
 use super::super::pulse::Pulse;
@@ -13,6 +14,8 @@ use crate::sys::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub(in crate::network) struct Member {
     address: MachineAddress,
     pulse: Arc<Pulse>,
+    /// It has no port here, and lies behind an uplink.
+    is_remote: bool,
     /// How many of the service's flows it has now.
     open: AtomicUsize,
     /// How many it has had.
@@ -26,7 +29,19 @@ pub(in crate::network) struct Member {
 impl Member {
     pub(in crate::network) fn new(address: MachineAddress, pulse: Arc<Pulse>) -> Self {
         let (open, begun) = (AtomicUsize::new(0), Counter::new());
-        Self { address, pulse, open, begun, draining: AtomicBool::new(false), removed: AtomicBool::new(false) }
+        let (draining, removed) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { address, pulse, is_remote: false, open, begun, draining, removed }
+    }
+
+    /// A machine of another host. Whether it runs is known there alone, so here it does.
+    pub(super) fn remote(address: MachineAddress) -> Self {
+        let pulse = Pulse::new(Duration::ZERO);
+        pulse.set_running(true);
+        Self { is_remote: true, ..Self::new(address, Arc::new(pulse)) }
+    }
+
+    pub(super) fn is_remote(&self) -> bool {
+        self.is_remote
     }
 
     pub(in crate::network) fn address(&self) -> MachineAddress {

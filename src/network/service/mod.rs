@@ -15,6 +15,8 @@ pub(super) mod keeper;
 mod limits;
 pub(super) mod member;
 #[cfg(test)]
+mod remote_test;
+#[cfg(test)]
 #[path = "rig_test.rs"]
 mod rig;
 mod rounds;

@@ -1,0 +1,195 @@
+//! This host among the others of its mesh: it answers them, and asks each of them all the time what runs.
+
+use std::io::BufReader;
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::apps::Host;
+use super::beat::{Ask, Beat};
+use super::mesh::Mesh;
+use crate::fault::{Context, Fault, Result};
+use crate::lines::{receive, send};
+use crate::link::{Caller, Outcome, Request, Serves};
+use crate::state::Member;
+
+/// Between two questions to a host.
+const BEAT: Duration = Duration::from_secs(1);
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(3);
+/// How long whoever asks may say nothing.
+const QUIET: Duration = Duration::from_secs(10);
+/// Between two attempts to reach a host, and two looks at which there are.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How long a guest may take to answer a connection.
+const GUEST: Duration = Duration::from_secs(20);
+/// The longest that is told at a time, in bytes.
+const MOST_TOLD: u64 = 4 << 20;
+
+impl Host {
+    /// Answers the other hosts of the mesh, and asks them, from now on until the host ends.
+    ///
+    /// # Errors
+    /// There is no thread, or the link cannot be served.
+    pub fn start_mesh(self: &Arc<Self>) -> Result<()> {
+        let Some(mesh) = self.parts.mesh.clone() else { return Ok(()) };
+        if let Some(listener) = mesh.listener() {
+            mesh.link.serve(listener, Arc::new(Peers(Arc::downgrade(self))))?;
+        }
+        let host = Arc::downgrade(self);
+        thread::Builder::new().name("mesh".into()).spawn(move || look(&mesh, &host)).context("a thread").map(drop)
+    }
+
+    /// Takes a host out of the mesh.
+    ///
+    /// # Errors
+    /// There is none of this name, it is this one, or an app is to run there; those of the database.
+    pub fn remove_host(&self, name: &str) -> Result<()> {
+        self.mesh()?.remove(name)?;
+        self.others_changed();
+        Ok(())
+    }
+
+    /// The mesh.
+    ///
+    /// # Errors
+    /// This host is in none.
+    pub fn mesh(&self) -> Result<&Arc<Mesh>> {
+        let none = || Fault::new("this host is in no mesh").next("Start `cell serve` with --mesh ADDRESS:PORT.");
+        self.parts.mesh.as_ref().ok_or_else(none)
+    }
+}
+
+/// Has a thread for each other host.
+fn look(mesh: &Arc<Mesh>, host: &Weak<Host>) {
+    let mut followed = Vec::<(u16, thread::JoinHandle<()>)>::new();
+    while host.strong_count() > 0 {
+        followed.retain(|(_, thread)| !thread.is_finished());
+        for member in mesh.others() {
+            if followed.iter().all(|(number, _)| *number != member.number) {
+                let (mesh, host, number) = (Arc::clone(mesh), Weak::clone(host), member.number);
+                let name = format!("host-{}", member.name);
+                let thread = thread::Builder::new().name(name).spawn(move || follow(&mesh, &host, number));
+                followed.extend(thread.ok().map(|thread| (number, thread)));
+            }
+        }
+        thread::sleep(AGAIN);
+    }
+}
+
+/// Asks one host, until it is none any more.
+fn follow(mesh: &Mesh, host: &Weak<Host>, number: u16) {
+    while host.strong_count() > 0 && mesh.roster().numbered(number).is_some() {
+        // Why it ended is seen by what does not come.
+        let _ = ask(mesh, host, number);
+        hear(host, mesh, number, None);
+        thread::sleep(AGAIN);
+    }
+    hear(host, mesh, number, None);
+}
+
+/// Asks until there is no answer.
+fn ask(mesh: &Mesh, host: &Weak<Host>, number: u16) -> Result<()> {
+    let peer = mesh.peer(number)?;
+    let mut stream = mesh.link.stream(&peer, Request::Beat, ANSWER)?;
+    stream.set_read_timeout(Some(ANSWER)).context("a host")?;
+    stream.set_write_timeout(Some(ANSWER)).context("a host")?;
+    let mut answers = BufReader::new(stream.try_clone().context("a host")?);
+    while host.strong_count() > 0 && mesh.peer(number)? == peer {
+        send(&mut stream, &Ask { roster: mesh.roster().as_ref().clone() })?;
+        let Some(beat) = receive::<Beat>(&mut answers, MOST_TOLD)? else { break };
+        beat.check()?;
+        if let Some(roster) = &beat.roster {
+            mesh.adopt(roster)?;
+        }
+        hear(host, mesh, number, Some(beat));
+        thread::sleep(BEAT);
+    }
+    Ok(())
+}
+
+fn hear(host: &Weak<Host>, mesh: &Mesh, number: u16, beat: Option<Beat>) {
+    if mesh.heard(number, beat)
+        && let Some(host) = host.upgrade()
+    {
+        host.others_changed();
+    }
+}
+
+/// Answers the other hosts. The link has it, and belongs to the host.
+struct Peers(Weak<Host>);
+
+impl Peers {
+    fn mesh(&self) -> Option<Arc<Mesh>> {
+        self.0.upgrade()?.parts.mesh.clone()
+    }
+}
+
+impl Serves for Peers {
+    fn known(&self, certificate: &str) -> Option<u16> {
+        self.mesh()?.known(certificate)
+    }
+
+    fn is_found_at(&self, address: IpAddr) -> bool {
+        self.mesh().is_some_and(|mesh| mesh.is_found_at(address))
+    }
+
+    fn answer(&self, caller: &Caller, request: Request) -> Result<Outcome> {
+        let host = self.0.upgrade().ok_or_else(|| Fault::new("this host ends"))?;
+        let mesh = Arc::clone(host.mesh()?);
+        match (request, caller.host) {
+            (Request::Join { secret, name, endpoint, tunnel }, _) => {
+                let certificate = caller.certificate.clone();
+                let new = Member { number: 0, name, endpoint, certificate, tunnel };
+                mesh.admit(&secret.0, new).and_then(|number| welcome(&host, &mesh, number)).map(Outcome::Done)
+            }
+            (_, None) => Err(Fault::new("this host is not in the mesh, or not any more")
+                .next("`cell hosts invite` on a host of the mesh prints a token to join by.")),
+            (Request::Beat, Some(_)) => {
+                let (host, certificate) = (Weak::clone(&self.0), caller.certificate.clone());
+                Ok(Outcome::Work(Box::new(move |stream| drop(tell(&mesh, &host, &certificate, &stream)))))
+            }
+            (Request::Wake { app }, Some(_)) => {
+                let asleep = || Fault::new(format!("no VM of {app} wakes up"));
+                host.fleet_of(&app)?.wake(None).then(|| Outcome::Done(Value::Null)).ok_or_else(asleep)
+            }
+            (Request::Connect { app, vm, port }, Some(_)) => {
+                let machine = host.fleet_of(&app)?.machine(&app, vm)?;
+                let kept = Box::new(machine.count());
+                Ok(Outcome::Relay(machine.forward(port, GUEST)?, kept))
+            }
+        }
+    }
+}
+
+/// What a host is told that was taken in.
+fn welcome(host: &Host, mesh: &Mesh, number: u16) -> Result<Value> {
+    let subnet = host.parts.network.subnet();
+    let roster = serde_json::to_value(mesh.roster().as_ref()).context("the hosts")?;
+    Ok(json!({ "number": number, "realm": subnet.realm(), "roster": roster }))
+}
+
+/// Answers each question of a host with what runs here, until it asks no more. One that was taken out hears that, and nothing else.
+fn tell(mesh: &Mesh, host: &Weak<Host>, certificate: &str, mut stream: &UnixStream) -> Result<()> {
+    stream.set_read_timeout(Some(QUIET)).context("a host")?;
+    stream.set_write_timeout(Some(QUIET)).context("a host")?;
+    let mut questions = BufReader::new(stream.try_clone().context("a host")?);
+    while let Some(asked) = receive::<Ask>(&mut questions, MOST_TOLD)? {
+        let is_member = mesh.known(certificate).is_some();
+        if is_member {
+            mesh.adopt(&asked.roster)?;
+        }
+        let Some(host) = host.upgrade() else { break };
+        let apps = if is_member { host.tell_apps()? } else { Vec::new() };
+        drop(host);
+        send(&mut stream, &Beat { roster: Some(mesh.roster().as_ref().clone()), apps })?;
+        if !is_member {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! A message on a stream, with a bound and a time limit; and the socket under it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::fault::{Context, Fault, Result};
+use crate::lines;
+
+/// The longest message between hosts, in bytes.
+pub const MOST_LINE: u64 = 4 << 20;
+/// How long a host may say nothing at all, to what the kernel asks of it, until its connections end.
+const SILENT: Duration = Duration::from_secs(20);
+/// How long a connection is quiet before the kernel asks.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Says a message.
+///
+/// # Errors
+/// The other side is gone, or takes nothing for so long.
+pub async fn say<S: AsyncWrite + Unpin>(to: &mut S, what: &impl Serialize, limit: Duration) -> Result<()> {
+    let line = lines::line(what)?;
+    let said = timeout(limit, async {
+        to.write_all(&line).await?;
+        to.flush().await
+    });
+    said.await.map_err(|_| late("takes nothing", limit))?.context("the other host is gone")
+}
+
+/// Hears a message of at most `most` bytes.
+///
+/// # Errors
+/// There is none, it is longer, or it does not come in time.
+pub async fn hear<S: AsyncRead + Unpin, T: DeserializeOwned>(
+    from: &mut BufReader<S>,
+    most: u64,
+    limit: Duration,
+) -> Result<T> {
+    let mut line = Vec::new();
+    let mut bounded = from.take(most);
+    let read = timeout(limit, bounded.read_until(b'\n', &mut line));
+    let read = read.await.map_err(|_| late("says nothing", limit))?.context("the other host is gone")?;
+    if read == 0 {
+        return Err(Fault::new("the other host ended the connection without an answer"));
+    }
+    lines::parse(&line, most)
+}
+
+fn late(what: &str, limit: Duration) -> Fault {
+    Fault::new(format!("the other host {what} for {} s", limit.as_secs()))
+}
+
+/// Has the kernel end a connection to a host that is gone without a word.
+pub fn watched(stream: &TcpStream) {
+    use rustix::net::sockopt;
+    // One that cannot be set is not worth a connection.
+    let _ = stream.set_nodelay(true);
+    let _ = sockopt::set_socket_keepalive(stream, true);
+    let _ = sockopt::set_tcp_keepidle(stream, QUIET);
+    let _ = sockopt::set_tcp_keepintvl(stream, Duration::from_secs(5));
+    let _ = sockopt::set_tcp_keepcnt(stream, 2);
+    let _ = sockopt::set_tcp_user_timeout(stream, u32::try_from(SILENT.as_millis()).unwrap_or(u32::MAX));
+}

@@ -1,0 +1,54 @@
+//! What hosts ask of each other, and what is answered.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::fault::Fault;
+use crate::lines::Hidden;
+
+/// What is asked for.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "do", deny_unknown_fields)]
+pub enum Request {
+    /// Takes a host into the mesh: the one thing that a host may ask for that is not known yet.
+    Join {
+        /// What was in the token.
+        secret: Hidden,
+        /// The name that the host is to have.
+        name: String,
+        /// Where it is found.
+        endpoint: SocketAddr,
+        /// The public key of its tunnel.
+        tunnel: String,
+    },
+    /// Opens a stream on which each line of the asker's is answered by what runs on this host.
+    Beat,
+    /// Wakes a VM of an app that sleeps.
+    Wake {
+        /// The app.
+        app: String,
+    },
+    /// Connects to a port of a VM.
+    Connect {
+        /// The app.
+        app: String,
+        /// The VM's number in its app.
+        vm: u32,
+        /// The TCP port in the VM.
+        port: u16,
+    },
+}
+
+/// What is answered.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It is done, with this result.
+    Done(Value),
+    /// Bytes follow, as they are.
+    Stream,
+    /// It was refused, or has failed.
+    Refused(Fault),
+}

@@ -1,0 +1,198 @@
+//! Answers other hosts. What each of them may take is bounded, and what nobody knows may take least.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::io::{BufReader, copy_bidirectional};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::client::Link;
+use super::framed::{MOST_LINE, hear, say, watched};
+use super::identity::digest;
+use super::message::{Answer, Request};
+use super::tls;
+use crate::fault::{Context, Fault, Result};
+
+/// The longest of a host that is not known.
+const MOST_STRANGE_LINE: u64 = 4 << 10;
+/// Connections that are not known yet, or are of hosts that are not known. As many more may come from where the known ones are found, so that
+/// nobody else takes their place.
+const MOST_STRANGERS: usize = 32;
+/// Connections of one host.
+const MOST_CONNECTIONS: usize = 512;
+/// Threads that answer one host at a time; more of its requests wait.
+const MOST_WORK_OF_ONE: usize = 16;
+/// For the handshake, for a request, and for the answer to be taken.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long none is let in after the host gave no descriptor for one.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The number of the host; none for one that is not known.
+    pub host: Option<u16>,
+    /// The digest of its certificate, of which it has the key.
+    pub certificate: String,
+}
+
+/// What a request leads to.
+pub enum Outcome {
+    /// An answer.
+    Done(serde_json::Value),
+    /// The bytes of this socket are passed on, and what is beside it is kept until they end.
+    Relay(UnixStream, Box<dyn Any + Send>),
+    /// This is called with the stream, on a thread that may block, until it returns.
+    Work(Box<dyn FnOnce(UnixStream) + Send>),
+}
+
+/// Answers requests.
+pub trait Serves: Send + Sync + 'static {
+    /// The number of the host whose certificate has this digest. Does not block.
+    fn known(&self, certificate: &str) -> Option<u16>;
+
+    /// Whether a host of the mesh is found at this address. Does not block.
+    fn is_found_at(&self, address: IpAddr) -> bool;
+
+    /// Answers a request, on a thread that may block.
+    ///
+    /// # Errors
+    /// What is refused; the host that asks is told.
+    fn answer(&self, caller: &Caller, request: Request) -> Result<Outcome>;
+}
+
+type Connection = BufReader<TlsStream<TcpStream>>;
+
+/// What all connections have in common.
+struct Shared {
+    serves: Arc<dyn Serves>,
+    tls: TlsAcceptor,
+    /// From anywhere, and from where the hosts of the mesh are found.
+    strangers: [Arc<Semaphore>; 2],
+    rooms: Mutex<BTreeMap<u16, Room>>,
+}
+
+/// What one host may take.
+struct Room {
+    connections: Arc<Semaphore>,
+    work: Arc<Semaphore>,
+}
+
+impl Link {
+    /// Answers other hosts at this address, as long as the link lives.
+    ///
+    /// # Errors
+    /// The listener or the identity cannot be used.
+    pub fn serve(&self, listener: TcpListener, serves: Arc<dyn Serves>) -> Result<()> {
+        let tls: Arc<ServerConfig> = tls::server(&self.identity)?;
+        let strangers = [(), ()].map(|()| Arc::new(Semaphore::new(MOST_STRANGERS)));
+        let shared = Arc::new(Shared { serves, tls: TlsAcceptor::from(tls), strangers, rooms: Mutex::default() });
+        let runtime = self.runtime()?;
+        let _entered = runtime.enter();
+        listener.set_nonblocking(true).context("the link between hosts")?;
+        let listener = tokio::net::TcpListener::from_std(listener).context("the link between hosts")?;
+        runtime.spawn(listen(shared, listener));
+        Ok(())
+    }
+}
+
+async fn listen(shared: Arc<Shared>, listener: tokio::net::TcpListener) {
+    loop {
+        let Ok((tcp, from)) = listener.accept().await else {
+            sleep(PAUSE).await;
+            continue;
+        };
+        let [anywhere, hosts] = &shared.strangers;
+        let room = if shared.serves.is_found_at(from.ip().to_canonical()) { hosts } else { anywhere };
+        // One more is closed at once.
+        let Ok(stranger) = Arc::clone(room).try_acquire_owned() else { continue };
+        tokio::spawn(serve(Arc::clone(&shared), tcp, stranger));
+    }
+}
+
+async fn serve(shared: Arc<Shared>, tcp: TcpStream, stranger: OwnedSemaphorePermit) {
+    watched(&tcp);
+    let Ok(Ok(tls)) = timeout(PATIENCE, shared.tls.accept(tcp)).await else { return };
+    let certificate = tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|one| digest(one));
+    let Some(certificate) = certificate else { return };
+    let caller = Caller { host: shared.serves.known(&certificate), certificate };
+    let mut stream = BufReader::new(tls);
+    let Some((work, _counted, most)) = shared.room(&caller, stranger) else {
+        let full = Fault::new(format!("there are {MOST_CONNECTIONS} connections of this host already"));
+        return drop(say(&mut stream, &Answer::Refused(full), PATIENCE).await);
+    };
+    let request = match hear(&mut stream, most, PATIENCE).await {
+        Ok(request) => request,
+        Err(why) => return drop(say(&mut stream, &Answer::Refused(why), PATIENCE).await),
+    };
+    let Ok(work) = work.acquire_owned().await else { return };
+    let serves = Arc::clone(&shared.serves);
+    let outcome = spawn_blocking(move || (serves.answer(&caller, request), work)).await;
+    let Ok((outcome, work)) = outcome else { return };
+    // The host may be gone, and then nobody is to be told.
+    let _ = answer(stream, outcome, work).await;
+}
+
+async fn answer(mut stream: Connection, outcome: Result<Outcome>, work: OwnedSemaphorePermit) -> io::Result<()> {
+    let told = match &outcome {
+        Ok(Outcome::Done(value)) => Answer::Done(value.clone()),
+        Ok(Outcome::Relay(..) | Outcome::Work(_)) => Answer::Stream,
+        Err(why) => Answer::Refused(why.clone()),
+    };
+    say(&mut stream, &told, PATIENCE).await.map_err(|why| io::Error::other(why.message))?;
+    match outcome {
+        Ok(Outcome::Relay(socket, kept)) => {
+            drop(work);
+            pass_on(stream, socket).await?;
+            drop(kept);
+        }
+        Ok(Outcome::Work(speak)) => {
+            let (ours, theirs) = UnixStream::pair()?;
+            spawn_blocking(move || {
+                speak(ours);
+                drop(work);
+            });
+            pass_on(stream, theirs).await?;
+        }
+        Ok(Outcome::Done(_)) | Err(_) => tokio::io::AsyncWriteExt::shutdown(&mut stream).await?,
+    }
+    Ok(())
+}
+
+async fn pass_on(mut stream: Connection, socket: UnixStream) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    let mut socket = tokio::net::UnixStream::from_std(socket)?;
+    copy_bidirectional(&mut stream, &mut socket).await.map(drop)
+}
+
+impl Shared {
+    /// Where a caller's requests wait for a thread, what counts its connection, and how long its messages may be. A host that is known makes
+    /// room for those that are not.
+    fn room(
+        &self,
+        caller: &Caller,
+        stranger: OwnedSemaphorePermit,
+    ) -> Option<(Arc<Semaphore>, OwnedSemaphorePermit, u64)> {
+        let Some(host) = caller.host else {
+            return Some((Arc::new(Semaphore::new(1)), stranger, MOST_STRANGE_LINE));
+        };
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = rooms.entry(host).or_insert_with(|| Room {
+            connections: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+            work: Arc::new(Semaphore::new(MOST_WORK_OF_ONE)),
+        });
+        let counted = Arc::clone(&room.connections).try_acquire_owned().ok()?;
+        Some((Arc::clone(&room.work), counted, MOST_LINE))
+    }
+}
