@@ -24,7 +24,7 @@ pub struct Options {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Runs the apps of this host until it is told to end by SIGTERM or SIGINT
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Deploys the app that a file describes: a new release replaces the old one once it is healthy
     Deploy {
         /// The description
