@@ -204,7 +204,7 @@ impl State {
             .optional()
             .context("state")?;
         if known.is_none() {
-            let (first, last) = super::hosts::numbers(&change)?;
+            let (first, last) = numbers(&change)?;
             let free = "SELECT MIN(n) FROM (SELECT ?1 AS n UNION SELECT number + 1 FROM apps WHERE number BETWEEN ?1 AND ?2) WHERE n NOT IN (SELECT number FROM apps)";
             let number: u32 = change.query_row(free, [first, last], |row| row.get(0)).context("state")?;
             if number > last {
@@ -336,6 +336,14 @@ impl State {
     pub fn remove(&self, app: &str) -> Result<()> {
         self.database().execute("DELETE FROM apps WHERE name = ?", [app]).context("state").map(drop)
     }
+}
+
+/// The first and the last number of the apps that belong to this host.
+fn numbers(database: &Connection) -> Result<(u32, u32)> {
+    let query = "SELECT CAST(value AS INTEGER) FROM settings WHERE name = 'host'";
+    let own: Option<u32> = database.query_row(query, [], |row| row.get(0)).optional().context("state")?;
+    let before = own.unwrap_or(1).saturating_sub(1).saturating_mul(APPS_OF_A_HOST.saturating_add(1));
+    Ok((before.saturating_add(1), before.saturating_add(APPS_OF_A_HOST)))
 }
 
 fn json(value: &impl Serialize) -> Result<String> {

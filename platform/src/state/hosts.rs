@@ -166,13 +166,6 @@ fn json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).context("state")
 }
 
-/// The first and the last number of the apps that belong to this host.
-pub(super) fn numbers(database: &Connection) -> Result<(u32, u32)> {
-    let own: u16 = get(database, "host")?.unwrap_or(1);
-    let before = u32::from(own.saturating_sub(1)).saturating_mul(APPS_OF_A_HOST.saturating_add(1));
-    Ok((before.saturating_add(1), before.saturating_add(APPS_OF_A_HOST)))
-}
-
 /// The number of the host that the app with this number belongs to.
 #[must_use]
 pub fn owner_of(number: u32) -> u16 {
