@@ -9,6 +9,7 @@
 //! | `shared` | what all of them have in common |
 //! | `fetch`, `acme` | requests to the ACME server, and orders |
 //! | `place`, `upload`, `turns` | which host a request is for, how its body moves, and how many to one app look for a backend |
+//! | `pool` | connections to backends that wait for another request |
 //! | `proxy` | a request and its answer |
 //! | `serve` | listeners and connections |
 //!
@@ -19,6 +20,9 @@ mod certificates;
 mod counts;
 mod fetch;
 mod place;
+mod pool;
+#[cfg(test)]
+mod pool_test;
 mod proxy;
 mod quiet;
 mod routes;
@@ -49,7 +53,7 @@ pub(crate) use self::place::Place;
 pub(crate) use self::quiet::Quiet;
 
 pub use self::acme::{Authority, CertificateStatus};
-pub use self::routes::{Backend, Refusal, Routes, check_name};
+pub use self::routes::{Again, Backend, Kept, Refusal, Routes, check_name};
 pub use self::shared::{EdgeLimits, Say};
 
 /// Threads that may block at once, each for a backend that is looked for.
@@ -102,9 +106,11 @@ impl Edge {
             https_port,
             say,
             turns: Turns::new(MOST_TURNS),
+            pool: Arc::default(),
         });
         shared.show_kept();
         let runtime = runtime()?;
+        runtime.spawn(Arc::clone(&shared.pool).sweep());
         let acceptor = tls(&shared)?;
         let without = http.into_iter().map(|listener| (listener, None));
         let with = https.into_iter().map(|listener| (listener, Some(acceptor.clone())));

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1::{SendRequest, handshake};
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::client::conn::http1::handshake;
 use hyper::header::{
     CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
@@ -20,10 +20,11 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::place::Place;
+use super::pool::{Answer, Lease, Sent};
 use super::quiet::Quiet;
-use super::routes::{Backend, Refusal};
+use super::routes::{Backend, Kept, Refusal};
 use super::shared::Shared;
-use super::upload::{Upload, answered};
+use super::upload::{Moved, Upload, answered};
 
 /// The body of an answer.
 pub type Body = BoxBody<Bytes, hyper::Error>;
@@ -49,10 +50,7 @@ pub async fn serve(
     if server.as_deref() != Some(place.host.as_str()) {
         return told(StatusCode::MISDIRECTED_REQUEST, "The connection was made for another name.");
     }
-    match connect(&shared, &place.host).await {
-        Ok(backend) => exchange(backend, request, &place, client).await,
-        Err(response) => response,
-    }
+    exchange(&shared, request, &place, client).await.unwrap_or_else(|refused| refused)
 }
 
 /// An answer of the edge's own.
@@ -63,7 +61,8 @@ pub fn told(status: StatusCode, text: &'static str) -> Response<Body> {
     response
 }
 
-async fn connect(shared: &Arc<Shared>, host: &str) -> Result<SendRequest<Upload<Incoming>>, Response<Body>> {
+/// A new connection to a backend.
+async fn connect(shared: &Arc<Shared>, host: &str) -> Result<Lease, Response<Body>> {
     let unavailable = |text| {
         let mut response = told(StatusCode::SERVICE_UNAVAILABLE, text);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
@@ -72,7 +71,7 @@ async fn connect(shared: &Arc<Shared>, host: &str) -> Result<SendRequest<Upload<
     let gone = "The app does not answer.";
     let connected = timeout(CONNECT, look(shared, host)).await;
     let connected = connected.unwrap_or_else(|_| Err(Refusal::NoBackend("it took too long".to_owned())));
-    let Backend { stream, kept } = connected.map_err(|refusal| match refusal {
+    let Backend { stream, kept, again } = connected.map_err(|refusal| match refusal {
         Refusal::Unknown => told(StatusCode::NOT_FOUND, "No app has this name."),
         Refusal::NoBackend(why) => {
             (shared.say)(format!("{host}: no backend: {why}"));
@@ -81,11 +80,10 @@ async fn connect(shared: &Arc<Shared>, host: &str) -> Result<SendRequest<Upload<
     })?;
     let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(stream));
     let stream = stream.map_err(|_| unavailable(gone))?;
-    let (sender, connection) = handshake(TokioIo::new(Quiet::new(stream, shared.limits.idle).keeping(kept)))
-        .await
-        .map_err(|_| unavailable(gone))?;
+    let (sender, connection) =
+        handshake(TokioIo::new(Quiet::new(stream, shared.limits.idle))).await.map_err(|_| unavailable(gone))?;
     tokio::spawn(connection.with_upgrades());
-    Ok(sender)
+    Ok(shared.pool.lease(host, sender, kept, again))
 }
 
 /// Looks for a backend, on a thread that may block. If nobody waits any more, that is not begun.
@@ -112,41 +110,99 @@ impl Drop for AbortOnDrop {
 }
 
 async fn exchange(
-    mut backend: SendRequest<Upload<Incoming>>,
+    shared: &Arc<Shared>,
     mut request: Request<Incoming>,
     place: &Place,
     client: IpAddr,
-) -> Response<Body> {
+) -> Result<Response<Body>, Response<Body>> {
     let protocols = upgrade_of(request.version(), request.headers());
     let of_client = (!protocols.is_empty()).then(|| on(&mut request));
     let (mut parts, body) = request.into_parts();
-    if prepare(&mut parts, place, client, &protocols).is_none() {
-        return told(StatusCode::BAD_REQUEST, "The request cannot be passed on.");
-    }
-    let (body, moved) = Upload::new(body);
-    let mut response = match answered(backend.send_request(Request::from_parts(parts, body)), &moved, ANSWER).await {
-        Some(Ok(response)) => response,
-        Some(Err(_)) => return told(StatusCode::BAD_GATEWAY, "The app's answer was none."),
-        None => return told(StatusCode::GATEWAY_TIMEOUT, "The app took too long to answer."),
-    };
+    prepare(&mut parts, place, client, &protocols)
+        .ok_or_else(|| told(StatusCode::BAD_REQUEST, "The request cannot be passed on."))?;
+    let (lease, mut response) = send(shared, &place.host, Request::from_parts(parts, body.boxed())).await?;
     let is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let chosen = if is_upgraded { response.headers().get(UPGRADE).cloned() } else { None };
+    let chosen = response.headers().get(UPGRADE).cloned();
     let is_asked = words(response.headers(), &UPGRADE).iter().all(|chosen| protocols.contains(chosen));
-    match (is_upgraded, of_client) {
-        (true, Some(of_client)) if is_asked => pass_on(of_client, on(&mut response)),
-        (true, _) => return told(StatusCode::BAD_GATEWAY, "The app's answer was none."),
-        (false, _) => {}
-    }
+    let trailers = response.headers().get_all(TRAILER).iter().cloned().collect::<Vec<_>>();
     drop_hops(response.headers_mut());
-    if let Some(chosen) = chosen {
-        response.headers_mut().insert(UPGRADE, chosen);
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    if !is_upgraded {
+        trailers.into_iter().for_each(|names| _ = response.headers_mut().append(TRAILER, names));
+        return Ok(response.map(|body| Answer::new(body, lease).boxed()));
     }
-    response.map(BodyExt::boxed)
+    let (Some(of_client), Some(chosen), true) = (of_client, chosen, is_asked) else { return Err(no_answer()) };
+    pass_on(of_client, on(&mut response), lease.into_kept());
+    response.headers_mut().insert(UPGRADE, chosen);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    Ok(response.map(BodyExt::boxed))
+}
+
+/// Sends a request by a connection that waits, or by a new one. One that has waited may be closed by now: what has not left, or may be said twice, is sent
+/// anew.
+pub async fn send(
+    shared: &Arc<Shared>,
+    host: &str,
+    request: Request<BoxBody<Bytes, hyper::Error>>,
+) -> Result<(Lease, Response<Incoming>), Response<Body>> {
+    let twice = repeatable(&request);
+    // Backends that read such bodies wrongly would take the rest for a request of somebody else's.
+    let is_open_ended = request.body().size_hint().exact().is_none();
+    let (mut request, mut moved) = watched(request);
+    if let Some(mut lease) = shared.pool.take(host) {
+        match answered(lease.sender().try_send_request(request), &moved, ANSWER).await {
+            Some(Ok(response)) => return Ok((closing(lease, is_open_ended), response)),
+            Some(Err(mut failed)) => match (failed.take_message(), twice) {
+                (Some(unsent), _) => request = unsent,
+                (None, Some(again)) => (request, moved) = watched(again),
+                (None, None) => return Err(no_answer()),
+            },
+            None => return Err(too_late()),
+        }
+    }
+    let mut lease = connect(shared, host).await?;
+    match answered(lease.sender().send_request(request), &moved, ANSWER).await {
+        Some(Ok(response)) => Ok((closing(lease, is_open_ended), response)),
+        Some(Err(_)) => Err(no_answer()),
+        None => Err(too_late()),
+    }
+}
+
+fn watched(request: Request<BoxBody<Bytes, hyper::Error>>) -> (Request<Sent>, Moved) {
+    let (parts, body) = request.into_parts();
+    let (body, moved) = Upload::new(body);
+    (Request::from_parts(parts, body), moved)
+}
+
+fn closing(mut lease: Lease, is_last: bool) -> Lease {
+    if is_last {
+        lease.is_last();
+    }
+    lease
+}
+
+/// The same request, if it may be said twice (RFC 9110, section 9.2.1) and has no body.
+fn repeatable(request: &Request<BoxBody<Bytes, hyper::Error>>) -> Option<Request<BoxBody<Bytes, hyper::Error>>> {
+    if !request.method().is_safe() || !request.body().is_end_stream() {
+        return None;
+    }
+    let mut same = Request::new(Empty::new().map_err(|never| match never {}).boxed());
+    *same.method_mut() = request.method().clone();
+    *same.uri_mut() = request.uri().clone();
+    *same.headers_mut() = request.headers().clone();
+    Some(same)
+}
+
+fn no_answer() -> Response<Body> {
+    told(StatusCode::BAD_GATEWAY, "The app's answer was none.")
+}
+
+fn too_late() -> Response<Body> {
+    told(StatusCode::GATEWAY_TIMEOUT, "The app took too long to answer.")
 }
 
 /// Makes of a request what the backend gets. `None` if it cannot be.
 fn prepare(parts: &mut Parts, place: &Place, client: IpAddr, protocols: &[String]) -> Option<()> {
+    let takes_trailers = words(&parts.headers, &TE).iter().any(|word| word == "trailers");
     let path = parts.uri.path_and_query()?.clone();
     parts.uri = Uri::from(path);
     parts.version = Version::HTTP_11;
@@ -161,6 +217,10 @@ fn prepare(parts: &mut Parts, place: &Place, client: IpAddr, protocols: &[String
     parts.headers.insert("x-forwarded-for", HeaderValue::from_str(&client.to_string()).ok()?);
     parts.headers.insert("x-forwarded-host", authority);
     parts.headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
+    if takes_trailers && protocols.is_empty() {
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        parts.headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
     if !protocols.is_empty() {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, HeaderValue::from_str(&protocols.join(", ")).ok()?);
@@ -218,8 +278,10 @@ fn join_cookies(headers: &mut HeaderMap) -> Option<()> {
 }
 
 /// Passes on what both sides say in their new protocol. Each of the connections ends by itself if nothing moves.
-fn pass_on(client: OnUpgrade, backend: OnUpgrade) {
+/// Bytes both ways, until both sides have ended. `kept` counts them as a request until then.
+fn pass_on(client: OnUpgrade, backend: OnUpgrade, kept: Kept) {
     tokio::spawn(async move {
+        let _kept = kept;
         let (Ok(client), Ok(backend)) = tokio::join!(client, backend) else { return };
         let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
         let _ = copy_bidirectional(&mut client, &mut backend).await;

@@ -25,13 +25,22 @@ pub trait Routes: Send + Sync + 'static {
 pub struct Backend {
     /// Its bytes are those of the app's TCP connection.
     pub stream: UnixStream,
-    /// What is to be dropped when the connection has ended.
-    pub kept: Box<dyn Any + Send>,
+    /// What is to be dropped when its request is over, or the stream that came of it.
+    pub kept: Kept,
+    /// Asked before another request goes by the same connection. Without it, none does.
+    pub again: Option<Again>,
 }
 
+/// What is kept as long as a request lasts.
+pub type Kept = Box<dyn Any + Send>;
+
+/// Says whether a connection may have another request: what is to be kept meanwhile, or `None` if it is to be closed. Does not block.
+pub type Again = Box<dyn Fn() -> Option<Kept> + Send + Sync>;
+
+/// It may have any number of requests.
 impl From<UnixStream> for Backend {
     fn from(stream: UnixStream) -> Self {
-        Self { stream, kept: Box::new(()) }
+        Self { stream, kept: Box::new(()), again: Some(Box::new(|| Some(Box::new(())))) }
     }
 }
 

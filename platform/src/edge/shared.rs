@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::certificates::Certificates;
 use super::counts::Counts;
+use super::pool::Pool;
 use super::routes::{Routes, check_name};
 use super::store::Store;
 use super::turns::Turns;
@@ -39,6 +40,7 @@ pub struct Shared {
     pub store: Store,
     pub counts: Arc<Counts>,
     pub turns: Turns,
+    pub pool: Arc<Pool>,
     pub limits: EdgeLimits,
     /// As clients see it.
     pub https_port: u16,

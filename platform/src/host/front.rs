@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::apps::Host;
 use super::fleet::{Elsewhere, Way};
 use crate::app::App;
-use crate::edge::{Backend, CertificateStatus, Edge, EdgeSettings, Refusal, Routes, Say};
+use crate::edge::{Again, Backend, CertificateStatus, Edge, EdgeSettings, Refusal, Routes, Say};
 use crate::fault::{Fault, Result};
 use crate::link::Request;
+use crate::machine::Machine;
 
 /// How long a guest may take to answer a connection.
 const GUEST: Duration = Duration::from_secs(20);
@@ -51,24 +52,39 @@ impl Host {
     }
 }
 
-/// Connects to a port of a VM, here or at another host.
-fn connect(host: &Host, app: &str, port: u16, way: Way) -> Result<Backend> {
-    match way {
-        Way::Here(machine) => {
-            // From here on, it is neither idle nor free to go.
-            let kept = Box::new(machine.count());
-            Ok(Backend { stream: machine.forward(port, GUEST)?, kept })
-        }
-        Way::There(Elsewhere { host: number, vm, .. }) => {
-            let mesh = host.mesh()?;
-            let request = Request::Connect { app: app.to_owned(), vm, port };
-            mesh.link.stream(&mesh.peer(number)?, request, GUEST.saturating_add(GUEST)).map(Backend::from)
-        }
-    }
-}
-
 /// The ways to the apps of a host.
 pub(super) struct ToApps(pub(super) Weak<Host>);
+
+impl ToApps {
+    /// Connects to the port of a VM, here or at another host.
+    fn connect_by(&self, host: &Host, name: &str, (app, port): (&str, u16), way: Way) -> Result<Backend> {
+        match way {
+            Way::Here(machine) => {
+                // From here on, it is neither idle nor free to go.
+                let kept = Box::new(machine.count());
+                let stream = machine.forward(port, GUEST)?;
+                Ok(Backend { stream, kept, again: Some(self.again(name, (app.to_owned(), port), &machine)) })
+            }
+            Way::There(Elsewhere { host: number, vm, .. }) => {
+                let mesh = host.mesh()?;
+                let request = Request::Connect { app: app.to_owned(), vm, port };
+                let stream = mesh.link.stream(&mesh.peer(number)?, request, GUEST.saturating_add(GUEST))?;
+                // Whether the VM there takes another request is known there alone.
+                Ok(Backend { stream, kept: Box::new(()), again: None })
+            }
+        }
+    }
+
+    /// A connection has another request as long as its name leads there and the VM takes traffic.
+    fn again(&self, name: &str, way: (String, u16), machine: &Arc<Machine>) -> Again {
+        let (host, name, machine) = (Weak::clone(&self.0), name.to_owned(), Arc::downgrade(machine));
+        Box::new(move || {
+            let is_so = host.upgrade()?.front.names().get(&name) == Some(&way);
+            let counted = machine.upgrade().filter(|_| is_so)?.count_again()?;
+            Some(Box::new(counted))
+        })
+    }
+}
 
 impl Routes for ToApps {
     fn connect(&self, name: &str) -> std::result::Result<Backend, Refusal> {
@@ -77,7 +93,7 @@ impl Routes for ToApps {
         let fleet = host.fleet_named(&app).ok_or(Refusal::Unknown)?;
         let mut why = fleet.pick(&app).err().map_or(String::new(), |why| why.message);
         for way in fleet.ways().into_iter().take(TRIED) {
-            match connect(&host, &app, port, way) {
+            match self.connect_by(&host, name, (&app, port), way) {
                 Ok(backend) => return Ok(backend),
                 Err(fault) => why = fault.message,
             }

@@ -326,6 +326,18 @@ impl Machine {
         self.inner().used = Instant::now();
         Counted(Arc::clone(self))
     }
+
+    /// Counts a connection that has been there already, if the VM is awake and takes traffic.
+    #[must_use]
+    pub fn count_again(self: &Arc<Self>) -> Option<Counted> {
+        // Counted first: whoever suspends or drains it either sees the count, or is seen here.
+        let counted = self.count();
+        let is_awake = {
+            let inner = self.inner();
+            inner.admitted && !inner.turning && inner.phase == Phase::Healthy
+        };
+        is_awake.then_some(counted)
+    }
 }
 
 /// A connection that counts.
