@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,9 @@ def serve(stream):
             left = int(headers.get("content-length", 0))
             while left: piece = stream.recv(left); left -= len(piece); body += piece
         answer = (text + str(len(body))).encode()
+        if headers.get("x-want") == "trailers":
+            stream.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n5\r\nwhole\r\n0\r\nX-Sum: 42\r\n\r\n")
+            continue
         stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nX-Kept: 1\r\nConnection: x-dropped\r\nX-Dropped: 1\r\n\r\n" % len(answer) + answer)
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1])
@@ -78,13 +82,14 @@ def head_of(stream):
     return head.decode()
 "#;
 
-/// Backends by names.
-struct Apps(Mutex<BTreeMap<String, PathBuf>>);
+/// Backends by names, and how often one was connected to.
+struct Apps(Mutex<BTreeMap<String, PathBuf>>, AtomicUsize);
 
 impl Routes for Apps {
     fn connect(&self, host: &str) -> Result<Backend, Refusal> {
         let path = self.0.lock().unwrap().get(host).cloned().ok_or(Refusal::Unknown)?;
         let failed = |why: std::io::Error| Refusal::NoBackend(why.to_string());
+        self.1.fetch_add(1, Ordering::Relaxed);
         let mut stream = UnixStream::connect(path).map_err(failed)?;
         stream.write_all(b"CONNECT 103\n").map_err(failed)?;
         let mut byte = [0];
@@ -122,7 +127,7 @@ impl Rig {
         until("the backend", || folder.path().join("backend").exists());
         let apps = NAMES.map(|name| (name.to_owned(), folder.path().join("backend"))).into();
         Self {
-            apps: Arc::new(Apps(Mutex::new(apps))),
+            apps: Arc::new(Apps(Mutex::new(apps), AtomicUsize::new(0))),
             folder,
             http,
             https,
@@ -388,4 +393,35 @@ print(head_of(asked[-1]).split("\r\n")[0])
 "#,
     );
     assert_eq!(output, "HTTP/1.1 200 OK\nHTTP/1.1 503 Service Unavailable\n");
+}
+
+#[test]
+#[ignore = "needs pebble, curl and Python: cargo xtask test"]
+fn trailers_of_an_answer_reach_a_client_that_takes_them() {
+    let rig = Rig::new(&[], false, 7_776_000);
+    let edge = rig.edge(EdgeLimits::default());
+    rig.until_all_have_certificates(&edge);
+    for version in ["--http1.1", "--http2"] {
+        let told =
+            rig.curl("https", "one.example", &[version, "--header", "X-Want: trailers", "--header", "TE: trailers"]);
+        assert!(told.contains("whole") && told.to_lowercase().contains("x-sum: 42"), "{version}: {told}");
+    }
+}
+
+#[test]
+#[ignore = "needs pebble, h2load and Python: cargo xtask test"]
+fn load_by_http_1_and_2_is_served_whole_over_few_connections_to_the_backend() {
+    let rig = Rig::new(&[], false, 7_776_000);
+    let edge = rig.edge(EdgeLimits::default());
+    rig.until_all_have_certificates(&edge);
+    for version in [["--h1", "-m1"], ["-m8", "-w16"]] {
+        let before = rig.apps.1.load(Ordering::Relaxed);
+        let mut load = Command::new("h2load");
+        load.args(["-n2000", "-c16"]).args(version).arg(format!("--connect-to=127.0.0.1:{}", rig.https));
+        let output = load.arg(format!("https://one.example:{}/", rig.https)).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(told.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout") && told.contains("2000 2xx"), "{told}");
+        let made = rig.apps.1.load(Ordering::Relaxed) - before;
+        assert!(made <= 400, "{made} connections for 2000 requests");
+    }
 }

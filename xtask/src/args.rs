@@ -54,6 +54,10 @@ cargo xtask bench network [ports | demand | switch | wireguard]
     Show what private networks take: the memory of a port, a service that is started on demand, guest to guest beside two
     TAP devices and a bridge (needs root), and WireGuard beside wireguard-go, if that is installed. Or one of these parts.
 
+cargo xtask bench platform [edge | apps]
+    Measure the platform: requests a second through its edge beside nginx as a proxy of the same backend; then, with Debian's kernel, the
+    time from a deploy to the first byte by HTTPS, that of a request which wakes a VM, and memory with 100 apps that sleep. Or one of both.
+
 Environment:
     VMCELL_KERNEL  a guest kernel (bzImage or ELF) instead of the distribution's; its modules are taken from beside it
                    (lib/modules/VERSION or ../lib/modules/VERSION, as unpacked from a package)
@@ -78,6 +82,8 @@ pub enum Command {
     Api(ApiOptions),
     /// Of which part alone, if of one.
     Network(Option<String>),
+    /// Of which part alone, if of one.
+    Platform(Option<String>),
 }
 
 /// Flags of `cargo xtask run`.
@@ -191,6 +197,7 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Command, String> {
         "bench" if rest.first().is_some_and(|arg| arg == "api") => parse_api(&rest[1..]).map(Command::Api),
         "bench" if rest.first().is_some_and(|arg| arg == "volume") => parse_volume(&rest[1..]),
         "bench" if rest.first().is_some_and(|arg| arg == "network") => parse_network(&rest[1..]),
+        "bench" if rest.first().is_some_and(|arg| arg == "platform") => parse_platform(&rest[1..]),
         "bench" => parse_bench(rest).map(Command::Bench),
         other => Err(format!("unknown command `{other}`; allowed: run, test, fuzz, bench")),
     }
@@ -352,6 +359,14 @@ fn parse_network(args: &[String]) -> Result<Command, String> {
         [other, ..] => {
             Err(format!("bench network: unknown argument `{other}`; allowed is one of {}", PARTS.join(", ")))
         }
+    }
+}
+
+fn parse_platform(args: &[String]) -> Result<Command, String> {
+    match args {
+        [] => Ok(Command::Platform(None)),
+        [part] if ["edge", "apps"].contains(&part.as_str()) => Ok(Command::Platform(Some(part.clone()))),
+        [other, ..] => Err(format!("bench platform: unknown argument `{other}`; allowed is one of edge, apps")),
     }
 }
 

@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         Command::Api(options) => bench::api::run(&options),
         Command::Volume => bench::volume::run(),
         Command::Network(part) => bench::network::run(part.as_deref()),
+        Command::Platform(part) => bench::platform::run(part.as_deref()),
     };
     match outcome {
         Ok(status) => ExitCode::from(status),

@@ -21,6 +21,8 @@ pub enum Purpose {
     Count,
     /// Programs that do the same as the library, and are compared with it.
     Oracle,
+    /// Another program that does what the edge does.
+    Proxy,
     /// A browser, which shows a page in a test.
     Browser,
     /// The C interface: its installation, and the programs that test it.
@@ -71,8 +73,8 @@ const TABLE: &[Row] = &[
     row("age", Purpose::Oracle, "encrypts what the tests import as secrets"),
     row("curl", Purpose::Oracle, "asks what the edge serves"),
     row("pebble", Purpose::Oracle, "gives the edge certificates in a test"),
-    row("nghttp2-client", Purpose::Oracle, "puts load on the edge by HTTP/2 (h2load)"),
-    row("wrk", Purpose::Oracle, "puts load on the edge by HTTP/1.1"),
+    row("nghttp2-client", Purpose::Oracle, "puts load on the edge (h2load)"),
+    row("nginx-light", Purpose::Proxy, "a proxy, which the edge is measured beside"),
     row("chromium-driver", Purpose::Browser, "drives Chromium, which comes with it"),
     row("cryptsetup-bin", Purpose::Oracle, "reads and writes encrypted volumes as the tests do"),
     row("python3-prometheus-client", Purpose::CFace, "reads the metrics in a test"),

@@ -56,10 +56,10 @@ pub use self::acme::{Authority, CertificateStatus};
 pub use self::routes::{Again, Backend, Kept, Refusal, Routes, check_name};
 pub use self::shared::{EdgeLimits, Say};
 
-/// Threads that may block at once, each for a backend that is looked for.
-const MOST_BLOCKED: usize = 256;
-/// So many of them at once for one owner of names. More of its requests wait.
-const MOST_TURNS: usize = 16;
+/// Threads that may block at once.
+const MOST_BLOCKED: usize = 512;
+/// So many of them look for backends at once, and so many for one owner of names at the most. More requests wait; what is left is for orders.
+const MOST_TURNS: (usize, usize) = (448, 16);
 /// What connections may still take when the edge ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -105,7 +105,7 @@ impl Edge {
             limits,
             https_port,
             say,
-            turns: Turns::new(MOST_TURNS),
+            turns: Arc::new(Turns::new(MOST_TURNS.0, MOST_TURNS.1)),
             pool: Arc::default(),
         });
         shared.show_kept();

@@ -126,7 +126,7 @@ impl Bench {
             limits: EdgeLimits::default(),
             https_port: 443,
             say: Arc::new(|_| {}),
-            turns: Turns::new(16),
+            turns: Arc::new(Turns::new(64, 16)),
             pool: Arc::default(),
         };
         Self { _folder: folder, backends, shared: Arc::new(shared) }

@@ -89,7 +89,7 @@ async fn connect(shared: &Arc<Shared>, host: &str) -> Result<Lease, Response<Bod
 /// Looks for a backend, on a thread that may block. If nobody waits any more, that is not begun.
 async fn look(shared: &Arc<Shared>, host: &str) -> Result<Backend, Refusal> {
     let ended = || Refusal::NoBackend("the edge ends".to_owned());
-    let turn = shared.turns.wait(&shared.routes.owner(host)).await.ok_or_else(ended)?;
+    let turn = shared.turns.wait(&shared.routes.owner(host)).await;
     let (routes, name) = (Arc::clone(&shared.routes), host.to_owned());
     let looking = tokio::task::spawn_blocking(move || {
         // Kept until the end of what has begun, even if the client is gone by then.
@@ -309,8 +309,10 @@ mod tests {
         headers.sort();
         let wanted = [
             "accept: */*",
+            "connection: te",
             "cookie: a=1; b=2",
             "host: a.example",
+            "te: trailers",
             "x-forwarded-for: 10.0.0.1",
             "x-forwarded-host: a.example",
             "x-forwarded-proto: https",

@@ -32,7 +32,7 @@ pub struct Backend {
 }
 
 /// What is kept as long as a request lasts.
-pub type Kept = Box<dyn Any + Send>;
+pub type Kept = Box<dyn Any + Send + Sync>;
 
 /// Says whether a connection may have another request: what is to be kept meanwhile, or `None` if it is to be closed. Does not block.
 pub type Again = Box<dyn Fn() -> Option<Kept> + Send + Sync>;

@@ -39,7 +39,7 @@ pub struct Shared {
     pub certificates: Arc<Certificates>,
     pub store: Store,
     pub counts: Arc<Counts>,
-    pub turns: Turns,
+    pub turns: Arc<Turns>,
     pub pool: Arc<Pool>,
     pub limits: EdgeLimits,
     /// As clients see it.

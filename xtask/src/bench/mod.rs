@@ -15,6 +15,7 @@
 //! | What does encryption take? | `volume`, a command of its own |
 //! | How soon and how well is Firecracker's API served? | `api`, a command of its own |
 //! | What do private networks take? | `network`, a command of its own |
+//! | How soon and how well does the platform answer? | `platform`, a command of its own |
 
 pub mod api;
 mod boot;
@@ -23,6 +24,7 @@ mod contender;
 pub mod instructions;
 mod medium;
 pub mod network;
+pub mod platform;
 mod process;
 mod report;
 mod result;

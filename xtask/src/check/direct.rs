@@ -8,6 +8,9 @@ use super::listing::KvmTest;
 use super::summary::Status;
 use crate::exec;
 
+/// What a test that measures something says in front of it.
+pub const FIGURE: &str = "figure: ";
+
 /// Runs `test` with `environment`; the files that it writes go to `tmp`.
 pub fn run(test: &KvmTest, limit: Duration, environment: &[(String, String)], tmp: &Path) -> (Status, Duration) {
     let began = Instant::now();
@@ -23,6 +26,8 @@ pub fn run(test: &KvmTest, limit: Duration, environment: &[(String, String)], tm
         Err(error) => return (Status::Failed(format!("cannot start {}: {error}", exec::show(&command))), took),
     };
     if output.status.success() {
+        let said = String::from_utf8_lossy(&output.stdout);
+        said.lines().filter_map(|line| line.split_once(FIGURE)).for_each(|figure| println!("            {}", figure.1));
         return (Status::Passed, took);
     }
     for stream in [&output.stdout, &output.stderr] {

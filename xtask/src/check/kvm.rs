@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::capi::{self, CFace};
-use super::direct;
+use super::direct::{self, FIGURE};
 use super::listing::{self, KvmTest};
 use super::summary::{Status, Summary};
 use crate::args::TestOptions;
@@ -28,8 +28,6 @@ use crate::tools::CARGO_C;
 const LIMIT: Duration = Duration::from_secs(180);
 /// The same for one under more load.
 const LONG_LIMIT: Duration = Duration::from_secs(1800);
-/// What a test that measures something says in front of it.
-const FIGURE: &str = "figure: ";
 /// Names the initramfs of virtio-villain, for `tests/linux_villain.rs`.
 const VILLAIN: &str = "VMCELL_VILLAIN";
 /// Names the program that serves Firecracker's API, for the tests of its package.

@@ -4,7 +4,7 @@ mod bench;
 mod capi;
 mod count;
 mod direct;
-mod kvm;
+pub mod kvm;
 mod listing;
 mod models;
 mod nightly;
@@ -12,7 +12,7 @@ mod package;
 mod public_api;
 mod semver;
 mod steps;
-mod summary;
+pub mod summary;
 
 use std::time::Instant;
 
