@@ -34,6 +34,9 @@ pub enum Request {
         folder: PathBuf,
         /// Wait for another deploy of the app, instead of being refused.
         wait: bool,
+        /// Hosts that are left out.
+        #[serde(default)]
+        without: Vec<String>,
     },
     /// Tells what runs.
     Status {

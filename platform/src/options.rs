@@ -33,6 +33,9 @@ pub enum Command {
         /// Waits for another deploy of the app, instead of being refused
         #[arg(long)]
         wait: bool,
+        /// Leaves a dead host out, which gets the release when it is back; may be given several times
+        #[arg(long, value_name = "HOST")]
+        without: Vec<String>,
     },
     /// Shows what runs
     Status {

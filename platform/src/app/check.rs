@@ -10,6 +10,7 @@ use toml::Spanned;
 use super::raw::{self, Number, Text};
 use super::{App, Check, Mount, Service, Snapshots};
 use crate::edge::check_name;
+use crate::fault::{Fault, Result};
 
 /// A field that is refused.
 pub struct Refused {
@@ -17,7 +18,7 @@ pub struct Refused {
     pub why: String,
 }
 
-type Checked<T> = Result<T, Refused>;
+type Checked<T> = std::result::Result<T, Refused>;
 
 /// The presets: name, vCPUs, MiB.
 const SIZES: [(&str, u32, u64); 5] =
@@ -75,11 +76,40 @@ pub fn checked(raw: raw::App, folder: &Path) -> Checked<App> {
     })
 }
 
+/// Refuses an app that another host tells of and that no text could have described: what names files and disks, above all.
+///
+/// # Errors
+/// What of it is refused.
+pub fn check_told(app: &App) -> Result<()> {
+    let refused = |what: &str| Err(Fault::new(format!("the app {} has {what}, which no app.toml can say", app.name)));
+    let is_volume = |mount: &Mount| {
+        let is_size = (SMALLEST_VOLUME..=LARGEST_VOLUME).contains(&mount.size);
+        is_name(&mount.name) && mount.name.len() <= MOST_VOLUME_NAME && mount.path.starts_with('/') && is_size
+    };
+    let is_service = |service: &Service| service.port > 0 && service.names.iter().all(|name| check_name(name).is_ok());
+    if !is_name(&app.name) {
+        return refused("a name that is none");
+    }
+    if app.volumes.len() > MOST_VOLUMES || !app.volumes.iter().all(is_volume) {
+        return refused("wrong volumes");
+    }
+    if app.services.len() > MOST_SERVICES || !app.services.iter().all(is_service) {
+        return refused("wrong services");
+    }
+    if !(1..=64).contains(&app.vcpus) || !(64..=1 << 20).contains(&app.memory_mib) || app.kernel.is_some() {
+        return refused("a wrong size, or a kernel of its own");
+    }
+    Ok(())
+}
+
 /// How many VMs run at which host. Which hosts there are is not known here.
 fn hosts(raw: &raw::App, volumes: &[Mount]) -> Checked<Option<BTreeMap<String, u32>>> {
     let Some(written) = &raw.hosts else { return Ok(None) };
     if let Some(count) = &raw.count {
         return refused(count, "count beside hosts: hosts says how many VMs run where, so leave one of them out");
+    }
+    if let Some(kernel) = &raw.kernel {
+        return refused(kernel, "kernel beside hosts: each host has the kernel of its own `cell serve --kernel`");
     }
     let (mut hosts, mut sum) = (BTreeMap::new(), 0);
     for (host, count) in written.get_ref() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use check::{is_name, parse_bytes};
+pub use check::{check_told, is_name, parse_bytes};
 pub use place::parse;
 
 #[cfg(test)]

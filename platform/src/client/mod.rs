@@ -87,7 +87,7 @@ fn print(command: &Command, value: &Value, json: bool) {
 
 fn request(command: &Command) -> Result<Request> {
     Ok(match command {
-        Command::Deploy { file, wait } => deploy(file, *wait)?,
+        Command::Deploy { file, wait, without } => deploy(file, *wait, without.clone())?,
         Command::Status { app } => Request::Status { app: app.clone() },
         Command::Logs { app, follow } => Request::Logs { app: app.clone(), follow: *follow },
         Command::Scale { app, count } => Request::Scale { app: app.clone(), count: *count },
@@ -143,7 +143,7 @@ fn about_volumes(volumes: &Volumes) -> Result<Request> {
     })
 }
 
-fn deploy(file: &Path, wait: bool) -> Result<Request> {
+fn deploy(file: &Path, wait: bool, without: Vec<String>) -> Result<Request> {
     let named = file.display().to_string();
     let mut text = String::new();
     let opened = std::fs::File::open(file).map_err(|error| {
@@ -154,5 +154,5 @@ fn deploy(file: &Path, wait: bool) -> Result<Request> {
     let folder: PathBuf = file.canonicalize().context(&named)?.parent().unwrap_or(Path::new("/")).to_owned();
     // What is wrong with the text is said even if nothing serves.
     app::parse(&text, &named, &folder)?;
-    Ok(Request::Deploy { text, file: named, folder, wait })
+    Ok(Request::Deploy { text, file: named, folder, wait, without })
 }

@@ -37,8 +37,9 @@ pub fn status(apps: &Value) -> String {
             let since = humantime::format_duration(Duration::from_secs(vm["seconds"].as_u64().unwrap_or(0)));
             let _ = writeln!(
                 shown,
-                "  VM {}  release {}, {} for {since}, restarted {} times, {}{why}",
+                "  VM {}{}  release {}, {} for {since}, restarted {} times, {}{why}",
                 vm["vm"],
+                vm["host"].as_str().map_or(String::new(), |host| format!(" at {host}")),
                 vm["release"],
                 text(vm, "phase"),
                 vm["restarts"],

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use vmcell::network::Network;
 
@@ -43,6 +44,9 @@ pub struct Parts {
     pub kernel: Option<PathBuf>,
 }
 
+/// By app and host.
+pub(super) type Wrong = BTreeMap<(String, u16), Instant>;
+
 /// The apps of a host.
 pub struct Host {
     /// What it is made of.
@@ -55,6 +59,7 @@ pub struct Host {
     images: Mutex<()>,
     active: Mutex<()>,
     following: Mutex<()>,
+    wrong: Mutex<Wrong>,
     pub(super) front: Front,
     troubles: Mutex<BTreeMap<(String, String), String>>,
 }
@@ -81,6 +86,7 @@ impl Host {
             images: Mutex::default(),
             active: Mutex::default(),
             following: Mutex::default(),
+            wrong: Mutex::default(),
             front: Front::default(),
             troubles: Mutex::default(),
         }
@@ -104,6 +110,11 @@ impl Host {
     /// Keeps what is active as it is, together with the rules and names that follow from it.
     pub(super) fn active(&self) -> MutexGuard<'_, ()> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Since when something does not fit between this host and another.
+    pub(super) fn wrong(&self) -> MutexGuard<'_, Wrong> {
+        self.wrong.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps others from following what other hosts tell.

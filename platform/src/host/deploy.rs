@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::apps::Host;
-use super::roll::{Progress, roll};
+use super::roll::Progress;
+use super::spread;
 use crate::app;
 use crate::fault::{Context, Fault, Result};
 use crate::state::{AppRow, Release};
@@ -21,25 +22,43 @@ pub fn deploy(
     wait: bool,
     progress: Progress<'_>,
 ) -> Result<Release> {
+    deploy_without(host, text, file, folder, (wait, &[]), progress)
+}
+
+/// Deploys an app, but not at these hosts, which get it later.
+///
+/// # Errors
+/// As those of [`deploy`]; a host is not one of the app's.
+pub fn deploy_without(
+    host: &Arc<Host>,
+    text: &str,
+    file: &str,
+    folder: &Path,
+    (wait, without): (bool, &[String]),
+    progress: Progress<'_>,
+) -> Result<Release> {
     let spec = app::parse(text, file, folder)?;
     let parts = &host.parts;
     let name = spec.name.clone();
     let _occupied = host.occupy(&name, wait)?;
     host.check_owner(&name)?;
-    host.check_hosts(&spec)?;
+    host.check_hosts(&spec, without)?;
     host.check_names(&spec)?;
     parts.secrets.require(&name, &spec.secrets)?;
-    host.volumes().make(&name, &spec.volumes)?;
+    if spread::count_here(host, &spec) != Some(0) {
+        host.volumes().make(&name, &spec.volumes)?;
+    }
     progress(&format!("Building the image from {}", spec.image.display()));
     let release = Arc::new(release(host, spec.clone(), file)?);
-    install(host, &release, progress)
+    install(host, &release, without, progress)
 }
 
 /// Has a release that was begun take the place of the one before.
-fn install(host: &Host, release: &Arc<Release>, progress: Progress<'_>) -> Result<Release> {
+fn install(host: &Host, release: &Arc<Release>, without: &[String], progress: Progress<'_>) -> Result<Release> {
     let (state, name) = (&host.parts.state, &release.app);
     let row = state.app(name)?;
-    let rolled = take_over(host, &row, release, progress);
+    let before = state.active(name).ok();
+    let rolled = take_over(host, &row, release, without, progress);
     if let Err(why) = &rolled {
         state.fail(release, &why.message)?;
     }
@@ -51,18 +70,30 @@ fn install(host: &Host, release: &Arc<Release>, progress: Progress<'_>) -> Resul
         let next = format!("`cell logs {name}` shows what it said.");
         Fault::new(format!("release {} of {name} failed, and {goes_on}: {}", release.number, why.message)).next(next)
     })?;
+    // Hosts that had VMs of the release before, and have none now.
+    let stays = spread::others(host, &release.spec);
+    let mut gone = before.map(|before| spread::others(host, &before.spec)).unwrap_or_default();
+    gone.retain(|(member, _)| stays.iter().all(|(other, _)| other.number != member.number));
+    spread::end(host, &row, &gone.into_iter().map(|(member, _)| member).collect::<Vec<_>>(), progress);
     state.active(name)
 }
 
-fn take_over(host: &Host, row: &AppRow, release: &Arc<Release>, progress: Progress<'_>) -> Result<()> {
-    let count =
-        release.spec.count.unwrap_or(if release.spec.volumes.is_empty() { row.count } else { row.count.min(1) });
-    let fleet = host.fleet(row)?;
+fn take_over(
+    host: &Host,
+    row: &AppRow,
+    release: &Arc<Release>,
+    without: &[String],
+    progress: Progress<'_>,
+) -> Result<()> {
+    let usual = || if release.spec.volumes.is_empty() { row.count } else { row.count.min(1) };
+    let count = spread::count_here(host, &release.spec).or(release.spec.count).unwrap_or_else(usual);
+    // Its address is there before its VMs are.
+    host.fleet(row)?;
     // An app that is new reaches what allows it while it is checked.
     if let Err(fault) = host.set_rules() {
         progress(&format!("The rules stay as they are: {fault}"));
     }
-    roll(host, &fleet, release, count, &|| host.activate(release, count), progress)
+    spread::roll_out(host, row, release, (count, without), &|| host.activate(release, count), progress)
 }
 
 /// Makes a new release of what runs, with the secrets as they are now.
@@ -74,8 +105,9 @@ pub fn redeploy(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<R
     host.check_owner(app)?;
     let active = host.parts.state.active(app)?;
     host.parts.secrets.require(app, &active.spec.secrets)?;
+    host.check_hosts(&active.spec, &[])?;
     let release = host.begin(&active.spec, &active.image)?;
-    install(host, &Arc::new(release), progress)
+    install(host, &Arc::new(release), &[], progress)
 }
 
 /// Builds the image, and begins a release with it.

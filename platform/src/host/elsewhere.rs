@@ -7,6 +7,7 @@ use super::beat::{AppTold, ServiceTold, VmTold};
 use super::fleet::{Elsewhere, Fleet};
 use crate::app::App;
 use crate::fault::{Context, Fault, Result};
+use crate::machine::Report;
 use crate::state::{AppRow, MOST_APPS, owner_of};
 
 /// An app of the mesh, whosever it is.
@@ -137,19 +138,56 @@ impl Host {
         found
     }
 
-    /// Refuses an app that is to run at hosts that there are not.
+    /// Refuses an app that is to run at hosts that there are not, or that are dead and not left out.
     ///
     /// # Errors
-    /// One of its hosts is none; or there are VMs at others than this one, which is not done yet.
-    pub(super) fn check_hosts(&self, spec: &App) -> Result<()> {
-        let Some(hosts) = &spec.hosts else { return Ok(()) };
+    /// One of its hosts is none, or is dead; one that is left out is none of them; or its volumes are elsewhere.
+    pub(super) fn check_hosts(&self, spec: &App, without: &[String]) -> Result<()> {
+        let Some(hosts) = &spec.hosts else {
+            let none = |name: &String| Fault::new(format!("--without {name}, and the app names no hosts"));
+            return without.first().map_or(Ok(()), |name| Err(none(name)));
+        };
         let mesh = self.mesh()?;
+        let roster = mesh.roster();
         for name in hosts.keys() {
-            if mesh.roster().named(name)?.number != mesh.own {
-                return Err(Fault::new(format!("hosts names {name}: VMs at other hosts are not deployed yet")));
+            let number = roster.named(name)?.number;
+            if !mesh.is_alive(number) && !without.contains(name) {
+                return Err(Fault::new(format!("the host {name} is dead")).next(format!(
+                    "Deploy to the others: `cell deploy --without {name}`; it gets the release when it is back."
+                )));
             }
         }
+        if let Some(name) = without.iter().find(|name| !hosts.contains_key(*name)) {
+            return Err(Fault::new(format!("--without {name}, and hosts does not name it")));
+        }
+        let Ok(before) = self.parts.state.active(&spec.name) else { return Ok(()) };
+        let number = self.parts.state.app(&spec.name)?.number;
+        let (old, new) = (self.hosts_of(number, Some(&before.spec)), self.hosts_of(number, Some(spec)));
+        if !before.spec.volumes.is_empty() && !old.is_empty() && !new.is_empty() && old != new {
+            return Err(Fault::new(format!("the volumes of {} are at another host, and stay there", spec.name))
+                .next("Leave `hosts` as it was, or give the app another name."));
+        }
         Ok(())
+    }
+
+    /// The VMs of an app at other hosts that are alive, each with the name of its host.
+    #[must_use]
+    pub fn reports_elsewhere(&self, row: &AppRow) -> Vec<(String, Report)> {
+        let Some(mesh) = &self.parts.mesh else { return Vec::new() };
+        let (roster, mut reports) = (mesh.roster(), Vec::new());
+        for (host, view) in mesh.seen().into_iter().filter(|(_, view)| view.is_alive()) {
+            let name = roster.numbered(host).map_or_else(String::new, |member| member.name.clone());
+            let told = view.beat().apps.iter().filter(|told| told.name == row.name && told.number == row.number);
+            reports.extend(told.flat_map(|told| &told.vms).map(|vm| (name.clone(), vm.report.clone())));
+        }
+        reports
+    }
+
+    /// The name of this host, if it is in a mesh.
+    #[must_use]
+    pub fn own_name(&self) -> Option<String> {
+        let mesh = self.parts.mesh.as_ref()?;
+        mesh.roster().numbered(mesh.own).map(|member| member.name.clone())
     }
 
     /// Refuses to change an app that belongs to another host.

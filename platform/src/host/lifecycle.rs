@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::apps::Host;
-use super::roll::{Progress, retire, roll, start_all, start_one};
+use super::roll::{Progress, retire, start_all, start_one};
+use super::spread::{self, others, roll_out};
 use crate::fault::{Context, Fault, Result};
 use crate::machine::Machine;
 use crate::state::AppRow;
@@ -63,6 +64,10 @@ pub fn scale(host: &Arc<Host>, app: &str, count: u32, progress: Progress<'_>) ->
     let _occupied = host.occupy(app, false)?;
     host.check_owner(app)?;
     let release = Arc::new(host.parts.state.active(app)?);
+    if release.spec.hosts.is_some() {
+        return Err(Fault::new(format!("{app} says how many VMs run where"))
+            .next("Change `hosts` in its app.toml, and deploy that."));
+    }
     if count > 1 && !release.spec.volumes.is_empty() {
         return Err(Fault::new(format!(
             "{count} VMs of {app}, which has volumes: a volume is in one VM at a time, so allowed are 0 and 1"
@@ -92,18 +97,31 @@ pub fn restart(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<()
     let _occupied = host.occupy(app, false)?;
     host.check_owner(app)?;
     let release = Arc::new(host.parts.state.active(app)?);
-    let count = host.parts.state.app(app)?.count;
-    let fleet = host.fleet(&host.parts.state.app(app)?)?;
-    roll(host, &fleet, &release, count, &|| Ok(()), progress)
+    host.check_hosts(&release.spec, &[])?;
+    let row = host.parts.state.app(app)?;
+    roll_out(host, &row, &release, (row.count, &[]), &|| Ok(()), progress)
 }
 
-/// Ends an app and forgets it, with its secrets and logs. Its volumes stay, for an app of the same name.
+/// Ends an app at all hosts and forgets it, with its secrets and logs. Its volumes stay, for an app of the same name.
+///
+/// # Errors
+/// There is no such app, it is another host's, or it is being changed.
+pub fn destroy(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<()> {
+    host.check_owner(app)?;
+    let row = host.parts.state.app(app)?;
+    let spec = host.parts.state.active(app).ok().map(|release| release.spec);
+    let others: Vec<_> = spec.iter().flat_map(|spec| others(host, spec)).map(|(member, _)| member).collect();
+    end(host, app, progress)?;
+    spread::end(host, &row, &others, progress);
+    Ok(())
+}
+
+/// Ends an app here and forgets it, whosever it is.
 ///
 /// # Errors
 /// There is no such app, or it is being changed.
-pub fn destroy(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<()> {
+pub(super) fn end(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<()> {
     let _occupied = host.occupy(app, false)?;
-    host.check_owner(app)?;
     host.parts.state.app(app)?;
     // First, so that a process that begins anew does not start them, and goes on with this instead.
     host.parts.state.forget_releases(app)?;

@@ -40,7 +40,7 @@ fn endpoint() -> SocketAddr {
 }
 
 impl Site {
-    fn start(home: TempDir, name: &str, endpoint: SocketAddr) -> Self {
+    pub(super) fn start(home: TempDir, name: &str, endpoint: SocketAddr) -> Self {
         let fakes = Arc::new(Fakes::default());
         for image in ["aa", "bb"] {
             std::fs::write(home.path().join(image), image).unwrap();

@@ -6,7 +6,7 @@
 //! those who come into the network from elsewhere, `names` are those by which the internet reaches apps, and `front` is the edge.
 //!
 //! `mesh` knows the other hosts, `token` and `join` take one in, `beat` is what they tell each other, `peers` tells and asks, and `elsewhere` is
-//! what runs there.
+//! what runs there. `spread` has others run an app of this host, `placed` runs theirs, in the words of `run`, and `settle` mends what one of them has missed.
 
 mod apps;
 mod beat;
@@ -23,10 +23,14 @@ mod logs;
 mod mesh;
 mod names;
 mod peers;
+mod placed;
 mod roll;
 mod rules;
+mod run;
 mod schedule;
 mod secrets;
+mod settle;
+mod spread;
 mod storage;
 mod tidying;
 mod token;
@@ -42,10 +46,12 @@ mod killed_test;
 #[cfg(test)]
 mod mesh_test;
 #[cfg(test)]
+mod spread_test;
+#[cfg(test)]
 mod upkeep_test;
 
 pub use apps::{Build, Host, Parts};
-pub use deploy::{deploy, redeploy};
+pub use deploy::{deploy, deploy_without, redeploy};
 pub use fleet::Fleet;
 pub use folder::Folder;
 pub use join::{Joined, join};

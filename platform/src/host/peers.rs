@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 use super::apps::Host;
 use super::beat::{Ask, Beat};
 use super::mesh::Mesh;
+use super::placed::{self, Wanted};
 use crate::fault::{Context, Fault, Result};
 use crate::lines::{receive, send};
 use crate::link::{Caller, Outcome, Request, Serves};
-use crate::state::Member;
+use crate::state::{Member, owner_of};
 
 /// Between two questions to a host.
 const BEAT: Duration = Duration::from_secs(1);
@@ -49,7 +50,17 @@ impl Host {
     /// # Errors
     /// There is none of this name, it is this one, or an app is to run there; those of the database.
     pub fn remove_host(&self, name: &str) -> Result<()> {
-        self.mesh()?.remove(name)?;
+        let mesh = self.mesh()?;
+        let number = mesh.roster().named(name)?.number;
+        for row in self.parts.state.apps()? {
+            let spec = self.parts.state.active(&row.name).ok().map(|release| release.spec);
+            let is_there = spec.is_some_and(|spec| spec.hosts.is_some_and(|hosts| hosts.contains_key(name)));
+            if owner_of(row.number) == mesh.own && number != mesh.own && is_there {
+                let next = format!("Take it out of `hosts` of {} first, and deploy that.", row.name);
+                return Err(Fault::new(format!("the app {} has VMs at {name}", row.name)).next(next));
+            }
+        }
+        mesh.remove(name)?;
         self.others_changed();
         Ok(())
     }
@@ -113,10 +124,14 @@ fn ask(mesh: &Mesh, host: &Weak<Host>, number: u16) -> Result<()> {
 }
 
 fn hear(host: &Weak<Host>, mesh: &Mesh, number: u16, beat: Option<Beat>) {
-    if mesh.heard(number, beat)
-        && let Some(host) = host.upgrade()
-    {
+    let is_there = beat.is_some();
+    let is_new = mesh.heard(number, beat);
+    let Some(host) = host.upgrade() else { return };
+    if is_new {
         host.others_changed();
+    }
+    if is_there {
+        host.settle_with(number);
     }
 }
 
@@ -152,6 +167,16 @@ impl Serves for Peers {
             (Request::Beat, Some(_)) => {
                 let (host, certificate) = (Weak::clone(&self.0), caller.certificate.clone());
                 Ok(Outcome::Work(Box::new(move |stream| drop(tell(&mesh, &host, &certificate, &stream)))))
+            }
+            (Request::Run { number, release, count, secrets }, Some(from)) => {
+                let wanted = Wanted { from, number, release: *release, count, secrets };
+                Ok(Outcome::Work(Box::new(move |stream| placed::run(&host, wanted, stream))))
+            }
+            (Request::Image { file, bytes }, Some(from)) => {
+                Ok(Outcome::Work(Box::new(move |stream| placed::take_image(&host, from, &file, bytes, stream))))
+            }
+            (Request::End { app, number }, Some(from)) => {
+                Ok(Outcome::Work(Box::new(move |stream| placed::forget(&host, (from, number), &app, stream))))
             }
             (Request::Wake { app }, Some(_)) => {
                 let asleep = || Fault::new(format!("no VM of {app} wakes up"));

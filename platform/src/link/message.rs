@@ -1,5 +1,6 @@
 //! What hosts ask of each other, and what is answered.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +8,7 @@ use serde_json::Value;
 
 use crate::fault::Fault;
 use crate::lines::Hidden;
+use crate::state::Release;
 
 /// What is asked for.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -25,6 +27,31 @@ pub enum Request {
     },
     /// Opens a stream on which each line of the asker's is answered by what runs on this host.
     Beat,
+    /// Runs a release of an app that belongs to the host that asks. What becomes of it is said on the stream.
+    Run {
+        /// The app's number.
+        number: u32,
+        /// The release.
+        release: Box<Release>,
+        /// How many VMs.
+        count: u32,
+        /// The values of its secrets.
+        secrets: BTreeMap<String, Hidden>,
+    },
+    /// Sends an image that a release has; its bytes follow.
+    Image {
+        /// The file's name, which has its digest.
+        file: String,
+        /// How long it is.
+        bytes: u64,
+    },
+    /// Ends an app that belongs to the host that asks.
+    End {
+        /// The app.
+        app: String,
+        /// Its number.
+        number: u32,
+    },
     /// Wakes a VM of an app that sleeps.
     Wake {
         /// The app.

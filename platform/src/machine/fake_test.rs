@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ pub struct Fakes {
     /// In their order.
     pub started: Mutex<Vec<Arc<Fake>>>,
     most: Mutex<usize>,
+    /// None starts any more.
+    pub refuses: AtomicBool,
 }
 
 /// A guest.
@@ -41,7 +44,9 @@ impl Fakes {
 
 impl Launcher for Fakes {
     fn launch(&self, plan: &Plan) -> Result<Arc<dyn Guest>> {
-        if plan.release.spec.env.get("MODE").is_some_and(|mode| mode == "refused") {
+        if self.refuses.load(Ordering::SeqCst)
+            || plan.release.spec.env.get("MODE").is_some_and(|mode| mode == "refused")
+        {
             return Err(Fault::new("the kernel is no kernel"));
         }
         let fake = Arc::new(Fake {

@@ -51,8 +51,8 @@ fn run(host: &Arc<Host>, stream: &UnixStream, request: Request) -> Result<Option
     };
     let done = |app: &str| Ok(Some(json!({ "app": app })));
     match request {
-        Request::Deploy { text, file, folder, wait } => {
-            let release = host::deploy(host, &text, &file, &folder, wait, &progress)?;
+        Request::Deploy { text, file, folder, wait, without } => {
+            let release = host::deploy_without(host, &text, &file, &folder, (wait, &without), &progress)?;
             Ok(Some(json!({ "app": release.app, "release": release.number })))
         }
         Request::Status { app } => status(host, app.as_deref()).map(Some),
@@ -109,7 +109,17 @@ pub(crate) fn status(host: &Host, app: Option<&str>) -> Result<Value> {
 fn status_of(host: &Host, row: &AppRow) -> Result<Value> {
     // Of what is there alone: to look at an app gives it no address.
     let machines = host.fleet_named(&row.name).map(|fleet| fleet.machines()).unwrap_or_default();
-    let vms: Vec<_> = machines.iter().map(|machine| machine.report()).collect();
+    let own = host.own_name();
+    let here = machines.iter().map(|machine| (own.clone(), machine.report()));
+    let there = host.reports_elsewhere(row).into_iter().map(|(name, report)| (Some(name), report));
+    let vms = here.chain(there).map(|(name, report)| {
+        let mut vm = serde_json::to_value(report).context("a VM")?;
+        if let (Some(name), Value::Object(fields)) = (name, &mut vm) {
+            fields.insert("host".to_owned(), name.into());
+        }
+        Ok(vm)
+    });
+    let vms: Vec<Value> = vms.collect::<Result<_>>()?;
     let address = host.parts.network.subnet().service(row.number).to_string();
     let active = host.parts.state.active(&row.name).ok();
     let services: Vec<Value> = active

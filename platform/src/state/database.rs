@@ -230,6 +230,32 @@ impl State {
         Ok(release)
     }
 
+    /// Begins a release of another host's app, which is made if it is new. One that is there as it was goes on.
+    ///
+    /// # Errors
+    /// There is another app of this name or number; those of the database.
+    pub fn place(&self, number: u32, release: &Release) -> Result<()> {
+        let mut database = self.database();
+        let change = database.transaction().context("state")?;
+        let app = &release.app;
+        let new = "INSERT INTO apps VALUES (?, ?, 0, NULL) ON CONFLICT DO NOTHING";
+        change.execute(new, params![app, number]).context("state")?;
+        let known = "SELECT number FROM apps WHERE name = ?";
+        let known: Option<u32> = change.query_row(known, [app], |row| row.get(0)).optional().context("state")?;
+        if known != Some(number) {
+            return Err(Fault::new(format!("there is another app {app} here, or one with its number {number}"))
+                .next("One that was destroyed while this host was dead is gone within seconds: deploy again."));
+        }
+        let (spec, image) = (json(&release.spec)?, json(&release.image)?);
+        let same = "SELECT status FROM releases WHERE app = ? AND number = ? AND spec = ? AND image = ?";
+        let same = change.query_row(same, params![app, release.number, spec, image], |row| row.get::<_, String>(0));
+        if same.optional().context("state")?.is_none_or(|status| status == "failed") {
+            let row = params![app, release.number, release.created.cast_signed(), "deploying", spec, image];
+            change.execute("INSERT OR REPLACE INTO releases VALUES (?, ?, ?, ?, NULL, ?, ?)", row).context("state")?;
+        }
+        change.commit().context("state")
+    }
+
     /// Makes a release the active one, with so many VMs. The one before is replaced by the same change.
     ///
     /// # Errors
