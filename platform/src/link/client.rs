@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use serde_json::Value;
-use tokio::io::{BufReader, copy_bidirectional};
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::framed::{MOST_LINE, hear, say, watched};
+use super::framed::{MOST_LINE, hear, pass_on, say, watched};
 use super::identity::Identity;
 use super::message::{Answer, Request};
 use super::tls;
@@ -85,14 +85,12 @@ impl Link {
     /// # Errors
     /// The host does not answer, or refuses.
     pub fn stream(&self, peer: &Peer, request: Request, limit: Duration) -> Result<UnixStream> {
-        self.wait(peer, request, limit, |answer, mut stream| {
+        self.wait(peer, request, limit, |answer, stream| {
             if answer != Answer::Stream {
                 return Err(Fault::new("the other host answered by something else than a stream"));
             }
             let (ours, theirs) = UnixStream::pair().context("a stream to another host")?;
-            theirs.set_nonblocking(true).context("a stream to another host")?;
-            let mut theirs = tokio::net::UnixStream::from_std(theirs).context("a stream to another host")?;
-            tokio::spawn(async move { copy_bidirectional(&mut stream, &mut theirs).await });
+            tokio::spawn(pass_on(stream, theirs));
             Ok(ours)
         })
     }

@@ -1,10 +1,13 @@
 //! A message on a stream, with a bound and a time limit; and the socket under it.
 
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, copy, split};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -15,6 +18,8 @@ use crate::lines;
 pub const MOST_LINE: u64 = 4 << 20;
 /// How long a host may say nothing at all, to what the kernel asks of it, until its connections end.
 const SILENT: Duration = Duration::from_secs(20);
+/// How long one way of a connection may go on after the other one has broken.
+const REST: Duration = Duration::from_secs(10);
 /// How long a connection is quiet before the kernel asks.
 const QUIET: Duration = Duration::from_secs(10);
 
@@ -52,6 +57,31 @@ pub async fn hear<S: AsyncRead + Unpin, T: DeserializeOwned>(
 
 fn late(what: &str, limit: Duration) -> Fault {
     Fault::new(format!("the other host {what} for {} s", limit.as_secs()))
+}
+
+/// Carries bytes both ways until both sides have ended. If one way breaks, what is under way on the other still comes through: the reason, it may be.
+pub async fn pass_on<S: AsyncRead + AsyncWrite>(stream: S, socket: UnixStream) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    let (mut from, mut to) = split(stream);
+    let (mut here, mut there) = tokio::net::UnixStream::from_std(socket)?.into_split();
+    let inward = async {
+        let copied = copy(&mut from, &mut there).await;
+        there.shutdown().await.and(copied)
+    };
+    let outward = async {
+        let copied = copy(&mut here, &mut to).await;
+        to.shutdown().await.and(copied)
+    };
+    let (mut inward, mut outward) = (pin!(inward), pin!(outward));
+    tokio::select! {
+        ended = &mut inward => rest(ended, outward).await,
+        ended = &mut outward => rest(ended, inward).await,
+    }
+}
+
+/// The other way, after one has ended.
+async fn rest(ended: io::Result<u64>, other: impl Future<Output = io::Result<u64>>) -> io::Result<()> {
+    if ended.is_ok() { other.await.map(drop) } else { timeout(REST, other).await?.map(drop) }
 }
 
 /// Has the kernel end a connection to a host that is gone without a word.

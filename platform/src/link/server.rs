@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use tokio::io::{BufReader, copy_bidirectional};
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::client::Link;
-use super::framed::{MOST_LINE, hear, say, watched};
+use super::framed::{MOST_LINE, hear, pass_on, say, watched};
 use super::identity::digest;
 use super::message::{Answer, Request};
 use super::tls;
@@ -168,12 +168,6 @@ async fn answer(mut stream: Connection, outcome: Result<Outcome>, work: OwnedSem
         Ok(Outcome::Done(_)) | Err(_) => tokio::io::AsyncWriteExt::shutdown(&mut stream).await?,
     }
     Ok(())
-}
-
-async fn pass_on(mut stream: Connection, socket: UnixStream) -> io::Result<()> {
-    socket.set_nonblocking(true)?;
-    let mut socket = tokio::net::UnixStream::from_std(socket)?;
-    copy_bidirectional(&mut stream, &mut socket).await.map(drop)
 }
 
 impl Shared {
