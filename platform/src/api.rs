@@ -142,6 +142,13 @@ pub enum Request {
         /// The volume.
         volume: String,
     },
+    /// Makes a copy the volume.
+    Promote {
+        /// The app.
+        app: String,
+        /// The volume.
+        volume: String,
+    },
     /// Removes a snapshot.
     RemoveSnapshot {
         /// The app.

@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn what_is_no_message_is_refused_by_name() {
         let read = |bytes: &[u8]| Message::read(&mut &bytes[..]).unwrap_err().to_string();
-        assert_eq!(read(&[1, 0, 0, 0, 99]), "there is no message 99; allowed are 1 to 15");
+        assert_eq!(read(&[1, 0, 0, 0, 99]), "there is no message 99; allowed are 1 to 16");
         assert_eq!(read(&[2, 0, 0, 0, 2, 0]), "message 2 has no content, and came with 1 bytes");
         assert!(read(b"\x08\0\0\0\x0e\"80\" \n \n").starts_with("the content of message 14: invalid type"));
     }

@@ -165,6 +165,13 @@ pub enum Volumes {
         /// The volume
         volume: String,
     },
+    /// Makes a copy of another host's volume one that may be written to, as it was when it was sent last; that host's is refused from then on
+    Promote {
+        /// The app
+        app: String,
+        /// The volume
+        volume: String,
+    },
     /// Removes a snapshot; its space comes back a while later, and the VM runs on
     Remove {
         /// The app

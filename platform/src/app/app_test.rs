@@ -82,6 +82,21 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("\"5d\"", "\"11d\"", "app.toml:20:36:", "keep = \"11d\"; with this time between two, allowed are 1day to 10days"),
     ("\"5d\"", "\"23h\"", "app.toml:20:36:", "allowed are 1day to 10days"),
     (", keep = \"5d\"", "", "app.toml:20:13:", "missing field `keep`"),
+    (
+        "keep = \"5d\" }",
+        "keep = \"5d\" }\nreplicate = { to = \"Beta\", every = \"10s\" }",
+        "app.toml:21:20:",
+        "lower-case",
+    ),
+    (
+        "keep = \"5d\" }",
+        "keep = \"5d\" }\nreplicate = { to = \"beta\", every = \"1s\" }",
+        "app.toml:21:36:",
+        "2s to 1day",
+    ),
+    ("keep = \"5d\" }", "keep = \"5d\" }\nreplica_of = \"db\"", "app.toml:19:8:", "a replica has that of the volume"),
+    ("size = \"1G\"", "replica_of = \"db\"", "app.toml:19:14:", "neither snapshots nor replicas"),
+    ("size = \"1G\"\n", "", "app.toml:17:8:", "the volume data has no size"),
 ];
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::raw::{self, Number, Text};
-use super::{App, Check, Mount, Service, Snapshots};
+use super::{App, Check, Mount, Replicate, Service, Snapshots};
 use crate::edge::check_name;
 use crate::fault::{Fault, Result};
 
@@ -34,6 +34,9 @@ const LARGEST_VOLUME: u64 = 1 << 50;
 /// The seconds between two snapshots by the clock.
 const SHORTEST_EVERY: u64 = 10;
 const LONGEST_EVERY: u64 = 30 * 86_400;
+/// The seconds after which what has changed is sent to another host.
+const SHORTEST_SEND: u64 = 2;
+const LONGEST_SEND: u64 = 86_400;
 /// A volume has 16 files at most that build on each other; some of these snapshots are taken by people.
 const MOST_SNAPSHOTS: u32 = 10;
 
@@ -210,11 +213,32 @@ fn volumes(raw: &raw::App) -> Checked<Vec<Mount>> {
         if !path.starts_with('/') || path == "/" || parts {
             return refused(&written.path, format!("path = {path:?}; allowed is an absolute path such as \"/data\""));
         }
-        let size = bytes(&written.size, "size", SMALLEST_VOLUME, LARGEST_VOLUME)?;
-        let snapshots = written.snapshots.as_ref().map(snapshots).transpose()?;
-        volumes.push(Mount { name, path, size, snapshots });
+        volumes.push(mount(written, name, path)?);
     }
     Ok(volumes)
+}
+
+fn mount(written: &raw::Mount, name: String, path: String) -> Checked<Mount> {
+    let replica_of = written.replica_of.as_ref().map(|app| self::name(app, "replica_of")).transpose()?;
+    let size = match (&written.size, &replica_of) {
+        (Some(size), None) => bytes(size, "size", SMALLEST_VOLUME, LARGEST_VOLUME)?,
+        (None, Some(_)) => 0,
+        (None, None) => {
+            return refused(&written.name, format!("the volume {name} has no size, such as size = \"10G\""));
+        }
+        (Some(size), Some(_)) => return refused(size, "size: a replica has that of the volume that it is a copy of"),
+    };
+    let snapshots = written.snapshots.as_ref().map(snapshots).transpose()?;
+    let replicate = written.replicate.as_ref().map(replicate).transpose()?;
+    if let (Some(of), true) = (&written.replica_of, snapshots.is_some() || replicate.is_some()) {
+        return refused(of, "replica_of: a replica has neither snapshots nor replicas of its own");
+    }
+    Ok(Mount { name, path, size, snapshots, replicate, replica_of })
+}
+
+fn replicate(raw: &raw::Replicate) -> Checked<Replicate> {
+    let every = duration(Some(&raw.every), "every", 0, SHORTEST_SEND..=LONGEST_SEND)?;
+    Ok(Replicate { to: name(&raw.to, "to")?, every })
 }
 
 fn snapshots(raw: &raw::Snapshots) -> Checked<Snapshots> {

@@ -88,6 +88,21 @@ pub struct Mount {
     /// When snapshots are taken of it, if that is not left to people.
     #[serde(default)]
     pub snapshots: Option<Snapshots>,
+    /// The host that has a copy of it.
+    #[serde(default)]
+    pub replicate: Option<Replicate>,
+    /// The app whose volume of the same name it is a copy of, which comes from another host: what is written to it is gone when more has come.
+    #[serde(default)]
+    pub replica_of: Option<String>,
+}
+
+/// A copy of a volume at another host.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Replicate {
+    /// The host's name.
+    pub to: String,
+    /// The time after which what has changed is sent.
+    pub every: Duration,
 }
 
 /// Snapshots that are taken by the clock.

@@ -59,8 +59,17 @@ pub struct Check {
 pub struct Mount {
     pub name: Text,
     pub path: Text,
-    pub size: Text,
+    pub size: Option<Text>,
     pub snapshots: Option<Snapshots>,
+    pub replicate: Option<Replicate>,
+    pub replica_of: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replicate {
+    pub to: Text,
+    pub every: Text,
 }
 
 #[derive(Deserialize)]

@@ -77,6 +77,9 @@ fn print(command: &Command, value: &Value, json: bool) {
         Command::Wireguard(Wireguard::List) => show::laptops(value),
         Command::Hosts(Hosts::Invite) => value["token"].as_str().unwrap_or_default().to_owned(),
         Command::Hosts(Hosts::List) => show::hosts(value),
+        Command::Volumes(Volumes::Promote { .. }) => {
+            format!("It is the volume now; snapshot {} has what came last", value["snapshot"])
+        }
         Command::Volumes(Volumes::Snapshot { .. } | Volumes::Restore { .. }) => {
             format!("Done; snapshot {} has what the volume had", value["snapshot"])
         }
@@ -130,6 +133,7 @@ fn about_volumes(volumes: &Volumes) -> Result<Request> {
     Ok(match volumes.clone() {
         Volumes::List { app } => Request::Volumes { app },
         Volumes::Snapshot { app, volume } => Request::Snapshot { app, volume },
+        Volumes::Promote { app, volume } => Request::Promote { app, volume },
         Volumes::Remove { app, volume, snapshot } => Request::RemoveSnapshot { app, volume, snapshot },
         Volumes::Restore { app, volume, snapshot } => Request::Restore { app, volume, snapshot },
         Volumes::Fork { app, volume, snapshot, to_app, to_volume } => {

@@ -31,6 +31,9 @@ pub fn status(apps: &Value) -> String {
             let reach = if names.is_empty() { "private".into() } else { format!("public as {}", names.join(", ")) };
             let _ = writeln!(shown, "  port {}: {reach}", service["port"]);
         }
+        for trouble in each(&app["troubles"]) {
+            let _ = writeln!(shown, "  volume {}: {}", text(trouble, "volume"), text(trouble, "trouble"));
+        }
         each(&app["certificates"]).for_each(|certificate| show_certificate(&mut shown, certificate));
         for vm in each(&app["vms"]) {
             let why = vm["why"].as_str().map_or(String::new(), |why| format!(": {why}"));
@@ -89,6 +92,18 @@ pub fn volumes(volumes: &Value) -> String {
             let created = UNIX_EPOCH.checked_add(created).unwrap_or(UNIX_EPOCH);
             let (when, by) = (humantime::format_rfc3339_seconds(created), text(snapshot, "made"));
             let _ = writeln!(shown, "  snapshot {}  {when}  by {by}", snapshot["snapshot"]);
+        }
+        let copied = &volume["copy_of"];
+        if let Some(from) = copied["host"].as_str() {
+            let received = Duration::from_secs(copied["received"].as_u64().unwrap_or(0));
+            let received = UNIX_EPOCH.checked_add(received).unwrap_or(UNIX_EPOCH);
+            let _ = writeln!(shown, "  copy of {from}, as of {}", humantime::format_rfc3339_seconds(received));
+        }
+        if let Some(source) = volume["follows"].as_str() {
+            let _ = writeln!(shown, "  follows the volume of {source}");
+        }
+        for copy in each(&volume["copies"]) {
+            let _ = writeln!(shown, "  copy at {}, has snapshot {}", text(copy, "host"), copy["snapshot"]);
         }
         if let Some(why) = volume["trouble"].as_str() {
             let _ = writeln!(shown, "  trouble: {why}");

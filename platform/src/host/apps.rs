@@ -61,7 +61,8 @@ pub struct Host {
     following: Mutex<()>,
     wrong: Mutex<Wrong>,
     pub(super) front: Front,
-    troubles: Mutex<BTreeMap<(String, String), String>>,
+    /// Of volumes, by app, name and what is done to them.
+    troubles: Mutex<BTreeMap<(String, String, &'static str), String>>,
 }
 
 /// For how long an app is changed.
@@ -208,12 +209,14 @@ impl Host {
     #[must_use]
     pub fn trouble(&self, app: &str, volume: &str) -> Option<String> {
         let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-        troubles.get(&(app.to_owned(), volume.to_owned())).cloned()
+        let of_it = troubles.iter().filter(|((of, name, _), _)| of == app && name == volume);
+        let why: Vec<&str> = of_it.map(|(_, why)| why.as_str()).collect();
+        (!why.is_empty()).then(|| why.join("; "))
     }
 
-    pub(super) fn set_trouble(&self, app: &str, volume: &str, why: Option<String>) {
+    pub(super) fn set_trouble(&self, app: &str, volume: &str, what: &'static str, why: Option<String>) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-        let volume = (app.to_owned(), volume.to_owned());
+        let volume = (app.to_owned(), volume.to_owned(), what);
         match why {
             Some(why) => troubles.insert(volume, why),
             None => troubles.remove(&volume),

@@ -102,7 +102,7 @@ pub fn restart(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<()
     roll_out(host, &row, &release, (row.count, &[]), &|| Ok(()), progress)
 }
 
-/// Ends an app at all hosts and forgets it, with its secrets and logs. Its volumes stay, for an app of the same name.
+/// Ends an app at all hosts and forgets it, with its secrets and logs. Its volumes stay, for an app of the same name, but for those that follow a copy.
 ///
 /// # Errors
 /// There is no such app, it is another host's, or it is being changed.
@@ -141,6 +141,7 @@ fn finish(host: &Host, app: &str) -> Result<()> {
     if logs.exists() {
         std::fs::remove_dir_all(&logs).context(logs.display())?;
     }
+    host.volumes().forget_followers(app)?;
     host.forget(app);
     host.parts.state.remove(app)?;
     host.set_rules()

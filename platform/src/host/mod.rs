@@ -2,7 +2,7 @@
 //!
 //! `folder` is where things lie, `fleet` the VMs of an app, `apps` all of them, `rules` those of the network, `roll` puts new VMs in the place of old ones,
 //! and `deploy` makes a release of an `app.toml`. `secrets` and `volumes` are what apps keep, and `storage` changes volumes while VMs have them, and `upkeep` does so by the clock: `schedule` says
-//! when, and `tidying` removes files of snapshots that are over; `laptops` are
+//! when, `tidying` removes files of snapshots that are over, and `replica` has copies at other hosts; `laptops` are
 //! those who come into the network from elsewhere, `names` are those by which the internet reaches apps, and `front` is the edge.
 //!
 //! `mesh` knows the other hosts, `token` and `join` take one in, `beat` is what they tell each other, `peers` tells and asks, and `elsewhere` is
@@ -24,6 +24,7 @@ mod mesh;
 mod names;
 mod peers;
 mod placed;
+mod replica;
 mod roll;
 mod rules;
 mod run;
@@ -59,6 +60,8 @@ pub use laptops::{Laptops, told as laptops};
 pub use lifecycle::{destroy, restart, resume, scale, shut_down};
 pub use logs::{Log, Tail, last_lines};
 pub use mesh::Mesh;
+pub use peers::ToHosts;
+pub use replica::{To, promote};
 pub use secrets::Secrets;
 pub use storage::{extend, fork, remove, restore, snapshot};
 pub use upkeep::Upkeep;

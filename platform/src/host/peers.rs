@@ -13,6 +13,7 @@ use super::apps::Host;
 use super::beat::{Ask, Beat};
 use super::mesh::Mesh;
 use super::placed::{self, Wanted};
+use super::replica::{To, receive as take_volume};
 use crate::fault::{Context, Fault, Result};
 use crate::lines::{receive, send};
 use crate::link::{Caller, Outcome, Request, Serves};
@@ -182,12 +183,32 @@ impl Serves for Peers {
                 let asleep = || Fault::new(format!("no VM of {app} wakes up"));
                 host.fleet_of(&app)?.wake(None).then(|| Outcome::Done(Value::Null)).ok_or_else(asleep)
             }
+            (Request::Replicate, Some(number)) => {
+                let unknown = || Fault::new(format!("there is no host {number} any more"));
+                let from = mesh.roster().numbered(number).map(|member| member.name.clone()).ok_or_else(unknown)?;
+                Ok(Outcome::Work(Box::new(move |stream| take_volume(&host, &from, &stream))))
+            }
             (Request::Connect { app, vm, port }, Some(_)) => {
                 let machine = host.fleet_of(&app)?.machine(&app, vm)?;
                 let kept = Box::new(machine.count());
                 Ok(Outcome::Relay(machine.forward(port, GUEST)?, kept))
             }
         }
+    }
+}
+
+/// The way of volumes to the other hosts.
+pub struct ToHosts(pub Weak<Host>);
+
+impl To for ToHosts {
+    fn open(&self, host: &str) -> Result<UnixStream> {
+        let own = self.0.upgrade().ok_or_else(|| Fault::new("this host ends"))?;
+        let mesh = own.mesh()?;
+        let number = mesh.roster().named(host)?.number;
+        if number == mesh.own {
+            return Err(Fault::new(format!("{host} is this host")).next("Name another one in `replicate`."));
+        }
+        mesh.link.stream(&mesh.peer(number)?, Request::Replicate, ANSWER)
     }
 }
 

@@ -71,7 +71,9 @@ pub fn roll(
     progress: Progress<'_>,
 ) -> Result<()> {
     let old = fleet.machines();
-    let in_place = old.iter().any(|machine| !machine.plan.volumes.is_empty());
+    // Of a copy that it follows, each VM has a fork of its own.
+    let own = |machine: &Arc<Machine>| machine.plan.release.spec.volumes.iter().any(|mount| mount.replica_of.is_none());
+    let in_place = old.iter().any(own);
     if in_place {
         retire(fleet, &old, progress);
     }

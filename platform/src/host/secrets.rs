@@ -9,6 +9,7 @@ use vmcell::volume::Key;
 
 use crate::app::is_name;
 use crate::fault::{Context, Fault, Result};
+use crate::lines::Hidden;
 use crate::sealing::host_key;
 
 /// The application that the keys of volumes are sealed for; no app has such a name.
@@ -189,6 +190,37 @@ impl Secrets {
             store.set(self.key.sealing_key(), &Secret::new(name, &make()?)?)?;
         }
         Ok(store.get(&self.key, name)?.expose().to_vec())
+    }
+
+    /// The key of a volume as text, for the host that is to have a copy.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be opened.
+    pub(super) fn volume_key_text(&self, app: &str, volume: &str) -> Result<Hidden> {
+        let store = self.made(VOLUMES)?;
+        let secret = store.get(&self.key, &format!("{app}.{volume}"))?;
+        Ok(Hidden(secret.expose().iter().map(|byte| format!("{byte:02x}")).collect()))
+    }
+
+    /// Keeps the key of a volume that comes from another host. If `is_there`, that volume has one, which has to be the same.
+    ///
+    /// # Errors
+    /// It is no key or another one, or cannot be sealed.
+    pub(super) fn keep_volume_key(&self, app: &str, volume: &str, key: &Hidden, is_there: bool) -> Result<()> {
+        let digits = |at: usize| key.0.get(at..at.saturating_add(2)).and_then(|text| u8::from_str_radix(text, 16).ok());
+        let bytes: Option<Vec<u8>> = (0..KEY_BYTES).map(|number| digits(number.saturating_mul(2))).collect();
+        let bytes = bytes.filter(|_| key.0.len() == KEY_BYTES.saturating_mul(2));
+        let bytes = bytes.ok_or_else(|| Fault::new("the key of a volume is no key"))?;
+        let (name, store) = (format!("{app}.{volume}"), self.made(VOLUMES)?);
+        let is_known = store.list()?.secrets.iter().any(|secret| secret.name == name);
+        if is_known && store.get(&self.key, &name)?.expose() == bytes {
+            return Ok(());
+        }
+        if is_known && is_there {
+            return Err(Fault::new(format!("the copy of the volume {volume} of {app} has another key")));
+        }
+        store.set(self.key.sealing_key(), &Secret::new(&name, &bytes)?)?;
+        Ok(())
     }
 
     /// The key of a volume, which is made if there is none and `make` is set.

@@ -4,6 +4,7 @@
 //! database until it is gone, the file that another one takes in stays as it is, and a new file takes the place of an old one by its name at once.
 
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
@@ -11,7 +12,10 @@ use vmcell::volume::Volume;
 
 use super::volumes::Volumes;
 use crate::fault::{Context, Result};
-use crate::state::{SnapshotRow, VolumeRow};
+use crate::state::{MadeBy, SnapshotRow, VolumeRow};
+
+/// So many files of snapshots that were taken to be sent may wait: a volume has 16 at most that build on each other.
+const MANY: usize = 10;
 
 /// What a step has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +45,29 @@ impl Volumes<'_> {
     /// # Errors
     /// The disk is full, or a file cannot be read: then all is as it was.
     pub fn tidy(&self, app: &str, name: &str, goes_on: &dyn Fn() -> bool) -> Result<Step> {
-        for retired in self.state.snapshots(app, name)?.into_iter().filter(|row| row.is_retired) {
-            let step = self.tidy_one(app, name, &retired, goes_on)?;
+        let rows = self.state.snapshots(app, name)?;
+        let mut retired: Vec<&SnapshotRow> = rows.iter().filter(|row| row.is_retired).collect();
+        if rows.len() <= MANY {
+            // Those that come every few seconds are put together later, several at once.
+            retired.retain(|row| row.made != MadeBy::Replication);
+        } else {
+            // The smallest ones first, so that what has grown large is not moved each time.
+            retired.sort_by_key(|row| self.space(app, name, row.file));
+        }
+        for retired in retired {
+            let step = self.tidy_one(app, name, retired, goes_on)?;
             if step != Step::Nothing {
                 return Ok(step);
             }
         }
         Ok(Step::Nothing)
+    }
+
+    /// What a file takes on the disk, together with the one after it, in blocks.
+    fn space(&self, app: &str, name: &str, number: u32) -> u64 {
+        let blocks = |number| self.file(app, name, number).metadata().map_or(0, |found| found.blocks());
+        let next = self.state.snapshots(app, name).unwrap_or_default().into_iter().find(|row| row.file > number);
+        blocks(number).saturating_add(next.map_or(0, |next| blocks(next.file)))
     }
 
     fn tidy_one(&self, app: &str, name: &str, retired: &SnapshotRow, goes_on: &dyn Fn() -> bool) -> Result<Step> {
@@ -95,7 +115,7 @@ impl Volumes<'_> {
             let numbers = self.state.snapshots(&row.app, &row.name)?.into_iter().map(|snapshot| snapshot.file);
             // One that is made over a volume's file at this moment builds on none that is retired.
             for number in numbers.chain([row.file]) {
-                if self.base_of(&row, number)?.is_some_and(|base| base == file) {
+                if self.base_of(&row.app, &row.name, number)?.is_some_and(|base| base == file) {
                     above.push((row.clone(), number));
                 }
             }
@@ -103,12 +123,13 @@ impl Volumes<'_> {
         Ok(above)
     }
 
-    fn base_of(&self, row: &VolumeRow, number: u32) -> Result<Option<PathBuf>> {
-        let path = self.file(&row.app, &row.name, number);
+    /// The file that another one of a volume builds on, if there is one.
+    pub(super) fn base_of(&self, app: &str, name: &str, number: u32) -> Result<Option<PathBuf>> {
+        let path = self.file(app, name, number);
         if !path.exists() {
             return Ok(None);
         }
-        let key = self.secrets.volume_key(&row.app, &row.name, false)?;
+        let key = self.secrets.volume_key(app, name, false)?;
         Ok(Volume::base(path, &key)?)
     }
 }

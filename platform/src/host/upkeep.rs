@@ -1,6 +1,6 @@
 //! What is done to volumes by the clock: snapshots are taken, and those that are over are removed.
 //!
-//! Two threads, so that a snapshot is taken in time while the data of another one are moved, which may take long.
+//! Several threads, so that a snapshot is taken in time while the data of another one are moved, which may take long.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use vmcell::ErrorKind;
+
 use super::apps::Host;
+use super::replica::{Follower, Replicator, To};
 use super::schedule::{Moment, expired, is_due};
 use super::tidying::Step;
 use crate::app::{Mount, Snapshots};
@@ -18,8 +21,12 @@ use crate::state::MadeBy;
 
 /// Between two looks at what is due.
 const LOOK: Duration = Duration::from_secs(1);
+/// Between two steps of tidying: a VM that starts has opened all of its files by then, so that none goes before its eyes.
+const STEP: Duration = Duration::from_millis(500);
 /// What has failed is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(60);
+/// Where there was nothing to do, it is looked again after so long.
+const LATER: Duration = Duration::from_secs(10);
 /// How long a VM may take to go over to other files.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -44,10 +51,10 @@ impl Stop {
         self.is_over.load(Ordering::SeqCst)
     }
 
-    /// Waits for a moment; false if it is over.
-    fn wait(&self) -> bool {
+    /// Waits for so long; false if it is over.
+    fn wait(&self, time: Duration) -> bool {
         let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = self.changed.wait_timeout_while(lock, LOOK, |()| !self.is_over());
+        let _ = self.changed.wait_timeout_while(lock, time, |()| !self.is_over());
         !self.is_over()
     }
 }
@@ -57,19 +64,31 @@ impl Upkeep {
     ///
     /// # Errors
     /// The host starts no thread.
-    pub fn start(host: &Arc<Host>) -> Result<Self> {
+    pub fn start(host: &Arc<Host>, to: Arc<dyn To>) -> Result<Self> {
         let (stop, began) = (Arc::<Stop>::default(), Instant::now());
         let mut taker = Taker::new(host);
         let takes = Arc::clone(&stop);
         let taking = spawn("snapshots", move || {
-            while takes.wait() {
+            while takes.wait(LOOK) {
                 taker.pass(now(began));
             }
         });
         let mut upkeep = Self { stop: Arc::clone(&stop), threads: vec![taking?] };
+        let (mut replicator, sends) = (Replicator::new(host, to), Arc::clone(&stop));
+        upkeep.threads.push(spawn("replication", move || {
+            while sends.wait(LOOK) {
+                replicator.pass(now(began));
+            }
+        })?);
+        let (mut follower, follows) = (Follower::new(host), Arc::clone(&stop));
+        upkeep.threads.push(spawn("replicas", move || {
+            while follows.wait(LOOK) {
+                follower.pass(began.elapsed());
+            }
+        })?);
         let mut tidier = Tidier::new(host);
         let tidying = spawn("tidying", move || {
-            while stop.wait() {
+            while stop.wait(STEP) {
                 tidier.pass(began.elapsed(), &|| !stop.is_over());
             }
         });
@@ -135,12 +154,12 @@ impl Taker {
         match self.take(machine, &named, wanted, now) {
             Ok(()) => {
                 if self.waits.remove(&named).is_some() {
-                    self.host.set_trouble(app, volume, None);
+                    self.host.set_trouble(app, volume, "snapshots", None);
                 }
             }
             Err(why) => {
                 let what = format!("no snapshot was taken: {}", why.message);
-                self.host.set_trouble(app, volume, Some(what));
+                self.host.set_trouble(app, volume, "snapshots", Some(what));
                 self.waits.insert(named, now.running.saturating_add(AGAIN));
             }
         }
@@ -198,25 +217,22 @@ impl Tidier {
                 continue;
             }
             let (app, volume) = (&named.0, &named.1);
-            match self.step(&named, goes_on) {
-                Ok(()) => {
-                    if self.waits.remove(&named).is_some() {
-                        self.host.set_trouble(app, volume, None);
-                    }
-                }
+            match self.step(&named, running, goes_on) {
+                Ok(()) => self.host.set_trouble(app, volume, "tidying", None),
                 Err(why) => {
                     let what = format!("a snapshot that is over takes space still: {}", why.message);
-                    self.host.set_trouble(app, volume, Some(what));
+                    self.host.set_trouble(app, volume, "tidying", Some(what));
                     self.waits.insert(named, running.saturating_add(AGAIN));
                 }
             }
         }
     }
 
-    fn step(&mut self, named: &Named, goes_on: &dyn Fn() -> bool) -> Result<()> {
+    fn step(&mut self, named: &Named, running: Duration, goes_on: &dyn Fn() -> bool) -> Result<()> {
         let (app, volume) = (named.0.as_str(), named.1.as_str());
         match self.host.volumes().tidy(app, volume, goes_on)? {
-            Step::Nothing => {}
+            // To look at all files takes its time.
+            Step::Nothing => _ = self.waits.insert(named.clone(), running.saturating_add(LATER)),
             Step::Absorbed | Step::Removed => {
                 self.stale.insert(named.clone());
             }
@@ -227,8 +243,10 @@ impl Tidier {
         Ok(())
     }
 
-    /// Has the VM of a volume go over to the files that are there now; false if it sleeps.
+    /// Has the VM of a volume go over to the files that are there now; false if it sleeps, or is being changed.
     fn reopen(&self, app: &str, volume: &str) -> Result<bool> {
+        // One change of a volume in use at a time.
+        let Some(_occupied) = self.host.occupy_for_a_moment(app) else { return Ok(false) };
         let machines = self.host.fleet_named(app).map(|fleet| fleet.machines()).unwrap_or_default();
         for machine in machines {
             let Some(handle) = machine.volume(volume) else { continue };
@@ -236,9 +254,15 @@ impl Tidier {
                 return Ok(false);
             }
             let _awake = machine.count();
-            handle.reopen(LIMIT).map_err(|why| {
-                Fault::new(format!("its VM does not go over to the files that are there now: {}", Fault::from(why)))
-            })?;
+            match handle.reopen(LIMIT) {
+                Ok(()) => {}
+                // What it wrote before its last snapshot is not stable yet, or it has ended.
+                Err(why) if why.kind() == ErrorKind::InvalidState => return Ok(false),
+                Err(why) => {
+                    let why = Fault::from(why).message;
+                    return Err(Fault::new(format!("its VM does not go over to the files that are there now: {why}")));
+                }
+            }
         }
         Ok(true)
     }

@@ -32,21 +32,19 @@ impl Days {
         Self { bench, taker, tidier, now }
     }
 
-    /// Some days go by, with a look each hour.
+    /// Some days go by, with a look every eight hours.
     fn days(&mut self, count: u64) {
-        for _ in 0..count * 24 {
-            self.hour();
+        const STEP: u64 = DAY / 3;
+        for _ in 0..count * 3 {
+            self.taker.pass(self.now);
+            self.tidy();
+            self.now = Moment { wall: self.now.wall + STEP, running: self.now.running + Duration::from_secs(STEP) };
         }
-    }
-
-    fn hour(&mut self) {
-        self.taker.pass(self.now);
-        self.tidy();
-        self.now = Moment { wall: self.now.wall + 3600, running: self.now.running + Duration::from_secs(3600) };
     }
 
     fn tidy(&mut self) {
         for _ in 0..4 {
+            self.now.running += Duration::from_secs(10);
             self.tidier.pass(self.now.running, &|| true);
         }
     }
@@ -76,7 +74,7 @@ fn daily_snapshots_are_kept_for_five_days_and_those_of_people_stay() {
     let mut days = Days::new();
     days.days(3);
     assert_eq!(snapshot(&days.bench.host, "web", "data").unwrap(), 4);
-    days.days(40);
+    days.days(12);
     let made = days.made();
     let of = |by: MadeBy| made.iter().filter(|(_, made)| *made == by).count();
     assert_eq!((of(MadeBy::Clock), of(MadeBy::Person), made[0]), (5, 1, (4, MadeBy::Person)));
@@ -85,7 +83,7 @@ fn daily_snapshots_are_kept_for_five_days_and_those_of_people_stay() {
     days.opens();
     restore(&days.bench.host, "web", "data", 4, &|_| {}).unwrap();
     assert_eq!(days.made().last().unwrap().1, MadeBy::Restore);
-    days.days(20);
+    days.days(7);
     days.opens();
     let made = days.made();
     assert_eq!((made.len(), made[0].0, made[1].1), (7, 4, MadeBy::Restore));
@@ -142,7 +140,7 @@ fn a_process_that_ends_in_the_middle_goes_on_with_what_is_there() {
     assert!(host.parts.state.untidy_volumes().unwrap().is_empty());
     let is_over = std::sync::atomic::AtomicBool::new(false);
     remove(&host, "web", "data", 2).unwrap();
-    days.tidier.pass(Duration::ZERO, &|| !is_over.swap(true, std::sync::atomic::Ordering::SeqCst));
+    days.tidier.pass(days.now.running, &|| !is_over.swap(true, std::sync::atomic::Ordering::SeqCst));
     assert!(days.files().contains("web.data.2.vol") && !days.files().contains("web.data.3.new"), "{:?}", days.files());
     days.tidy();
     assert!(!days.files().contains("web.data.2.vol"));
@@ -188,7 +186,7 @@ fn a_command_waits_for_the_clock_and_the_clock_for_none() {
 fn the_threads_take_a_snapshot_and_end() {
     let bench = Bench::new();
     bench.deploy(&(Bench::text("", "") + VOLUME)).unwrap();
-    let upkeep = Upkeep::start(&bench.host).unwrap();
+    let upkeep = Upkeep::start(&bench.host, Arc::new(super::replica::Nowhere)).unwrap();
     bench.until("a snapshot", || bench.host.volumes().list("web").unwrap()[0].snapshots.len() == 1);
     drop(upkeep);
 }

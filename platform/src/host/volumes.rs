@@ -15,7 +15,7 @@ use vmcell::volume::{Key, Volume, VolumeHandle};
 use super::secrets::Secrets;
 use crate::app::Mount;
 use crate::fault::{Fault, Result};
-use crate::state::{MadeBy, SnapshotRow, State, VolumeRow};
+use crate::state::{MadeBy, ReplicaRow, SnapshotRow, State, TargetRow, VolumeRow};
 
 /// Another file may take the place of a base at that moment, with the same data.
 fn fork(base: &Path, base_key: &Key, new: &Path, key: &Key) -> Result<()> {
@@ -50,6 +50,47 @@ pub struct Told {
     /// Why its last snapshot by the clock was not taken, or the space of one that is gone has not come back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// Where it comes from, if it is a copy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy_of: Option<CopyOf>,
+    /// The copies that other hosts have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<Copied>,
+    /// The app that it follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follows: Option<String>,
+}
+
+/// Where a copy comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CopyOf {
+    /// The host.
+    pub host: String,
+    /// When something came last, seconds since 1970.
+    pub received: u64,
+}
+
+impl From<ReplicaRow> for CopyOf {
+    fn from(row: ReplicaRow) -> Self {
+        Self { host: row.from, received: row.received }
+    }
+}
+
+/// The copy of a volume at another host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Copied {
+    /// The host.
+    pub host: String,
+    /// The snapshot that it has; none before the first one is there.
+    pub snapshot: Option<u32>,
+    /// Since when, seconds since 1970.
+    pub since: u64,
+}
+
+impl From<(String, TargetRow)> for Copied {
+    fn from((host, target): (String, TargetRow)) -> Self {
+        Self { host, snapshot: target.acknowledged, since: target.at }
+    }
 }
 
 /// A snapshot of a volume.
@@ -82,7 +123,12 @@ impl Volumes<'_> {
     /// The disk is full, or a file is in the way.
     pub fn make(&self, app: &str, mounts: &[Mount]) -> Result<()> {
         for mount in mounts {
+            if let Some(source) = &mount.replica_of {
+                self.make_follower(app, &mount.name, source)?;
+                continue;
+            }
             if self.state.volume(app, &mount.name)?.is_some() {
+                self.is_no_copy(app, &mount.name)?;
                 continue;
             }
             let key = self.secrets.volume_key(app, &mount.name, true)?;
@@ -100,6 +146,10 @@ impl Volumes<'_> {
     /// # Errors
     /// There is no such volume.
     pub fn opened(&self, app: &str, name: &str) -> Result<(PathBuf, Key)> {
+        if let Some((source, _)) = self.state.follows(app, name)? {
+            let row = self.next_fork(app, name, &source)?;
+            return Ok((self.file(app, name, row.file), self.secrets.volume_key(app, name, false)?));
+        }
         // A snapshot that is being taken is not one that was broken off.
         let lock = self.state.volume_lock(app, name);
         let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -114,8 +164,28 @@ impl Volumes<'_> {
         })
     }
 
+    /// Refuses a volume that is a copy of another host's, or follows one.
+    fn is_no_copy(&self, app: &str, name: &str) -> Result<()> {
+        if let Some(replica) = self.state.replica(app, name)? {
+            let next = format!(
+                "`cell volumes promote {app} {name}` makes it the volume, once {} is not to write to it any more.",
+                replica.from
+            );
+            return Err(
+                Fault::new(format!("the volume {name} of {app} is a copy of that of {}", replica.from)).next(next)
+            );
+        }
+        match self.state.follows(app, name)? {
+            Some((source, _)) => Err(Fault::new(format!(
+                "the volume {name} of {app} follows that of {source}, and is made anew each time"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Ends a snapshot that a crash has broken off, under the volume's lock: it was taken if the old file is a base, and otherwise it was not.
     fn settle(&self, app: &str, name: &str) -> Result<VolumeRow> {
+        self.is_no_copy(app, name)?;
         let row = self.row(app, name)?;
         let Some(next) = row.next else { return Ok(row) };
         let (old, new) = (self.file(app, name, row.file), self.file(app, name, next));
@@ -243,7 +313,10 @@ impl Volumes<'_> {
             let used = files.filter_map(|number| self.file(app, &row.name, number).metadata().ok());
             let used = used.fold(0_u64, |sum, found| sum.saturating_add(found.blocks().saturating_mul(512)));
             let snapshots = snapshots.into_iter().filter(|row| !row.is_retired).map(Snapshot::from).collect();
-            Ok(Told { name: row.name, size: row.size, used, snapshots, trouble: None })
+            let copy_of = self.state.replica(app, &row.name)?.map(CopyOf::from);
+            let copies = self.state.targets(app, &row.name)?.into_iter().map(Copied::from).collect();
+            let follows = self.state.follows(app, &row.name)?.map(|(source, _)| source);
+            Ok(Told { name: row.name, size: row.size, used, snapshots, trouble: None, copy_of, copies, follows })
         };
         self.state.volumes(app)?.into_iter().map(told).collect()
     }

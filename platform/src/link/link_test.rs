@@ -36,9 +36,11 @@ impl Serves for Echo {
         match request {
             Request::Join { name, .. } => Ok(Outcome::Done(json!({ "from": caller.host, "name": name }))),
             _ if caller.host.is_none() => Err(Fault::new("nobody knows you")),
-            Request::Run { .. } | Request::Image { .. } | Request::End { .. } | Request::Wake { .. } => {
-                Err(Fault::new("not here"))
-            }
+            Request::Run { .. }
+            | Request::Image { .. }
+            | Request::End { .. }
+            | Request::Wake { .. }
+            | Request::Replicate => Err(Fault::new("not here")),
             // Says how many bytes came before their end.
             Request::Beat => Ok(Outcome::Work(Box::new(|mut stream: UnixStream| {
                 let mut bytes = Vec::new();

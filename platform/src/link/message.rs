@@ -57,6 +57,8 @@ pub enum Request {
         /// The app.
         app: String,
     },
+    /// Opens a stream on which the asker sends a volume of which this host is to have a copy.
+    Replicate,
     /// Connects to a port of a VM.
     Connect {
         /// The app.

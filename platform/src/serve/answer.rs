@@ -129,7 +129,14 @@ fn status_of(host: &Host, row: &AppRow) -> Result<Value> {
         .collect();
     Ok(json!({ "app": row.name, "release": row.active, "count": row.count, "address": address,
                "name": format!("{}.internal", row.name), "services": services, "vms": vms,
-               "certificates": host.certificates(&row.name) }))
+               "certificates": host.certificates(&row.name), "troubles": troubles(host, &row.name)? }))
+}
+
+/// What does not work of what the clock does to an app's volumes.
+fn troubles(host: &Host, app: &str) -> Result<Value> {
+    let volumes = host.parts.state.volumes(app)?.into_iter();
+    let told = volumes.filter_map(|row| host.trouble(app, &row.name).map(|why| (row.name, why)));
+    Ok(told.map(|(volume, trouble)| json!({ "volume": volume, "trouble": trouble })).collect())
 }
 
 fn logs(host: &Host, mut stream: &UnixStream, app: &str, follow: bool) -> Result<Option<Value>> {

@@ -53,6 +53,10 @@ pub fn kept(host: &Arc<Host>, request: Request, progress: &(dyn Fn(&str) + Sync)
         Request::Snapshot { app, volume } => {
             Ok(json!({ "volume": volume, "snapshot": host::snapshot(host, &app, &volume)? }))
         }
+        Request::Promote { app, volume } => {
+            let (generation, snapshot) = host::promote(host, &app, &volume)?;
+            Ok(json!({ "volume": volume, "generation": generation, "snapshot": snapshot }))
+        }
         Request::RemoveSnapshot { app, volume, snapshot } => {
             host::remove(host, &app, &volume, snapshot)?;
             Ok(json!({ "volume": volume, "removed": snapshot }))

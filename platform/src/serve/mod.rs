@@ -56,7 +56,7 @@ pub fn serve(host: &Arc<Host>, say: &(dyn Fn(&str) + Sync)) -> Result<()> {
         path.display(),
         if started.is_empty() { "nothing".into() } else { started.join(", ") }
     ));
-    let upkeep = Upkeep::start(host)?;
+    let upkeep = Upkeep::start(host, Arc::new(host::ToHosts(Arc::downgrade(host))))?;
     let clients = Arc::new(AtomicUsize::new(0));
     while !signalled(&listener, &mut signals)? {
         match listener.accept() {

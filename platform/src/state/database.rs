@@ -22,7 +22,7 @@ pub const MOST_APPS: u32 = 65_535;
 pub const APPS_OF_A_HOST: u32 = 1023;
 
 /// What makes the tables those of each version, from those of the one before.
-const CHANGES: [&str; 2] = [FIRST, SECOND];
+const CHANGES: [&str; 3] = [FIRST, SECOND, THIRD];
 
 const FIRST: &str = "
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -40,6 +40,15 @@ const SECOND: &str = "
 ALTER TABLE snapshots ADD COLUMN made TEXT NOT NULL DEFAULT 'person';
 ALTER TABLE snapshots ADD COLUMN retired INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE volumes ADD COLUMN making TEXT NOT NULL DEFAULT 'person';
+";
+
+const THIRD: &str = "
+CREATE TABLE replicas (app TEXT NOT NULL, volume TEXT NOT NULL, source TEXT NOT NULL, generation INTEGER NOT NULL, received INTEGER NOT NULL,
+  PRIMARY KEY (app, volume)) STRICT;
+CREATE TABLE generations (app TEXT NOT NULL, volume TEXT NOT NULL, generation INTEGER NOT NULL, PRIMARY KEY (app, volume)) STRICT;
+CREATE TABLE targets (app TEXT NOT NULL, volume TEXT NOT NULL, host TEXT NOT NULL, acknowledged INTEGER, at INTEGER NOT NULL, promoted INTEGER,
+  PRIMARY KEY (app, volume, host)) STRICT;
+CREATE TABLE followers (app TEXT NOT NULL, volume TEXT NOT NULL, source TEXT NOT NULL, file INTEGER NOT NULL, PRIMARY KEY (app, volume)) STRICT;
 ";
 
 /// An app as it is kept.
@@ -112,7 +121,7 @@ pub struct State {
 
 type Locks = BTreeMap<(String, String), Arc<Mutex<()>>>;
 
-pub(super) fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

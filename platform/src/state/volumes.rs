@@ -18,14 +18,17 @@ pub enum MadeBy {
     Clock,
     /// `cell volumes restore`, of what the volume had before; it stays as well.
     Restore,
+    /// `cell serve`, to send it to another host.
+    Replication,
 }
 
 impl MadeBy {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Person => "person",
             Self::Clock => "clock",
             Self::Restore => "restore",
+            Self::Replication => "replication",
         }
     }
 
@@ -33,6 +36,7 @@ impl MadeBy {
         match name {
             "clock" => Self::Clock,
             "restore" => Self::Restore,
+            "replication" => Self::Replication,
             _ => Self::Person,
         }
     }

@@ -1,0 +1,202 @@
+//! Snapshots that are taken to be sent to another host, and what is known of the copy there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::super::apps::Host;
+use super::super::schedule::Moment;
+use super::send::{Sent, send};
+use crate::app::{Mount, Replicate};
+use crate::fault::{Context, Fault, Result};
+use crate::machine::{Machine, Phase};
+use crate::state::{MadeBy, TargetRow};
+
+/// The way to other hosts.
+pub trait To: Send + Sync {
+    /// Opens a stream to a host that is to take a volume, whose other end that host reads.
+    ///
+    /// # Errors
+    /// There is no such host, or it does not answer.
+    fn open(&self, host: &str) -> Result<UnixStream>;
+}
+
+/// There is no way to other hosts.
+#[cfg(test)]
+pub struct Nowhere;
+
+#[cfg(test)]
+impl To for Nowhere {
+    fn open(&self, host: &str) -> Result<UnixStream> {
+        Err(Fault::new(format!("there is no host {host}"))
+            .next("Let it join: `cell hosts invite` on one, and `cell join` on the other."))
+    }
+}
+
+/// An app, and a volume of it.
+type Named = (String, String);
+
+/// Takes snapshots of volumes that have copies elsewhere, and sends them.
+pub struct Replicator {
+    host: Arc<Host>,
+    to: Arc<dyn To>,
+    /// When each was looked at last.
+    looked: BTreeMap<Named, Duration>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Those that are being sent, each on a thread of its own.
+    sending: Mutex<BTreeSet<Named>>,
+    /// When the file that each volume is in was written to last, as its snapshot was taken.
+    written: Mutex<BTreeMap<Named, SystemTime>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Replicator {
+    /// Sends what this host has.
+    #[must_use]
+    pub fn new(host: &Arc<Host>, to: Arc<dyn To>) -> Self {
+        Self { host: Arc::clone(host), to, looked: BTreeMap::new(), shared: Arc::default() }
+    }
+
+    /// Begins to send all that is due at this moment, and waits for none of it.
+    pub fn pass(&mut self, now: Moment) {
+        for fleet in self.host.all_fleets() {
+            for machine in fleet.machines() {
+                for mount in &machine.plan.release.spec.volumes {
+                    if let Some(wanted) = &mount.replicate {
+                        self.look(&machine, mount, wanted, now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Are none being sent?
+    #[cfg(test)]
+    pub fn is_idle(&self) -> bool {
+        locked(&self.shared.sending).is_empty()
+    }
+
+    fn look(&mut self, machine: &Arc<Machine>, mount: &Mount, wanted: &Replicate, now: Moment) {
+        let named = (machine.plan.release.app.clone(), mount.name.clone());
+        let is_due = self.looked.get(&named).is_none_or(|last| now.running.saturating_sub(*last) >= wanted.every);
+        let runs = matches!(machine.phase(), Phase::Healthy | Phase::Unhealthy(_));
+        if !is_due || !runs || !locked(&self.shared.sending).insert(named.clone()) {
+            return;
+        }
+        self.looked.insert(named.clone(), now.running);
+        let one = One {
+            host: Arc::clone(&self.host),
+            to: Arc::clone(&self.to),
+            shared: Arc::clone(&self.shared),
+            machine: Arc::clone(machine),
+            wanted: wanted.clone(),
+            named,
+        };
+        let shared = Arc::clone(&self.shared);
+        let named = one.named.clone();
+        let begun = std::thread::Builder::new().name("replicate".into()).spawn(move || one.run());
+        if begun.is_err() {
+            locked(&shared.sending).remove(&named);
+        }
+    }
+}
+
+/// One volume that is being sent.
+struct One {
+    host: Arc<Host>,
+    to: Arc<dyn To>,
+    shared: Arc<Shared>,
+    machine: Arc<Machine>,
+    wanted: Replicate,
+    named: Named,
+}
+
+impl One {
+    fn run(self) {
+        let trouble = self.replicate().err().map(|why| {
+            let next = why.next.map(|next| format!(" {next}")).unwrap_or_default();
+            format!("it is not replicated to {}: {}{next}", self.wanted.to, why.message)
+        });
+        self.host.set_trouble(&self.named.0, &self.named.1, "replication", trouble);
+        locked(&self.shared.sending).remove(&self.named);
+    }
+
+    fn replicate(&self) -> Result<()> {
+        let (app, name) = (self.named.0.as_str(), self.named.1.as_str());
+        let (state, volumes) = (&self.host.parts.state, self.host.volumes());
+        let target = state.target(app, name, &self.wanted.to)?;
+        if let Some(generation) = target.promoted {
+            return Err(promoted(&self.wanted.to, generation));
+        }
+        if !self.take()? && target.acknowledged.is_some() && target.acknowledged == self.newest()? {
+            return Ok(());
+        }
+        let stream = self.to.open(&self.wanted.to)?;
+        let generation = state.generation(app, name)?;
+        match send(&volumes, app, name, generation, &stream)? {
+            Sent::Done(newest) => {
+                state.set_target(
+                    app,
+                    name,
+                    &self.wanted.to,
+                    &TargetRow { acknowledged: Some(newest), at: crate::state::now(), promoted: None },
+                )?;
+                self.retire_but(&[newest])
+            }
+            Sent::Promoted(generation) => {
+                state.set_target(app, name, &self.wanted.to, &TargetRow { promoted: Some(generation), ..target })?;
+                Err(promoted(&self.wanted.to, generation))
+            }
+        }
+    }
+
+    fn newest(&self) -> Result<Option<u32>> {
+        Ok(self.host.parts.state.snapshots(&self.named.0, &self.named.1)?.last().map(|row| row.file))
+    }
+
+    /// Takes a snapshot if the volume was written to since the last one.
+    fn take(&self) -> Result<bool> {
+        let (app, name) = (self.named.0.as_str(), self.named.1.as_str());
+        let (state, volumes) = (&self.host.parts.state, self.host.volumes());
+        let written =
+            |file: std::path::PathBuf| file.metadata().and_then(|found| found.modified()).context("the volume");
+        let file = |number| volumes.file(app, name, number);
+        let row = || state.volume(app, name)?.ok_or_else(|| Fault::new(format!("{app} has no volume {name}")));
+        let before = written(file(row()?.file))?;
+        if locked(&self.shared.written).get(&self.named) == Some(&before) {
+            return Ok(false);
+        }
+        let Some(occupied) = self.host.occupy_for_a_moment(app) else { return Ok(false) };
+        let _awake = self.machine.count();
+        let live = self.machine.volume(name);
+        volumes.snapshot(app, name, MadeBy::Replication, live.as_ref())?;
+        drop(occupied);
+        let after = written(file(row()?.file))?;
+        locked(&self.shared.written).insert(self.named.clone(), after);
+        // What was not told as received is part of what is sent now.
+        let acknowledged = state.target(app, name, &self.wanted.to)?.acknowledged;
+        self.retire_but(&[self.newest()?, acknowledged].into_iter().flatten().collect::<Vec<_>>())?;
+        Ok(true)
+    }
+
+    /// Retires the snapshots that were taken to be sent, but for some.
+    fn retire_but(&self, kept: &[u32]) -> Result<()> {
+        let (app, name) = (self.named.0.as_str(), self.named.1.as_str());
+        let rows = self.host.parts.state.snapshots(app, name)?.into_iter();
+        let over = rows.filter(|row| row.made == MadeBy::Replication && !row.is_retired && !kept.contains(&row.file));
+        over.map(|row| row.file).try_for_each(|file| self.host.volumes().retire(app, name, file))
+    }
+}
+
+fn promoted(host: &str, generation: u64) -> Fault {
+    Fault::new(format!("the copy at {host} was promoted (generation {generation}), so this one is not the volume any more"))
+        .next("What was written here since then is here alone; take `replicate` out, and destroy the app here once nobody needs it.")
+}
