@@ -13,7 +13,7 @@ use hyper::header::{
 };
 use hyper::http::request::Parts;
 use hyper::upgrade::{OnUpgrade, on};
-use hyper::{Request, Response, StatusCode, Uri, Version};
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 use tokio::task::AbortHandle;
@@ -145,12 +145,12 @@ pub async fn send(
     request: Request<BoxBody<Bytes, hyper::Error>>,
 ) -> Result<(Lease, Response<Incoming>), Response<Body>> {
     let twice = repeatable(&request);
-    // Backends that read such bodies wrongly would take the rest for a request of somebody else's.
-    let is_open_ended = request.body().size_hint().exact().is_none();
+    // Backends that answer without reading a body would take it for a request of somebody else's, and some answer to HEAD as to GET.
+    let is_last = request.body().size_hint().exact() != Some(0) || request.method() == Method::HEAD;
     let (mut request, mut moved) = watched(request);
     if let Some(mut lease) = shared.pool.take(host) {
         match answered(lease.sender().try_send_request(request), &moved, ANSWER).await {
-            Some(Ok(response)) => return Ok((closing(lease, is_open_ended), response)),
+            Some(Ok(response)) => return Ok((closing(lease, is_last), response)),
             Some(Err(mut failed)) => match (failed.take_message(), twice) {
                 (Some(unsent), _) => request = unsent,
                 (None, Some(again)) => (request, moved) = watched(again),
@@ -161,7 +161,7 @@ pub async fn send(
     }
     let mut lease = connect(shared, host).await?;
     match answered(lease.sender().send_request(request), &moved, ANSWER).await {
-        Some(Ok(response)) => Ok((closing(lease, is_open_ended), response)),
+        Some(Ok(response)) => Ok((closing(lease, is_last), response)),
         Some(Err(_)) => Err(no_answer()),
         None => Err(too_late()),
     }

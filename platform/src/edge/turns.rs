@@ -1,17 +1,29 @@
 //! How many requests look for a backend at once, so that apps whose VMs do not answer take no thread that others need.
 
-use std::collections::HashMap;
-use std::pin::pin;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::oneshot::{Sender, channel};
 
-/// Turns, by owners of names. The fewer are left, the fewer one owner may have.
+/// Turns, by owners of names. The fewer are left, the fewer one owner may have. Whoever waits gets one in the order of coming, if their owner may have one.
 pub struct Turns {
     most: usize,
     of_one: usize,
-    taken: Mutex<HashMap<String, usize>>,
-    freed: Notify,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    taken: usize,
+    owners: HashMap<String, Owner>,
+    /// The number of the next one that waits.
+    next: u64,
+}
+
+#[derive(Default)]
+struct Owner {
+    taken: usize,
+    waiting: BTreeMap<u64, Sender<Turn>>,
 }
 
 /// A turn that one request has as long as this lives.
@@ -20,57 +32,105 @@ pub struct Turn {
     owner: String,
 }
 
+/// A request that waits as long as this lives.
+struct Waits<'a> {
+    turns: &'a Turns,
+    owner: &'a str,
+    number: u64,
+}
+
 impl Turns {
     /// At most so many at once, and so many of one owner as long as half of them are left; a quarter of that as long as a quarter is left, and one then.
     pub fn new(most: usize, of_one: usize) -> Self {
-        Self { most, of_one, taken: Mutex::default(), freed: Notify::new() }
+        Self { most, of_one, state: Mutex::default() }
     }
 
-    fn taken(&self) -> MutexGuard<'_, HashMap<String, usize>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the turn of one request to this owner.
     pub async fn wait(self: &Arc<Self>, owner: &str) -> Turn {
         loop {
-            let mut freed = pin!(self.freed.notified());
-            // From here on, none that ends is missed.
-            freed.as_mut().enable();
-            if let Some(turn) = self.take(owner) {
+            let (sender, mut receiver) = channel();
+            let number = {
+                let mut state = self.state();
+                let number = state.next;
+                state.next = number.wrapping_add(1);
+                state.owners.entry(owner.to_owned()).or_default().waiting.insert(number, sender);
+                number
+            };
+            let _waits = Waits { turns: self, owner, number };
+            self.give();
+            // It comes, or this one was told too late: then it waits anew.
+            if let Ok(turn) = (&mut receiver).await {
                 return turn;
             }
-            freed.await;
         }
     }
 
-    fn take(self: &Arc<Self>, owner: &str) -> Option<Turn> {
-        let mut taken = self.taken();
-        let left = self.most.saturating_sub(taken.values().fold(0, |all: usize, of_one| all.saturating_add(*of_one)));
-        let allowed = if left > self.most / 2 {
+    fn allowed(&self, left: usize) -> usize {
+        if left == 0 {
+            0
+        } else if left > self.most / 2 {
             self.of_one
         } else if left > self.most / 4 {
-            self.of_one / 4
+            (self.of_one / 4).max(1)
         } else {
             1
-        };
-        let own = taken.get(owner).copied().unwrap_or(0);
-        if left == 0 || own >= allowed {
-            return None;
         }
-        taken.insert(owner.to_owned(), own.saturating_add(1));
-        Some(Turn { turns: Arc::clone(self), owner: owner.to_owned() })
+    }
+
+    /// Gives turns to those who wait, as many as there are.
+    fn give(self: &Arc<Self>) {
+        while let Some((sender, turn)) = self.next() {
+            // If nobody waits any more, the turn ends here, and is given on.
+            let _ = sender.send(turn);
+        }
+    }
+
+    /// The one who has waited longest of those whose owner may have a turn.
+    fn next(self: &Arc<Self>) -> Option<(Sender<Turn>, Turn)> {
+        let mut state = self.state();
+        let allowed = self.allowed(self.most.saturating_sub(state.taken));
+        let may = state.owners.iter_mut().filter(|(_, owner)| owner.taken < allowed && !owner.waiting.is_empty());
+        let (name, owner) = may.min_by_key(|(_, owner)| owner.waiting.keys().next().copied())?;
+        let (_, sender) = owner.waiting.pop_first()?;
+        owner.taken = owner.taken.saturating_add(1);
+        let turn = Turn { turns: Arc::clone(self), owner: name.clone() };
+        state.taken = state.taken.saturating_add(1);
+        Some((sender, turn))
+    }
+}
+
+impl State {
+    fn forget_if_idle(&mut self, owner: &str) {
+        if self.owners.get(owner).is_some_and(|owner| owner.taken == 0 && owner.waiting.is_empty()) {
+            self.owners.remove(owner);
+        }
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        let mut state = self.turns.state();
+        if let Some(owner) = state.owners.get_mut(self.owner) {
+            owner.waiting.remove(&self.number);
+        }
+        state.forget_if_idle(self.owner);
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut taken = self.turns.taken();
-        match taken.get_mut(&self.owner) {
-            Some(count) if *count > 1 => *count = count.saturating_sub(1),
-            _ => drop(taken.remove(&self.owner)),
+        let mut state = self.turns.state();
+        state.taken = state.taken.saturating_sub(1);
+        if let Some(owner) = state.owners.get_mut(&self.owner) {
+            owner.taken = owner.taken.saturating_sub(1);
         }
-        drop(taken);
-        self.turns.freed.notify_waiters();
+        state.forget_if_idle(&self.owner);
+        drop(state);
+        self.turns.give();
     }
 }
 
@@ -102,7 +162,7 @@ mod tests {
             tokio::task::yield_now().await;
             drop(first);
             timeout(SOON, waits).await.unwrap().unwrap();
-            assert_eq!(turns.taken().len(), 1, "owners without a turn are forgotten");
+            assert_eq!(turns.state().owners.len(), 1, "owners without a turn are forgotten");
         });
     }
 
@@ -118,7 +178,34 @@ mod tests {
             assert!(held.len() > 300, "{}", held.len());
             assert!(timeout(SOON, turns.wait("one more")).await.is_ok());
             held.clear();
-            assert!(turns.taken().is_empty());
+            assert!(turns.state().owners.is_empty() && turns.state().taken == 0);
+        });
+    }
+
+    #[test]
+    fn those_who_wait_get_their_turns_in_the_order_of_coming_and_one_who_gave_up_leaves_nothing() {
+        run(async {
+            let (turns, came) = (Arc::new(Turns::new(8, 1)), Arc::new(Mutex::new(Vec::new())));
+            let first = turns.wait("a").await;
+            let waits: Vec<_> = (0..100)
+                .map(|number| {
+                    let (turns, came) = (Arc::clone(&turns), Arc::clone(&came));
+                    tokio::spawn(async move {
+                        let _turn = turns.wait("a").await;
+                        came.lock().unwrap().push(number);
+                    })
+                })
+                .collect();
+            tokio::time::sleep(SOON).await;
+            waits.iter().skip(1).step_by(2).for_each(|waits| waits.abort());
+            tokio::time::sleep(SOON).await;
+            assert_eq!(turns.state().owners["a"].waiting.len(), 50);
+            drop(first);
+            for waits in waits {
+                let _ = waits.await;
+            }
+            assert_eq!(*came.lock().unwrap(), (0..100).step_by(2).collect::<Vec<_>>());
+            assert!(turns.state().owners.is_empty() && turns.state().taken == 0);
         });
     }
 }

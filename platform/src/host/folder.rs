@@ -11,6 +11,8 @@ use crate::fault::{Context, Fault, Result};
 /// The state's folder, which belongs to one process as long as this is kept.
 pub struct Folder {
     path: PathBuf,
+    /// As volumes name those that they build on.
+    volumes: PathBuf,
     _lock: File,
 }
 
@@ -40,7 +42,8 @@ impl Folder {
         for sub in ["images", "logs", "volumes", "secrets", "boot"] {
             make(&path.join(sub))?;
         }
-        Ok(Self { path, _lock: lock })
+        let volumes = path.join("volumes").canonicalize().context(&named)?;
+        Ok(Self { path, volumes, _lock: lock })
     }
 
     /// The folder itself.
@@ -58,7 +61,7 @@ impl Folder {
     /// The folder of volumes.
     #[must_use]
     pub fn volumes(&self) -> PathBuf {
-        self.path.join("volumes")
+        self.volumes.clone()
     }
 
     /// The folder of secrets.

@@ -1,7 +1,7 @@
 //! What the VMs of an app have said.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
@@ -41,9 +41,14 @@ impl Tail {
         Self { folder, files: BTreeMap::new() }
     }
 
-    /// The lines that are new, VM by VM; at the most a few hundred kilobytes.
+    /// The lines that are new, VM by VM: those of a few hundred kilobytes of each.
     pub fn read(&mut self) -> Vec<Log> {
-        let mut lines = Vec::new();
+        self.read_last(usize::MAX).0
+    }
+
+    /// The last of the lines that are new, and how many more there were: guests may have said much.
+    pub fn read_last(&mut self, most: usize) -> (Vec<Log>, usize) {
+        let mut lines = Lines::of(most);
         for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let number =
@@ -65,23 +70,43 @@ impl Tail {
                 followed.lines(vm, &mut lines);
             }
         }
-        lines
+        (lines.last.into(), lines.left_out)
+    }
+}
+
+/// The last lines of some.
+struct Lines {
+    most: usize,
+    last: VecDeque<Log>,
+    left_out: usize,
+}
+
+impl Lines {
+    fn of(most: usize) -> Self {
+        Self { most, last: VecDeque::new(), left_out: 0 }
+    }
+
+    fn add(&mut self, vm: u32, line: &[u8]) {
+        self.last.push_back(Log { vm, line: shown(line) });
+        if self.last.len() > self.most {
+            self.last.pop_front();
+            self.left_out = self.left_out.saturating_add(1);
+        }
     }
 }
 
 /// The last lines of a log, without control characters; none if it cannot be read.
 #[must_use]
 pub fn last_lines(path: &Path, most: usize) -> Vec<String> {
-    let mut lines = Vec::new();
+    let mut lines = Lines::of(most);
     if let Some(mut followed) = open(path, PIECE as u64) {
         followed.lines(0, &mut lines);
         // One that was cut off by the end of the VM counts as well.
         if !followed.begun.is_empty() {
-            lines.push(Log { vm: 0, line: shown(&followed.begun) });
+            lines.add(0, &followed.begun);
         }
     }
-    let before = lines.len().saturating_sub(most);
-    lines.into_iter().skip(before).map(|log| log.line).collect()
+    lines.last.into_iter().map(|log| log.line).collect()
 }
 
 /// Opens a log at its last `back` bytes.
@@ -93,13 +118,13 @@ fn open(path: &Path, back: u64) -> Option<Followed> {
 }
 
 impl Followed {
-    fn lines(&mut self, vm: u32, lines: &mut Vec<Log>) {
+    fn lines(&mut self, vm: u32, lines: &mut Lines) {
         let mut piece = vec![0; PIECE];
         for _ in 0..BACK.checked_div(PIECE as u64).unwrap_or(0) {
             let Ok(read @ 1..) = self.file.read(&mut piece) else { break };
             for byte in piece.iter().take(read) {
                 if *byte == b'\n' || self.begun.len() >= PIECE {
-                    lines.push(Log { vm, line: shown(&std::mem::take(&mut self.begun)) });
+                    lines.add(vm, &std::mem::take(&mut self.begun));
                 }
                 if *byte != b'\n' {
                     self.begun.push(*byte);
@@ -150,5 +175,14 @@ mod tests {
         assert!(last_lines(&path, 3).is_empty());
         std::fs::write(&path, "one\ntwo\x1b\nthree\ncut o").unwrap();
         assert_eq!(last_lines(&path, 3), ["two\u{fffd}", "three", "cut o"]);
+    }
+
+    #[test]
+    fn of_a_guest_that_says_much_the_last_lines_are_kept_and_the_others_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("3.log"), "\n".repeat(100_000) + "last\n").unwrap();
+        let (lines, left_out) = Tail::new(folder.path().into()).read_last(200);
+        assert_eq!((lines.len(), left_out), (200, 100_001 - 200));
+        assert_eq!(lines.last().unwrap().line, "last");
     }
 }

@@ -298,6 +298,8 @@ function onState(next) {
 
 function onFull(full) {
   ({ history, notes, ...state } = full);
+  // An app may be called `constructor`.
+  history.apps = Object.assign(Object.create(null), history.apps);
   find("notes").replaceChildren();
   find("log").replaceChildren();
   notes.forEach(showNote);
