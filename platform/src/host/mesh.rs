@@ -231,8 +231,8 @@ impl Mesh {
         }
         self.state.set_roster(&newer)?;
         for gone in roster.hosts.iter().filter(|member| newer.numbered(member.number) != Some(member)) {
+            // What it said goes once whoever asks it has noticed, so that what follows from that goes with it.
             self.tunnel.remove_peer(&key(gone)?)?;
-            self.views().remove(&gone.number);
         }
         for member in newer.hosts.iter().filter(|member| roster.numbered(member.number) != Some(member)) {
             if member.number != self.own {
