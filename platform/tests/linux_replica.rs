@@ -106,10 +106,11 @@ fn a_copy_is_promoted_with_all_that_had_come_and_the_host_that_comes_back_is_tol
     let (mut alpha, beta, mesh) = two_hosts();
     let (_proxy, address) = alpha.proxy_to("notes", 5000);
     sql(&address, "create table notes(number integer primary key);").unwrap();
-    let add = || sql(&address, "insert into notes values (null); select count(*) from notes;");
-    let before: u64 = (0..5).map(|_| add().unwrap()).next_back().unwrap().parse().unwrap();
+    let add = || sql(&address, "insert into notes values (null); select count(*) from notes;").unwrap();
+    let add_five = || (0..5).fold(0, |_, _| add().parse::<u64>().unwrap());
+    let before = add_five();
     until_copied(&alpha, &address);
-    let last: u64 = (0..5).map(|_| add().unwrap()).next_back().unwrap().parse().unwrap();
+    let last = add_five();
     assert_eq!((before, last, alpha.end("KILL")), (5, 10, None));
     let early = beta.run(&["volumes", "snapshot", "notes", "data"]);
     assert!(String::from_utf8_lossy(&early.stderr).contains("is a copy of that of alpha"), "{early:?}");
