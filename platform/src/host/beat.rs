@@ -11,6 +11,10 @@ use crate::state::{MOST_APPS, Roster};
 const MOST_TOLD: usize = 1024;
 /// An app has no more services.
 const MOST_SERVICES: usize = 32;
+/// An app is at no more hosts.
+const MOST_HOSTS: usize = 16;
+/// A service has no more public names, and lets no more apps in.
+const MOST_NAMES: usize = 1024;
 /// An app has no more VMs at one host.
 const MOST_VMS: usize = 255;
 
@@ -86,8 +90,11 @@ impl Beat {
             if !is_name(&app.name) || !(1..=MOST_APPS).contains(&app.number) {
                 return refused("an app that is none");
             }
-            if app.services.len() > MOST_SERVICES || app.vms.len() > MOST_VMS {
-                return refused("too many services or VMs");
+            if app.services.len() > MOST_SERVICES || app.vms.len() > MOST_VMS || app.hosts.len() > MOST_HOSTS {
+                return refused("too many services, VMs or hosts of an app");
+            }
+            if app.services.iter().any(|service| service.names.len() > MOST_NAMES || service.allow.len() > MOST_NAMES) {
+                return refused("too many names of a service");
             }
         }
         Ok(())

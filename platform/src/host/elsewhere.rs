@@ -122,7 +122,9 @@ impl Host {
     fn elsewhere(&self, fleet: &Fleet, app: &Known) -> Vec<Elsewhere> {
         let Some(mesh) = &self.parts.mesh else { return Vec::new() };
         let mut found = Vec::new();
-        for (host, view) in mesh.seen().into_iter().filter(|(_, view)| view.is_alive()) {
+        // Where it runs is its owner's word, and not that of whoever says to have it.
+        let may = |host: u16| app.hosts.contains(&host) || owner_of(app.number) == host;
+        for (host, view) in mesh.seen().into_iter().filter(|(host, view)| view.is_alive() && may(*host)) {
             let told = view.beat().apps.iter().filter(|told| told.name == app.name && told.number == app.number);
             for vm in told.flat_map(|told| &told.vms) {
                 let address = fleet.address(&self.parts.network, host, vm.report.vm);

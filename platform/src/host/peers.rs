@@ -115,6 +115,10 @@ fn ask(mesh: &Mesh, host: &Weak<Host>, number: u16) -> Result<()> {
         send(&mut stream, &Ask { roster: mesh.roster().as_ref().clone() })?;
         let Some(beat) = receive::<Beat>(&mut answers, MOST_TOLD)? else { break };
         beat.check()?;
+        if mesh.peer(number)? != peer {
+            // It was taken out while it answered.
+            break;
+        }
         if let Some(roster) = &beat.roster {
             mesh.adopt(roster)?;
         }
@@ -189,6 +193,11 @@ impl Serves for Peers {
                 Ok(Outcome::Work(Box::new(move |stream| take_volume(&host, &from, &stream))))
             }
             (Request::Connect { app, vm, port }, Some(_)) => {
+                let is_service =
+                    host.parts.state.active(&app)?.spec.services.iter().any(|service| service.port == port);
+                if !is_service {
+                    return Err(Fault::new(format!("{app} has no service at port {port}")));
+                }
                 let machine = host.fleet_of(&app)?.machine(&app, vm)?;
                 let kept = Box::new(machine.count());
                 Ok(Outcome::Relay(machine.forward(port, GUEST)?, kept))

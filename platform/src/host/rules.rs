@@ -14,6 +14,8 @@ use crate::state::{Built, Release};
 
 /// A network takes no more rules.
 const MOST_RULES: usize = 1024;
+/// Nobody wants to know how many more there are.
+const FAR_TOO_MANY: usize = 64 * MOST_RULES;
 
 struct Wanted {
     rules: Vec<Rule>,
@@ -74,8 +76,13 @@ impl Host {
             sides.of_app(app, &mut rules)?;
             for service in &app.services {
                 let way = (app.name.clone(), service.port);
-                names.extend(service.names.iter().map(|name| (name.clone(), way.clone())));
+                // Those of this host's own apps come first, and stay.
+                service.names.iter().for_each(|name| _ = names.entry(name.clone()).or_insert_with(|| way.clone()));
                 sides.of_service(app, service, &mut rules)?;
+                if rules.len() > FAR_TOO_MANY {
+                    // Other hosts may tell of anything.
+                    fits(&rules)?;
+                }
             }
         }
         fits(&rules)?;

@@ -31,8 +31,9 @@ const MOST_STRANGE_LINE: u64 = 4 << 10;
 const MOST_STRANGERS: usize = 32;
 /// Connections of one host.
 const MOST_CONNECTIONS: usize = 512;
-/// Threads that answer one host at a time; more of its requests wait.
-const MOST_WORK_OF_ONE: usize = 16;
+/// Threads that answer one host at a time: for releases and copies of volumes, which may take hours, for what does not, and for the streams on which hosts
+/// say that they live. More of its requests wait, and hold up none of the other kinds.
+const MOST_WORK_OF_ONE: [usize; 3] = [6, 8, 2];
 /// For the handshake, for a request, and for the answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long none is let in after the host gave no descriptor for one.
@@ -86,7 +87,7 @@ struct Shared {
 /// What one host may take.
 struct Room {
     connections: Arc<Semaphore>,
-    work: Arc<Semaphore>,
+    works: [Arc<Semaphore>; 3],
 }
 
 impl Link {
@@ -128,13 +129,19 @@ async fn serve(shared: Arc<Shared>, tcp: TcpStream, stranger: OwnedSemaphorePerm
     let Some(certificate) = certificate else { return };
     let caller = Caller { host: shared.serves.known(&certificate), certificate };
     let mut stream = BufReader::new(tls);
-    let Some((work, _counted, most)) = shared.room(&caller, stranger) else {
+    let Some((works, _counted, most)) = shared.room(&caller, stranger) else {
         let full = Fault::new(format!("there are {MOST_CONNECTIONS} connections of this host already"));
         return drop(say(&mut stream, &Answer::Refused(full), PATIENCE).await);
     };
     let request = match hear(&mut stream, most, PATIENCE).await {
         Ok(request) => request,
         Err(why) => return drop(say(&mut stream, &Answer::Refused(why), PATIENCE).await),
+    };
+    let [long, quick, alive] = works;
+    let work = match request {
+        Request::Beat => alive,
+        Request::Run { .. } | Request::Replicate => long,
+        _ => quick,
     };
     let Ok(work) = work.acquire_owned().await else { return };
     let serves = Arc::clone(&shared.serves);
@@ -177,16 +184,16 @@ impl Shared {
         &self,
         caller: &Caller,
         stranger: OwnedSemaphorePermit,
-    ) -> Option<(Arc<Semaphore>, OwnedSemaphorePermit, u64)> {
+    ) -> Option<([Arc<Semaphore>; 3], OwnedSemaphorePermit, u64)> {
         let Some(host) = caller.host else {
-            return Some((Arc::new(Semaphore::new(1)), stranger, MOST_STRANGE_LINE));
+            return Some(([1; 3].map(|one| Arc::new(Semaphore::new(one))), stranger, MOST_STRANGE_LINE));
         };
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         let room = rooms.entry(host).or_insert_with(|| Room {
             connections: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
-            work: Arc::new(Semaphore::new(MOST_WORK_OF_ONE)),
+            works: MOST_WORK_OF_ONE.map(|most| Arc::new(Semaphore::new(most))),
         });
         let counted = Arc::clone(&room.connections).try_acquire_owned().ok()?;
-        Some((Arc::clone(&room.work), counted, MOST_LINE))
+        Some((room.works.clone(), counted, MOST_LINE))
     }
 }

@@ -181,8 +181,8 @@ impl Volumes<'_> {
             let number = link.file;
             let path = self.file(app, name, number);
             if !known.contains(&number) && path.exists() {
-                // It got its name, and the process ended before that was written down.
-                std::fs::rename(&path, arrived(&path)).context(path.display())?;
+                // Nobody knows what it is: the process ended before it was written down, here or in a promotion. It comes again.
+                std::fs::remove_file(&path).context(path.display())?;
             }
             let is_taken_in = !link.stays && Some(number) < latest;
             if is_taken_in || path.exists() || arrived(&path).exists() {
