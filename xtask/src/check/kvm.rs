@@ -25,7 +25,7 @@ use crate::scratch::Scratch;
 use crate::tools::CARGO_C;
 
 /// The time limit of one test; one that takes longer hangs.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(300);
 /// The same for one under more load.
 const LONG_LIMIT: Duration = Duration::from_secs(1800);
 /// Names the initramfs of virtio-villain, for `tests/linux_villain.rs`.
