@@ -182,6 +182,8 @@ impl Mesh {
             let other = || Fault::new(format!("this host is in the mesh already, as {}", known.name));
             return if is_same { Ok(known.number) } else { Err(other()) };
         }
+        // First of all: what is wrong otherwise tells of the hosts.
+        self.state.check_invite(&digest(secret))?;
         let mut next = Roster::clone(&roster);
         let member = Member { number: next.next, ..new };
         let number = member.number;

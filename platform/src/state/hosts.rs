@@ -227,6 +227,14 @@ impl State {
         put(&database, "invites", &json(&open)?)
     }
 
+    /// Refuses a token that is not good.
+    ///
+    /// # Errors
+    /// It is not known, used or too old; those of the database.
+    pub fn check_invite(&self, digest: &str) -> Result<()> {
+        others(&self.database(), digest).map(drop)
+    }
+
     /// Takes an invitation, which is used by that, and writes the hosts down that follow from it. Nothing has changed if it is refused.
     ///
     /// # Errors
@@ -234,15 +242,21 @@ impl State {
     pub fn admit(&self, digest: &str, roster: &Roster) -> Result<()> {
         let mut database = self.database();
         let change = database.transaction().context("state")?;
-        let mut open: Vec<Invite> = get(&change, "invites")?.unwrap_or_default();
-        let next = "Ask for a new one: `cell hosts invite`.";
-        let found = open.iter().position(|invite| invite.digest == digest).map(|place| open.swap_remove(place));
-        let invite = found.ok_or_else(|| Fault::new("the token is not known here, or was used").next(next))?;
-        if invite.ends <= now() {
-            return Err(Fault::new("the token's time is over; each is good for an hour").next(next));
-        }
+        let open = others(&change, digest)?;
         put(&change, "invites", &json(&open)?)?;
         put(&change, "roster", &json(roster)?)?;
         change.commit().context("state")
     }
+}
+
+/// The invitations but that one, which has to be good.
+fn others(database: &Connection, digest: &str) -> Result<Vec<Invite>> {
+    let mut open: Vec<Invite> = get(database, "invites")?.unwrap_or_default();
+    let next = "Ask for a new one: `cell hosts invite`.";
+    let found = open.iter().position(|invite| invite.digest == digest).map(|place| open.swap_remove(place));
+    let invite = found.ok_or_else(|| Fault::new("the token is not known here, or was used").next(next))?;
+    if invite.ends <= now() {
+        return Err(Fault::new("the token's time is over; each is good for an hour").next(next));
+    }
+    Ok(open)
 }

@@ -81,8 +81,8 @@ impl Part {
         let mut options = File::options();
         let file = options.create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
         let file = file.context(path.display())?;
-        // What came last before a host lost its power may not be there.
-        let at = file.metadata().context(path.display())?.len();
+        // What came last before a host lost its power may not be there. What lies before the step of the last piece was synced before that was written.
+        let at = file.metadata().context(path.display())?.len().saturating_sub(MOST_PIECE as u64);
         let at = at.saturating_sub(at.checked_rem(STEP).unwrap_or_default()).min(head.len);
         file.set_len(at).context(path.display())?;
         Ok(Self { file, path, head, at, stable: at })
@@ -103,12 +103,12 @@ impl Part {
             let message = format!("a piece at byte {at}; allowed are {} to {}", self.at, self.head.len);
             return Err(Fault::new(message));
         };
+        if end / STEP > self.stable / STEP {
+            self.file.sync_data().context(self.path.display())?;
+            self.stable = self.at;
+        }
         self.file.write_all_at(bytes, at).context(self.path.display())?;
         self.at = end;
-        if end.saturating_sub(self.stable) >= STEP {
-            self.file.sync_data().context(self.path.display())?;
-            self.stable = end;
-        }
         Ok(())
     }
 

@@ -92,8 +92,14 @@ fn chain(volumes: &Volumes<'_>, app: &str, name: &str) -> Result<Vec<Link>> {
             return Err(Fault::new(format!("the volume {name} of {app} builds on more than {MOST_FILES} files")));
         }
         let base = volumes.base_of(app, name, number)?;
-        next =
-            base.and_then(|base| rows.iter().map(|row| row.file).find(|other| volumes.file(app, name, *other) == base));
+        let own = |base| rows.iter().map(|row| row.file).find(|other| volumes.file(app, name, *other) == base);
+        let foreign = || {
+            Fault::new(format!(
+                "the volume {name} of {app} began as a snapshot of another volume; such ones are not sent"
+            ))
+            .next("Copy its files to a volume that began empty, and replicate that.")
+        };
+        next = base.map(|base| own(base).ok_or_else(foreign)).transpose()?;
     }
     chain.reverse();
     Ok(chain)
