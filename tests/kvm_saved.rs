@@ -281,13 +281,18 @@ fn a_suspended_vm_whose_file_was_damaged_stays_as_it_is_and_one_that_cannot_be_s
     assert_eq!(Counts::fork(&Snapshot::load(folder.path("vm")).unwrap()).next(), 'd');
 }
 
-/// What a file without a name in this folder has, that this process has open.
-fn nameless_in(folder: &Path) -> Option<Vec<u8>> {
+/// The descriptor of a file without a name in this folder that this process has open.
+fn nameless_fd(folder: &Path) -> Option<PathBuf> {
     let fds = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fd.ok()?.path().into());
     let is_it = |fd: &PathBuf| {
         fs::read_link(fd).is_ok_and(|to| to.starts_with(folder) && to.to_string_lossy().ends_with("(deleted)"))
     };
-    fds.into_iter().find(is_it).map(|fd| fs::read(fd).unwrap())
+    fds.into_iter().find(is_it)
+}
+
+/// All that such a file has.
+fn nameless_in(folder: &Path) -> Option<Vec<u8>> {
+    nameless_fd(folder).map(|fd| fs::read(fd).unwrap())
 }
 
 fn pages(file: &[u8]) -> BTreeSet<&[u8]> {
@@ -317,6 +322,18 @@ fn an_encrypted_vm_that_sleeps_leaves_nothing_that_can_be_read_and_goes_on_where
             vm.vm.resume().unwrap();
             assert_eq!((vm.next(), nameless_in(&folder.path(""))), (answer, None));
         }
+        vm.vm.suspend_encrypted(folder.path("")).unwrap();
+        let flip = || {
+            let file = fs::File::options().read(true).write(true).open(nameless_fd(&folder.path("")).unwrap()).unwrap();
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, 0).unwrap();
+            file.write_all_at(&[!byte[0]], 0).unwrap();
+        };
+        flip();
+        let error = vm.vm.resume().unwrap_err();
+        assert!(error.to_string().contains("the checksum of the RAM at"), "{error}");
+        flip();
+        vm.vm.resume().unwrap();
         vm.vm.snapshot().unwrap().save(folder.path("plain")).unwrap();
         let plain = fs::read(folder.path("plain")).unwrap();
         fs::remove_file(folder.path("plain")).unwrap();

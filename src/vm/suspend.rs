@@ -69,7 +69,8 @@ impl Vm {
     /// key that is made for this call and lies in locked memory of this process, in a file in `folder` that has no name. Nothing of it is left when the VM
     /// is resumed or dropped, or the process ends. Blocks until the file is written, not until it is on storage. Needs the features `save` and `volume`.
     ///
-    /// Encryption is not authentication: who may write to the storage below can damage the guest. By chance or by a fault, that is noticed when the VM is resumed.
+    /// Encryption is not authentication: whoever may write to the storage below can damage the guest. Damage by a fault of the storage is noticed by checksums
+    /// when the VM is resumed; it stays suspended then.
     ///
     /// # Errors
     /// Those of [`suspend`](Self::suspend), for `folder`; [`ErrorKind::Volume`] if the host has no locked memory for the key. A VM that ran goes on then.

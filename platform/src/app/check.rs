@@ -23,12 +23,15 @@ type Checked<T> = std::result::Result<T, Refused>;
 /// The presets: name, vCPUs, MiB.
 const SIZES: [(&str, u32, u64); 5] =
     [("tiny", 1, 128), ("small", 1, 256), ("medium", 2, 1024), ("large", 4, 4096), ("huge", 8, 16384)];
-const MOST_SERVICES: usize = 32;
+/// An app has no more services.
+pub const MOST_SERVICES: usize = 32;
 const MOST_VOLUMES: usize = 8;
 /// The serial number of a disk has no room for more.
 const MOST_VOLUME_NAME: usize = 20;
-const MOST_VMS: u32 = 100;
-const MOST_HOSTS: usize = 16;
+/// So many VMs of an app may be asked for.
+pub const MOST_VMS: u32 = 100;
+/// A mesh has no more hosts, so an app is at no more.
+pub const MOST_HOSTS: usize = 16;
 const SMALLEST_VOLUME: u64 = 1 << 20;
 const LARGEST_VOLUME: u64 = 1 << 50;
 /// The seconds between two snapshots by the clock.

@@ -52,7 +52,7 @@ impl Turns {
     /// Waits for the turn of one request to this owner.
     pub async fn wait(self: &Arc<Self>, owner: &str) -> Turn {
         loop {
-            let (sender, mut receiver) = channel();
+            let (sender, receiver) = channel();
             let number = {
                 let mut state = self.state();
                 let number = state.next;
@@ -62,8 +62,8 @@ impl Turns {
             };
             let _waits = Waits { turns: self, owner, number };
             self.give();
-            // It comes, or this one was told too late: then it waits anew.
-            if let Ok(turn) = (&mut receiver).await {
+            // Nobody drops the sender without sending by it as long as this waits.
+            if let Ok(turn) = receiver.await {
                 return turn;
             }
         }

@@ -2,20 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::app::is_name;
+use crate::app::{MOST_HOSTS, MOST_SERVICES, is_name};
 use crate::fault::{Fault, Result};
 use crate::machine::{Machine, Phase, Report};
 use crate::state::{MOST_APPS, Roster};
 
 /// A host tells of no more apps.
 const MOST_TOLD: usize = 1024;
-/// An app has no more services.
-const MOST_SERVICES: usize = 32;
-/// An app is at no more hosts.
-const MOST_HOSTS: usize = 16;
 /// A service has no more public names, and lets no more apps in.
 const MOST_NAMES: usize = 1024;
-/// An app has no more VMs at one host.
+/// An app has no more VMs at one host: those of two releases, as long as one takes the other's place.
 const MOST_VMS: usize = 255;
 
 /// What a host says to one that it asks.

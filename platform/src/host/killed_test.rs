@@ -17,7 +17,7 @@ use crate::state::ReleaseStatus;
 
 /// Where the process that is to be killed works.
 const HOME: &str = "CELL_KILLED_TEST_HOME";
-const CHILD: &str = "host::killed_test::what_the_process_does_that_is_killed";
+const CHILD: &str = "host::killed_test::this_process_is_killed_at_any_moment";
 const APPS: [&str; 3] = ["web", "sick", "data"];
 
 fn text(app: &str, round: u64) -> String {
@@ -37,7 +37,7 @@ fn told(home: &Path, what: &str) {
 
 #[test]
 #[ignore = "the other test starts it"]
-fn what_the_process_does_that_is_killed() {
+fn this_process_is_killed_at_any_moment() {
     let Some(home) = std::env::var_os(HOME) else { return };
     let home = Path::new(&home);
     let bench = Bench::at(home);

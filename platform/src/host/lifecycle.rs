@@ -5,12 +5,11 @@ use std::sync::Arc;
 use super::apps::Host;
 use super::roll::{Progress, retire, start_all, start_one};
 use super::spread::{self, others, roll_out};
+use crate::app::MOST_VMS;
 use crate::fault::{Context, Fault, Result};
 use crate::machine::Machine;
 use crate::state::AppRow;
 
-/// So many VMs of an app may be asked for.
-const MOST_VMS: u32 = 100;
 /// An app keeps so many releases that are over.
 const KEPT_RELEASES: usize = 20;
 

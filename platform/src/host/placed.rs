@@ -13,7 +13,7 @@ use super::apps::Host;
 use super::lifecycle::end;
 use super::roll::roll;
 use super::run::{Order, Said, Talk};
-use crate::app;
+use crate::app::{self, MOST_VMS};
 use crate::fault::{Context, Fault, Result};
 use crate::lines::Hidden;
 use crate::state::{Release, owner_of};
@@ -22,8 +22,8 @@ use crate::state::{Release, owner_of};
 const PATIENCE: Duration = Duration::from_hours(2);
 /// How long nothing of an image may come.
 const QUIET: Duration = Duration::from_secs(30);
-/// So many VMs of an app may be asked for.
-const MOST_VMS: u32 = 100;
+/// An image is no larger, in bytes; what is in one is bounded when it is made.
+const LARGEST_IMAGE: u64 = 20 << 30;
 /// What is read of an image at a time, in bytes.
 const PIECE: usize = 256 << 10;
 
@@ -113,6 +113,9 @@ pub(super) fn take_image(host: &Host, from: u16, file: &str, bytes: u64, stream:
 
 fn try_take(host: &Host, from: u16, file: &str, bytes: u64, stream: &UnixStream) -> Result<()> {
     let digest = check_file(file)?;
+    if bytes > LARGEST_IMAGE {
+        return Err(Fault::new(format!("an image of {bytes} bytes; allowed are {LARGEST_IMAGE}")));
+    }
     let is_wanted = host.parts.state.releases(None)?.iter().any(|release| release.image.file == file);
     if !is_wanted {
         return Err(Fault::new(format!("no release here has the image {file}")));

@@ -214,6 +214,9 @@ fn a_host_runs_nothing_that_is_not_the_askers_or_that_no_description_says() {
     let file = format!("{}.erofs", "a".repeat(64));
     assert!(send("../x", 1, b"x").unwrap_err().contains("is no name of an image"));
     assert!(send(&file, 1, b"x").unwrap_err().contains("no release here has the image"));
+    assert!(
+        send(&file, 1 << 40, b"x").unwrap_err().contains("an image of 1099511627776 bytes; allowed are 21474836480")
+    );
     assert_eq!(run(own, &|_| {}).unwrap(), run::Said::Wants);
     assert!(send(&file, 1, b"x").unwrap_err().contains("the image has the digest"));
     assert!(send(&file, 5, b"x").unwrap_err().contains("1 bytes of the image came, and 5 were said"));

@@ -7,11 +7,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use vmcell::network::wireguard::PublicKey;
 
 use super::database::{APPS_OF_A_HOST, State, now};
-use crate::app::is_name;
+use crate::app::{MOST_HOSTS, is_name};
 use crate::fault::{Context, Fault, Result};
 
-/// A mesh has no more hosts.
-pub const MOST_HOSTS: usize = 16;
 /// The largest number of a host. A number is given once in the life of a mesh.
 pub const LARGEST_HOST: u16 = 63;
 /// A list of hosts that has changed more often is not one of ours.

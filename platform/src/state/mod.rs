@@ -11,6 +11,6 @@ mod volumes;
 
 pub(crate) use database::now;
 pub use database::{APPS_OF_A_HOST, AppRow, Built, MOST_APPS, Release, ReleaseStatus, State};
-pub use hosts::{LARGEST_HOST, MOST_HOSTS, Member, Roster, owner_of};
+pub use hosts::{LARGEST_HOST, Member, Roster, owner_of};
 pub use replicas::{ReplicaRow, TargetRow};
 pub use volumes::{MadeBy, SnapshotRow, VolumeRow};

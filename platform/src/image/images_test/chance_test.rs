@@ -96,7 +96,7 @@ fn source(chance: &mut Chance) -> Vec<u8> {
 }
 
 #[test]
-fn what_chance_has_made_becomes_an_image_that_is_whole_or_is_refused_by_its_name() {
+fn a_source_that_chance_has_made_becomes_an_image_that_is_whole_or_is_refused_by_its_name() {
     let mut made = [0, 0];
     let cases = if std::env::var_os("VMCELL_LONG").is_some() { 50_000 } else { 500 };
     for seed in 1..=cases {
