@@ -2194,6 +2194,18 @@ int32_t vmcell_volume_handle_grow(const vmcell_volume_handle *handle,
                                   vmcell_error **error);
 
 /**
+ * Opens what the volume builds on anew, and has its VM go on with that while it runs: after vmcell_volume_absorb, the chain is shorter then, and the space
+ * of files that were removed comes back. Blocks until the disk was served, at most `limit_ms` milliseconds.
+ *
+ * Errors: VOLUME if it builds on no other volume, what it builds on cannot be opened, or is another one than it was; TIMEOUT if the disk was not served;
+ * INVALID_STATE while a snapshot is prepared or it grows, if what it wrote before its last snapshot is not stable yet, and in a function that an I/O
+ * thread calls. Then the VM goes on with the files that it has.
+ */
+int32_t vmcell_volume_handle_reopen(const vmcell_volume_handle *handle,
+                                    uint32_t limit_ms,
+                                    vmcell_error **error);
+
+/**
  * Does what takes time of vmcell_volume_handle_snapshot, so that vmcell_volume_snapshot_take takes none: in the function of vmcell_vm_snapshot, for instance,
  * so that RAM and disks are of one instant. The VM must have been made, and not be paused. Blocks for as long as making a fork takes, and
  * until the disk was served, at most `limit_ms` milliseconds.
@@ -2269,6 +2281,24 @@ int32_t vmcell_volume_flatten_to(const char *path,
                                  void *user,
                                  int32_t *is_done,
                                  vmcell_error **error);
+
+/**
+ * Takes what the base of a fork has into the fork, also while VMs read both, but not while one writes to the fork: a new file with the data of both is
+ * written at `new_path`, in the fork's folder, and then renamed to the fork's name. It builds on what the base builds on, or on nothing, and opens by the same
+ * keys; the base is as it was, and may be removed once nothing else builds on it. A VM that has opened the chain before goes on with the files that
+ * were there until vmcell_volume_handle_reopen. `progress`, `user` and `is_done` are as in vmcell_volume_flatten; if this is broken off or fails,
+ * nothing has changed. After a crash, the chain is as it was or as it was to be, and there may be a file at `new_path`. Blocks while it reads and writes.
+ *
+ * Errors: VOLUME if it builds on no other volume, it is a block device, `new_path` exists or is elsewhere, or data cannot be read or written; VOLUME_KEY; DISK
+ * if the fork is in use for writing.
+ */
+int32_t vmcell_volume_absorb(const char *path,
+                             const vmcell_key *key,
+                             const char *new_path,
+                             vmcell_volume_progress progress,
+                             void *user,
+                             int32_t *is_done,
+                             vmcell_error **error);
 
 /**
  * Writes a fork's changes into its base, which then may be written to, and removes the fork's file. `key` opens the fork; no VM may use either

@@ -113,7 +113,7 @@ fn with_address(host: u8, script: &str) -> LinuxGuest {
 }
 
 #[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test --long"]
 fn two_guests_ping_and_send_each_other_megabytes_through_a_cable_in_this_process() {
     // The room of a switch's port: what TCP sends at once fits.
     let (one, two) = cable(Duration::from_micros(500), 1024);

@@ -164,13 +164,13 @@ fn what_linux_frees_comes_back_without_being_asked_for() {
 }
 
 #[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test --long"]
 fn what_linux_frees_comes_back_from_huge_pages_as_well() {
     comes_back_by_itself(512, MemoryConfig::mib(768).pages(PageSize::Transparent));
 }
 
 #[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test --long"]
 fn what_linux_frees_comes_back_from_a_memfd_as_well() {
     // Less, because a nested host takes its time for pages of a memfd.
     comes_back_by_itself(128, MemoryConfig::mib(320).backing(MemoryBacking::Memfd));

@@ -50,7 +50,7 @@ fn four_vcpus_run() {
 }
 
 #[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test --long"]
 fn sixty_four_vcpus_run() {
     boots_with_vcpus(64);
 }
@@ -94,7 +94,7 @@ fn memory_of_1_gib_is_all_there() {
 }
 
 #[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test --long"]
 fn memory_of_4_gib_around_the_gap_is_all_there() {
     all_memory_is_there(4096);
 }

@@ -217,7 +217,7 @@ fn forks_have_the_time(vcpus: u32, clocksource: &str) {
 }
 
 #[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test --long"]
 fn forks_with_four_vcpus_have_the_time_that_they_are_to_have_on_kvm_clock() {
     forks_have_the_time(4, "kvm-clock");
 }

@@ -62,7 +62,7 @@ fn a_guest_of_the_second_level_has_no_avx() {
 }
 
 #[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test --long"]
 fn a_guest_of_the_third_level_has_what_was_asked_for_beside() {
     let cpu = CpuConfig::level(CpuLevel::V3).with("aes");
     if !host_has("avx2") || !host_has("aes") {

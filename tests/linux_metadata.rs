@@ -196,7 +196,7 @@ echo "patched, and $(get latest/meta-data/local-hostname) is what it was"
 }
 
 #[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test --long"]
 fn each_cpu_reads_over_its_own_queue() {
     let tap = HostTap::multi_queue("vmc-metaq", "10.77.10.1/24");
     let metadata = metadata("x").needs_token(false);

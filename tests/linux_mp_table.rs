@@ -39,7 +39,7 @@ fn finds_every_cpu(vcpus: u32, discovery: Discovery, cmdline: &str, protocol: Bo
 }
 
 #[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test --long"]
 fn two_vcpus_are_found_without_acpi_tables() {
     finds_every_cpu(2, Discovery::Cmdline, "", BootProtocol::Auto);
 }

@@ -174,7 +174,7 @@ fn jumbo_frames_pass_whole() {
 }
 
 #[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test --long"]
 fn two_guests_talk_to_each_other() {
     let taps = [HostTap::new("vmc-a", None, 1500), HostTap::new("vmc-b", None, 1500)];
     host("ip", &["link", "add", "vmc-bridge", "type", "bridge"]);

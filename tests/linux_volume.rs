@@ -133,7 +133,7 @@ echo grow now; until [ $(cat /sys/block/vdb/size) = 196608 ]; do sleep 0.1; done
 }
 
 #[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test --long"]
 fn a_fork_and_the_file_system_on_it_grow_while_the_guest_writes() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);

@@ -358,7 +358,7 @@ fn a_peer_that_moves_and_either_side_that_starts_again_is_found_again() {
 }
 
 #[test]
-#[ignore = "needs root and WireGuard: cargo xtask test"]
+#[ignore = "needs root and WireGuard: cargo xtask test --long"]
 fn it_goes_on_where_one_in_twenty_datagrams_is_lost_on_its_way() {
     let mut timing = Timing::default();
     timing.rekey_after = Duration::from_secs(1);

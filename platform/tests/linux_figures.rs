@@ -43,7 +43,7 @@ fn sleeps(cell: &Cell, app: &str) -> bool {
 }
 
 #[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test --long"]
 fn a_deploy_a_request_that_wakes_and_the_memory_of_apps_that_sleep_are_measured() {
     let folder = tempfile::tempdir().unwrap();
     let ports = pebble::Ports { http: pebble::port(), https: pebble::port() };

@@ -99,6 +99,23 @@ pub unsafe extern "C" fn vmcell_volume_handle_grow(
     guard(report, || Ok(objects::get(handle)?.0.grow(size, Duration::from_millis(limit_ms.into()))?))
 }
 
+/// Opens what the volume builds on anew, and has its VM go on with that while it runs: after vmcell_volume_absorb, the chain is shorter then, and the space
+/// of files that were removed comes back. Blocks until the disk was served, at most `limit_ms` milliseconds.
+///
+/// Errors: VOLUME if it builds on no other volume, what it builds on cannot be opened, or is another one than it was; TIMEOUT if the disk was not served;
+/// INVALID_STATE while a snapshot is prepared or it grows, if what it wrote before its last snapshot is not stable yet, and in a function that an I/O
+/// thread calls. Then the VM goes on with the files that it has.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_volume_handle_reopen(
+    handle: *const VolumeHandleObject,
+    limit_ms: u32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || Ok(objects::get(handle)?.0.reopen(Duration::from_millis(limit_ms.into()))?))
+}
+
 /// Does what takes time of vmcell_volume_handle_snapshot, so that vmcell_volume_snapshot_take takes none: in the function of vmcell_vm_snapshot, for instance,
 /// so that RAM and disks are of one instant. The VM must have been made, and not be paused. Blocks for as long as making a fork takes, and
 /// until the disk was served, at most `limit_ms` milliseconds.

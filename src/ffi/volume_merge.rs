@@ -79,6 +79,36 @@ pub unsafe extern "C" fn vmcell_volume_flatten_to(
     })
 }
 
+/// Takes what the base of a fork has into the fork, also while VMs read both, but not while one writes to the fork: a new file with the data of both is
+/// written at `new_path`, in the fork's folder, and then renamed to the fork's name. It builds on what the base builds on, or on nothing, and opens by the same
+/// keys; the base is as it was, and may be removed once nothing else builds on it. A VM that has opened the chain before goes on with the files that
+/// were there until vmcell_volume_handle_reopen. `progress`, `user` and `is_done` are as in vmcell_volume_flatten; if this is broken off or fails,
+/// nothing has changed. After a crash, the chain is as it was or as it was to be, and there may be a file at `new_path`. Blocks while it reads and writes.
+///
+/// Errors: VOLUME if it builds on no other volume, it is a block device, `new_path` exists or is elsewhere, or data cannot be read or written; VOLUME_KEY; DISK
+/// if the fork is in use for writing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vmcell_volume_absorb(
+    path: *const c_char,
+    key: *const KeyObject,
+    new_path: *const c_char,
+    progress: VolumeProgressCall,
+    user: *mut c_void,
+    is_done: *mut i32,
+    error: *mut *mut ErrorObject,
+) -> i32 {
+    // SAFETY: the header demands NULL or a place for a pointer.
+    let report = unsafe { Report::to(error) };
+    guard(report, || {
+        // SAFETY: the header demands NULL or a text that ends with a NUL.
+        let new = unsafe { read_path(new_path, "new_path") }?;
+        // SAFETY: the header demands what is asked for here.
+        unsafe {
+            work(path, key, (progress, user), is_done, |path, key, progress| Volume::absorb(path, key, new, progress))
+        }
+    })
+}
+
 /// Writes a fork's changes into its base, which then may be written to, and removes the fork's file. `key` opens the fork; no VM may use either
 /// meanwhile. `others` is one of VMCELL_OTHER_FORKS_*: other forks of the base would see data that are not theirs, so they are refused from then on. `progress`, `user`
 /// and `is_done` are as in vmcell_volume_flatten. If this is broken off or fails, and after a crash, the fork has all data as before, and works; the base

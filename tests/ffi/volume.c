@@ -45,6 +45,7 @@ static void test_snapshots_in_use(const char *folder, vmcell_key *key) {
     char paths[4][256], info[4096];
     const char *names[] = {"monday", "tuesday", "wednesday", "thursday"};
     uint64_t pause = UINT64_MAX;
+    int32_t done = -1;
     size_t length;
     vmcell_disk *disk, *plain;
     vmcell_volume_handle *handle;
@@ -60,6 +61,7 @@ static void test_snapshots_in_use(const char *folder, vmcell_key *key) {
     OK(vmcell_disk_new_volume(paths[0], key, NULL, 0, VMCELL_ENGINE_AUTO, &disk, &e));
     OK(vmcell_volume_handle_new(disk, &handle, &e));
     FAILS(VMCELL_ERROR_TIMEOUT, vmcell_volume_handle_snapshot(handle, paths[1], key, 20, &pause, &e));
+    FAILS_SAYING(VMCELL_ERROR_VOLUME, "no other volume", vmcell_volume_handle_reopen(handle, 20, &e));
     FAILS(VMCELL_ERROR_NULL_ARGUMENT, vmcell_volume_handle_grow(NULL, 2 << 20, 20, &e));
     FAILS(VMCELL_ERROR_TIMEOUT, vmcell_volume_handle_grow(handle, 2 << 20, 20, &e));
     vmcell_config *config = config_of(in(folder, "spin"));
@@ -81,6 +83,10 @@ static void test_snapshots_in_use(const char *folder, vmcell_key *key) {
     CHECK(strstr(info, "\"is_fork\":true,\"is_base\":false"));
     OK(vmcell_volume_handle_grow(handle, 64 << 20, 60000, &e));
     FAILS_SAYING(VMCELL_ERROR_VOLUME, "from the 67108864 that it has", vmcell_volume_handle_grow(handle, 32 << 20, 60000, &e));
+    FAILS_SAYING(VMCELL_ERROR_VOLUME, "no other volume", vmcell_volume_absorb(paths[0], key, paths[3], NULL, NULL, NULL, &e));
+    OK(vmcell_volume_absorb(paths[1], key, paths[3], NULL, NULL, &done, &e));
+    CHECK(done == 1 && unlink(paths[0]) == 0 && access(paths[3], F_OK) != 0);
+    OK(vmcell_volume_handle_reopen(handle, 60000, &e));
     stop(vm);
     CHECK(vmcell_vm_free(vm) == VMCELL_OK);
     FAILS_SAYING(VMCELL_ERROR_VOLUME, "not in use any more", vmcell_volume_handle_snapshot(handle, paths[3], key, 1000, NULL, &e));

@@ -10,13 +10,13 @@ cargo xtask run [--nested] [--vcpus N] [--memory MIB]
       --memory MIB  memory of the guest (128 to 65536, default 512)
 
 cargo xtask test [FILTER] [--skip-checks] [--check NAME] [--nested] [--long]
-    Run every check and test, and end with a summary.
+    Run the checks and tests, and end with a summary.
       FILTER         only the KVM tests whose file or name contains it, and no other check
       --skip-checks  only the KVM tests
       --check NAME   only this one of the checks that need no guest: format, clippy, docs, unit, volumes, secrets, edge,
                      page, models, nightly (Miri and sanitizers), package, interface, version, fuzz, licences
       --nested       run all KVM tests in the nested host
-      --long         put each test under more load, and fuzz each target for minutes: some hours in all
+      --long         all tests, each under more load, and fuzz each target for minutes: some hours in all
 
 cargo xtask fuzz TARGET [--seconds N]
     Run one of the targets in fuzz/fuzz_targets, guided by coverage if there is a C++ compiler, otherwise by chance.

@@ -61,16 +61,19 @@ pub const RELEASE: &str = "release";
 
 /// Builds the launcher.
 pub fn build_launcher(profile: &str) -> Result<PathBuf> {
-    let programs = build(&["build", "--profile", profile, "--example", "launch"])?;
-    let launcher = programs.into_iter().find(|program| program.kind == "example" && program.name == "launch");
-    launcher.map(|program| program.path).ok_or_else(|| Error::new("cargo built no example `launch`"))
+    path_of(&build(&["build", "--profile", profile, "--example", "launch"])?, "launch")
 }
 
 /// Builds a program of a package.
 pub fn build_program(package: &str, program: &str, profile: &str) -> Result<PathBuf> {
-    let programs = build(&["build", "--profile", profile, "--package", package, "--bin", program])?;
-    let found = programs.into_iter().find(|built| built.kind == "bin" && built.name == program);
-    found.map(|built| built.path).ok_or_else(|| Error::new(format!("cargo built no program `{program}`")))
+    path_of(&build(&["build", "--profile", profile, "--package", package, "--bin", program])?, program)
+}
+
+/// Where the program of this name is, among those that were built.
+pub fn path_of(built: &[Program], name: &str) -> Result<PathBuf> {
+    let found =
+        built.iter().find(|program| ["bin", "example"].contains(&program.kind.as_str()) && program.name == name);
+    found.map(|program| program.path.clone()).ok_or_else(|| Error::new(format!("cargo built no program `{name}`")))
 }
 
 fn program(line: &str) -> Option<Program> {

@@ -34,14 +34,20 @@ const VILLAIN: &str = "VMCELL_VILLAIN";
 const SERVED: &str = "VMCELL_SERVED";
 /// Names the program that the one above is compared with.
 const ORIGINAL: &str = "VMCELL_FIRECRACKER";
-const SERVED_PACKAGE: &str = "vmcell-firecracker";
+const SERVED_PROGRAM: &str = "vmcell-firecracker";
 /// Names the first program of the platform's guests, for the tests of its package.
 const CELL_INIT: &str = "VMCELL_CELL_INIT";
 const CELL_INIT_PROGRAM: &str = "cell-init";
 /// Names the platform's program, for the same tests.
 const CELL: &str = "VMCELL_CELL";
 const CELL_PROGRAM: &str = "cell";
-const PLATFORM_PACKAGE: &str = "vmcell-platform";
+const LAUNCHER: &str = "launch";
+/// With the features that the tests have as well, so that what is common is built once.
+#[rustfmt::skip]
+const PROGRAMS: &[&str] = &[
+    "build", "--release", "--workspace", "--example", LAUNCHER,
+    "--bin", SERVED_PROGRAM, "--bin", CELL_PROGRAM, "--bin", CELL_INIT_PROGRAM,
+];
 /// Names the folder of the guest's kernel's modules.
 const MODULES: &str = "VMCELL_MODULES";
 const AGENT: &str = include_str!("../nested/agent.sh");
@@ -89,7 +95,10 @@ pub fn run(place: &Place, distro: &Distro, options: &TestOptions, summary: &mut 
 
 fn try_run(place: &Place, distro: &Distro, options: &TestOptions, summary: &mut Summary) -> Result<()> {
     let filter = options.filter.as_deref();
-    let mut tests = listing::matching(filter)?;
+    let (mut tests, left_out) = listing::matching(filter, options.long)?;
+    if left_out > 0 {
+        summary.note(format!("{left_out} tests that take long were left out; --long or their names run them"));
+    }
     if tests.is_empty() {
         let what = filter.map(|filter| format!(" whose name contains `{filter}`")).unwrap_or_default();
         return Err(Error::new(format!("tests/ has no KVM test{what}, so none was run")));
@@ -104,10 +113,10 @@ fn try_run(place: &Place, distro: &Distro, options: &TestOptions, summary: &mut 
     if let Some(path) = villain.as_ref().filter(|path| !path.is_file()) {
         return Err(Error::new(format!("{VILLAIN} names {}, which is no file", path.display())));
     }
-    let launcher = cargo::build_launcher(cargo::RELEASE)?;
-    let served = cargo::build_program(SERVED_PACKAGE, SERVED_PACKAGE, cargo::RELEASE)?;
-    let cell = cargo::build_program(PLATFORM_PACKAGE, CELL_PROGRAM, cargo::RELEASE)?;
-    let cell_init = cargo::build_program(PLATFORM_PACKAGE, CELL_INIT_PROGRAM, cargo::RELEASE)?;
+    let built = cargo::build(PROGRAMS)?;
+    let program = |name| cargo::path_of(&built, name);
+    let (launcher, served) = (program(LAUNCHER)?, program(SERVED_PROGRAM)?);
+    let (cell, cell_init) = (program(CELL_PROGRAM)?, program(CELL_INIT_PROGRAM)?);
     let modules = assets.modules()?;
     let programs = Programs { launcher, served, cell, cell_init, modules, c_face, villain, long: options.long };
     run_here(&here, &guest, &programs, &scratch, summary)?;
@@ -217,9 +226,9 @@ fn run_nested(
         ["vmlinuz", "vmlinux", "vmlinux-pc", "initrd.img", "launch"].map(on_disk);
     let mut environment = environment([&kernel, &elf, &pc_elf, &initrd, image::ROOTFS, &launch]);
     let mut items = image::guest_items(guest);
-    items.push(Item { name: "launch".into(), from: programs.launcher.clone() });
-    items.push(Item { name: SERVED_PACKAGE.into(), from: programs.served.clone() });
-    environment.push((SERVED.into(), on_disk(SERVED_PACKAGE)));
+    items.push(Item { name: LAUNCHER.into(), from: programs.launcher.clone() });
+    items.push(Item { name: SERVED_PROGRAM.into(), from: programs.served.clone() });
+    environment.push((SERVED.into(), on_disk(SERVED_PROGRAM)));
     items.push(Item { name: CELL_PROGRAM.into(), from: programs.cell.clone() });
     environment.push((CELL.into(), on_disk(CELL_PROGRAM)));
     items.push(Item { name: CELL_INIT_PROGRAM.into(), from: programs.cell_init.clone() });

@@ -39,23 +39,36 @@ impl fmt::Display for KvmTest {
     }
 }
 
-/// The packages that have such tests, and their folders.
-const PACKAGES: [(&str, &str); 3] =
-    [("vmcell", ""), ("vmcell-firecracker", "firecracker"), ("vmcell-platform", "platform")];
+/// The folders of the packages that have such tests.
+const FOLDERS: [&str; 3] = ["", "firecracker", "platform"];
 
 /// Builds the test programs, and asks each for its tests: those whose name contains `filter`. A file that has none of them is not built.
-pub fn matching(filter: Option<&str>) -> Result<Vec<KvmTest>> {
-    let mut tests = Vec::new();
-    for (package, folder) in PACKAGES {
-        let dir = cargo::workspace().join(folder).join("tests");
-        let mut files = files_in(&dir)?;
-        files.retain(|file| filter.is_none_or(|filter| may_match(filter, file, &dir)));
-        if !files.is_empty() {
-            tests.extend(of_package(package, &files)?);
+/// Unless it is `long` or there is a filter, those that wait for `--long` are left out and counted.
+pub fn matching(filter: Option<&str>, long: bool) -> Result<(Vec<KvmTest>, usize)> {
+    let (mut files, mut waiting) = (Vec::new(), Vec::new());
+    for dir in FOLDERS.map(|folder| cargo::workspace().join(folder).join("tests")) {
+        let here = files_in(&dir)?.into_iter().filter(|file| filter.is_none_or(|filter| may_match(filter, file, &dir)));
+        for file in here {
+            waiting
+                .extend(waiting_for_long(&std::fs::read_to_string(dir.join(format!("{file}.rs"))).unwrap_or_default()));
+            files.push(file);
         }
     }
+    let mut tests = if files.is_empty() { Vec::new() } else { in_files(&files)? };
     tests.retain(|test| filter.is_none_or(|filter| test.to_string().contains(filter)));
-    Ok(tests)
+    let waits = |test: &mut KvmTest| !long && filter.is_none() && waiting.contains(&test.name);
+    let left_out = tests.extract_if(.., waits).count();
+    Ok((tests, left_out))
+}
+
+/// The tests that are left to `--long`, as the reason for which each is ignored says.
+fn waiting_for_long(source: &str) -> Vec<String> {
+    let mut lines = source.lines();
+    let mut names = Vec::new();
+    while lines.any(|line| line.starts_with("#[ignore") && line.contains("--long")) {
+        names.extend(lines.next().and_then(|line| line.strip_prefix("fn ")?.split('(').next()).map(String::from));
+    }
+    names
 }
 
 /// The files with such tests, without their extension.
@@ -85,9 +98,9 @@ fn may_match(filter: &str, file: &str, dir: &Path) -> bool {
     may_begin && (file.contains(last) || says(last))
 }
 
-fn of_package(package: &str, files: &[String]) -> Result<Vec<KvmTest>> {
+fn in_files(files: &[String]) -> Result<Vec<KvmTest>> {
     // Release: emulation is slow enough.
-    let mut args = vec!["test", "--release", "--no-run", "--package", package];
+    let mut args = vec!["test", "--release", "--no-run", "--workspace"];
     args.extend(files.iter().flat_map(|file| ["--test", file]));
     let mut tests = Vec::new();
     for program in cargo::build(&args)?.into_iter().filter(|program| program.kind == "test") {
@@ -106,6 +119,13 @@ fn of_package(package: &str, files: &[String]) -> Result<Vec<KvmTest>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_test_waits_for_long_if_its_reason_says_so() {
+        let source = "#[test]\n#[ignore = \"needs a KVM: cargo xtask test --long\"]\nfn much() {\n}\n#[test]\n\
+            #[ignore = \"needs a KVM: cargo xtask test\"]\nfn little() {}\n#[ignore = \"as much: --long\"]\nfn more() {}\n";
+        assert_eq!(waiting_for_long(source), ["much", "more"]);
+    }
 
     #[test]
     fn a_file_is_built_if_a_test_of_it_may_have_such_a_name() {

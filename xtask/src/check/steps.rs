@@ -21,7 +21,12 @@ const CHECKS: [Check; 15] = [
     ("format", |_, summary| step(summary, "format", &["fmt", "--all", "--check"], &[])),
     ("clippy", |_, summary| step(summary, "clippy", CLIPPY, &[])),
     ("docs", |_, summary| {
-        step(summary, "docs", &["doc", "--workspace", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])
+        step(
+            summary,
+            "docs",
+            &["doc", "--workspace", "--all-features", "--no-deps"],
+            &[("RUSTDOCFLAGS", "-D warnings")],
+        )
     }),
     ("unit", |_, summary| unit_tests(summary)),
     ("volumes", |_, summary| volumes(summary)),
@@ -83,22 +88,22 @@ fn unit_tests(summary: &mut Summary) {
 
 /// Beside a program that is there on this machine alone.
 fn volumes(summary: &mut Summary) {
-    tests(summary, "volumes and cryptsetup", &["test", "--test", "volume_cryptsetup", "--", "--ignored"], &[]);
+    tests(
+        summary,
+        "volumes and cryptsetup",
+        &["test", "--workspace", "--test", "volume_cryptsetup", "--", "--ignored"],
+        &[],
+    );
 }
 
 /// Beside another such program.
 fn secrets(summary: &mut Summary) {
-    tests(summary, "secrets and age", &["test", "--test", "secret_example", "--", "--ignored"], &[]);
+    tests(summary, "secrets and age", &["test", "--workspace", "--test", "secret_example", "--", "--ignored"], &[]);
 }
 
 /// Beside an ACME server, and clients.
 fn edge(summary: &mut Summary) {
-    tests(
-        summary,
-        "the edge and pebble",
-        &["test", "--package", "vmcell-platform", "--test", "edge", "--", "--ignored"],
-        &[],
-    );
+    tests(summary, "the edge and pebble", &["test", "--workspace", "--test", "edge", "--", "--ignored"], &[]);
 }
 
 /// In a browser.
@@ -108,7 +113,7 @@ fn page(summary: &mut Summary) {
         return summary.add("the page in Chromium", Status::Skipped(why), Duration::ZERO);
     }
     // One at a time: each has a browser of its own.
-    let args = ["test", "--package", "vmcell-platform", "--lib", "page::", "--", "--ignored", "--test-threads", "1"];
+    let args = ["test", "--workspace", "--lib", "page::", "--", "--ignored", "--test-threads", "1"];
     tests(summary, "the page in Chromium", &args, &[]);
 }
 
@@ -143,10 +148,12 @@ fn fuzz_targets(long: bool, summary: &mut Summary) {
     step(summary, "fuzz: clippy", &[&["clippy", "--all-targets"], &plain[..], &["--", "-D", "warnings"]].concat(), &[]);
     let seconds = if long { 300 } else { 10 };
     let unguided = crate::fuzz::why_not_guided();
-    // If coverage guides the targets, the tests only try the seeds, and some inputs by chance.
-    let by_chance = if unguided.is_some() { seconds } else { 1 };
-    let args = [&["test", "--no-fail-fast"], &plain[..]].concat();
-    tests(summary, "fuzz: seeds and chance", &args, &[("VMCELL_FUZZ_SECONDS", &by_chance.to_string())]);
+    // What is guided by coverage begins with the seeds, so the tests that try them would only build all of it once more.
+    if long || unguided.is_some() {
+        let by_chance = if unguided.is_some() { seconds } else { 1 };
+        let args = [&["test", "--no-fail-fast"], &plain[..]].concat();
+        tests(summary, "fuzz: seeds and chance", &args, &[("VMCELL_FUZZ_SECONDS", &by_chance.to_string())]);
+    }
     match unguided {
         Some(why) => summary.note(format!("the fuzz targets ran by chance, without coverage: {why}")),
         None => fuzz_by_coverage(seconds, summary),
