@@ -1,7 +1,8 @@
 //! Requests a second through the edge, beside nginx as a proxy of the same backend on the same host: `cargo xtask bench platform`.
 //!
 //! Both end TLS 1.3 with a key of the same kind, have two threads for connections, and keep connections to the backend, which is another nginx that answers with
-//! 1 KiB at a Unix socket. They take turns: A B A B. The first round warms up.
+//! 1 KiB at a Unix socket. They take turns: A B A B. The first round warms up. The CPU's time that each of the two takes for a request says more than the
+//! requests a second if the host has other work.
 
 #[path = "../tests/support/pebble.rs"]
 mod pebble;
@@ -118,6 +119,36 @@ fn edge(folder: &Path, backend: &Path) -> (Edge, Pebble, u16) {
     (edge, pebble, https_port)
 }
 
+/// The CPU's time that the threads of a process have taken, in nanoseconds.
+fn cpu_time(process: u32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let texts = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok());
+    texts.filter_map(|text| text.split(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+/// The same of an nginx: of its workers.
+fn cpu_time_of(Nginx(Running(nginx)): &Nginx) -> u64 {
+    let (master, children) = (nginx.id(), format!("/proc/{0}/task/{0}/children", nginx.id()));
+    let children = std::fs::read_to_string(children).unwrap_or_default();
+    cpu_time(master) + children.split(' ').filter_map(|child| child.parse().ok()).map(cpu_time).sum::<u64>()
+}
+
+/// What a load came to.
+#[derive(Clone, Copy)]
+struct Came {
+    /// Requests a second.
+    rate: f64,
+    /// Microseconds of the CPU's time a request.
+    cost: f64,
+}
+
+fn came(arguments: &[&str], port: u16, cpu_time: impl Fn() -> u64) -> Came {
+    let requests: f64 = arguments.iter().find_map(|argument| argument.strip_prefix("-n")?.parse().ok()).unwrap();
+    let before = cpu_time();
+    let rate = load(arguments, port);
+    Came { rate, cost: (cpu_time() - before) as f64 / 1000.0 / requests }
+}
+
 /// Requests a second. Each has to succeed.
 fn load(arguments: &[&str], port: u16) -> f64 {
     let mut load = Command::new("h2load");
@@ -129,25 +160,32 @@ fn load(arguments: &[&str], port: u16) -> f64 {
     rate.filter(|_| is_whole).unwrap_or_else(|| panic!("{told}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+/// The median of one figure of each round, of the edge, of nginx, and of the edge's by nginx's; and the least and the most of the last one.
+fn row(rounds: &[(Came, Came)], figure: fn(&Came) -> f64) -> String {
+    let of = |pick: fn(f64, f64) -> f64| -> Vec<f64> {
+        let mut values: Vec<f64> = rounds.iter().map(|(edge, nginx)| pick(figure(edge), figure(nginx))).collect();
+        values.sort_by(f64::total_cmp);
+        values
+    };
+    let (edge, nginx, ratio) = (of(|edge, _| edge), of(|_, nginx| nginx), of(|edge, nginx| edge / nginx));
+    let middle = rounds.len() / 2;
+    let (least, most) = (ratio[0], ratio[ratio.len() - 1]);
+    format!("{:>8.0} {:>8.0} {:>6.2} ({least:.2} to {most:.2})", edge[middle], nginx[middle], ratio[middle])
 }
 
 fn main() {
     let folder = tempfile::tempdir().unwrap();
     let (_backend, socket) = backend(folder.path());
-    let (_peer, of_peer) = peer(folder.path(), &socket);
+    let (peer, of_peer) = peer(folder.path(), &socket);
     let (_edge, _pebble, of_edge) = edge(folder.path(), &socket);
-    println!("{:<38} {:>10} {:>10} {:>8} {:>17}", "row", "edge, 1/s", "nginx, 1/s", "ratio", "least to most");
-    for (row, arguments) in ROWS {
-        let rounds: Vec<_> =
-            (0..=ROUNDS).map(|_| (load(arguments, of_edge), load(arguments, of_peer))).skip(1).collect();
-        let mut ratios: Vec<f64> = rounds.iter().map(|(edge, nginx)| edge / nginx).collect();
-        ratios.sort_by(f64::total_cmp);
-        let (edge, nginx) =
-            (median(rounds.iter().map(|of| of.0).collect()), median(rounds.iter().map(|of| of.1).collect()));
-        let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
-        println!("{row:<38} {edge:>10.0} {nginx:>10.0} {:>8.2} {least:>8.2} to {most:>4.2}", median(ratios));
+    println!("Each: the edge, nginx, the edge by nginx (least to most of {ROUNDS} rounds)");
+    println!("{:<38} {:<43} the CPU's microseconds a request", "", "requests a second");
+    for (name, arguments) in ROWS {
+        let round = |_| {
+            let edge = came(arguments, of_edge, || cpu_time(std::process::id()));
+            (edge, came(arguments, of_peer, || cpu_time_of(&peer)))
+        };
+        let rounds: Vec<_> = (0..=ROUNDS).map(round).skip(1).collect();
+        println!("{name:<38} {:<43} {}", row(&rounds, |came| came.rate), row(&rounds, |came| came.cost));
     }
 }

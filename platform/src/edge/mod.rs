@@ -11,6 +11,7 @@
 //! | `place`, `upload`, `turns` | which host a request is for, how its body moves, and how many to one app look for a backend |
 //! | `pool` | connections to backends that wait for another request |
 //! | `proxy` | a request and its answer |
+//! | `workers` | the threads that serve |
 //! | `serve` | listeners and connections |
 //!
 //! It has threads of its own, on which all of that runs; the one place that may block, [`Routes::connect`], has others.
@@ -32,13 +33,12 @@ mod store;
 mod turns;
 mod upload;
 mod validity;
+mod workers;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
-
-use tokio::runtime::{Builder, Runtime};
+use std::time::UNIX_EPOCH;
 
 use self::acme::Orders;
 use self::certificates::Certificates;
@@ -46,7 +46,8 @@ use self::serve::{listen, tls};
 use self::shared::Shared;
 use self::store::Store;
 use self::turns::Turns;
-use crate::fault::{Context, Result};
+use self::workers::Threads;
+use crate::fault::{Context, Fault, Result};
 
 pub(crate) use self::counts::Counts;
 pub(crate) use self::place::Place;
@@ -56,12 +57,10 @@ pub use self::acme::{Authority, CertificateStatus};
 pub use self::routes::{Again, Backend, Kept, Refusal, Routes, check_name};
 pub use self::shared::{EdgeLimits, Say};
 
-/// Threads that may block at once.
-const MOST_BLOCKED: usize = 512;
+/// Threads for connections.
+const WORKERS: usize = 2;
 /// So many of them look for backends at once, and so many for one owner of names at the most. More requests wait; what is left is for orders.
 const MOST_TURNS: (usize, usize) = (448, 16);
-/// What connections may still take when the edge ends.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What the edge is to be.
 pub struct EdgeSettings {
@@ -81,9 +80,9 @@ pub struct EdgeSettings {
 
 /// A running edge. It ends when it is dropped.
 pub struct Edge {
-    runtime: Option<Runtime>,
     shared: Arc<Shared>,
     orders: Option<Arc<Orders>>,
+    _threads: Threads,
 }
 
 impl Edge {
@@ -94,10 +93,10 @@ impl Edge {
     /// and the other names are served.
     pub fn start(settings: EdgeSettings, routes: Arc<dyn Routes>, say: Say) -> Result<Self> {
         let EdgeSettings { http, https, https_port, folder, authority, limits } = settings;
-        let store = Store::open(&folder)?;
+        let store = Arc::new(Store::open(&folder)?);
         let certificates = Arc::new(Certificates::default());
         let counts = Arc::new(Counts::new(limits.connections, limits.of_one_address));
-        let shared = Arc::new(Shared {
+        let shared = Shared {
             routes,
             certificates,
             store,
@@ -107,24 +106,25 @@ impl Edge {
             say,
             turns: Arc::new(Turns::new(MOST_TURNS.0, MOST_TURNS.1)),
             pool: Arc::default(),
-        });
+        };
         shared.show_kept();
-        let runtime = runtime()?;
-        runtime.spawn(Arc::clone(&shared.pool).sweep());
         let acceptor = tls(&shared)?;
+        let (threads, workers) = workers::start(WORKERS, &shared)?;
+        let shared = Arc::new(shared);
         let without = http.into_iter().map(|listener| (listener, None));
         let with = https.into_iter().map(|listener| (listener, Some(acceptor.clone())));
+        let first = workers.first().ok_or_else(|| Fault::new("the edge has no threads"))?.handle.clone();
         for (listener, tls) in without.chain(with) {
-            let _entered = runtime.enter();
+            let _entered = first.enter();
             listener.set_nonblocking(true).context("a listener")?;
             let listener = tokio::net::TcpListener::from_std(listener).context("a listener")?;
-            runtime.spawn(listen(Arc::clone(&shared), listener, tls));
+            first.spawn(listen(Arc::clone(&workers), listener, tls));
         }
         let orders = authority.map(|authority| Arc::new(Orders::new(authority)));
         if let Some(orders) = &orders {
-            runtime.spawn(Arc::clone(orders).run(Arc::clone(&shared)));
+            first.spawn(Arc::clone(orders).run(Arc::clone(&shared)));
         }
-        Ok(Self { runtime: Some(runtime), shared, orders })
+        Ok(Self { shared, orders, _threads: threads })
     }
 
     /// Says that [`Routes::names`] has changed, so that certificates of new names are ordered now and not within a minute.
@@ -140,19 +140,5 @@ impl Edge {
         let trouble = |name: &String| self.orders.as_ref()?.trouble(name);
         let names = self.shared.routes.names().into_iter();
         names.map(|name| CertificateStatus { ends: seconds(&name), trouble: trouble(&name), name }).collect()
-    }
-}
-
-fn runtime() -> Result<Runtime> {
-    let mut builder = Builder::new_multi_thread();
-    builder.worker_threads(2).max_blocking_threads(MOST_BLOCKED).thread_name("edge").enable_all();
-    builder.build().context("the threads of the edge")
-}
-
-impl Drop for Edge {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_timeout(FAREWELL);
-        }
     }
 }

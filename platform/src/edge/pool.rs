@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::routes::{Again, Kept};
 use super::upload::Upload;
 
-/// So many connections wait for one name, and for all names.
-const MOST: (usize, usize) = (128, 1024);
+/// So many connections wait for one name, and for all names, at each of the threads.
+const MOST: (usize, usize) = (64, 512);
 /// How long one waits. Backends close theirs after some seconds, and a VM without requests is to sleep.
 const WAIT: Duration = Duration::from_secs(1);
 /// So many requests go by one connection, so that VMs that are new get their part.

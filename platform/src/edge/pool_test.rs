@@ -121,7 +121,7 @@ impl Bench {
         let shared = Shared {
             routes: Arc::clone(&backends) as _,
             certificates: Arc::default(),
-            store: Store::open(&folder.path().join("edge")).unwrap(),
+            store: Arc::new(Store::open(&folder.path().join("edge")).unwrap()),
             counts: Arc::new(Counts::new(10, 10)),
             limits: EdgeLimits::default(),
             https_port: 443,

@@ -1,7 +1,7 @@
 //! A connection that ends when nothing has moved on it for too long.
 
 use std::any::Any;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -56,6 +56,20 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Quiet<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let came = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.seen(cx, came)
+    }
+
+    // Without these two, what TLS has in several records would be as many writes.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let came = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.seen(cx, came)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -23,6 +23,7 @@ use super::place::Place;
 use super::proxy::{self, Body, told};
 use super::quiet::Quiet;
 use super::shared::Shared;
+use super::workers::{Worker, freest};
 use crate::fault::{Context, Result};
 
 const HTTP_2: &[u8] = b"h2";
@@ -42,7 +43,7 @@ const CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
 ///
 /// # Errors
 /// If TLS cannot be set up.
-pub fn tls(shared: &Arc<Shared>) -> Result<TlsAcceptor> {
+pub fn tls(shared: &Shared) -> Result<TlsAcceptor> {
     let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().context("TLS")?.with_no_client_auth();
     let mut config = builder.with_cert_resolver(Arc::clone(&shared.certificates) as _);
@@ -50,20 +51,25 @@ pub fn tls(shared: &Arc<Shared>) -> Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Lets clients in for ever: with TLS, or without to be sent to where there is.
-pub async fn listen(shared: Arc<Shared>, listener: TcpListener, tls: Option<TlsAcceptor>) {
+/// Lets clients in for ever, each to the freest thread: with TLS, or without to be sent to where there is.
+pub async fn listen(workers: Arc<[Worker]>, listener: TcpListener, tls: Option<TlsAcceptor>) {
     loop {
         let Ok((stream, from)) = listener.accept().await else {
             sleep(PAUSE).await;
             continue;
         };
+        let Some((worker, of_worker)) = freest(&workers) else { return };
+        let shared = Arc::clone(&worker.shared);
         // One more is closed at once: there is nothing to be said before TLS.
         let Some(counted) = Counts::add(&shared.counts, from.ip().to_canonical()) else { continue };
-        let (shared, tls) = (Arc::clone(&shared), tls.clone());
-        tokio::spawn(async move {
+        // As it is, it would stay with this thread.
+        let Ok(stream) = stream.into_std() else { continue };
+        let tls = tls.clone();
+        worker.handle.spawn(async move {
+            let Ok(stream) = TcpStream::from_std(stream) else { return };
             let _ = stream.set_nodelay(true);
             // It counts as long as its stream lives, also as another protocol's than HTTP.
-            let stream = Quiet::new(stream, shared.limits.idle).keeping(Box::new(counted));
+            let stream = Quiet::new(stream, shared.limits.idle).keeping(Box::new((counted, of_worker)));
             match tls {
                 Some(tls) => secure(shared, stream, tls, from).await,
                 None => plain(shared, stream).await,
@@ -85,7 +91,8 @@ async fn secure(shared: Arc<Shared>, stream: Quiet<TcpStream>, tls: TlsAcceptor,
     let for_requests = Arc::clone(&shared);
     let service = service_fn(move |request| {
         let (shared, server) = (Arc::clone(&for_requests), server.clone());
-        async move { Ok::<_, Infallible>(proxy::serve(shared, request, server, client).await) }
+        // In a box, since it is large, and is moved several times until it runs.
+        Box::pin(async move { Ok::<_, Infallible>(proxy::serve(shared, request, server, client).await) })
     });
     let io = TokioIo::new(stream);
     // Whatever ends a connection is its client's affair.

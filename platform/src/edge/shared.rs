@@ -33,11 +33,12 @@ impl Default for EdgeLimits {
     }
 }
 
-/// One edge.
+/// One edge, as one of its threads has it.
+#[derive(Clone)]
 pub struct Shared {
     pub routes: Arc<dyn Routes>,
     pub certificates: Arc<Certificates>,
-    pub store: Store,
+    pub store: Arc<Store>,
     pub counts: Arc<Counts>,
     pub turns: Arc<Turns>,
     pub pool: Arc<Pool>,
