@@ -8,6 +8,10 @@
 
 pub mod alloc;
 pub mod api;
+/// The platform's. Its files are taken one by one: the whole of it would bring SQLite and a web server.
+#[path = "../../platform/src/app/mod.rs"]
+pub mod app;
+pub mod app_toml;
 pub mod balloon;
 pub mod block;
 pub mod boot;
@@ -16,11 +20,20 @@ pub mod clock;
 pub mod describe;
 pub mod description;
 pub mod disk;
+/// The platform's rule for names, which `app` needs.
+#[path = "../../platform/src/edge/routes.rs"]
+pub mod edge;
+#[path = "../../platform/src/fault.rs"]
+pub mod fault;
 pub mod ffi;
 pub mod frame_stream;
 pub mod guest;
+#[path = "../../platform/src/image/mod.rs"]
+pub mod image;
+pub mod images;
 pub mod input;
 pub mod launcher;
+pub mod messages;
 pub mod metadata;
 pub mod net;
 /// The launcher's, which its options need.
@@ -30,6 +43,8 @@ pub mod network;
 pub mod options;
 #[path = "../../examples/launch/place.rs"]
 pub mod place;
+#[path = "../../platform/src/guest.rs"]
+pub mod platform_guest;
 pub mod ports;
 #[path = "network.rs"]
 pub mod private_network;
@@ -91,4 +106,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "launcher", run: launcher::run, seeds: launcher::seeds },
     Target { name: "api", run: api::run, seeds: api::seeds },
     Target { name: "ffi", run: ffi::run, seeds: ffi::seeds },
+    Target { name: "image", run: images::run, seeds: images::seeds },
+    Target { name: "app_toml", run: app_toml::run, seeds: app_toml::seeds },
+    Target { name: "guest_messages", run: messages::run, seeds: messages::seeds },
 ];

@@ -163,6 +163,21 @@ fn calls_from_c_return_as_their_model() {
     run("ffi");
 }
 
+#[test]
+fn a_source_of_an_image_is_refused_or_becomes_one_that_has_what_it_has() {
+    run("image");
+}
+
+#[test]
+fn an_app_toml_is_refused_by_its_line_or_is_an_app() {
+    run("app_toml");
+}
+
+#[test]
+fn what_a_guest_says_is_refused_or_is_a_message() {
+    run("guest_messages");
+}
+
 /// `VMCELL_UPDATE=1 cargo test seeds` writes them.
 #[test]
 fn the_committed_seeds_are_those_that_the_targets_make() {

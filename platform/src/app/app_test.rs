@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{App, parse};
+use super::{App, check_told, parse};
 
 const WHOLE: &str = r#"
 name = "web"
@@ -27,6 +27,15 @@ snapshots = { every = "1d", keep = "5d" }
 
 fn read(text: &str) -> Result<App, String> {
     parse(text, "app.toml", Path::new("/home/me")).map_err(|fault| fault.message)
+}
+
+#[test]
+fn an_app_that_reads_a_copy_may_be_told_by_another_host_and_a_volume_without_a_size_may_not() {
+    let volume = "name = \"web\"\nimage = \"site\"\n[[volumes]]\nname = \"data\"\npath = \"/data\"\n";
+    let mut app = read(&format!("{volume}replica_of = \"db\"\n")).unwrap();
+    check_told(&app).unwrap();
+    app.volumes[0].replica_of = None;
+    assert!(check_told(&app).unwrap_err().message.contains("wrong volumes"));
 }
 
 #[test]

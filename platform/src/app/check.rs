@@ -89,7 +89,9 @@ pub fn checked(raw: raw::App, folder: &Path) -> Checked<App> {
 pub fn check_told(app: &App) -> Result<()> {
     let refused = |what: &str| Err(Fault::new(format!("the app {} has {what}, which no app.toml can say", app.name)));
     let is_volume = |mount: &Mount| {
-        let is_size = (SMALLEST_VOLUME..=LARGEST_VOLUME).contains(&mount.size);
+        // A copy has the size of what it is one of.
+        let is_copy = mount.replica_of.is_some() && mount.size == 0;
+        let is_size = is_copy || (SMALLEST_VOLUME..=LARGEST_VOLUME).contains(&mount.size);
         is_name(&mount.name) && mount.name.len() <= MOST_VOLUME_NAME && mount.path.starts_with('/') && is_size
     };
     let is_service = |service: &Service| service.port > 0 && service.names.iter().all(|name| check_name(name).is_ok());

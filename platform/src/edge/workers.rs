@@ -32,14 +32,19 @@ pub struct OfWorker {
 }
 
 /// The threads. They end when this is dropped.
-pub struct Threads(Vec<(Option<Sender<()>>, Option<JoinHandle<()>>)>);
+#[derive(Default)]
+pub struct Threads {
+    /// Dropped, they tell the threads to end.
+    ends: Vec<Sender<()>>,
+    running: Vec<JoinHandle<()>>,
+}
 
 /// Starts so many.
 ///
 /// # Errors
 /// If a thread cannot be had.
 pub fn start(count: usize, shared: &Shared) -> Result<(Threads, Arc<[Worker]>)> {
-    let (mut threads, mut workers) = (Threads(Vec::new()), Vec::new());
+    let (mut threads, mut workers) = (Threads::default(), Vec::new());
     for _ in 0..count {
         let runtime = Builder::new_current_thread().max_blocking_threads(MOST_BLOCKED).enable_all().build();
         let runtime = runtime.context("the threads of the edge")?;
@@ -47,18 +52,9 @@ pub fn start(count: usize, shared: &Shared) -> Result<(Threads, Arc<[Worker]>)> 
         let handle = runtime.handle().clone();
         handle.spawn(Arc::clone(&shared.pool).sweep());
         workers.push(Worker { shared, handle, connections: Arc::default() });
-        threads.0.push(run(runtime)?);
+        threads.run(runtime)?;
     }
     Ok((threads, workers.into()))
-}
-
-fn run(runtime: Runtime) -> Result<(Option<Sender<()>>, Option<JoinHandle<()>>)> {
-    let (end, ended) = channel();
-    let thread = thread::Builder::new().name("edge".to_owned()).spawn(move || {
-        let _ = runtime.block_on(ended);
-        runtime.shutdown_timeout(FAREWELL);
-    });
-    Ok((Some(end), Some(thread.context("the threads of the edge")?)))
 }
 
 /// The one that has the fewest connections, which has one more from now on.
@@ -67,11 +63,24 @@ pub fn freest(workers: &[Worker]) -> Option<(&Worker, OfWorker)> {
     Some((freest, OfWorker { _of: Arc::clone(&freest.connections) }))
 }
 
+impl Threads {
+    fn run(&mut self, runtime: Runtime) -> Result<()> {
+        let (end, ended) = channel();
+        let thread = thread::Builder::new().name("edge".to_owned()).spawn(move || {
+            let _ = runtime.block_on(ended);
+            runtime.shutdown_timeout(FAREWELL);
+        });
+        self.running.push(thread.context("the threads of the edge")?);
+        self.ends.push(end);
+        Ok(())
+    }
+}
+
 impl Drop for Threads {
     fn drop(&mut self) {
         // All are told first, so that their farewells are one.
-        self.0.iter_mut().for_each(|(end, _)| drop(end.take()));
-        for thread in self.0.iter_mut().filter_map(|(_, thread)| thread.take()) {
+        self.ends.clear();
+        for thread in self.running.drain(..) {
             let _ = thread.join();
         }
     }

@@ -76,7 +76,9 @@ impl Walk<'_> {
         let stat = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).context("cannot look at it")?;
         let key = (stat.st_dev, stat.st_ino);
         let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind != FileType::Directory && stat.st_nlink > 1 {
+        // Of what is left out, there is no first one for another name to lead to.
+        let may_have_names = matches!(kind, FileType::RegularFile | FileType::Symlink | FileType::Fifo);
+        if may_have_names && stat.st_nlink > 1 {
             if let Some(first) = self.seen.get(&key) {
                 let kind = Kind::Same(first.clone());
                 self.tell(place.clone(), kind, &stat, None::<&OwnedFd>, &mut std::io::empty())?;
