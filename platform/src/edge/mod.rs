@@ -10,6 +10,7 @@
 //! | `fetch`, `acme` | requests to the ACME server, and orders |
 //! | `place`, `upload`, `turns` | which host a request is for, how its body moves, and how many to one app look for a backend |
 //! | `pool` | connections to backends that wait for another request |
+//! | `websocket` | other protocols than HTTP, and what of them is said by HTTP |
 //! | `proxy` | a request and its answer |
 //! | `workers` | the threads that serve |
 //! | `serve` | listeners and connections |
@@ -33,6 +34,9 @@ mod store;
 mod turns;
 mod upload;
 mod validity;
+mod websocket;
+#[cfg(test)]
+mod websocket_test;
 mod workers;
 
 use std::net::TcpListener;

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::client::conn::http1::handshake;
 use hyper::header::{
-    CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, COOKIE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use hyper::http::request::Parts;
 use hyper::upgrade::{OnUpgrade, on};
@@ -19,12 +19,14 @@ use tokio::io::copy_bidirectional;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use super::counts::Counts;
 use super::place::Place;
 use super::pool::{Answer, Lease, Sent};
 use super::quiet::Quiet;
 use super::routes::{Backend, Kept, Refusal};
 use super::shared::Shared;
 use super::upload::{Moved, Upload, answered};
+use super::websocket::{Wanted, words};
 
 /// The body of an answer.
 pub type Body = BoxBody<Bytes, hyper::Error>;
@@ -115,26 +117,35 @@ async fn exchange(
     place: &Place,
     client: IpAddr,
 ) -> Result<Response<Body>, Response<Body>> {
-    let protocols = upgrade_of(request.version(), request.headers());
-    let of_client = (!protocols.is_empty()).then(|| on(&mut request));
+    let wanted = Wanted::of(&request);
+    // One on a stream of HTTP/2 is a connection more; one by HTTP/1.1 has a connection of its own, which counts already.
+    let counted = match wanted {
+        Wanted::Unknown => return Err(told(StatusCode::NOT_IMPLEMENTED, "Only WebSockets are connected to.")),
+        Wanted::Stream => Some(Counts::add(&shared.counts, client).ok_or_else(too_many)?),
+        _ => None,
+    };
+    let of_client = (wanted != Wanted::Nothing).then(|| on(&mut request));
     let (mut parts, body) = request.into_parts();
-    prepare(&mut parts, place, client, &protocols)
+    prepare(&mut parts, place, client, &wanted)
         .ok_or_else(|| told(StatusCode::BAD_REQUEST, "The request cannot be passed on."))?;
     let (lease, mut response) = send(shared, &place.host, Request::from_parts(parts, body.boxed())).await?;
     let is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let chosen = response.headers().get(UPGRADE).cloned();
-    let is_asked = words(response.headers(), &UPGRADE).iter().all(|chosen| protocols.contains(chosen));
+    let is_asked = wanted.has(&words(response.headers(), &UPGRADE));
     let trailers = response.headers().get_all(TRAILER).iter().cloned().collect::<Vec<_>>();
     drop_hops(response.headers_mut());
     if !is_upgraded {
+        // On a stream, it would say that there is a WebSocket.
+        if wanted == Wanted::Stream && response.status().is_success() {
+            return Err(no_answer());
+        }
         trailers.into_iter().for_each(|names| _ = response.headers_mut().append(TRAILER, names));
         return Ok(response.map(|body| Answer::new(body, lease).boxed()));
     }
     let (Some(of_client), Some(chosen), true) = (of_client, chosen, is_asked) else { return Err(no_answer()) };
-    pass_on(of_client, on(&mut response), lease.into_kept());
-    response.headers_mut().insert(UPGRADE, chosen);
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    Ok(response.map(BodyExt::boxed))
+    pass_on(of_client, on(&mut response), Box::new((lease.into_kept(), counted)), shared.limits.idle);
+    wanted.told(&mut response, chosen);
+    Ok(response.map(|_| Empty::new().map_err(|never| match never {}).boxed()))
 }
 
 /// Sends a request by a connection that waits, or by a new one. One that has waited may be closed by now: what has not left, or may be said twice, is sent
@@ -197,12 +208,16 @@ fn no_answer() -> Response<Body> {
     told(StatusCode::BAD_GATEWAY, "The app's answer was none.")
 }
 
+fn too_many() -> Response<Body> {
+    told(StatusCode::SERVICE_UNAVAILABLE, "There are too many connections of this address.")
+}
+
 fn too_late() -> Response<Body> {
     told(StatusCode::GATEWAY_TIMEOUT, "The app took too long to answer.")
 }
 
 /// Makes of a request what the backend gets. `None` if it cannot be.
-fn prepare(parts: &mut Parts, place: &Place, client: IpAddr, protocols: &[String]) -> Option<()> {
+fn prepare(parts: &mut Parts, place: &Place, client: IpAddr, wanted: &Wanted) -> Option<()> {
     let takes_trailers = words(&parts.headers, &TE).iter().any(|word| word == "trailers");
     let path = parts.uri.path_and_query()?.clone();
     parts.uri = Uri::from(path);
@@ -218,31 +233,11 @@ fn prepare(parts: &mut Parts, place: &Place, client: IpAddr, protocols: &[String
     parts.headers.insert("x-forwarded-for", HeaderValue::from_str(&client.to_string()).ok()?);
     parts.headers.insert("x-forwarded-host", authority);
     parts.headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
-    if takes_trailers && protocols.is_empty() {
+    if takes_trailers && *wanted == Wanted::Nothing {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("te"));
         parts.headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    if !protocols.is_empty() {
-        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        parts.headers.insert(UPGRADE, HeaderValue::from_str(&protocols.join(", ")).ok()?);
-    }
-    Some(())
-}
-
-/// The protocols that a client wants to speak on this connection, a WebSocket's for example. HTTP/2 has another way, which is not offered.
-/// HTTP itself is not passed on (`h2c`): a client would say requests in it that nobody here looks at.
-fn upgrade_of(version: Version, headers: &HeaderMap) -> Vec<String> {
-    let is_wanted = words(headers, &CONNECTION).iter().any(|word| word == "upgrade");
-    if version != Version::HTTP_11 || !is_wanted {
-        return Vec::new();
-    }
-    let is_http = |protocol: &String| {
-        let name = protocol.split('/').next().unwrap_or_default().trim();
-        ["h2c", "h2", "h3", "http", "https", "tls"].contains(&name)
-    };
-    let mut protocols = words(headers, &UPGRADE);
-    protocols.retain(|protocol| !is_http(protocol));
-    protocols
+    wanted.ask(parts)
 }
 
 /// Drops what is about one connection and not about the request (RFC 9110, section 7.6.1).
@@ -258,16 +253,6 @@ fn drop_hops(headers: &mut HeaderMap) {
     }
 }
 
-/// The words of all headers of a name, in lower case.
-fn words(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
-    let texts = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    texts
-        .flat_map(|text| text.split(','))
-        .map(|word| word.trim().to_ascii_lowercase())
-        .filter(|word| !word.is_empty())
-        .collect()
-}
-
 /// HTTP/2 sends cookies one by one, which HTTP/1.1 takes together.
 fn join_cookies(headers: &mut HeaderMap) -> Option<()> {
     let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
@@ -278,13 +263,14 @@ fn join_cookies(headers: &mut HeaderMap) -> Option<()> {
     Some(())
 }
 
-/// Passes on what both sides say in their new protocol. Each of the connections ends by itself if nothing moves.
-/// Bytes both ways, until both sides have ended. `kept` counts them as a request until then.
-fn pass_on(client: OnUpgrade, backend: OnUpgrade, kept: Kept) {
+/// Passes on what both sides say in their new protocol, until both have ended, or one takes and says nothing for too long. `kept` counts them as a request
+/// until then. A stream of HTTP/2 has no end of its own, so that both are watched.
+fn pass_on(client: OnUpgrade, backend: OnUpgrade, kept: Kept, limit: Duration) {
     tokio::spawn(async move {
         let _kept = kept;
         let (Ok(client), Ok(backend)) = tokio::join!(client, backend) else { return };
-        let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+        let mut client = Quiet::new(TokioIo::new(client), limit);
+        let mut backend = TokioIo::new(backend);
         let _ = copy_bidirectional(&mut client, &mut backend).await;
     });
 }
@@ -303,7 +289,8 @@ mod tests {
             .header("accept", "*/*");
         let request = request.header("x-forwarded-for", "6.6.6.6").header("cookie", "a=1").header("cookie", "b=2");
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        prepare(&mut parts, &Place::read("A.example.:").unwrap(), IpAddr::from([10, 0, 0, 1]), &[]).unwrap();
+        prepare(&mut parts, &Place::read("A.example.:").unwrap(), IpAddr::from([10, 0, 0, 1]), &Wanted::Nothing)
+            .unwrap();
         assert_eq!((parts.uri.to_string().as_str(), parts.version), ("/x?y=1", Version::HTTP_11));
         let mut headers: Vec<_> =
             parts.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
@@ -319,22 +306,5 @@ mod tests {
             "x-forwarded-proto: https",
         ];
         assert_eq!(headers, wanted);
-    }
-
-    #[test]
-    fn another_protocol_than_http_is_wanted_by_both_headers_of_http_1() {
-        let wanted = |version, connection: &'static str, protocols: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(CONNECTION, HeaderValue::from_static(connection));
-            headers.insert(UPGRADE, HeaderValue::from_static(protocols));
-            upgrade_of(version, &headers).join(" ")
-        };
-        assert_eq!(wanted(Version::HTTP_11, "keep-alive, Upgrade", "WebSocket"), "websocket");
-        assert_eq!(wanted(Version::HTTP_11, "close", "websocket"), "");
-        assert_eq!(wanted(Version::HTTP_2, "upgrade", "websocket"), "");
-        for http in ["h2c", "H2C", "HTTP/2.0", "TLS/1.2, h2c"] {
-            assert_eq!(wanted(Version::HTTP_11, "upgrade, http2-settings", http), "");
-        }
-        assert_eq!(wanted(Version::HTTP_11, "upgrade", "h2c, websocket"), "websocket");
     }
 }

@@ -1,7 +1,7 @@
 //! Listeners, and the connections that come by them.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -87,19 +88,26 @@ async fn secure(shared: Arc<Shared>, stream: Quiet<TcpStream>, tls: TlsAcceptor,
     if protocol.as_deref() == Some(CHALLENGE_PROTOCOL) {
         return;
     }
-    let client = from.ip().to_canonical();
+    let is_second = protocol.as_deref() == Some(HTTP_2);
+    speak(shared, TokioIo::new(stream), is_second, server, from.ip().to_canonical()).await;
+}
+
+/// Serves the requests of a connection, by HTTP/2 or HTTP/1.1, for the name that it was made for.
+pub async fn speak<S>(shared: Arc<Shared>, io: TokioIo<S>, is_second: bool, server: Option<String>, client: IpAddr)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let for_requests = Arc::clone(&shared);
     let service = service_fn(move |request| {
         let (shared, server) = (Arc::clone(&for_requests), server.clone());
         // In a box, since it is large, and is moved several times until it runs.
         Box::pin(async move { Ok::<_, Infallible>(proxy::serve(shared, request, server, client).await) })
     });
-    let io = TokioIo::new(stream);
     // Whatever ends a connection is its client's affair.
-    if protocol.as_deref() == Some(HTTP_2) {
+    if is_second {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).max_concurrent_streams(MOST_STREAMS).max_header_list_size(64 << 10);
-        builder.keep_alive_interval(ASKED).keep_alive_timeout(ASKED);
+        builder.keep_alive_interval(ASKED).keep_alive_timeout(ASKED).enable_connect_protocol();
         let _ = builder.serve_connection(io, service).await;
     } else {
         let _ = first(&shared).serve_connection(io, service).with_upgrades().await;

@@ -1,0 +1,145 @@
+//! WebSockets, and other protocols that a connection is upgraded to: which ones a client asks for, and what is told to the backend and back.
+//!
+//! HTTP/1.1 asks by `Upgrade`. HTTP/2 asks by an extended `CONNECT` (RFC 8441), which is a stream of a connection, and becomes an upgrade of HTTP/1.1 for
+//! the backend.
+
+use hyper::ext::Protocol;
+use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode, Version};
+
+const WEBSOCKET: &str = "websocket";
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// What a client wants to speak on its connection, or its stream.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// HTTP, as before.
+    Nothing,
+    /// One of these, by HTTP/1.1, in lower case.
+    Upgrade(Vec<String>),
+    /// A WebSocket, on a stream of HTTP/2.
+    Stream,
+    /// What no backend speaks.
+    Unknown,
+}
+
+impl Wanted {
+    /// What a request asks for.
+    pub fn of<B>(request: &Request<B>) -> Self {
+        if request.version() == Version::HTTP_2 && request.method() == Method::CONNECT {
+            let protocol = request.extensions().get::<Protocol>().map(Protocol::as_str);
+            return if protocol == Some(WEBSOCKET) { Self::Stream } else { Self::Unknown };
+        }
+        let protocols = upgrade_of(request.version(), request.headers());
+        if protocols.is_empty() { Self::Nothing } else { Self::Upgrade(protocols) }
+    }
+
+    /// Puts the wish into a request to a backend, from which all about the connection was dropped.
+    pub fn ask(&self, parts: &mut Parts) -> Option<()> {
+        let protocols = match self {
+            Self::Nothing | Self::Unknown => return Some(()),
+            Self::Upgrade(protocols) => protocols.join(", "),
+            Self::Stream => {
+                parts.method = Method::GET;
+                // Clients by HTTP/2 have none, and look for no answer to it.
+                parts.headers.insert(SEC_WEBSOCKET_KEY, key()?);
+                WEBSOCKET.to_owned()
+            }
+        };
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(UPGRADE, HeaderValue::from_str(&protocols).ok()?);
+        Some(())
+    }
+
+    /// Whether a backend has chosen what was asked for.
+    pub fn has(&self, chosen: &[String]) -> bool {
+        match self {
+            Self::Nothing | Self::Unknown => false,
+            Self::Upgrade(protocols) => !chosen.is_empty() && chosen.iter().all(|one| protocols.contains(one)),
+            Self::Stream => chosen == [WEBSOCKET],
+        }
+    }
+
+    /// Makes of a backend's consent what the client is told, whose headers about the connection were dropped.
+    pub fn told<B>(&self, response: &mut Response<B>, chosen: HeaderValue) {
+        let headers = response.headers_mut();
+        if *self == Self::Stream {
+            headers.remove(SEC_WEBSOCKET_ACCEPT);
+            *response.status_mut() = StatusCode::OK;
+            return;
+        }
+        headers.insert(UPGRADE, chosen);
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+}
+
+/// A key as clients of HTTP/1.1 make one: 16 bytes by chance, in Base64.
+fn key() -> Option<HeaderValue> {
+    let mut bytes = [0_u8; 22];
+    let read = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()).ok()?;
+    if read != bytes.len() {
+        return None;
+    }
+    // The last letter has two bits of the last byte.
+    *bytes.last_mut()? &= 0b11_0000;
+    let letter = |byte: &u8| BASE64.get(usize::from(byte % 64)).map_or('A', |letter| char::from(*letter));
+    let text = bytes.iter().map(letter).chain("==".chars()).collect::<String>();
+    HeaderValue::from_str(&text).ok()
+}
+
+/// The protocols that a client of HTTP/1.1 wants to speak on this connection.
+/// HTTP itself is not passed on (`h2c`): a client would say requests in it that nobody here looks at.
+fn upgrade_of(version: Version, headers: &HeaderMap) -> Vec<String> {
+    let is_wanted = words(headers, &CONNECTION).iter().any(|word| word == "upgrade");
+    if version != Version::HTTP_11 || !is_wanted {
+        return Vec::new();
+    }
+    let is_http = |protocol: &String| {
+        let name = protocol.split('/').next().unwrap_or_default().trim();
+        ["h2c", "h2", "h3", "http", "https", "tls"].contains(&name)
+    };
+    let mut protocols = words(headers, &UPGRADE);
+    protocols.retain(|protocol| !is_http(protocol));
+    protocols
+}
+
+/// The words of all headers of a name, in lower case.
+pub fn words(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
+    let texts = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    texts
+        .flat_map(|text| text.split(','))
+        .map(|word| word.trim().to_ascii_lowercase())
+        .filter(|word| !word.is_empty())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_protocol_than_http_is_wanted_by_both_headers_of_http_1() {
+        let wanted = |version, connection: &'static str, protocols: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONNECTION, HeaderValue::from_static(connection));
+            headers.insert(UPGRADE, HeaderValue::from_static(protocols));
+            upgrade_of(version, &headers).join(" ")
+        };
+        assert_eq!(wanted(Version::HTTP_11, "keep-alive, Upgrade", "WebSocket"), "websocket");
+        assert_eq!(wanted(Version::HTTP_11, "close", "websocket"), "");
+        assert_eq!(wanted(Version::HTTP_2, "upgrade", "websocket"), "");
+        for http in ["h2c", "H2C", "HTTP/2.0", "TLS/1.2, h2c"] {
+            assert_eq!(wanted(Version::HTTP_11, "upgrade, http2-settings", http), "");
+        }
+        assert_eq!(wanted(Version::HTTP_11, "upgrade", "h2c, websocket"), "websocket");
+    }
+
+    #[test]
+    fn a_key_is_16_bytes_in_base64_and_another_one_each_time() {
+        let (one, other) = (key().unwrap(), key().unwrap());
+        let text = one.to_str().unwrap();
+        assert!(text.len() == 24 && text.ends_with("==") && b"AQgw".contains(&text.as_bytes()[21]), "{text}");
+        assert_ne!(one, other);
+    }
+}
