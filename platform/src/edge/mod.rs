@@ -18,6 +18,8 @@
 //! It has threads of its own, on which all of that runs; the one place that may block, [`Routes::connect`], has others.
 
 mod acme;
+#[cfg(test)]
+mod attack_test;
 mod certificates;
 mod counts;
 mod fetch;

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,12 +25,12 @@ use super::store::Store;
 use super::turns::Turns;
 
 const SWITCHES: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
-const PLAIN: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+pub const PLAIN: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 
 /// Says one answer, and then what comes in capitals. Heads of requests are kept.
-struct App {
-    answer: &'static str,
-    heads: Arc<Mutex<Vec<String>>>,
+pub struct App {
+    pub answer: &'static str,
+    pub heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl Routes for App {
@@ -58,6 +59,21 @@ impl Routes for App {
     }
 }
 
+/// An edge for one app, without listeners.
+pub fn shared(folder: &Path, routes: App, counts: Arc<Counts>, limits: EdgeLimits) -> Arc<Shared> {
+    Arc::new(Shared {
+        routes: Arc::new(routes),
+        certificates: Arc::default(),
+        store: Arc::new(Store::open(&folder.join("edge")).unwrap()),
+        counts,
+        limits,
+        https_port: 443,
+        say: Arc::new(|_| {}),
+        turns: Arc::new(Turns::new(64, 16)),
+        pool: Arc::default(),
+    })
+}
+
 struct Rig {
     _folder: TempDir,
     client: SendRequest<Empty<Bytes>>,
@@ -70,17 +86,8 @@ impl Rig {
     async fn new(answer: &'static str, limits: EdgeLimits) -> Self {
         let (folder, heads) = (tempfile::tempdir().unwrap(), Arc::default());
         let counts = Arc::new(Counts::new(2, 2));
-        let shared = Arc::new(Shared {
-            routes: Arc::new(App { answer, heads: Arc::clone(&heads) }),
-            certificates: Arc::default(),
-            store: Arc::new(Store::open(&folder.path().join("edge")).unwrap()),
-            counts: Arc::clone(&counts),
-            limits,
-            https_port: 443,
-            say: Arc::new(|_| {}),
-            turns: Arc::new(Turns::new(64, 16)),
-            pool: Arc::default(),
-        });
+        let routes = App { answer, heads: Arc::clone(&heads) };
+        let shared = shared(folder.path(), routes, Arc::clone(&counts), limits);
         let (ours, theirs) = duplex(64 << 10);
         let client = IpAddr::from([10, 0, 0, 1]);
         tokio::spawn(speak(shared, TokioIo::new(theirs), true, Some("a.example".to_owned()), client));
@@ -111,7 +118,7 @@ impl Rig {
     }
 }
 
-fn run(test: impl Future<Output = ()>) {
+pub fn run(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
 }
 
