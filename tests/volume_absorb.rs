@@ -264,3 +264,35 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     assert!(keys.add(&key(), &wrong).unwrap_err().chain().contains("another file took its place"));
     Volume::keys(rig.path(1)).unwrap().add(&key(), &wrong).unwrap();
 }
+
+/// Where the child finds the chain.
+const FULL: &str = "VMCELL_TEST_ABSORB_FULL";
+
+#[test]
+fn on_a_full_disk_it_is_refused_and_the_chain_is_as_it_was_and_it_works_once_there_is_room() {
+    if let Some(folder) = std::env::var_os(FULL) {
+        let new = Path::new(&folder).join("new");
+        let refused = Volume::absorb(Path::new(&folder).join("2"), &key(), &new, go_on).unwrap_err();
+        assert!(refused.chain().contains("File too large") && !new.exists(), "{}", refused.chain());
+        return;
+    }
+    let rig = Rig::new();
+    drop(rig.served(4));
+    let read = || (0..4).map(|number| some(&mut read_only(&rig.path(number)))).collect::<Vec<_>>();
+    let before = read();
+    let bytes = fs::read(rig.path(2)).unwrap();
+    let least = fs::metadata(rig.path(2)).unwrap().len();
+    // A file may have so many blocks of 512 bytes: none, a header's, and most of what it takes.
+    for blocks in [0, 8, 2048, least / 512 - 8] {
+        let name = "on_a_full_disk_it_is_refused_and_the_chain_is_as_it_was_and_it_works_once_there_is_room";
+        let mut child = std::process::Command::new("sh");
+        let limited = "trap '' XFSZ; ulimit -f \"$1\"; exec \"$0\" --exact \"$2\"";
+        child.args(["-c", limited]).arg(std::env::current_exe().unwrap()).args([&blocks.to_string(), name]);
+        let output = child.env(FULL, rig.folder.path()).output().unwrap();
+        assert!(output.status.success(), "{blocks}: {output:?}");
+        assert!(fs::read(rig.path(2)).unwrap() == bytes && read() == before, "{blocks}");
+        assert_eq!(fs::read_dir(rig.folder.path()).unwrap().count(), 4, "{blocks}");
+    }
+    assert!(rig.absorb(2).unwrap());
+    assert_eq!(read(), before);
+}

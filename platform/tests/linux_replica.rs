@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use cell::{Cell, copy_program, program, serve};
+use cell::{Cell, copy_program, serve, two_hosts};
 
 /// Answers a line of SQL, and says so once it is committed.
 const ANSWER: &str =
@@ -49,45 +49,23 @@ fn sql(address: &str, line: &str) -> Result<String, String> {
     answer.strip_suffix("done\n").map(|answer| answer.trim().to_owned()).ok_or(answer)
 }
 
-/// What `cell serve` is told of a host's place in its mesh.
-fn mesh(name: &str) -> Vec<String> {
-    let address = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    vec!["--mesh".to_owned(), address, "--name".to_owned(), name.to_owned()]
-}
-
 /// Two hosts of a mesh, of which the first has notes in a database, and the second one a copy; and the first one's arguments.
-fn two_hosts() -> (Cell, Cell, Vec<String>) {
-    let (first, second) = (mesh("alpha"), mesh("beta"));
-    let alpha = Cell::with(tempfile::tempdir().unwrap(), &first);
-    let token = alpha.json(&["hosts", "invite"])["token"].as_str().unwrap().to_owned();
-    let folder = tempfile::tempdir().unwrap();
-    let joined = program(folder.path()).args(["join", &token]).args(&second).status().unwrap();
-    assert!(joined.success());
-    let beta = Cell::with(folder, &second);
+fn two_with_notes() -> (Cell, Cell, Vec<String>) {
+    let (alpha, beta, first) = two_hosts();
     deploy(&alpha, "notes", "size = \"32M\"\nreplicate = { to = \"beta\", every = \"2s\" }");
     (alpha, beta, first)
 }
 
-fn copied(cell: &Cell) -> Option<u64> {
-    cell.json(&["volumes", "list", "notes"])[0]["copies"][0]["snapshot"].as_u64()
-}
-
 /// Waits until all that is there now is at the other host.
 fn until_copied(alpha: &Cell, address: &str) {
-    let snapshots = alpha.json(&["volumes", "list", "notes"])[0]["snapshots"].clone();
-    let numbers = snapshots.as_array().unwrap().iter().map(|one| one["snapshot"].as_u64().unwrap());
-    let newest = numbers.chain(copied(alpha)).max().unwrap_or(0);
-    alpha.until("a copy", |alpha| {
-        // A snapshot is taken only if something was written.
-        sql(address, "pragma user_version = 1;").unwrap();
-        copied(alpha) > Some(newest)
-    });
+    // A snapshot is taken only if something was written.
+    alpha.until_copied("notes", || drop(sql(address, "pragma user_version = 1;").unwrap()));
 }
 
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
 fn an_app_at_another_host_reads_what_the_database_was_told_a_moment_ago() {
-    let (alpha, beta, _) = two_hosts();
+    let (alpha, beta, _) = two_with_notes();
     let (_proxy, address) = alpha.proxy_to("notes", 5000);
     sql(&address, "create table notes(text); insert into notes values ('first');").unwrap();
     until_copied(&alpha, &address);
@@ -103,7 +81,7 @@ fn an_app_at_another_host_reads_what_the_database_was_told_a_moment_ago() {
 #[test]
 #[ignore = "needs a KVM that runs Linux: cargo xtask test"]
 fn a_copy_is_promoted_with_all_that_had_come_and_the_host_that_comes_back_is_told() {
-    let (mut alpha, beta, mesh) = two_hosts();
+    let (mut alpha, beta, mesh) = two_with_notes();
     let (_proxy, address) = alpha.proxy_to("notes", 5000);
     sql(&address, "create table notes(number integer primary key);").unwrap();
     let add = || sql(&address, "insert into notes values (null); select count(*) from notes;").unwrap();

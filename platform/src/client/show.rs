@@ -32,7 +32,8 @@ pub fn status(apps: &Value) -> String {
             let _ = writeln!(shown, "  port {}: {reach}", service["port"]);
         }
         for trouble in each(&app["troubles"]) {
-            let _ = writeln!(shown, "  volume {}: {}", text(trouble, "volume"), text(trouble, "trouble"));
+            let what = if trouble["host"].is_string() { "host" } else { "volume" };
+            let _ = writeln!(shown, "  {what} {}: {}", text(trouble, what), text(trouble, "trouble"));
         }
         each(&app["certificates"]).for_each(|certificate| show_certificate(&mut shown, certificate));
         for vm in each(&app["vms"]) {

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vmcell::network::Network;
 
 use super::fleet::Fleet;
 use super::folder::Folder;
+use super::incoming::Incoming;
 use super::laptops::Laptops;
 use super::mesh::Mesh;
 use super::names::Front;
@@ -45,7 +46,19 @@ pub struct Parts {
 }
 
 /// By app and host.
-pub(super) type Wrong = BTreeMap<(String, u16), Instant>;
+pub(super) type Wrongs = BTreeMap<(String, u16), Wrong>;
+
+/// What does not fit between this host and another.
+pub(super) struct Wrong {
+    /// The release that it is about.
+    pub release: Option<u32>,
+    /// Since when, or when it was tried to mend it last.
+    pub since: Instant,
+    /// After so long, it is tried.
+    pub wait: Duration,
+    /// Why that failed last.
+    pub why: Option<String>,
+}
 
 /// The apps of a host.
 pub struct Host {
@@ -59,8 +72,9 @@ pub struct Host {
     images: Mutex<()>,
     active: Mutex<()>,
     following: Mutex<()>,
-    wrong: Mutex<Wrong>,
+    wrong: Mutex<Wrongs>,
     pub(super) front: Front,
+    pub(super) incoming: Incoming,
     /// Of volumes, by app, name and what is done to them.
     troubles: Mutex<BTreeMap<(String, String, &'static str), String>>,
 }
@@ -89,6 +103,7 @@ impl Host {
             following: Mutex::default(),
             wrong: Mutex::default(),
             front: Front::default(),
+            incoming: Incoming::default(),
             troubles: Mutex::default(),
         }
     }
@@ -113,8 +128,8 @@ impl Host {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Since when something does not fit between this host and another.
-    pub(super) fn wrong(&self) -> MutexGuard<'_, Wrong> {
+    /// What does not fit between this host and another.
+    pub(super) fn wrong(&self) -> MutexGuard<'_, Wrongs> {
         self.wrong.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

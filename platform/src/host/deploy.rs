@@ -46,7 +46,7 @@ pub fn deploy_without(
     host.check_names(&spec)?;
     parts.secrets.require(&name, &spec.secrets)?;
     if spread::count_here(host, &spec) != Some(0) {
-        host.volumes().make(&name, &spec.volumes)?;
+        host.volumes().make(&name, &spec.volumes, None)?;
     }
     progress(&format!("Building the image from {}", spec.image.display()));
     let release = Arc::new(release(host, spec.clone(), file)?);

@@ -2,7 +2,7 @@
 //!
 //! `folder` is where things lie, `fleet` the VMs of an app, `apps` all of them, `rules` those of the network, `roll` puts new VMs in the place of old ones,
 //! and `deploy` makes a release of an `app.toml`. `secrets` and `volumes` are what apps keep, and `storage` changes volumes while VMs have them, and `upkeep` does so by the clock: `schedule` says
-//! when, `tidying` removes files of snapshots that are over, and `replica` has copies at other hosts; `laptops` are
+//! when, `tidying` removes files of snapshots that are over, and `replica` has copies at other hosts, of which `incoming` is what comes; `laptops` are
 //! those who come into the network from elsewhere, `names` are those by which the internet reaches apps, and `front` is the edge.
 //!
 //! `mesh` knows the other hosts, `token` and `join` take one in, `beat` is what they tell each other, `peers` tells and asks, and `elsewhere` is
@@ -15,6 +15,7 @@ mod elsewhere;
 mod fleet;
 mod folder;
 mod front;
+mod incoming;
 mod join;
 mod keeps;
 mod laptops;

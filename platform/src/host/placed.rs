@@ -76,11 +76,12 @@ fn try_run(host: &Arc<Host>, wanted: Wanted, talk: &Mutex<Talk>) -> Result<()> {
     let talk = || talk.lock().unwrap_or_else(PoisonError::into_inner);
     let (parts, app) = (&host.parts, wanted.release.app.clone());
     let _occupied = host.occupy(&app, false)?;
+    check_new(host, &wanted)?;
     parts.state.place(wanted.number, &wanted.release)?;
     for (name, value) in &wanted.secrets {
         parts.secrets.set(&app, name, &value.0)?;
     }
-    host.volumes().make(&app, &wanted.release.spec.volumes)?;
+    host.volumes().make(&app, &wanted.release.spec.volumes, Some(wanted.from))?;
     let image = parts.folder.image(&wanted.release.image.file);
     if !image.exists() {
         talk().say(&Said::Wants)?;
@@ -102,6 +103,24 @@ fn try_run(host: &Arc<Host>, wanted: Wanted, talk: &Mutex<Talk>) -> Result<()> {
         parts.state.fail(&release, &why.message)?;
     }
     host.sweep().and(rolled)
+}
+
+/// Refuses an app of a name whose secrets or volumes are here already, and are not that host's.
+fn check_new(host: &Host, wanted: &Wanted) -> Result<()> {
+    let (app, spec, parts) = (&wanted.release.app, &wanted.release.spec, &host.parts);
+    if let Some(name) = spec.secrets.iter().find(|name| !wanted.secrets.contains_key(*name)) {
+        return Err(Fault::new(format!("the app {app} wants the secret {name}, and its value was not sent")));
+    }
+    if parts.state.app(app).is_ok() {
+        // The number says whose it is.
+        return Ok(());
+    }
+    if let Some(secret) = parts.secrets.list(app)?.first() {
+        let next =
+            format!("Give the app another name, or take it out there: `cell secrets unset {app} {}`.", secret.name);
+        return Err(Fault::new(format!("there is a secret {} of another app {app} already", secret.name)).next(next));
+    }
+    host.volumes().check_foreign(app, &spec.volumes, wanted.from)
 }
 
 /// Takes an image that a release of another host's has, and says on the stream whether it is whole.

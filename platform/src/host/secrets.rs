@@ -32,6 +32,14 @@ fn no_app(name: &str) -> Fault {
         .next("Allowed are lower-case letters, digits and hyphens inside.")
 }
 
+/// The bytes of a key that is told as hexadecimal digits.
+fn key_bytes(key: &Hidden) -> Result<Vec<u8>> {
+    let digits = |at: usize| key.0.get(at..at.saturating_add(2)).and_then(|text| u8::from_str_radix(text, 16).ok());
+    let bytes: Option<Vec<u8>> = (0..KEY_BYTES).map(|number| digits(number.saturating_mul(2))).collect();
+    let bytes = bytes.filter(|_| key.0.len() == KEY_BYTES.saturating_mul(2));
+    bytes.ok_or_else(|| Fault::new("the key of a volume is no key"))
+}
+
 /// The secrets of a host.
 pub struct Secrets {
     folder: PathBuf,
@@ -202,24 +210,31 @@ impl Secrets {
         Ok(Hidden(secret.expose().iter().map(|byte| format!("{byte:02x}")).collect()))
     }
 
-    /// Keeps the key of a volume that comes from another host. If `is_there`, that volume has one, which has to be the same.
+    /// Refuses a key of a volume that comes from another host, if that volume is there and has another one. True: it is kept already.
     ///
     /// # Errors
-    /// It is no key or another one, or cannot be sealed.
-    pub(super) fn keep_volume_key(&self, app: &str, volume: &str, key: &Hidden, is_there: bool) -> Result<()> {
-        let digits = |at: usize| key.0.get(at..at.saturating_add(2)).and_then(|text| u8::from_str_radix(text, 16).ok());
-        let bytes: Option<Vec<u8>> = (0..KEY_BYTES).map(|number| digits(number.saturating_mul(2))).collect();
-        let bytes = bytes.filter(|_| key.0.len() == KEY_BYTES.saturating_mul(2));
-        let bytes = bytes.ok_or_else(|| Fault::new("the key of a volume is no key"))?;
-        let (name, store) = (format!("{app}.{volume}"), self.made(VOLUMES)?);
+    /// It is no key, or another one.
+    pub(super) fn check_volume_key(&self, app: &str, volume: &str, key: &Hidden, is_there: bool) -> Result<bool> {
+        let (bytes, name, store) = (key_bytes(key)?, format!("{app}.{volume}"), self.made(VOLUMES)?);
         let is_known = store.list()?.secrets.iter().any(|secret| secret.name == name);
         if is_known && store.get(&self.key, &name)?.expose() == bytes {
-            return Ok(());
+            return Ok(true);
         }
         if is_known && is_there {
             return Err(Fault::new(format!("the copy of the volume {volume} of {app} has another key")));
         }
-        store.set(self.key.sealing_key(), &Secret::new(&name, &bytes)?)?;
+        Ok(false)
+    }
+
+    /// Keeps the key of a volume that has come from another host.
+    ///
+    /// # Errors
+    /// Those of [`check_volume_key`](Self::check_volume_key), or it cannot be sealed.
+    pub(super) fn keep_volume_key(&self, app: &str, volume: &str, key: &Hidden, is_there: bool) -> Result<()> {
+        if !self.check_volume_key(app, volume, key, is_there)? {
+            let secret = Secret::new(&format!("{app}.{volume}"), &key_bytes(key)?)?;
+            self.made(VOLUMES)?.set(self.key.sealing_key(), &secret)?;
+        }
         Ok(())
     }
 

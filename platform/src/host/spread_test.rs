@@ -229,3 +229,35 @@ fn a_host_runs_nothing_that_is_not_the_askers_or_that_no_description_says() {
         releases.iter().all(|release| release.status == ReleaseStatus::Failed)
     });
 }
+
+#[test]
+fn an_app_of_another_host_gets_no_volume_or_secret_that_was_here_before_under_its_name() {
+    let (alpha, beta) = pair();
+    let volume = "[[volumes]]\nname = \"data\"\npath = \"/data\"\nsize = \"4M\"\n";
+    let text = |more: &str| text("{ beta = 1 }", "", more) + volume;
+    let own = "name = \"web\"\nimage = \"aa\"\n".to_owned() + volume;
+    deploy_at(&beta, &own).unwrap();
+    destroy(&beta.host, "web", &|_| {}).unwrap();
+    // Its volume stays, as if it was to be deployed again.
+    until("its end", || alpha.host.known(None).unwrap().is_empty());
+    let refused = deploy_at(&alpha, &text("")).unwrap_err();
+    assert!(refused.message.contains("there is a volume data of another app web already"), "{refused}");
+    assert!(beta.host.parts.state.apps().unwrap().is_empty());
+    deploy_at(&beta, &own).unwrap();
+    destroy(&beta.host, "web", &|_| {}).unwrap();
+    beta.host.parts.secrets.set("other", "TOKEN", "beta's own").unwrap();
+    alpha.host.parts.secrets.set("other", "TOKEN", "alpha's").unwrap();
+    until("its end", || alpha.host.known(None).unwrap().is_empty());
+    let other = |more: &str| text(more).replace("name = \"web\"", "name = \"other\"");
+    for more in ["", "secrets = [\"TOKEN\"]"] {
+        let refused = deploy_at(&alpha, &other(more)).unwrap_err();
+        assert!(refused.message.contains("there is a secret TOKEN of another app other already"), "{refused}");
+    }
+    assert_eq!(beta.host.parts.secrets.values("other", &["TOKEN".into()]).unwrap()["TOKEN"], "beta's own");
+    beta.host.parts.secrets.unset("other", "TOKEN").unwrap();
+    deploy_at(&alpha, &other("secrets = [\"TOKEN\"]")).unwrap();
+    // What that host has made here is its own, also after the app was destroyed.
+    destroy(&alpha.host, "other", &|_| {}).unwrap();
+    until("its end", || beta.host.known(None).unwrap().is_empty());
+    deploy_at(&alpha, &other("secrets = [\"TOKEN\"]")).unwrap();
+}

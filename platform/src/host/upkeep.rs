@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use vmcell::ErrorKind;
 
 use super::apps::Host;
-use super::replica::{Follower, Replicator, To};
+use super::replica::{Follower, Replicator, To, sweep};
 use super::schedule::{Moment, expired, is_due};
 use super::tidying::Step;
 use crate::app::{Mount, Snapshots};
@@ -27,6 +27,7 @@ const STEP: Duration = Duration::from_millis(500);
 const AGAIN: Duration = Duration::from_secs(60);
 /// Where there was nothing to do, it is looked again after so long.
 const LATER: Duration = Duration::from_secs(10);
+const HOUR: Duration = Duration::from_hours(1);
 /// How long a VM may take to go over to other files.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -88,7 +89,13 @@ impl Upkeep {
         })?);
         let mut tidier = Tidier::new(host);
         let tidying = spawn("tidying", move || {
+            // Now, and each hour again.
+            let mut next = Duration::ZERO;
             while stop.wait(STEP) {
+                if began.elapsed() >= next {
+                    sweep(&tidier.host.volumes().folder);
+                    next = began.elapsed().saturating_add(HOUR);
+                }
                 tidier.pass(began.elapsed(), &|| !stop.is_over());
             }
         });

@@ -117,18 +117,20 @@ impl Volumes<'_> {
         self.folder.join(format!("{app}.{name}.{number}.vol"))
     }
 
-    /// Makes the volumes of an app that are not there yet.
+    /// Makes the volumes of an app that are not there yet; `from` is the number of the other host whose app it is, if it is one's.
     ///
     /// # Errors
     /// The disk is full, or a file is in the way.
-    pub fn make(&self, app: &str, mounts: &[Mount]) -> Result<()> {
+    pub fn make(&self, app: &str, mounts: &[Mount], from: Option<u16>) -> Result<()> {
         for mount in mounts {
             if let Some(source) = &mount.replica_of {
                 self.make_follower(app, &mount.name, source)?;
                 continue;
             }
+            self.is_no_copy(app, &mount.name)?;
+            // Before it is there: one of which nothing is written down counts as this host's own.
+            self.state.set_placed_by(app, &mount.name, from)?;
             if self.state.volume(app, &mount.name)?.is_some() {
-                self.is_no_copy(app, &mount.name)?;
                 continue;
             }
             let key = self.secrets.volume_key(app, &mount.name, true)?;
@@ -137,6 +139,21 @@ impl Volumes<'_> {
             let _ = std::fs::remove_file(&file);
             Volume::create(&file, mount.size, &key)?;
             self.state.set_volume(&VolumeRow { is_new: true, ..VolumeRow::new(app, &mount.name, 1, mount.size) })?;
+        }
+        Ok(())
+    }
+
+    /// Refuses an app of another host's, which is not known here yet, if a volume of that name is here that was not made for that host.
+    ///
+    /// # Errors
+    /// There is one.
+    pub(super) fn check_foreign(&self, app: &str, mounts: &[Mount], from: u16) -> Result<()> {
+        for name in mounts.iter().map(|mount| mount.name.as_str()) {
+            self.is_no_copy(app, name)?;
+            if self.state.volume(app, name)?.is_some() && self.state.placed_by(app, name)? != Some(from) {
+                let next = "Give the app another name, or deploy it at the host that has the volume.";
+                return Err(Fault::new(format!("there is a volume {name} of another app {app} already")).next(next));
+            }
         }
         Ok(())
     }

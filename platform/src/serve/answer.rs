@@ -132,11 +132,13 @@ fn status_of(host: &Host, row: &AppRow) -> Result<Value> {
                "certificates": host.certificates(&row.name), "troubles": troubles(host, &row.name)? }))
 }
 
-/// What does not work of what the clock does to an app's volumes.
+/// What does not work of what the clock does to an app's volumes, and of what other hosts have missed.
 fn troubles(host: &Host, app: &str) -> Result<Value> {
     let volumes = host.parts.state.volumes(app)?.into_iter();
     let told = volumes.filter_map(|row| host.trouble(app, &row.name).map(|why| (row.name, why)));
-    Ok(told.map(|(volume, trouble)| json!({ "volume": volume, "trouble": trouble })).collect())
+    let volumes = told.map(|(volume, trouble)| json!({ "volume": volume, "trouble": trouble }));
+    let hosts = host.behind(app).into_iter().map(|(host, trouble)| json!({ "host": host, "trouble": trouble }));
+    Ok(volumes.chain(hosts).collect())
 }
 
 fn logs(host: &Host, mut stream: &UnixStream, app: &str, follow: bool) -> Result<Option<Value>> {

@@ -22,7 +22,7 @@ pub const MOST_APPS: u32 = 65_535;
 pub const APPS_OF_A_HOST: u32 = 1023;
 
 /// What makes the tables those of each version, from those of the one before.
-const CHANGES: [&str; 3] = [FIRST, SECOND, THIRD];
+const CHANGES: [&str; 4] = [FIRST, SECOND, THIRD, FOURTH];
 
 const FIRST: &str = "
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -49,6 +49,10 @@ CREATE TABLE generations (app TEXT NOT NULL, volume TEXT NOT NULL, generation IN
 CREATE TABLE targets (app TEXT NOT NULL, volume TEXT NOT NULL, host TEXT NOT NULL, acknowledged INTEGER, at INTEGER NOT NULL, promoted INTEGER,
   PRIMARY KEY (app, volume, host)) STRICT;
 CREATE TABLE followers (app TEXT NOT NULL, volume TEXT NOT NULL, source TEXT NOT NULL, file INTEGER NOT NULL, PRIMARY KEY (app, volume)) STRICT;
+";
+
+const FOURTH: &str = "
+CREATE TABLE placed (app TEXT NOT NULL, volume TEXT NOT NULL, host INTEGER NOT NULL, PRIMARY KEY (app, volume)) STRICT;
 ";
 
 /// An app as it is kept.

@@ -148,6 +148,28 @@ impl State {
         self.database().execute(set, values).context("state").map(drop)
     }
 
+    /// The number of the other host for whose app a volume was made, if it was for one.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn placed_by(&self, app: &str, name: &str) -> Result<Option<u16>> {
+        let query = "SELECT host FROM placed WHERE app = ? AND volume = ?";
+        self.database().query_row(query, [app, name], |row| row.get(0)).optional().context("state")
+    }
+
+    /// Writes that down; none: it is this host's.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn set_placed_by(&self, app: &str, name: &str, host: Option<u16>) -> Result<()> {
+        let set = if host.is_some() {
+            "INSERT OR REPLACE INTO placed VALUES (?1, ?2, ?3)"
+        } else {
+            "DELETE FROM placed WHERE app = ?1 AND volume = ?2 AND ?3 IS NULL"
+        };
+        self.database().execute(set, params![app, name, host]).context("state").map(drop)
+    }
+
     /// Writes down that a VM has had the volume.
     ///
     /// # Errors

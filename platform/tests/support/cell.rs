@@ -146,10 +146,45 @@ impl Cell {
         (Killed(child), told["listening"].as_str().unwrap().to_owned())
     }
 
+    /// The snapshot that another host has of the first volume of an app.
+    fn copied(&self, app: &str) -> Option<u64> {
+        self.json(&["volumes", "list", app])[0]["copies"][0]["snapshot"].as_u64()
+    }
+
+    /// Waits until all that the first volume of an app has now is at another host, while something is written to it.
+    pub fn until_copied(&self, app: &str, write: impl Fn()) {
+        let snapshots = self.json(&["volumes", "list", app])[0]["snapshots"].clone();
+        let numbers = snapshots.as_array().unwrap().iter().map(|one| one["snapshot"].as_u64().unwrap());
+        // The next one that is taken has it all.
+        let newest = numbers.chain(self.copied(app)).max().unwrap_or(0);
+        self.until("a copy", |cell| {
+            write();
+            cell.copied(app) > Some(newest)
+        });
+    }
+
     pub fn end(&mut self, signal: &str) -> Option<i32> {
         host("kill", &[&format!("-{signal}"), &self.server.id().to_string()]);
         self.server.wait().unwrap().code()
     }
+}
+
+/// What `cell serve` is told of a host's place in its mesh.
+fn mesh(name: &str) -> Vec<String> {
+    let address = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    vec!["--mesh".to_owned(), address, "--name".to_owned(), name.to_owned()]
+}
+
+/// The hosts alpha and beta of a mesh, and the arguments of alpha's `cell serve`.
+pub fn two_hosts() -> (Cell, Cell, Vec<String>) {
+    let (first, second) = (mesh("alpha"), mesh("beta"));
+    let alpha = Cell::with(tempfile::tempdir().unwrap(), &first);
+    let token = alpha.json(&["hosts", "invite"])["token"].as_str().unwrap().to_owned();
+    let folder = tempfile::tempdir().unwrap();
+    let joined = program(folder.path()).args(["join", &token]).args(&second).status().unwrap();
+    assert!(joined.success());
+    let beta = Cell::with(folder, &second);
+    (alpha, beta, first)
 }
 
 impl Drop for Cell {

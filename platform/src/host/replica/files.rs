@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{SeekFrom, seek};
 
 use super::frames::{Head, MOST_PIECE};
+use super::parts::has_room;
 use crate::fault::{Context, Fault, Result};
 
 /// So many bytes are made stable at once; a copy that was cut goes on behind those.
@@ -28,8 +29,9 @@ impl Source {
     pub fn open(path: &Path, number: u32) -> Result<Self> {
         let file = File::open(path).context(path.display())?;
         let found = file.metadata().context(path.display())?;
-        // A file that takes its place has another number in the file system.
-        let tag = format!("{:x}-{:x}", found.ino(), found.len());
+        // A file that takes its place may get its number in the file system, and its length, but was written at another time.
+        let time = i128::from(found.mtime()).saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec().into());
+        let tag = format!("{:x}-{:x}-{time:x}", found.ino(), found.len());
         Ok(Self { file, path: path.to_owned(), head: Head { file: number, len: found.len(), tag } })
     }
 
@@ -72,12 +74,11 @@ pub struct Part {
 }
 
 impl Part {
-    /// Goes on with a file at `path`, if it is the same one, or begins anew.
+    /// Goes on with a file, or begins it.
     ///
     /// # Errors
     /// The file cannot be made.
-    pub fn open(path: &Path, head: Head) -> Result<Self> {
-        let path = path.with_extension(format!("{}.part", head.tag));
+    pub fn open(path: PathBuf, head: Head) -> Result<Self> {
         let mut options = File::options();
         let file = options.create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
         let file = file.context(path.display())?;
@@ -96,7 +97,7 @@ impl Part {
     /// Writes a piece behind those before it.
     ///
     /// # Errors
-    /// It lies elsewhere, or the disk is full.
+    /// It lies elsewhere, or the disk is full, or nearly so.
     pub fn put(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
         let end = at.checked_add(bytes.len() as u64).filter(|end| at >= self.at && *end <= self.head.len);
         let Some(end) = end else {
@@ -107,6 +108,7 @@ impl Part {
             self.file.sync_data().context(self.path.display())?;
             self.stable = self.at;
         }
+        has_room(&self.file, bytes.len() as u64)?;
         self.file.write_all_at(bytes, at).context(self.path.display())?;
         self.at = end;
         Ok(())

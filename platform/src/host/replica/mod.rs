@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `frames` | what is said on the stream between the hosts |
 //! | `files` | the files of a volume's snapshots, as bytes |
+//! | `parts` | what has come of a copy, and is no part of it yet |
 //! | `send` | the side that has the volume |
 //! | `receive` | the side that has the copy |
 //! | `replicate` | snapshots that are taken to be sent, and what is known of the copies |
@@ -17,6 +18,7 @@
 mod files;
 mod follow;
 mod frames;
+mod parts;
 mod promote;
 mod receive;
 mod replicate;
@@ -24,8 +26,11 @@ mod send;
 
 #[cfg(test)]
 mod replica_test;
+#[cfg(test)]
+mod unfinished_test;
 
 pub use follow::Follower;
+pub use parts::sweep;
 pub use promote::promote;
 pub use receive::receive;
 #[cfg(test)]

@@ -1,25 +1,26 @@
 //! A copy becomes the volume.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use vmcell::volume::Volume;
 
 use super::super::apps::Host;
 use crate::fault::{Fault, Result};
 
-/// Makes a copy a volume that may be written to, as it was when it was sent last. Nothing more is taken from where it came from. Returns its generation, and the number of the snapshot that has what
+/// How long what has come may take to be written.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Makes a copy a volume that may be written to, as it was when it was sent last. A stream by which more comes is ended, and nothing more is taken from there. Returns its generation, and the number of the snapshot that has what
 /// came last.
 ///
 /// # Errors
-/// It is no copy, is being received at this moment, or the disk is full.
+/// It is no copy, or the disk is slow or full.
 pub fn promote(host: &Arc<Host>, app: &str, name: &str) -> Result<(u64, u32)> {
     let _occupied = host.occupy(app, false)?;
     let (state, volumes) = (&host.parts.state, host.volumes());
-    let incoming = state.volume_lock(app, &format!("{name}.incoming"));
-    let Ok(_alone) = incoming.try_lock() else {
-        let next = "Try again in a moment: it is received up to a whole snapshot, or not at all.";
-        return Err(Fault::new(format!("the volume {name} of {app} is being received")).next(next));
-    };
+    // A stream that hangs would hold it up for as long as the other host likes.
+    let _alone = host.incoming.end(app, name, LIMIT)?;
     let lock = state.volume_lock(app, name);
     let _files = lock.lock().unwrap_or_else(PoisonError::into_inner);
     let (Some(replica), Some(row)) = (state.replica(app, name)?, state.volume(app, name)?) else {

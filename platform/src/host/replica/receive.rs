@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::super::apps::Host;
 use super::super::volumes::Volumes;
 use super::files::{Part, sync_folder};
 use super::frames::{Answer, Head, MOST_FILES, MOST_SAID, Offer, Pieces};
+use super::parts::Parts;
 use crate::app::is_name;
 use crate::fault::{Context, Fault, Result};
 use crate::lines::{receive as hear, send as say};
@@ -25,6 +26,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 const LARGEST: u64 = 1 << 50;
 /// A file has so much beside the volume's data: its header, its key slots and its map.
 const BESIDE: u64 = 64 << 20;
+/// The longest tag of a file.
+const MOST_TAG: usize = 64;
 
 /// Takes what the host `from` sends of a volume over a stream, and answers there what became of it.
 pub fn receive(host: &Arc<Host>, from: &str, stream: &UnixStream) {
@@ -51,24 +54,21 @@ fn take(host: &Arc<Host>, from: &str, stream: &UnixStream) -> Result<Taken> {
     check(&offer)?;
     let volumes = host.volumes();
     let (app, name) = (offer.app.as_str(), offer.volume.as_str());
-    // One stream at a time, and no promotion meanwhile.
-    let lock = volumes.state.volume_lock(app, &format!("{name}.incoming"));
-    let Ok(_alone) = lock.try_lock() else {
-        return Err(Fault::new(format!("the volume {name} of {app} is being received already")));
-    };
+    let _alone = host.incoming.receive(app, name, stream)?;
     if let Some(promoted) = volumes.admit(from, &offer)? {
         return Ok(Taken::Promoted(promoted));
     }
     let is_there = volumes.state.volume(app, name)?.is_some();
-    volumes.secrets.keep_volume_key(app, name, &offer.key, is_there)?;
-    let mut there = volumes.there(&offer)?;
+    volumes.secrets.check_volume_key(app, name, &offer.key, is_there)?;
+    let parts = Parts::new(&volumes.folder, &offer, from);
+    parts.keep(&offer.chain.iter().map(|link| link.file).collect());
+    let there = volumes.there(&offer, &parts)?;
     say(&mut &*stream, &Answer::Has(there.iter().copied().collect()))?;
     for link in offer.chain.iter().filter(|link| !there.contains(&link.file)) {
-        file(&volumes, &offer, link.file, &mut incoming, stream)?;
+        file(&parts, &offer, link.file, &mut incoming, stream)?;
         say(&mut &*stream, &Answer::Took(link.file))?;
     }
-    there.extend(offer.chain.iter().map(|link| link.file));
-    volumes.finish(from, &offer)?;
+    volumes.finish(from, &offer, &parts)?;
     Ok(Taken::All(offer.newest()))
 }
 
@@ -95,7 +95,7 @@ fn check(offer: &Offer) -> Result<()> {
 }
 
 fn file(
-    volumes: &Volumes<'_>,
+    parts: &Parts,
     offer: &Offer,
     number: u32,
     incoming: &mut BufReader<&UnixStream>,
@@ -103,40 +103,20 @@ fn file(
 ) -> Result<()> {
     let head: Head = hear(incoming, MOST_SAID)?.ok_or_else(|| Fault::new("the stream ends before a file"))?;
     let most = offer.size.saturating_mul(2).saturating_add(BESIDE);
-    let is_tag =
-        (1..=40).contains(&head.tag.len()) && head.tag.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    let is_tag = (1..=MOST_TAG).contains(&head.tag.len())
+        && head.tag.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     if head.file != number || head.len > most || !is_tag {
         let message = format!("file {} of {} bytes; expected is file {number} of {most} at most", head.file, head.len);
         return Err(Fault::new(message));
     }
-    let path = volumes.file(&offer.app, &offer.volume, number);
-    remove_parts(&path, Some(&head.tag));
-    let mut part = Part::open(&path, head)?;
+    parts.make_room(number, &head.tag);
+    let mut part = Part::open(parts.part(number, &head.tag), head)?;
     say(&mut &*stream, &Answer::From(part.from()))?;
     let (mut pieces, mut room) = (Pieces::new(incoming), Vec::new());
     while let Some(at) = pieces.take(&mut room)? {
         part.put(at, &room)?;
     }
-    part.end(&arrived(&path))
-}
-
-/// The name of a file that has come as a whole, and is not a part of the copy yet.
-fn arrived(path: &Path) -> PathBuf {
-    path.with_extension("arrived")
-}
-
-/// Removes what has come of another file with the same number.
-fn remove_parts(path: &Path, but: Option<&str>) {
-    let Some(stem) = path.file_stem().and_then(|stem| stem.to_str()) else { return };
-    let kept = but.map(|tag| format!("{stem}.{tag}.part"));
-    let entries = path.parent().and_then(|folder| std::fs::read_dir(folder).ok());
-    for entry in entries.into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let is_part = name.strip_prefix(stem).is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".part"));
-        if is_part && Some(&name) != kept.as_ref() {
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
+    part.end(&parts.arrived(number))
 }
 
 impl Volumes<'_> {
@@ -170,7 +150,7 @@ impl Volumes<'_> {
     }
 
     /// The files of an offer that are here as a whole.
-    fn there(&self, offer: &Offer) -> Result<BTreeSet<u32>> {
+    fn there(&self, offer: &Offer, parts: &Parts) -> Result<BTreeSet<u32>> {
         let (app, name) = (offer.app.as_str(), offer.volume.as_str());
         let mut known: BTreeSet<u32> = self.state.snapshots(app, name)?.iter().map(|row| row.file).collect();
         known.extend(self.state.volume(app, name)?.map(|row| row.file));
@@ -185,7 +165,7 @@ impl Volumes<'_> {
                 std::fs::remove_file(&path).context(path.display())?;
             }
             let is_taken_in = !link.stays && Some(number) < latest;
-            if is_taken_in || path.exists() || arrived(&path).exists() {
+            if is_taken_in || path.exists() || parts.arrived(number).exists() {
                 there.insert(number);
             }
         }
@@ -193,15 +173,17 @@ impl Volumes<'_> {
     }
 
     /// All files are here: they become the copy if they open.
-    fn finish(&self, from: &str, offer: &Offer) -> Result<()> {
+    fn finish(&self, from: &str, offer: &Offer, parts: &Parts) -> Result<()> {
         let (app, name) = (offer.app.as_str(), offer.volume.as_str());
         let lock = self.state.volume_lock(app, name);
         let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = self.state.volume(app, name)?.is_some();
+        self.secrets.keep_volume_key(app, name, &offer.key, is_there)?;
         let mut named = Vec::new();
         for number in offer.chain.iter().map(|link| link.file) {
             let path = self.file(app, name, number);
-            if arrived(&path).exists() {
-                std::fs::rename(arrived(&path), &path).context(path.display())?;
+            if parts.arrived(number).exists() {
+                std::fs::rename(parts.arrived(number), &path).context(path.display())?;
                 named.push(path);
             }
         }
@@ -224,19 +206,8 @@ impl Volumes<'_> {
             .collect();
         let replica = ReplicaRow { from: from.to_owned(), generation: offer.generation, received: crate::state::now() };
         self.state.replica_received(app, name, (offer.newest(), offer.size), &rows, &replica)?;
-        self.remove_leftovers(app, name);
+        parts.keep(&BTreeSet::new());
         Ok(())
-    }
-
-    /// Removes what has come and is of no use any more.
-    fn remove_leftovers(&self, app: &str, name: &str) {
-        let prefix = format!("{app}.{name}.");
-        for entry in std::fs::read_dir(&self.folder).into_iter().flatten().flatten() {
-            let file = entry.file_name().to_string_lossy().into_owned();
-            if file.starts_with(&prefix) && (file.ends_with(".part") || file.ends_with(".arrived")) {
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
     }
 
     /// Opens a chain to read it, which checks that each file is the one that the next builds on.

@@ -32,16 +32,16 @@ use plain::Plain;
 
 const MIB: u64 = 1 << 20;
 
-fn volume(more: &str) -> String {
+pub(super) fn volume(more: &str) -> String {
     Bench::text("", "") + &format!("[[volumes]]\nname = \"data\"\npath = \"/data\"\n{more}\n")
 }
 
-fn replicated(size: &str) -> String {
+pub(super) fn replicated(size: &str) -> String {
     volume(&format!("size = \"{size}\"\nreplicate = {{ to = \"beta\", every = \"2s\" }}"))
 }
 
 /// Writes a byte to a volume that no VM has, as the guest does.
-fn write(bench: &Bench, at: u64, bytes: &[u8]) {
+pub(super) fn write(bench: &Bench, at: u64, bytes: &[u8]) {
     let (file, key) = bench.host.volumes().opened("web", "data").unwrap();
     let mut disk = Plain::new(Volume::open(file, &key).unwrap().into_backend());
     for (piece, number) in bytes.chunks(MIB as usize).zip(0..) {
@@ -51,7 +51,7 @@ fn write(bench: &Bench, at: u64, bytes: &[u8]) {
 }
 
 /// What the newest file of a volume has at some place, whether it is a copy or not.
-fn read(bench: &Bench, app: &str, at: u64) -> u8 {
+pub(super) fn read(bench: &Bench, app: &str, at: u64) -> u8 {
     let row = bench.host.parts.state.volume(app, "data").unwrap().unwrap();
     let mut disk = DiskConfig::new(bench.host.volumes().file(app, "data", row.file));
     disk.read_only = true;
@@ -97,16 +97,16 @@ fn send_by(alpha: &Bench, beta: &Bench, ours: UnixStream, theirs: UnixStream) ->
     sent
 }
 
-fn sent(alpha: &Bench, beta: &Bench) -> Result<Sent> {
+pub(super) fn sent(alpha: &Bench, beta: &Bench) -> Result<Sent> {
     let (ours, theirs) = UnixStream::pair().unwrap();
     send_by(alpha, beta, ours, theirs)
 }
 
-fn take(bench: &Bench) -> u32 {
+pub(super) fn take(bench: &Bench) -> u32 {
     bench.host.volumes().snapshot("web", "data", MadeBy::Replication, None).unwrap()
 }
 
-fn files(bench: &Bench, app: &str) -> BTreeSet<String> {
+pub(super) fn files(bench: &Bench, app: &str) -> BTreeSet<String> {
     let names = std::fs::read_dir(bench.host.parts.folder.volumes()).unwrap();
     let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.filter(|name| name.starts_with(&format!("{app}."))).collect()
@@ -205,7 +205,7 @@ fn a_stream_with_a_byte_that_is_another_is_refused_and_the_next_one_taken() {
 }
 
 /// What a host answers to bytes that nobody should send.
-fn said(beta: &Bench, from: &str, bytes: &[u8]) -> String {
+pub(super) fn said(beta: &Bench, from: &str, bytes: &[u8]) -> String {
     let (mut ours, theirs) = UnixStream::pair().unwrap();
     let (host, from) = (Arc::clone(&beta.host), from.to_owned());
     let taking = thread::spawn(move || receive(&host, &from, &theirs));
@@ -361,7 +361,7 @@ fn a_copy_is_not_written_to_until_it_is_promoted_and_then_takes_nothing_from_bef
 }
 
 /// Another host in the same process.
-struct Near(Arc<super::super::apps::Host>);
+pub(super) struct Near(pub Arc<super::super::apps::Host>);
 
 impl To for Near {
     fn open(&self, host: &str) -> Result<UnixStream> {
@@ -375,7 +375,7 @@ impl To for Near {
     }
 }
 
-fn pass(replicator: &mut Replicator, seconds: u64) {
+pub(super) fn pass(replicator: &mut Replicator, seconds: u64) {
     replicator.pass(Moment { wall: 1_000_000 + seconds, running: Duration::from_secs(seconds) });
     let began = Instant::now();
     while !replicator.is_idle() {

@@ -67,12 +67,17 @@ impl Replicator {
 
     /// Begins to send all that is due at this moment, and waits for none of it.
     pub fn pass(&mut self, now: Moment) {
-        for fleet in self.host.all_fleets() {
-            for machine in fleet.machines() {
-                for mount in &machine.plan.release.spec.volumes {
-                    if let Some(wanted) = &mount.replicate {
-                        self.look(&machine, mount, wanted, now);
-                    }
+        let host = Arc::clone(&self.host);
+        let state = &host.parts.state;
+        let apps: BTreeSet<String> = state.all_volumes().unwrap_or_default().into_iter().map(|row| row.app).collect();
+        for app in apps {
+            let Ok(release) = state.active(&app) else { continue };
+            let machines = host.fleet_named(&app).map(|fleet| fleet.machines()).unwrap_or_default();
+            for mount in &release.spec.volumes {
+                if let Some(wanted) = &mount.replicate
+                    && state.volume(&app, &mount.name).is_ok_and(|volume| volume.is_some())
+                {
+                    self.look(machines.first(), &app, mount, wanted, now);
                 }
             }
         }
@@ -84,11 +89,11 @@ impl Replicator {
         locked(&self.shared.sending).is_empty()
     }
 
-    fn look(&mut self, machine: &Arc<Machine>, mount: &Mount, wanted: &Replicate, now: Moment) {
-        let named = (machine.plan.release.app.clone(), mount.name.clone());
+    /// Whatever has become of its VM: what that wrote before it slept or ended is sent as well.
+    fn look(&mut self, machine: Option<&Arc<Machine>>, app: &str, mount: &Mount, wanted: &Replicate, now: Moment) {
+        let named = (app.to_owned(), mount.name.clone());
         let is_due = self.looked.get(&named).is_none_or(|last| now.running.saturating_sub(*last) >= wanted.every);
-        let runs = matches!(machine.phase(), Phase::Healthy | Phase::Unhealthy(_));
-        if !is_due || !runs || !locked(&self.shared.sending).insert(named.clone()) {
+        if !is_due || !locked(&self.shared.sending).insert(named.clone()) {
             return;
         }
         self.looked.insert(named.clone(), now.running);
@@ -96,7 +101,7 @@ impl Replicator {
             host: Arc::clone(&self.host),
             to: Arc::clone(&self.to),
             shared: Arc::clone(&self.shared),
-            machine: Arc::clone(machine),
+            machine: machine.map(Arc::clone),
             wanted: wanted.clone(),
             named,
         };
@@ -114,7 +119,8 @@ struct One {
     host: Arc<Host>,
     to: Arc<dyn To>,
     shared: Arc<Shared>,
-    machine: Arc<Machine>,
+    /// Its VM, if there is one, running or not.
+    machine: Option<Arc<Machine>>,
     wanted: Replicate,
     named: Named,
 }
@@ -136,7 +142,8 @@ impl One {
         if let Some(generation) = target.promoted {
             return Err(promoted(&self.wanted.to, generation));
         }
-        if !self.take()? && target.acknowledged.is_some() && target.acknowledged == self.newest()? {
+        let (taken, newest) = (self.take()?, self.newest()?);
+        if newest.is_none() || (!taken && target.acknowledged == newest) {
             return Ok(());
         }
         let stream = self.to.open(&self.wanted.to)?;
@@ -174,9 +181,18 @@ impl One {
         if locked(&self.shared.written).get(&self.named) == Some(&before) {
             return Ok(false);
         }
+        // Nobody starts, ends or replaces its VM meanwhile, but for one that ends by itself.
         let Some(occupied) = self.host.occupy_for_a_moment(app) else { return Ok(false) };
-        let _awake = self.machine.count();
-        let live = self.machine.volume(name);
+        let phase = self.machine.as_ref().map(|machine| machine.phase());
+        if phase == Some(Phase::Starting) {
+            return Ok(false);
+        }
+        let _awake = self.machine.as_ref().map(Machine::count);
+        if phase == Some(Phase::Suspended) {
+            // It wrote before it slept, and only a VM that is awake goes over to another file.
+            self.machine.as_ref().map_or(Ok(()), |machine| machine.wake())?;
+        }
+        let live = self.machine.as_ref().and_then(|machine| machine.volume(name));
         volumes.snapshot(app, name, MadeBy::Replication, live.as_ref())?;
         drop(occupied);
         let after = written(file(row()?.file))?;
