@@ -40,6 +40,11 @@ impl Incoming {
         Ok(Taken { incoming: self, named })
     }
 
+    /// Whether it comes by a stream at this moment, or is being promoted.
+    pub fn comes(&self, app: &str, name: &str) -> bool {
+        self.taken().contains_key(&(app.to_owned(), name.to_owned()))
+    }
+
     /// Ends the stream by which a volume comes, and lets no other one begin until what is returned is dropped.
     ///
     /// # Errors

@@ -93,7 +93,7 @@ impl Upkeep {
             let mut next = Duration::ZERO;
             while stop.wait(STEP) {
                 if began.elapsed() >= next {
-                    sweep(&tidier.host.volumes().folder);
+                    sweep(&tidier.host);
                     next = began.elapsed().saturating_add(HOUR);
                 }
                 tidier.pass(began.elapsed(), &|| !stop.is_over());

@@ -5,6 +5,7 @@ use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::super::apps::Host;
 use super::frames::Offer;
 use crate::fault::{Context, Fault, Result};
 
@@ -42,11 +43,10 @@ impl Parts {
         self.folder.join(format!("{}.{number}.{}.arrived", self.volume, self.from))
     }
 
-    /// Removes what no offer goes on with: what is old, and what belongs to this volume, and not to these of its files from this host.
+    /// Removes what no offer goes on with: what belongs to this volume, and not to these of its files from this host.
     pub fn keep(&self, numbers: &BTreeSet<u32>) {
         let kept: Vec<String> =
             numbers.iter().map(|number| format!("{}.{number}.{}.", self.volume, self.from)).collect();
-        sweep(&self.folder);
         let volume = format!("{}.", self.volume);
         for (name, entry) in unfinished(&self.folder).filter(|(name, _)| name.starts_with(&volume)) {
             if kept.iter().all(|kept| !name.starts_with(kept)) {
@@ -72,11 +72,14 @@ impl Parts {
     }
 }
 
-/// Removes what has not become a part of a copy for long.
-pub fn sweep(folder: &Path) {
-    for (_, entry) in unfinished(folder) {
+/// Removes what has not become a part of a copy for long, and does not come at this moment.
+pub fn sweep(host: &Host) {
+    for (name, entry) in unfinished(&host.volumes().folder) {
+        let mut parts = name.split('.');
+        let (app, volume) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         // One that is of a later time than now is not old.
-        if changed(&entry).elapsed().is_ok_and(|age| age > LASTS) {
+        let is_old = changed(&entry).elapsed().is_ok_and(|age| age > LASTS);
+        if is_old && !host.incoming.comes(app, volume) {
             let _ = std::fs::remove_file(entry.path());
         }
     }

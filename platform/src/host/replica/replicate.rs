@@ -50,8 +50,8 @@ pub struct Replicator {
 struct Shared {
     /// Those that are being sent, each on a thread of its own.
     sending: Mutex<BTreeSet<Named>>,
-    /// When the file that each volume is in was written to last, as its snapshot was taken.
-    written: Mutex<BTreeMap<Named, SystemTime>>,
+    /// When the file that each volume is in was written to last, after its snapshot was taken, and whether that has all that was written.
+    written: Mutex<BTreeMap<Named, (SystemTime, bool)>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -72,12 +72,11 @@ impl Replicator {
         let apps: BTreeSet<String> = state.all_volumes().unwrap_or_default().into_iter().map(|row| row.app).collect();
         for app in apps {
             let Ok(release) = state.active(&app) else { continue };
-            let machines = host.fleet_named(&app).map(|fleet| fleet.machines()).unwrap_or_default();
             for mount in &release.spec.volumes {
                 if let Some(wanted) = &mount.replicate
                     && state.volume(&app, &mount.name).is_ok_and(|volume| volume.is_some())
                 {
-                    self.look(machines.first(), &app, mount, wanted, now);
+                    self.look(&app, mount, wanted, now);
                 }
             }
         }
@@ -90,7 +89,7 @@ impl Replicator {
     }
 
     /// Whatever has become of its VM: what that wrote before it slept or ended is sent as well.
-    fn look(&mut self, machine: Option<&Arc<Machine>>, app: &str, mount: &Mount, wanted: &Replicate, now: Moment) {
+    fn look(&mut self, app: &str, mount: &Mount, wanted: &Replicate, now: Moment) {
         let named = (app.to_owned(), mount.name.clone());
         let is_due = self.looked.get(&named).is_none_or(|last| now.running.saturating_sub(*last) >= wanted.every);
         if !is_due || !locked(&self.shared.sending).insert(named.clone()) {
@@ -101,7 +100,6 @@ impl Replicator {
             host: Arc::clone(&self.host),
             to: Arc::clone(&self.to),
             shared: Arc::clone(&self.shared),
-            machine: machine.map(Arc::clone),
             wanted: wanted.clone(),
             named,
         };
@@ -119,8 +117,6 @@ struct One {
     host: Arc<Host>,
     to: Arc<dyn To>,
     shared: Arc<Shared>,
-    /// Its VM, if there is one, running or not.
-    machine: Option<Arc<Machine>>,
     wanted: Replicate,
     named: Named,
 }
@@ -178,25 +174,29 @@ impl One {
         let file = |number| volumes.file(app, name, number);
         let row = || state.volume(app, name)?.ok_or_else(|| Fault::new(format!("{app} has no volume {name}")));
         let before = written(file(row()?.file))?;
-        if locked(&self.shared.written).get(&self.named) == Some(&before) {
+        let known = locked(&self.shared.written).get(&self.named).copied();
+        if known.is_some_and(|(last, is_all)| last == before && is_all) {
             return Ok(false);
         }
         // Nobody starts, ends or replaces its VM meanwhile, but for one that ends by itself.
         let Some(occupied) = self.host.occupy_for_a_moment(app) else { return Ok(false) };
-        let phase = self.machine.as_ref().map(|machine| machine.phase());
+        let machine = self.host.fleet_named(app).and_then(|fleet| fleet.machines().into_iter().next());
+        let phase = machine.as_ref().map(|machine| machine.phase());
         if phase == Some(Phase::Starting) {
             return Ok(false);
         }
-        let _awake = self.machine.as_ref().map(Machine::count);
+        let _awake = machine.as_ref().map(Machine::count);
         if phase == Some(Phase::Suspended) {
             // It wrote before it slept, and only a VM that is awake goes over to another file.
-            self.machine.as_ref().map_or(Ok(()), |machine| machine.wake())?;
+            machine.as_ref().map_or(Ok(()), |machine| machine.wake())?;
         }
-        let live = self.machine.as_ref().and_then(|machine| machine.volume(name));
+        let live = machine.as_ref().and_then(|machine| machine.volume(name));
         volumes.snapshot(app, name, MadeBy::Replication, live.as_ref())?;
         drop(occupied);
         let after = written(file(row()?.file))?;
-        locked(&self.shared.written).insert(self.named.clone(), after);
+        // A VM may have written to the new file before that was looked at. If nothing comes after it, one more is taken.
+        let is_all = live.is_none() || known.is_some_and(|(last, _)| last == before);
+        locked(&self.shared.written).insert(self.named.clone(), (after, is_all));
         // What was not told as received is part of what is sent now.
         let acknowledged = state.target(app, name, &self.wanted.to)?.acknowledged;
         self.retire_but(&[self.newest()?, acknowledged].into_iter().flatten().collect::<Vec<_>>())?;

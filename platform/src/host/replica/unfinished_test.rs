@@ -16,7 +16,7 @@ use super::frames::{Link, Offer};
 use super::replica_test::{Near, files, pass, read, replicated, said, sent, take, write};
 use super::replicate::Replicator;
 use super::send::Sent;
-use super::{promote, receive};
+use super::{promote, receive, sweep};
 use crate::lines::{Hidden, send as say};
 use crate::machine::Phase;
 
@@ -87,6 +87,7 @@ fn files_that_never_come_whole_are_bounded_for_each_host_and_go_after_a_day() {
     assert!(of["alpha"].contains(&"a0.data.1.alpha.aa-1.part".to_owned()) && files(&beta, "a299").is_empty());
     let unfinished: Vec<String> = files(&beta, "web").into_iter().filter(|name| !name.ends_with(".vol")).collect();
     assert_eq!(unfinished, ["web.data.2.alpha.ab.part"]);
+    sweep(&beta.host);
     assert_eq!((files(&beta, "b").len(), files(&beta, "c").len()), (1, 0), "those of another host stay for a day");
 }
 
