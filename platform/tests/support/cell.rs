@@ -125,7 +125,8 @@ impl Cell {
     pub fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let began = Instant::now();
         while !is_so(self) {
-            assert!(began.elapsed() < LONG, "{what} did not come:\n{}", self.logs());
+            let limit = if crate::library::is_long() { 5 * LONG } else { LONG };
+            assert!(began.elapsed() < limit, "{what} did not come:\n{}", self.logs());
             std::thread::sleep(Duration::from_millis(100));
         }
     }
