@@ -243,6 +243,8 @@ fn an_app_of_another_host_gets_no_volume_or_secret_that_was_here_before_under_it
     let refused = deploy_at(&alpha, &text("")).unwrap_err();
     assert!(refused.message.contains("there is a volume data of another app web already"), "{refused}");
     assert!(beta.host.parts.state.apps().unwrap().is_empty());
+    destroy(&alpha.host, "web", &|_| {}).unwrap();
+    until("its end", || beta.host.known(None).unwrap().is_empty());
     deploy_at(&beta, &own).unwrap();
     destroy(&beta.host, "web", &|_| {}).unwrap();
     beta.host.parts.secrets.set("other", "TOKEN", "beta's own").unwrap();
@@ -259,5 +261,6 @@ fn an_app_of_another_host_gets_no_volume_or_secret_that_was_here_before_under_it
     // What that host has made here is its own, also after the app was destroyed.
     destroy(&alpha.host, "other", &|_| {}).unwrap();
     until("its end", || beta.host.known(None).unwrap().is_empty());
+    alpha.host.parts.secrets.set("other", "TOKEN", "alpha's").unwrap();
     deploy_at(&alpha, &other("secrets = [\"TOKEN\"]")).unwrap();
 }
