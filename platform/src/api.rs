@@ -56,6 +56,9 @@ pub enum Request {
         app: String,
         /// The VM; any if there is none.
         vm: Option<u32>,
+        /// The name of its host; any if there is none.
+        #[serde(default)]
+        host: Option<String>,
     },
     /// Connects to a port of an app.
     Connect {
@@ -199,8 +202,11 @@ pub enum Answer {
     Progress(String),
     /// A line of a log.
     Log {
-        /// The VM's number in its app.
+        /// The VM's number in its app at its host.
         vm: u32,
+        /// Its host, if there are several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
         /// Without control characters.
         line: String,
     },

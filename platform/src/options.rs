@@ -57,6 +57,9 @@ pub enum Command {
         /// The VM's number; any if none is given
         #[arg(long)]
         vm: Option<u32>,
+        /// The VM's host, if there are several; any if none is given
+        #[arg(long, value_name = "NAME")]
+        host: Option<String>,
         /// The command and its arguments
         #[arg(last = true, required = true)]
         command: Vec<String>,

@@ -15,8 +15,8 @@ use crate::fault::{Context, Fault, Result};
 use crate::guest::{Exec, MOST_PIECE, Message, Size};
 
 /// Runs a command; returns its exit status.
-pub fn exec(state: &Path, app: String, vm: Option<u32>, command: Vec<String>) -> Result<u8> {
-    let mut stream = Connection::open(state, &Request::Exec { app, vm })?.stream()?;
+pub fn exec(state: &Path, request: &Request, command: Vec<String>) -> Result<u8> {
+    let mut stream = Connection::open(state, request)?.stream()?;
     let terminal = (stdin().is_terminal() && stdout().is_terminal()).then(size).flatten();
     let exec = Exec { command, terminal, ..Exec::default() };
     Message::Exec(Box::new(exec)).write(&mut stream).context("the VM")?;
@@ -41,7 +41,10 @@ fn receive(stream: &mut UnixStream) -> Result<u8> {
             Some(Message::Ended(ended)) => return Ok(u8::try_from(ended.code() & 0xff).unwrap_or(1)),
             Some(Message::Failed(why)) => return Err(Fault::new(why)),
             Some(_) => return Err(Fault::new("the guest's agent does not keep to the protocol")),
-            None => return Err(Fault::new("the VM ended, or its agent did, before the command")),
+            None => {
+                return Err(Fault::new("the VM ended before the command, or its agent or its host did")
+                    .next("`cell status` lists the VMs that run."));
+            }
         }
     }
 }

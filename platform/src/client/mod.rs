@@ -29,7 +29,9 @@ const MOST_SECRET: u64 = 65_537;
 /// What was refused or failed.
 pub fn run(command: Command, state: &Path, json: bool) -> Result<u8> {
     match command {
-        Command::Exec { app, vm, command } => return exec::exec(state, app, vm, command),
+        Command::Exec { app, vm, host, command } => {
+            return exec::exec(state, &Request::Exec { app, vm, host }, command);
+        }
         Command::Proxy { app, ports } => return proxy::proxy(state, &app, &ports, json),
         Command::Destroy { app, yes } if app != yes => {
             return Err(Fault::new(format!("--yes says {yes}, and the app is {app}"))
@@ -40,12 +42,11 @@ pub fn run(command: Command, state: &Path, json: bool) -> Result<u8> {
     let mut connection = Connection::open(state, &request(&command)?)?;
     loop {
         match connection.next()? {
-            Answer::Progress(what) if json => tell(&mut std::io::stderr(), &what),
-            Answer::Progress(what) => tell(&mut std::io::stdout(), &what),
-            Answer::Log { vm, line } if json => {
-                tell(&mut std::io::stdout(), &serde_json::json!({ "vm": vm, "line": line }).to_string())
+            Answer::Progress(what) if json || matches!(command, Command::Logs { .. }) => {
+                tell(&mut std::io::stderr(), &what)
             }
-            Answer::Log { vm, line } => tell(&mut std::io::stdout(), &format!("{vm} | {line}")),
+            Answer::Progress(what) => tell(&mut std::io::stdout(), &what),
+            Answer::Log { vm, host, line } => tell(&mut std::io::stdout(), &show::log(vm, host, &line, json)),
             Answer::Done(value) => {
                 print(&command, &value, json);
                 return Ok(0);

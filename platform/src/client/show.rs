@@ -62,6 +62,16 @@ fn show_certificate(shown: &mut String, certificate: &Value) {
     let _ = writeln!(shown, "  certificate of {}: {ends}{trouble}", text(certificate, "name"));
 }
 
+/// A line of a log.
+pub fn log(vm: u32, host: Option<String>, line: &str, json: bool) -> String {
+    match host {
+        Some(host) if json => serde_json::json!({ "vm": vm, "host": host, "line": line }).to_string(),
+        None if json => serde_json::json!({ "vm": vm, "line": line }).to_string(),
+        Some(host) => format!("{vm} at {host} | {line}"),
+        None => format!("{vm} | {line}"),
+    }
+}
+
 /// The releases of an app.
 pub fn releases(releases: &Value) -> String {
     let mut shown = String::new();

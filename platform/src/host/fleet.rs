@@ -62,6 +62,17 @@ pub enum Way {
     There(Elsewhere),
 }
 
+impl Way {
+    /// The VM, if it is one of another host.
+    #[must_use]
+    pub fn there(self) -> Option<Elsewhere> {
+        match self {
+            Self::Here(_) => None,
+            Self::There(there) => Some(there),
+        }
+    }
+}
+
 impl Fleet {
     /// A fleet without VMs, whose address is known at once.
     ///

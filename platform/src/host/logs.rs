@@ -7,13 +7,15 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 /// So much is read of a file at once, and so long is a line at most.
 const PIECE: usize = 16 << 10;
 /// So much of an old log is told at first.
 const BACK: u64 = 256 << 10;
 
 /// A line of a log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Log {
     /// The VM's number in its app.
     pub vm: u32,
@@ -135,7 +137,8 @@ impl Followed {
 }
 
 /// A guest's line may not move the cursor of the person who reads it.
-fn shown(line: &[u8]) -> String {
+#[must_use]
+pub fn shown(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     text.trim_end_matches('\r')
         .chars()

@@ -19,12 +19,12 @@ use crate::machine::fake_test::Fakes;
 const WAIT: Duration = Duration::from_secs(30);
 
 /// A host of a mesh.
-pub(super) struct Site {
-    pub(super) name: String,
-    pub(super) home: TempDir,
-    pub(super) endpoint: SocketAddr,
-    pub(super) fakes: Arc<Fakes>,
-    pub(super) host: Arc<Host>,
+pub(crate) struct Site {
+    pub(crate) name: String,
+    pub(crate) home: TempDir,
+    pub(crate) endpoint: SocketAddr,
+    pub(crate) fakes: Arc<Fakes>,
+    pub(crate) host: Arc<Host>,
 }
 
 /// An address of this host's, with a port that nobody has for TCP and UDP, and that the kernel gives to nobody.
@@ -40,7 +40,7 @@ fn endpoint() -> SocketAddr {
 }
 
 impl Site {
-    pub(super) fn start(home: TempDir, name: &str, endpoint: SocketAddr) -> Self {
+    pub(crate) fn start(home: TempDir, name: &str, endpoint: SocketAddr) -> Self {
         let fakes = Arc::new(Fakes::default());
         for image in ["aa", "bb"] {
             std::fs::write(home.path().join(image), image).unwrap();
@@ -52,7 +52,7 @@ impl Site {
     }
 
     /// The first of a mesh.
-    pub(super) fn first(name: &str) -> Self {
+    pub(crate) fn first(name: &str) -> Self {
         Self::start(tempfile::tempdir().unwrap(), name, endpoint())
     }
 
@@ -61,7 +61,7 @@ impl Site {
     }
 
     /// One that joins this one.
-    pub(super) fn invite(&self, name: &str) -> Self {
+    pub(crate) fn invite(&self, name: &str) -> Self {
         let (home, endpoint) = (tempfile::tempdir().unwrap(), endpoint());
         self.join(&home, &self.mesh().invite().unwrap(), name, endpoint).unwrap();
         Self::start(home, name, endpoint)
@@ -71,7 +71,7 @@ impl Site {
         join(&Folder::open(&home.path().join("state")).unwrap(), token, name, endpoint)
     }
 
-    pub(super) fn end(self) -> (String, TempDir, SocketAddr) {
+    pub(crate) fn end(self) -> (String, TempDir, SocketAddr) {
         let Self { name, home, endpoint, fakes, host } = self;
         shut_down(&host);
         // The threads that ask other hosts have it for a moment yet.
@@ -83,12 +83,12 @@ impl Site {
     }
 
     /// Which hosts it takes to be alive.
-    pub(super) fn alive(&self) -> Vec<String> {
+    pub(crate) fn alive(&self) -> Vec<String> {
         self.mesh().told().into_iter().filter(|told| told.alive).map(|told| told.name).collect()
     }
 }
 
-pub(super) fn until(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
     let began = Instant::now();
     while !is_so() {
         assert!(began.elapsed() < WAIT, "{what} did not come");

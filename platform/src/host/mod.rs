@@ -6,7 +6,7 @@
 //! those who come into the network from elsewhere, `names` are those by which the internet reaches apps, and `front` is the edge.
 //!
 //! `mesh` knows the other hosts, `token` and `join` take one in, `beat` is what they tell each other, `peers` tells and asks, and `elsewhere` is
-//! what runs there. `spread` has others run an app of this host, `placed` runs theirs, in the words of `run`, and `settle` mends what one of them has missed.
+//! what runs there. `reach` is the way to a VM wherever it is. `spread` has others run an app of this host, `placed` runs theirs, in the words of `run`, and `settle` mends what one of them has missed.
 
 mod apps;
 mod beat;
@@ -25,6 +25,7 @@ mod mesh;
 mod names;
 mod peers;
 mod placed;
+mod reach;
 mod replica;
 mod roll;
 mod rules;
@@ -46,7 +47,7 @@ pub(crate) mod host_test;
 #[cfg(test)]
 mod killed_test;
 #[cfg(test)]
-mod mesh_test;
+pub(crate) mod mesh_test;
 #[cfg(test)]
 mod spread_test;
 #[cfg(test)]
@@ -59,9 +60,10 @@ pub use folder::Folder;
 pub use join::{Joined, join};
 pub use laptops::{Laptops, told as laptops};
 pub use lifecycle::{destroy, restart, resume, scale, shut_down};
-pub use logs::{Log, Tail, last_lines};
+pub use logs::{Log, Tail, last_lines, shown};
 pub use mesh::Mesh;
 pub use peers::ToHosts;
+pub use reach::{LogTold, Reached, is_over};
 pub use replica::{To, promote};
 pub use secrets::Secrets;
 pub use storage::{extend, fork, remove, restore, snapshot};

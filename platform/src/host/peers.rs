@@ -15,6 +15,7 @@ use super::mesh::Mesh;
 use super::placed::{self, Wanted};
 use super::replica::{To, receive as take_volume};
 use crate::fault::{Context, Fault, Result};
+use crate::guest::EXEC_PORT;
 use crate::lines::{receive, send};
 use crate::link::{Caller, Outcome, Request, Serves};
 use crate::state::{Member, owner_of};
@@ -192,11 +193,21 @@ impl Serves for Peers {
                 let from = mesh.roster().numbered(number).map(|member| member.name.clone()).ok_or_else(unknown)?;
                 Ok(Outcome::Work(Box::new(move |stream| take_volume(&host, &from, &stream))))
             }
+            (Request::Exec { app, vm }, Some(_)) => {
+                let machine = host.fleet_of(&app)?.machine(&app, vm)?;
+                let kept = Box::new(machine.count());
+                Ok(Outcome::Relay(machine.connect(EXEC_PORT, GUEST)?, kept))
+            }
+            (Request::Logs { app, follow }, Some(_)) => {
+                host.parts.state.app(&app)?;
+                Ok(Outcome::Work(Box::new(move |stream| drop(host.tell_logs(&app, follow, stream)))))
+            }
             (Request::Connect { app, vm, port }, Some(_)) => {
                 let is_service =
                     host.parts.state.active(&app)?.spec.services.iter().any(|service| service.port == port);
                 if !is_service {
-                    return Err(Fault::new(format!("{app} has no service at port {port}")));
+                    return Err(Fault::new(format!("{app} has no service at port {port}"))
+                        .next("From another host, the ports of services alone are reached."));
                 }
                 let machine = host.fleet_of(&app)?.machine(&app, vm)?;
                 let kept = Box::new(machine.count());

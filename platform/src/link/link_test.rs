@@ -40,6 +40,8 @@ impl Serves for Echo {
             | Request::Image { .. }
             | Request::End { .. }
             | Request::Wake { .. }
+            | Request::Exec { .. }
+            | Request::Logs { .. }
             | Request::Replicate => Err(Fault::new("not here")),
             // Says how many bytes came before their end.
             Request::Beat => Ok(Outcome::Work(Box::new(|mut stream: UnixStream| {

@@ -59,6 +59,20 @@ pub enum Request {
     },
     /// Opens a stream on which the asker sends a volume of which this host is to have a copy.
     Replicate,
+    /// Opens the exec port of a VM.
+    Exec {
+        /// The app.
+        app: String,
+        /// The VM's number in its app.
+        vm: u32,
+    },
+    /// Opens a stream on which is told, line by line, what the VMs of an app have said.
+    Logs {
+        /// The app.
+        app: String,
+        /// Go on when all has been told.
+        follow: bool,
+    },
     /// Connects to a port of a VM.
     Connect {
         /// The app.

@@ -31,11 +31,14 @@ const MOST_STRANGE_LINE: u64 = 4 << 10;
 const MOST_STRANGERS: usize = 32;
 /// Connections of one host.
 const MOST_CONNECTIONS: usize = 512;
-/// Threads that answer one host at a time: for releases and copies of volumes, which may take hours, for what does not, and for the streams on which hosts
-/// say that they live. More of its requests wait, and hold up none of the other kinds.
-const MOST_WORK_OF_ONE: [usize; 3] = [6, 8, 2];
+/// Threads that answer one host at a time: for releases and copies of volumes, which may take hours, for what does not, for the streams on which hosts
+/// say that they live, and for logs that are followed. More of its requests wait for a while, and hold up none of the other kinds.
+const MOST_WORK_OF_ONE: [usize; KINDS] = [6, 8, 2, 8];
+const KINDS: usize = 4;
 /// For the handshake, for a request, and for the answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// For a thread that answers.
+const TURN: Duration = Duration::from_secs(25);
 /// How long none is let in after the host gave no descriptor for one.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -87,7 +90,7 @@ struct Shared {
 /// What one host may take.
 struct Room {
     connections: Arc<Semaphore>,
-    works: [Arc<Semaphore>; 3],
+    works: [Arc<Semaphore>; KINDS],
 }
 
 impl Link {
@@ -137,13 +140,17 @@ async fn serve(shared: Arc<Shared>, tcp: TcpStream, stranger: OwnedSemaphorePerm
         Ok(request) => request,
         Err(why) => return drop(say(&mut stream, &Answer::Refused(why), PATIENCE).await),
     };
-    let [long, quick, alive] = works;
+    let [long, quick, alive, logs] = works;
     let work = match request {
         Request::Beat => alive,
         Request::Run { .. } | Request::Replicate => long,
+        Request::Logs { .. } => logs,
         _ => quick,
     };
-    let Ok(work) = work.acquire_owned().await else { return };
+    let Ok(Ok(work)) = timeout(TURN, work.acquire_owned()).await else {
+        let busy = Fault::new("too much of this kind is being done for this host already").next("Try again later.");
+        return drop(say(&mut stream, &Answer::Refused(busy), PATIENCE).await);
+    };
     let serves = Arc::clone(&shared.serves);
     let outcome = spawn_blocking(move || (serves.answer(&caller, request), work)).await;
     let Ok((outcome, work)) = outcome else { return };
@@ -184,9 +191,9 @@ impl Shared {
         &self,
         caller: &Caller,
         stranger: OwnedSemaphorePermit,
-    ) -> Option<([Arc<Semaphore>; 3], OwnedSemaphorePermit, u64)> {
+    ) -> Option<([Arc<Semaphore>; KINDS], OwnedSemaphorePermit, u64)> {
         let Some(host) = caller.host else {
-            return Some(([1; 3].map(|one| Arc::new(Semaphore::new(one))), stranger, MOST_STRANGE_LINE));
+            return Some(([1; KINDS].map(|one| Arc::new(Semaphore::new(one))), stranger, MOST_STRANGE_LINE));
         };
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
         let room = rooms.entry(host).or_insert_with(|| Room {

@@ -8,20 +8,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::kept::kept;
+use super::logs::logs;
 use super::relay::relay;
 use crate::api::{Answer, Request, receive, send};
 use crate::fault::{Context, Fault, Result};
-use crate::guest::EXEC_PORT;
-use crate::host::{self, Host, Tail};
-use crate::machine::Machine;
+use crate::host::{self, Host, Reached};
 use crate::state::AppRow;
 
 /// A client has so long to say what it wants, and to take an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a guest may take to answer a connection.
-const GUEST: Duration = Duration::from_secs(10);
-/// Between two looks at a log that is followed.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// Reads a command from a client and answers it.
 pub fn answer(host: &Arc<Host>, stream: &UnixStream) {
@@ -57,15 +52,9 @@ fn run(host: &Arc<Host>, stream: &UnixStream, request: Request) -> Result<Option
         }
         Request::Status { app } => status(host, app.as_deref()).map(Some),
         Request::Releases { app } => releases(host, &app).map(Some),
-        Request::Logs { app, follow } => logs(host, stream, &app, follow),
-        Request::Exec { app, vm } => {
-            let machine = machine(host, &app, vm)?;
-            open(stream, &machine.connect(EXEC_PORT, GUEST)?, &machine)
-        }
-        Request::Connect { app, port } => {
-            let machine = machine(host, &app, None)?;
-            open(stream, &machine.forward(port, GUEST)?, &machine)
-        }
+        Request::Logs { app, follow } => logs(host, &told, &app, follow).map(|()| (!follow).then_some(Value::Null)),
+        Request::Exec { app, vm, host: at } => open(stream, host.exec(&app, vm, at.as_deref())?),
+        Request::Connect { app, port } => open(stream, host.proxy(&app, port)?),
         Request::Scale { app, count } => host::scale(host, &app, count, &progress).and_then(|()| done(&app)),
         Request::Restart { app } => host::restart(host, &app, &progress).and_then(|()| done(&app)),
         Request::Destroy { app } => host::destroy(host, &app, &progress).and_then(|()| done(&app)),
@@ -73,17 +62,11 @@ fn run(host: &Arc<Host>, stream: &UnixStream, request: Request) -> Result<Option
     }
 }
 
-fn machine(host: &Host, app: &str, vm: Option<u32>) -> Result<Arc<Machine>> {
-    let fleet = host.fleet_of(app)?;
-    vm.map_or_else(|| fleet.pick(app), |vm| fleet.machine(app, vm))
-}
-
-fn open(stream: &UnixStream, guest: &UnixStream, machine: &Arc<Machine>) -> Result<Option<Value>> {
-    let _counted = machine.count();
+fn open(stream: &UnixStream, reached: Reached) -> Result<Option<Value>> {
     send(&mut &*stream, &Answer::Stream)?;
     stream.set_read_timeout(None).context("a client")?;
     stream.set_write_timeout(None).context("a client")?;
-    relay(stream, guest);
+    relay(stream, &reached.stream);
     Ok(None)
 }
 
@@ -139,27 +122,4 @@ fn troubles(host: &Host, app: &str) -> Result<Value> {
     let volumes = told.map(|(volume, trouble)| json!({ "volume": volume, "trouble": trouble }));
     let hosts = host.behind(app).into_iter().map(|(host, trouble)| json!({ "host": host, "trouble": trouble }));
     Ok(volumes.chain(hosts).collect())
-}
-
-fn logs(host: &Host, mut stream: &UnixStream, app: &str, follow: bool) -> Result<Option<Value>> {
-    host.parts.state.app(app)?;
-    let mut tail = Tail::new(host.parts.folder.logs(app));
-    loop {
-        for log in tail.read() {
-            send(&mut stream, &Answer::Log { vm: log.vm, line: log.line })?;
-        }
-        if !follow {
-            return Ok(Some(Value::Null));
-        }
-        if gone(stream) {
-            return Ok(None);
-        }
-        std::thread::sleep(LOOK);
-    }
-}
-
-/// Has the client closed the connection?
-fn gone(stream: &UnixStream) -> bool {
-    let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
-    matches!(rustix::net::recv(stream, &mut [0; 1], flags), Ok((_, 0)))
 }

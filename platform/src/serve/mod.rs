@@ -1,7 +1,10 @@
 //! `cell serve`: the socket of the API, and the start and the end of all.
 
 mod answer;
+#[cfg(test)]
+mod answer_test;
 mod kept;
+mod logs;
 mod relay;
 
 use std::fs::Permissions;
