@@ -78,6 +78,9 @@ pub enum Request {
     Restart {
         /// The app.
         app: String,
+        /// Hosts that are left out.
+        #[serde(default)]
+        without: Vec<String>,
     },
     /// Ends an app and forgets it.
     Destroy {
@@ -99,6 +102,9 @@ pub enum Request {
         value: Hidden,
         /// Leaves what runs as it is until the next deploy.
         stage: bool,
+        /// Hosts that are left out.
+        #[serde(default)]
+        without: Vec<String>,
     },
     /// Takes a secret out.
     UnsetSecret {

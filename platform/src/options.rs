@@ -82,6 +82,9 @@ pub enum Command {
     Restart {
         /// The app
         app: String,
+        /// Leaves a dead host out; may be given several times
+        #[arg(long, value_name = "HOST")]
+        without: Vec<String>,
     },
     /// Ends an app and forgets it
     Destroy {
@@ -138,6 +141,9 @@ pub enum Secrets {
         /// Leaves what runs as it is until the next deploy
         #[arg(long)]
         stage: bool,
+        /// Leaves a dead host out, which gets the new value when it is back; may be given several times
+        #[arg(long, value_name = "HOST", conflicts_with = "stage")]
+        without: Vec<String>,
     },
     /// Takes a secret out that no running app has
     Unset {

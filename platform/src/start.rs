@@ -43,7 +43,7 @@ pub fn serve(state: &Path, how: &Serve, say: fn(&str)) -> Result<()> {
     };
     let laptops = how.wireguard.map(|endpoint| Laptops::open(&network, &state, &secrets, endpoint)).transpose()?;
     let is_several = how.mesh.is_some() || state.roster()?.is_some();
-    let named = if is_several { name(how.name.clone())? } else { String::new() };
+    let named = if is_several { own_name(&state, how.name.clone(), &system_name())? } else { String::new() };
     let mesh =
         is_several.then(|| Mesh::open(&network, &state, &secrets, (&named, how.mesh)).map(Arc::new)).transpose()?;
     let launcher = Arc::new(Vms { network: network.clone(), disks: Box::new(disks), initrds });
@@ -66,15 +66,26 @@ pub fn serve(state: &Path, how: &Serve, say: fn(&str)) -> Result<()> {
 /// # Errors
 /// Those of [`host::join`].
 pub fn join(state: &Path, token: &str, mesh: SocketAddr, given: Option<String>) -> Result<Joined> {
-    host::join(&Folder::open(state)?, token, &name(given)?, mesh)
+    host::join(&Folder::open(state)?, token, &name(given, &system_name())?, mesh)
+}
+
+/// What the system calls this host.
+fn system_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase()
+}
+
+/// The name of a host that is in a mesh, or becomes the first of one.
+fn own_name(state: &State, given: Option<String>, system: &str) -> Result<String> {
+    let own = state.own_number()?;
+    let known = state.roster()?.and_then(|roster| roster.numbered(own).map(|member| member.name.clone()));
+    known.map_or_else(|| name(given, system), Ok)
 }
 
 /// The name of this host: what was given, or what the system calls it.
-fn name(given: Option<String>) -> Result<String> {
+fn name(given: Option<String>, system: &str) -> Result<String> {
     if let Some(name) = given {
         return Ok(name);
     }
-    let system = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
     let first = system.split('.').next().unwrap_or_default().to_owned();
     if is_name(&first) {
         return Ok(first);
@@ -162,4 +173,25 @@ fn beside() -> Result<PathBuf> {
     }
     Err(Fault::new(format!("{}: there is no such file", init.display()))
         .next("Build it beside cell, or name it: `cell serve --init PATH`."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{Member, Roster};
+
+    #[test]
+    fn a_host_has_the_name_that_it_has_joined_by_whatever_the_system_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::open(folder.path()).unwrap();
+        assert_eq!(own_name(&state, None, "alpha.example.com").unwrap(), "alpha");
+        assert_eq!(own_name(&state, Some("beta".into()), "(none)").unwrap(), "beta");
+        let none = own_name(&state, None, "(none)").unwrap_err();
+        assert!(none.message.contains("no name of a host") && none.next.unwrap().contains("--name NAME"));
+        let endpoint = SocketAddr::from(([127, 0, 0, 1], 7000));
+        let (certificate, tunnel) = ("0".repeat(64), String::new());
+        let member = Member { number: 2, name: "gamma".into(), endpoint, moves: 0, certificate, tunnel };
+        state.join(0, 2, &Roster::of_one(member)).unwrap();
+        assert_eq!(own_name(&state, None, "(none)").unwrap(), "gamma");
+    }
 }

@@ -18,9 +18,9 @@ use tempfile::TempDir;
 const NAMES: [&str; 2] = ["alpha", "beta"];
 /// How long a death may go unnoticed, on an emulated host.
 const SECONDS: Duration = Duration::from_secs(20);
-/// Answers by the addresses of the VM, which have its host's number.
+/// Says a word, and answers by the addresses of the VM, which have its host's number.
 const WHERE: &str = concat!(
-    "socat TCP6-LISTEN:8080,fork,reuseaddr,ipv6only=0 ",
+    "echo here; socat TCP6-LISTEN:8080,fork,reuseaddr,ipv6only=0 ",
     r#"SYSTEM:'read line; printf \"HTTP/1.0 200 OK\\r\\n\\r\\n\"; cat /proc/net/if_inet6'"#
 );
 
@@ -131,6 +131,13 @@ fn an_app_at_two_hosts_is_reached_by_those_that_may_while_one_host_is_killed_and
     alpha.until("both VMs", |alpha| hosts_of(alpha) == NAMES);
     deploy(&alpha, "front", "{ alpha = 1 }", "");
     ask_until(&alpha, "answers of both hosts", LONG, |answers| heard(answers).len() == 2);
+    // Commands and logs are asked at any host, and pass on what comes of them.
+    let said = beta.run(&["exec", "front", "--", "sh", "-c", "cat; exit 7"]);
+    assert_eq!(said.status.code(), Some(7), "{said:?}");
+    let logs = beta.done(&["logs", "web"]);
+    let is_said =
+        |host: &str| logs.lines().any(|line| line.contains(&format!("at {host} | ")) && line.ends_with("here"));
+    assert!(NAMES.iter().all(|host| is_said(host)), "{logs}");
     // One that may not reaches neither the name nor a VM of either host.
     deploy(&beta, "other", "{ beta = 1 }", "");
     let status = alpha.json(&["status", "web"]);
@@ -146,6 +153,9 @@ fn an_app_at_two_hosts_is_reached_by_those_that_may_while_one_host_is_killed_and
         answers.len() >= 3 && answers.iter().rev().take(3).all(|answer| *answer == Ok(1))
     });
     alpha.until("the death", |alpha| alive(alpha) == 1 && hosts_of(alpha) == ["alpha"]);
+    let logs = alpha.run(&["logs", "web"]);
+    let why = String::from_utf8_lossy(&logs.stderr).into_owned();
+    assert!(!logs.status.success() && why.contains("VMs at beta have said"), "{logs:?}");
     beta.server = serve(&beta.folder, 1);
     alpha.until("its return", |alpha| hosts_of(alpha) == NAMES);
     ask_until(&alpha, "answers of both hosts again", LONG, |answers| heard(answers).len() == 2);

@@ -95,7 +95,7 @@ fn request(command: &Command) -> Result<Request> {
         Command::Status { app } => Request::Status { app: app.clone() },
         Command::Logs { app, follow } => Request::Logs { app: app.clone(), follow: *follow },
         Command::Scale { app, count } => Request::Scale { app: app.clone(), count: *count },
-        Command::Restart { app } => Request::Restart { app: app.clone() },
+        Command::Restart { app, without } => Request::Restart { app: app.clone(), without: without.clone() },
         Command::Destroy { app, .. } => Request::Destroy { app: app.clone() },
         Command::Releases { app } => Request::Releases { app: app.clone() },
         Command::Secrets(secrets) => about_secrets(secrets)?,
@@ -118,12 +118,12 @@ fn request(command: &Command) -> Result<Request> {
 
 fn about_secrets(secrets: &Secrets) -> Result<Request> {
     Ok(match secrets.clone() {
-        Secrets::Set { app, name, stage } => {
+        Secrets::Set { app, name, stage, without } => {
             let mut value = String::new();
             std::io::stdin().take(MOST_SECRET).read_to_string(&mut value).context("the secret on standard input")?;
             // An editor and `echo` end a text by a line's end, which is no part of a password.
             let value = value.strip_suffix('\n').unwrap_or(&value).to_owned();
-            Request::SetSecret { app, name, value: Hidden(value), stage }
+            Request::SetSecret { app, name, value: Hidden(value), stage, without }
         }
         Secrets::Unset { app, name } => Request::UnsetSecret { app, name },
         Secrets::List { app } => Request::Secrets { app },

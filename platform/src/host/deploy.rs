@@ -96,18 +96,18 @@ fn take_over(
     spread::roll_out(host, row, release, (count, without), &|| host.activate(release, count), progress)
 }
 
-/// Makes a new release of what runs, with the secrets as they are now.
+/// Makes a new release of what runs, with the secrets as they are now, but not at these hosts, which get it later.
 ///
 /// # Errors
 /// As those of [`deploy`].
-pub fn redeploy(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<Release> {
+pub fn redeploy(host: &Arc<Host>, app: &str, without: &[String], progress: Progress<'_>) -> Result<Release> {
     let _occupied = host.occupy(app, false)?;
     host.check_owner(app)?;
     let active = host.parts.state.active(app)?;
     host.parts.secrets.require(app, &active.spec.secrets)?;
-    host.check_hosts(&active.spec, &[])?;
+    host.check_hosts(&active.spec, without)?;
     let release = host.begin(&active.spec, &active.image)?;
-    install(host, &Arc::new(release), &[], progress)
+    install(host, &Arc::new(release), without, progress)
 }
 
 /// Builds the image, and begins a release with it.

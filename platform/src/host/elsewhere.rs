@@ -1,14 +1,20 @@
 //! What runs at the other hosts of the mesh, and what follows from it here.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::apps::Host;
 use super::beat::{AppTold, ServiceTold, VmTold};
 use super::fleet::{Elsewhere, Fleet};
+use super::mesh::View;
 use crate::app::App;
 use crate::fault::{Context, Fault, Result};
 use crate::machine::Report;
 use crate::state::{AppRow, MOST_APPS, owner_of};
+
+/// So many apps of other hosts are known, in equal shares of each host: half of the addresses that the network has for services. As many are left for the
+/// apps of this one.
+const MOST_OF_OTHERS: usize = 512;
 
 /// An app of the mesh, whosever it is.
 pub(super) struct Known {
@@ -18,6 +24,30 @@ pub(super) struct Known {
     /// The hosts that may have VMs of it.
     pub hosts: Vec<u16>,
     pub services: Vec<ServiceTold>,
+}
+
+/// What other hosts tell of apps that are not known, of each host no more than its share. The apps of this host are its own word.
+fn told(seen: &BTreeMap<u16, View>, own: u16, known: &[Known]) -> Vec<Known> {
+    let mut numbers: BTreeSet<u32> = known.iter().map(|app| app.number).collect();
+    let mut names: BTreeSet<String> = known.iter().map(|app| app.name.clone()).collect();
+    let share = MOST_OF_OTHERS.checked_div(seen.len()).unwrap_or(MOST_OF_OTHERS);
+    let (mut shares, mut found) = (BTreeMap::<u16, usize>::new(), Vec::new());
+    // What its owner tells of an app counts before what others do.
+    for owners in [true, false] {
+        for (host, told) in seen.iter().flat_map(|(host, view)| view.beat().apps.iter().map(|app| (*host, app))) {
+            let owner = owner_of(told.number);
+            let is_new = owner != own && !numbers.contains(&told.number) && !names.contains(&told.name);
+            let taken = shares.entry(host).or_default();
+            if is_new && (owner == host) == owners && *taken < share {
+                *taken = taken.saturating_add(1);
+                numbers.insert(told.number);
+                names.insert(told.name.clone());
+                let AppTold { name, number, release, hosts, services, .. } = told.clone();
+                found.push(Known { name, number, release, hosts, services });
+            }
+        }
+    }
+    found
 }
 
 impl Host {
@@ -71,17 +101,7 @@ impl Host {
             known.push(self.known_row(row, spec));
         }
         let Some(mesh) = &self.parts.mesh else { return Ok(known) };
-        let seen = mesh.seen();
-        // What its owner tells of an app counts before what others do.
-        for owners in [true, false] {
-            for (host, told) in seen.iter().flat_map(|(host, view)| view.beat().apps.iter().map(|app| (*host, app))) {
-                let is_new = known.iter().all(|app| app.name != told.name && app.number != told.number);
-                if is_new && (owner_of(told.number) == host) == owners {
-                    let AppTold { name, number, release, hosts, services, .. } = told.clone();
-                    known.push(Known { name, number, release, hosts, services });
-                }
-            }
-        }
+        known.extend(told(&mesh.seen(), mesh.own, &known));
         Ok(known)
     }
 
@@ -154,9 +174,8 @@ impl Host {
         for name in hosts.keys() {
             let number = roster.named(name)?.number;
             if !mesh.is_alive(number) && !without.contains(name) {
-                return Err(Fault::new(format!("the host {name} is dead")).next(format!(
-                    "Deploy to the others: `cell deploy --without {name}`; it gets the release when it is back."
-                )));
+                return Err(Fault::new(format!("the host {name} is dead"))
+                    .next(format!("Leave it out by --without {name}; it gets the release when it is back.")));
             }
         }
         if let Some(name) = without.iter().find(|name| !hosts.contains_key(*name)) {

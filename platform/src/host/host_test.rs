@@ -246,7 +246,7 @@ fn scale_restart_and_destroy() {
     assert_eq!(bench.phases().len(), 3);
     scale(&bench.host, "web", 1, &|_| {}).unwrap();
     assert_eq!((bench.phases().len(), bench.host.parts.state.app("web").unwrap().count), (1, 1));
-    restart(&bench.host, "web", &|_| {}).unwrap();
+    restart(&bench.host, "web", &[], &|_| {}).unwrap();
     assert_eq!((bench.phases(), bench.fakes.started.lock().unwrap().len()), (vec![Phase::Healthy], 4));
     assert!(scale(&bench.host, "web", 101, &|_| {}).unwrap_err().message.contains("allowed are 0 to 100"));
     destroy(&bench.host, "web", &|_| {}).unwrap();
@@ -297,7 +297,7 @@ fn a_secret_reaches_the_guest_alone_and_a_new_value_is_a_new_release() {
     secrets.set("web", "TOKEN", "one").unwrap();
     bench.deploy(&Bench::text("", "secrets = [\"TOKEN\"]")).unwrap();
     secrets.set("web", "TOKEN", "another").unwrap();
-    assert_eq!(redeploy(&bench.host, "web", &|_| {}).unwrap().number, 2);
+    assert_eq!(redeploy(&bench.host, "web", &[], &|_| {}).unwrap().number, 2);
     let told = |place: usize| {
         let fake = Arc::clone(&bench.fakes.started.lock().unwrap()[place]);
         let settings = fake.settings.lock().unwrap().clone().unwrap();

@@ -88,17 +88,17 @@ pub fn scale(host: &Arc<Host>, app: &str, count: u32, progress: Progress<'_>) ->
     Ok(())
 }
 
-/// Replaces all VMs of an app by new ones of the same release.
+/// Replaces all VMs of an app by new ones of the same release, but not those at these hosts.
 ///
 /// # Errors
 /// The app is being changed, or a new VM does not become healthy; the old ones go on then.
-pub fn restart(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<()> {
+pub fn restart(host: &Arc<Host>, app: &str, without: &[String], progress: Progress<'_>) -> Result<()> {
     let _occupied = host.occupy(app, false)?;
     host.check_owner(app)?;
     let release = Arc::new(host.parts.state.active(app)?);
-    host.check_hosts(&release.spec, &[])?;
+    host.check_hosts(&release.spec, without)?;
     let row = host.parts.state.app(app)?;
-    roll_out(host, &row, &release, (row.count, &[]), &|| Ok(()), progress)
+    roll_out(host, &row, &release, (row.count, without), &|| Ok(()), progress)
 }
 
 /// Ends an app at all hosts and forgets it, with its secrets and logs. Its volumes stay, for an app of the same name, but for those that follow a copy.

@@ -93,7 +93,7 @@ impl Mesh {
         let roster = match (state.roster()?, endpoint) {
             (Some(roster), endpoint) => moved(roster, own, endpoint),
             (None, Some(endpoint)) => {
-                Roster::of_one(Member { number: own, name: name.to_owned(), endpoint, certificate, tunnel })
+                Roster::of_one(Member { number: own, name: name.to_owned(), endpoint, moves: 0, certificate, tunnel })
             }
             (None, None) => return Err(Fault::new("this host is in no mesh")),
         };
@@ -178,18 +178,15 @@ impl Mesh {
     pub fn admit(&self, secret: &str, new: Member) -> Result<u16> {
         let mut roster = self.lock();
         if let Some(known) = roster.hosts.iter().find(|known| known.certificate == new.certificate) {
-            let is_same = Member { number: known.number, ..new } == *known;
+            let is_same = Member { number: known.number, moves: known.moves, ..new } == *known;
             let other = || Fault::new(format!("this host is in the mesh already, as {}", known.name));
             return if is_same { Ok(known.number) } else { Err(other()) };
         }
         // First of all: what is wrong otherwise tells of the hosts.
         self.state.check_invite(&digest(secret))?;
         let mut next = Roster::clone(&roster);
-        let member = Member { number: next.next, ..new };
-        let number = member.number;
-        (next.version, next.next) = (next.version.saturating_add(1), next.next.saturating_add(1));
-        next.hosts.push(member.clone());
-        next.check()?;
+        let number = next.add(new.clone())?;
+        let member = Member { number, ..new };
         self.state.admit(&digest(secret), &next)?;
         self.tunnel.add_peer(&peer(self.subnet, &member)?)?;
         *roster = Arc::new(next);
@@ -207,36 +204,35 @@ impl Mesh {
             return Err(Fault::new(format!("{name} is this host")).next("Ask another host of the mesh to remove it."));
         }
         let mut next = Roster::clone(&roster);
-        next.version = next.version.saturating_add(1);
-        next.hosts.retain(|other| other.number != member.number);
-        self.adopt(&next).map(drop)
+        next.remove(member.number);
+        self.adopt(&next, self.own).map(drop)
     }
 
-    /// Takes the hosts from another one, if its list is newer. Says whether it was.
+    /// Learns of hosts, and of their ends and addresses, what the host with this number knows. Says whether something was new.
     ///
     /// # Errors
     /// The list cannot be one; those of the database.
-    pub fn adopt(&self, newer: &Roster) -> Result<bool> {
+    pub fn adopt(&self, theirs: &Roster, from: u16) -> Result<bool> {
+        theirs.check()?;
         let mut roster = self.lock();
-        if !newer.replaces(&roster) {
-            return Ok(false);
-        }
-        let mut newer = newer.clone();
-        newer.check()?;
-        let own = roster.numbered(self.own).cloned();
-        if newer.numbered(self.own).map(|member| &member.certificate) != own.as_ref().map(|own| &own.certificate) {
+        let mut newer = roster.merged(theirs, self.own, from);
+        if newer.numbered(self.own).is_none() {
             // It was removed, and goes on by itself. Nobody else is to take that for theirs.
-            newer = Roster { version: 0, hosts: own.into_iter().collect(), ..newer };
+            newer = roster.numbered(self.own).cloned().map_or_else(Roster::default, Roster::of_one);
         }
         if newer == **roster {
             return Ok(false);
         }
+        newer.check()?;
         self.state.set_roster(&newer)?;
-        for gone in roster.hosts.iter().filter(|member| newer.numbered(member.number) != Some(member)) {
+        let is_known = |among: &Roster, member: &Member| {
+            among.numbered(member.number).is_some_and(|known| known.endpoint == member.endpoint)
+        };
+        for gone in roster.hosts.iter().filter(|member| !is_known(&newer, member)) {
             // What it said goes once whoever asks it has noticed, so that what follows from that goes with it.
             self.tunnel.remove_peer(&key(gone)?)?;
         }
-        for member in newer.hosts.iter().filter(|member| roster.numbered(member.number) != Some(member)) {
+        for member in newer.hosts.iter().filter(|member| !is_known(&roster, member)) {
             if member.number != self.own {
                 self.tunnel.add_peer(&peer(self.subnet, member)?)?;
             }
@@ -313,8 +309,7 @@ fn moved(mut roster: Roster, own: u16, endpoint: Option<SocketAddr>) -> Roster {
     if let (Some(member), Some(endpoint)) = (found, endpoint)
         && member.endpoint != endpoint
     {
-        member.endpoint = endpoint;
-        roster.version = roster.version.saturating_add(1);
+        (member.endpoint, member.moves) = (endpoint, member.moves.saturating_add(1));
     }
     roster
 }

@@ -41,14 +41,24 @@ fn endpoint() -> SocketAddr {
 
 impl Site {
     pub(crate) fn start(home: TempDir, name: &str, endpoint: SocketAddr) -> Self {
+        let site = Self::made(home, name, endpoint);
+        site.host.start_mesh().unwrap();
+        resume(&site.host, &|_| {}).unwrap();
+        site
+    }
+
+    fn made(home: TempDir, name: &str, endpoint: SocketAddr) -> Self {
         let fakes = Arc::new(Fakes::default());
         for image in ["aa", "bb"] {
             std::fs::write(home.path().join(image), image).unwrap();
         }
         let host = host(home.path(), &fakes, Some((name, endpoint)));
-        host.start_mesh().unwrap();
-        resume(&host, &|_| {}).unwrap();
         Self { name: name.into(), home, endpoint, fakes, host }
+    }
+
+    /// One that asks no others, and answers none.
+    pub(crate) fn silent(name: &str) -> Self {
+        Self::made(tempfile::tempdir().unwrap(), name, endpoint())
     }
 
     /// The first of a mesh.

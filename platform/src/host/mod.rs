@@ -47,6 +47,8 @@ pub(crate) mod host_test;
 #[cfg(test)]
 mod killed_test;
 #[cfg(test)]
+mod lies_test;
+#[cfg(test)]
 pub(crate) mod mesh_test;
 #[cfg(test)]
 mod spread_test;

@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 
 use super::apps::Host;
 use super::beat::{Ask, Beat};
+use super::logs::Tail;
 use super::mesh::Mesh;
 use super::placed::{self, Wanted};
+use super::reach::tell_logs;
 use super::replica::{To, receive as take_volume};
 use crate::fault::{Context, Fault, Result};
 use crate::guest::EXEC_PORT;
@@ -121,7 +123,7 @@ fn ask(mesh: &Mesh, host: &Weak<Host>, number: u16) -> Result<()> {
             break;
         }
         if let Some(roster) = &beat.roster {
-            mesh.adopt(roster)?;
+            mesh.adopt(roster, number)?;
         }
         hear(host, mesh, number, Some(beat));
         thread::sleep(BEAT);
@@ -165,7 +167,7 @@ impl Serves for Peers {
         match (request, caller.host) {
             (Request::Join { secret, name, endpoint, tunnel }, _) => {
                 let certificate = caller.certificate.clone();
-                let new = Member { number: 0, name, endpoint, certificate, tunnel };
+                let new = Member { number: 0, name, endpoint, moves: 0, certificate, tunnel };
                 mesh.admit(&secret.0, new).and_then(|number| welcome(&host, &mesh, number)).map(Outcome::Done)
             }
             (_, None) => Err(Fault::new("this host is not in the mesh, or not any more")
@@ -200,7 +202,8 @@ impl Serves for Peers {
             }
             (Request::Logs { app, follow }, Some(_)) => {
                 host.parts.state.app(&app)?;
-                Ok(Outcome::Work(Box::new(move |stream| drop(host.tell_logs(&app, follow, stream)))))
+                let (tail, host) = (Tail::new(host.parts.folder.logs(&app)), Weak::clone(&self.0));
+                Ok(Outcome::Work(Box::new(move |stream| drop(tell_logs(&host, tail, follow, stream)))))
             }
             (Request::Connect { app, vm, port }, Some(_)) => {
                 let is_service =
@@ -245,15 +248,15 @@ fn tell(mesh: &Mesh, host: &Weak<Host>, certificate: &str, mut stream: &UnixStre
     stream.set_write_timeout(Some(QUIET)).context("a host")?;
     let mut questions = BufReader::new(stream.try_clone().context("a host")?);
     while let Some(asked) = receive::<Ask>(&mut questions, MOST_TOLD)? {
-        let is_member = mesh.known(certificate).is_some();
-        if is_member {
-            mesh.adopt(&asked.roster)?;
+        let member = mesh.known(certificate);
+        if let Some(number) = member {
+            mesh.adopt(&asked.roster, number)?;
         }
         let Some(host) = host.upgrade() else { break };
-        let apps = if is_member { host.tell_apps()? } else { Vec::new() };
+        let apps = if member.is_some() { host.tell_apps()? } else { Vec::new() };
         drop(host);
         send(&mut stream, &Beat { roster: Some(mesh.roster().as_ref().clone()), apps })?;
-        if !is_member {
+        if member.is_none() {
             break;
         }
     }

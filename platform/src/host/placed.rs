@@ -47,6 +47,9 @@ impl Wanted {
         if self.count > MOST_VMS {
             return Err(Fault::new(format!("{} VMs; allowed are 0 to {MOST_VMS}", self.count)));
         }
+        if let Some(name) = self.secrets.keys().find(|name| !spec.secrets.contains(name)) {
+            return Err(Fault::new(format!("the secret {name:?} comes with {app}, which does not have it")));
+        }
         check_file(&image.file)?;
         app::check_told(spec)
     }
@@ -81,7 +84,12 @@ fn try_run(host: &Arc<Host>, wanted: Wanted, talk: &Mutex<Talk>) -> Result<()> {
     for (name, value) in &wanted.secrets {
         parts.secrets.set(&app, name, &value.0)?;
     }
-    host.volumes().make(&app, &wanted.release.spec.volumes, Some(wanted.from))?;
+    let volumes = &wanted.release.spec.volumes;
+    let new = volumes.iter().filter(|volume| !matches!(parts.state.volume(&app, &volume.name), Ok(Some(_)))).count();
+    if new > 0 {
+        parts.secrets.take_from_others(new)?;
+    }
+    host.volumes().make(&app, volumes, Some(wanted.from))?;
     let image = parts.folder.image(&wanted.release.image.file);
     if !image.exists() {
         talk().say(&Said::Wants)?;

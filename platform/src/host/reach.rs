@@ -1,6 +1,7 @@
 //! The way to a VM of an app, at whichever host it is, and to what the VMs at other hosts have said.
 
 use std::os::unix::net::UnixStream;
+use std::sync::Weak;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::apps::Host;
 use super::fleet::{Elsewhere, Way};
 use super::logs::{Log, Tail};
-use crate::fault::{Fault, Result};
+use crate::fault::{Context, Fault, Result};
 use crate::guest::EXEC_PORT;
 use crate::lines::send;
 use crate::link::Request;
@@ -150,22 +151,22 @@ impl Host {
         let mesh = self.mesh()?;
         mesh.link.stream(&mesh.peer(host.number)?, Request::Logs { app: app.to_owned(), follow }, ANSWER)
     }
+}
 
-    /// Tells another host what the VMs of an app have said here.
-    pub(super) fn tell_logs(&self, app: &str, follow: bool, mut stream: UnixStream) -> Result<()> {
-        stream.set_write_timeout(Some(PATIENCE)).map_err(|error| Fault::new(error.to_string()))?;
-        let mut tail = Tail::new(self.parts.folder.logs(app));
-        loop {
-            tail.read().into_iter().try_for_each(|log| send(&mut stream, &LogTold::Line(log)))?;
-            if !follow {
-                return send(&mut stream, &LogTold::End);
-            }
-            if is_over(&stream) {
-                return Ok(());
-            }
-            sleep(LOOK);
+/// Tells another host what VMs have said here, and what they say as long as this one is there.
+pub(super) fn tell_logs(host: &Weak<Host>, mut tail: Tail, follow: bool, mut stream: UnixStream) -> Result<()> {
+    stream.set_write_timeout(Some(PATIENCE)).context("a log")?;
+    while host.strong_count() > 0 {
+        tail.read().into_iter().try_for_each(|log| send(&mut stream, &LogTold::Line(log)))?;
+        if !follow {
+            return send(&mut stream, &LogTold::End);
         }
+        if is_over(&stream) {
+            break;
+        }
+        sleep(LOOK);
     }
+    Ok(())
 }
 
 /// Has the other side closed the stream?

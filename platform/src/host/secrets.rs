@@ -18,6 +18,8 @@ const VOLUMES: &str = "volumes.keys";
 const TUNNEL: &str = "tunnel.key";
 /// The same for that of the tunnel between hosts.
 const MESH: &str = "mesh.key";
+/// So many keys of volumes there may be if one comes from another host. The store takes twice as many.
+const MOST_WITH_OTHERS: usize = 512;
 /// The bytes of a key.
 const KEY_BYTES: usize = 32;
 
@@ -220,6 +222,9 @@ impl Secrets {
         if is_known && store.get(&self.key, &name)?.expose() == bytes {
             return Ok(true);
         }
+        if !is_known {
+            self.take_from_others(1)?;
+        }
         if is_known && is_there {
             return Err(Fault::new(format!("the copy of the volume {volume} of {app} has another key")));
         }
@@ -236,6 +241,21 @@ impl Secrets {
             self.made(VOLUMES)?.set(self.key.sealing_key(), &secret)?;
         }
         Ok(())
+    }
+
+    /// Refuses so many volumes more of other hosts if there would be too many: room is left for those of this one.
+    ///
+    /// # Errors
+    /// There would be.
+    pub(super) fn take_from_others(&self, more: usize) -> Result<()> {
+        let there = self.made(VOLUMES)?.list()?.secrets.len();
+        if there.saturating_add(more) <= MOST_WITH_OTHERS {
+            return Ok(());
+        }
+        let why = format!(
+            "this host has the keys of {there} volumes; it takes those of other hosts up to {MOST_WITH_OTHERS}"
+        );
+        Err(Fault::new(why).next("Put the volume at another host."))
     }
 
     /// The key of a volume, which is made if there is none and `make` is set.

@@ -123,7 +123,7 @@ fn a_deploy_that_fails_at_one_host_has_changed_nothing_at_any() {
     assert_eq!(statuses(&alpha), [ReleaseStatus::Failed, ReleaseStatus::Failed, ReleaseStatus::Active]);
     assert_eq!(deploy_at(&alpha, &text(both, "", "")).unwrap().number, 4);
     assert_eq!(beta.host.parts.state.active("web").unwrap().number, 4);
-    restart(&alpha.host, "web", &|_| {}).unwrap();
+    restart(&alpha.host, "web", &[], &|_| {}).unwrap();
     assert_eq!((phases(&alpha), phases(&beta)), (vec![Phase::Healthy], vec![Phase::Healthy]));
     // Without a host, its VMs end.
     deploy_at(&alpha, &text("{ alpha = 1 }", "", "")).unwrap();

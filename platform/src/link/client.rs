@@ -10,7 +10,7 @@ use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -136,7 +136,11 @@ async fn ask(connector: &TlsConnector, peer: &Peer, request: &Request, limit: Du
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
+        let Some(runtime) = self.runtime.take() else { return };
+        if Handle::try_current().is_ok() {
+            // The last who has the link may be one of its own threads, which are not to wait.
+            runtime.shutdown_background();
+        } else {
             runtime.shutdown_timeout(FAREWELL);
         }
     }

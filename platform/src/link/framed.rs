@@ -3,12 +3,14 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, copy, split};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::fault::{Context, Fault, Result};
@@ -16,6 +18,8 @@ use crate::lines;
 
 /// The longest message between hosts, in bytes.
 pub const MOST_LINE: u64 = 4 << 20;
+/// A longer one is heard when it has its turn.
+pub const MOST_SHORT_LINE: u64 = 64 << 10;
 /// How long a host may say nothing at all, to what the kernel asks of it, until its connections end.
 const SILENT: Duration = Duration::from_secs(20);
 /// How long one way of a connection may go on after the other one has broken.
@@ -48,11 +52,40 @@ pub async fn hear<S: AsyncRead + Unpin, T: DeserializeOwned>(
     let mut line = Vec::new();
     let mut bounded = from.take(most);
     let read = timeout(limit, bounded.read_until(b'\n', &mut line));
-    let read = read.await.map_err(|_| late("says nothing", limit))?.context("the other host is gone")?;
-    if read == 0 {
+    read.await.map_err(|_| late("says nothing", limit))?.context("the other host is gone")?;
+    parse(&line, most)
+}
+
+/// Hears a message of at most `most` bytes. One that is long waits for its turn first, which lasts until what is returned is dropped.
+///
+/// # Errors
+/// As those of [`hear`].
+pub async fn hear_by_turns<S: AsyncRead + Unpin, T: DeserializeOwned>(
+    from: &mut BufReader<S>,
+    turns: &Arc<Semaphore>,
+    most: u64,
+    limit: Duration,
+) -> Result<(T, Option<OwnedSemaphorePermit>)> {
+    let (mut line, short) = (Vec::new(), most.min(MOST_SHORT_LINE));
+    let read = async {
+        let read = AsyncReadExt::take(&mut *from, short).read_until(b'\n', &mut line).await?;
+        let is_long = read as u64 == short && short < most && !line.ends_with(b"\n");
+        let turn = if is_long { Arc::clone(turns).acquire_owned().await.ok() } else { None };
+        if is_long {
+            AsyncReadExt::take(&mut *from, most.saturating_sub(short)).read_until(b'\n', &mut line).await?;
+        }
+        io::Result::Ok(turn)
+    };
+    let turn =
+        timeout(limit, read).await.map_err(|_| late("says nothing", limit))?.context("the other host is gone")?;
+    Ok((parse(&line, most)?, turn))
+}
+
+fn parse<T: DeserializeOwned>(line: &[u8], most: u64) -> Result<T> {
+    if line.is_empty() {
         return Err(Fault::new("the other host ended the connection without an answer"));
     }
-    lines::parse(&line, most)
+    lines::parse(line, most)
 }
 
 fn late(what: &str, limit: Duration) -> Fault {

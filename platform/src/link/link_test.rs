@@ -159,3 +159,42 @@ fn a_request_that_is_none_is_refused_and_a_host_that_does_not_answer_is_not_wait
     drop(silent);
     assert!(site.link.ask(&peer, join("a"), LIMIT).unwrap_err().message.contains("no connection"));
 }
+
+#[test]
+fn long_messages_of_a_host_take_turns_and_short_ones_do_not_wait_for_them() {
+    let site = site();
+    let begun = |_| {
+        let connector =
+            tokio_rustls::TlsConnector::from(tls::client(&site.link.identity, &site.peer.certificate).unwrap());
+        let endpoint = site.peer.endpoint;
+        site.link.runtime().unwrap().block_on(async move {
+            let tcp = tokio::net::TcpStream::connect(endpoint).await.unwrap();
+            let mut tls = connector.connect("cell".try_into().unwrap(), tcp).await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut tls, &[b' '; 100 << 10]).await.unwrap();
+            tls
+        })
+    };
+    // As many as may be long at a time, none of which ends.
+    let held: Vec<_> = (0..4).map(begun).collect();
+    let long = "x".repeat(100 << 10);
+    let began = Instant::now();
+    let soon = Duration::from_secs(1);
+    while site.link.ask(&site.peer, join(&long), soon).is_ok() {
+        assert!(began.elapsed() < LIMIT, "a long message does not wait");
+    }
+    assert!(site.link.ask(&site.peer, join("a"), LIMIT).is_ok());
+    drop(held);
+    assert_eq!(site.link.ask(&site.peer, join(&long), LIMIT).unwrap()["name"], long);
+}
+
+#[test]
+fn a_link_ends_on_one_of_its_own_threads_without_waiting() {
+    let link = Link::new(Identity::generate().unwrap()).unwrap();
+    let handle = link.runtime().unwrap().handle().clone();
+    let (sender, ended) = std::sync::mpsc::channel();
+    handle.spawn(async move {
+        drop(link);
+        let _ = sender.send(());
+    });
+    assert_eq!(ended.recv_timeout(LIMIT), Ok(()));
+}

@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::client::Link;
-use super::framed::{MOST_LINE, hear, pass_on, say, watched};
+use super::framed::{MOST_LINE, hear_by_turns, pass_on, say, watched};
 use super::identity::digest;
 use super::message::{Answer, Request};
 use super::tls;
@@ -31,6 +31,8 @@ const MOST_STRANGE_LINE: u64 = 4 << 10;
 const MOST_STRANGERS: usize = 32;
 /// Connections of one host.
 const MOST_CONNECTIONS: usize = 512;
+/// Long requests of one host that come or wait for a thread. More wait for a while.
+const MOST_LONG_LINES: usize = 4;
 /// Threads that answer one host at a time: for releases and copies of volumes, which may take hours, for what does not, for the streams on which hosts
 /// say that they live, and for logs that are followed. More of its requests wait for a while, and hold up none of the other kinds.
 const MOST_WORK_OF_ONE: [usize; KINDS] = [6, 8, 2, 8];
@@ -88,8 +90,10 @@ struct Shared {
 }
 
 /// What one host may take.
+#[derive(Clone)]
 struct Room {
     connections: Arc<Semaphore>,
+    long_lines: Arc<Semaphore>,
     works: [Arc<Semaphore>; KINDS],
 }
 
@@ -132,18 +136,18 @@ async fn serve(shared: Arc<Shared>, tcp: TcpStream, stranger: OwnedSemaphorePerm
     let Some(certificate) = certificate else { return };
     let caller = Caller { host: shared.serves.known(&certificate), certificate };
     let mut stream = BufReader::new(tls);
-    let Some((works, _counted, most)) = shared.room(&caller, stranger) else {
+    let Some((room, _counted, most)) = shared.room(&caller, stranger) else {
         let full = Fault::new(format!("there are {MOST_CONNECTIONS} connections of this host already"));
         return drop(say(&mut stream, &Answer::Refused(full), PATIENCE).await);
     };
-    let request = match hear(&mut stream, most, PATIENCE).await {
-        Ok(request) => request,
+    let (request, long) = match hear_by_turns(&mut stream, &room.long_lines, most, PATIENCE).await {
+        Ok(heard) => heard,
         Err(why) => return drop(say(&mut stream, &Answer::Refused(why), PATIENCE).await),
     };
-    let [long, quick, alive, logs] = works;
+    let [slow, quick, alive, logs] = room.works;
     let work = match request {
         Request::Beat => alive,
-        Request::Run { .. } | Request::Replicate => long,
+        Request::Run { .. } | Request::Replicate => slow,
         Request::Logs { .. } => logs,
         _ => quick,
     };
@@ -153,6 +157,7 @@ async fn serve(shared: Arc<Shared>, tcp: TcpStream, stranger: OwnedSemaphorePerm
     };
     let serves = Arc::clone(&shared.serves);
     let outcome = spawn_blocking(move || (serves.answer(&caller, request), work)).await;
+    drop(long);
     let Ok((outcome, work)) = outcome else { return };
     // The host may be gone, and then nobody is to be told.
     let _ = answer(stream, outcome, work).await;
@@ -185,22 +190,22 @@ async fn answer(mut stream: Connection, outcome: Result<Outcome>, work: OwnedSem
 }
 
 impl Shared {
-    /// Where a caller's requests wait for a thread, what counts its connection, and how long its messages may be. A host that is known makes
-    /// room for those that are not.
-    fn room(
-        &self,
-        caller: &Caller,
-        stranger: OwnedSemaphorePermit,
-    ) -> Option<([Arc<Semaphore>; KINDS], OwnedSemaphorePermit, u64)> {
+    /// What a caller may take, what counts its connection, and how long its messages may be. A host that is known makes room for those that are not.
+    fn room(&self, caller: &Caller, stranger: OwnedSemaphorePermit) -> Option<(Room, OwnedSemaphorePermit, u64)> {
         let Some(host) = caller.host else {
-            return Some(([1; KINDS].map(|one| Arc::new(Semaphore::new(one))), stranger, MOST_STRANGE_LINE));
+            return Some((Room::new(0, 0, [1; KINDS]), stranger, MOST_STRANGE_LINE));
         };
         let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = rooms.entry(host).or_insert_with(|| Room {
-            connections: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
-            works: MOST_WORK_OF_ONE.map(|most| Arc::new(Semaphore::new(most))),
-        });
+        let new = || Room::new(MOST_CONNECTIONS, MOST_LONG_LINES, MOST_WORK_OF_ONE);
+        let room = rooms.entry(host).or_insert_with(new);
         let counted = Arc::clone(&room.connections).try_acquire_owned().ok()?;
-        Some((room.works.clone(), counted, MOST_LINE))
+        Some((room.clone(), counted, MOST_LINE))
+    }
+}
+
+impl Room {
+    fn new(connections: usize, long_lines: usize, works: [usize; KINDS]) -> Self {
+        let semaphore = |most| Arc::new(Semaphore::new(most));
+        Self { connections: semaphore(connections), long_lines: semaphore(long_lines), works: works.map(semaphore) }
     }
 }

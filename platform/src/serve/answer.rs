@@ -56,7 +56,7 @@ fn run(host: &Arc<Host>, stream: &UnixStream, request: Request) -> Result<Option
         Request::Exec { app, vm, host: at } => open(stream, host.exec(&app, vm, at.as_deref())?),
         Request::Connect { app, port } => open(stream, host.proxy(&app, port)?),
         Request::Scale { app, count } => host::scale(host, &app, count, &progress).and_then(|()| done(&app)),
-        Request::Restart { app } => host::restart(host, &app, &progress).and_then(|()| done(&app)),
+        Request::Restart { app, without } => host::restart(host, &app, &without, &progress).and_then(|()| done(&app)),
         Request::Destroy { app } => host::destroy(host, &app, &progress).and_then(|()| done(&app)),
         other => kept(host, other, &progress).map(Some),
     }

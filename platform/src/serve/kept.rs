@@ -13,10 +13,10 @@ use crate::host::{self, Host};
 pub fn kept(host: &Arc<Host>, request: Request, progress: &(dyn Fn(&str) + Sync)) -> Result<Value> {
     let secrets = &host.parts.secrets;
     match request {
-        Request::SetSecret { app, name, value, stage } => {
+        Request::SetSecret { app, name, value, stage, without } => {
             secrets.set(&app, &name, &value.0)?;
             if !stage && wants(host, &app, &name) {
-                let release = host::redeploy(host, &app, progress)?;
+                let release = host::redeploy(host, &app, &without, progress)?;
                 return Ok(json!({ "app": app, "secret": name, "release": release.number }));
             }
             Ok(json!({ "app": app, "secret": name }))

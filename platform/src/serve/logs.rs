@@ -22,10 +22,10 @@ const MOST_LINE: u64 = 256 << 10;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is told to whom.
-struct Telling<'a> {
+struct Telling<'a, 'c> {
     host: &'a Host,
     /// One line is told at a time.
-    client: &'a Mutex<&'a UnixStream>,
+    client: &'a Mutex<&'c UnixStream>,
     app: &'a str,
     follow: bool,
     /// Other hosts that tell yet.
@@ -57,7 +57,7 @@ pub fn logs(host: &Host, client: &Mutex<&UnixStream>, app: &str, follow: bool) -
     })
 }
 
-impl Telling<'_> {
+impl Telling<'_, '_> {
     fn tell(&self, answer: &Answer) -> Result<()> {
         send(&mut *self.client.lock().unwrap_or_else(PoisonError::into_inner), answer)
     }

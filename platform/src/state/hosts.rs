@@ -1,5 +1,6 @@
 //! The hosts of the mesh, which of them this one is, and the invitations that are open.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -12,8 +13,10 @@ use crate::fault::{Context, Fault, Result};
 
 /// The largest number of a host. A number is given once in the life of a mesh.
 pub const LARGEST_HOST: u16 = 63;
-/// A list of hosts that has changed more often is not one of ours.
-const MOST_CHANGES: u64 = 1 << 40;
+/// A host that has changed its address more often is not one of ours.
+const MOST_MOVES: u64 = 1 << 40;
+/// What others say of a host's address is not believed if it has moved so often since it was heard of last; what it says itself is.
+const FAR: u64 = 1024;
 /// So many invitations are open at a time.
 const MOST_INVITES: usize = 64;
 
@@ -27,22 +30,23 @@ pub struct Member {
     pub name: String,
     /// Where others find it: UDP for the tunnel, TCP for the link.
     pub endpoint: SocketAddr,
+    /// How often that has changed. The host alone changes it.
+    #[serde(default)]
+    pub moves: u64,
     /// The digest of the link's certificate, 64 hexadecimal digits.
     pub certificate: String,
     /// The public key of its tunnel.
     pub tunnel: String,
 }
 
-/// The hosts of the mesh, as all of them know them.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[serde(deny_unknown_fields)]
+/// The hosts of the mesh, as one of them knows them. Two such lists are merged, so that changes on several hosts at the same time all hold.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Roster {
-    /// Each change makes it larger.
-    pub version: u64,
-    /// The number that the next host gets.
-    pub next: u16,
-    /// The hosts, in the order in which they came.
+    /// The hosts, by their numbers.
     pub hosts: Vec<Member>,
+    /// The numbers of hosts that were taken out. They are never given again, and no host has them, whoever says so.
+    #[serde(default)]
+    pub gone: BTreeSet<u16>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -55,7 +59,7 @@ struct Invite {
 
 impl Member {
     fn check(&self) -> Result<()> {
-        let Self { number, name, endpoint, certificate, tunnel } = self;
+        let Self { number, name, endpoint, moves, certificate, tunnel } = self;
         if !(1..=LARGEST_HOST).contains(number) {
             return Err(Fault::new(format!("host number {number}; allowed are 1 to {LARGEST_HOST}")));
         }
@@ -67,10 +71,23 @@ impl Member {
             let next = "Say the address by which the other hosts find this one: --mesh ADDRESS:PORT.";
             return Err(Fault::new(format!("{endpoint} is no address of a host")).next(next));
         }
+        if *moves > MOST_MOVES {
+            return Err(Fault::new(format!("{name} has moved {moves} times; allowed are {MOST_MOVES}")));
+        }
         if certificate.len() != 64 || !certificate.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(Fault::new(format!("the certificate's digest of {name} is none; allowed are 64 digits")));
         }
         tunnel.parse::<PublicKey>().map(drop).context(format!("the tunnel's key of {name}"))
+    }
+
+    /// Whether both cannot be hosts of a mesh. That two are found at one address may be so while they move.
+    fn is_same(&self, other: &Self) -> bool {
+        let is_same_key = self.certificate == other.certificate || self.tunnel == other.tunnel;
+        is_same_key || self.number == other.number || self.name == other.name
+    }
+
+    fn has_keys_of(&self, other: &Self) -> bool {
+        self.certificate == other.certificate && self.tunnel == other.tunnel && self.name == other.name
     }
 }
 
@@ -78,7 +95,7 @@ impl Roster {
     /// A mesh of one host.
     #[must_use]
     pub fn of_one(member: Member) -> Self {
-        Self { version: 1, next: member.number.saturating_add(1), hosts: vec![member] }
+        Self { hosts: vec![member], gone: BTreeSet::new() }
     }
 
     /// Refuses a list that cannot be one.
@@ -86,47 +103,80 @@ impl Roster {
     /// # Errors
     /// Why it cannot.
     pub fn check(&self) -> Result<()> {
-        if self.version > MOST_CHANGES {
-            return Err(Fault::new(format!(
-                "the hosts have changed {} times; allowed are {MOST_CHANGES}",
-                self.version
-            )));
-        }
         if self.hosts.len() > MOST_HOSTS {
             let next = "Remove one that is gone: `cell hosts remove NAME`.";
             return Err(Fault::new(format!("the mesh has {MOST_HOSTS} hosts, and no more are allowed")).next(next));
         }
+        if let Some(number) = self.gone.iter().find(|number| !(1..=LARGEST_HOST).contains(*number)) {
+            return Err(Fault::new(format!("host number {number}; allowed are 1 to {LARGEST_HOST}")));
+        }
         for (place, member) in self.hosts.iter().enumerate() {
             member.check()?;
-            if member.number >= self.next {
-                return Err(Fault::new(format!("host number {} was never given", member.number)));
-            }
-            for other in self.hosts.iter().take(place) {
-                let next = format!("`cell hosts list` lists them; `cell hosts remove {}` removes it.", other.name);
-                let is_taken = |what: &str| Fault::new(format!("the mesh has a host with {what} already")).next(&next);
-                if other.name == member.name {
-                    return Err(is_taken(&format!("the name {}", member.name)));
-                }
-                if other.endpoint == member.endpoint {
-                    return Err(is_taken(&format!("the address {}", member.endpoint)));
-                }
-                let is_same = other.certificate == member.certificate || other.tunnel == member.tunnel;
-                if is_same || other.number == member.number {
-                    return Err(is_taken("this number or key"));
-                }
+            let mut before = self.hosts.iter().take(place);
+            if before.any(|other| other.is_same(member)) || self.gone.contains(&member.number) {
+                return Err(Fault::new(format!("the host {} has a name, number or key of another one", member.name)));
             }
         }
         Ok(())
     }
 
-    /// Whether this list takes the place of another one. Of two that were made at the same time on two hosts, all choose the same.
-    #[must_use]
-    pub fn replaces(&self, other: &Self) -> bool {
-        (self.version, self.text()) > (other.version, other.text())
+    /// Takes a host in; returns its number.
+    ///
+    /// # Errors
+    /// It has the name or the address of another one, or there are too many.
+    pub fn add(&mut self, member: Member) -> Result<u16> {
+        for other in &self.hosts {
+            let next = format!("`cell hosts list` lists them; `cell hosts remove {}` removes it.", other.name);
+            let is_taken = |what: &str| Fault::new(format!("the mesh has a host with {what} already")).next(&next);
+            if other.name == member.name {
+                return Err(is_taken(&format!("the name {}", member.name)));
+            }
+            if other.endpoint == member.endpoint {
+                return Err(is_taken(&format!("the address {}", member.endpoint)));
+            }
+        }
+        let last = self.hosts.iter().map(|other| other.number).chain(self.gone.iter().copied()).max().unwrap_or(0);
+        let number = last.saturating_add(1);
+        self.hosts.push(Member { number, ..member });
+        self.check().map(|()| number)
     }
 
-    fn text(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
+    /// Takes a host out, for ever.
+    pub fn remove(&mut self, number: u16) {
+        self.hosts.retain(|member| member.number != number);
+        self.gone.insert(number);
+    }
+
+    /// What this host, number `own`, knows after another one, number `from`, has told its list: all hosts of both, without those that one of
+    /// them has taken out. A host's key stays, and its address is its own word; two hosts of one number, name or key are gone, or one of them.
+    #[must_use]
+    pub fn merged(&self, theirs: &Self, own: u16, from: u16) -> Self {
+        let mut merged = self.clone();
+        merged.gone.extend(&theirs.gone);
+        for new in &theirs.hosts {
+            match merged.hosts.iter_mut().find(|known| known.number == new.number) {
+                None => merged.hosts.push(new.clone()),
+                Some(known) if !known.has_keys_of(new) => _ = merged.gone.insert(new.number),
+                Some(known) if new.moves <= known.moves => {}
+                // Somebody else has said where this host is.
+                Some(known) if new.number == own => known.moves = new.moves.saturating_add(1).min(MOST_MOVES),
+                Some(known) if new.number == from || new.moves.saturating_sub(known.moves) <= FAR => {
+                    (known.endpoint, known.moves) = (new.endpoint, new.moves);
+                }
+                Some(_) => {}
+            }
+        }
+        merged.hosts.sort_by_key(|member| member.number);
+        let mut kept = Vec::<Member>::new();
+        for member in std::mem::take(&mut merged.hosts) {
+            let is_too_much = kept.len() >= MOST_HOSTS || kept.iter().any(|other| other.is_same(&member));
+            if is_too_much || merged.gone.contains(&member.number) {
+                merged.gone.insert(member.number);
+            } else {
+                kept.push(member);
+            }
+        }
+        Self { hosts: kept, ..merged }
     }
 
     /// The host with this number.
@@ -257,4 +307,101 @@ fn others(database: &Connection, digest: &str) -> Result<Vec<Invite>> {
         return Err(Fault::new("the token's time is over; each is good for an hour").next(next));
     }
     Ok(open)
+}
+
+#[cfg(test)]
+mod tests {
+    use vmcell::network::wireguard::PrivateKey;
+
+    use super::*;
+
+    fn member(number: u16, name: &str, key: u8) -> Member {
+        let endpoint = SocketAddr::from(([192, 0, 2, key], 7000));
+        let tunnel = PrivateKey::from_bytes([key; 32]).public_key().to_string();
+        Member { number, name: name.into(), endpoint, moves: 0, certificate: format!("{key:064x}"), tunnel }
+    }
+
+    fn roster(names: &[&str]) -> Roster {
+        let mut roster = Roster::default();
+        for (name, key) in names.iter().zip(1..) {
+            roster.add(member(0, name, key)).unwrap();
+        }
+        roster
+    }
+
+    fn numbers(roster: &Roster) -> Vec<u16> {
+        roster.hosts.iter().map(|member| member.number).collect()
+    }
+
+    /// What both know once each has told the other one; it has to be the same.
+    fn both(one: &Roster, other: &Roster) -> Roster {
+        let merged = one.merged(other, 1, 2);
+        assert_eq!(merged, other.merged(one, 2, 1));
+        assert_eq!((merged.check(), merged.merged(other, 1, 2)), (Ok(()), merged.clone()));
+        merged
+    }
+
+    #[test]
+    fn a_host_that_was_removed_stays_so_whatever_others_do_that_have_not_heard_of_it() {
+        let known = roster(&["alpha", "beta", "gamma"]);
+        let (mut removed, mut added) = (known.clone(), known);
+        removed.remove(3);
+        assert_eq!(added.add(member(0, "delta", 4)), Ok(4));
+        let merged = both(&removed, &added);
+        assert_eq!((numbers(&merged), merged.gone.clone()), (vec![1, 2, 4], [3].into()));
+        assert_eq!(merged.clone().add(member(0, "gamma", 3)), Ok(5), "a number is given once");
+        removed.remove(2);
+        assert_eq!(removed.add(member(0, "beta", 5)), Ok(4), "that of the last one neither");
+    }
+
+    #[test]
+    fn of_hosts_with_one_number_name_or_key_no_two_stay() {
+        let known = roster(&["alpha", "beta"]);
+        let (mut one, mut other) = (known.clone(), known.clone());
+        one.add(member(0, "gamma", 3)).unwrap();
+        other.add(member(0, "delta", 4)).unwrap();
+        assert_eq!(numbers(&both(&one, &other)), [1, 2]);
+        // Nobody takes the number of another one by a list.
+        let mut forged = known.clone();
+        forged.hosts[1] = Member { number: 2, name: "beta".into(), ..member(2, "beta", 9) };
+        let merged = known.merged(&forged, 1, 3);
+        assert!(merged.numbered(2).is_none() && merged.gone.contains(&2));
+        for same in [member(7, "beta", 7), Member { name: "x".into(), number: 7, ..member(2, "beta", 2) }] {
+            let mut forged = known.clone();
+            forged.hosts.push(same);
+            assert!(forged.check().is_err());
+            forged.hosts.remove(1);
+            assert_eq!(numbers(&known.merged(&forged, 1, 2)), [1, 2]);
+        }
+    }
+
+    #[test]
+    fn where_a_host_is_found_is_its_own_word() {
+        let known = roster(&["alpha", "beta", "gamma"]);
+        let tell = |number: usize, moves| {
+            let mut told = known.clone();
+            (told.hosts[number - 1].endpoint, told.hosts[number - 1].moves) = ("192.0.2.99:1".parse().unwrap(), moves);
+            told
+        };
+        let found = |merged: &Roster, number| merged.numbered(number).unwrap().endpoint.to_string();
+        assert_eq!(found(&known.merged(&tell(3, 1), 1, 2), 3), "192.0.2.99:1", "what others have heard");
+        assert_eq!(found(&known.merged(&tell(3, FAR + 1), 1, 2), 3), "192.0.2.3:7000", "what nobody has said");
+        assert_eq!(found(&known.merged(&tell(3, MOST_MOVES), 1, 3), 3), "192.0.2.99:1", "what it says itself");
+        // Its own it knows, and says it so that the others hear it.
+        let own = known.merged(&tell(1, 5), 1, 2);
+        assert_eq!((found(&own, 1), own.numbered(1).unwrap().moves), ("192.0.2.1:7000".into(), 6));
+        assert_eq!(known.merged(&tell(1, MOST_MOVES), 1, 2).check(), Ok(()));
+        assert!(tell(1, MOST_MOVES + 1).check().unwrap_err().message.contains("has moved"));
+    }
+
+    #[test]
+    fn a_list_of_too_many_leaves_those_that_were_first() {
+        let names: Vec<String> = (1..=MOST_HOSTS).map(|number| format!("host-{number}")).collect();
+        let known = roster(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(known.clone().add(member(0, "more", 99)).unwrap_err().message.contains("the mesh has 16 hosts"));
+        let mut other = roster(&["host-1"]);
+        other.hosts.push(member(40, "more", 99));
+        let merged = known.merged(&other, 1, 2);
+        assert_eq!((numbers(&merged), merged.gone), (numbers(&known), [40].into()));
+    }
 }
