@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 
 /// Runs apps in VMs on this host: deploys them, keeps them private, and shows what they do.
 #[derive(Debug, Parser)]
-#[command(name = "cell", disable_version_flag = true, disable_help_subcommand = true)]
+#[command(name = "cell", version, disable_help_subcommand = true)]
 pub struct Options {
     /// The folder with the state; /var/lib/cell for root, and ~/.local/state/cell for others, if neither this nor CELL_STATE is given
     #[arg(long, global = true, value_name = "DIR")]

@@ -23,6 +23,11 @@ const NETWORK: u32 = 1;
 /// How long a name waits after its first order of a certificate that failed.
 const ORDER_AGAIN: Duration = Duration::from_secs(60);
 
+/// What a person is told who has named a file that is not there.
+const KERNEL: &str = "Name the file of a Linux kernel; that of a Debian or Ubuntu host is /boot/vmlinuz-$(uname -r).";
+const MODULES: &str = "Name the folder of the kernel's modules, such as /lib/modules/$(uname -r).";
+const INIT: &str = "`cargo build --release -p vmcell-platform` makes cell-init beside cell; from elsewhere, name it: `cell serve --init PATH`.";
+
 /// Runs `cell serve`.
 ///
 /// # Errors
@@ -31,7 +36,10 @@ pub fn serve(state: &Path, how: &Serve, say: fn(&str)) -> Result<()> {
     // With fewer of them, less can run; that is no reason to run nothing.
     serve::raise_descriptors().unwrap_or_else(|fault| say(&fault.message));
     let folder = Folder::open(state)?;
-    let kernel = how.kernel.as_ref().map(|kernel| existing(kernel, "--kernel")).transpose()?;
+    let kernel = how.kernel.as_ref().map(|kernel| existing(kernel, "--kernel", KERNEL)).transpose()?;
+    if kernel.is_none() {
+        say("Without --kernel, those apps alone run that name a kernel of their own");
+    }
     let state = Arc::new(State::open(folder.path())?);
     let realm = realm(&state)?;
     let network = Network::new(NetworkConfig::new(Subnet::new(realm, NETWORK)))?;
@@ -110,8 +118,9 @@ fn edge(how: &Serve, folder: PathBuf) -> Result<EdgeSettings> {
     Ok(EdgeSettings { http, https, https_port, folder, authority, limits: EdgeLimits::default() })
 }
 
-fn existing(path: &Path, what: &str) -> Result<PathBuf> {
-    path.canonicalize().context(format!("{what} {}", path.display()))
+fn existing(path: &Path, what: &str, next: &str) -> Result<PathBuf> {
+    let found = path.canonicalize().context(format!("{what} {}", path.display()));
+    found.map_err(|fault| fault.next(next))
 }
 
 /// The first three bytes of the network's addresses, drawn once.
@@ -146,10 +155,10 @@ type Initrds = Box<crate::machine::launch::Initrds>;
 /// Makes an initrd for each kernel, once in the life of the process.
 fn initrds(folder: PathBuf, how: &Serve) -> Result<Initrds> {
     let init = match &how.init {
-        Some(init) => existing(init, "--init")?,
+        Some(init) => existing(init, "--init", INIT)?,
         None => beside()?,
     };
-    let modules = how.modules.as_ref().map(|modules| existing(modules, "--modules")).transpose()?;
+    let modules = how.modules.as_ref().map(|modules| existing(modules, "--modules", MODULES)).transpose()?;
     let made = Mutex::new(Vec::<(PathBuf, PathBuf)>::new());
     Ok(Box::new(move |kernel| {
         // One at a time; others wait for the same file.
@@ -171,8 +180,7 @@ fn beside() -> Result<PathBuf> {
     if init.is_file() {
         return Ok(init);
     }
-    Err(Fault::new(format!("{}: there is no such file", init.display()))
-        .next("Build it beside cell, or name it: `cell serve --init PATH`."))
+    Err(Fault::new(format!("{}: there is no such file", init.display())).next(INIT))
 }
 
 #[cfg(test)]

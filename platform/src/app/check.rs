@@ -60,17 +60,14 @@ pub fn checked(raw: raw::App, folder: &Path) -> Checked<App> {
             format!("count = {count} with volumes: a volume is in one VM at a time, so allowed are 0 and 1"),
         );
     }
-    let mut env = BTreeMap::new();
-    for (name, value) in &raw.env {
-        env.insert(variable(name, "env")?, plain(value, "a value of env")?);
-    }
+    let (env, secrets) = variables(&raw)?;
     Ok(App {
         name: name(&raw.name, "name")?,
         image: path(&raw.image, "image", folder)?,
         kernel: raw.kernel.as_ref().map(|kernel| path(kernel, "kernel", folder)).transpose()?,
         command: raw.command.clone(),
         env,
-        secrets: raw.secrets.iter().map(|secret| variable(secret, "secrets")).collect::<Checked<_>>()?,
+        secrets,
         vcpus,
         memory_mib,
         count,
@@ -80,6 +77,19 @@ pub fn checked(raw: raw::App, folder: &Path) -> Checked<App> {
         volumes,
         idle: raw.idle.as_ref().map(|idle| duration(Some(idle), "idle", 0, 1..=604_800)).transpose()?,
     })
+}
+
+/// The environment, and the names of secrets, which become part of it.
+fn variables(raw: &raw::App) -> Checked<(BTreeMap<String, String>, Vec<String>)> {
+    let mut env = BTreeMap::new();
+    for (name, value) in &raw.env {
+        env.insert(variable(name, "env")?, plain(value, "a value of env")?);
+    }
+    let secrets = raw.secrets.iter().map(|secret| variable(secret, "secrets")).collect::<Checked<Vec<_>>>()?;
+    if let Some(twice) = raw.secrets.iter().find(|secret| env.contains_key(secret.get_ref())) {
+        return refused(twice, format!("{} is in env and in secrets; allowed is one of them", twice.get_ref()));
+    }
+    Ok((env, secrets))
 }
 
 /// Refuses an app that another host tells of and that no text could have described: what names files and disks, above all.
@@ -283,11 +293,16 @@ fn host_name(text: &Text) -> Checked<String> {
 
 fn variable(text: &Text, field: &str) -> Checked<String> {
     let value = text.get_ref();
-    let letters = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if letters && (1..=200).contains(&value.len()) && !value.starts_with(|first: char| first.is_ascii_digit()) {
+    if is_variable(value) {
         return Ok(value.clone());
     }
     refused(text, format!("{field}: {value:?}; allowed are letters, digits and underscores, not a digit first"))
+}
+
+/// Is it a name of a variable, or of a secret?
+pub fn is_variable(value: &str) -> bool {
+    let letters = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    letters && (1..=200).contains(&value.len()) && !value.starts_with(|first: char| first.is_ascii_digit())
 }
 
 fn plain(text: &Text, field: &str) -> Checked<String> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use check::{MOST_HOSTS, MOST_SERVICES, MOST_VMS, check_told, is_name, parse_bytes};
+pub use check::{MOST_HOSTS, MOST_SERVICES, MOST_VMS, check_told, is_name, is_variable, parse_bytes};
 pub use place::parse;
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub struct App {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table such as { port = 8080 }")]
 pub struct Service {
     pub port: Number,
     #[serde(default)]
@@ -46,7 +46,7 @@ pub struct Service {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table such as { path = \"/health\" }")]
 pub struct Check {
     pub path: Option<Text>,
     pub interval: Option<Text>,
@@ -55,7 +55,7 @@ pub struct Check {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table such as { name = \"data\", path = \"/data\", size = \"10G\" }")]
 pub struct Mount {
     pub name: Text,
     pub path: Text,
@@ -66,14 +66,14 @@ pub struct Mount {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table such as { to = \"beta\", every = \"10s\" }")]
 pub struct Replicate {
     pub to: Text,
     pub every: Text,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table such as { every = \"1d\", keep = \"5d\" }")]
 pub struct Snapshots {
     pub every: Text,
     pub keep: Text,

@@ -7,7 +7,7 @@ mod exec;
 mod proxy;
 mod show;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -119,15 +119,36 @@ fn request(command: &Command) -> Result<Request> {
 fn about_secrets(secrets: &Secrets) -> Result<Request> {
     Ok(match secrets.clone() {
         Secrets::Set { app, name, stage, without } => {
-            let mut value = String::new();
-            std::io::stdin().take(MOST_SECRET).read_to_string(&mut value).context("the secret on standard input")?;
-            // An editor and `echo` end a text by a line's end, which is no part of a password.
-            let value = value.strip_suffix('\n').unwrap_or(&value).to_owned();
-            Request::SetSecret { app, name, value: Hidden(value), stage, without }
+            let value = Hidden(secret(&app, &name)?);
+            Request::SetSecret { app, name, value, stage, without }
         }
         Secrets::Unset { app, name } => Request::UnsetSecret { app, name },
         Secrets::List { app } => Request::Secrets { app },
     })
+}
+
+/// Reads the value of a secret.
+fn secret(app: &str, name: &str) -> Result<String> {
+    let from_file = |name: &str| format!("Give it on standard input: `cell secrets set {app} {name} < FILE`.");
+    if let Some((name, _)) = name.split_once('=') {
+        // What is on a command line is read by others, and in the shell's history: it is not shown once more.
+        let why = format!("the secret {name:?} has its value on the command line, where others read it");
+        return Err(Fault::new(why).next(from_file(name)));
+    }
+    if std::io::stdin().is_terminal() {
+        tell(&mut std::io::stderr(), &format!("The value of {name}, and then Enter and Ctrl-D:"));
+    }
+    let mut value = String::new();
+    let read = std::io::stdin().take(MOST_SECRET).read_to_string(&mut value);
+    read.map_err(|error| match error.kind() {
+        ErrorKind::InvalidData => {
+            Fault::new(format!("the value of {name} is no text in UTF-8, which alone is allowed"))
+                .next(format!("Encode it, and have the app decode it: `base64 FILE | cell secrets set {app} {name}`."))
+        }
+        _ => Fault::new(format!("standard input: {error}")).next(from_file(name)),
+    })?;
+    // An editor and `echo` end a text by a line's end, which is no part of a password.
+    Ok(value.strip_suffix('\n').unwrap_or(&value).to_owned())
 }
 
 fn about_volumes(volumes: &Volumes) -> Result<Request> {
@@ -151,13 +172,25 @@ fn about_volumes(volumes: &Volumes) -> Result<Request> {
 fn deploy(file: &Path, wait: bool, without: Vec<String>) -> Result<Request> {
     let named = file.display().to_string();
     let mut text = String::new();
-    let opened = std::fs::File::open(file).map_err(|error| {
-        Fault::new(format!("{named}: {error}"))
-            .next("Describe the app in app.toml, as docs/platform.md shows, and name it: `cell deploy PATH`.")
-    })?;
-    opened.take(MOST_TEXT.saturating_add(1)).read_to_string(&mut text).context(&named)?;
+    let next = "Describe the app in a file, as docs/platform.md shows, and name that file: `cell deploy app.toml`.";
+    let opened = std::fs::File::open(file).context(&named).map_err(|fault| fault.next(next))?;
+    let read = opened.take(MOST_TEXT.saturating_add(1)).read_to_string(&mut text).context(&named);
+    read.map_err(|fault| fault.next(next))?;
     let folder: PathBuf = file.canonicalize().context(&named)?.parent().unwrap_or(Path::new("/")).to_owned();
     // What is wrong with the text is said even if nothing serves.
     app::parse(&text, &named, &folder)?;
     Ok(Request::Deploy { text, file: named, folder, wait, without })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::secret;
+
+    #[test]
+    fn a_value_on_the_command_line_is_refused_and_not_shown() {
+        let fault = secret("web", "TOKEN=abc").unwrap_err();
+        assert!(fault.message.contains("\"TOKEN\" has its value on the command line"), "{fault}");
+        assert!(!fault.to_string().contains("abc"));
+        assert!(fault.next.unwrap().contains("cell secrets set web TOKEN < FILE"));
+    }
 }

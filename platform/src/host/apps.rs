@@ -201,7 +201,9 @@ impl Host {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(by) = busy.get(app) {
             if !wait && *by == Busy::Command {
-                let next = "Try again when it is done, or wait for it: `cell deploy --wait`.";
+                let next = format!(
+                    "Try again when it is done, which `cell releases {app}` shows of a deploy; `cell deploy --wait` waits for it."
+                );
                 return Err(Fault::new(format!("the app {app} is being changed by another command")).next(next));
             }
             busy = self.freed.wait(busy).unwrap_or_else(PoisonError::into_inner);

@@ -229,3 +229,28 @@ fn a_vm_that_is_being_suspended_is_looked_at_without_waiting_and_woken_once_it_s
     assert!(fleet.wake(Some(machine.plan.address)));
     assert_eq!((machine.phase(), bench.ask().unwrap().as_str()), (Phase::Healthy, "release 1"));
 }
+
+#[test]
+fn a_secret_that_is_refused_tells_whether_it_is_for_its_name_or_for_its_value() {
+    let bench = Bench::new();
+    let said = |name: &str, value: &str| bench.host.parts.secrets.set("web", name, value).unwrap_err();
+    for name in ["", "A B", "1A", "A=b", &"A".repeat(201)] {
+        let fault = said(name, "text");
+        assert!(fault.message.contains("not a digit first") && !fault.message.contains("value of"), "{fault}");
+    }
+    for (value, why) in [("", "the value of TOKEN is empty"), ("a\0b", "the value of TOKEN has a NUL in it")] {
+        let fault = said("TOKEN", value);
+        assert!(fault.message.starts_with(why), "{fault}");
+        assert!(fault.next.unwrap().contains("cell secrets set web TOKEN < FILE"));
+    }
+    assert!(bench.host.parts.secrets.list("web").unwrap().is_empty());
+}
+
+#[test]
+fn a_deploy_without_a_kernel_tells_how_to_name_one_and_not_to_read_a_log() {
+    let mut bench = Bench::new();
+    Arc::get_mut(&mut bench.host).expect("nobody else has it").parts.kernel = None;
+    let fault = bench.deploy(&Bench::text("", "")).unwrap_err();
+    assert!(fault.message.contains("web names no kernel, and cell serve has none"), "{fault}");
+    assert!(fault.next.unwrap().contains("cell serve --kernel PATH"));
+}

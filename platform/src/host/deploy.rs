@@ -67,7 +67,7 @@ fn install(host: &Host, release: &Arc<Release>, without: &[String], progress: Pr
     }
     rolled.map_err(|why| {
         let goes_on = row.active.map_or("nothing of it runs".into(), |active| format!("release {active} goes on"));
-        let next = format!("`cell logs {name}` shows what it said.");
+        let next = why.next.unwrap_or_else(|| format!("`cell logs {name}` shows what it said."));
         Fault::new(format!("release {} of {name} failed, and {goes_on}: {}", release.number, why.message)).next(next)
     })?;
     // Hosts that had VMs of the release before, and have none now.

@@ -71,7 +71,9 @@ impl Laptops {
     /// The name is taken or no name.
     pub fn create(&self, network: &Network, state: &State, name: &str) -> Result<String> {
         if !is_name(name) {
-            return Err(Fault::new(format!("{name:?}; allowed are lower-case letters, digits and hyphens inside")));
+            let allowed = "allowed are 1 to 40 lower-case letters, digits and hyphens inside";
+            return Err(Fault::new(format!("the name of a laptop: {name:?}; {allowed}"))
+                .next("Choose such a name: `cell wireguard create laptop`."));
         }
         let key = PrivateKey::generate()?;
         let number = state.add_laptop(name, &key.public_key().to_string())?;

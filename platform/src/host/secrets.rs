@@ -7,7 +7,7 @@ use serde::Serialize;
 use vmcell::secret::{HostKey, Secret, SecretStore};
 use vmcell::volume::Key;
 
-use crate::app::is_name;
+use crate::app::{is_name, is_variable};
 use crate::fault::{Context, Fault, Result};
 use crate::lines::Hidden;
 use crate::sealing::host_key;
@@ -92,12 +92,16 @@ impl Secrets {
     /// # Errors
     /// It is empty, too long, or no text: it goes into an environment. The app's name is none.
     pub fn set(&self, app: &str, name: &str, value: &str) -> Result<()> {
-        let named = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        if !named || name.is_empty() || value.contains('\0') {
-            let next = "A value is text without NUL, and its name a variable's.";
-            return Err(
-                Fault::new(format!("the secret {name:?}; allowed are letters, digits and underscores")).next(next)
-            );
+        if !is_variable(name) {
+            return Err(Fault::new(format!(
+                "the secret {name:?}; allowed are 1 to 200 letters, digits and underscores, not a digit first"
+            ))
+            .next("It is the name of a variable of the environment; the value comes on standard input."));
+        }
+        if value.is_empty() || value.contains('\0') {
+            let what = if value.is_empty() { "is empty" } else { "has a NUL in it" };
+            return Err(Fault::new(format!("the value of {name} {what}; allowed is text without NUL"))
+                .next(format!("Give it on standard input: `cell secrets set {app} {name} < FILE`.")));
         }
         if !is_name(app) {
             return Err(no_app(app));

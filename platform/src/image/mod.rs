@@ -43,6 +43,10 @@ use tree::{Content, Origin, ROOT, Tree};
 pub use initrd::initrd;
 pub use limits::Limits;
 
+/// What a person is told who has named something else.
+const SOURCES: &str = "Name a folder, a tar archive or an OCI image layout by its path, which counts from the folder of app.toml. \
+    One of a registry becomes a file by `skopeo copy docker://NAME oci-archive:FILE.tar`.";
+
 /// A root file system in a file, and what it runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -164,7 +168,8 @@ enum Source {
 impl Source {
     /// Finds out what is at the path.
     fn open(path: &Path, limits: &Limits) -> Result<Self> {
-        let kind = fs::metadata(path).context("cannot look at it")?.file_type();
+        let looked = fs::metadata(path).context("cannot look at it");
+        let kind = looked.map_err(|fault| fault.next(SOURCES))?.file_type();
         if kind.is_dir() {
             let is_layout = path.join("oci-layout").is_file() && path.join("index.json").is_file();
             return if is_layout {
@@ -174,9 +179,7 @@ impl Source {
             };
         }
         if !kind.is_file() {
-            return Err(Fault::new(
-                "neither a folder nor a file; allowed are a folder, a tar archive, and an OCI image layout",
-            ));
+            return Err(Fault::new("neither a folder nor a file").next(SOURCES));
         }
         let layout = Layout::archive(path, limits)?;
         Ok(layout.map_or_else(|| Self::Tar(path.to_owned()), |layout| Self::Oci(Box::new(layout))))

@@ -153,3 +153,14 @@ fn headers_that_are_damaged_never_panic() {
         let _ = of_bytes(&bytes, &Limits { bytes: 1 << 20, archive_bytes: 1 << 20, ..Limits::default() });
     }
 }
+
+#[test]
+fn a_source_that_is_not_there_tells_what_a_source_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let into = folder.path().join("root.img");
+    for source in [folder.path().join("nginx:latest"), "/dev/null".into()] {
+        let fault = crate::image::build(&source, &into, &Limits::default()).unwrap_err();
+        assert!(fault.message.starts_with(&format!("the image {}: ", source.display())), "{fault}");
+        assert!(fault.next.unwrap().contains("a folder, a tar archive or an OCI image layout"));
+    }
+}
