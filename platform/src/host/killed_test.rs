@@ -69,7 +69,7 @@ fn change(host: &std::sync::Arc<Host>, home: &Path, app: &str, round: u64) {
             let count = u32::try_from(round % 3).unwrap();
             scale(host, app, count, &|_| {}).unwrap();
             done(format!("count {count}"));
-            restart(host, app, &|_| {}).unwrap();
+            restart(host, app, &[], &|_| {}).unwrap();
         }
         "data" => {
             let taken = match snapshot(host, app, "files") {
