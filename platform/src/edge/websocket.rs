@@ -3,13 +3,13 @@
 //! HTTP/1.1 asks by `Upgrade`. HTTP/2 asks by an extended `CONNECT` (RFC 8441), which is a stream of a connection, and becomes an upgrade of HTTP/1.1 for
 //! the backend.
 
+use base64ct::{Base64, Encoding};
 use hyper::ext::Protocol;
 use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
 
 const WEBSOCKET: &str = "websocket";
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// What a client wants to speak on its connection, or its stream.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,16 +76,10 @@ impl Wanted {
 
 /// A key as clients of HTTP/1.1 make one: 16 bytes by chance, in Base64.
 fn key() -> Option<HeaderValue> {
-    let mut bytes = [0_u8; 22];
+    let mut bytes = [0_u8; 16];
     let read = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()).ok()?;
-    if read != bytes.len() {
-        return None;
-    }
-    // The last letter has two bits of the last byte.
-    *bytes.last_mut()? &= 0b11_0000;
-    let letter = |byte: &u8| BASE64.get(usize::from(byte % 64)).map_or('A', |letter| char::from(*letter));
-    let text = bytes.iter().map(letter).chain("==".chars()).collect::<String>();
-    HeaderValue::from_str(&text).ok()
+    let is_whole = read == bytes.len();
+    is_whole.then(|| HeaderValue::from_str(&Base64::encode_string(&bytes)).ok())?
 }
 
 /// The protocols that a client of HTTP/1.1 wants to speak on this connection.

@@ -112,13 +112,14 @@ impl Host {
     pub(super) fn tell_apps(&self) -> Result<Vec<AppTold>> {
         let state = &self.parts.state;
         let tell = |row: &AppRow| {
-            let spec = row.active.and_then(|_| state.active(&row.name).ok()).map(|release| release.spec);
+            // What cannot be read is not told as one that runs nowhere else: others would end it.
+            let spec = row.active.map(|_| state.active(&row.name)).transpose()?.map(|release| release.spec);
             let Known { name, number, release, hosts, services } = self.known_row(row, spec.as_ref());
             let machines = self.fleet_named(&name).map(|fleet| fleet.machines()).unwrap_or_default();
             let vm = |machine: &Arc<_>| VmTold::of(machine);
-            AppTold { name, number, release, hosts, services, vms: machines.iter().map(vm).collect() }
+            Ok(AppTold { name, number, release, hosts, services, vms: machines.iter().map(vm).collect() })
         };
-        Ok(state.apps()?.iter().map(tell).collect())
+        state.apps()?.iter().map(tell).collect()
     }
 
     /// Something of other hosts is not as it was: their VMs, the rules and the names follow.

@@ -91,7 +91,7 @@ impl Routes for ToApps {
         let host = self.0.upgrade().ok_or(Refusal::Unknown)?;
         let (app, port) = host.front.names().get(name).cloned().ok_or(Refusal::Unknown)?;
         let fleet = host.fleet_named(&app).ok_or(Refusal::Unknown)?;
-        let mut why = fleet.pick(&app).err().map_or(String::new(), |why| why.message);
+        let mut why = format!("no VM of {app} takes connections");
         for way in fleet.ways().into_iter().take(TRIED) {
             match self.connect_by(&host, name, (&app, port), way) {
                 Ok(backend) => return Ok(backend),

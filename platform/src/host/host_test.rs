@@ -440,6 +440,18 @@ fn a_public_name_leads_to_a_vm_of_its_app_which_is_busy_meanwhile() {
 }
 
 #[test]
+fn requests_to_a_public_name_go_to_all_vms_of_its_app_in_turn() {
+    let bench = Bench::new();
+    let named = Bench::text("", "count = 2").replace("port = 80\n", "port = 80\nnames = [\"www.example.com\"]\n");
+    bench.deploy(&named).unwrap();
+    let routes = front::ToApps(Arc::downgrade(&bench.host));
+    let backends: Vec<_> = (0..6).map(|_| routes.connect("www.example.com").unwrap()).collect();
+    let busy: Vec<usize> =
+        bench.host.fleet_of("web").unwrap().machines().iter().map(|machine| machine.busy()).collect();
+    assert_eq!((busy, backends.len()), (vec![3, 3], 6));
+}
+
+#[test]
 fn a_guest_s_clock_follows_the_host_s() {
     let bench = Bench::new();
     bench.deploy(&Bench::text("", "")).unwrap();

@@ -77,6 +77,27 @@ fn a_host_that_tells_of_apps_without_end_has_its_share_and_the_others_theirs() {
 }
 
 #[test]
+fn a_host_whose_tunnel_key_only_looks_like_one_is_written_down_by_nobody() {
+    let alpha = site(&["beta"]);
+    let mesh = alpha.host.mesh().unwrap();
+    let known = mesh.roster();
+    let (endpoint, certificate) = (SocketAddr::from(([192, 0, 2, 9], 7000)), format!("{:064x}", 9));
+    // Everybody knows what is agreed on with it.
+    let tunnel = format!("{}=", "A".repeat(43));
+    let bad = Member { number: 3, name: "gamma".into(), endpoint, moves: 0, certificate, tunnel };
+    let mut told = known.as_ref().clone();
+    told.hosts.push(bad.clone());
+    assert!(mesh.adopt(&told, 2).unwrap_err().message.contains("proves nothing"));
+    let token: Token = mesh.invite().unwrap().parse().unwrap();
+    assert!(mesh.admit(&token.secret, bad.clone()).unwrap_err().message.contains("proves nothing"));
+    let written = alpha.host.parts.state.roster().unwrap().unwrap();
+    assert_eq!((mesh.roster().as_ref(), &written), (known.as_ref(), known.as_ref()));
+    // Nothing of it is left that would be in the way of one with a key.
+    let good = Member { tunnel: PrivateKey::from_bytes([9; 32]).public_key().to_string(), ..bad };
+    assert_eq!(mesh.admit(&token.secret, good).unwrap(), 3);
+}
+
+#[test]
 fn the_apps_of_a_host_and_their_public_names_are_its_own_word() {
     let alpha = site(&["beta"]);
     web(&alpha);

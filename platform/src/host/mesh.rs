@@ -187,10 +187,25 @@ impl Mesh {
         let mut next = Roster::clone(&roster);
         let number = next.add(new.clone())?;
         let member = Member { number, ..new };
-        self.state.admit(&digest(secret), &next)?;
-        self.tunnel.add_peer(&peer(self.subnet, &member)?)?;
+        self.add_peers(&[&member], || self.state.admit(&digest(secret), &next))?;
         *roster = Arc::new(next);
         Ok(number)
+    }
+
+    /// Adds hosts to the tunnel, and then writes down that they are there. If either fails, none is: the tunnel refuses keys that only look like keys,
+    /// and one that was written down would be refused at each start.
+    fn add_peers(&self, members: &[&Member], write: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut added = Vec::new();
+        let mut add = |member: &Member| {
+            self.tunnel.add_peer(&peer(self.subnet, member)?)?;
+            added.push(key(member)?);
+            Ok(())
+        };
+        let done = members.iter().try_for_each(|member| add(member)).and_then(|()| write());
+        if done.is_err() {
+            added.iter().for_each(|key| drop(self.tunnel.remove_peer(key)));
+        }
+        done
     }
 
     /// Takes a host out.
@@ -224,17 +239,17 @@ impl Mesh {
             return Ok(false);
         }
         newer.check()?;
-        self.state.set_roster(&newer)?;
-        let is_known = |among: &Roster, member: &Member| {
-            among.numbered(member.number).is_some_and(|known| known.endpoint == member.endpoint)
-        };
-        for gone in roster.hosts.iter().filter(|member| !is_known(&newer, member)) {
-            // What it said goes once whoever asks it has noticed, so that what follows from that goes with it.
-            self.tunnel.remove_peer(&key(gone)?)?;
-        }
-        for member in newer.hosts.iter().filter(|member| !is_known(&roster, member)) {
-            if member.number != self.own {
-                self.tunnel.add_peer(&peer(self.subnet, member)?)?;
+        let is_new = |member: &&Member| member.number != self.own && roster.numbered(member.number).is_none();
+        let new: Vec<&Member> = newer.hosts.iter().filter(is_new).collect();
+        self.add_peers(&new, || self.state.set_roster(&newer))?;
+        for known in roster.hosts.iter().filter(|member| member.number != self.own) {
+            let now = newer.numbered(known.number);
+            if now.is_none_or(|now| now.endpoint != known.endpoint) {
+                // What it said goes once whoever asks it has noticed, so that what follows from that goes with it.
+                self.tunnel.remove_peer(&key(known)?)?;
+                if let Some(moved) = now {
+                    self.tunnel.add_peer(&peer(self.subnet, moved)?)?;
+                }
             }
         }
         *roster = Arc::new(newer);

@@ -76,26 +76,20 @@ pub(super) fn run(host: &Arc<Host>, wanted: Wanted, stream: UnixStream) {
 
 fn try_run(host: &Arc<Host>, wanted: Wanted, talk: &Mutex<Talk>) -> Result<()> {
     wanted.check()?;
-    let talk = || talk.lock().unwrap_or_else(PoisonError::into_inner);
     let (parts, app) = (&host.parts, wanted.release.app.clone());
     let _occupied = host.occupy(&app, false)?;
     check_new(host, &wanted)?;
-    parts.state.place(wanted.number, &wanted.release)?;
-    for (name, value) in &wanted.secrets {
-        parts.secrets.set(&app, name, &value.0)?;
-    }
     let volumes = &wanted.release.spec.volumes;
     let new = volumes.iter().filter(|volume| !matches!(parts.state.volume(&app, &volume.name), Ok(Some(_)))).count();
     if new > 0 {
         parts.secrets.take_from_others(new)?;
     }
-    host.volumes().make(&app, volumes, Some(wanted.from))?;
-    let image = parts.folder.image(&wanted.release.image.file);
-    if !image.exists() {
-        talk().say(&Said::Wants)?;
-        talk().await_order(Order::Sent)?;
-        image.metadata().context("the image that was sent")?;
+    parts.state.place(wanted.number, &wanted.release)?;
+    if let Err(why) = prepare(host, &wanted, talk) {
+        parts.state.fail(&wanted.release, &why.message)?;
+        return Err(why);
     }
+    let talk = || talk.lock().unwrap_or_else(PoisonError::into_inner);
     talk().say(&Said::Has)?;
     let (release, row) = (Arc::new(wanted.release), parts.state.app(&app)?);
     // It is known here from now on, and so are its rules.
@@ -111,6 +105,20 @@ fn try_run(host: &Arc<Host>, wanted: Wanted, talk: &Mutex<Talk>) -> Result<()> {
         parts.state.fail(&release, &why.message)?;
     }
     host.sweep().and(rolled)
+}
+
+/// Makes what the VMs of a release need.
+fn prepare(host: &Host, wanted: &Wanted, talk: &Mutex<Talk>) -> Result<()> {
+    let talk = || talk.lock().unwrap_or_else(PoisonError::into_inner);
+    let (parts, app) = (&host.parts, wanted.release.app.as_str());
+    host.volumes().make(app, &wanted.release.spec.volumes, Some(wanted.from))?;
+    let image = parts.folder.image(&wanted.release.image.file);
+    if !image.exists() {
+        talk().say(&Said::Wants)?;
+        talk().await_order(Order::Sent)?;
+        image.metadata().context("the image that was sent")?;
+    }
+    wanted.secrets.iter().try_for_each(|(name, value)| parts.secrets.set(app, name, &value.0))
 }
 
 /// Refuses an app of a name whose secrets or volumes are here already, and are not that host's.

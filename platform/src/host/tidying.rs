@@ -72,6 +72,9 @@ impl Volumes<'_> {
 
     fn tidy_one(&self, app: &str, name: &str, retired: &SnapshotRow, goes_on: &dyn Fn() -> bool) -> Result<Step> {
         let file = self.file(app, name, retired.file);
+        if self.state.volume(app, name)?.is_some_and(|row| row.file == retired.file) {
+            return Ok(Step::Nothing);
+        }
         let above = {
             // Nothing new is made over it: whoever makes a fork has the lock, and finds that it is retired.
             let lock = self.state.volume_lock(app, name);

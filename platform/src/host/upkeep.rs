@@ -180,6 +180,8 @@ impl Taker {
         if runs && is_due(wanted, last, self.taken.get(named).copied(), now) {
             let Some(_occupied) = self.host.occupy_for_a_moment(app) else { return Ok(()) };
             let _awake = machine.count();
+            // It may be about to sleep at this moment.
+            machine.wake()?;
             let live = machine.volume(volume);
             let snapshot = self.host.volumes().snapshot(app, volume, MadeBy::Clock, live.as_ref())?;
             self.taken.insert(named.clone(), now.running);

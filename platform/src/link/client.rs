@@ -22,7 +22,7 @@ use super::tls;
 use crate::fault::{Context, Fault, Result};
 
 /// Threads that answer, or wait for an answer: `server` gives a share of them to each host.
-const MOST_WORK: usize = 416;
+const MOST_WORK: usize = 800;
 /// For the connection and the handshake.
 const CONNECT: Duration = Duration::from_secs(5);
 /// What connections may still take when the link ends.

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,15 +16,20 @@ use crate::lines::Hidden;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// A connection to this port stays open.
+const OPEN: u16 = 9;
+
 /// Knows one host as number 7, and answers by what it was asked.
 struct Echo {
     known: String,
     asked: AtomicUsize,
+    /// It was taken out.
+    gone: AtomicBool,
 }
 
 impl Serves for Echo {
     fn known(&self, certificate: &str) -> Option<u16> {
-        (certificate == self.known).then_some(7)
+        (certificate == self.known && !self.gone.load(Ordering::SeqCst)).then_some(7)
     }
 
     fn is_found_at(&self, _: IpAddr) -> bool {
@@ -49,9 +54,16 @@ impl Serves for Echo {
                 let _ = stream.read_to_end(&mut bytes);
                 let _ = write!(stream, "{}", bytes.len());
             }))),
-            Request::Connect { port, .. } => {
+            Request::Connect { app, port, .. } => {
                 let (ours, mut theirs) = UnixStream::pair().unwrap();
-                thread::spawn(move || write!(theirs, "port {port}"));
+                if app == "stuck" {
+                    thread::sleep(Duration::from_secs(2));
+                }
+                thread::spawn(move || {
+                    let said = write!(theirs, "port {port}");
+                    // As long as the other side is there.
+                    said.is_ok() && port == OPEN && theirs.read(&mut [0]).is_ok()
+                });
                 Ok(Outcome::Relay(ours, Box::new(())))
             }
         }
@@ -68,7 +80,8 @@ struct Site {
 fn site() -> Site {
     let (link, server) = (Link::new(Identity::generate().unwrap()).unwrap(), Identity::generate().unwrap());
     let certificate = server.digest().unwrap();
-    let echo = Arc::new(Echo { known: link.certificate().unwrap(), asked: AtomicUsize::new(0) });
+    let echo =
+        Arc::new(Echo { known: link.certificate().unwrap(), asked: AtomicUsize::new(0), gone: AtomicBool::new(false) });
     let server = Link::new(server).unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let peer = Peer { endpoint: listener.local_addr().unwrap(), certificate };
@@ -185,6 +198,45 @@ fn long_messages_of_a_host_take_turns_and_short_ones_do_not_wait_for_them() {
     assert!(site.link.ask(&site.peer, join("a"), LIMIT).is_ok());
     drop(held);
     assert_eq!(site.link.ask(&site.peer, join(&long), LIMIT).unwrap()["name"], long);
+}
+
+fn connect(site: &Site, app: &str, port: u16) -> Result<UnixStream> {
+    site.link.stream(&site.peer, Request::Connect { app: app.into(), vm: 1, port }, LIMIT)
+}
+
+#[test]
+fn an_app_whose_guests_do_not_answer_holds_up_no_other_one() {
+    let site = &site();
+    thread::scope(|scope| {
+        (0..16).for_each(|_| drop(scope.spawn(|| connect(site, "stuck", 80))));
+        let began = Instant::now();
+        while site.echo.asked.load(Ordering::SeqCst) < 8 {
+            assert!(began.elapsed() < LIMIT, "they are not asked");
+            thread::sleep(Duration::from_millis(5));
+        }
+        for _ in 0..4 {
+            let began = Instant::now();
+            connect(site, "web", 80).unwrap();
+            site.link.ask(&site.peer, join("a"), LIMIT).unwrap();
+            assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        }
+    });
+}
+
+#[test]
+fn open_ways_to_one_app_leave_room_for_others_and_end_if_their_host_is_taken_out() {
+    let site = site();
+    let ways: Vec<UnixStream> = (0..128).map(|_| connect(&site, "web", OPEN).unwrap()).collect();
+    let refused = connect(&site, "web", OPEN).unwrap_err();
+    assert!(refused.message.contains("too much of this kind"), "{refused}");
+    connect(&site, "other", OPEN).unwrap();
+    site.echo.gone.store(true, Ordering::SeqCst);
+    for mut way in ways {
+        way.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut said = String::new();
+        way.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "port 9");
+    }
 }
 
 #[test]

@@ -34,15 +34,21 @@ const MOST_CONNECTIONS: usize = 512;
 /// Long requests of one host that come or wait for a thread. More wait for a while.
 const MOST_LONG_LINES: usize = 4;
 /// Threads that answer one host at a time: for releases and copies of volumes, which may take hours, for what does not, for the streams on which hosts
-/// say that they live, and for logs that are followed. More of its requests wait for a while, and hold up none of the other kinds.
-const MOST_WORK_OF_ONE: [usize; KINDS] = [6, 8, 2, 8];
-const KINDS: usize = 4;
+/// say that they live, for logs that are followed, and for ways to VMs. More of its requests wait for a while, and hold up none of the other kinds.
+const MOST_WORK_OF_ONE: [usize; KINDS] = [6, 8, 2, 8, 24];
+const KINDS: usize = 5;
+/// Those that look for a way to VMs of one app, whose guests may not answer.
+const MOST_WORK_OF_AN_APP: usize = 8;
+/// Ways of one host that are open, and those of them to one app. The other connections are for what hosts say to each other.
+const MOST_WAYS: (usize, usize) = (384, 128);
 /// For the handshake, for a request, and for the answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// For a thread that answers.
 const TURN: Duration = Duration::from_secs(25);
 /// How long none is let in after the host gave no descriptor for one.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks whether the other host is one of the mesh still.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +101,21 @@ struct Room {
     connections: Arc<Semaphore>,
     long_lines: Arc<Semaphore>,
     works: [Arc<Semaphore>; KINDS],
+    ways: Arc<Semaphore>,
+    apps: Arc<Mutex<BTreeMap<String, ToApp>>>,
+}
+
+/// What one host may take of one app.
+#[derive(Clone)]
+struct ToApp {
+    work: Arc<Semaphore>,
+    ways: Arc<Semaphore>,
+}
+
+/// What a request takes for as long as it has a thread, and, if it is for a way to a VM, until that has ended.
+struct Turn {
+    work: [Option<OwnedSemaphorePermit>; 2],
+    way: Option<[OwnedSemaphorePermit; 2]>,
 }
 
 impl Link {
@@ -144,26 +165,30 @@ async fn serve(shared: Arc<Shared>, tcp: TcpStream, stranger: OwnedSemaphorePerm
         Ok(heard) => heard,
         Err(why) => return drop(say(&mut stream, &Answer::Refused(why), PATIENCE).await),
     };
-    let [slow, quick, alive, logs] = room.works;
-    let work = match request {
-        Request::Beat => alive,
-        Request::Run { .. } | Request::Replicate => slow,
-        Request::Logs { .. } => logs,
-        _ => quick,
-    };
-    let Ok(Ok(work)) = timeout(TURN, work.acquire_owned()).await else {
+    let turn = timeout(TURN, room.turn(&request)).await;
+    let Some(Turn { work, way }) = turn.ok().flatten() else {
         let busy = Fault::new("too much of this kind is being done for this host already").next("Try again later.");
         return drop(say(&mut stream, &Answer::Refused(busy), PATIENCE).await);
     };
-    let serves = Arc::clone(&shared.serves);
-    let outcome = spawn_blocking(move || (serves.answer(&caller, request), work)).await;
+    let (serves, asker) = (Arc::clone(&shared.serves), caller.clone());
+    let outcome = spawn_blocking(move || (serves.answer(&asker, request), work)).await;
     drop(long);
     let Ok((outcome, work)) = outcome else { return };
-    // The host may be gone, and then nobody is to be told.
-    let _ = answer(stream, outcome, work).await;
+    tokio::select! {
+        // The host may be gone, and then nobody is to be told.
+        _ = answer(stream, outcome, work) => drop(way),
+        () = removed(&shared, &caller) => {}
+    }
 }
 
-async fn answer(mut stream: Connection, outcome: Result<Outcome>, work: OwnedSemaphorePermit) -> io::Result<()> {
+/// Waits until a host is another one, or none of the mesh.
+async fn removed(shared: &Shared, caller: &Caller) {
+    while shared.serves.known(&caller.certificate) == caller.host || caller.host.is_none() {
+        sleep(LOOK).await;
+    }
+}
+
+async fn answer(mut stream: Connection, outcome: Result<Outcome>, work: impl Send + 'static) -> io::Result<()> {
     let told = match &outcome {
         Ok(Outcome::Done(value)) => Answer::Done(value.clone()),
         Ok(Outcome::Relay(..) | Outcome::Work(_)) => Answer::Stream,
@@ -206,6 +231,39 @@ impl Shared {
 impl Room {
     fn new(connections: usize, long_lines: usize, works: [usize; KINDS]) -> Self {
         let semaphore = |most| Arc::new(Semaphore::new(most));
-        Self { connections: semaphore(connections), long_lines: semaphore(long_lines), works: works.map(semaphore) }
+        Self {
+            connections: semaphore(connections),
+            long_lines: semaphore(long_lines),
+            works: works.map(semaphore),
+            ways: semaphore(MOST_WAYS.0),
+            apps: Arc::default(),
+        }
+    }
+
+    /// Waits for a thread for a request, and, if it is for a way to a VM, until there may be one more; none if that will not be.
+    async fn turn(self, request: &Request) -> Option<Turn> {
+        let [slow, quick, alive, logs, ways] = self.works.clone();
+        let kind = match request {
+            Request::Beat => alive,
+            Request::Run { .. } | Request::Replicate => slow,
+            Request::Logs { .. } => logs,
+            Request::Connect { app, .. } | Request::Exec { app, .. } => {
+                let to = self.to_app(app);
+                let way = Some([to.ways.try_acquire_owned().ok()?, self.ways.try_acquire_owned().ok()?]);
+                // An app whose guests do not answer has its share of the threads, and waits for no more.
+                let of_app = to.work.acquire_owned().await.ok();
+                return Some(Turn { work: [of_app, ways.acquire_owned().await.ok()], way });
+            }
+            _ => quick,
+        };
+        Some(Turn { work: [None, kind.acquire_owned().await.ok()], way: None })
+    }
+
+    fn to_app(&self, app: &str) -> ToApp {
+        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        apps.retain(|_, to| Arc::strong_count(&to.work) > 1 || Arc::strong_count(&to.ways) > 1);
+        let semaphore = |most| Arc::new(Semaphore::new(most));
+        let new = || ToApp { work: semaphore(MOST_WORK_OF_AN_APP), ways: semaphore(MOST_WAYS.1) };
+        apps.entry(app.to_owned()).or_insert_with(new).clone()
     }
 }

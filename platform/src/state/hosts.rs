@@ -135,8 +135,10 @@ impl Roster {
                 return Err(is_taken(&format!("the address {}", member.endpoint)));
             }
         }
-        let last = self.hosts.iter().map(|other| other.number).chain(self.gone.iter().copied()).max().unwrap_or(0);
-        let number = last.saturating_add(1);
+        let is_free = |number: &u16| !self.gone.contains(number) && self.numbered(*number).is_none();
+        let none =
+            || Fault::new(format!("all numbers of hosts were given: 1 to {LARGEST_HOST}, each to one host for ever"));
+        let number = (1..=LARGEST_HOST).find(is_free).ok_or_else(none)?;
         self.hosts.push(Member { number, ..member });
         self.check().map(|()| number)
     }
@@ -159,8 +161,12 @@ impl Roster {
                 Some(known) if !known.has_keys_of(new) => _ = merged.gone.insert(new.number),
                 Some(known) if new.moves <= known.moves => {}
                 // Somebody else has said where this host is.
-                Some(known) if new.number == own => known.moves = new.moves.saturating_add(1).min(MOST_MOVES),
-                Some(known) if new.number == from || new.moves.saturating_sub(known.moves) <= FAR => {
+                Some(known) if new.number == own && new.moves.saturating_sub(known.moves) <= FAR => {
+                    known.moves = new.moves.saturating_add(1).min(MOST_MOVES);
+                }
+                Some(known)
+                    if new.number != own && (new.number == from || new.moves.saturating_sub(known.moves) <= FAR) =>
+                {
                     (known.endpoint, known.moves) = (new.endpoint, new.moves);
                 }
                 Some(_) => {}
@@ -347,11 +353,16 @@ mod tests {
         let (mut removed, mut added) = (known.clone(), known);
         removed.remove(3);
         assert_eq!(added.add(member(0, "delta", 4)), Ok(4));
-        let merged = both(&removed, &added);
+        let mut merged = both(&removed, &added);
         assert_eq!((numbers(&merged), merged.gone.clone()), (vec![1, 2, 4], [3].into()));
         assert_eq!(merged.clone().add(member(0, "gamma", 3)), Ok(5), "a number is given once");
         removed.remove(2);
         assert_eq!(removed.add(member(0, "beta", 5)), Ok(4), "that of the last one neither");
+        // A host that says that the last number is gone takes that one alone.
+        merged.gone.insert(LARGEST_HOST);
+        assert_eq!(merged.add(member(0, "epsilon", 6)), Ok(5));
+        merged.gone.extend(1..=LARGEST_HOST);
+        assert!(merged.add(member(0, "zeta", 7)).unwrap_err().message.contains("all numbers of hosts were given"));
     }
 
     #[test]
@@ -390,6 +401,7 @@ mod tests {
         // Its own it knows, and says it so that the others hear it.
         let own = known.merged(&tell(1, 5), 1, 2);
         assert_eq!((found(&own, 1), own.numbered(1).unwrap().moves), ("192.0.2.1:7000".into(), 6));
+        assert_eq!(known.merged(&tell(1, FAR + 1), 1, 2), known, "nor so often, since it could not move any more then");
         assert_eq!(known.merged(&tell(1, MOST_MOVES), 1, 2).check(), Ok(()));
         assert!(tell(1, MOST_MOVES + 1).check().unwrap_err().message.contains("has moved"));
     }

@@ -74,6 +74,9 @@ impl State {
         change.execute(before, values).context("state")?;
         let over = "UPDATE snapshots SET retired = TRUE WHERE app = ? AND volume = ?";
         change.execute(over, [app, name]).context("state")?;
+        // The newest one is the volume, and was a snapshot if another host's volume was here before.
+        let newest_only = "DELETE FROM snapshots WHERE app = ? AND volume = ? AND file = ?";
+        change.execute(newest_only, params![app, name, newest.0]).context("state")?;
         for row in rows {
             let set = "INSERT OR REPLACE INTO snapshots (app, volume, file, created, size, made, retired) VALUES (?, ?, ?, ?, ?, ?, ?)";
             let (created, size) = (row.created.cast_signed(), row.size.cast_signed());
@@ -101,7 +104,8 @@ impl State {
         let change = database.transaction().context("state")?;
         let (app, name) = (&row.app, &row.name);
         let (size, made) = (row.size.cast_signed(), MadeBy::Replication.name());
-        let insert = "INSERT INTO snapshots (app, volume, file, created, size, made) VALUES (?, ?, ?, ?, ?, ?)";
+        let insert =
+            "INSERT OR REPLACE INTO snapshots (app, volume, file, created, size, made) VALUES (?, ?, ?, ?, ?, ?)";
         change
             .execute(insert, params![app, name, row.file, super::now().cast_signed(), size, made])
             .context("state")?;

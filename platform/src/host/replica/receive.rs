@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -119,6 +119,11 @@ fn file(
     part.end(&parts.arrived(number))
 }
 
+/// What a file was before another host's took its name.
+fn before(path: &Path) -> PathBuf {
+    path.with_extension("before")
+}
+
 impl Volumes<'_> {
     /// Refuses a volume that is not a copy of that host's; the generation if it was promoted here.
     fn admit(&self, from: &str, offer: &Offer) -> Result<Option<u64>> {
@@ -152,8 +157,13 @@ impl Volumes<'_> {
     /// The files of an offer that are here as a whole.
     fn there(&self, offer: &Offer, parts: &Parts) -> Result<BTreeSet<u32>> {
         let (app, name) = (offer.app.as_str(), offer.volume.as_str());
+        let newest = self.state.volume(app, name)?.map(|row| row.file);
         let mut known: BTreeSet<u32> = self.state.snapshots(app, name)?.iter().map(|row| row.file).collect();
-        known.extend(self.state.volume(app, name)?.map(|row| row.file));
+        known.extend(newest);
+        // What is later than the copy is of a volume that was here before another one was promoted.
+        known.retain(|number| Some(*number) <= newest);
+        // What another host has written under the same numbers is something else.
+        let is_other = self.state.replica(app, name)?.is_some_and(|known| known.generation != offer.generation);
         let mut there = BTreeSet::new();
         // One that is over, and that a later one has taken in here, is not wanted again.
         let latest = offer.chain.iter().rev().find(|link| known.contains(&link.file)).map(|link| link.file);
@@ -165,7 +175,7 @@ impl Volumes<'_> {
                 std::fs::remove_file(&path).context(path.display())?;
             }
             let is_taken_in = !link.stays && Some(number) < latest;
-            if is_taken_in || path.exists() || parts.arrived(number).exists() {
+            if (!is_other && (is_taken_in || path.exists())) || parts.arrived(number).exists() {
                 there.insert(number);
             }
         }
@@ -183,6 +193,9 @@ impl Volumes<'_> {
         for number in offer.chain.iter().map(|link| link.file) {
             let path = self.file(app, name, number);
             if parts.arrived(number).exists() {
+                if path.exists() {
+                    std::fs::rename(&path, before(&path)).context(path.display())?;
+                }
                 std::fs::rename(parts.arrived(number), &path).context(path.display())?;
                 named.push(path);
             }
@@ -191,7 +204,10 @@ impl Volumes<'_> {
         sync_folder(&newest)?;
         if let Err(why) = self.opens(app, name, &newest) {
             // What has come is of no use, and what was here stays.
-            named.iter().for_each(|path| drop(std::fs::remove_file(path)));
+            for path in &named {
+                let _ = std::fs::remove_file(path);
+                let _ = std::fs::rename(before(path), path);
+            }
             return Err(Fault::new(format!("what has come does not open, and is dropped: {}", why.message)));
         }
         let links = offer.chain.iter().filter(|link| link.file != offer.newest());
@@ -206,6 +222,7 @@ impl Volumes<'_> {
             .collect();
         let replica = ReplicaRow { from: from.to_owned(), generation: offer.generation, received: crate::state::now() };
         self.state.replica_received(app, name, (offer.newest(), offer.size), &rows, &replica)?;
+        named.iter().for_each(|path| drop(std::fs::remove_file(before(path))));
         parts.keep(&BTreeSet::new());
         Ok(())
     }

@@ -112,7 +112,7 @@ pub(super) fn files(bench: &Bench, app: &str) -> BTreeSet<String> {
     names.filter(|name| name.starts_with(&format!("{app}."))).collect()
 }
 
-fn tidy(bench: &Bench) {
+pub(super) fn tidy(bench: &Bench) {
     let mut tidier = Tidier::new(&bench.host);
     (0..20).for_each(|_| tidier.pass(Duration::ZERO, &|| true));
     assert_eq!(bench.host.trouble("web", "data"), None);

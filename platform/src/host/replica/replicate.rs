@@ -186,9 +186,9 @@ impl One {
             return Ok(false);
         }
         let _awake = machine.as_ref().map(Machine::count);
-        if phase == Some(Phase::Suspended) {
-            // It wrote before it slept, and only a VM that is awake goes over to another file.
-            machine.as_ref().map_or(Ok(()), |machine| machine.wake())?;
+        if let Some(machine) = machine.as_ref().filter(|machine| machine.volume(name).is_some()) {
+            // It may have written before it slept, or be about to sleep, and only a VM that is awake goes over to another file.
+            machine.wake()?;
         }
         let live = machine.as_ref().and_then(|machine| machine.volume(name));
         volumes.snapshot(app, name, MadeBy::Replication, live.as_ref())?;

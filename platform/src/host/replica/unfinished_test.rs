@@ -13,7 +13,7 @@ use super::super::host_test::Bench;
 use super::super::scale;
 use super::files::{Part, Source};
 use super::frames::{Link, Offer};
-use super::replica_test::{Near, files, pass, read, replicated, said, sent, take, write};
+use super::replica_test::{Near, files, pass, read, replicated, said, sent, take, tidy, volume, write};
 use super::replicate::Replicator;
 use super::send::Sent;
 use super::{promote, receive, sweep};
@@ -60,6 +60,27 @@ fn a_promotion_ends_a_stream_that_hangs_and_the_other_host_hears_of_it() {
     answer.clear();
     assert_eq!(lines.read_line(&mut answer).unwrap(), 0, "{answer}");
     assert_eq!((read(&beta, "web", 0), sent(&alpha, &beta).unwrap()), (1, Sent::Promoted(1)));
+}
+
+#[test]
+fn a_copy_takes_what_a_promoted_one_has_in_place_of_what_the_first_host_has_written_under_the_same_numbers() {
+    let (alpha, beta) = copied();
+    let gamma = Bench::new();
+    write(&alpha, 0, &[2; 4096]);
+    assert_eq!((take(&alpha), sent(&alpha, &gamma).unwrap()), (2, Sent::Done(2)));
+    write(&alpha, 0, &[3; 4096]);
+    assert_eq!((take(&alpha), sent(&alpha, &gamma).unwrap(), read(&gamma, "web", 0)), (3, Sent::Done(3), 3));
+    promote(&beta.host, "web", "data").unwrap();
+    beta.deploy(&volume("size = \"4M\"")).unwrap();
+    write(&beta, 0, &[9; 4096]);
+    assert_eq!((take(&beta), sent(&beta, &gamma).unwrap(), read(&gamma, "web", 0)), (2, Sent::Done(2), 9));
+    tidy(&gamma);
+    assert_eq!(read(&gamma, "web", 0), 9);
+    assert!(files(&gamma, "web").iter().all(|name| name.ends_with(".vol")), "{:?}", files(&gamma, "web"));
+    write(&beta, 0, &[10; 4096]);
+    assert_eq!((take(&beta), sent(&beta, &gamma).unwrap(), read(&gamma, "web", 0)), (3, Sent::Done(3), 10));
+    assert_eq!(promote(&gamma.host, "web", "data").unwrap().0, 2);
+    assert_eq!(read(&gamma, "web", 0), 10);
 }
 
 #[test]
