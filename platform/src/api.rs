@@ -158,6 +158,13 @@ pub enum Request {
         /// The volume.
         volume: String,
     },
+    /// Destroys a volume that no app uses.
+    DestroyVolume {
+        /// The app.
+        app: String,
+        /// The volume.
+        volume: String,
+    },
     /// Removes a snapshot.
     RemoveSnapshot {
         /// The app.

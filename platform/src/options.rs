@@ -181,6 +181,16 @@ pub enum Volumes {
         /// The volume
         volume: String,
     },
+    /// Destroys a volume that no app uses, or a copy of another host's, with its snapshots and its key
+    Destroy {
+        /// The app
+        app: String,
+        /// The volume
+        volume: String,
+        /// Its name once more, so that it is not destroyed by mistake
+        #[arg(long, value_name = "VOLUME")]
+        yes: String,
+    },
     /// Removes a snapshot; its space comes back a while later, and the VM runs on
     Remove {
         /// The app

@@ -37,6 +37,10 @@ pub fn run(command: Command, state: &Path, json: bool) -> Result<u8> {
             return Err(Fault::new(format!("--yes says {yes}, and the app is {app}"))
                 .next(format!("Say `cell destroy {app} --yes {app}`.")));
         }
+        Command::Volumes(Volumes::Destroy { app, volume, yes }) if volume != yes => {
+            return Err(Fault::new(format!("--yes says {yes}, and the volume is {volume}"))
+                .next(format!("Say `cell volumes destroy {app} {volume} --yes {volume}`.")));
+        }
         _ => {}
     }
     let mut connection = Connection::open(state, &request(&command)?)?;
@@ -156,6 +160,7 @@ fn about_volumes(volumes: &Volumes) -> Result<Request> {
         Volumes::List { app } => Request::Volumes { app },
         Volumes::Snapshot { app, volume } => Request::Snapshot { app, volume },
         Volumes::Promote { app, volume } => Request::Promote { app, volume },
+        Volumes::Destroy { app, volume, .. } => Request::DestroyVolume { app, volume },
         Volumes::Remove { app, volume, snapshot } => Request::RemoveSnapshot { app, volume, snapshot },
         Volumes::Restore { app, volume, snapshot } => Request::Restore { app, volume, snapshot },
         Volumes::Fork { app, volume, snapshot, to_app, to_volume } => {

@@ -440,6 +440,29 @@ fn a_public_name_leads_to_a_vm_of_its_app_which_is_busy_meanwhile() {
 }
 
 #[test]
+fn a_volume_is_destroyed_once_no_app_uses_it_and_none_begins_as_it() {
+    let bench = Bench::new();
+    let with = Bench::text("", "") + "[[volumes]]\nname = \"data\"\npath = \"/data\"\nsize = \"1M\"\n";
+    bench.deploy(&with).unwrap();
+    let snapshot = super::snapshot(&bench.host, "web", "data").unwrap();
+    fork(&bench.host, ("web", "data"), snapshot, ("other", "data")).unwrap();
+    let files = || std::fs::read_dir(bench.host.parts.folder.volumes()).unwrap().count();
+    let refused = |app: &str, name: &str| destroy_volume(&bench.host, app, name).unwrap_err().message;
+    assert!(refused("web", "data").contains("the app web uses its volume data"));
+    assert!(refused("web", "date").contains("web has no volume date"));
+    destroy(&bench.host, "web", &|_| {}).unwrap();
+    assert!(refused("web", "data").contains("the volume data of other begins as a snapshot of data of web"));
+    assert_eq!(files(), 3);
+    destroy_volume(&bench.host, "other", "data").unwrap();
+    destroy_volume(&bench.host, "web", "data").unwrap();
+    assert_eq!((files(), bench.host.parts.state.all_volumes().unwrap().len()), (0, 0));
+    assert!(bench.host.parts.secrets.volume_key("web", "data", false).is_err());
+    // One of its name begins anew.
+    bench.deploy(&with).unwrap();
+    assert_eq!(bench.host.volumes().list("web").unwrap()[0].snapshots, []);
+}
+
+#[test]
 fn requests_to_a_public_name_go_to_all_vms_of_its_app_in_turn() {
     let bench = Bench::new();
     let named = Bench::text("", "count = 2").replace("port = 80\n", "port = 80\nnames = [\"www.example.com\"]\n");

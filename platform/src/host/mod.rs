@@ -1,7 +1,7 @@
 //! The apps of a host: what runs, and how it comes to run.
 //!
 //! `folder` is where things lie, `fleet` the VMs of an app, `apps` all of them, `rules` those of the network, `roll` puts new VMs in the place of old ones,
-//! and `deploy` makes a release of an `app.toml`. `secrets` and `volumes` are what apps keep, and `storage` changes volumes while VMs have them, and `upkeep` does so by the clock: `schedule` says
+//! and `deploy` makes a release of an `app.toml`. `secrets` and `volumes` are what apps keep, and `storage` changes volumes while VMs have them, `discard` removes volumes, and `upkeep` changes them by the clock: `schedule` says
 //! when, `tidying` removes files of snapshots that are over, and `replica` has copies at other hosts, of which `incoming` is what comes; `laptops` are
 //! those who come into the network from elsewhere, `names` are those by which the internet reaches apps, and `front` is the edge.
 //!
@@ -11,6 +11,7 @@
 mod apps;
 mod beat;
 mod deploy;
+mod discard;
 mod elsewhere;
 mod fleet;
 mod folder;
@@ -57,6 +58,7 @@ mod upkeep_test;
 
 pub use apps::{Build, Host, Parts};
 pub use deploy::{deploy, deploy_without, redeploy};
+pub use discard::destroy_volume;
 pub use fleet::Fleet;
 pub use folder::Folder;
 pub use join::{Joined, join};

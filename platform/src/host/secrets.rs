@@ -247,6 +247,18 @@ impl Secrets {
         Ok(())
     }
 
+    /// Forgets the key of a volume that goes.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub(super) fn forget_volume_key(&self, app: &str, volume: &str) -> Result<()> {
+        let (store, name) = (self.made(VOLUMES)?, format!("{app}.{volume}"));
+        if store.list()?.secrets.iter().any(|secret| secret.name == name) {
+            store.unset(&name)?;
+        }
+        Ok(())
+    }
+
     /// Refuses so many volumes more of other hosts if there would be too many: room is left for those of this one.
     ///
     /// # Errors

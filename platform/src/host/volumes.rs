@@ -174,7 +174,7 @@ impl Volumes<'_> {
         Ok((self.file(app, name, row.file), self.secrets.volume_key(app, name, false)?))
     }
 
-    fn row(&self, app: &str, name: &str) -> Result<VolumeRow> {
+    pub(super) fn row(&self, app: &str, name: &str) -> Result<VolumeRow> {
         let row = self.state.volume(app, name)?;
         row.ok_or_else(|| {
             Fault::new(format!("{app} has no volume {name}")).next(format!("`cell volumes list {app}` lists them."))

@@ -57,6 +57,10 @@ pub fn kept(host: &Arc<Host>, request: Request, progress: &(dyn Fn(&str) + Sync)
             let (generation, snapshot) = host::promote(host, &app, &volume)?;
             Ok(json!({ "volume": volume, "generation": generation, "snapshot": snapshot }))
         }
+        Request::DestroyVolume { app, volume } => {
+            host::destroy_volume(host, &app, &volume)?;
+            Ok(json!({ "app": app, "destroyed": volume }))
+        }
         Request::RemoveSnapshot { app, volume, snapshot } => {
             host::remove(host, &app, &volume, snapshot)?;
             Ok(json!({ "volume": volume, "removed": snapshot }))

@@ -172,18 +172,6 @@ impl State {
         found.optional().context("state")
     }
 
-    /// Forgets a volume that follows another one.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub fn forget_follower(&self, app: &str, name: &str) -> Result<()> {
-        let mut database = self.database();
-        let change = database.transaction().context("state")?;
-        change.execute("DELETE FROM followers WHERE app = ? AND volume = ?", [app, name]).context("state")?;
-        change.execute("DELETE FROM volumes WHERE app = ? AND name = ?", [app, name]).context("state")?;
-        change.commit().context("state")
-    }
-
     /// Writes that down.
     ///
     /// # Errors

@@ -244,6 +244,21 @@ impl State {
         self.database().execute(retire, params![app, name, file]).context("state").map(drop)
     }
 
+    /// Forgets a volume, whose files are there no longer.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn forget_volume(&self, app: &str, name: &str) -> Result<()> {
+        let mut database = self.database();
+        let change = database.transaction().context("state")?;
+        for table in ["snapshots", "replicas", "generations", "targets", "followers", "placed"] {
+            let forget = format!("DELETE FROM {table} WHERE app = ? AND volume = ?");
+            change.execute(&forget, [app, name]).context("state")?;
+        }
+        change.execute("DELETE FROM volumes WHERE app = ? AND name = ?", [app, name]).context("state")?;
+        change.commit().context("state")
+    }
+
     /// Forgets a retired file, which is there no longer.
     ///
     /// # Errors

@@ -42,7 +42,8 @@ impl Volumes<'_> {
         for row in self.state.volumes(app)? {
             if self.state.follows(app, &row.name)?.is_some() {
                 let _ = std::fs::remove_file(self.file(app, &row.name, row.file));
-                self.state.forget_follower(app, &row.name)?;
+                self.secrets.forget_volume_key(app, &row.name)?;
+                self.state.forget_volume(app, &row.name)?;
             }
         }
         Ok(())

@@ -144,7 +144,10 @@ impl Volumes<'_> {
             }
             Some(known) => {
                 let message = format!("the volume {name} of {app} here is a copy of that of {}", known.from);
-                Err(Fault::new(message).next("Remove it there from `replicate` first."))
+                let next = format!(
+                    "Take `replicate` out there, and `cell volumes destroy {app} {name} --yes {name}` here, first."
+                );
+                Err(Fault::new(message).next(next))
             }
             None if self.state.volume(app, name)?.is_some() => {
                 let next = "Replicate under another name, or to another host.";
