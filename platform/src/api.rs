@@ -82,6 +82,11 @@ pub enum Request {
         #[serde(default)]
         without: Vec<String>,
     },
+    /// Ends a deploy that is under way.
+    Cancel {
+        /// The app.
+        app: String,
+    },
     /// Ends an app and forgets it.
     Destroy {
         /// The app.

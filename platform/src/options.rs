@@ -86,6 +86,11 @@ pub enum Command {
         #[arg(long, value_name = "HOST")]
         without: Vec<String>,
     },
+    /// Ends a deploy that is under way; what ran before goes on
+    Cancel {
+        /// The app
+        app: String,
+    },
     /// Ends an app and forgets it
     Destroy {
         /// The app

@@ -100,6 +100,7 @@ fn request(command: &Command) -> Result<Request> {
         Command::Logs { app, follow } => Request::Logs { app: app.clone(), follow: *follow },
         Command::Scale { app, count } => Request::Scale { app: app.clone(), count: *count },
         Command::Restart { app, without } => Request::Restart { app: app.clone(), without: without.clone() },
+        Command::Cancel { app } => Request::Cancel { app: app.clone() },
         Command::Destroy { app, .. } => Request::Destroy { app: app.clone() },
         Command::Releases { app } => Request::Releases { app: app.clone() },
         Command::Secrets(secrets) => about_secrets(secrets)?,

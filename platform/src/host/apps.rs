@@ -202,7 +202,7 @@ impl Host {
         while let Some(by) = busy.get(app) {
             if !wait && *by == Busy::Command {
                 let next = format!(
-                    "Try again when it is done, which `cell releases {app}` shows of a deploy; `cell deploy --wait` waits for it."
+                    "Try again when it is done, which `cell releases {app}` shows of a deploy; `cell deploy --wait` waits for it, and `cell cancel {app}` ends a deploy."
                 );
                 return Err(Fault::new(format!("the app {app} is being changed by another command")).next(next));
             }

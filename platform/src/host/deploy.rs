@@ -96,6 +96,23 @@ fn take_over(
     spread::roll_out(host, row, release, (count, without), &|| host.activate(release, count), progress)
 }
 
+/// Ends a deploy that is under way: its VMs end, and what ran before goes on, as after one that fails. Returns the release's number.
+///
+/// # Errors
+/// None is under way; those of the database.
+pub fn cancel(host: &Host, app: &str) -> Result<u32> {
+    host.parts.state.app(app)?;
+    // From here on, it does not take over any more.
+    let number = host.parts.state.fail_deploying(app, "it was cancelled")?;
+    let machines = host.fleet_named(app).map(|fleet| fleet.machines()).unwrap_or_default();
+    std::thread::scope(|scope| {
+        for machine in machines.iter().filter(|machine| machine.plan.release.number == number) {
+            scope.spawn(|| machine.stop());
+        }
+    });
+    Ok(number)
+}
+
 /// Makes a new release of what runs, with the secrets as they are now, but not at these hosts, which get it later.
 ///
 /// # Errors

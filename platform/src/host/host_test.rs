@@ -440,6 +440,29 @@ fn a_public_name_leads_to_a_vm_of_its_app_which_is_busy_meanwhile() {
 }
 
 #[test]
+fn a_deploy_that_waits_is_cancelled_and_what_ran_before_goes_on() {
+    let bench = Bench::new();
+    bench.deploy(&Bench::text("", "")).unwrap();
+    assert!(cancel(&bench.host, "web").unwrap_err().message.contains("no release of web is being deployed"));
+    let began = Instant::now();
+    // Its check never passes, for an hour.
+    let slow = Bench::text("sick", "").replace("grace = \"1s\"", "grace = \"1h\"");
+    std::thread::scope(|scope| {
+        let deploying = scope.spawn(|| bench.deploy(&slow));
+        bench.until("its VM", || bench.host.fleet_of("web").unwrap().machines().len() == 2);
+        assert!(scale(&bench.host, "web", 2, &|_| {}).unwrap_err().next.unwrap().contains("cell cancel web"));
+        assert_eq!(cancel(&bench.host, "web").unwrap(), 2);
+        let why = deploying.join().unwrap().unwrap_err().message;
+        assert!(why.contains("release 2 of web failed, and release 1 goes on"), "{why}");
+    });
+    assert!(began.elapsed() < Duration::from_secs(60));
+    let releases = bench.host.parts.state.releases(Some("web")).unwrap();
+    assert_eq!((releases[0].status, releases[0].reason.as_deref()), (ReleaseStatus::Failed, Some("it was cancelled")));
+    assert_eq!(bench.ask().unwrap(), "release 1");
+    bench.deploy(&Bench::text("", "")).unwrap();
+}
+
+#[test]
 fn a_volume_is_destroyed_once_no_app_uses_it_and_none_begins_as_it() {
     let bench = Bench::new();
     let with = Bench::text("", "") + "[[volumes]]\nname = \"data\"\npath = \"/data\"\nsize = \"1M\"\n";

@@ -57,7 +57,7 @@ mod spread_test;
 mod upkeep_test;
 
 pub use apps::{Build, Host, Parts};
-pub use deploy::{deploy, deploy_without, redeploy};
+pub use deploy::{cancel, deploy, deploy_without, redeploy};
 pub use discard::destroy_volume;
 pub use fleet::Fleet;
 pub use folder::Folder;

@@ -57,6 +57,7 @@ fn run(host: &Arc<Host>, stream: &UnixStream, request: Request) -> Result<Option
         Request::Connect { app, port } => open(stream, host.proxy(&app, port)?),
         Request::Scale { app, count } => host::scale(host, &app, count, &progress).and_then(|()| done(&app)),
         Request::Restart { app, without } => host::restart(host, &app, &without, &progress).and_then(|()| done(&app)),
+        Request::Cancel { app } => Ok(Some(json!({ "app": app, "cancelled": host::cancel(host, &app)? }))),
         Request::Destroy { app } => host::destroy(host, &app, &progress).and_then(|()| done(&app)),
         other => kept(host, other, &progress).map(Some),
     }

@@ -269,10 +269,10 @@ impl State {
         change.commit().context("state")
     }
 
-    /// Makes a release the active one, with so many VMs. The one before is replaced by the same change.
+    /// Makes a release that is being deployed the active one, with so many VMs. The one before is replaced by the same change.
     ///
     /// # Errors
-    /// Those of the database.
+    /// It was cancelled; those of the database.
     pub fn activate(&self, release: &Release, count: u32) -> Result<()> {
         let mut database = self.database();
         let change = database.transaction().context("state")?;
@@ -280,8 +280,10 @@ impl State {
         change
             .execute("UPDATE releases SET status = 'replaced' WHERE app = ? AND status = 'active'", [app])
             .context("state")?;
-        let active = "UPDATE releases SET status = 'active', reason = NULL WHERE app = ? AND number = ?";
-        change.execute(active, params![app, number]).context("state")?;
+        let active = "UPDATE releases SET status = 'active' WHERE app = ? AND number = ? AND status = 'deploying'";
+        if change.execute(active, params![app, number]).context("state")? == 0 {
+            return Err(Fault::new(format!("release {number} of {app} was cancelled")));
+        }
         change
             .execute("UPDATE apps SET active = ?, count = ? WHERE name = ?", params![number, count, app])
             .context("state")?;
@@ -296,6 +298,21 @@ impl State {
         let failed =
             "UPDATE releases SET status = 'failed', reason = ? WHERE app = ? AND number = ? AND status = 'deploying'";
         self.database().execute(failed, params![reason, release.app, release.number]).context("state").map(drop)
+    }
+
+    /// Says that the release of an app which is being deployed has failed; returns its number.
+    ///
+    /// # Errors
+    /// None is; those of the database.
+    pub fn fail_deploying(&self, app: &str, reason: &str) -> Result<u32> {
+        let failed =
+            "UPDATE releases SET status = 'failed', reason = ? WHERE app = ? AND status = 'deploying' RETURNING number";
+        let number = self.database().query_row(failed, [reason, app], |row| row.get(0)).optional().context("state")?;
+        number.ok_or_else(|| {
+            Fault::new(format!("no release of {app} is being deployed")).next(format!(
+                "`cell releases {app}` lists them; one whose image is being built is not among them yet."
+            ))
+        })
     }
 
     /// Says that releases which were being deployed when the process ended have failed.
