@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::alloc::Meter;
 use crate::app::{App, MOST_HOSTS, MOST_SERVICES, MOST_VMS, check_told, is_name, parse};
 use crate::clock::within;
-use crate::input::Input;
+use crate::input::text_of;
 
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What reading may hold, beside so many times as much as the text has.
@@ -53,17 +53,8 @@ const WORDS: &[&str] = &[
 
 /// Runs one input: a text, or words behind a beginning that is right.
 pub fn run(bytes: &[u8]) {
-    match bytes.split_first() {
-        Some((0, rest)) => read(&String::from_utf8_lossy(rest)),
-        Some((_, rest)) => {
-            let mut input = Input::new(rest);
-            let mut text = "name = \"web\"\nimage = \"site\"\n".to_owned();
-            while !input.is_over() {
-                text += WORDS[usize::from(input.byte()) % WORDS.len()];
-            }
-            read(&text);
-        }
-        None => {}
+    if let Some(text) = text_of(bytes, "name = \"web\"\nimage = \"site\"\n", WORDS) {
+        read(&text);
     }
 }
 

@@ -88,6 +88,16 @@ impl Script {
     }
 }
 
+/// The text that an input stands for: what follows its first byte as it is, or words behind a beginning that is right.
+pub fn text_of(bytes: &[u8], beginning: &str, words: &[&str]) -> Option<String> {
+    let (kind, rest) = bytes.split_first()?;
+    if *kind == 0 {
+        return Some(String::from_utf8_lossy(rest).into_owned());
+    }
+    let picked = rest.iter().map(|byte| words[usize::from(*byte) % words.len()]);
+    Some(std::iter::once(beginning).chain(picked).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

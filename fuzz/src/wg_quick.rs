@@ -7,7 +7,7 @@ use vmcell::network::wireguard::Config;
 
 use crate::alloc::Meter;
 use crate::clock::within;
-use crate::input::{Input, Script};
+use crate::input::{Script, text_of};
 
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What reading may hold, beside so many times as much as the text has.
@@ -56,17 +56,8 @@ const WORDS: &[&str] = &[
 
 /// Runs one input: a text, or words.
 pub fn run(bytes: &[u8]) {
-    match bytes.split_first() {
-        Some((0, rest)) => read(&String::from_utf8_lossy(rest)),
-        Some((_, rest)) => {
-            let mut input = Input::new(rest);
-            let mut text = format!("[Interface]\nPrivateKey={KEY}\n");
-            while !input.is_over() {
-                text += WORDS[usize::from(input.byte()) % WORDS.len()];
-            }
-            read(&text);
-        }
-        None => {}
+    if let Some(text) = text_of(bytes, &format!("[Interface]\nPrivateKey={KEY}\n"), WORDS) {
+        read(&text);
     }
 }
 
