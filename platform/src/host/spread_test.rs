@@ -123,8 +123,14 @@ fn a_deploy_that_fails_at_one_host_has_changed_nothing_at_any() {
     assert_eq!(statuses(&alpha), [ReleaseStatus::Failed, ReleaseStatus::Failed, ReleaseStatus::Active]);
     assert_eq!(deploy_at(&alpha, &text(both, "", "")).unwrap().number, 4);
     assert_eq!(beta.host.parts.state.active("web").unwrap().number, 4);
+    let machine = |site: &Site| site.host.fleet_named("web").unwrap().machines().remove(0);
+    let before = [&alpha, &beta].map(machine);
     restart(&alpha.host, "web", &[], &|_| {}).unwrap();
     assert_eq!((phases(&alpha), phases(&beta)), (vec![Phase::Healthy], vec![Phase::Healthy]));
+    for (site, before) in [&alpha, &beta].into_iter().zip(&before) {
+        assert!(!Arc::ptr_eq(&machine(site), before), "there are new VMs at both");
+        assert_eq!(site.host.parts.state.active("web").unwrap().number, 4);
+    }
     // Without a host, its VMs end.
     deploy_at(&alpha, &text("{ alpha = 1 }", "", "")).unwrap();
     assert!(beta.host.parts.state.apps().unwrap().is_empty());

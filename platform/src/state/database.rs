@@ -269,7 +269,7 @@ impl State {
         change.commit().context("state")
     }
 
-    /// Makes a release that is being deployed the active one, with so many VMs. The one before is replaced by the same change.
+    /// Makes a release the active one, with so many VMs, also if it is so already. The one before is replaced by the same change.
     ///
     /// # Errors
     /// It was cancelled; those of the database.
@@ -280,7 +280,7 @@ impl State {
         change
             .execute("UPDATE releases SET status = 'replaced' WHERE app = ? AND status = 'active'", [app])
             .context("state")?;
-        let active = "UPDATE releases SET status = 'active' WHERE app = ? AND number = ? AND status = 'deploying'";
+        let active = "UPDATE releases SET status = 'active' WHERE app = ? AND number = ? AND status <> 'failed'";
         if change.execute(active, params![app, number]).context("state")? == 0 {
             return Err(Fault::new(format!("release {number} of {app} was cancelled")));
         }
