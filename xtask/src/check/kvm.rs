@@ -27,7 +27,7 @@ use crate::tools::CARGO_C;
 /// The time limit of one test; one that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(300);
 /// The same for one under more load.
-const LONG_LIMIT: Duration = Duration::from_secs(1800);
+const LONG_LIMIT: Duration = Duration::from_secs(3600);
 /// Names the initramfs of virtio-villain, for `tests/linux_villain.rs`.
 const VILLAIN: &str = "VMCELL_VILLAIN";
 /// Names the program that serves Firecracker's API, for the tests of its package.

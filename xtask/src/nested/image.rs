@@ -1,5 +1,5 @@
 //! The nested host's second disk, made for each run: its programs, its modules, and room for the files that tests
-//! write.
+//! write, which are holes until then.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ pub fn make(scratch: &Scratch, assets: &Assets, items: &[Item], main: &str) -> R
     let mut mke2fs = Command::new("/sbin/mke2fs");
     // Few inodes, with their tables written now (they are holes): no thread writes them later, during a test.
     mke2fs.args(["-q", "-F", "-t", "ext4", "-N", "8192", "-E", "lazy_itable_init=0,root_owner=0:0", "-d"]);
-    exec::capture(mke2fs.arg(&staging).arg(&image).arg("8G"))?;
+    exec::capture(mke2fs.arg(&staging).arg(&image).arg("20G"))?;
     fs::remove_dir_all(&staging).context(staging.display())?;
     Ok(image)
 }
