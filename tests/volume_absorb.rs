@@ -9,6 +9,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use plain::Plain;
@@ -285,7 +286,7 @@ fn on_a_full_disk_it_is_refused_and_the_chain_is_as_it_was_and_it_works_once_the
     // A file may have so many blocks of 512 bytes: none, a header's, and most of what it takes.
     for blocks in [0, 8, 2048, least / 512 - 8] {
         let name = "on_a_full_disk_it_is_refused_and_the_chain_is_as_it_was_and_it_works_once_there_is_room";
-        let mut child = std::process::Command::new("sh");
+        let mut child = Command::new("sh");
         let limited = "trap '' XFSZ; ulimit -f \"$1\"; exec \"$0\" --exact \"$2\"";
         child.args(["-c", limited]).arg(std::env::current_exe().unwrap()).args([&blocks.to_string(), name]);
         let output = child.env(FULL, rig.folder.path()).output().unwrap();
@@ -295,4 +296,65 @@ fn on_a_full_disk_it_is_refused_and_the_chain_is_as_it_was_and_it_works_once_the
     }
     assert!(rig.absorb(2).unwrap());
     assert_eq!(read(), before);
+}
+
+/// A file system of 16 MiB that is unmounted with this; `None` if it takes rights that this process has not.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(at: &Path) -> Option<Self> {
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "small"]).arg(at).output();
+        mount.is_ok_and(|output| output.status.success()).then(|| Self(at.into()))
+    }
+
+    /// Leaves room for so many bytes.
+    fn fill(&self, left: u64) {
+        let ballast = self.0.join("ballast");
+        let full = fs::write(&ballast, vec![1; 16 << 20]).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        let file = fs::File::options().write(true).open(ballast).unwrap();
+        file.set_len(file.metadata().unwrap().len() - left).unwrap();
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // Lazily: a thread may still be about to close the file of a disk that was dropped.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+#[allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+fn while_a_vm_runs_on_a_file_system_that_fills_at_any_moment_nothing_is_lost_and_it_works_once_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(small) = Small::mount(folder.path()) else {
+        return eprintln!("skipped: no file system of our own can be mounted here (it takes root and mount)");
+    };
+    Volume::create(folder.path().join("0"), SIZE, &key()).unwrap();
+    let rig = Rig { folder };
+    let disk = rig.served(4);
+    disk.flush();
+    let read = || (0..3).map(|number| some(&mut read_only(&rig.path(number)))).collect::<Vec<_>>();
+    let (before, live) = (read(), of_served(&disk));
+    let bytes = fs::read(rig.path(2)).unwrap();
+    let (mut left, mut refused) = (0, 0);
+    let taken_in = loop {
+        small.fill(left);
+        let Err(error) = rig.absorb(2) else { break fs::read(rig.path(2)).unwrap() };
+        assert!(error.kind() == ErrorKind::Volume && error.chain().contains("No space left"), "{}", error.chain());
+        assert!(error.chain().contains(rig.path(2).to_str().unwrap()), "{}", error.chain());
+        assert!(!rig.folder.path().join("new").exists() && fs::read(rig.path(2)).unwrap() == bytes, "{left}");
+        assert!(read() == before && of_served(&disk) == live, "{left}");
+        (left, refused) = (left + (52 << 10), refused + 1);
+    };
+    // At the beginning, in the midst of the data, and at the end.
+    assert!(refused > 10 && taken_in != bytes, "{refused}");
+    disk.handle.reopen(LIMIT).unwrap();
+    fs::remove_file(rig.path(1)).unwrap();
+    let kept = |number: u8| some(&mut read_only(&rig.path(number))) == before[usize::from(number)];
+    assert!(kept(0) && kept(2) && of_served(&disk) == live);
+    disk.write(150, 99);
+    disk.flush();
+    assert_eq!(disk.block(150), 99);
 }
