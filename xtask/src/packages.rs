@@ -74,6 +74,8 @@ const TABLE: &[Row] = &[
     row("curl", Purpose::Oracle, "asks what the edge serves"),
     row("pebble", Purpose::Oracle, "gives the edge certificates in a test"),
     row("nghttp2-client", Purpose::Oracle, "puts load on the edge (h2load)"),
+    row("skopeo", Purpose::Oracle, "writes images that the platform reads in a test"),
+    row("umoci", Purpose::Oracle, "makes images that the platform reads in a test"),
     row("nginx-light", Purpose::Proxy, "a proxy, which the edge is measured beside"),
     row("chromium-driver", Purpose::Browser, "drives Chromium, which comes with it"),
     row("cryptsetup-bin", Purpose::Oracle, "reads and writes encrypted volumes as the tests do"),

@@ -68,7 +68,8 @@ pub fn place(path: &[u8]) -> Result<Place> {
     if path.is_empty() {
         return refused("a path is empty");
     }
-    if path.first() == Some(&b'/') {
+    // A slash alone is the root, as umoci writes it.
+    if path.first() == Some(&b'/') && path.iter().any(|byte| *byte != b'/') {
         return refused("a path is absolute; allowed are paths below the root of the archive");
     }
     if path.len() > MOST_PATH {
@@ -107,7 +108,9 @@ mod tests {
     #[test]
     fn a_path_is_split_into_its_names() {
         assert_eq!(place(b"./usr//bin/./sh").unwrap(), [&b"usr"[..], b"bin", b"sh"]);
-        assert_eq!(place(b"./").unwrap(), Place::new());
+        for root in [&b"./"[..], b".", b"/"] {
+            assert_eq!(place(root).unwrap(), Place::new());
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod made_test;
 mod reader_test;
 mod refused_test;
 mod sources_test;
+mod tools_test;
 
 use std::collections::BTreeMap;
 use std::path::Path;

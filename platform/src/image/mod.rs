@@ -209,7 +209,8 @@ impl Source {
             Self::Oci(layout) => layout.read(layer, limits, visit)?,
             Self::Tar(path) => {
                 let mut packed = Digesting::new(File::open(path).context("cannot open it")?, limits.archive_bytes);
-                tar::read(&mut Digesting::new(unpacked(&mut packed)?, limits.archive_bytes), visit)?;
+                let limit = limits.archive_bytes;
+                tar::read(&mut Digesting::new(unpacked(&mut packed)?, limit), tar::End::Marked, visit)?;
                 return packed.finish().context("cannot read it");
             }
         }

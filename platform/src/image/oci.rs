@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use super::entry::{Kind, shown_place};
 use super::limits::Limits;
 use super::stream::{Digesting, unpacked};
-use super::tar::{self, Visit};
+use super::tar::{self, End, Visit};
 use crate::fault::{Context, Fault, Result};
 
 /// The most bytes of an index, a manifest or a configuration.
@@ -121,7 +121,7 @@ impl Layout {
             (&file).read(&mut begin).context("cannot read it")? == 2 && matches!(begin, [0x1f, 0x8b] | [0x28, 0xb5]);
         (&file).seek(SeekFrom::Start(0)).context("cannot read it")?;
         let mut stream = Digesting::new(unpacked(&file)?, limits.archive_bytes);
-        tar::read(&mut stream, &mut |_, entry, _| {
+        tar::read(&mut stream, End::Marked, &mut |_, entry, _| {
             if let (
                 Kind::File(bytes),
                 Some(b"oci-layout" | b"index.json" | b"manifest.json" | b"blobs" | b"repositories"),
@@ -142,7 +142,7 @@ impl Layout {
                 .next("unpack it first, by gunzip or unzstd"));
         }
         if !is_layout && blobs.contains_key("manifest.json") && blobs.contains_key("repositories") {
-            return Err(Fault::new("an archive of an old `docker save`")
+            return Err(Fault::new("an archive as `podman save` and old versions of `docker save` write it")
                 .next("make an OCI one of it: skopeo copy docker-archive:OLD oci-archive:NEW"));
         }
         if is_layout { Self::open(Store::Archive(archive.to_owned(), blobs), limits).map(Some) } else { Ok(None) }
@@ -190,7 +190,7 @@ impl Layout {
             let mut packed = Digesting::new(self.store.blob(blob)?, blob.size);
             let inner = {
                 let mut stream = Digesting::new(unpacked(&mut packed)?, limits.archive_bytes);
-                tar::read(&mut stream, visit)?;
+                tar::read(&mut stream, End::Digested, visit)?;
                 stream.finish().context("cannot read the layer")?
             };
             Ok((packed.finish().context("cannot read the layer")?, inner))
@@ -211,6 +211,9 @@ fn chosen(store: &Store, index: Index, depth: usize) -> Result<Descriptor> {
     };
     let all = index.manifests.len();
     let mut here: Vec<Descriptor> = index.manifests.into_iter().filter(|one| is_here(&one.platform)).collect();
+    // One image under several names is there once for each.
+    here.sort_by(|one, other| one.digest.cmp(&other.digest));
+    here.dedup_by(|one, other| (&one.digest, one.size) == (&other.digest, other.size));
     let (Some(one), true) = (here.pop(), here.is_empty()) else {
         return Err(Fault::new(format!("{all} images, of which not exactly one is for linux/amd64"))
             .next("write an archive of the one that you want"));

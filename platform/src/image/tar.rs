@@ -1,7 +1,7 @@
 //! The entries of a tar archive: the old form, ustar, GNU's long names, and those of pax. Only headers are held in memory.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, copy, sink};
+use std::io::{Read, copy, sink};
 
 use tar::{EntryType, Header};
 
@@ -24,15 +24,24 @@ struct Extension {
     pax: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
+/// How an archive ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By a block of zeros: without it, the rest may be missing.
+    Marked,
+    /// Also without one, and without what fills the last block, as umoci ends layers: the caller checks the digest of all.
+    Digested,
+}
+
 /// Reads an archive to its end, entry after entry.
 ///
 /// # Errors
 /// If it is no archive or is cut off, if an entry is refused, or what `visit` has.
-pub fn read(stream: &mut dyn Read, visit: Visit<'_>) -> Result<()> {
+pub fn read(stream: &mut dyn Read, end: End, visit: Visit<'_>) -> Result<()> {
     let mut stream = Counted { inner: stream, at: 0 };
     let mut extension = Extension::default();
     let mut index = 0_u64;
-    while let Some(header) = next_header(&mut stream)? {
+    while let Some(header) = next_header(&mut stream, end)? {
         let size = header.entry_size().context("the size of an entry")?;
         let mut content = (&mut stream).take(size);
         let kind = header.entry_type();
@@ -56,7 +65,7 @@ pub fn read(stream: &mut dyn Read, visit: Visit<'_>) -> Result<()> {
                 content.limit()
             )));
         }
-        skip_padding(&mut stream, size)?;
+        skip_padding(&mut stream, end, size)?;
     }
     copy(&mut stream, &mut sink()).context("cannot read the archive")?;
     Ok(())
@@ -66,18 +75,19 @@ fn is_extension(kind: EntryType) -> bool {
     kind.is_gnu_longname() || kind.is_gnu_longlink() || kind.is_pax_local_extensions()
 }
 
-/// None at the end of the archive, which is a block of zeros.
-fn next_header(stream: &mut impl Read) -> Result<Option<Header>> {
+/// None at the end of the archive.
+fn next_header(stream: &mut impl Read, end: End) -> Result<Option<Header>> {
+    let mut bytes = Vec::with_capacity(BLOCK);
+    stream.take(BLOCK as u64).read_to_end(&mut bytes).context("cannot read the archive")?;
+    if bytes.is_empty() && end == End::Digested {
+        return Ok(None);
+    }
     let mut header = Header::new_old();
     let block = header.as_mut_bytes();
-    stream.read_exact(block).map_err(|error| {
-        let cut = error.kind() == ErrorKind::UnexpectedEof;
-        Fault::new(if cut {
-            "the archive is cut off: it has no end mark".to_owned()
-        } else {
-            format!("cannot read the archive: {error}")
-        })
-    })?;
+    if bytes.len() != block.len() {
+        return Err(Fault::new("the archive is cut off: it has no end mark"));
+    }
+    block.copy_from_slice(&bytes);
     if block.iter().all(|byte| *byte == 0) {
         return Ok(None);
     }
@@ -93,11 +103,11 @@ fn next_header(stream: &mut impl Read) -> Result<Option<Header>> {
     Ok(Some(header))
 }
 
-fn skip_padding(stream: &mut impl Read, size: u64) -> Result<()> {
+fn skip_padding(stream: &mut impl Read, end: End, size: u64) -> Result<()> {
     let over = size.checked_rem(BLOCK as u64).unwrap_or(0);
     let padding = if over == 0 { 0 } else { (BLOCK as u64).saturating_sub(over) };
     let skipped = copy(&mut stream.take(padding), &mut sink()).context("cannot read the archive")?;
-    if skipped == padding { Ok(()) } else { Err(Fault::new("the archive is cut off")) }
+    if skipped == padding || end == End::Digested { Ok(()) } else { Err(Fault::new("the archive is cut off")) }
 }
 
 fn extend(extension: &mut Extension, kind: EntryType, content: &mut impl Read) -> Result<()> {

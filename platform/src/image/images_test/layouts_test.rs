@@ -87,6 +87,22 @@ fn names_of_blobs_lead_nowhere_else() {
 }
 
 #[test]
+fn a_layer_may_lack_its_end_mark_and_no_part_of_an_entry() {
+    let whole = Archive::new().file("a", &[1; 700]).folder("b").bytes();
+    let of_layer = |len: usize| {
+        let layer = whole[..len].to_vec();
+        of_bytes(&archived(&layout(&[(layer.clone(), layer)])), &Limits::default())
+    };
+    for len in [1212, 1300, 1536, 2048] {
+        assert!(of_layer(len).is_ok(), "{len}");
+    }
+    for len in [1, 511, 512, 600, 1211, 1537, 2047] {
+        let message = of_layer(len).unwrap_err().message;
+        assert!(message.contains("cut off"), "{len}: {message}");
+    }
+}
+
+#[test]
 fn whiteouts_of_a_plain_archive_are_files() {
     assert!(files_of(&Archive::new().file(".wh.a", b"").bytes()).contains_key("/.wh.a"));
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+#[derive(Debug, PartialEq, Eq)]
 pub struct Found {
     pub mode: u16,
     pub uid: u32,
