@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 use crate::cell::{Cell, copy_program, program};
 use crate::library::linux::host;
 
-const EXAMPLE: &str = include_str!("../../examples/postgres.toml");
-const START: &str = include_str!("../../examples/postgres/start");
+pub const EXAMPLE: &str = include_str!("../../examples/postgres.toml");
+pub const START: &str = include_str!("../../examples/postgres/start");
 const PASSWORD: &str = "of the test's";
 /// What the script and the server need beside the server's own programs.
 const PROGRAMS: [&str; 7] = ["sh", "chown", "mkdir", "mv", "rm", "setpriv", "sync"];
@@ -77,7 +77,14 @@ pub fn client(program: &str, address: &str) -> Command {
 }
 
 pub fn sql(address: &str, query: &str) -> Result<String, String> {
-    let output = client("psql", address).args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-c", query]).output().unwrap();
+    sql_by(PASSWORD, address, query)
+}
+
+/// What the database answers to whoever has this password.
+pub fn sql_by(password: &str, address: &str, query: &str) -> Result<String, String> {
+    let mut psql = client("psql", address);
+    psql.env("PGPASSWORD", password).args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-c", query]);
+    let output = psql.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::capi::{self, CFace};
 use super::direct::{self, FIGURE};
+use super::example;
 use super::listing::{self, KvmTest};
 use super::summary::{Status, Summary};
 use crate::args::TestOptions;
@@ -103,9 +104,10 @@ fn try_run(place: &Place, distro: &Distro, options: &TestOptions, summary: &mut 
         let what = filter.map(|filter| format!(" whose name contains `{filter}`")).unwrap_or_default();
         return Err(Error::new(format!("tests/ has no KVM test{what}, so none was run")));
     }
-    let c_face = c_face(place, &mut tests, summary)?;
-    let (here, nested): (Vec<KvmTest>, Vec<KvmTest>) = tests.into_iter().partition(|test| place.is_here(test));
     let cache = Cache::open()?;
+    let c_face = c_face(place, &mut tests, summary)?;
+    let postgres = postgres(&cache, distro, &mut tests, summary);
+    let (here, nested): (Vec<KvmTest>, Vec<KvmTest>) = tests.into_iter().partition(|test| place.is_here(test));
     let assets = Assets::prepare(&cache, distro)?;
     let scratch = Scratch::new(&cargo::target_dir().join("xtask"), "test")?;
     let guest = Guest::choose(&assets, scratch.path())?;
@@ -118,7 +120,8 @@ fn try_run(place: &Place, distro: &Distro, options: &TestOptions, summary: &mut 
     let (launcher, served) = (program(LAUNCHER)?, program(SERVED_PROGRAM)?);
     let (cell, cell_init) = (program(CELL_PROGRAM)?, program(CELL_INIT_PROGRAM)?);
     let modules = assets.modules()?;
-    let programs = Programs { launcher, served, cell, cell_init, modules, c_face, villain, long: options.long };
+    let long = options.long;
+    let programs = Programs { launcher, served, cell, cell_init, modules, c_face, postgres, villain, long };
     run_here(&here, &guest, &programs, &scratch, summary)?;
     if nested.is_empty() { Ok(()) } else { run_nested(&nested, &assets, &guest, &programs, &scratch, summary) }
 }
@@ -135,6 +138,8 @@ struct Programs {
     /// The modules of the guest's kernel.
     modules: Modules,
     c_face: Option<CFace>,
+    /// The image of the platform's example, if a test wants it.
+    postgres: Option<PathBuf>,
     /// The initramfs of virtio-villain, if the user has named one.
     villain: Option<PathBuf>,
     /// Put the tests under more load.
@@ -155,9 +160,7 @@ impl Programs {
 /// Builds the C interface if a test wants it, and takes out the tests that lack it or another program.
 fn c_face(place: &Place, tests: &mut Vec<KvmTest>, summary: &mut Summary) -> Result<Option<CFace>> {
     let mut skip = |tests: &mut Vec<KvmTest>, which: &dyn Fn(&KvmTest) -> bool, why: &str| {
-        for test in tests.extract_if(.., |test| which(test)) {
-            summary.add(&test.to_string(), Status::Skipped(why.into()), Duration::ZERO);
-        }
+        skip(tests, which, why, summary);
     };
     let lost = |test: &KvmTest| test.compiles() && !place.is_here(test);
     skip(tests, &lost, "needs a KVM where the compilers are, and this host's runs no guests");
@@ -172,6 +175,24 @@ fn c_face(place: &Place, tests: &mut Vec<KvmTest>, summary: &mut Summary) -> Res
         skip(tests, &capi::wanted_by, &CARGO_C.hint());
     }
     Ok(c_face)
+}
+
+/// Takes tests out, and says why.
+fn skip(tests: &mut Vec<KvmTest>, which: &dyn Fn(&KvmTest) -> bool, why: &str, summary: &mut Summary) {
+    for test in tests.extract_if(.., |test| which(test)) {
+        summary.add(&test.to_string(), Status::Skipped(why.into()), Duration::ZERO);
+    }
+}
+
+/// Makes the image of the platform's example if a test wants it; takes that test out if it cannot be made.
+fn postgres(cache: &Cache, distro: &Distro, tests: &mut Vec<KvmTest>, summary: &mut Summary) -> Option<PathBuf> {
+    tests.iter().find(|test| example::wanted_by(test))?;
+    let made = example::prepare(cache, distro);
+    if let Err(error) = &made {
+        let why = format!("the image of platform/examples/postgres cannot be made here: {error}");
+        skip(tests, &example::wanted_by, &why, summary);
+    }
+    made.ok()
 }
 
 /// The tests' environment, for files at these places.
@@ -203,6 +224,9 @@ fn run_here(
     let (cell, init) = ((CELL, &programs.cell), (CELL_INIT, &programs.cell_init));
     for (variable, path) in [(SERVED, &programs.served), cell, init, (MODULES, &programs.modules.folder)] {
         environment.push((variable.into(), path.to_string_lossy().into_owned()));
+    }
+    if let Some(postgres) = &programs.postgres {
+        environment.push((example::VARIABLE.into(), postgres.to_string_lossy().into_owned()));
     }
     environment.extend(programs.load());
     for test in tests {
@@ -245,6 +269,10 @@ fn run_nested(
     if let Some(villain) = &programs.villain {
         environment.push((VILLAIN.into(), on_disk("villain")));
         items.push(Item { name: "villain".into(), from: villain.clone() });
+    }
+    if let Some(postgres) = &programs.postgres {
+        environment.push((example::VARIABLE.into(), on_disk(example::NAME)));
+        items.push(Item { name: example::NAME.into(), from: postgres.clone() });
     }
     environment.extend(programs.load());
     let exports: String =

@@ -4,6 +4,7 @@ mod bench;
 mod capi;
 mod count;
 mod direct;
+mod example;
 pub mod kvm;
 mod listing;
 mod models;
