@@ -41,6 +41,8 @@
 
 pub mod api;
 pub mod app;
+#[cfg(test)]
+mod chromium_test;
 pub mod client;
 pub mod edge;
 pub mod fault;

@@ -13,9 +13,9 @@ use super::serve::speak;
 use super::shared::EdgeLimits;
 use super::websocket_test::{App, PLAIN, run, shared};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// `GET https://a.example/`, as HPACK has it.
-const HEAD: &[u8] = b"\x82\x87\x84\x41\x09a.example";
+pub const HEAD: &[u8] = b"\x82\x87\x84\x41\x09a.example";
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// What the edge answers to all of these bytes until it ends the connection, how many of them it took, and the heads that came to the app.
@@ -45,7 +45,7 @@ async fn told(is_second: bool, pieces: impl Iterator<Item = Vec<u8>>) -> (Vec<u8
     (reading.await.unwrap(), taken, heads)
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
     let len = (content.len() as u32).to_be_bytes();
     [&len[1..], &[kind, flags], &stream.to_be_bytes(), content].concat()
 }

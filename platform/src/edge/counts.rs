@@ -1,17 +1,23 @@
-//! How many connections there are, of all and of each address.
+//! How many connections there are, or requests, of all and of each address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// Counts connections, up to limits.
+/// Counts connections, or requests, up to limits.
 pub struct Counts {
     most: usize,
     of_one_address: usize,
-    counts: Mutex<HashMap<IpAddr, usize>>,
+    tally: Mutex<Tally>,
 }
 
-/// A connection that is counted as long as this lives.
+#[derive(Default)]
+struct Tally {
+    all: usize,
+    of: HashMap<IpAddr, usize>,
+}
+
+/// One that is counted as long as this lives.
 pub struct Counted {
     counts: Arc<Counts>,
     client: IpAddr,
@@ -20,24 +26,25 @@ pub struct Counted {
 impl Counts {
     /// None yet, and at most so many.
     pub fn new(most: usize, of_one_address: usize) -> Self {
-        Self { most, of_one_address, counts: Mutex::default() }
+        Self { most, of_one_address, tally: Mutex::default() }
     }
 
     /// Counts one more of this address, or of its network of 64 bits by IPv6, which one client has to itself; `None` if there are as many as may be.
     pub fn add(this: &Arc<Self>, client: IpAddr) -> Option<Counted> {
         let client = whose(client);
-        let mut counts = this.counts();
-        let all = counts.values().fold(0, |all: usize, count| all.saturating_add(*count));
-        let own = counts.get(&client).copied().unwrap_or(0);
-        if all >= this.most || own >= this.of_one_address {
+        let mut tally = this.tally();
+        let own = tally.of.get(&client).copied().unwrap_or(0);
+        if tally.all >= this.most || own >= this.of_one_address {
             return None;
         }
-        counts.insert(client, own.saturating_add(1));
+        tally.all = tally.all.saturating_add(1);
+        tally.of.insert(client, own.saturating_add(1));
+        drop(tally);
         Some(Counted { counts: Arc::clone(this), client })
     }
 
-    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.counts.lock().unwrap_or_else(|broken| broken.into_inner())
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(|broken| broken.into_inner())
     }
 }
 
@@ -54,10 +61,11 @@ fn whose(client: IpAddr) -> IpAddr {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut counts = self.counts.counts();
-        match counts.get_mut(&self.client) {
+        let mut tally = self.counts.tally();
+        tally.all = tally.all.saturating_sub(1);
+        match tally.of.get_mut(&self.client) {
             Some(count) if *count > 1 => *count = count.saturating_sub(1),
-            _ => drop(counts.remove(&self.client)),
+            _ => drop(tally.of.remove(&self.client)),
         }
     }
 }
@@ -75,9 +83,11 @@ mod tests {
         let third = add(2);
         assert!(third.is_some() && add(3).is_none());
         drop(first);
-        assert!(add(1).is_some() && counts.counts().len() == 2);
+        assert!(add(1).is_some() && counts.tally().of.len() == 2);
         drop(third);
-        assert_eq!(counts.counts().len(), 1);
+        let tally = counts.tally();
+        assert_eq!((tally.of.len(), tally.all), (1, 1));
+        drop(tally);
     }
     #[test]
     fn a_network_of_64_bits_is_one_client() {

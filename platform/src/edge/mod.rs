@@ -12,6 +12,7 @@
 //! | `pool` | connections to backends that wait for another request |
 //! | `websocket` | other protocols than HTTP, and what of them is said by HTTP |
 //! | `proxy` | a request and its answer |
+//! | `held` | the body of an answer, which counts until it has left |
 //! | `workers` | the threads that serve |
 //! | `serve` | listeners and connections |
 //!
@@ -20,9 +21,12 @@
 mod acme;
 #[cfg(test)]
 mod attack_test;
+#[cfg(test)]
+mod browser_test;
 mod certificates;
 mod counts;
 mod fetch;
+mod held;
 mod place;
 mod pool;
 #[cfg(test)]
@@ -33,6 +37,8 @@ mod routes;
 mod serve;
 mod shared;
 mod store;
+#[cfg(test)]
+mod streams_test;
 mod turns;
 mod upload;
 mod validity;
@@ -101,12 +107,13 @@ impl Edge {
         let EdgeSettings { http, https, https_port, folder, authority, limits } = settings;
         let store = Arc::new(Store::open(&folder)?);
         let certificates = Arc::new(Certificates::default());
-        let counts = Arc::new(Counts::new(limits.connections, limits.of_one_address));
+        let counts = || Arc::new(Counts::new(limits.connections, limits.of_one_address));
         let shared = Shared {
             routes,
             certificates,
             store,
-            counts,
+            counts: counts(),
+            requests: counts(),
             limits,
             https_port,
             say,

@@ -123,6 +123,7 @@ impl Bench {
             certificates: Arc::default(),
             store: Arc::new(Store::open(&folder.path().join("edge")).unwrap()),
             counts: Arc::new(Counts::new(10, 10)),
+            requests: Arc::new(Counts::new(10, 10)),
             limits: EdgeLimits::default(),
             https_port: 443,
             say: Arc::new(|_| {}),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::{Body as _, Bytes, Incoming};
-use hyper::client::conn::http1::handshake;
+use hyper::client::conn::http1::Builder;
 use hyper::header::{
     CONNECTION, COOKIE, HOST, HeaderMap, HeaderValue, RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
@@ -35,6 +35,8 @@ pub type Body = BoxBody<Bytes, hyper::Error>;
 const CONNECT: Duration = Duration::from_secs(30);
 /// For a backend to begin its answer, from the last piece of the request on.
 const ANSWER: Duration = Duration::from_secs(120);
+/// The longest head of an answer, and the most that is read of a backend before it is passed on, in bytes.
+const MOST_READ: usize = 64 << 10;
 /// What tells a backend who asked, which a client could make up.
 const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
 
@@ -65,11 +67,6 @@ pub fn told(status: StatusCode, text: &'static str) -> Response<Body> {
 
 /// A new connection to a backend.
 async fn connect(shared: &Arc<Shared>, host: &str) -> Result<Lease, Response<Body>> {
-    let unavailable = |text| {
-        let mut response = told(StatusCode::SERVICE_UNAVAILABLE, text);
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
-        response
-    };
     let gone = "The app does not answer.";
     let connected = timeout(CONNECT, look(shared, host)).await;
     let connected = connected.unwrap_or_else(|_| Err(Refusal::NoBackend("it took too long".to_owned())));
@@ -82,8 +79,10 @@ async fn connect(shared: &Arc<Shared>, host: &str) -> Result<Lease, Response<Bod
     })?;
     let stream = stream.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(stream));
     let stream = stream.map_err(|_| unavailable(gone))?;
+    let mut builder = Builder::new();
+    builder.max_buf_size(MOST_READ);
     let (sender, connection) =
-        handshake(TokioIo::new(Quiet::new(stream, shared.limits.idle))).await.map_err(|_| unavailable(gone))?;
+        builder.handshake(TokioIo::new(Quiet::new(stream, shared.limits.idle))).await.map_err(|_| unavailable(gone))?;
     tokio::spawn(connection.with_upgrades());
     Ok(shared.pool.lease(host, sender, kept, again))
 }
@@ -117,26 +116,29 @@ async fn exchange(
     place: &Place,
     client: IpAddr,
 ) -> Result<Response<Body>, Response<Body>> {
-    let wanted = Wanted::of(&request);
+    let mut wanted = Wanted::of(&request);
     // One on a stream of HTTP/2 is a connection more; one by HTTP/1.1 has a connection of its own, which counts already.
     let counted = match wanted {
         Wanted::Unknown => return Err(told(StatusCode::NOT_IMPLEMENTED, "Only WebSockets are connected to.")),
-        Wanted::Stream => Some(Counts::add(&shared.counts, client).ok_or_else(too_many)?),
+        Wanted::Stream(_) => {
+            let many = || unavailable("There are too many connections of this address.");
+            Some(Counts::add(&shared.counts, client).ok_or_else(many)?)
+        }
         _ => None,
     };
     let of_client = (wanted != Wanted::Nothing).then(|| on(&mut request));
     let (mut parts, body) = request.into_parts();
-    prepare(&mut parts, place, client, &wanted)
+    prepare(&mut parts, place, client, &mut wanted)
         .ok_or_else(|| told(StatusCode::BAD_REQUEST, "The request cannot be passed on."))?;
     let (lease, mut response) = send(shared, &place.host, Request::from_parts(parts, body.boxed())).await?;
     let is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let chosen = response.headers().get(UPGRADE).cloned();
-    let is_asked = wanted.has(&words(response.headers(), &UPGRADE));
+    let is_asked = wanted.has(response.headers());
     let trailers = response.headers().get_all(TRAILER).iter().cloned().collect::<Vec<_>>();
     drop_hops(response.headers_mut());
     if !is_upgraded {
         // On a stream, it would say that there is a WebSocket.
-        if wanted == Wanted::Stream && response.status().is_success() {
+        if wanted.is_stream() && response.status().is_success() {
             return Err(no_answer());
         }
         trailers.into_iter().for_each(|names| _ = response.headers_mut().append(TRAILER, names));
@@ -208,8 +210,11 @@ fn no_answer() -> Response<Body> {
     told(StatusCode::BAD_GATEWAY, "The app's answer was none.")
 }
 
-fn too_many() -> Response<Body> {
-    told(StatusCode::SERVICE_UNAVAILABLE, "There are too many connections of this address.")
+/// What a client may try again.
+pub fn unavailable(text: &'static str) -> Response<Body> {
+    let mut response = told(StatusCode::SERVICE_UNAVAILABLE, text);
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    response
 }
 
 fn too_late() -> Response<Body> {
@@ -217,7 +222,7 @@ fn too_late() -> Response<Body> {
 }
 
 /// Makes of a request what the backend gets. `None` if it cannot be.
-fn prepare(parts: &mut Parts, place: &Place, client: IpAddr, wanted: &Wanted) -> Option<()> {
+fn prepare(parts: &mut Parts, place: &Place, client: IpAddr, wanted: &mut Wanted) -> Option<()> {
     let takes_trailers = words(&parts.headers, &TE).iter().any(|word| word == "trailers");
     let path = parts.uri.path_and_query()?.clone();
     parts.uri = Uri::from(path);
@@ -289,7 +294,7 @@ mod tests {
             .header("accept", "*/*");
         let request = request.header("x-forwarded-for", "6.6.6.6").header("cookie", "a=1").header("cookie", "b=2");
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        prepare(&mut parts, &Place::read("A.example.:").unwrap(), IpAddr::from([10, 0, 0, 1]), &Wanted::Nothing)
+        prepare(&mut parts, &Place::read("A.example.:").unwrap(), IpAddr::from([10, 0, 0, 1]), &mut Wanted::Nothing)
             .unwrap();
         assert_eq!((parts.uri.to_string().as_str(), parts.version), ("/x?y=1", Version::HTTP_11));
         let mut headers: Vec<_> =

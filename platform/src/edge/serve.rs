@@ -20,8 +20,9 @@ use tokio_rustls::TlsAcceptor;
 
 use super::certificates::CHALLENGE_PROTOCOL;
 use super::counts::Counts;
+use super::held::Held;
 use super::place::Place;
-use super::proxy::{self, Body, told};
+use super::proxy::{self, Body, told, unavailable};
 use super::quiet::Quiet;
 use super::shared::Shared;
 use super::workers::{Worker, freest};
@@ -33,6 +34,10 @@ const HTTP_1: &[u8] = b"http/1.1";
 const MOST_HEAD: usize = 64 << 10;
 /// Requests at once on a connection of HTTP/2.
 const MOST_STREAMS: u32 = 128;
+/// What a connection of HTTP/2, and a stream of it, may send before the backend has taken it, in bytes.
+const WINDOW: u32 = 256 << 10;
+/// What a stream of HTTP/2 has ready for a client that does not take it, in bytes.
+const MOST_READY: usize = 64 << 10;
 /// How often a client of HTTP/2 is asked whether it is there, and how long its answer may take.
 const ASKED: Duration = Duration::from_secs(30);
 /// How long none is let in after the host gave no descriptor for one.
@@ -101,17 +106,32 @@ where
     let service = service_fn(move |request| {
         let (shared, server) = (Arc::clone(&for_requests), server.clone());
         // In a box, since it is large, and is moved several times until it runs.
-        Box::pin(async move { Ok::<_, Infallible>(proxy::serve(shared, request, server, client).await) })
+        Box::pin(async move { Ok::<_, Infallible>(counted(shared, request, server, client).await) })
     });
     // Whatever ends a connection is its client's affair.
     if is_second {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).max_concurrent_streams(MOST_STREAMS).max_header_list_size(64 << 10);
+        builder.initial_connection_window_size(WINDOW).initial_stream_window_size(WINDOW);
+        builder.max_send_buf_size(MOST_READY);
         builder.keep_alive_interval(ASKED).keep_alive_timeout(ASKED).enable_connect_protocol();
         let _ = builder.serve_connection(io, service).await;
     } else {
         let _ = first(&shared).serve_connection(io, service).with_upgrades().await;
     }
+}
+
+/// Serves a request, unless its address has as many as it may.
+async fn counted(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+    server: Option<String>,
+    client: IpAddr,
+) -> Response<Held<Body>> {
+    let Some(counted) = Counts::add(&shared.requests, client) else {
+        return unavailable("There are too many requests of this address.").map(|body| Held::new(body, None));
+    };
+    proxy::serve(shared, request, server, client).await.map(|body| Held::new(body, Some(counted)))
 }
 
 async fn plain(shared: Arc<Shared>, stream: Quiet<TcpStream>) {

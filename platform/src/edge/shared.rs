@@ -16,9 +16,9 @@ pub type Say = Arc<dyn Fn(String) + Send + Sync>;
 /// What clients may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EdgeLimits {
-    /// Connections at once.
+    /// Connections at once, and requests at once.
     pub connections: usize,
-    /// Connections at once of one address, or of one network of 64 bits by IPv6.
+    /// Connections at once, and requests at once, of one address, or of one network of 64 bits by IPv6.
     pub of_one_address: usize,
     /// For TLS to be set up, and for the head of a request to come.
     pub head: Duration,
@@ -39,7 +39,10 @@ pub struct Shared {
     pub routes: Arc<dyn Routes>,
     pub certificates: Arc<Certificates>,
     pub store: Arc<Store>,
+    /// Of connections.
     pub counts: Arc<Counts>,
+    /// Of requests: one connection of HTTP/2 has many.
+    pub requests: Arc<Counts>,
     pub turns: Arc<Turns>,
     pub pool: Arc<Pool>,
     pub limits: EdgeLimits,

@@ -8,8 +8,11 @@ use hyper::ext::Protocol;
 use hyper::header::{CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 const WEBSOCKET: &str = "websocket";
+/// Comes behind the key in what a backend confirms (RFC 6455, section 1.3).
+const BEHIND_KEY: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// What a client wants to speak on its connection, or its stream.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,8 +21,8 @@ pub enum Wanted {
     Nothing,
     /// One of these, by HTTP/1.1, in lower case.
     Upgrade(Vec<String>),
-    /// A WebSocket, on a stream of HTTP/2.
-    Stream,
+    /// A WebSocket, on a stream of HTTP/2, and what a backend confirms it by: nothing as long as it was not asked.
+    Stream(String),
     /// What no backend speaks.
     Unknown,
 }
@@ -29,21 +32,28 @@ impl Wanted {
     pub fn of<B>(request: &Request<B>) -> Self {
         if request.version() == Version::HTTP_2 && request.method() == Method::CONNECT {
             let protocol = request.extensions().get::<Protocol>().map(Protocol::as_str);
-            return if protocol == Some(WEBSOCKET) { Self::Stream } else { Self::Unknown };
+            return if protocol == Some(WEBSOCKET) { Self::Stream(String::new()) } else { Self::Unknown };
         }
         let protocols = upgrade_of(request.version(), request.headers());
         if protocols.is_empty() { Self::Nothing } else { Self::Upgrade(protocols) }
     }
 
+    /// Whether it is a WebSocket on a stream of HTTP/2.
+    pub fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
+    }
+
     /// Puts the wish into a request to a backend, from which all about the connection was dropped.
-    pub fn ask(&self, parts: &mut Parts) -> Option<()> {
+    pub fn ask(&mut self, parts: &mut Parts) -> Option<()> {
         let protocols = match self {
             Self::Nothing | Self::Unknown => return Some(()),
             Self::Upgrade(protocols) => protocols.join(", "),
-            Self::Stream => {
+            Self::Stream(confirmed) => {
                 parts.method = Method::GET;
-                // Clients by HTTP/2 have none, and look for no answer to it.
-                parts.headers.insert(SEC_WEBSOCKET_KEY, key()?);
+                // Clients by HTTP/2 have none, and look for no answer to it: the edge does.
+                let key = key()?;
+                *confirmed = confirmation(&key);
+                parts.headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).ok()?);
                 WEBSOCKET.to_owned()
             }
         };
@@ -52,19 +62,23 @@ impl Wanted {
         Some(())
     }
 
-    /// Whether a backend has chosen what was asked for.
-    pub fn has(&self, chosen: &[String]) -> bool {
+    /// Whether a backend has chosen what was asked for. By HTTP/1.1 it confirms the client's key, and the client looks at that.
+    pub fn has(&self, headers: &HeaderMap) -> bool {
+        let chosen = words(headers, &UPGRADE);
         match self {
             Self::Nothing | Self::Unknown => false,
             Self::Upgrade(protocols) => !chosen.is_empty() && chosen.iter().all(|one| protocols.contains(one)),
-            Self::Stream => chosen == [WEBSOCKET],
+            Self::Stream(confirmed) => {
+                let said: Vec<_> = headers.get_all(SEC_WEBSOCKET_ACCEPT).iter().collect();
+                chosen == [WEBSOCKET] && !confirmed.is_empty() && said == [confirmed]
+            }
         }
     }
 
     /// Makes of a backend's consent what the client is told, whose headers about the connection were dropped.
     pub fn told<B>(&self, response: &mut Response<B>, chosen: HeaderValue) {
         let headers = response.headers_mut();
-        if *self == Self::Stream {
+        if self.is_stream() {
             headers.remove(SEC_WEBSOCKET_ACCEPT);
             *response.status_mut() = StatusCode::OK;
             return;
@@ -75,11 +89,16 @@ impl Wanted {
 }
 
 /// A key as clients of HTTP/1.1 make one: 16 bytes by chance, in Base64.
-fn key() -> Option<HeaderValue> {
+fn key() -> Option<String> {
     let mut bytes = [0_u8; 16];
     let read = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty()).ok()?;
     let is_whole = read == bytes.len();
-    is_whole.then(|| HeaderValue::from_str(&Base64::encode_string(&bytes)).ok())?
+    is_whole.then(|| Base64::encode_string(&bytes))
+}
+
+/// What shows that a backend has read this key, and took it for that of a WebSocket.
+pub fn confirmation(key: &str) -> String {
+    Base64::encode_string(digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{BEHIND_KEY}").as_bytes()).as_ref())
 }
 
 /// The protocols that a client of HTTP/1.1 wants to speak on this connection.
@@ -131,9 +150,30 @@ mod tests {
 
     #[test]
     fn a_key_is_16_bytes_in_base64_and_another_one_each_time() {
-        let (one, other) = (key().unwrap(), key().unwrap());
-        let text = one.to_str().unwrap();
+        let (text, other) = (key().unwrap(), key().unwrap());
         assert!(text.len() == 24 && text.ends_with("==") && b"AQgw".contains(&text.as_bytes()[21]), "{text}");
-        assert_ne!(one, other);
+        assert_ne!(text, other);
+    }
+
+    #[test]
+    fn a_backend_confirms_as_rfc_6455_has_it_and_in_no_other_way() {
+        assert_eq!(confirmation("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let headers = |fields: &[(&'static str, &'static str)]| -> HeaderMap {
+            let value = |text| HeaderValue::from_static(text);
+            fields.iter().map(|(name, text)| (HeaderName::from_static(name), value(text))).collect()
+        };
+        let (chosen, right) = (("upgrade", "WebSocket"), ("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        let wrong = ("sec-websocket-accept", "S3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let asked = Wanted::Stream(confirmation("dGhlIHNhbXBsZSBub25jZQ=="));
+        assert!(asked.has(&headers(&[chosen, right])));
+        for refused in
+            [&[chosen][..], &[chosen, wrong], &[chosen, right, wrong], &[right], &[chosen, ("upgrade", "x"), right]]
+        {
+            assert!(!asked.has(&headers(refused)), "{refused:?}");
+        }
+        let not_asked = Wanted::Stream(String::new());
+        assert!(!not_asked.has(&headers(&[chosen, ("sec-websocket-accept", "")])));
+        // A client of HTTP/1.1 has a key of its own, and looks itself.
+        assert!(Wanted::Upgrade(vec!["websocket".to_owned()]).has(&headers(&[chosen, wrong])));
     }
 }

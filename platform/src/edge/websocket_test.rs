@@ -23,11 +23,12 @@ use super::serve::speak;
 use super::shared::{EdgeLimits, Shared};
 use super::store::Store;
 use super::turns::Turns;
+use super::websocket::confirmation;
 
-const SWITCHES: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
+const SWITCHES: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: RIGHT\r\nSec-WebSocket-Protocol: chat\r\n\r\n";
 pub const PLAIN: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 
-/// Says one answer, and then what comes in capitals. Heads of requests are kept.
+/// Says one answer, with what confirms the key for `RIGHT`, and then what comes in capitals. Heads of requests are kept.
 pub struct App {
     pub answer: &'static str,
     pub heads: Arc<Mutex<Vec<String>>>,
@@ -43,9 +44,11 @@ impl Routes for App {
                 theirs.read_exact(&mut byte)?;
                 head.push(char::from(byte[0]));
             }
+            let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: "));
+            let right = key.map(confirmation).unwrap_or_default();
             let is_upgrade = head.contains("websocket");
             heads.lock().unwrap().push(head);
-            theirs.write_all(if is_upgrade { answer } else { PLAIN }.as_bytes())?;
+            theirs.write_all(if is_upgrade { answer } else { PLAIN }.replace("RIGHT", &right).as_bytes())?;
             while theirs.read(&mut byte)? > 0 {
                 theirs.write_all(&byte.map(|byte| byte.to_ascii_uppercase()))?;
             }
@@ -60,12 +63,13 @@ impl Routes for App {
 }
 
 /// An edge for one app, without listeners.
-pub fn shared(folder: &Path, routes: App, counts: Arc<Counts>, limits: EdgeLimits) -> Arc<Shared> {
+pub fn shared(folder: &Path, routes: impl Routes, counts: Arc<Counts>, limits: EdgeLimits) -> Arc<Shared> {
     Arc::new(Shared {
         routes: Arc::new(routes),
         certificates: Arc::default(),
         store: Arc::new(Store::open(&folder.join("edge")).unwrap()),
         counts,
+        requests: Arc::new(Counts::new(limits.connections, limits.of_one_address)),
         limits,
         https_port: 443,
         say: Arc::new(|_| {}),
@@ -166,6 +170,20 @@ fn an_answer_that_is_no_websocket_and_another_protocol_are_no_stream() {
         assert_eq!(refused.status(), 501);
         assert_eq!(refused.into_body().collect().await.unwrap().to_bytes(), "Only WebSockets are connected to.");
         assert_eq!((rig.left(), rig.heads.lock().unwrap().len()), (2, 2));
+    });
+}
+
+#[test]
+fn a_backend_that_does_not_confirm_the_key_of_the_edge_speaks_no_websocket() {
+    run(async {
+        let answers =
+            ["Sec-WebSocket-Accept: wrong\r\n", "", "Sec-WebSocket-Accept: RIGHT\r\nSec-WebSocket-Accept: x\r\n"];
+        for accept in answers {
+            let answer = SWITCHES.replace("Sec-WebSocket-Accept: RIGHT\r\n", accept);
+            let mut rig = Rig::new(answer.leak(), EdgeLimits::default()).await;
+            assert_eq!(rig.websocket().await.status(), 502, "{accept:?}");
+            assert_eq!(rig.left(), 2);
+        }
     });
 }
 

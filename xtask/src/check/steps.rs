@@ -110,11 +110,11 @@ fn edge(summary: &mut Summary) {
 fn page(summary: &mut Summary) {
     if !exec::exists("chromedriver") {
         let why = "there is no chromedriver; on Debian, apt-get install chromium-driver".to_owned();
-        return summary.add("the page in Chromium", Status::Skipped(why), Duration::ZERO);
+        return summary.add("the page and the edge in Chromium", Status::Skipped(why), Duration::ZERO);
     }
     // One at a time: each has a browser of its own.
-    let args = ["test", "--workspace", "--lib", "page::", "--", "--ignored", "--test-threads", "1"];
-    tests(summary, "the page in Chromium", &args, &[]);
+    let args = ["test", "--workspace", "--lib", "browser_test::", "--", "--ignored", "--test-threads", "1"];
+    tests(summary, "the page and the edge in Chromium", &args, &[]);
 }
 
 fn packaged(summary: &mut Summary) {
