@@ -5,11 +5,13 @@ use std::time::Duration;
 use vmcell_platform::guest::Message;
 use vsock::VsockStream;
 
+use crate::listening;
+
 /// For a connection over the loopback.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Makes the TCP connection that the host asks for, and passes on what comes, until both have ended.
-pub fn serve(mut host: VsockStream) {
+/// Makes the TCP connection that the host asks for, and passes on what comes, until both have ended. `services` are the ports that others may reach.
+pub fn serve(mut host: VsockStream, services: &[u16]) {
     let port = match Message::read(&mut host) {
         Ok(Some(Message::Forward(port))) => port,
         Ok(None) => return,
@@ -18,6 +20,7 @@ pub fn serve(mut host: VsockStream) {
     };
     match connect(port) {
         Ok(guest) => {
+            listening::connected(port, services);
             if Message::Connected.write(&mut host).is_ok() {
                 pass(host, guest);
             }

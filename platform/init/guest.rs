@@ -68,9 +68,9 @@ fn work(settings: &Settings, listener: Listener, link: &Arc<Link>) -> Result<(),
     let (execs, forwards) = (Listener::new(EXEC_PORT)?, Listener::new(FORWARD_PORT)?);
     let (started, printed) = start(&main, &processes)?;
     link.tell(Message::Ready);
-    let runner = Arc::clone(&processes);
+    let (runner, services) = (Arc::clone(&processes), settings.services.clone());
     std::thread::spawn(move || each(&execs, MOST_EXECS, move |stream| exec::serve(stream, &main, &runner)));
-    std::thread::spawn(move || each(&forwards, MOST_FORWARDS, forward::serve));
+    std::thread::spawn(move || each(&forwards, MOST_FORWARDS, move |stream| forward::serve(stream, &services)));
     let (told, pid, signal) = (Arc::clone(link), started.pid, settings.stop_signal.unwrap_or(TERMINATE));
     std::thread::spawn(move || {
         told.serve(&listener, &|stop| {

@@ -11,6 +11,7 @@
 //! | `program` | what becomes of a new process: its root, its user, its program |
 //! | `link` | the connection on which the host is told |
 //! | `exec`, `forward` | what the host asks for beside the command |
+//! | `listening` | tells of a service that other apps cannot reach |
 //! | `guest` | all of it in order |
 //!
 //! It stays in the initrd's root, where its own libraries are; the command and all others see the image's.
@@ -32,6 +33,7 @@ mod exec;
 mod forward;
 mod guest;
 mod link;
+mod listening;
 mod mounts;
 mod network;
 mod processes;

@@ -58,6 +58,8 @@ pub struct Settings {
     pub stop_signal: Option<i32>,
     /// Waits a few seconds at most for an address on the network, by a router advertisement, before the command begins.
     pub await_address: bool,
+    /// The TCP ports of its services. If one passes checks over the loopback, and others cannot reach it by IPv6, the guest says so.
+    pub services: Vec<u16>,
     /// The time since 1970 in milliseconds, for the guest's clock; the clock stays as it is if there is none.
     pub time_millis: Option<u64>,
 }

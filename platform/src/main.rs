@@ -7,29 +7,34 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use vmcell_platform::fault::{Fault, Result};
-use vmcell_platform::options::{Command, Options};
+use vmcell_platform::options::{self, Command, Options};
 use vmcell_platform::{client, start};
 
 /// The exit status for arguments that are refused.
 const BAD_ARGUMENTS: u8 = 2;
 
 fn main() -> ExitCode {
-    let options = match Options::try_parse() {
-        Ok(options) => options,
+    let given = match Options::try_parse() {
+        Ok(given) => given,
         Err(refused) => {
             // Nobody may read it.
             let _ = refused.print();
-            let is_help = matches!(refused.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return if is_help { ExitCode::SUCCESS } else { ExitCode::from(BAD_ARGUMENTS) };
+            if matches!(refused.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+                return ExitCode::SUCCESS;
+            }
+            if options::ask_for_json(std::env::args_os()) {
+                say_as_json(&options::refused(&refused));
+            }
+            return ExitCode::from(BAD_ARGUMENTS);
         }
     };
-    let json = options.json;
-    match run(options) {
+    let json = given.json;
+    match run(given) {
         Ok(status) => ExitCode::from(status),
         Err(fault) => {
             let _ = writeln!(std::io::stderr(), "cell: {fault}");
-            if json && let Ok(text) = serde_json::to_string(&fault) {
-                let _ = writeln!(std::io::stdout(), "{text}");
+            if json {
+                say_as_json(&fault);
             }
             ExitCode::FAILURE
         }
@@ -52,6 +57,12 @@ fn run(options: Options) -> Result<u8> {
         }
         Command::Serve(how) => start::serve(&state(options.state)?, &how, say).map(|()| 0),
         command => client::run(command, &state(options.state)?, options.json),
+    }
+}
+
+fn say_as_json(fault: &Fault) {
+    if let Ok(text) = serde_json::to_string(fault) {
+        say(&text);
     }
 }
 

@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+
+use crate::fault::Fault;
 
 /// Runs apps in VMs on this host: deploys them, keeps them private, and shows what they do.
 #[derive(Debug, Parser)]
@@ -311,4 +314,52 @@ pub struct Serve {
     /// The program that guests start with, instead of the cell-init beside this program
     #[arg(long, value_name = "PATH")]
     pub init: Option<PathBuf>,
+}
+
+/// Why arguments are refused, for those who read it as JSON: their mistake, and how they are used.
+#[must_use]
+pub fn refused(error: &clap::Error) -> Fault {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Fault::new("a command is missing")
+            .next("`cell --help`, and `--help` of a command, list what is allowed.");
+    }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let (message, next) = text.split_once("\n\n").unwrap_or((text, "`--help` shows what is allowed."));
+    Fault::new(message.trim_end()).next(next.trim())
+}
+
+/// Do these arguments ask for JSON? What comes after `--` is another program's.
+pub fn ask_for_json(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> bool {
+    arguments.into_iter().take_while(|argument| argument != "--").any(|argument| argument == "--json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(arguments: &[&str]) -> Fault {
+        refused(&Options::try_parse_from([&["cell"], arguments].concat()).unwrap_err())
+    }
+
+    #[test]
+    fn a_refusal_is_told_in_two_parts() {
+        let fault = refusal(&["logs"]);
+        assert!(fault.message.contains("<APP>") && !fault.message.contains("Usage"), "{fault:?}");
+        assert!(fault.next.unwrap().contains("Usage: cell logs <APP>"));
+        let fault = refusal(&["scale", "web", "many"]);
+        assert!(fault.message.starts_with("invalid value 'many' for '<COUNT>'"), "{fault:?}");
+        let fault = refusal(&["deploi"]);
+        assert!(fault.message.contains("'deploi'") && fault.next.unwrap().contains("'deploy'"));
+        for none in [&[][..], &["volumes"]] {
+            assert_eq!(refusal(none).message, "a command is missing");
+        }
+    }
+
+    #[test]
+    fn json_is_asked_for_by_arguments_of_cell_alone() {
+        let asks = |arguments: &[&str]| ask_for_json(arguments.iter().map(Into::into));
+        assert!(asks(&["--json", "status"]) && asks(&["logs", "--json", "web"]));
+        assert!(!asks(&["exec", "web", "--", "ls", "--json"]) && !asks(&["logs", "web"]));
+    }
 }

@@ -162,12 +162,16 @@ fn a_folder_s_command_runs_and_the_host_runs_others_and_reaches_its_ports() {
         secrets: [("KEY".to_owned(), "hidden".to_owned())].into(),
         working_dir: Some("/srv".into()),
         hostname: Some("one".into()),
+        services: vec![8080],
         ..Settings::default()
     };
     let machine = Machine::start(folder.path(), None, settings);
     machine.transcript.expect("user 0 /srv this /root\nname one one\n", BOOT_LIMIT);
     commands_end_as_they_do(&machine);
     forwards(&machine);
+    forwards(&machine);
+    // This socat listens by IPv4 alone.
+    machine.transcript.expect("port 8080 takes connections by IPv4 or from this VM alone", BOOT_LIMIT);
     closing_kills(&machine);
     Message::Stop(Stop { grace_millis: 60_000 }).write(&mut &machine.control).unwrap();
     // The status that socat itself ends with by SIGTERM.

@@ -18,14 +18,19 @@ pub fn status(apps: &Value) -> String {
     let mut shown = String::new();
     for app in each(apps) {
         let release = app["release"].as_u64().map_or("no release".into(), |number| format!("release {number}"));
+        let vms = if app["count"] == 1 { "VM" } else { "VMs" };
         let _ = writeln!(
             shown,
-            "{}  {release}, {} VMs, {} at {}",
+            "{}  {release}, {} {vms}, {} at {}",
             text(app, "app"),
             app["count"],
             text(app, "name"),
             text(app, "address")
         );
+        if app["release"].is_null() {
+            let _ =
+                writeln!(shown, "  no release is active: `cell releases {}` lists what was tried", text(app, "app"));
+        }
         for service in each(&app["services"]) {
             let names: Vec<&str> = each(&service["names"]).filter_map(Value::as_str).collect();
             let reach = if names.is_empty() { "private".into() } else { format!("public as {}", names.join(", ")) };

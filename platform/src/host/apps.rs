@@ -160,7 +160,10 @@ impl Host {
     /// There is no such app, or it never had VMs in the life of this process.
     pub fn fleet_of(&self, app: &str) -> Result<Arc<Fleet>> {
         self.parts.state.app(app)?;
-        self.fleet_named(app).ok_or_else(|| Fault::new(format!("nothing of {app} runs")))
+        self.fleet_named(app).ok_or_else(|| {
+            let next = format!("`cell releases {app}` says what has become of its deploys.");
+            Fault::new(format!("nothing of {app} runs")).next(next)
+        })
     }
 
     /// The VMs of an app, if it had any in the life of this process.

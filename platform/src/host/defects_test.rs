@@ -254,3 +254,29 @@ fn a_deploy_without_a_kernel_tells_how_to_name_one_and_not_to_read_a_log() {
     assert!(fault.message.contains("web names no kernel, and cell serve has none"), "{fault}");
     assert!(fault.next.unwrap().contains("cell serve --kernel PATH"));
 }
+
+/// A person who writes another size expects it, and one who destroys an app expects that its data go, too.
+#[test]
+fn it_is_told_that_a_volume_keeps_its_size_and_that_it_stays() {
+    let bench = Bench::new();
+    let told = std::sync::Mutex::new(Vec::new());
+    let progress = |what: &str| told.lock().unwrap().push(what.to_owned());
+    let of_volumes = || {
+        let all = std::mem::take(&mut *told.lock().unwrap());
+        all.into_iter().filter(|what| what.contains("The volume")).collect::<Vec<_>>()
+    };
+    let sized = |size: &str| {
+        let text =
+            Bench::text("", "") + &format!("[[volumes]]\nname = \"data\"\npath = \"/data\"\nsize = \"{size}\"\n");
+        deploy(&bench.host, &text, "app.toml", bench.home.path(), false, &progress).unwrap();
+        of_volumes()
+    };
+    assert!(sized("2G").is_empty() && sized("2G").is_empty());
+    assert_eq!(
+        sized("2304M"),
+        ["The volume data stays at 2G, and app.toml says 2304M: `cell volumes extend web data 2304M` makes it larger"]
+    );
+    assert_eq!(sized("1G"), ["The volume data stays at 2G, and app.toml says 1G: a volume does not become smaller"]);
+    destroy(&bench.host, "web", &progress).unwrap();
+    assert_eq!(of_volumes(), ["The volume data stays; `cell volumes destroy web data --yes data` removes it"]);
+}

@@ -47,6 +47,7 @@ pub fn deploy_without(
     parts.secrets.require(&name, &spec.secrets)?;
     if spread::count_here(host, &spec) != Some(0) {
         host.volumes().make(&name, &spec.volumes, None)?;
+        host.volumes().other_sizes(&name, &spec.volumes, file)?.iter().for_each(|what| progress(what));
     }
     progress(&format!("Building the image from {}", spec.image.display()));
     let release = Arc::new(release(host, spec.clone(), file)?);

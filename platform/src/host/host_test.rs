@@ -339,7 +339,7 @@ fn volumes_have_snapshots_that_are_restored_forked_and_extended() {
     assert_eq!((volumes().size, volumes().snapshots.len()), (32 << 20, 0));
     assert_eq!(snapshot(&bench.host, "web", "data").unwrap(), 1);
     extend(&bench.host, "web", "data", 64 << 20).unwrap();
-    assert!(extend(&bench.host, "web", "data", 1).unwrap_err().message.contains("are not more"));
+    assert!(extend(&bench.host, "web", "data", 1).unwrap_err().message.contains("has 64M, and 1 is not more"));
     assert_eq!(restore(&bench.host, "web", "data", 1, &|_| {}).unwrap(), 2);
     assert_eq!((volumes().size, volumes().snapshots.len(), bench.phases()), (32 << 20, 2, vec![Phase::Healthy]));
     assert_eq!(bench.host.volumes().opened("web", "data").unwrap().0.file_name().unwrap(), "web.data.3.vol");

@@ -112,6 +112,11 @@ pub fn destroy(host: &Arc<Host>, app: &str, progress: Progress<'_>) -> Result<()
     let others: Vec<_> = spec.iter().flat_map(|spec| others(host, spec)).map(|(member, _)| member).collect();
     end(host, app, progress)?;
     spread::end(host, &row, &others, progress);
+    for volume in host.parts.state.volumes(app)?.into_iter().map(|row| row.name) {
+        progress(&format!(
+            "The volume {volume} stays; `cell volumes destroy {app} {volume} --yes {volume}` removes it"
+        ));
+    }
     Ok(())
 }
 

@@ -36,6 +36,13 @@ pub struct Volumes<'a> {
     pub folder: PathBuf,
 }
 
+/// A size as a person writes it.
+fn size_text(bytes: u64) -> String {
+    let units = [(30, "G"), (20, "M")];
+    let whole = units.into_iter().find(|(shift, _)| bytes.trailing_zeros() >= *shift && bytes > 0);
+    whole.map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
+}
+
 /// What is told of a volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Told {
@@ -141,6 +148,28 @@ impl Volumes<'_> {
             self.state.set_volume(&VolumeRow { is_new: true, ..VolumeRow::new(app, &mount.name, 1, mount.size) })?;
         }
         Ok(())
+    }
+
+    /// What a person should know whose file gives volumes other sizes than they have: a deploy leaves these as they are.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub(super) fn other_sizes(&self, app: &str, mounts: &[Mount], file: &str) -> Result<Vec<String>> {
+        let mut told = Vec::new();
+        for Mount { name, size, .. } in mounts.iter().filter(|mount| mount.replica_of.is_none()) {
+            let Some(row) = self.state.volume(app, name)?.filter(|row| row.size != *size) else { continue };
+            let what = if row.size < *size {
+                format!("`cell volumes extend {app} {name} {}` makes it larger", size_text(*size))
+            } else {
+                "a volume does not become smaller".to_owned()
+            };
+            told.push(format!(
+                "The volume {name} stays at {}, and {file} says {}: {what}",
+                size_text(row.size),
+                size_text(*size)
+            ));
+        }
+        Ok(told)
     }
 
     /// Refuses an app of another host's, which is not known here yet, if a volume of that name is here that was not made for that host.
@@ -300,10 +329,9 @@ impl Volumes<'_> {
         let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let row = self.settle(app, name)?;
         if size <= row.size {
-            return Err(Fault::new(format!(
-                "the volume {name} of {app} has {} bytes, and {size} are not more",
-                row.size
-            )));
+            let (has, size) = (size_text(row.size), size_text(size));
+            return Err(Fault::new(format!("the volume {name} of {app} has {has}, and {size} is not more"))
+                .next("Name a larger size; a volume does not become smaller."));
         }
         let (file, key) = (self.file(app, name, row.file), self.secrets.volume_key(app, name, false)?);
         let grown = match live {

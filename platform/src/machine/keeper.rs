@@ -159,6 +159,7 @@ fn settings(machine: &Machine) -> Result<Settings> {
         nameservers: vec![plan.name_server],
         search: Some("internal".into()),
         stop_signal: None,
+        services: spec.services.iter().map(|service| service.port).collect(),
         time_millis: now(),
     })
 }
