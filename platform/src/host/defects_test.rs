@@ -280,3 +280,27 @@ fn it_is_told_that_a_volume_keeps_its_size_and_that_it_stays() {
     destroy(&bench.host, "web", &progress).unwrap();
     assert_eq!(of_volumes(), ["The volume data stays; `cell volumes destroy web data --yes data` removes it"]);
 }
+
+/// The old VM of an app with a volume ends first, which takes its time; it is to come back at once.
+#[test]
+fn a_deploy_that_is_cancelled_while_the_old_vm_ends_does_not_wait_for_a_new_one() {
+    let bench = Bench::new();
+    let text = Bench::text("", "") + "[[volumes]]\nname = \"data\"\npath = \"/data\"\nsize = \"32M\"\n";
+    bench.deploy(&text).unwrap();
+    let counted = bench.host.fleet_of("web").unwrap().pick("web").unwrap().count();
+    let told = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        let progress = |what: &str| told.lock().unwrap().push(what.to_owned());
+        let (host, home, text, told) = (&bench.host, bench.home.path(), &text, &told);
+        let deploying = scope.spawn(move || deploy(host, text, "app.toml", home, false, &progress).unwrap_err());
+        bench.until("the end of the old VM", || told.lock().unwrap().iter().any(|what| what.starts_with("Ending")));
+        assert_eq!(cancel(&bench.host, "web").unwrap(), 2);
+        drop(counted);
+        let why = deploying.join().unwrap().message;
+        assert!(why.contains("release 1 goes on") && why.contains("was cancelled"), "{why}");
+    });
+    let told = told.into_inner().unwrap();
+    assert!(!told.iter().any(|what| what.ends_with("is healthy")), "{told:?}");
+    bench.until("the old release", || bench.phases() == [Phase::Healthy]);
+    assert_eq!(bench.ask().unwrap(), "release 1");
+}

@@ -111,6 +111,8 @@ pub fn start_all(
     for _ in 0..count {
         new.push(start_one(host, fleet, release, true)?);
     }
+    // It may have been cancelled while the old VMs ended: whoever did so has not seen the new ones.
+    host.parts.state.check_not_cancelled(release)?;
     for machine in new {
         machine.wait_healthy().map_err(|why| Fault::new(format!("VM {}: {}", machine.plan.slot, why.message)))?;
         progress(&format!("VM {} is healthy", machine.plan.slot));

@@ -282,12 +282,25 @@ impl State {
             .context("state")?;
         let active = "UPDATE releases SET status = 'active' WHERE app = ? AND number = ? AND status <> 'failed'";
         if change.execute(active, params![app, number]).context("state")? == 0 {
-            return Err(Fault::new(format!("release {number} of {app} was cancelled")));
+            return Err(cancelled(release));
         }
         change
             .execute("UPDATE apps SET active = ?, count = ? WHERE name = ?", params![number, count, app])
             .context("state")?;
         change.commit().context("state")
+    }
+
+    /// Refuses a release that was cancelled, or has failed otherwise.
+    ///
+    /// # Errors
+    /// It was; those of the database.
+    pub fn check_not_cancelled(&self, release: &Release) -> Result<()> {
+        let found = "SELECT count(*) FROM releases WHERE app = ? AND number = ? AND status = 'failed'";
+        let failed: u32 = self
+            .database()
+            .query_row(found, params![release.app, release.number], |row| row.get(0))
+            .context("state")?;
+        if failed == 0 { Ok(()) } else { Err(cancelled(release)) }
     }
 
     /// Says that a release has failed. An app that never had another one is forgotten no sooner than it is destroyed.
@@ -427,6 +440,10 @@ fn release_of(row: &Row<'_>) -> Result<Release> {
         spec: serde_json::from_str(&text(5)?).context("state: the release's app")?,
         image: serde_json::from_str(&text(6)?).context("state: the release's image")?,
     })
+}
+
+fn cancelled(release: &Release) -> Fault {
+    Fault::new(format!("release {} of {} was cancelled", release.number, release.app))
 }
 
 #[cfg(test)]
