@@ -363,8 +363,9 @@ fn node(entry: &Entry, path: &str, link: &str, pax: &BTreeMap<&str, &str>) -> Re
 /// The names of a path that leads below the root.
 fn place(path: &str) -> Result<Vec<String>, Verdict> {
     let names: Vec<String> = path.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect();
+    let is_root = path.bytes().all(|byte| byte == b'/');
     let is_right = !path.is_empty()
-        && !path.starts_with('/')
+        && (!path.starts_with('/') || is_root)
         && path.len() <= 4095
         && names.iter().all(|name| name != ".." && name.len() <= 255);
     if is_right { Ok(names) } else { Err(Verdict::Refused) }
