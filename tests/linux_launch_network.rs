@@ -107,7 +107,7 @@ done
 }
 
 #[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test --long"]
 fn guests_of_two_launchers_reach_each_other_also_after_one_was_killed_and_started_again() {
     let above = tempfile::tempdir().unwrap();
     let folder = above.path().join("lab");

@@ -43,7 +43,7 @@ fn script(rounds: usize, seconds: u32) -> String {
 }
 
 #[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test --long"]
 fn an_encrypted_volume_is_not_far_behind_dm_crypt() {
     let (rounds, seconds) = if is_long() { (5, 3) } else { (1, 1) };
     let folder = tempfile::tempdir().unwrap();

@@ -79,7 +79,7 @@ fn serve(mut stream: impl Read + Write) -> std::io::Result<()> {
 }
 
 #[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test --long"]
 fn a_vsock_is_not_far_behind_a_network_card_on_tap() {
     let tap = HostTap::new("vmc-speed", Some("10.77.8.1/24"), 1500);
     let (rounds, mib, trips) = if support::is_long() { (5, 16, 1000) } else { (1, 8, 200) };

@@ -43,7 +43,7 @@ fn benched_database() -> (Cell, Killed, String) {
 }
 
 #[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test --long"]
 fn a_database_has_each_transaction_that_it_told_of_after_the_host_program_is_killed() {
     let (mut cell, _proxy, address) = benched_database();
     let mut there = 0;

@@ -63,7 +63,7 @@ fn until_copied(alpha: &Cell, address: &str) {
 }
 
 #[test]
-#[ignore = "needs a KVM that runs Linux: cargo xtask test"]
+#[ignore = "needs a KVM that runs Linux: cargo xtask test --long"]
 fn an_app_at_another_host_reads_what_the_database_was_told_a_moment_ago() {
     let (alpha, beta, _) = two_with_notes();
     let (_proxy, address) = alpha.proxy_to("notes", 5000);

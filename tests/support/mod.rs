@@ -118,7 +118,10 @@ pub fn built_example(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("this program has a path");
     let profile = own.ancestors().nth(2).expect("a folder of a profile");
     let mut cargo = std::process::Command::new(env!("CARGO"));
-    cargo.args(["build", "--quiet", "--locked", "--example", name]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    // With the features of the whole workspace, as the tests have them, so that what is common is not built again.
+    cargo
+        .args(["build", "--quiet", "--locked", "--workspace", "--example", name])
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
     cargo.arg("--target-dir").arg(profile.parent().expect("a target directory"));
     if profile.ends_with("release") {
         cargo.arg("--release");
