@@ -5,6 +5,8 @@
 
 mod database;
 mod hosts;
+#[cfg(test)]
+mod hosts_test;
 mod laptops;
 mod replicas;
 mod volumes;
