@@ -65,7 +65,7 @@ fn guided(options: &FuzzOptions) -> Result<Option<String>> {
         return Ok(Some(error.to_string()));
     }
     println!("guided by coverage, for {} s", options.seconds);
-    exec::run(&mut fuzzer(&options.target, options.seconds)?)?;
+    exec::run(&mut fuzzer(&options.target, options.seconds, Choices::New)?)?;
     Ok(None)
 }
 
@@ -86,8 +86,17 @@ fn build(which: &[&str]) -> Result<()> {
     exec::run(&mut build)
 }
 
+/// Which way the fuzzer goes from the seeds.
+#[derive(Clone, Copy)]
+pub enum Choices {
+    /// Another one each time, so that more is found the longer it is run.
+    New,
+    /// The same one each time, so that what fails is a fault of the change.
+    Same,
+}
+
 /// A target that was built, to be run for so long.
-fn fuzzer(target: &str, seconds: u32) -> Result<Command> {
+fn fuzzer(target: &str, seconds: u32, choices: Choices) -> Result<Command> {
     let fuzz = workspace().join("fuzz");
     let folder = |name: &str| -> Result<PathBuf> {
         let folder = fuzz.join(name).join(target);
@@ -98,6 +107,9 @@ fn fuzzer(target: &str, seconds: u32) -> Result<Command> {
     let mut command = Command::new(fuzz.join("target").join(host_triple()?).join("release").join(target));
     command.arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={MOST_BYTES}"));
     command.arg(format!("-timeout={PATIENCE}")).arg(format!("-artifact_prefix={}/", artifacts.display()));
+    if let Choices::Same = choices {
+        command.arg("-seed=1");
+    }
     command.arg("-print_final_stats=1").arg(corpus).arg(seeds);
     Ok(command)
 }
@@ -113,7 +125,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// If they cannot be built.
-pub fn each(seconds: u32) -> Result<Vec<Outcome>> {
+pub fn each(seconds: u32, choices: Choices) -> Result<Vec<Outcome>> {
     let targets = targets()?;
     build(&["--bins"])?;
     let next = AtomicUsize::new(0);
@@ -121,7 +133,7 @@ pub fn each(seconds: u32) -> Result<Vec<Outcome>> {
         let mut outcomes = Vec::new();
         while let Some(target) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
             let began = Instant::now();
-            let result = attempt(target, seconds);
+            let result = attempt(target, seconds, choices);
             outcomes.push(Outcome { target: target.clone(), result, took: began.elapsed() });
         }
         outcomes
@@ -137,8 +149,8 @@ pub fn each(seconds: u32) -> Result<Vec<Outcome>> {
 }
 
 /// Runs one target; what it says is shown if it fails.
-fn attempt(target: &str, seconds: u32) -> Result<()> {
-    let output = fuzzer(target, seconds)?.stdin(Stdio::null()).output().context(target)?;
+fn attempt(target: &str, seconds: u32, choices: Choices) -> Result<()> {
+    let output = fuzzer(target, seconds, choices)?.stdin(Stdio::null()).output().context(target)?;
     let said = String::from_utf8_lossy(&output.stderr);
     let inputs = inputs(&said);
     if output.status.success() && inputs > 0 {

@@ -12,6 +12,7 @@ use super::semver;
 use super::summary::{Status, Summary};
 use crate::cargo::cargo;
 use crate::exec::{self, Result};
+use crate::fuzz::Choices;
 use crate::tools::CARGO_DENY;
 
 /// A check by its name, which runs with more load if it is told to.
@@ -148,7 +149,7 @@ fn fuzz_targets(long: bool, summary: &mut Summary) {
     // Without libFuzzer, which takes a C++ compiler and a minute.
     let plain = [&manifest[..], &["--no-default-features", "--locked"]].concat();
     step(summary, "fuzz: clippy", &[&["clippy", "--all-targets"], &plain[..], &["--", "-D", "warnings"]].concat(), &[]);
-    let seconds = if long { 300 } else { 10 };
+    let (seconds, choices) = if long { (300, Choices::New) } else { (10, Choices::Same) };
     let unguided = crate::fuzz::why_not_guided();
     // What is guided by coverage begins with the seeds, so the tests that try them would only build all of it once more.
     if long || unguided.is_some() {
@@ -158,14 +159,14 @@ fn fuzz_targets(long: bool, summary: &mut Summary) {
     }
     match unguided {
         Some(why) => summary.note(format!("the fuzz targets ran by chance, without coverage: {why}")),
-        None => fuzz_by_coverage(seconds, summary),
+        None => fuzz_by_coverage(seconds, choices, summary),
     }
 }
 
-fn fuzz_by_coverage(seconds: u32, summary: &mut Summary) {
+fn fuzz_by_coverage(seconds: u32, choices: Choices, summary: &mut Summary) {
     println!("\n== fuzz: each target for {seconds} s, guided by coverage");
     let began = Instant::now();
-    match crate::fuzz::each(seconds) {
+    match crate::fuzz::each(seconds, choices) {
         Ok(outcomes) => outcomes.into_iter().for_each(|outcome| {
             summary.add(&format!("fuzz: {}", outcome.target), status_of(outcome.result), outcome.took);
         }),
