@@ -12,6 +12,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::task::JoinHandle;
@@ -32,9 +33,9 @@ const OF_ONE: usize = 4;
 struct Slow {
     bytes: usize,
     may: Arc<(Mutex<bool>, Condvar)>,
-    /// Requests that came, and answers that went.
+    /// Requests that came, and bytes of answers that were taken.
     came: Arc<AtomicUsize>,
-    went: Arc<AtomicUsize>,
+    taken: Arc<AtomicUsize>,
 }
 
 impl Slow {
@@ -47,6 +48,7 @@ impl Slow {
 impl Routes for Slow {
     fn connect(&self, _: &str) -> Result<Backend, Refusal> {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
+        set_socket_send_buffer_size(&theirs, 4096).unwrap();
         let this = self.clone();
         std::thread::spawn(move || {
             let (mut head, mut byte) = (Vec::new(), [0]);
@@ -57,8 +59,10 @@ impl Routes for Slow {
             this.came.fetch_add(1, Ordering::SeqCst);
             drop(this.may.1.wait_while(this.may.0.lock().unwrap(), |may| !*may).unwrap());
             write!(theirs, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", this.bytes)?;
-            theirs.write_all(&vec![b'x'; this.bytes])?;
-            this.went.fetch_add(1, Ordering::SeqCst);
+            for piece in vec![b'x'; this.bytes].chunks(4096) {
+                theirs.write_all(piece)?;
+                this.taken.fetch_add(piece.len(), Ordering::SeqCst);
+            }
             std::io::Result::Ok(())
         });
         Ok(Backend { again: None, ..ours.into() })
@@ -78,7 +82,7 @@ struct Rig {
 impl Rig {
     fn new(bytes: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let slow = Slow { bytes, may: Arc::default(), came: Arc::default(), went: Arc::default() };
+        let slow = Slow { bytes, may: Arc::default(), came: Arc::default(), taken: Arc::default() };
         let limits = EdgeLimits { of_one_address: OF_ONE, ..EdgeLimits::default() };
         let shared = shared(folder.path(), slow.clone(), Arc::new(Counts::new(9, 9)), limits);
         Self { _folder: folder, shared, slow }
@@ -166,7 +170,7 @@ fn an_answer_that_its_client_does_not_read_counts_until_it_has_left() {
         let (mut ours, theirs) = duplex(1024);
         rig.serve(theirs, 1);
         ours.write_all(&[PREFACE, &frame(1, 5, 1, HEAD)].concat()).await.unwrap();
-        until(|| rig.slow.went.load(Ordering::SeqCst) == 1).await;
+        until(|| rig.slow.taken.load(Ordering::SeqCst) == 32 << 10).await;
         sleep(Duration::from_millis(300)).await;
         assert_eq!(rig.left(), OF_ONE - 1);
         let mut read = 0;
@@ -175,5 +179,30 @@ fn an_answer_that_its_client_does_not_read_counts_until_it_has_left() {
             read += timeout(LIMIT, ours.read(&mut piece)).await.expect("more").unwrap();
         }
         assert!(read > 30 << 10, "{read}");
+    });
+}
+
+#[test]
+fn little_of_an_answer_is_ready_for_a_client_that_does_not_read() {
+    run(async {
+        let rig = Rig::new(2 << 20);
+        rig.slow.open();
+        let (mut ours, theirs) = duplex(1024);
+        rig.serve(theirs, 1);
+        // It says that it takes as much as can be said, on each stream and on all of them.
+        let (stream, all) = (frame(4, 0, 0, b"\0\x04\x7f\xff\xff\xff"), frame(8, 0, 0, b"\x7f\xfe\0\0"));
+        ours.write_all(&[PREFACE, &stream, &all, &frame(1, 5, 1, HEAD)].concat()).await.unwrap();
+        let taken = || rig.slow.taken.load(Ordering::SeqCst);
+        until(|| taken() > 0).await;
+        let mut before = 0;
+        while taken() > before {
+            before = taken();
+            sleep(Duration::from_millis(300)).await;
+        }
+        assert!(before <= 320 << 10, "{before}");
+        // All of it comes once the client reads.
+        tokio::spawn(async move { tokio::io::copy(&mut ours, &mut tokio::io::sink()).await });
+        until(|| taken() == 2 << 20).await;
+        until(|| rig.left() == OF_ONE).await;
     });
 }
