@@ -154,7 +154,7 @@ fn a_folder_s_command_runs_and_the_host_runs_others_and_reaches_its_ports() {
     fill(&source, &["sh", "cat", "id", "sleep", "socat", "stty", "tty"]);
     image(&source, folder.path());
     let begins = "echo user $(id -u) $(pwd) $WHAT $HOME; echo name $(cat /etc/hostname) $HOSTNAME; \
-                  exec socat TCP-LISTEN:8080,fork,reuseaddr SYSTEM:cat";
+                  exec socat TCP4-LISTEN:8080,fork,reuseaddr SYSTEM:cat";
     let settings = Settings {
         root: "root".into(),
         command: command(begins),
