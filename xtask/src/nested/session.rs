@@ -16,7 +16,7 @@ use crate::exec::{self, Context, Result};
 /// From QEMU's start until the agent is ready; about 10 s if nothing else runs.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// The agent says something every two seconds.
-const SILENCE_LIMIT: Duration = Duration::from_secs(45);
+const SILENCE_LIMIT: Duration = Duration::from_secs(90);
 /// For the agent to end a test that is over its time and to report it.
 const GRACE: Duration = Duration::from_secs(60);
 /// A nested host that is up.
