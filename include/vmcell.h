@@ -3950,7 +3950,7 @@ int32_t vmcell_vm_pause_within(vmcell_vm *vm,
 
 /**
  * Lets vCPUs and devices go on where they were; does nothing to a running VM. Blocks only while another thread is in
- * vmcell_vm_pause.
+ * vmcell_vm_pause, or breaks off because of this call what suspends the VM.
  *
  * Errors: INVALID_STATE if the VM was not started or has ended, and in a function that an I/O thread calls while another
  * thread is in vmcell_vm_pause.
@@ -4072,7 +4072,8 @@ int32_t vmcell_vm_snapshot(vmcell_vm *vm,
  * until vmcell_vm_resume takes the RAM from the file, as `memory` says (VMCELL_LOAD_*). With VMCELL_LOAD_COPY, that blocks for as long as
  * reading takes; if it fails, it may be tried again. Until then, nothing may be changed in the file. Blocks until the file is on storage.
  *
- * Errors: those of vmcell_vm_snapshot and vmcell_snapshot_save; INVALID_STATE if the VM is suspended. A VM that ran goes on then.
+ * Errors: those of vmcell_vm_snapshot and vmcell_snapshot_save; INVALID_STATE if the VM is suspended, or if another thread called
+ * vmcell_vm_resume meanwhile, which breaks this off. A VM that ran goes on then.
  */
 int32_t vmcell_vm_suspend(vmcell_vm *vm,
                           const char *path,

@@ -346,6 +346,36 @@ fn an_encrypted_vm_that_sleeps_leaves_nothing_that_can_be_read_and_goes_on_where
     }
 }
 
+#[test]
+#[ignore = "needs /dev/kvm: cargo xtask test"]
+fn a_vm_that_is_resumed_while_it_is_suspended_goes_on_and_leaves_nothing() {
+    let folder = Folder::new();
+    let mut vm = Counts::boot_with(MemoryBacking::Memfd, 8 << 20);
+    let suspend = |vm: &Vm, is_encrypted| match is_encrypted {
+        true => vm.suspend_encrypted(folder.path("")),
+        false => vm.suspend(folder.path("vm"), LoadMemory::Copy),
+    };
+    for (is_encrypted, answers) in [(true, ['a', 'b']), (false, ['c', 'd'])] {
+        let is_over = AtomicBool::new(false);
+        let error = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) {
+                    vm.vm.resume().unwrap();
+                }
+            });
+            let broken_off = (0..1000).find_map(|_| suspend(&vm.vm, is_encrypted).err());
+            is_over.store(true, Ordering::SeqCst);
+            broken_off.expect("one of a thousand is broken off")
+        });
+        assert_eq!(error.kind(), ErrorKind::InvalidState);
+        assert!(error.to_string().contains("was resumed before it was suspended"), "{error}");
+        assert_eq!((vm.vm.status(), vm.next(), nameless_in(&folder.path(""))), (Status::Running, answers[0], None));
+        suspend(&vm.vm, is_encrypted).unwrap();
+        vm.vm.resume().unwrap();
+        assert_eq!(vm.next(), answers[1]);
+    }
+}
+
 /// The launcher with the guest that counts, and both ends of its console.
 struct Launched(std::process::Child);
 

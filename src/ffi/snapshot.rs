@@ -84,7 +84,8 @@ pub unsafe extern "C" fn vmcell_vm_snapshot(
 /// until vmcell_vm_resume takes the RAM from the file, as `memory` says (VMCELL_LOAD_*). With VMCELL_LOAD_COPY, that blocks for as long as
 /// reading takes; if it fails, it may be tried again. Until then, nothing may be changed in the file. Blocks until the file is on storage.
 ///
-/// Errors: those of vmcell_vm_snapshot and vmcell_snapshot_save; INVALID_STATE if the VM is suspended. A VM that ran goes on then.
+/// Errors: those of vmcell_vm_snapshot and vmcell_snapshot_save; INVALID_STATE if the VM is suspended, or if another thread called
+/// vmcell_vm_resume meanwhile, which breaks this off. A VM that ran goes on then.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vmcell_vm_suspend(
     vm: *mut VmObject,

@@ -104,7 +104,7 @@ pub unsafe extern "C" fn vmcell_vm_pause_within(vm: *mut VmObject, limit_ms: u32
 }
 
 /// Lets vCPUs and devices go on where they were; does nothing to a running VM. Blocks only while another thread is in
-/// vmcell_vm_pause.
+/// vmcell_vm_pause, or breaks off because of this call what suspends the VM.
 ///
 /// Errors: INVALID_STATE if the VM was not started or has ended, and in a function that an I/O thread calls while another
 /// thread is in vmcell_vm_pause.

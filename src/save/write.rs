@@ -58,7 +58,7 @@ pub(crate) struct Draft<'a> {
 
 impl Draft<'_> {
     /// Writes the file. A file of that name is replaced at the end, at once. After an error, nothing is left.
-    pub(crate) fn write(&self, path: &Path, pace: &mut Pace) -> Result<()> {
+    pub(crate) fn write(&self, path: &Path, pace: &mut Pace<'_>) -> Result<()> {
         let base = self.base.as_ref().map(|base| Ok((plain_name(base.name)?, base.identity))).transpose()?;
         let failed = |e: io::Error| refused("it cannot be written").with_source(e);
         let part = Part::new(path, self.sync)?;
@@ -75,7 +75,7 @@ impl Draft<'_> {
         Map { identity: self.identity, base, regions: self.memory.regions().map(empty).collect() }
     }
 
-    fn fill(&self, file: &File, base: Option<(String, Identity)>, pace: &mut Pace) -> io::Result<()> {
+    fn fill(&self, file: &File, base: Option<(String, Identity)>, pace: &mut Pace<'_>) -> io::Result<()> {
         let mut map = self.empty_map(base);
         let machine =
             Section { offset: HEADER as u64, len: self.machine.len() as u64, checksum: crc32fast::hash(self.machine) };
@@ -96,7 +96,7 @@ impl Draft<'_> {
         file: &File,
         map: &mut Map,
         memory: &mut Section,
-        pace: &mut Pace,
+        pace: &mut Pace<'_>,
     ) -> io::Result<()> {
         let mut buffer = vec![0; usize::try_from(BLOCK).unwrap_or_default()];
         for (index, region) in map.regions.iter_mut().enumerate() {
@@ -123,7 +123,7 @@ impl Draft<'_> {
                 }
                 write_pages(file, bytes, end(memory))?;
                 memory.len = memory.len.saturating_add(len);
-                pace.keep(len);
+                pace.keep(len)?;
             }
         }
         Ok(())

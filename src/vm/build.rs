@@ -282,6 +282,8 @@ impl OpenVm {
             cpu,
             #[cfg(feature = "save")]
             away: Mutex::default(),
+            #[cfg(feature = "save")]
+            wanted: super::wanted::Wanted::default(),
             #[cfg(feature = "secret")]
             secrets,
         };

@@ -29,6 +29,8 @@ mod view;
 #[allow(clippy::module_inception, reason = "named after the type that it holds, as in `kvm`")]
 mod vm;
 #[cfg(feature = "save")]
+mod wanted;
+#[cfg(feature = "save")]
 mod working_set;
 
 pub use build::OpenVm;

@@ -159,10 +159,14 @@ impl Snapshot {
     /// its name leads to another folder, this one would take its place, or 64 files build on each other already; [`ErrorKind::InvalidConfig`] for less than 65,536 bytes a second.
     pub fn save_with(&self, path: impl AsRef<Path>, options: &SaveOptions) -> Result<()> {
         let path = path.as_ref();
-        self.write(path, options).map_err(|error| error.about(&named(path)))
+        self.write(path, options, &mut Pace::new(options.bytes_per_second))
     }
 
-    fn write(&self, path: &Path, options: &SaveOptions) -> Result<()> {
+    pub(super) fn write(&self, path: &Path, options: &SaveOptions, pace: &mut Pace<'_>) -> Result<()> {
+        self.put(path, options, pace).map_err(|error| error.about(&named(path)))
+    }
+
+    fn put(&self, path: &Path, options: &SaveOptions, pace: &mut Pace<'_>) -> Result<()> {
         if let Some(rate) = options.bytes_per_second.filter(|rate| *rate < SLOWEST) {
             let message = format!("{rate} bytes a second were asked for, allowed are {SLOWEST} or more");
             return Err(Error::new(ErrorKind::InvalidConfig, message));
@@ -201,7 +205,7 @@ impl Snapshot {
             sync: !options.in_cache,
             seal: None,
         };
-        draft.write(path, &mut Pace::new(options.bytes_per_second))
+        draft.write(path, pace)
     }
 
     /// Takes a snapshot from the file of that path, and from those that it builds on. Blocks for as long as reading it takes. Needs the

@@ -1,14 +1,15 @@
 //! A VM gives its RAM away for as long as nobody needs it.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use super::exit::Status;
-use super::saved::{Away, LoadMemory, named};
+use super::saved::{Away, LoadMemory, SaveOptions, named};
 use super::snapshot::Snapshot;
 use super::vm::{PAUSE_LIMIT, Vm};
 use crate::error::{Error, ErrorKind, Result};
 use crate::memory::Template;
-use crate::save::{Chain, Taken};
+use crate::save::{Chain, Pace, Taken};
 #[cfg(feature = "volume")]
 use crate::save::{Seal, put_away};
 use crate::sys::{check_may_wait, lock, may_wait};
@@ -51,15 +52,17 @@ impl Vm {
     /// is read when it is first used; the caller vouches, until the VM is gone, for what is said there. The file may be deleted either way;
     /// what it takes is free once the RAM was read.
     ///
+    /// If another thread calls `resume` while the file is written, that is broken off: the VM goes on, and nothing of the file is left.
+    ///
     /// The file is a snapshot like others: if this process is gone, [`Snapshot::load`](crate::Snapshot::load) goes on with it.
     ///
     /// # Errors
     /// Those of [`snapshot`](Self::snapshot) and [`Snapshot::save`](crate::Snapshot::save); [`ErrorKind::InvalidState`] if it is suspended
-    /// already. A VM that ran goes on then.
+    /// already, or was resumed meanwhile. A VM that ran goes on then.
     pub fn suspend(&self, path: impl AsRef<Path>, memory: LoadMemory) -> Result<()> {
         let path = path.as_ref();
-        let put = |snapshot: &Snapshot| {
-            snapshot.save(path)?;
+        let put = |snapshot: &Snapshot, pace: &mut Pace<'_>| {
+            snapshot.write(path, &SaveOptions::new(), pace)?;
             Chain::open(path).map_err(|error| error.about(&named(path)))
         };
         self.suspend_by(put, memory)
@@ -87,28 +90,41 @@ impl Vm {
     #[cfg(feature = "volume")]
     pub fn suspend_encrypted(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
-        let put = |snapshot: &Snapshot| {
+        let put = |snapshot: &Snapshot, pace: &mut Pace<'_>| {
             let key = Key::generate()?;
             let seal = Box::new(Sealed(Cipher::new(key.expose(), SECTOR)?));
-            put_away(&snapshot.parts.memory, folder, seal).map_err(|error| error.about(&named(folder)))
+            put_away(&snapshot.parts.memory, folder, seal, pace).map_err(|error| error.about(&named(folder)))
         };
         self.suspend_by(put, LoadMemory::Copy)
     }
 
-    fn suspend_by(&self, put: impl FnOnce(&Snapshot) -> Result<Chain>, memory: LoadMemory) -> Result<()> {
+    fn suspend_by(
+        &self,
+        put: impl FnOnce(&Snapshot, &mut Pace<'_>) -> Result<Chain>,
+        memory: LoadMemory,
+    ) -> Result<()> {
         check_may_wait("suspend a VM")?;
         let _one_at_a_time = lock(&self.transition);
         self.check_snapshot("suspend")?;
         let was_paused = self.status() == Status::Paused;
+        let broken_off = Cell::new(false);
+        let is_wanted = || {
+            broken_off.set(self.saves.wanted.is_by_any());
+            broken_off.get()
+        };
         let suspended = self.stand_still(PAUSE_LIMIT).and_then(|()| {
             let snapshot = self.snapshot_at_standstill()?;
-            self.give_ram_away(&snapshot, put(&snapshot)?, memory)
+            let chain = put(&snapshot, &mut Pace::until(&is_wanted))?;
+            self.give_ram_away(&snapshot, chain, memory)
         });
         if suspended.is_err() && !was_paused {
             // Refused if it has ended meanwhile, and then there is nothing to go on with.
             let _ = self.go_on();
         }
-        suspended
+        suspended.map_err(|error| match broken_off.get() {
+            true => Error::new(ErrorKind::InvalidState, "the VM was resumed before it was suspended"),
+            false => error,
+        })
     }
 
     fn give_ram_away(&self, snapshot: &Snapshot, chain: Chain, memory: LoadMemory) -> Result<()> {

@@ -4,7 +4,7 @@ use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::devices::Devices;
@@ -81,6 +81,9 @@ pub(super) struct Saves {
     /// What takes the place of the RAM while the VM is suspended.
     #[cfg(feature = "save")]
     pub(super) away: Mutex<Option<super::saved::Away>>,
+    /// Who waits for it to go on, and breaks off what suspends it.
+    #[cfg(feature = "save")]
+    pub(super) wanted: super::wanted::Wanted,
     #[cfg(feature = "secret")]
     pub(super) secrets: Arc<super::delivery::Secrets>,
 }
@@ -182,19 +185,26 @@ impl Vm {
     }
 
     /// Lets vCPUs and devices go on where they were. Does nothing to a VM that runs. Blocks only while another thread is in
-    /// [`pause`](Self::pause).
+    /// [`pause`](Self::pause), or breaks off because of this call what suspends the VM.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidState`] if the VM was not started or has ended, and on an [I/O thread](crate::event#what-a-callback-may-do)
     /// while another thread is in `pause`, or if the VM was suspended. Of a suspended VM, those of reading its file.
     pub fn resume(&self) -> Result<()> {
         // A pause may be waiting for the very thread that calls.
-        let one_at_a_time = if may_wait() { Some(lock(&self.transition)) } else { lock_if_free(&self.transition) };
+        let one_at_a_time = if may_wait() { Some(self.wait_for_transition()) } else { lock_if_free(&self.transition) };
         let Some(_one_at_a_time) = one_at_a_time else {
             let message = "a VM cannot be resumed on an I/O thread while another thread is pausing it";
             return Err(Error::new(ErrorKind::InvalidState, message));
         };
         self.go_on()
+    }
+
+    /// A suspension that is under way is broken off, and a pause ends by itself.
+    fn wait_for_transition(&self) -> MutexGuard<'_, ()> {
+        #[cfg(feature = "save")]
+        let _wanted = self.saves.wanted.add();
+        lock(&self.transition)
     }
 
     /// Resumes, by the one who holds `transition`.

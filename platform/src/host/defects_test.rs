@@ -231,6 +231,19 @@ fn a_vm_that_is_being_suspended_is_looked_at_without_waiting_and_woken_once_it_s
 }
 
 #[test]
+fn a_vm_that_is_being_suspended_goes_on_at_once_for_a_connection_and_sleeps_later() {
+    let bench = Bench::new();
+    bench.deploy(&Bench::text("long", "idle = \"1s\"")).unwrap();
+    let fake = Arc::clone(&bench.fakes.started.lock().unwrap()[0]);
+    for times in 1..=2 {
+        bench.until("a suspension", || fake.turns.lock().unwrap().0 == times);
+        let asked = Instant::now();
+        assert_eq!((bench.ask().unwrap().as_str(), bench.phases()), ("release 1", vec![Phase::Healthy]));
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    }
+}
+
+#[test]
 fn a_secret_that_is_refused_tells_whether_it_is_for_its_name_or_for_its_value() {
     let bench = Bench::new();
     let said = |name: &str, value: &str| bench.host.parts.secrets.set("web", name, value).unwrap_err();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use super::guest::{Guest, Launcher, Plan, Usage};
@@ -33,6 +33,9 @@ pub struct Fake {
     /// The time that it was told last.
     pub clock: Mutex<u64>,
     control: Mutex<Option<UnixStream>>,
+    /// How often it was suspended, and resumed.
+    pub turns: Mutex<(u32, u32)>,
+    turned: Condvar,
 }
 
 impl Fakes {
@@ -56,6 +59,8 @@ impl Launcher for Fakes {
             ended: Mutex::default(),
             clock: Mutex::default(),
             control: Mutex::default(),
+            turns: Mutex::default(),
+            turned: Condvar::new(),
         });
         let mut started = self.started.lock().unwrap();
         started.push(Arc::clone(&fake));
@@ -104,6 +109,16 @@ impl Guest for Held {
     }
 
     fn suspend(&self, _: &std::path::Path) -> Result<()> {
+        let mut turns = self.0.turns.lock().unwrap();
+        turns.0 += 1;
+        let resumed = turns.1;
+        if self.0.mode() == "long" {
+            let long = Duration::from_secs(60);
+            let waited = self.0.turned.wait_timeout_while(turns, long, |turns| turns.1 == resumed).unwrap();
+            assert!(!waited.1.timed_out(), "nobody has resumed it");
+            return Err(Fault::new("it was resumed before it was suspended"));
+        }
+        drop(turns);
         if self.0.mode() == "slow" {
             std::thread::sleep(Duration::from_secs(2));
         }
@@ -111,6 +126,8 @@ impl Guest for Held {
     }
 
     fn resume(&self) -> Result<()> {
+        self.0.turns.lock().unwrap().1 += 1;
+        self.0.turned.notify_all();
         Ok(())
     }
 

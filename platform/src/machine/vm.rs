@@ -18,6 +18,8 @@ use crate::guest::{FORWARD_PORT, Message, Stop};
 
 /// How long a guest may take to read that it is to stop.
 const TOLD: Duration = Duration::from_secs(1);
+/// After so long, a guest that is still being suspended is told to go on once more.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// A VM of an app.
 pub struct Machine {
@@ -34,6 +36,8 @@ pub(super) struct Inner {
     service: Option<Service>,
     /// Its guest is being suspended or woken, by a thread that does not keep the lock meanwhile.
     turning: bool,
+    /// Somebody has broken off that it is suspended.
+    wanted: bool,
     pub(super) guest: Option<Arc<dyn Guest>>,
     /// Where the guest is told to stop.
     pub(super) control: Option<UnixStream>,
@@ -71,6 +75,7 @@ impl Machine {
             phase: Phase::Starting,
             service: Some(service),
             turning: false,
+            wanted: false,
             guest: None,
             control: None,
             stop: false,
@@ -269,10 +274,13 @@ impl Machine {
             && inner.phase == Phase::Healthy
             && self.connections.load(Ordering::SeqCst) == 0;
         let Some(guest) = inner.guest.clone().filter(|_| idle) else { return Ok(()) };
-        // Its memory is written to the disk, which takes its time: whoever wakes it waits until it sleeps, and all others go on.
-        inner.turning = true;
+        // Its memory is written to the disk, which takes its time: whoever wakes it breaks that off, and all others go on.
+        (inner.turning, inner.wanted) = (true, false);
         drop(inner);
         let saved = guest.suspend(self.plan.log.parent().unwrap_or_else(|| Path::new("/")));
+        if saved.is_err() && self.inner().wanted {
+            return self.turned(Ok(()), Phase::Healthy);
+        }
         self.turned(saved, Phase::Suspended)
     }
 
@@ -288,13 +296,30 @@ impl Machine {
         how
     }
 
-    /// Wakes it if it is suspended, or is being suspended.
+    /// Nobody turns it any more. One that is being suspended goes on instead.
+    fn settled(&self) -> MutexGuard<'_, Inner> {
+        let mut inner = self.inner();
+        while inner.turning {
+            if let Some(guest) = inner.guest.clone().filter(|_| inner.phase == Phase::Healthy) {
+                inner.wanted = true;
+                drop(inner);
+                // Nothing yet, if it has just begun; nothing any more, if it sleeps by now.
+                let _ = guest.resume();
+                inner = self.inner();
+            }
+            let still = |inner: &mut Inner| inner.turning;
+            let waited = self.changed.wait_timeout_while(inner, AGAIN, still);
+            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        inner
+    }
+
+    /// Wakes it if it is suspended. One that is being suspended goes on at once.
     ///
     /// # Errors
     /// It has ended.
     pub fn wake(&self) -> Result<()> {
-        let turned = self.changed.wait_while(self.inner(), |inner| inner.turning);
-        let mut inner = turned.unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.settled();
         let Some(guest) = inner.guest.clone().filter(|_| inner.phase == Phase::Suspended) else { return Ok(()) };
         inner.turning = true;
         inner.used = Instant::now();
