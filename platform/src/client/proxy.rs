@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::ask::Connection;
-use crate::api::{Answer, Request};
+use crate::api::Request;
 use crate::fault::{Context, Fault, Result};
 
 /// So many connections are carried at a time; more wait.
@@ -17,10 +17,6 @@ const MOST: usize = 128;
 /// Carries connections until it is killed.
 pub fn proxy(state: &Path, app: &str, ports: &str, json: bool) -> Result<u8> {
     let (local, port) = parse(ports)?;
-    // That there is no such app is said now, and not to the first client.
-    if let Answer::Refused(fault) = Connection::open(state, &Request::Status { app: Some(app.to_owned()) })?.next()? {
-        return Err(fault);
-    }
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, local)).map_err(|error| {
         Fault::new(format!("127.0.0.1:{local}: {error}"))
             .next(format!("Choose another port, or any that is free: `cell proxy {app} 0:{port}`."))
