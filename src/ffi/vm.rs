@@ -103,8 +103,8 @@ pub unsafe extern "C" fn vmcell_vm_pause_within(vm: *mut VmObject, limit_ms: u32
     guard(report, || Ok(objects::get(vm)?.0.pause_within(Duration::from_millis(limit_ms.into()))?))
 }
 
-/// Lets vCPUs and devices go on where they were; does nothing to a running VM. Blocks only while another thread is in
-/// vmcell_vm_pause, or breaks off because of this call what suspends the VM.
+/// Lets vCPUs and devices go on where they were; does nothing to a running VM. Blocks while another thread is in
+/// vmcell_vm_pause, until a suspension that is under way was broken off, and while the RAM of a suspended VM is read.
 ///
 /// Errors: INVALID_STATE if the VM was not started or has ended, and in a function that an I/O thread calls while another
 /// thread is in vmcell_vm_pause.

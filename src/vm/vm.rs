@@ -184,8 +184,8 @@ impl Vm {
         paused
     }
 
-    /// Lets vCPUs and devices go on where they were. Does nothing to a VM that runs. Blocks only while another thread is in
-    /// [`pause`](Self::pause), or breaks off because of this call what suspends the VM.
+    /// Lets vCPUs and devices go on where they were. Does nothing to a VM that runs. Blocks while another thread is in
+    /// [`pause`](Self::pause), until a suspension that is under way was broken off, and while the RAM of a suspended VM is read.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidState`] if the VM was not started or has ended, and on an [I/O thread](crate::event#what-a-callback-may-do)
@@ -200,7 +200,7 @@ impl Vm {
         self.go_on()
     }
 
-    /// A suspension that is under way is broken off, and a pause ends by itself.
+    /// Breaks a suspension off that is under way; a pause ends by itself.
     fn wait_for_transition(&self) -> MutexGuard<'_, ()> {
         #[cfg(feature = "save")]
         let _wanted = self.saves.wanted.add();
